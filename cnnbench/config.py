@@ -1,0 +1,169 @@
+"""The configuration's schema: every key, its type, its range and what it means. Values live in conf/*.yaml.
+
+Hydra composes the YAML onto these dataclasses, so a mistyped key or a wrong type is refused before anything runs.
+`parse()` turns the composed configuration into a typed object and checks the ranges; each section then goes to the one
+function that reads it. Only this file and cli.py know Hydra and OmegaConf.
+"""
+
+import re
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from cnnbench.errors import UserError
+
+
+def option(help: str, *, default: Any = MISSING, ge: float | None = None, gt: float | None = None,
+           le: float | None = None, lt: float | None = None) -> Any:  # fmt: skip
+    """A configuration key: its explanation for `--help` and the range that `parse()` checks (for lists, of each item)."""
+    bounds = {">=": ge, ">": gt, "<=": le, "<": lt}
+    metadata = {"help": help, "bounds": {sign: bound for sign, bound in bounds.items() if bound is not None}}
+    return field(default=default, metadata=metadata)
+
+
+class Precision(Enum):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Format(Enum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+
+
+class Crop(Enum):
+    none = "none"
+    pad = "pad"
+    random = "random"
+    resized = "resized"
+
+
+class Resume(Enum):
+    auto = "auto"
+    never = "never"
+    force = "force"
+
+
+class Optimizer(Enum):
+    sgd = "sgd"
+    adamw = "adamw"
+
+
+class Schedule(Enum):
+    constant = "constant"
+    multistep = "multistep"
+    cosine = "cosine"
+    linear = "linear"
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    name: str = option("digits, cifar10, cifar100, imagenet, folder or synthetic")
+    root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
+    download: bool = option("fetch a CIFAR archive that is missing")
+    val_fraction: float = option("part of the training images held out for validation", ge=0, lt=1)
+    fraction: float = option("part of the training images used, evenly from each class", gt=0, le=1)
+    image_size: int | None = option("side of the images given to the net, pixels; null: the net's native size", gt=0)
+    crop_ratio: float = option("validation: side of the centre crop over the shorter side of the image", gt=0, le=1)
+    mean: list[float] | None = option("channel means in 0..1; null: the data set's own", ge=0, le=1)
+    std: list[float] | None = option("channel standard deviations in 0..1; null: the data set's own", gt=0)
+    workers: int | None = option("processes that decode image files; null: one per core", ge=0)
+    num_classes: int | None = option("synthetic data: how many classes", ge=2)
+    num_images: int | None = option("synthetic data: how many training images", ge=1)
+
+
+@dataclass(kw_only=True)
+class AugmentConfig:
+    crop: Crop = option("none, pad (shift by zero padding), random (fixed scale) or resized (random area and aspect)")
+    padding: int = option("crop=pad: pixels of padding, at the data set's own size", ge=0)
+    scale: list[float] = option("crop=resized: range of the cropped part of the area", gt=0, le=1)
+    ratio: list[float] = option("crop=resized: range of the aspect ratio", gt=0)
+    flip: bool = option("mirror every other image left to right")
+    color: float = option("strength of the brightness, contrast and saturation jitter; 0: none", ge=0, lt=1)
+    cutout: int = option("side of a random square set to the mean, pixels of the net's input; 0: none", ge=0)
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    name: Optimizer = option("sgd or adamw")
+    lr: float = option("learning rate for a batch of lr_batch images", gt=0)
+    lr_batch: int | None = option("batch size that lr was tuned for: lr scales linearly from it; null: lr as it is", gt=0)
+    momentum: float = option("momentum (for adamw its first beta)", ge=0, lt=1)
+    nesterov: bool = option("sgd: Nesterov's momentum")
+    weight_decay: float = option("weight decay of convolution and linear weights", ge=0)
+    decay_all: bool = option("decay biases and normalisation parameters too, as the papers did")
+    clip: float | None = option("largest norm of the gradient; null: no clipping", gt=0)
+
+
+@dataclass(kw_only=True)
+class ScheduleConfig:
+    name: Schedule = option("constant, multistep, cosine or linear")
+    warmup_epochs: float = option("epochs over which lr rises linearly from near 0", ge=0)
+    milestones: list[float] = option("multistep: fractions of the training after which lr is multiplied by gamma", gt=0, lt=1)
+    gamma: float = option("multistep: factor of each drop", gt=0, lt=1)
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    dir: str | None = option("directory of this run; by default root/<command>/<name>")
+    name: str | None = option("name of this run; by default made from the model, the data and the overrides")
+    root: str = option("directory under which runs are kept")
+
+
+@dataclass(kw_only=True)
+class SweepConfig:
+    dir: str | None = option("directory of a sweep (-m); by default root/<command>/<name from the overrides>")
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    model: dict[str, Any] = option("the net and its arguments")
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    epochs: int = option("passes over the training images", ge=1)
+    batch_size: int | str = option("images per optimizer step, or auto: the largest that fits", ge=1)
+    accumulate: int = option("split each batch into this many parts to save memory; the step stays the same", ge=1)
+    label_smoothing: float = option("probability spread evenly over all classes in the targets", ge=0, lt=1)
+    ema: float | None = option("decay of a moving average of the weights, which is then what is evaluated", gt=0, lt=1)
+    precision: Precision = option("auto, fp32, bf16 or fp16")
+    compile: bool = option("compile the net with torch.compile")
+    device: str = option("auto, cpu, cuda, cuda:1 or mps")
+    seed: int = option("seed of initialisation, shuffle, augmentation and dropout", ge=0)
+    weights: str | None = option("initial weights: a run directory or a weights file")
+    freeze: Any = option("what does not train: none, backbone, until:STAGE or a list of stages")
+    max_time: str | None = option("stop after this much training, as 90s, 30m or 1h30m")
+    max_steps: int | None = option("stop after this many optimizer steps", ge=1)
+    patience: int | None = option("stop after this many epochs without a better top-1 error", ge=1)
+    resume: Resume = option("auto: continue this run if it exists; never: start a new one; force: continue despite changes")
+    format: Format = option("how the result is printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig:
+    weights: str = option("the trained net: a run directory or a checkpoint")
+    data: DataConfig = field(default_factory=DataConfig)
+    split: str = option("val: what the run was validated on; train: its training images, without augmentation")
+    batch_size: int = option("images per forward pass", ge=1)
+    precision: Precision = option("auto, fp32, bf16 or fp16")
+    compile: bool = option("compile the net with torch.compile")
+    device: str = option("auto, cpu, cuda, cuda:1 or mps")
+    format: Format = option("how the result is printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
+@dataclass(kw_only=True)
+class DoctorConfig:
+    format: Format = option("how the result is printed: table, json, csv or markdown")
+    sweep: SweepConfig = field(default_factory=SweepConfig)

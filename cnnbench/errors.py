@@ -1,0 +1,20 @@
+"""The one exception that means "the user can fix this": one clear sentence, exit code 2, no traceback."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """A mistake in the command line, the configuration or the data. Its text is shown as it is, in one to three lines."""
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """`" Did you mean 'model'?"` when a choice is near to the word, else an empty string."""
+    near = get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
+    """The error for a name that is not among the choices, with the nearest one and the whole list."""
+    choices = sorted(choices)
+    return UserError(f"unknown {kind} '{word}'.{did_you_mean(word, choices)}\nchoices: {', '.join(choices)}")
