@@ -5,20 +5,23 @@ Hydra composes the YAML onto these dataclasses, so a mistyped key or a wrong typ
 function that reads it. Only this file and cli.py know Hydra and OmegaConf.
 """
 
+import operator
 import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, SCMode
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from cnnbench.errors import UserError
+from cnnbench.errors import UserError, unknown
 
 
 def option(help: str, *, default: Any = MISSING, ge: float | None = None, gt: float | None = None,
            le: float | None = None, lt: float | None = None) -> Any:  # fmt: skip
-    """A configuration key: its explanation for `--help` and the range that `parse()` checks (for lists, of each item)."""
+    """A configuration key: its explanation for `--help`, the range that `parse()` checks (of a list, each item's)."""
     bounds = {">=": ge, ">": gt, "<=": le, "<": lt}
     metadata = {"help": help, "bounds": {sign: bound for sign, bound in bounds.items() if bound is not None}}
     return field(default=default, metadata=metadata)
@@ -94,7 +97,9 @@ class AugmentConfig:
 class OptimConfig:
     name: Optimizer = option("sgd or adamw")
     lr: float = option("learning rate for a batch of lr_batch images", gt=0)
-    lr_batch: int | None = option("batch size that lr was tuned for: lr scales linearly from it; null: lr as it is", gt=0)
+    lr_batch: int | None = option(
+        "batch size that lr was tuned for: lr scales linearly from it; null: lr as it is", gt=0
+    )
     momentum: float = option("momentum (for adamw its first beta)", ge=0, lt=1)
     nesterov: bool = option("sgd: Nesterov's momentum")
     weight_decay: float = option("weight decay of convolution and linear weights", ge=0)
@@ -106,7 +111,9 @@ class OptimConfig:
 class ScheduleConfig:
     name: Schedule = option("constant, multistep, cosine or linear")
     warmup_epochs: float = option("epochs over which lr rises linearly from near 0", ge=0)
-    milestones: list[float] = option("multistep: fractions of the training after which lr is multiplied by gamma", gt=0, lt=1)
+    milestones: list[float] = option(
+        "multistep: fractions of the training after which lr is multiplied by gamma", gt=0, lt=1
+    )
     gamma: float = option("multistep: factor of each drop", gt=0, lt=1)
 
 
@@ -115,6 +122,7 @@ class RunConfig:
     dir: str | None = option("directory of this run; by default root/<command>/<name>")
     name: str | None = option("name of this run; by default made from the model, the data and the overrides")
     root: str = option("directory under which runs are kept")
+    overrides: list[str] = option("the command line that made this run; filled in by the command line itself")
 
 
 @dataclass(kw_only=True)
@@ -143,7 +151,9 @@ class TrainConfig:
     max_time: str | None = option("stop after this much training, as 90s, 30m or 1h30m")
     max_steps: int | None = option("stop after this many optimizer steps", ge=1)
     patience: int | None = option("stop after this many epochs without a better top-1 error", ge=1)
-    resume: Resume = option("auto: continue this run if it exists; never: start a new one; force: continue despite changes")
+    resume: Resume = option(
+        "auto: continue this run if it exists; never: start a new one; force: continue despite changes"
+    )
     format: Format = option("how the result is printed: table, json, csv or markdown")
     run: RunConfig = field(default_factory=RunConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
@@ -151,8 +161,8 @@ class TrainConfig:
 
 @dataclass(kw_only=True)
 class EvaluateConfig:
-    weights: str = option("the trained net: a run directory or a checkpoint")
-    data: DataConfig = field(default_factory=DataConfig)
+    weights: str = option("the trained net: a run directory or a checkpoint, as weights=outputs/train/resnet8-digits")
+    data: DataConfig = field(default_factory=DataConfig, metadata={"partial": True})  # the rest is the checkpoint's
     split: str = option("val: what the run was validated on; train: its training images, without augmentation")
     batch_size: int = option("images per forward pass", ge=1)
     precision: Precision = option("auto, fp32, bf16 or fp16")
@@ -166,4 +176,105 @@ class EvaluateConfig:
 @dataclass(kw_only=True)
 class DoctorConfig:
     format: Format = option("how the result is printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
+SCHEMAS: dict[str, type] = {"train": TrainConfig, "evaluate": EvaluateConfig, "doctor": DoctorConfig}
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: inside the package when installed from a wheel, beside it in a checkout."""
+    packaged = Path(__file__).parent / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def register_schemas() -> None:
+    """Make `train_schema` and the like known to Hydra, for the defaults list of each primary file."""
+    from hydra.core.config_store import ConfigStore
+
+    for command, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{command}_schema", node=schema)
+
+
+def parse(cfg: DictConfig | ListConfig) -> Any:
+    """The composed configuration as its typed dataclass, each key known, given and within its range."""
+    config = OmegaConf.to_container(cfg, resolve=True, structured_config_mode=SCMode.INSTANTIATE)
+    _check(config, "")
+    return config
+
+
+def replay(command: str, file: Path, overrides: list[str]) -> Any:
+    """The configuration saved by an earlier run, with single keys overridden."""
+    try:
+        saved = OmegaConf.load(file)
+        return parse(OmegaConf.merge(OmegaConf.structured(SCHEMAS[command]), saved, OmegaConf.from_dotlist(overrides)))
+    except FileNotFoundError:
+        raise UserError(f"--config: there is no file {file}") from None
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"--config {file}: {str(error).splitlines()[0]}") from None
+
+
+def restore(schema: type, plain: dict[str, Any]) -> Any:
+    """The typed configuration of a checkpoint, from `to_plain()`; a key that this version does not know is an error."""
+    try:
+        return parse(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(plain)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"its configuration does not fit this version: {str(error).splitlines()[0]}") from None
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """A typed configuration as dicts, lists, strings and numbers alone: what YAML, JSON and a checkpoint can hold."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"optim": {"lr": 1}}` as `{"optim.lr": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def help_texts(schema: type, prefix: str = "") -> dict[str, str]:
+    """Every key of a schema with its explanation, in the order of the schema."""
+    texts: dict[str, str] = {}
+    for item in fields(schema):
+        if isinstance(item.type, type) and is_dataclass(item.type):
+            texts |= help_texts(item.type, f"{prefix}{item.name}.")
+        else:
+            texts[f"{prefix}{item.name}"] = item.metadata["help"]
+    return texts
+
+
+def seconds(duration: str) -> float:
+    """`90s`, `30m`, `1h30m` or `2d` in seconds."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", duration)
+    if not parts or "".join(number + unit for number, unit in parts) != duration:
+        raise UserError(f"'{duration}' is no duration: write 90s, 30m, 1h30m or 2d")
+    return sum(float(number) * {"d": 86400, "h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
+
+
+def _check(config: Any, prefix: str, partial: bool = False) -> None:
+    """Refuse a key that nobody reads, a key without a value, and a value outside its range."""
+    known = [item.name for item in fields(config)]
+    for name in vars(config).keys() - known:
+        raise unknown("key", f"{prefix}{name}", [f"{prefix}{item}" for item in known])
+    for item in fields(config):
+        value, key = getattr(config, item.name), f"{prefix}{item.name}"
+        if value == MISSING and not partial:
+            raise UserError(f"{key} has no value: give {key}=… ({item.metadata['help']})")
+        if is_dataclass(value):
+            _check(value, f"{key}.", "partial" in item.metadata)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                _check_range(key, number, item.metadata.get("bounds", {}))
+
+
+def _check_range(key: str, number: float, bounds: dict[str, float]) -> None:
+    compare = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
+    if not all(compare[sign](number, bound) for sign, bound in bounds.items()):
+        wanted = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items())
+        raise UserError(f"{key}={number} is out of range: it must be {wanted}")

@@ -1,11 +1,12 @@
 """The one exception that means "the user can fix this": one clear sentence, exit code 2, no traceback."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """A mistake in the command line, the configuration or the data. Its text is shown as it is, in one to three lines."""
+    """A mistake in the command line, the configuration or the data, in one to three lines, shown as they are."""
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
@@ -16,5 +17,11 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
     """The error for a name that is not among the choices, with the nearest one and the whole list."""
-    choices = sorted(choices)
+    choices = sorted(
+        choices, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    )
     return UserError(f"unknown {kind} '{word}'.{did_you_mean(word, choices)}\nchoices: {', '.join(choices)}")
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on though nobody made a mistake in its call: one clear sentence, exit code 1."""

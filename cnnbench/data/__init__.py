@@ -1,0 +1,20 @@
+"""Data sets, what is done to their images, and the batches a net is given."""
+
+from cnnbench.data.datasets import load_dataset
+from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader
+from cnnbench.data.sources import Arrays, Dataset, Files, Source, read_image
+from cnnbench.data.transforms import eval_transform
+
+__all__ = [
+    "Arrays",
+    "Batch",
+    "Dataset",
+    "Files",
+    "Loader",
+    "Source",
+    "eval_loader",
+    "eval_transform",
+    "load_dataset",
+    "read_image",
+    "train_loader",
+]

@@ -1,0 +1,89 @@
+"""Every net by name, and the checks on what a user asks of one."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+from cnnbench.errors import UserError, did_you_mean, unknown
+from cnnbench.models import alexnet, resnet
+from cnnbench.models.layers import Net, run_on_meta
+
+MODELS: dict[str, Callable[..., Net]] = {
+    **alexnet.MODELS,
+    **resnet.MODELS,
+}
+
+
+def build(name: str, *, num_classes: int | None = None, in_channels: int = 3, **arguments: Any) -> Net:
+    """The net `name`, initialised as in its paper, on torch's default device (`with torch.device("meta")`: no memory).
+
+    `num_classes=None` is the paper's own number: 1000, or 10 for the CIFAR nets. `arguments` are those of the builder
+    in MODELS. A UserError says which names and values there are.
+    """
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    arguments["in_channels"] = in_channels
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
+    _check_arguments(name, arguments)
+    try:
+        net = MODELS[name](**arguments)
+    except ValueError as error:  # what only a layer can know, such as groups that do not divide the channels
+        raise UserError(f"model {name}: {error}") from error
+    net.name = name
+    return net
+
+
+def smallest_image(model: Net) -> int:
+    """Side in pixels of the smallest square image that the net takes."""
+    too_small, enough = 0, model.image_size
+    while enough - too_small > 1:
+        size = (too_small + enough) // 2
+        if _takes(model, size):
+            enough = size
+        else:
+            too_small = size
+    return enough
+
+
+def check_image_size(model: Net, size: int) -> None:
+    """UserError, with the smallest side that works, if the net cannot take images of `size` x `size` pixels."""
+    if not _takes(model, size):
+        least = smallest_image(model)
+        bound = "at least " if size < least else ""
+        raise UserError(f"{model.name} needs images of {bound}{least} x {least} pixels, not {size} x {size}")
+
+
+def _takes(model: Net, size: int) -> bool:
+    try:
+        run_on_meta(model, size)
+    except (RuntimeError, ValueError, AssertionError):  # torch, its checks and torchvision's nets each raise their own
+        return False
+    return True
+
+
+def _check_arguments(name: str, arguments: dict[str, Any]) -> None:
+    parameters = inspect.signature(MODELS[name]).parameters
+    for key, value in arguments.items():
+        if key not in parameters:
+            accepted = ", ".join(parameters)
+            raise UserError(
+                f"model {name} has no argument '{key}'.{did_you_mean(key, parameters)}\nits own: {accepted}"
+            )
+        annotation = parameters[key].annotation
+        if not _accepts(annotation, value):
+            raise UserError(f"model {name}: {key} must be {_describe(annotation)}, not {value!r}")
+        if annotation is int and value < 1:
+            raise UserError(f"model {name}: {key} must be at least 1, not {value}")
+
+
+def _accepts(annotation: Any, value: Any) -> bool:
+    if get_origin(annotation) is Literal:
+        return value in get_args(annotation)
+    return type(value) is annotation or (annotation is float and type(value) is int)
+
+
+def _describe(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(map(str, get_args(annotation)))
+    return {bool: "true or false", int: "a whole number", float: "a number"}[annotation]

@@ -1,0 +1,160 @@
+"""The command line: `cnnbench <command> key=value …`, everything after the command being Hydra's.
+
+A table of commands, each imported only when it is run; argv to Hydra; every mistake to one clean line and exit code 2.
+torch is imported by the commands, once the command line is known to be good.
+"""
+
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from cnnbench import __version__
+
+DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Command:
+    module: str  # exposes run(cfg) -> exit code
+    help: str
+    examples: tuple[str, ...]
+
+
+COMMANDS = {
+    "train": Command(
+        "cnnbench.commands.train",
+        "train a net from scratch",
+        (
+            "cnnbench train model=resnet20 data=cifar10 data.root=DIR epochs=5",
+            "cnnbench train model=alexnet data=imagenet data.root=DIR",
+            "cnnbench train -m model=resnet20,plain20 seed=0,1",
+        ),
+    ),
+    "evaluate": Command(
+        "cnnbench.commands.evaluate",
+        "measure a trained net: top-1 and top-5 error, confusion matrix",
+        (
+            "cnnbench evaluate weights=outputs/train/resnet8-digits",
+            "cnnbench evaluate weights=RUN data.root=DIR split=train",
+            "cnnbench evaluate weights=RUN/checkpoints/best.pt format=json",
+        ),
+    ),
+    "doctor": Command(
+        "cnnbench.commands.doctor",
+        "check this machine: versions, devices, data, disk",
+        ("cnnbench doctor", "cnnbench doctor format=json"),
+    ),
+}
+
+USAGE = """\
+usage: cnnbench COMMAND [key=value ...] [-m]
+
+{commands}
+
+cnnbench COMMAND --help    the keys and choices of a command
+tab completion             eval "$(cnnbench --completion bash)"    (or zsh, fish)
+version                    {version}
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        return report(error)
+
+
+def _main(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return DONE
+    if argv[0] in ("-V", "--version"):
+        print(__version__)
+        return DONE
+    if argv[0] in ("--completion", "-sc"):
+        from cnnbench import completion
+
+        return completion.run(argv[1:], list(COMMANDS))
+    command, args = argv[0], argv[1:]
+    if command not in COMMANDS:
+        from cnnbench.errors import unknown
+
+        raise unknown("command", command, COMMANDS)
+    if "--help" in args or "-h" in args:
+        from cnnbench import help_page
+
+        args = [arg for arg in args if arg not in ("--help", "-h")]
+        print(help_page.render(command, COMMANDS[command], args), end="")
+        return DONE
+    return run(command, args)
+
+
+def usage() -> str:
+    """All commands with an example each."""
+    width = max(map(len, COMMANDS))
+    lines = [
+        f"  {name:{width}}  {command.help}\n  {'':{width}}    {command.examples[0]}"
+        for name, command in COMMANDS.items()
+    ]
+    return USAGE.format(commands="\n".join(lines), version=__version__)
+
+
+def run(command: str, args: list[str]) -> int:
+    """Compose the configuration (with -m: one per job) and hand it to the command; the exit code."""
+    from cnnbench import hydra_app, runs
+
+    args = hydra_app.check_arguments(command, args)
+    if "--config" in args:
+        at = args.index("--config")
+        config = hydra_app.replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])
+        return load(command)(config)
+    sweep = hydra_app.is_sweep(args)
+    if sweep:
+        args = [*args, *runs.sweep_dir_override(command, args)]
+    outcomes: list[runs.Outcome] = []
+
+    def job(cfg: Any) -> None:
+        """Hydra takes a job that raises for a mistake of its own and says so at length: nothing is raised here."""
+        outcome = runs.Outcome(overrides=hydra_app.overrides())
+        outcomes.append(outcome)
+        try:
+            outcome.config = hydra_app.typed(cfg)
+            outcome.code = load(command)(outcome.config)
+        except Exception as error:
+            outcome.error = error
+            outcome.code = report(error) if sweep else FAILED
+        if sweep and outcome.code in (INTERRUPTED, runs.PREEMPTED):
+            raise KeyboardInterrupt  # the user or the scheduler wants the machine back: no further jobs
+
+    hydra_app.launch(command, args, job)
+    if sweep and outcomes:
+        return runs.report_sweep(outcomes)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.code
+    return DONE
+
+
+def load(command: str) -> Callable[[Any], int]:
+    """The function behind a command. Only now is anything heavy imported."""
+    function: Callable[[Any], int] = import_module(COMMANDS[command].module).run
+    return function
+
+
+def report(error: Exception) -> int:
+    """Say what went wrong: one to three lines for what a user can mend, a traceback for our own mistakes."""
+    from cnnbench.errors import RunError, UserError
+
+    if isinstance(error, UserError | RunError):
+        print(f"cnnbench: {error}", file=sys.stderr)
+        return MISTAKE if isinstance(error, UserError) else FAILED
+    traceback.print_exception(error)
+    return FAILED

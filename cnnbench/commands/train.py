@@ -1,0 +1,113 @@
+"""`cnnbench train`: a net, a data set, a recipe; what remains is a run directory."""
+
+import sys
+from typing import TextIO
+
+from torch import nn
+
+from cnnbench import checkpoint, data, models, optim, results, runs, runtime, transfer
+from cnnbench.checkpoint import Inference
+from cnnbench.config import Format, Optimizer, TrainConfig, seconds
+from cnnbench.errors import UserError
+from cnnbench.models.layers import Net
+from cnnbench.tracking import Tracker
+from cnnbench.training import Training
+
+
+def run(cfg: TrainConfig) -> int:
+    """Train, or go on with a training that was cut, or say that it is done. Returns the exit code."""
+    say = sys.stdout if cfg.format is Format.table else sys.stderr
+    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed)
+    check(cfg)
+    dataset = data.load_dataset(cfg.data)
+    model, inference = build(cfg, dataset, say)
+    frozen = transfer.freeze(model, cfg.freeze)
+    directory = runs.claim(runs.directory("train", cfg, f"{cfg.model['name']}-{cfg.data.name}"), cfg, cfg.resume.value)
+    try:
+        training = Training(cfg, device, dataset, model, inference, directory)
+        result_file = directory.path / "result.json"
+        if (reason := training.stop_reason()) and result_file.exists():
+            print(f"already done: {reason}; resume=never trains anew", file=say)
+            code = 0
+        else:
+            describe(training, frozen, say)
+            with Tracker(directory.path, training.progress.epoch, training.trainer.step, say) as tracker:
+                code = training.run(tracker)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        directory.set_status(
+            "interrupted" if interrupted else "failed", f"{type(error).__name__}: {error}".rstrip(": ")
+        )
+        raise
+    finally:
+        directory.release()
+    if code == 0:
+        results.show(runs.read_json(result_file), cfg.format)
+    return code
+
+
+def check(cfg: TrainConfig) -> None:
+    """What the schema cannot say."""
+    if isinstance(cfg.batch_size, str) and cfg.batch_size != "auto":
+        raise UserError(f"batch_size={cfg.batch_size}: give a whole number or auto")
+    if isinstance(cfg.batch_size, int) and cfg.accumulate > cfg.batch_size:
+        raise UserError(f"accumulate={cfg.accumulate} is more than the {cfg.batch_size} images of a batch")
+    if cfg.optim.nesterov and cfg.optim.momentum == 0:
+        raise UserError("optim.nesterov=true needs optim.momentum above 0")
+    if cfg.max_time:
+        seconds(cfg.max_time)
+
+
+def build(cfg: TrainConfig, dataset: data.Dataset, say: TextIO) -> tuple[Net, Inference]:
+    """The net for this data set, initialised or with the weights asked for, and what it takes to use it later."""
+    arguments = {key: value for key, value in cfg.model.items() if key not in ("name", "in_channels")}
+    channels = cfg.model.get("in_channels") or dataset.in_channels
+    if channels != dataset.in_channels:
+        raise UserError(f"model.in_channels={channels}, but the images of {dataset.name} have {dataset.in_channels}")
+    model = models.build(cfg.model["name"], num_classes=len(dataset.classes), in_channels=channels, **arguments)
+    image_size = cfg.data.image_size or model.image_size
+    models.check_image_size(model, image_size)
+    if cfg.weights is not None:
+        path = checkpoint.find(cfg.weights)
+        left = transfer.load_weights(model, checkpoint.weights_of(checkpoint.read(path)), str(path))
+        print(f"weights from {path}" + (f"; initialised anew: {', '.join(left)}" if left else ""), file=say)
+    return model, Inference(
+        model={"name": cfg.model["name"], **arguments},
+        classes=list(dataset.classes),
+        mean=list(dataset.mean),
+        std=list(dataset.std),
+        image_size=image_size,
+        in_channels=channels,
+    )
+
+
+def describe(training: Training, frozen: list[str], say: TextIO) -> None:
+    """What is about to happen, in a few lines, and what looks like a mistake."""
+    cfg, device, dataset, size = training.cfg, training.device, training.dataset, training.inference.image_size
+    lr = optim.scaled_lr(cfg.optim, training.batch_size)
+    count = results.complexity(training.trainer.model, training.inference)
+    lines = [
+        f"{cfg.model['name']}: {count['params']:,} parameters, {count['macs']:,} multiply-adds at {size} x {size} px",
+        f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.val):,} {dataset.split} images, "
+        f"{len(dataset.classes)} classes",
+        f"{device.name}, {device.precision}: {cfg.epochs} epochs of {len(training.train_batches)} steps, "
+        f"batch {training.batch_size}, {cfg.optim.name.value}, lr {lr:g}",
+    ]
+    if lr != cfg.optim.lr:
+        lines.append(f"lr {cfg.optim.lr:g} is meant for a batch of {cfg.optim.lr_batch}: scaled to {lr:g}")
+    if frozen:
+        lines.append(f"frozen: {', '.join(frozen)}")
+    if done := training.progress.epoch:
+        lines.append(f"going on after epoch {done}")
+    print("\n".join([*lines, *warnings(cfg, training.trainer.model, lr)]), file=say, flush=True)
+
+
+def warnings(cfg: TrainConfig, model: nn.Module, lr: float) -> list[str]:
+    """Settings with which a training is known to fail in silence."""
+    normalised = any(isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm) for module in model.modules())
+    found = []
+    if cfg.optim.name is Optimizer.sgd and lr >= 0.05 and not normalised:
+        found.append(f"warning: lr {lr:g} on a net without normalisation layers often diverges; 0.01 is usual")
+    if cfg.optim.name is Optimizer.sgd and cfg.optim.weight_decay >= 0.01:
+        found.append(f"warning: weight decay {cfg.optim.weight_decay:g} is strong for SGD; 0.0001 to 0.0005 is usual")
+    return found

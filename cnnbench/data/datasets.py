@@ -1,0 +1,182 @@
+"""The data sets by name: where each is found, how it is read, its classes and its channels' mean and std."""
+
+import gzip
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnbench.config import DataConfig
+from cnnbench.data.folders import image_folder, imagenet, locked
+from cnnbench.data.sources import Arrays, Dataset, pick
+from cnnbench.errors import UserError, unknown
+
+
+def load_dataset(cfg: DataConfig) -> Dataset:
+    """The configured data set. UserError, before anything slow, if it is missing, damaged or does not fit."""
+    if cfg.name not in SETS:
+        raise unknown("data set", cfg.name, SETS)
+    root = Path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data").expanduser()
+    return _normalise(_select(SETS[cfg.name](cfg, root), cfg), cfg)
+
+
+def _select(dataset: Dataset, cfg: DataConfig) -> Dataset:
+    """Hold out `val_fraction` of the training images, then keep `fraction` of what is left; the rest is untouched."""
+    train = dataset.train
+    if cfg.val_fraction > 0:
+        held_out, others = pick(train.targets, cfg.val_fraction, leave=1)
+        dataset = replace(dataset, train=train.subset(others), val=train.subset(held_out), split="held-out")
+    if cfg.fraction < 1:
+        kept, _ = pick(dataset.train.targets, cfg.fraction)
+        dataset = replace(dataset, train=dataset.train.subset(kept))
+    if len(dataset.val) == 0:
+        raise UserError(f"data={cfg.name} has no images to validate on: every class has a single one.")
+    return dataset
+
+
+def _normalise(dataset: Dataset, cfg: DataConfig) -> Dataset:
+    """`data.mean` and `data.std` in place of the data set's own, for weights that were trained with others."""
+    for key, values in (("mean", cfg.mean), ("std", cfg.std)):
+        if values is not None and len(values) != dataset.in_channels:
+            raise UserError(f"data.{key} has {len(values)} values, but the images have {dataset.in_channels} channels.")
+    mean = dataset.mean if cfg.mean is None else tuple(cfg.mean)
+    std = dataset.std if cfg.std is None else tuple(cfg.std)
+    return replace(dataset, mean=mean, std=std)
+
+
+def _digits(cfg: DataConfig, root: Path) -> Dataset:
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels; a fixed fifth of each class is the test set."""
+    pixels, targets = _read_digits()
+    images = torch.from_numpy(np.rint(pixels * (255 / 16)).astype(np.uint8)).view(-1, 1, 8, 8)
+    source = Arrays(images, torch.from_numpy(targets.astype(np.int64)))
+    test, others = pick(source.targets, 0.2)
+    train = source.subset(others)
+    values = train.images.double() / 255
+    return Dataset(
+        name=cfg.name,
+        classes=[str(digit) for digit in range(10)],
+        mean=(values.mean().item(),),
+        std=(values.std(correction=0).item(),),
+        image_size=8,
+        crop_ratio=cfg.crop_ratio,
+        in_channels=1,
+        train=train,
+        val=source.subset(test),
+        split="test",
+    )
+
+
+def _read_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (1797, 64) in 0..16 and targets. Read where scikit-learn keeps them: to import it takes a second."""
+    spec = find_spec("sklearn")
+    file = Path(spec.origin if spec and spec.origin else "").parent / "datasets/data/digits.csv.gz"
+    if not file.is_file():
+        from sklearn.datasets import load_digits
+
+        pixels, targets = load_digits(return_X_y=True)
+        return pixels, targets
+    with gzip.open(file, "rt") as lines:
+        table = np.loadtxt(lines, delimiter=",")
+    return table[:, :-1], table[:, -1]
+
+
+# Mean and std over all pixels of the 50,000 training images. (The .202 that is often copied for the std is the mean of
+# the images' own stds.)
+CIFAR_MOMENTS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+def _cifar(cfg: DataConfig, root: Path) -> Dataset:
+    from torchvision import datasets
+
+    cifar = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[cfg.name]
+    root = root.parent if root.name == cifar.base_folder else root
+    if cfg.download or not (root / cifar.base_folder).is_dir():
+        _fetch_cifar(cfg, cifar, root)
+    try:
+        train, test = cifar(str(root), train=True), cifar(str(root), train=False)
+    except RuntimeError:
+        raise UserError(
+            f"{root / cifar.base_folder} is incomplete or damaged: a file's checksum is wrong.\n"
+            "Unpack the archive again, or add data.download=true."
+        ) from None
+    mean, std = CIFAR_MOMENTS[cfg.name]
+    return Dataset(
+        name=cfg.name,
+        classes=list(train.classes),
+        mean=mean,
+        std=std,
+        image_size=32,
+        crop_ratio=cfg.crop_ratio,
+        in_channels=3,
+        train=_cifar_arrays(train),
+        val=_cifar_arrays(test),
+        split="test",
+    )
+
+
+def _cifar_arrays(split: Any) -> Arrays:
+    return Arrays(torch.from_numpy(split.data.transpose(0, 3, 1, 2)), torch.tensor(split.targets))
+
+
+def _fetch_cifar(cfg: DataConfig, cifar: Any, root: Path) -> None:
+    """Unpack the archive that lies in root, or with data.download=true fetch it first."""
+    from torchvision.datasets.utils import check_integrity
+
+    archive = root / cifar.filename
+    if not cfg.download and not archive.is_file():
+        raise UserError(
+            f"data={cfg.name} expects the folder {cifar.base_folder} or {cifar.filename} in '{root}'.\n"
+            "Set data.root=DIR (or $CNNBENCH_DATA) to where it is, or data.download=true to fetch it (about 165 MB)."
+        )
+    if not cfg.download and not check_integrity(str(archive), cifar.tgz_md5):
+        raise UserError(f"{archive} is damaged: its checksum is wrong. Add data.download=true to fetch it again.")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with locked(root):
+            cifar(str(root), download=True)
+    except (OSError, EOFError, RuntimeError) as error:
+        raise UserError(f"could not fetch {cifar.url} into '{root}': {error}") from None
+
+
+def _synthetic(cfg: DataConfig, root: Path) -> Dataset:
+    """Noise, the same every time: for timing a net without waiting for a disk."""
+    if cfg.num_classes is None or cfg.num_images is None:
+        raise UserError("data=synthetic needs data.num_classes and data.num_images.")
+    size = cfg.image_size or 224
+    return Dataset(
+        name=cfg.name,
+        classes=[f"class {index}" for index in range(cfg.num_classes)],
+        mean=(0.5, 0.5, 0.5),
+        std=(0.2887, 0.2887, 0.2887),  # of the uniform distribution: 1/sqrt(12)
+        image_size=size,
+        crop_ratio=cfg.crop_ratio,
+        in_channels=3,
+        train=_noise(cfg.num_images, cfg.num_classes, size, seed=0),
+        val=_noise(max(1, cfg.num_images // 10), cfg.num_classes, size, seed=1),
+        split="val",
+    )
+
+
+def _noise(count: int, num_classes: int, size: int, seed: int) -> Arrays:
+    pixels = np.random.default_rng(seed).integers(256, size=(count, 3, size, size), dtype=np.uint8)
+    targets: Tensor = torch.arange(count) % num_classes
+    return Arrays(torch.from_numpy(pixels), targets)
+
+
+SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
+    "digits": _digits,
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "imagenet": imagenet,
+    "folder": image_folder,
+    "synthetic": _synthetic,
+}

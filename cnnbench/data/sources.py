@@ -1,0 +1,116 @@
+"""What a data set is made of: images in memory or in files, each with its target, and how one of them is read."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnbench.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Images in memory: uint8 (N, C, H, W), with int64 targets (N,)."""
+
+    images: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def subset(self, indices: Tensor) -> "Arrays":
+        return Arrays(self.images[indices], self.targets[indices])
+
+    def item(self, index: int) -> np.ndarray:
+        """What `read_item` turns into the image: here the pixels themselves, which pickle by value."""
+        return self.images[index].numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """Images in files of any format that Pillow reads, with int64 targets (N,)."""
+
+    paths: Sequence[str]
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def subset(self, indices: Tensor) -> "Files":
+        return Files([self.paths[index] for index in indices.tolist()], self.targets[indices])
+
+    def item(self, index: int) -> str:
+        return self.paths[index]
+
+
+Source = Arrays | Files
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset:
+    """Training and validation images, and what a net must know of them. mean and std are per channel, in 0..1."""
+
+    name: str
+    classes: list[str]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int  # side of the images as they are, or as the field crops them
+    crop_ratio: float  # side of the centre crop over the shorter side, for validation
+    in_channels: int
+    train: Source
+    val: Source
+    split: str  # what val is: "test" or "val" (the set's own) or "held-out" (taken from the training images)
+
+
+def pick(targets: Tensor, fraction: float, *, leave: int = 0) -> tuple[Tensor, Tensor]:
+    """Indices of `fraction` of each class (at least one image, and all but `leave` at most) and of the others.
+
+    Always the same images, whatever the seed of the run, so that runs compare; a smaller fraction of the same targets
+    picks a subset of a larger one's.
+    """
+    rng = np.random.default_rng(0)
+    picked = torch.zeros(len(targets), dtype=torch.bool)
+    for members in torch.split(torch.argsort(targets, stable=True), torch.bincount(targets).tolist()):
+        count = min(max(1, round(fraction * len(members))), len(members) - leave)
+        picked[members[torch.from_numpy(rng.permutation(len(members))[: max(count, 0)])]] = True
+    return picked.nonzero().flatten(), (~picked).nonzero().flatten()
+
+
+def read_item(item: Any) -> "Image | Tensor":
+    """An item of a source as a transform takes it: a Pillow image in RGB, or a uint8 tensor (C, H, W)."""
+    return torch.from_numpy(item) if isinstance(item, np.ndarray) else read_image(item)
+
+
+def read_image(path: str | os.PathLike[str]) -> "Image":
+    """The file's first frame in RGB, upright as its EXIF says. UserError naming the file if it cannot be read."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    # Pillow's warnings (odd EXIF, a big picture) name no file and would come from every worker in every epoch;
+    # what it raises on a broken file is any of a dozen types, and all of them mean that this file is unreadable.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(path) as image:
+                image.load()
+                ImageOps.exif_transpose(image, in_place=True)
+                return _eight_bits(image).convert("RGB")
+        except Exception as error:
+            reason = "no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
+            raise UserError(f"cannot read the image '{os.fspath(path)}': {reason}") from None
+
+
+def _eight_bits(image: "Image") -> "Image":
+    """16-bit gray scaled to 8 bits: Pillow's own conversion clips it, and nearly all of the picture turns white."""
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))

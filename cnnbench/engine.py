@@ -1,0 +1,95 @@
+"""The loops: one epoch of training, one pass of predictions, one evaluation. Everything else serves these."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from cnnbench.metrics import Metrics, Sums, confusion_counts
+from cnnbench.models.layers import Net
+from cnnbench.optim import set_lr
+from cnnbench.runtime import Normalize, Runtime
+from cnnbench.tasks.classification import Classification
+from cnnbench.transfer import train_mode
+
+Batch = tuple[Tensor, Tensor]  # images uint8 (N, C, H, W), targets int64 (N,)
+
+
+@dataclass
+class Trainer:
+    """What a training step needs and changes. `net` is how the model is called: compiled, or the model itself."""
+
+    model: Net
+    net: Callable[[Tensor], Any]
+    task: Classification
+    optimizer: torch.optim.Optimizer
+    schedule: Callable[[int], float]  # step -> factor on the learning rate
+    runtime: Runtime
+    normalize: Normalize
+    seed: int = 0
+    ema: AveragedModel | None = None
+    accumulate: int = 1
+    clip: float | None = None
+    step: int = 0  # optimizer steps done
+
+    def __post_init__(self) -> None:
+        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+
+    @property
+    def lr(self) -> float:
+        """That of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+
+def train_epoch(trainer: Trainer, batches: Iterable[Batch], sums: Sums, after_step: Callable[[], bool]) -> None:
+    """Train on the batches, adding to sums, for as long as after_step() is true."""
+    train_mode(trainer.model)
+    for images, targets in batches:
+        train_step(trainer, trainer.normalize(images), trainer.runtime.to_device(targets), sums)
+        if not after_step():
+            return
+
+
+def train_step(trainer: Trainer, images: Tensor, targets: Tensor, sums: Sums) -> None:
+    """One optimizer step on one batch, in `accumulate` parts whose gradients add up to the batch's own."""
+    set_lr(trainer.optimizer, trainer.base_lrs, trainer.schedule(trainer.step))
+    trainer.runtime.seed_step(trainer.seed, trainer.step)
+    parts = min(trainer.accumulate, len(targets))
+    for part_images, part_targets in zip(images.chunk(parts), targets.chunk(parts), strict=True):
+        with trainer.runtime.autocast():
+            outputs = trainer.net(part_images)
+        loss = trainer.task.training_loss(outputs, part_targets)
+        trainer.runtime.backward(loss * (len(part_targets) / len(targets)))
+        sums.add(loss, trainer.task.logits(outputs), part_targets)
+    trainer.runtime.step(trainer.optimizer, trainer.model.parameters(), trainer.clip)
+    if trainer.ema is not None:
+        trainer.ema.update_parameters(trainer.model)
+    trainer.step += 1
+
+
+@torch.no_grad()
+def predictions(
+    net: Callable[[Tensor], Any], batches: Iterable[Batch], runtime: Runtime, normalize: Normalize
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Images as they came, and on the device their targets and logits, batch by batch. The net is in eval mode."""
+    for images, targets in batches:
+        with runtime.autocast():
+            logits = net(normalize(images))
+        yield images, runtime.to_device(targets), logits
+
+
+@torch.no_grad()
+def evaluate(
+    net: Callable[[Tensor], Any], batches: Iterable[Batch], runtime: Runtime, normalize: Normalize, num_classes: int
+) -> tuple[Metrics, Tensor]:
+    """Exact metrics over the batches, and the confusion counts (classes, classes) with the true classes in rows."""
+    task = Classification()
+    sums = Sums(runtime.device, runtime.sum_dtype)
+    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=runtime.device)
+    for _, targets, logits in predictions(net, batches, runtime, normalize):
+        sums.add(task.loss(logits, targets), logits, targets)
+        confusion += confusion_counts(logits, targets)
+    return sums.compute(), confusion.cpu()

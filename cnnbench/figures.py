@@ -1,0 +1,66 @@
+"""What every picture shares: a figure without a display, names that fit, a file written in one step."""
+
+import os
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from cnnbench.tables import shorten
+
+# Fonts with the scripts that matplotlib's own lacks; whichever of them is installed is used where it is needed.
+FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "Hiragino Sans",
+                  "PingFang SC", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans Arabic",
+                  "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS")  # fmt: skip
+
+
+def new_figure(width: float, height: float, title: str, layout: Any = "constrained") -> Figure:
+    """A titled figure that draws without pyplot, of a size in inches."""
+    figure = Figure(figsize=(width, height), dpi=120, layout=layout)
+    FigureCanvasAgg(figure)
+    limit = int(width * 11)  # characters of 11 points to a line, so that a long title is cut and not clipped
+    title = "\n".join(label(line, limit) for line in title.splitlines())
+    # Where a layout engine runs it makes room for a title that it may place itself; a fixed y would be drawn over.
+    figure.suptitle(title, fontsize=11, **({} if layout else {"y": 1 - 0.08 / height}))
+    return figure
+
+
+def label(name: str, width: int) -> str:
+    """A class name or title as matplotlib takes it: short, on one line, a dollar sign not read as mathematics."""
+    return shorten(str(name), width).replace("$", r"\$")
+
+
+def array(values: Any) -> np.ndarray:
+    """A tensor (on any device, of any type) or a sequence as a numpy array."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()  # numpy knows no bfloat16
+        values = (values.float() if values.is_floating_point() else values).numpy()
+    return np.asarray(values)
+
+
+@cache
+def _fonts() -> list[str]:
+    installed = set(font_manager.fontManager.get_font_names())
+    return ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
+
+
+def save(figure: Figure, path: str | Path) -> Figure:
+    """Write the figure as PNG beside its path and rename it: no reader and no crash meets half a picture."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    for text in figure.findobj(Text):
+        text.set_fontfamily(_fonts())
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box: no font has it
+            figure.savefig(beside, format="png")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return figure

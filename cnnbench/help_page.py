@@ -1,0 +1,77 @@
+"""`cnnbench COMMAND --help`: the groups and their choices, every key with its default and meaning, three examples."""
+
+import shutil
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from cnnbench import config as schema
+from cnnbench.hydra_app import compose, config_dirs, groups, takes
+
+if TYPE_CHECKING:
+    from cnnbench.cli import Command
+
+PAGE = """\
+usage: cnnbench {command} [key=value ...] [-m] [--cfg job] [--config-dir DIR] [--config FILE]
+
+{help}
+
+examples
+{examples}
+{groups}
+keys
+{keys}
+
+  -m                 a sweep: one run for each combination, as in -m seed=0,1,2
+  --cfg job          print the configuration and stop
+  --config-dir DIR   a folder of your own YAML files, beside those of cnnbench
+  --config FILE      run again what the config.yaml of an earlier run says
+"""
+
+
+def render(command: str, entry: "Command", args: list[str]) -> str:
+    """The page; the defaults shown are those that go with the groups chosen in args."""
+    width = min(shutil.get_terminal_size((120, 24)).columns, 140)
+    choices = {group: names for group, names in groups(*config_dirs(args)).items() if group in takes(command)}
+    listed = "\n".join(_entry(f"{group}=", ", ".join(names), 14, width) for group, names in choices.items() if names)
+    composed = OmegaConf.to_container(compose(command, args))
+    assert isinstance(composed, dict)
+    values = schema.flatten({str(key): value for key, value in composed.items()})
+    return PAGE.format(
+        command=command,
+        help=f"{entry.help[0].upper()}{entry.help[1:]}.",
+        examples="\n".join(f"  {example}" for example in entry.examples),
+        groups=f"\ngroups (each choice is a YAML file)\n{listed}\n" if listed else "",
+        keys="\n".join(_keys(schema.SCHEMAS[command], values, width)),
+    )
+
+
+def _keys(which: type, values: dict[str, Any], width: int) -> list[str]:
+    """Each key of the schema, the arguments of the net in the place of `model`."""
+    lines = []
+    for key, text in schema.help_texts(which).items():
+        if key == "run.overrides":
+            continue
+        if key == "model":
+            own = ", ".join(f"{name}={_shown(value)}" for name, value in values.items() if name.startswith("model."))
+            lines.append(_entry("model.*", f"{text}: {own}", 36, width))
+        else:
+            default = _shown(values[key]) if key in values else "???"
+            lines.append(_entry(f"{key}={'' if default == '???' else default}", text, 36, width))
+    return lines
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(_shown, value))}]"
+    return str(getattr(value, "name", value))
+
+
+def _entry(name: str, text: str, indent: int, width: int) -> str:
+    first = f"  {name:{indent - 3}} "
+    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=" " * indent, break_on_hyphens=False)

@@ -1,0 +1,202 @@
+"""Between the command line and Hydra: what Hydra is given, and what the user is told when it refuses.
+
+With cli.py and config.py the only place that knows Hydra.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import MissingConfigException, SearchPathException
+from omegaconf import DictConfig, OmegaConf
+
+from cnnbench import config as schema
+from cnnbench.errors import UserError, did_you_mean, unknown
+
+FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config")
+FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--run", "-r", "--hydra-help")
+
+
+def check_arguments(command: str, args: list[str]) -> list[str]:
+    """Refuse what is neither a flag nor `key=value` in our own words; the arguments as Hydra is to get them."""
+    expects_value = False
+    for arg in args:
+        if expects_value:
+            expects_value = False
+        elif arg.startswith("-"):
+            flag = arg.split("=")[0]
+            if flag not in FLAGS:
+                raise unknown("option", flag, [flag for flag in FLAGS if flag.startswith("--")])
+            expects_value = flag in FLAGS_WITH_VALUE and "=" not in arg
+        elif "=" not in arg and not arg.startswith("~"):
+            raise UserError(_bare_argument(command, arg))
+    return args
+
+
+def _bare_argument(command: str, arg: str) -> str:
+    for group, names in groups().items():
+        if arg in names:
+            return f"what is '{arg}'? Settings are written key=value: did you mean {group}={arg}?"
+    return f"what is '{arg}'? Settings are written key=value, as in epochs=5; see cnnbench {command} --help"
+
+
+def is_sweep(args: list[str]) -> bool:
+    return any(arg in ("-m", "--multirun", "hydra.mode=MULTIRUN") for arg in args)
+
+
+def groups(*more: Path) -> dict[str, list[str]]:
+    """The groups of YAML files and their choices, also those of the user's own folders."""
+    found: dict[str, set[str]] = {}
+    for root in (schema.conf_dir(), *more):
+        for file in sorted(root.glob("*/*.yaml")):
+            found.setdefault(file.parent.name, set()).add(file.stem)
+    return {group: sorted(choices) for group, choices in sorted(found.items()) if group != "hydra"}
+
+
+def config_dirs(args: list[str]) -> list[Path]:
+    """The folder of `--config-dir`, if there is one."""
+    for flag, value in zip(args, [*args[1:], ""], strict=True):
+        if flag in ("--config-dir", "-cd"):
+            return [Path(value)]
+        if flag.startswith("--config-dir="):
+            return [Path(flag.partition("=")[2])]
+    return []
+
+
+def launch(command: str, args: list[str], job: Callable[[DictConfig], None]) -> None:
+    """Let Hydra compose the configuration from args and call the job with it, once or per job. It must not raise."""
+    schema.register_schemas()
+    argv, sys.argv = sys.argv, ["cnnbench", *args]
+    try:
+        with _hydra_raises():
+            hydra.main(version_base="1.3", config_path=str(schema.conf_dir()), config_name=command)(job)()
+    except Exception as error:  # Hydra raises more kinds than its own for a command line that it does not like
+        raise UserError(explain(error, command, args)) from None
+    finally:
+        sys.argv = argv
+
+
+def overrides() -> list[str]:
+    """Those of the job that Hydra is running."""
+    return list(HydraConfig.get().overrides.task)
+
+
+def typed(cfg: DictConfig) -> Any:
+    """The job's configuration, checked, with the overrides that made it."""
+    cfg.run.overrides = overrides()
+    return schema.parse(cfg)
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Hydra prints a refusal in several lines and exits, unless told to raise it: we want to say it ourselves."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def compose(command: str, args: list[str]) -> DictConfig:
+    """The configuration of a command, for those who only want to look at it. args may hold `--config-dir`."""
+    schema.register_schemas()
+    overrides = [arg for arg in args if not arg.startswith("-") and "=" in arg]
+    overrides += [f"hydra.searchpath=[file://{folder.absolute()}]" for folder in config_dirs(args)]
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(schema.conf_dir())):
+        return hydra.compose(command, overrides)
+
+
+def replay(command: str, file: list[str], overrides: list[str]) -> Any:
+    """The configuration in a file that an earlier run saved, with single keys overridden: `--config FILE key=value`."""
+    if not file:
+        raise UserError("--config needs the config.yaml of an earlier run")
+    for override in overrides:
+        key = override.partition("=")[0]
+        if "=" not in override:
+            raise UserError(_bare_argument(command, override))
+        if key in groups():
+            raise UserError(
+                f"{override}: --config replays a run as it was, so only single keys can change, as in seed=1"
+            )
+    config = schema.replay(command, Path(file[0]), overrides)
+    if not any(override.startswith(("run.dir=", "run.name=")) for override in overrides):
+        config.run.dir = config.run.name = None  # a run of its own: the replayed one stays as it is
+    config.run.overrides = [*config.run.overrides, *overrides]
+    return config
+
+
+def explain(error: Exception, command: str, args: list[str]) -> str:
+    """A refusal of Hydra or OmegaConf in one to three lines, with the choices and the nearest of them."""
+    text, cause = str(error), str(error.__cause__ or "")
+    if isinstance(error, SearchPathException):
+        return f"--config-dir: {text[0].lower()}{text[1:]}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if group and error.options:
+            return str(unknown(group, choice, error.options))
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(found[1], command, args)
+    if found := re.search(r"ambiguous value for argument '(.+?)'", text):
+        return f"{found[1]} has several values: add -m for a sweep over them, or write [a,b] for a list"
+    if found := re.search(r"Could not append to config.*?'([\w.@/]+)'? is already at", text, re.S):
+        return f"+{found[1]}: this key exists, so write it without the plus sign"
+    if found := re.search(r"Error merging override (.+)", text):
+        return f"{found[1].strip()}: {_reason(cause or text)}"
+    if "parsing override" in text or type(error).__name__ in ("OverrideParseException", "LexerNoViableAltException"):
+        found = re.search(r"parsing override '(.*)'", text)
+        what = found[1] if found else "the command line"
+        return f"cannot read {what}: lists are written [a,b]; a value with other signs needs quotes: 'key=\"value\"'"
+    return _reason(cause or text)
+
+
+def _unknown_key(key: str, command: str, args: list[str]) -> str:
+    known = known_keys(command, args)
+    if any(name.startswith(f"{key}.") for name in known):
+        return f"'{key}' is a section, not a single value: set one of its keys, as in {_first_in(key, known)}=…"
+    parent = key.rpartition(".")[0]
+    siblings = [name for name in known if name.rpartition(".")[0] == parent] or [n for n in known if "." not in n]
+    kind = "key" if siblings else "section"
+    return f"unknown {kind} '{key}'.{did_you_mean(key, known)}\nchoices: {', '.join(siblings)}"
+
+
+def _first_in(section: str, known: list[str]) -> str:
+    return next(name for name in known if name.startswith(f"{section}."))
+
+
+def known_keys(command: str, args: list[str]) -> list[str]:
+    """Every key that this command takes, the arguments of the chosen model included."""
+    known = list(schema.help_texts(schema.SCHEMAS[command]))
+    chosen = [arg for arg in args if arg.partition("=")[0] in groups() and "," not in arg]
+    with suppress(Exception):  # the choices themselves may be what is wrong; the schema's keys are known anyhow
+        composed = OmegaConf.to_container(compose(command, chosen))
+        assert isinstance(composed, dict)
+        known += schema.flatten({str(key): value for key, value in composed.items()})
+    known += [group for group in groups(*config_dirs(args)) if group in takes(command)]
+    return sorted(set(known) - {"run.overrides", "model"}) + (["model"] if "model" in takes(command) else [])
+
+
+def takes(command: str) -> list[str]:
+    """The groups in the defaults list of a command's primary file."""
+    primary = OmegaConf.load(schema.conf_dir() / f"{command}.yaml")
+    return [str(key) for entry in primary.defaults if isinstance(entry, DictConfig) for key in entry]
+
+
+def _reason(text: str) -> str:
+    """The first line of an error, without the dotted names that only a programmer can read."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "it was refused")
+    types = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
+    if found := re.search(r"Value '(.*?)' of type '.*?' could not be converted to (\w+)", line):
+        return f"'{found[1]}' is not {types.get(found[2], found[2])}"
+    if found := re.search(r"Invalid value '(.*?)', expected one of \[(.*?)\]", line):
+        return str(unknown("value", found[1], found[2].split(", ")))
+    return line[0].lower() + line[1:]

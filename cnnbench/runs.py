@@ -1,0 +1,194 @@
+"""Run directories: where a run lives, who may write there, and what it says of itself.
+
+The directory follows from the command line alone, never from the clock, so the same command finds its run again: it is
+continued where it was cut, and left alone where it is done. A lock held by the living process keeps a second one out.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from cnnbench.config import Format, RunConfig, flatten, to_plain
+from cnnbench.errors import UserError
+
+PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint is saved, the same command continues
+
+# What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
+FREE_KEYS = ("run.", "sweep.", "format", "device", "resume", "max_time", "patience", "compile", "data.root",
+             "data.download", "data.workers")  # fmt: skip
+NAMELESS_KEYS = (*FREE_KEYS, "model", "data", "weights")
+
+
+def slug(overrides: Iterable[str]) -> str:
+    """Overrides as one short, legible piece of a file name: `epochs=5-seed=1`."""
+    text = re.sub(r"[^\w=.,+-]+", "_", "-".join(sorted(overrides)))
+    if len(text) <= 100:
+        return text
+    return f"{text[:90].rstrip('-_,')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _named(overrides: Iterable[str]) -> list[str]:
+    """The overrides that tell one run from another."""
+    last = {override.partition("=")[0].lstrip("+~"): override for override in overrides}
+    free = tuple(key for key in NAMELESS_KEYS if key.endswith("."))
+    return [text for key, text in last.items() if key not in NAMELESS_KEYS and not key.startswith((*free, "hydra"))]
+
+
+def directory(command: str, cfg: Any, base: str) -> Path:
+    """Where this run lives: `run.dir`, or a name from its base (`resnet20-cifar10`) and its overrides."""
+    run: RunConfig = cfg.run
+    if run.dir is not None:
+        return Path(run.dir)
+    parent = Path(cfg.sweep.dir) if cfg.sweep.dir else Path(run.root) / command
+    return parent / (run.name or "-".join([base, *filter(None, [slug(_named(run.overrides))])]))
+
+
+def sweep_dir_override(command: str, args: list[str]) -> list[str]:
+    """The directory of a sweep, from its overrides, so that the same sweep command finds its jobs again."""
+    settings = dict(arg.partition("=")[::2] for arg in args if "=" in arg and not arg.startswith("-"))
+    if "sweep.dir" in settings:
+        return []
+    named = [f"{key}={value}" for key, value in settings.items() if key in ("model", "data") or _named([f"{key}=_"])]
+    root = Path(settings.get("run.root", "outputs"))
+    return [f"sweep.dir='{root / command / f'sweep-{slug(named)}'}'"]
+
+
+class RunDirectory:
+    """A directory that this process alone writes to, from `claim()` to `release()` or the end of the process."""
+
+    def __init__(self, path: Path, lock: IO[str], *, fresh: bool) -> None:
+        self.path, self._lock, self.fresh = path, lock, fresh
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.pt"
+
+    def set_status(self, status: str, reason: str = "") -> None:
+        """running | done | failed | interrupted | preempted, and why."""
+        write_json(self.path / "status.json", {"status": status, "reason": reason, "pid": os.getpid()})
+
+    def release(self) -> None:
+        self._lock.close()
+
+
+def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:
+    """Take the directory for this run: a new one, or one that holds a run of the same configuration.
+
+    Raises UserError where another process is writing, where the configuration differs (unless resume is "force"), and
+    where the directory holds something else than a run. With resume "never" a fresh directory beside it is taken.
+    """
+    if resume == "never" and (path / "config.yaml").exists():
+        if cfg.run.dir is not None:
+            raise UserError(f"{path} holds a run, and resume=never would start over: give another run.dir")
+        path = next(p for n in range(2, 10**6) if not (p := path.with_name(f"{path.name}-{n}")).exists())
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        config_file, fresh = path / "config.yaml", not (path / "config.yaml").exists()
+        if fresh and any(entry.name != ".lock" for entry in path.iterdir()):
+            raise UserError(f"{path} holds files that are no run of cnnbench: give another run.dir")
+        lock = _lock(path)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    if not fresh and resume != "force":
+        _refuse_other_config(path, cfg)
+    write_text(config_file, yaml.safe_dump(to_plain(cfg), sort_keys=False))
+    write_text(path / "overrides", "".join(f"{override}\n" for override in cfg.run.overrides))
+    cfg.run.dir = str(path)
+    return RunDirectory(path, lock, fresh=fresh)
+
+
+def _lock(path: Path) -> IO[str]:
+    lock = (path / ".lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = read_json(path / "status.json").get("pid")
+        raise UserError(
+            f"another process ({pid}) is running {path}; resume=never starts a second run beside it"
+        ) from None
+    return lock
+
+
+def _refuse_other_config(path: Path, cfg: Any) -> None:
+    saved = flatten(yaml.safe_load((path / "config.yaml").read_text()))
+    wanted = flatten(to_plain(cfg))
+    different = [
+        f"{key}: {saved.get(key)} there, {wanted.get(key)} here"
+        for key in sorted({*saved, *wanted})
+        if saved.get(key) != wanted.get(key) and not key.startswith(FREE_KEYS)
+    ]
+    if different:
+        more = f" and {len(different) - 4} more" if len(different) > 4 else ""
+        raise UserError(
+            f"{path} holds a run of another configuration ({'; '.join(different[:4])}{more})\n"
+            "choose another run.dir or run.name, resume=never for a new run, or resume=force to go on with the changes"
+        )
+
+
+@dataclass
+class Outcome:
+    """One run from the command line, alone or in a sweep: what it ran with and how it ended."""
+
+    overrides: list[str]
+    config: Any = None
+    code: int = 0
+    error: Exception | None = None
+
+
+def report_sweep(outcomes: list[Outcome]) -> int:
+    """The table that ends a sweep; exit code 1 when a job failed."""
+    from cnnbench.tables import render
+
+    common = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
+    rows = []
+    for outcome in outcomes:
+        path = outcome.config and outcome.config.run.dir
+        result = read_json(Path(path) / "result.json") if path and outcome.code == 0 else {}
+        rows.append({
+            "job": " ".join(text for text in outcome.overrides if text not in common),
+            "status": "done" if outcome.code == 0 else f"failed: {outcome.error}".splitlines()[0],
+            "top1_error": result.get("top1_error"),
+            "top5_error": result.get("top5_error"),
+            "directory": path,
+        })  # fmt: skip
+    format = next((outcome.config.format for outcome in outcomes if outcome.config), Format.table)
+    print(render(rows, format))
+    failed = sum(outcome.code != 0 for outcome in outcomes)
+    print(f"{len(outcomes)} jobs: {len(outcomes) - failed} done, {failed} failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with beside.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is none to read."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,171 @@
+"""The machine: device, precision, seeds. The only file that knows which device or dtype a run uses."""
+
+import contextlib
+import os
+import platform
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from cnnbench.errors import UserError
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where tensors live and in which precision the net computes. Weights stay in float32: autocast does the rest."""
+
+    device: torch.device
+    dtype: torch.dtype
+    scaler: torch.amp.GradScaler = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The device as people call it: `NVIDIA H200`, or the processor's name."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return _processor() if self.device.type == "cpu" else self.device.type
+
+    @property
+    def precision(self) -> str:
+        return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+
+    @property
+    def sum_dtype(self) -> torch.dtype:
+        """For sums over a whole data set; MPS has no float64."""
+        return torch.float32 if self.device.type == "mps" else torch.float64
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def place(self, model: Module) -> Module:
+        """The model on the device, in the memory format in which convolutions are fastest."""
+        return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def to_device(self, value: Tensor) -> Tensor:
+        return value.to(self.device, non_blocking=True)
+
+    def backward(self, loss: Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def step(self, optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], clip: float | None) -> None:
+        """One optimizer step, the same for every precision: a disabled scaler is a no-op."""
+        if clip is not None:
+            self.scaler.unscale_(optimizer)  # the norm must be that of the true gradients
+            nn.utils.clip_grad_norm_(parameters, clip)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+
+    def seed_step(self, seed: int, step: int) -> None:
+        """Make what is random in a step (dropout) a function of the seed and the step alone: nothing to save, and a
+        training that was cut goes on with the same numbers."""
+        torch.manual_seed((seed << 32) + step)
+
+    def free_memory(self) -> int:
+        """Bytes that a run may still take on the device."""
+        if self.device.type == "cuda":
+            return torch.cuda.mem_get_info(self.device)[0]
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class Normalize:
+    """uint8 images (N, C, H, W) to normalised float32 on the device, channels last. mean and std are in 0..1."""
+
+    def __init__(self, runtime: Runtime, mean: Iterable[float], std: Iterable[float]) -> None:
+        means, stds = (torch.tensor(list(values), device=runtime.device).view(1, -1, 1, 1) for values in (mean, std))
+        self.scale, self.shift, self.runtime = 1 / (255 * stds), -means / stds, runtime
+
+    def __call__(self, images: Tensor) -> Tensor:
+        images = self.runtime.to_device(images).contiguous(memory_format=torch.channels_last)
+        return torch.addcmul(self.shift, images.float(), self.scale)
+
+
+def setup(device: str, precision: str, seed: int) -> Runtime:
+    """Choose the device and the precision, refuse those that are not there, and seed this process."""
+    chosen = _device(device)
+    dtype = _dtype(precision, chosen)
+    torch.manual_seed(seed)
+    if chosen.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    return Runtime(chosen, dtype, torch.amp.GradScaler(chosen.type, enabled=dtype == torch.float16))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise UserError(f"unknown device '{name}'\nchoices: auto, cpu, cuda, cuda:N, mps")
+    if kind == "cuda":
+        count = torch.cuda.device_count()
+        if int(index or 0) >= count:
+            raise UserError(f"device={name} is not there: this machine has {count or 'no'} CUDA devices")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps is not there: it needs a Mac with Apple silicon")
+    return torch.device(name)
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision == "auto":
+        return _best_dtype(device)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if dtype == torch.float16 and device.type == "cpu":
+        raise UserError("precision=fp16 needs a GPU: on a CPU use bf16 or fp32")
+    return dtype
+
+
+def _best_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the hardware has it, fp16 on the GPUs before it, else fp32."""
+    if device.type == "cuda":
+        major, _ = torch.cuda.get_device_capability(device)
+        return torch.bfloat16 if major >= 8 else torch.float16 if major >= 7 else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and cpu_has_bf16() else torch.float32
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor computes in bf16; emulated, it would be slower than fp32."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "amx", "bf16"))
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:  # noqa: PTH123
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def compiled(model: nn.Module, enabled: bool) -> Callable[..., Any]:
+    """The net as it is called: compiled where asked for. Weights are always those of the plain module."""
+    return torch.compile(model) if enabled else model
+
+
+def largest_batch(model: nn.Module, images: Tensor, runtime: Runtime, limit: int) -> int:
+    """The largest power of two of images (at most limit) whose training step takes half of the free memory.
+
+    What autograd keeps for two images is measured, not tried until it breaks: that would end the process on a CPU.
+    """
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), runtime.autocast():
+        model(images)
+    model.load_state_dict(state)  # BatchNorm's statistics as if nothing had happened
+    activations = sum(size for pointer, size in kept.items() if pointer not in parameters)
+    fits = max(1, int(0.5 * runtime.free_memory() / (2 * activations / len(images))))  # as much again for gradients
+    return int(2 ** ((min(fits, limit)).bit_length() - 1))

@@ -1,0 +1,115 @@
+"""Rows of results as text: a terminal table, JSON, CSV or Markdown."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from unicodedata import combining, east_asian_width
+
+from cnnbench.config import Format
+
+
+def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
+    """The rows as one string without a final newline. Columns come in the order in which the rows first name them.
+
+    JSON and CSV keep the values as they are (JSON has no NaN or infinity: they become null); the table and Markdown
+    round them for reading.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    if format is Format.json:
+        return json.dumps(
+            [{key: _json_value(value) for key, value in row.items()} for row in rows], indent=2, default=str
+        )
+    if format is Format.csv:
+        return _csv(rows, columns)
+    cells = [_column(name, [row.get(name) for row in rows]) for name in columns]
+    right = [_is_numeric(row.get(name) for row in rows) for name in columns]
+    return (_markdown if format is Format.markdown else _table)(cells, right)
+
+
+def display_width(text: str) -> int:
+    """Terminal columns of a text: East Asian wide characters take two, combining marks none."""
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def shorten(text: str, width: int) -> str:
+    """The text on one line, cut in the middle to the display width: long names tend to differ at their ends."""
+    text = " ".join(text.split())
+    if display_width(text) <= width:
+        return text
+    head, tail = text, text[::-1]
+    while head and display_width(head) > 0.6 * (width - 1):
+        head = head[:-1]
+    while tail and display_width(tail) > width - 1 - display_width(head):
+        tail = tail[:-1]
+    return f"{head.rstrip()}…{tail[::-1].lstrip()}"
+
+
+def _table(columns: list[list[str]], right: list[bool]) -> str:
+    widths = [max(map(display_width, cells)) for cells in columns]
+    lines = ["  ".join(map(_pad, row, widths, right)).rstrip() for row in zip(*columns, strict=True)]
+    return "\n".join(lines)
+
+
+def _markdown(columns: list[list[str]], right: list[bool]) -> str:
+    columns = [[cell.replace("|", "\\|") for cell in cells] for cells in columns]
+    columns = [[head, "---:" if flag else "---", *cells] for (head, *cells), flag in zip(columns, right, strict=True)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))
+
+
+def _csv(rows: Sequence[Mapping[str, Any]], columns: list[str]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().rstrip("\n")
+
+
+def _pad(cell: str, width: int, right: bool) -> str:
+    space = " " * (width - display_width(cell))
+    return space + cell if right else cell + space
+
+
+def _column(name: str, values: list[Any]) -> list[str]:
+    """The heading and the cells of one column; its floats share one number of decimals where that loses nothing."""
+    spec = _float_format([abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v])
+    return [name, *(_cell(value, spec) for value in values)]
+
+
+def _cell(value: Any, spec: str) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return format(value, spec)
+    return " ".join(str(value).split())
+
+
+def _float_format(magnitudes: list[float]) -> str:
+    """Four significant digits of the largest value, for all of them; `.4g` each where the small ones would drown."""
+    if not magnitudes:
+        return ".0f"
+    decimals = max(0, 3 - math.floor(math.log10(max(magnitudes))))
+    if decimals > 6 or min(magnitudes) * 10**decimals < 10:
+        return ".4g"
+    while decimals and all(math.isclose(value, round(value, decimals - 1), rel_tol=1e-9) for value in magnitudes):
+        decimals -= 1
+    return f",.{decimals}f"
+
+
+def _is_numeric(values: Iterable[Any]) -> bool:
+    known = [value for value in values if value is not None]
+    return bool(known) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _json_value(item) for key, item in value.items()}
+    return [_json_value(item) for item in value] if isinstance(value, list | tuple) else value

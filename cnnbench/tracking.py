@@ -1,0 +1,135 @@
+"""What a run says while it goes: progress on the terminal, TensorBoard, metrics.jsonl.
+
+One vocabulary everywhere: the keys of a line of metrics.jsonl are the tags of TensorBoard.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from torch.utils.tensorboard.summary import hparams as hparams_summary
+from torch.utils.tensorboard.writer import SummaryWriter
+from tqdm import tqdm
+
+from cnnbench.metrics import Metrics, Sums
+from cnnbench.results import clock
+from cnnbench.runs import write_text
+
+NOT_PLOTTED = ("epoch", "step", "seconds")
+BATCH_EVERY = 50  # steps between two points of the training curve within an epoch
+REFRESH = 0.5  # seconds between two looks at the running metrics, each of which waits for the device
+
+
+def row(epoch: int, step: int, train: Metrics, val: Metrics, **more: float) -> dict[str, float]:
+    """One epoch as a line of metrics.jsonl: errors in percent, seconds of training so far."""
+    measured = {
+        f"{name}/{split}": getattr(metrics, name)
+        for name in ("loss", "top1_error", "top5_error")
+        for split, metrics in (("train", train), ("val", val))
+    }
+    return {"epoch": epoch, "step": step, **measured, **more}
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The lines of a metrics.jsonl; a last line that a crash cut short is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+class Tracker:
+    """Terminal, TensorBoard and metrics.jsonl of one run, from entering it to leaving it.
+
+    epochs_done: how many epochs a resumed run has behind it; what was written about later ones is dropped.
+    """
+
+    def __init__(self, path: Path, epochs_done: int, step: int, stream: TextIO) -> None:
+        self.stream = stream
+        self.file = path / "metrics.jsonl"
+        self.rows = [row for row in read_rows(self.file) if row["epoch"] <= epochs_done]
+        write_text(self.file, "".join(json.dumps(row) + "\n" for row in self.rows))
+        self.writer = SummaryWriter(str(path), purge_step=step + 1)
+        self.bar: tqdm | None = None
+        self.seen = 0.0
+
+    def say(self, text: str) -> None:
+        """A line for the user. A reader who has gone (`| head`) does not end the training."""
+        try:
+            tqdm.write(text, file=self.stream)
+            self.stream.flush()
+        except BrokenPipeError:
+            self.stream = open(os.devnull, "w")  # noqa: SIM115, PTH123
+
+    def begin_epoch(self, epoch: int, epochs: int, batches: int, done: int) -> None:
+        """A progress bar, where a person is looking."""
+        if self.stream.isatty() and sys.stderr.isatty():
+            self.bar = tqdm(total=batches, initial=done, desc=f"epoch {epoch}/{epochs}", unit="batch", leave=False,
+                            dynamic_ncols=True, mininterval=0.1)  # fmt: skip
+
+    def after_step(self, step: int, sums: Sums, images_per_second: float, lr: float) -> None:
+        """Move the bar on; look at the metrics only now and then."""
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.update()
+            if now - self.seen >= REFRESH:
+                self.seen = now
+                running = sums.compute()
+                self.bar.set_postfix_str(
+                    f"loss {running.loss:.3f}, {errors(running)}, {images_per_second:,.0f} images/s"
+                )
+        if step % BATCH_EVERY == 0:
+            self.writer.add_scalar("batch/loss", sums.compute().loss, step)
+            self.writer.add_scalar("batch/lr", lr, step)
+
+    def end_epoch(self, row: dict[str, float], text: str) -> None:
+        """Write the epoch's line everywhere."""
+        self.close_bar()
+        self.rows.append(row)
+        with self.file.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for tag, value in row.items():
+            if tag not in NOT_PLOTTED:
+                self.writer.add_scalar(tag, value, int(row["step"]))
+        self.writer.flush()
+        self.say(text)
+
+    def hparams(self, settings: dict[str, Any], metrics: dict[str, float], step: int) -> None:
+        """The settings beside the headline, in TensorBoard's HPARAMS tab."""
+        plain = {
+            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
+        }
+        for summary in hparams_summary(plain, {f"hparam/{name}": value for name, value in metrics.items()}):
+            self.writer._get_file_writer().add_summary(summary)
+        for name, value in metrics.items():
+            self.writer.add_scalar(f"hparam/{name}", value, step)
+
+    def close_bar(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close_bar()
+        self.writer.close()
+
+
+def errors(metrics: Metrics) -> str:
+    return f"top-1 err {metrics.top1_error:.2f} %, top-5 err {metrics.top5_error:.2f} %"
+
+
+def epoch_text(epoch: int, epochs: int, train: Metrics, val: Metrics, images_per_second: float, left: float) -> str:
+    """One epoch in one line: losses, errors, speed, and the time the rest will take."""
+    return (
+        f"epoch {epoch:{len(str(epochs))}}/{epochs}  train loss {train.loss:.3f}, {errors(train)}"
+        f"  val loss {val.loss:.3f}, {errors(val)}  {images_per_second:,.0f} images/s  {clock(left)} left"
+    )

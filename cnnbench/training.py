@@ -1,0 +1,323 @@
+"""One training from its first step, or from a checkpoint, to its result: limits, validation, saving, what remains."""
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cnnbench import checkpoint, data, optim, plots, results, runs, runtime
+from cnnbench.checkpoint import Inference
+from cnnbench.config import TrainConfig, flatten, seconds, to_plain
+from cnnbench.engine import Batch, Trainer, evaluate, predictions, train_epoch
+from cnnbench.errors import RunError
+from cnnbench.metrics import Metrics, Sums
+from cnnbench.models.layers import Net
+from cnnbench.runs import RunDirectory
+from cnnbench.signals import StopRequests
+from cnnbench.tasks.classification import Classification
+from cnnbench.tracking import Tracker, epoch_text, row
+
+SHOWN = 32  # images in a picture of images
+REDRAW = 60.0  # seconds between two drawings of the curves
+
+
+@dataclass
+class Progress:
+    """How far a training is. With the trainer's own state it is all that a checkpoint needs to go on exactly: shuffle,
+    augmentation and dropout follow from the seed, the epoch and the step."""
+
+    epoch: int = 0  # epochs done
+    batch: int = 0  # batches done of the epoch under way
+    seconds: float = 0.0  # of training, validation included, over all starts
+    best_top1_error: float = math.inf
+    best_epoch: int = 0
+
+
+class Training:
+    """A net in training on a data set, in a run directory that it has claimed."""
+
+    def __init__(
+        self,
+        cfg: TrainConfig,
+        device: runtime.Runtime,
+        dataset: data.Dataset,
+        model: Net,
+        inference: Inference,
+        directory: RunDirectory,
+    ) -> None:
+        self.cfg, self.device, self.dataset, self.inference, self.directory = cfg, device, dataset, inference, directory
+        saved = checkpoint.load(directory.last) if directory.last.exists() else None
+        self.progress = Progress(**saved["progress"]) if saved else Progress()
+        self.time_limit = seconds(cfg.max_time) if cfg.max_time else math.inf
+        device.place(model)
+        self.batch_size = saved["batch_size"] if saved else self._batch_size(model)
+        loading: dict[str, Any] = {
+            "image_size": inference.image_size,
+            "batch_size": self.batch_size,
+            "workers": cfg.data.workers,
+        }
+        self.train_batches = data.train_loader(dataset, cfg.augment, seed=cfg.seed, **loading)
+        self.val_batches = data.eval_loader(dataset.val, dataset, **loading)
+        self.trainer = self._trainer(model)
+        self.eval_model = self.trainer.ema.module if self.trainer.ema else model
+        self.eval_net = runtime.compiled(self.eval_model, cfg.compile) if self.trainer.ema else self.trainer.net
+        self.sums = Sums(device.device, device.sum_dtype)
+        self.speed = 0.0  # images per second of the epoch under way
+        self.confusion: Tensor | None = None
+        self.first_batch: Batch | None = None
+        if saved:
+            self._restore(saved)
+
+    def _batch_size(self, model: Net) -> int:
+        if isinstance(self.cfg.batch_size, int):
+            return self.cfg.batch_size
+        # Beyond a thousand images, or with few steps in an epoch, a larger batch makes the net worse, not faster.
+        limit = max(1, min(1024, len(self.dataset.train) // 10))
+        size = self.inference.image_size
+        images = torch.zeros(2, self.inference.in_channels, size, size, device=self.device.device)
+        return runtime.largest_batch(model, images, self.device, limit)
+
+    def _trainer(self, model: Net) -> Trainer:
+        cfg, batches = self.cfg, len(self.train_batches)
+        average = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema), use_buffers=True) if cfg.ema else None
+        )
+        total_steps = min(cfg.epochs * batches, cfg.max_steps or sys.maxsize)
+        return Trainer(
+            model=model,
+            net=runtime.compiled(model, cfg.compile),
+            task=Classification(cfg.label_smoothing, getattr(model, "aux_weight", 0.0)),
+            optimizer=optim.build_optimizer(model, cfg.optim, self.batch_size),
+            schedule=optim.build_schedule(cfg.schedule, total_steps, batches),
+            runtime=self.device,
+            normalize=runtime.Normalize(self.device, self.inference.mean, self.inference.std),
+            seed=cfg.seed,
+            ema=average,
+            accumulate=cfg.accumulate,
+            clip=cfg.optim.clip,
+        )
+
+    # Checkpoints
+
+    def save(self) -> None:
+        trainer = self.trainer
+        checkpoint.save(
+            self.directory.last,
+            {
+                "config": to_plain(self.cfg),
+                "inference": asdict(self.inference),
+                "model": trainer.model.state_dict(),
+                "ema": trainer.ema.state_dict() if trainer.ema else None,
+                "optimizer": trainer.optimizer.state_dict(),
+                "scaler": self.device.scaler.state_dict(),
+                "step": trainer.step,
+                "batch_size": self.batch_size,
+                "progress": asdict(self.progress),
+                "sums": self.sums.state_dict(),
+            },
+        )
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        trainer = self.trainer
+        trainer.model.load_state_dict(saved["model"])
+        if trainer.ema and saved["ema"]:
+            trainer.ema.load_state_dict(saved["ema"])
+        trainer.optimizer.load_state_dict(saved["optimizer"])
+        self.device.scaler.load_state_dict(saved["scaler"])
+        trainer.step = saved["step"]
+        self.sums.load_state_dict(saved["sums"])
+
+    # The training
+
+    def stop_reason(self) -> str:
+        """Why no further step is to be done; empty while there is one."""
+        cfg, done = self.cfg, self.progress
+        if done.epoch >= cfg.epochs:
+            return f"all {cfg.epochs} epochs" if cfg.epochs > 1 else "its one epoch"
+        if cfg.max_steps and self.trainer.step >= cfg.max_steps:
+            return f"max_steps={cfg.max_steps}"
+        if done.seconds >= self.time_limit:
+            return f"max_time={cfg.max_time}"
+        if cfg.patience and done.batch == 0 and done.epoch - done.best_epoch >= cfg.patience:
+            return f"no better top-1 error in {cfg.patience} epochs"
+        return ""
+
+    def run(self, tracker: Tracker) -> int:
+        """Train until the end, a limit, or until the user or the scheduler wants to stop; the exit code."""
+        self.directory.set_status("running")
+        drawn = time.monotonic()
+        with StopRequests() as stop:
+            while not self.stop_reason():
+                self._train_epoch(tracker, stop)
+                if self._epoch_is_whole() or stop.code is None:
+                    self._end_epoch(tracker)
+                if time.monotonic() - drawn > REDRAW:
+                    self._draw_curves(tracker.rows)
+                    drawn = time.monotonic()
+                if stop.code is not None and not self.stop_reason():
+                    return self._leave(tracker, stop.code)
+        return self._finish(tracker)
+
+    def _train_epoch(self, tracker: Tracker, stop: StopRequests) -> None:
+        """Train to the end of the epoch, or to a limit or a request to stop."""
+        progress, trainer = self.progress, self.trainer
+        begin, seconds_before, images_before = time.perf_counter(), progress.seconds, self.sums.n
+
+        def after_step() -> bool:
+            elapsed = time.perf_counter() - begin
+            progress.batch += 1
+            progress.seconds = seconds_before + elapsed
+            self.speed = (self.sums.n - images_before) / elapsed
+            tracker.after_step(trainer.step, self.sums, self.speed, trainer.lr)
+            return stop.code is None and not self.stop_reason()
+
+        tracker.begin_epoch(progress.epoch + 1, self.cfg.epochs, len(self.train_batches), progress.batch)
+        train_epoch(trainer, self._batches(), self.sums, after_step)
+
+    def _batches(self) -> Iterator[Batch]:
+        """The batches of the epoch that are still to come."""
+        for batch in self.train_batches.epoch(self.progress.epoch, start=self.progress.batch):
+            self.first_batch = self.first_batch or batch
+            yield batch
+
+    def _epoch_is_whole(self) -> bool:
+        return self.progress.batch == len(self.train_batches)
+
+    def _end_epoch(self, tracker: Tracker) -> None:
+        """Validate, write the epoch down, save. An epoch cut by a limit is written down, but does not count as done."""
+        progress, trainer = self.progress, self.trainer
+        train, number = self.sums.compute(), progress.epoch + 1
+        if not math.isfinite(train.loss):
+            raise RunError(f"the loss is not finite in epoch {number}: try a lower lr (now {trainer.lr:.3g}), "
+                           "optim.clip=1 or precision=fp32; the last checkpoint is as it was")  # fmt: skip
+        begin = time.perf_counter()
+        val = self._validate()
+        progress.seconds += time.perf_counter() - begin
+        better = val.top1_error < progress.best_top1_error
+        if better:
+            progress.best_top1_error, progress.best_epoch = val.top1_error, number
+        if self._epoch_is_whole():
+            progress.epoch, progress.batch = number, 0
+            self.sums = Sums(self.device.device, self.device.sum_dtype)
+        self.save()
+        if better:
+            checkpoint.keep_as(self.directory.last, self.directory.best)
+        line = row(
+            number, trainer.step, train, val, lr=trainer.lr, images_per_second=self.speed, seconds=progress.seconds
+        )
+        tracker.end_epoch(line, epoch_text(number, self.cfg.epochs, train, val, self.speed, self._seconds_left()))
+        picture = self.directory.path / "train_batch.png"
+        if self.first_batch is not None and not picture.exists():
+            plots.train_batch(*self.first_batch, self.dataset.classes, picture)
+
+    def _validate(self) -> Metrics:
+        self.eval_model.eval()
+        metrics, self.confusion = evaluate(
+            self.eval_net, self.val_batches.epoch(0), self.device, self.trainer.normalize, len(self.dataset.classes)
+        )
+        return metrics
+
+    def _seconds_left(self) -> float:
+        """At the pace so far, until the last epoch or the first limit."""
+        steps = len(self.train_batches) * self.cfg.epochs
+        pace = self.progress.seconds / self.trainer.step
+        return min(
+            (min(steps, self.cfg.max_steps or steps) - self.trainer.step) * pace,
+            self.time_limit - self.progress.seconds,
+        )
+
+    # The end
+
+    def _leave(self, tracker: Tracker, code: int) -> int:
+        """Save between two steps, so that the same command goes on from here."""
+        self.save()
+        self._draw_curves(tracker.rows)
+        name = "preempted" if code == runs.PREEMPTED else "interrupted"
+        where = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
+        self.directory.set_status(name, f"asked to stop in {where}")
+        tracker.say(f"{name} in {where}; saved. The same command goes on from there -> {self.directory.path}")
+        return code
+
+    def _finish(self, tracker: Tracker) -> int:
+        reason = self.stop_reason()
+        if self.confusion is None:  # a run that was cut after its last checkpoint and before its result
+            self._validate()
+        result = self._result(tracker.rows, reason)
+        self._draw(tracker.rows)
+        settings = flatten(to_plain(self.cfg))
+        tracker.hparams(
+            {key: value for key, value in settings.items() if not key.startswith(("run.", "sweep."))},
+            {name: result[name] for name in ("top1_error", "top5_error", "loss")},
+            self.trainer.step,
+        )
+        runs.write_json(self.directory.path / "result.json", result)
+        self.directory.set_status("done", reason)
+        return 0
+
+    def _result(self, rows: list[dict[str, Any]], reason: str) -> dict[str, Any]:
+        """The headline is the last epoch's, not the best one's: choosing by the validation images would flatter it."""
+        last = rows[-1]
+        return {
+            "top1_error": last["top1_error/val"],
+            "top5_error": last["top5_error/val"],
+            "loss": last["loss/val"],
+            "n": len(self.dataset.val),
+            "split": self.dataset.split,
+            "crop": results.crop(self.inference.image_size, self.dataset.crop_ratio),
+            "select_on": "last epoch",
+            "best_top1_error": self.progress.best_top1_error,
+            "best_epoch": self.progress.best_epoch,
+            "train_top1_error": last["top1_error/train"],
+            "train_loss": last["loss/train"],
+            "model": self.cfg.model["name"],
+            "data": self.dataset.name,
+            "seed": self.cfg.seed,
+            "epochs": last["epoch"],
+            "steps": last["step"],
+            "batch_size": self.batch_size,
+            "stopped": reason,
+            **results.complexity(self.trainer.model, self.inference),
+            "images_per_second": last["images_per_second"],
+            "wall_seconds": self.progress.seconds,
+            **results.environment(self.device),
+            "run_dir": str(self.directory.path),
+        }
+
+    def _draw_curves(self, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            plots.curves(rows, self.directory.path / "curves.png", self._title())
+
+    def _draw(self, rows: list[dict[str, Any]]) -> None:
+        path, classes = self.directory.path, self.dataset.classes
+        self._draw_curves(rows)
+        plots.confusion_matrix(
+            self.confusion, classes, path / "confusion_matrix.png", f"{self._title()}, {self.dataset.split}"
+        )
+        images, targets, probabilities = self._some_predictions()
+        plots.val_predictions(images, targets, probabilities, classes, path / "val_predictions.png")
+
+    def _title(self) -> str:
+        return f"{self.cfg.model['name']} on {self.dataset.name}"
+
+    def _some_predictions(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Images from all over the validation set, their classes and the net's probabilities for each class."""
+        n = len(self.dataset.val)
+        spread = torch.linspace(0, n - 1, min(SHOWN, n)).long()
+        batches = data.eval_loader(
+            self.dataset.val.subset(spread),
+            self.dataset,
+            image_size=self.inference.image_size,
+            batch_size=SHOWN,
+            workers=0,
+        )
+        self.eval_model.eval()
+        images, targets, logits = next(
+            predictions(self.eval_net, batches.epoch(0), self.device, self.trainer.normalize)
+        )
+        return images, targets.cpu(), logits.float().softmax(dim=1).cpu()

@@ -1,0 +1,77 @@
+"""Results as text: what a program reads stays exact, what a person reads is aligned and rounded."""
+
+import csv
+import json
+import math
+
+import pytest
+
+from cnnbench.config import Format
+from cnnbench.tables import display_width, render, shorten
+
+ROWS = [
+    {"model": "resnet20", "params": 272474, "top1_error": 8.75, "lr": 0.1},
+    {"model": "plain|20", "params": 269722, "top1_error": 10.3333, "note": "no lr"},
+]
+
+
+def test_columns_are_the_union_of_the_keys_in_the_order_of_their_first_row():
+    head = render(ROWS, Format.table).splitlines()[0]
+    assert head.split() == ["model", "params", "top1_error", "lr", "note"]
+
+
+def test_table_aligns_numbers_right_and_decimals_under_each_other():
+    lines = render(ROWS, Format.table).splitlines()
+    assert lines[1].split() == ["resnet20", "272,474", "8.75", "0.1", "-"]
+    assert lines[2].split() == ["plain|20", "269,722", "10.33", "-", "no", "lr"]
+    assert lines[1].index("8.75") + 4 == lines[2].index("10.33") + 5 == lines[0].index("top1_error") + 10
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([0.1, 0.00025], ["0.1", "0.00025"]),  # a common number of decimals would lose the second
+        ([12345.678, 1.0], ["12,346", "1"]),
+        ([0.5, 0.25, 0.0], ["0.50", "0.25", "0.00"]),
+        ([math.nan, math.inf, 1.0], ["nan", "inf", "1"]),
+        ([True, False], ["yes", "no"]),
+        ([3, None], ["3", "-"]),
+        (["two\nlines", ""], ["two lines", ""]),
+    ],
+)
+def test_cells(values, texts):
+    lines = render([{"x": value} for value in values], Format.table).splitlines()
+    assert [line.strip() for line in lines[1:]] == texts
+
+
+def test_wide_characters_do_not_break_the_alignment():
+    lines = render([{"class": "蜜蜂", "n": 1}, {"class": "bees", "n": 2}], Format.table).splitlines()
+    assert {display_width(line) for line in lines} == {8}
+
+
+def test_json_is_valid_and_exact():
+    rows = json.loads(render([{"loss": 0.1 + 0.2, "bad": math.nan, "deep": {"inf": [math.inf, 1]}}], Format.json))
+    assert rows == [{"loss": 0.1 + 0.2, "bad": None, "deep": {"inf": [None, 1]}}]
+
+
+def test_csv_is_read_back_as_it_was():
+    rows = list(csv.DictReader(render([{"a": 0.1 + 0.2, "b": 'x, "y"\nz'}, {"a": 1}], Format.csv).splitlines(True)))
+    assert rows == [{"a": str(0.1 + 0.2), "b": 'x, "y"\nz'}, {"a": "1", "b": ""}]
+
+
+def test_markdown_escapes_bars_and_aligns_numbers():
+    lines = render(ROWS, Format.markdown).splitlines()
+    assert lines[1] == "| --- | ---: | ---: | ---: | --- |"
+    assert lines[3] == r"| plain\|20 | 269,722 | 10.33 | - | no lr |"
+
+
+@pytest.mark.parametrize("format", list(Format))
+def test_no_rows(format):
+    assert render([], format) == ("[]" if format is Format.json else "")
+
+
+def test_shorten_keeps_both_ends_within_the_width():
+    assert shorten("cat", 10) == "cat"
+    assert shorten("Staffordshire bull terrier 31", 16) == "Staffords…ier 31"
+    assert shorten(" a \n b ", 10) == "a b"
+    assert all(display_width(shorten("蜜蜂" * 20, width)) <= width for width in range(2, 12))
