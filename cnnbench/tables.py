@@ -86,17 +86,17 @@ def _cell(value: Any, spec: str) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return format(value, spec)
+        return format(value, spec or (",.0f" if abs(value) >= 1e4 else ".4g"))
     return " ".join(str(value).split())
 
 
 def _float_format(magnitudes: list[float]) -> str:
-    """Four significant digits of the largest value, for all of them; `.4g` each where the small ones would drown."""
+    """Decimals for four significant digits of the largest; an empty string where the small ones would drown in that."""
     if not magnitudes:
         return ".0f"
     decimals = max(0, 3 - math.floor(math.log10(max(magnitudes))))
     if decimals > 6 or min(magnitudes) * 10**decimals < 10:
-        return ".4g"
+        return ""
     while decimals and all(math.isclose(value, round(value, decimals - 1), rel_tol=1e-9) for value in magnitudes):
         decimals -= 1
     return f",.{decimals}f"
