@@ -150,6 +150,8 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
         return f"--config-dir: {text[0].lower()}{text[1:]}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if group == "recipe" and not any(arg.startswith("recipe=") for arg in args):
+            return f"data={choice} has no recipe of its own: say which to use, as in recipe=folder"
         if group and error.options:
             return str(unknown(group, choice, error.options))
     if found := re.search(r"Could not override '([^']+)'", text):
@@ -203,10 +205,11 @@ def known_keys(command: str, args: list[str]) -> list[str]:
 
 
 def takes(command: str) -> list[str]:
-    """The groups in the defaults list of a command's primary file."""
+    """The groups that a command knows: those in the defaults list of its primary file, and what its recipes choose."""
     primary = OmegaConf.load(schema.conf_dir() / f"{command}.yaml")
     entries = [str(key) for entry in primary.defaults if isinstance(entry, DictConfig) for key in entry]
-    return [entry for entry in entries if not entry.startswith("override ")]
+    listed = [entry for entry in entries if not entry.startswith("override ")]
+    return [*listed, "augment"] if "recipe" in listed else listed
 
 
 def _reason(text: str) -> str:

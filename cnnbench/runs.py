@@ -94,18 +94,22 @@ def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:
         if cfg.run.dir is not None:
             raise UserError(f"{path} holds a run, and resume=never would start over: give another run.dir")
         path = next(p for n in range(2, 10**6) if not (p := path.with_name(f"{path.name}-{n}")).exists())
+    config_file, fresh = path / "config.yaml", not (path / "config.yaml").exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        config_file, fresh = path / "config.yaml", not (path / "config.yaml").exists()
         if fresh and any(entry.name != ".lock" for entry in path.iterdir()):
             raise UserError(f"{path} holds files that are no run of cnnbench: give another run.dir")
         lock = _lock(path)
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror}") from None
-    if not fresh and resume != "force":
-        _refuse_other_config(path, cfg)
-    write_text(config_file, yaml.safe_dump(to_plain(cfg), sort_keys=False))
-    write_text(path / "overrides", "".join(f"{override}\n" for override in cfg.run.overrides))
+    try:
+        if not fresh and resume != "force":
+            _refuse_other_config(path, cfg)
+        write_text(config_file, yaml.safe_dump(to_plain(cfg), sort_keys=False))
+        write_text(path / "overrides", "".join(f"{override}\n" for override in cfg.run.overrides))
+    except BaseException:
+        lock.close()
+        raise
     cfg.run.dir = str(path)
     return RunDirectory(path, lock, fresh=fresh)
 
@@ -115,6 +119,7 @@ def _lock(path: Path) -> IO[str]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        lock.close()
         pid = read_json(path / "status.json").get("pid")
         raise UserError(
             f"another process ({pid}) is running {path}; resume=never starts a second run beside it"

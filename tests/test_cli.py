@@ -143,6 +143,11 @@ def test_a_users_own_folder_brings_models_and_data(cnnbench: Callable[..., Ran],
     assert "groups: 1" in ran.out
     assert "wide" in cnnbench("train", "--config-dir", "mine", "--help").out
     assert "wide" in cnnbench("train", "--config-dir", "mine", "model=wied").err
+    (tmp_path / "mine/data").mkdir()
+    (tmp_path / "mine/data/photos.yaml").write_text("defaults: [folder]\nroot: somewhere\n")
+    command = ("train", "--config-dir", "mine", "data=photos", "--cfg", "job")
+    assert "recipe=folder" in cnnbench(*command).err
+    assert "root: somewhere" in cnnbench(*command, "recipe=folder").out
 
 
 def test_a_recipe_in_a_model_file_gives_way_to_the_command_line(compose: Callable) -> None:
