@@ -72,7 +72,8 @@ class Training:
         self.confusion: Tensor | None = None
         self.first_batch: Batch | None = None
         if saved:
-            self._restore(saved)
+            self.trainer.load_state_dict(saved)
+            self.sums.load_state_dict(saved["sums"])
 
     def _batch_size(self, model: Net) -> int:
         if isinstance(self.cfg.batch_size, int):
@@ -103,35 +104,15 @@ class Training:
             clip=cfg.optim.clip,
         )
 
-    # Checkpoints
-
     def save(self) -> None:
-        trainer = self.trainer
-        checkpoint.save(
-            self.directory.last,
-            {
-                "config": to_plain(self.cfg),
-                "inference": asdict(self.inference),
-                "model": trainer.model.state_dict(),
-                "ema": trainer.ema.state_dict() if trainer.ema else None,
-                "optimizer": trainer.optimizer.state_dict(),
-                "scaler": self.device.scaler.state_dict(),
-                "step": trainer.step,
-                "batch_size": self.batch_size,
-                "progress": asdict(self.progress),
-                "sums": self.sums.state_dict(),
-            },
-        )
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        trainer = self.trainer
-        trainer.model.load_state_dict(saved["model"])
-        if trainer.ema and saved["ema"]:
-            trainer.ema.load_state_dict(saved["ema"])
-        trainer.optimizer.load_state_dict(saved["optimizer"])
-        self.device.scaler.load_state_dict(saved["scaler"])
-        trainer.step = saved["step"]
-        self.sums.load_state_dict(saved["sums"])
+        state = {
+            "config": to_plain(self.cfg),
+            "inference": asdict(self.inference),
+            "progress": asdict(self.progress),
+            "sums": self.sums.state_dict(),
+            "batch_size": self.batch_size,
+        }
+        checkpoint.save(self.directory.last, state | self.trainer.state_dict())
 
     # The training
 

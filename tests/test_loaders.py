@@ -1,5 +1,6 @@
 """Batches: what augmentation does, and that the data depends on seed, epoch and index alone."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -339,6 +340,19 @@ def test_a_killed_worker_is_an_error_not_a_hang(files: Dataset) -> None:
     worker.kill()
     with pytest.raises(UserError, match=r"a process that reads images was killed"):
         list(batches)
+
+
+def test_workers_end_with_an_abandoned_loader(files: Dataset) -> None:
+    before = multiprocessing.active_children()
+    loader = eval_loader(files.train, files, image_size=8, batch_size=1, workers=1)
+    next(loader.epoch())
+    (worker,) = set(multiprocessing.active_children()) - set(before)
+    cycle = [loader]
+    cycle.append(cycle)  # type: ignore[arg-type]
+    start = time.monotonic()
+    del loader, cycle
+    gc.collect()
+    assert not worker.is_alive() and time.monotonic() - start < 4  # torch gives up after 5 s
 
 
 SCRIPT = """

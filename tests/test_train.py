@@ -111,7 +111,9 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int, number: int = si
     monkeypatch.setattr(tracking.Tracker, "after_step", stop)
 
 
-def resnet8_with_dropout(num_classes: int, in_channels: int, shortcut: str, **more: Any) -> Net:
+def resnet8_with_dropout(
+    num_classes: int, in_channels: int, shortcut: str, shortcut_pad: str, zero_init_residual: bool
+) -> Net:
     net = resnet.MODELS["resnet8"](num_classes=num_classes, in_channels=in_channels)
     net.avgpool = nn.Sequential(net.avgpool, nn.Dropout(0.5))
     return net

@@ -97,8 +97,8 @@ def describe(training: Training, frozen: list[str], say: TextIO) -> None:
         lines.append(f"lr {cfg.optim.lr:g} is meant for a batch of {cfg.optim.lr_batch}: scaled to {lr:g}")
     if frozen:
         lines.append(f"frozen: {', '.join(frozen)}")
-    if done := training.progress.epoch:
-        lines.append(f"going on after epoch {done}")
+    if training.trainer.step:
+        lines.append(f"going on from epoch {training.progress.epoch + 1}, batch {training.progress.batch}")
     print("\n".join([*lines, *warnings(cfg, training.trainer.model, lr)]), file=say, flush=True)
 
 

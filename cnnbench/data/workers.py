@@ -12,6 +12,7 @@ import sys
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
@@ -42,9 +43,10 @@ class SampleReader:
         self.worker = _Worker(transform)
         self.tasks = _Tasks()
         self.pool = _pool(self.worker, self.tasks, workers) if workers else None
+        self.stop: weakref.finalize[Any, Any] | None = None
 
     def __call__(self, batches: list[Tensor], seeds: np.ndarray) -> Iterator[Tensor]:
-        tasks = ([(self.source.item(i), int(seeds[i])) for i in indices.tolist()] for indices in batches)
+        tasks = _tasks(self.source, batches, seeds)
         for result in map(self.worker.__getitem__, tasks) if self.pool is None else self._pooled(self.pool, tasks):
             if isinstance(result, UserError):
                 raise result
@@ -52,19 +54,27 @@ class SampleReader:
 
     def _pooled(self, pool: DataLoader[Any], tasks: Iterable[Any]) -> Iterator[Any]:
         self.tasks.current = tasks
-        others = multiprocessing.active_children()
         with _no_main_module(), _as_many_as_asked():
-            results = iter(pool)
-        atexit.register(_kill, [process for process in multiprocessing.active_children() if process not in others])
+            results: Any = iter(pool)
+        if self.stop is None:
+            # The iterator would do so when it is collected, but as part of a cycle that is after its queues are gone;
+            # and at exit, multiprocessing would send the SIGTERM that workers block and wait for them for ever.
+            self.stop = weakref.finalize(self, results._shutdown_workers)
+            atexit.register(self.stop)
         try:
             yield from results
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, OSError, EOFError) as error:
+            if "Caught" in str(error):  # raised in a living worker: ours to mend, not the user's
                 raise
             raise UserError(
                 "a process that reads images was killed, mostly for lack of memory (or of shared memory, /dev/shm).\n"
                 "Try a smaller data.workers, or data.workers=0."
             ) from None
+
+
+def _tasks(source: Source, batches: list[Tensor], seeds: np.ndarray) -> Iterator[list[tuple[Any, int]]]:
+    for indices in batches:
+        yield [(source.item(index), int(seeds[index])) for index in indices.tolist()]
 
 
 class _Tasks:
@@ -152,13 +162,6 @@ def _watch_parent(_: int) -> None:
         os._exit(1)
 
     threading.Thread(target=end, daemon=True).start()
-
-
-def _kill(processes: list[multiprocessing.process.BaseProcess]) -> None:
-    """At exit, since multiprocessing would send the SIGTERM that they block, and wait for them for ever."""
-    for process in processes:
-        if process.is_alive():
-            process.kill()
 
 
 @contextmanager
