@@ -54,10 +54,14 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there. The optimizer's settings stay those it was built with: a forced resume may change them."""
+        settings = [{**group, "params": None} for group in self.optimizer.param_groups]
         self.model.load_state_dict(state["model"])
         if self.ema and state["ema"]:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, asked in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(asked, params=group["params"])
         self.runtime.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
 

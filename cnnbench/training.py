@@ -56,7 +56,7 @@ class Training:
         self.progress = Progress(**saved["progress"]) if saved else Progress()
         self.time_limit = seconds(cfg.max_time) if cfg.max_time else math.inf
         device.place(model)
-        self.batch_size = saved["batch_size"] if saved else self._batch_size(model)
+        self.batch_size = self._batch_size(model, saved)
         loading: dict[str, Any] = {
             "image_size": inference.image_size,
             "batch_size": self.batch_size,
@@ -74,10 +74,15 @@ class Training:
         if saved:
             self.trainer.load_state_dict(saved)
             self.sums.load_state_dict(saved["sums"])
+            if saved["batch_size"] != self.batch_size:  # a forced change: the epoch under way begins again
+                self.progress.batch = 0
+                self.sums = Sums(device.device, device.sum_dtype)
 
-    def _batch_size(self, model: Net) -> int:
+    def _batch_size(self, model: Net, saved: dict[str, Any] | None) -> int:
         if isinstance(self.cfg.batch_size, int):
             return self.cfg.batch_size
+        if saved:
+            return int(saved["batch_size"])
         # Beyond a thousand images, or with few steps in an epoch, a larger batch makes the net worse, not faster.
         limit = max(1, min(1024, len(self.dataset.train) // 10))
         size = self.inference.image_size

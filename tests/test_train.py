@@ -204,9 +204,10 @@ def test_another_configuration_is_refused_with_its_difference(cnnbench: Callable
     assert refused.code == 2
     assert "epochs: 1 there, 2 here; optim.lr: 0.1 there, 0.2 here" in refused.err
     assert runs.read_json(tmp_path / "r/status.json")["status"] == "done"
-    forced = cnnbench("train", "epochs=2", "run.dir=r", "resume=force", *SMALL)
+    forced = cnnbench("train", "epochs=2", "optim.momentum=0.5", "run.dir=r", "resume=force", *SMALL)
     assert forced.code == 0, forced.err
     assert [row["epoch"] for row in rows(tmp_path / "r")] == [1, 2]
+    assert checkpoint.load(tmp_path / "r/checkpoints/last.pt")["optimizer"]["param_groups"][0]["momentum"] == 0.5
 
 
 def test_resume_never_starts_beside_the_old_run(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
