@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from torch.nn import functional as F
 
-from cnnbench.metrics import Sums, confusion_counts
+from cnnbench.metrics import Sums, confusion_counts, correct_counts
 
 N, CLASSES = 103, 10
 
@@ -52,6 +52,14 @@ def test_sums_go_through_a_checkpoint(batch: tuple) -> None:
     sums, other = sums_over(*batch, 10), Sums(torch.device("cpu"))
     other.load_state_dict(sums.state_dict())
     assert other.compute() == sums.compute()
+
+
+def test_confusion_and_top1_error_agree_where_logits_are_equal() -> None:
+    """bf16 logits often tie: 8 bits of mantissa."""
+    logits = torch.randn(500, 10, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16).round()
+    targets = torch.arange(500) % 10
+    top1, _ = correct_counts(logits, targets).tolist()
+    assert confusion_counts(logits, targets).trace() == top1
 
 
 def test_confusion_counts_have_the_truth_in_rows(batch: tuple) -> None:
