@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -82,6 +83,11 @@ class RunDirectory:
 
     def release(self) -> None:
         self._lock.close()
+
+    def discard(self) -> None:
+        """Remove a directory that this process made and that holds no checkpoint yet: a mistake leaves nothing."""
+        if self.fresh and not self.last.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
 
 
 def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:

@@ -24,6 +24,7 @@ from cnnbench.tasks.classification import Classification
 from cnnbench.tracking import Tracker, epoch_text, row
 
 SHOWN = 32  # images in a picture of images
+COMPARED = {"model.name", "data.name", "batch_size", "epochs", "optim.lr", "optim.weight_decay", "seed"}
 REDRAW = 60.0  # seconds between two drawings of the curves
 
 
@@ -236,15 +237,17 @@ class Training:
             self._validate()
         result = self._result(tracker.rows, reason)
         self._draw(tracker.rows)
-        settings = flatten(to_plain(self.cfg))
-        tracker.hparams(
-            {key: value for key, value in settings.items() if not key.startswith(("run.", "sweep."))},
-            {name: result[name] for name in ("top1_error", "top5_error", "loss")},
-            self.trainer.step,
-        )
+        tags = ("top1_error/val", "top5_error/val", "loss/val")
+        tracker.hparams(self._compared_settings(), {tag: tracker.rows[-1][tag] for tag in tags})
         runs.write_json(self.directory.path / "result.json", result)
         self.directory.set_status("done", reason)
         return 0
+
+    def _compared_settings(self) -> dict[str, Any]:
+        """What one looks at to tell runs apart: the usual keys, and those given on the command line."""
+        given = {override.partition("=")[0] for override in self.cfg.run.overrides}
+        settings = flatten(to_plain(self.cfg))
+        return {key: value for key, value in settings.items() if key in COMPARED or key in given}
 
     def _result(self, rows: list[dict[str, Any]], reason: str) -> dict[str, Any]:
         """The headline is the last epoch's, not the best one's: choosing by the validation images would flatter it."""

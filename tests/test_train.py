@@ -86,7 +86,7 @@ def test_tensorboard_and_metrics_jsonl_say_the_same(cnnbench: Callable[..., Ran]
         seen = [(event.step, event.value) for event in events.Scalars(tag)]
         assert seen == [(row["step"], pytest.approx(row[tag], rel=1e-6)) for row in lines]
     assert "_hparams_/session_start_info" in events.summary_metadata
-    assert events.Scalars("hparam/top1_error")[0].value == pytest.approx(lines[-1]["top1_error/val"], rel=1e-6)
+    assert "seed" in str(events.summary_metadata["_hparams_/session_start_info"])
 
 
 def test_the_same_command_again_says_that_it_is_done(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:

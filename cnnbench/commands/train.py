@@ -34,10 +34,10 @@ def run(cfg: TrainConfig) -> int:
             with Tracker(directory.path, training.progress.epoch, training.trainer.step, say) as tracker:
                 code = training.run(tracker)
     except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        directory.set_status(
-            "interrupted" if interrupted else "failed", f"{type(error).__name__}: {error}".rstrip(": ")
-        )
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        directory.set_status(status, f"{type(error).__name__}: {error}".rstrip(": "))
+        if isinstance(error, UserError):
+            directory.discard()
         raise
     finally:
         directory.release()
