@@ -170,7 +170,7 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
 
 
 def _unknown_key(key: str, command: str, args: list[str]) -> str:
-    known = known_keys(command, args)
+    known = known_keys(command, args, key)
     if any(name.startswith(f"{key}.") for name in known):
         return f"'{key}' is a section, not a single value: set one of its keys, as in {_first_in(key, known)}=…"
     section = key.rpartition(".")[0]
@@ -192,16 +192,15 @@ def _first_in(section: str, known: list[str]) -> str:
     return next(name for name in known if name.startswith(f"{section}."))
 
 
-def known_keys(command: str, args: list[str]) -> list[str]:
-    """Every key that this command takes, the arguments of the chosen model included."""
-    known = list(schema.help_texts(schema.SCHEMAS[command]))
-    chosen = [arg for arg in args if arg.partition("=")[0] in groups() and "," not in arg]
-    with suppress(HydraException, OmegaConfBaseException):  # a choice may be what is wrong; the schema's keys remain
-        composed = OmegaConf.to_container(compose(command, chosen))
-        assert isinstance(composed, dict)
-        known += schema.flatten({str(key): value for key, value in composed.items()})
-    known += [group for group in groups(*config_dirs(args)) if group in takes(command)]
-    return sorted(set(known) - {"run.overrides", "model"}) + (["model"] if "model" in takes(command) else [])
+def known_keys(command: str, args: list[str], key: str) -> list[str]:
+    """The keys that this command takes; the arguments of the chosen net too, where the key in question is such."""
+    known = {*schema.help_texts(schema.SCHEMAS[command]), *takes(command)} - {"run.overrides"}
+    if key.startswith("model."):
+        chosen = [arg for arg in args if arg.partition("=")[0] in takes(command) and "," not in arg]
+        with suppress(HydraException, OmegaConfBaseException):  # a choice may be what is wrong
+            model = compose(command, [*chosen, *(f"--config-dir={folder}" for folder in config_dirs(args))]).model
+            known |= {f"model.{name}" for name in model}
+    return sorted(known)
 
 
 def takes(command: str) -> list[str]:
