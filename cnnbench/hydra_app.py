@@ -22,6 +22,7 @@ from cnnbench import config as schema
 from cnnbench.errors import UserError, did_you_mean, unknown
 
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config")
+PATH_KEYS = ("weights", "run.dir", "run.name", "run.root", "sweep.dir", "data.root")
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
 
 
@@ -44,8 +45,16 @@ def check_arguments(command: str, args: list[str]) -> list[str]:
         elif "=" not in arg and not arg.startswith("~"):
             raise UserError(_bare_argument(command, arg))
         else:
-            overrides.append(arg)
+            overrides.append(_quoted(arg))
     return options + overrides
+
+
+def _quoted(override: str) -> str:
+    """A path may hold signs that mean something to Hydra, such as blanks and equals signs: quote it for the user."""
+    key, _, value = override.partition("=")
+    if key not in PATH_KEYS or re.fullmatch(r"[\w/+.$%*@:|?,~-]*", value) or value[:1] in "'\"" or "${" in value:
+        return override
+    return "{}='{}'".format(key, value.replace("\\", "\\\\").replace("'", "\\'"))
 
 
 def _bare_argument(command: str, arg: str) -> str:

@@ -30,11 +30,15 @@ NAMELESS_KEYS = (*FREE_KEYS, "model", "data", "weights")
 
 
 def slug(overrides: Iterable[str]) -> str:
-    """Overrides as one short, legible piece of a file name: `epochs=5-seed=1`."""
-    text = re.sub(r"[^\w=.,+-]+", "_", "-".join(sorted(overrides)))
+    """Overrides as one short, legible piece of a file name: `epochs_5-seed_0+1`.
+
+    Its characters are those that need no quotes in a shell or on our own command line (`weights=outputs/train/NAME`).
+    """
+    text = "-".join(sorted(override.replace(",", "+") for override in overrides))
+    text = re.sub(r"[^\w.+-]+", "_", text.replace("=", "_")).strip("_")
     if len(text) <= 100:
         return text
-    return f"{text[:90].rstrip('-_,')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{text[:90].rstrip('-_+')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _named(overrides: Iterable[str]) -> list[str]:
@@ -161,7 +165,7 @@ class Outcome:
 
 def report_sweep(outcomes: list[Outcome]) -> int:
     """The table that ends a sweep; exit code 1 when a job failed."""
-    from cnnbench.tables import render
+    from cnnbench.tables import plural, render
 
     common = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
     rows = []
@@ -173,12 +177,13 @@ def report_sweep(outcomes: list[Outcome]) -> int:
             "status": "done" if outcome.code == 0 else f"failed: {outcome.error}".splitlines()[0],
             "top1_error": result.get("top1_error"),
             "top5_error": result.get("top5_error"),
-            "directory": path,
+            "directory": path and Path(path).name,
         })  # fmt: skip
     format = next((outcome.config.format for outcome in outcomes if outcome.config), Format.table)
     print(render(rows, format))
     failed = sum(outcome.code != 0 for outcome in outcomes)
-    print(f"{len(outcomes)} jobs: {len(outcomes) - failed} done, {failed} failed", file=sys.stderr)
+    where = next((f" -> {outcome.config.sweep.dir}" for outcome in outcomes if outcome.config), "")
+    print(f"{plural(len(outcomes), 'job')}: {len(outcomes) - failed} done, {failed} failed{where}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -29,6 +29,11 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     return (_markdown if format is Format.markdown else _table)(cells, right)
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 epoch`, `5 epochs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def display_width(text: str) -> int:
     """Terminal columns of a text: East Asian wide characters take two, combining marks none."""
     return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)

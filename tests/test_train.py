@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def test_a_run_leaves_behind_all_that_it_promises(cnnbench: Callable[..., Ran], 
     path = (
         tmp_path
         / "outputs/train"
-        / "resnet8-digits-batch_size=50-data.fraction=0.2-data.image_size=8-epochs=2-precision=fp32"
+        / "resnet8-digits-batch_size_50-data.fraction_0.2-data.image_size_8-epochs_2-precision_fp32"
     )
     assert all((path / name).stat().st_size > 0 for name in FILES), sorted(path.rglob("*"))
     assert not list(path.rglob("*.tmp"))
@@ -179,6 +180,19 @@ def test_limits_stop_early_and_a_higher_one_goes_on(cnnbench: Callable[..., Ran]
     assert cnnbench(*command, "max_time=1h").code == 0
     assert cnnbench("train", "epochs=3", "run.dir=whole", *SMALL).code == 0
     assert_same_run(tmp_path / "time", tmp_path / "whole")
+
+
+def test_a_run_is_found_by_the_name_it_got_and_paths_need_no_quotes(
+    cnnbench: Callable[..., Ran], tmp_path: Path
+) -> None:
+    assert cnnbench("train", "epochs=1", "optim.lr=1e-2", "schedule.milestones=[0.3,0.6]", *SMALL).code == 0
+    (path,) = (tmp_path / "outputs/train").iterdir()
+    assert re.fullmatch(r"[\w.+-]+", path.name)
+    assert cnnbench("evaluate", f"weights=outputs/train/{path.name}").code == 0
+    odd = "my run=1, it's (new)"
+    assert cnnbench("train", "epochs=1", f"run.dir={odd}", *SMALL).code == 0
+    assert (tmp_path / odd / "result.json").exists()
+    assert cnnbench("evaluate", f"weights={odd}").code == 0
 
 
 def test_patience_stops_a_run_that_does_not_improve(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:

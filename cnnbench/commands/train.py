@@ -10,6 +10,7 @@ from cnnbench.checkpoint import Inference
 from cnnbench.config import Format, Optimizer, TrainConfig, seconds
 from cnnbench.errors import UserError
 from cnnbench.models.layers import Net
+from cnnbench.tables import plural
 from cnnbench.tracking import Tracker
 from cnnbench.training import Training
 
@@ -90,7 +91,8 @@ def describe(training: Training, frozen: list[str], say: TextIO) -> None:
         f"{cfg.model['name']}: {count['params']:,} parameters, {count['macs']:,} multiply-adds at {size} x {size} px",
         f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.val):,} {dataset.split} images, "
         f"{len(dataset.classes)} classes",
-        f"{device.name}, {device.precision}: {cfg.epochs} epochs of {len(training.train_batches)} steps, "
+        f"{device.name}, {device.precision}: {plural(cfg.epochs, 'epoch')} of "
+        f"{plural(len(training.train_batches), 'step')}, "
         f"batch {training.batch_size}, {cfg.optim.name.value}, lr {lr:g}",
     ]
     if lr != cfg.optim.lr:
