@@ -128,6 +128,8 @@ def run(command: str, args: list[str]) -> int:
         """Hydra takes a job that raises for a mistake of its own and says so at length: nothing is raised here."""
         outcome = runs.Outcome(overrides=hydra_app.overrides())
         outcomes.append(outcome)
+        if sweep:
+            print(f"job {len(outcomes)}: {' '.join(outcome.overrides)}", file=sys.stderr, flush=True)
         try:
             outcome.config = hydra_app.typed(command, cfg)
             outcome.code = load(command)(outcome.config)
