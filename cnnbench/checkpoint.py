@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cnnbench import __version__, models
-from cnnbench.errors import UserError
+from cnnbench.errors import RunError, UserError
 from cnnbench.models.layers import Net
 
 FORMAT = 1
@@ -35,19 +35,27 @@ class Inference:
 
 
 def save(path: Path, payload: dict[str, Any]) -> None:
-    """Write beside, flush to the disk, then rename: a reader finds the old checkpoint or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as file:
-        torch.save({"format": FORMAT, "cnnbench": __version__, "torch": str(torch.__version__), **payload}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
+    """Write beside, flush to the disk, then rename: a reader finds the old checkpoint or the new one, never a part.
+
+    Raises RunError where it cannot be written; the old one is then still there.
+    """
+    beside = path.with_name(f".{path.name}.tmp")  # one name: whoever claimed the run is its only writer
     try:
-        os.fsync(directory)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            torch.save({"format": FORMAT, "cnnbench": __version__, "torch": str(torch.__version__), **payload}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except (OSError, RuntimeError) as error:  # torch's writer raises the latter when the disk is full
+        raise RunError(f"cannot save {path}: {_first_line(error)} (is the disk full?)") from None
     finally:
-        os.close(directory)
+        beside.unlink(missing_ok=True)
 
 
 def keep_as(path: Path, other: Path) -> None:
@@ -65,7 +73,8 @@ def keep_as(path: Path, other: Path) -> None:
 def load(path: Path) -> dict[str, Any]:
     """A checkpoint of cnnbench, on the CPU. Raises UserError for anything else."""
     content = read(path)
-    if "format" not in content or "model" not in content:
+    needed = {"format": int, "model": dict, "inference": dict, "config": dict, "progress": dict}
+    if not all(isinstance(content.get(key), kind) for key, kind in needed.items()):
         raise UserError(f"{path} is no checkpoint of cnnbench")
     if content["format"] > FORMAT:
         raise UserError(f"{path} was written by a newer cnnbench ({content['cnnbench']}): update this one")
@@ -95,27 +104,35 @@ def read(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError:
         raise UserError(f"{path} is damaged, or holds more than weights (such a file is not loaded)") from None
     except Exception as error:
-        reason = (str(error).splitlines() or ["it ends too early"])[0]
+        reason = _first_line(error) if isinstance(error, OSError) else "it is damaged, or no file of weights"
         raise UserError(f"cannot read {path}: {reason}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no weights by name")
     return content
 
 
-def weights_of(content: dict[str, Any]) -> dict[str, Tensor]:
+def weights_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """The weights for inference: a checkpoint's moving average where it has one, else the file's own dictionary."""
-    if content.get("ema"):
-        prefix = "module."
-        return {name.removeprefix(prefix): value for name, value in content["ema"].items() if name.startswith(prefix)}
-    weights = content["model"] if "format" in content else content.get("state_dict") or content
-    return {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    prefix = "module." if content.get("ema") else ""
+    weights = content.get("ema") or content.get("state_dict") or (content["model"] if "format" in content else content)
+    if not isinstance(weights, dict) or not any(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(f"{path} holds no weights by name")
+    return {
+        name.removeprefix(prefix): value
+        for name, value in weights.items()
+        if isinstance(value, Tensor) and name.startswith(prefix)
+    }
 
 
-def build_model(content: dict[str, Any]) -> tuple[Net, Inference]:
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def build_model(content: dict[str, Any], path: Path) -> tuple[Net, Inference]:
     """The net of a checkpoint, with its weights, on the CPU and in eval mode."""
     inference = Inference(**content["inference"])
     arguments = {**inference.model, "in_channels": inference.in_channels}
     model = models.build(num_classes=len(inference.classes), **arguments)
-    model.load_state_dict(weights_of(content))
+    model.load_state_dict(weights_of(content, path))
     model.eval()
     return model, inference

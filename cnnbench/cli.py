@@ -121,7 +121,7 @@ def run(command: str, args: list[str]) -> int:
         return load(command)(config)
     sweep = hydra_app.is_sweep(args)
     if sweep:
-        args = [*args, *runs.sweep_dir_override(command, args)]
+        args = [*args, *runs.sweep_overrides(command, args)]
     outcomes: list[runs.Outcome] = []
 
     def job(cfg: Any) -> None:
@@ -139,7 +139,12 @@ def run(command: str, args: list[str]) -> int:
         if sweep and outcome.code in (INTERRUPTED, runs.PREEMPTED):
             raise KeyboardInterrupt  # the user or the scheduler wants the machine back: no further jobs
 
-    hydra_app.launch(command, args, job)
+    try:
+        hydra_app.launch(command, args, job)
+    except KeyboardInterrupt:
+        if outcomes and sweep:
+            runs.report_sweep(outcomes)
+        return outcomes[-1].code if outcomes and outcomes[-1].code else INTERRUPTED
     if sweep and outcomes:
         return runs.report_sweep(outcomes)
     for outcome in outcomes:

@@ -2,9 +2,10 @@
 
 Hydra composes the YAML onto these dataclasses, so a mistyped key or a wrong type is refused before anything runs.
 `parse()` turns the composed configuration into a typed object and checks the ranges; each section then goes to the one
-function that reads it. Only this file and cli.py know Hydra and OmegaConf.
+function that reads it. Only this file and hydra_app.py know Hydra.
 """
 
+import math
 import operator
 import re
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -133,6 +134,7 @@ class RunConfig:
 @dataclass(kw_only=True)
 class SweepConfig:
     dir: str | None = option("directory of a sweep (-m); by default root/<command>/<name from the overrides>")
+    keys: list[str] = option("what the sweep runs over; filled in by the command line itself")
 
 
 @dataclass(kw_only=True)
@@ -150,7 +152,7 @@ class TrainConfig:
     precision: Precision = option("auto, fp32, bf16 or fp16")
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
-    seed: int = option("seed of initialisation, shuffle, augmentation and dropout", ge=0)
+    seed: int = option("seed of initialisation, shuffle, augmentation and dropout", ge=0, lt=2**32)
     weights: str | None = option("initial weights: a run directory or a weights file")
     freeze: Any = option("what does not train: none, backbone, until:STAGE or a list of stages")
     max_time: str | None = option("stop after this much training, as 90s, 30m or 1h30m")
@@ -185,6 +187,7 @@ class DoctorConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
+FILLED_IN = ("run.overrides", "sweep.keys")  # by the command line, not by the user
 SCHEMAS: dict[str, type] = {"train": TrainConfig, "evaluate": EvaluateConfig, "doctor": DoctorConfig}
 
 
@@ -215,8 +218,8 @@ def replay(command: str, file: Path, overrides: list[str]) -> Any:
         saved = OmegaConf.load(file)
         changed = OmegaConf.merge(OmegaConf.structured(SCHEMAS[command]), saved, OmegaConf.from_dotlist(overrides))
         return parse(SCHEMAS[command], changed)
-    except FileNotFoundError:
-        raise UserError(f"--config: there is no file {file}") from None
+    except OSError as error:
+        raise UserError(f"--config: cannot read {file}: {error.strerror}") from None
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"--config {file}: {str(error).splitlines()[0]}") from None
 
@@ -260,7 +263,10 @@ def seconds(duration: str) -> float:
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", duration)
     if not parts or "".join(number + unit for number, unit in parts) != duration:
         raise UserError(f"'{duration}' is no duration: write 90s, 30m, 1h30m or 2d")
-    return sum(float(number) * {"d": 86400, "h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
+    total = sum(float(number) * {"d": 86400, "h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
+    if total <= 0:
+        raise UserError(f"'{duration}' is no time at all: give more than 0 seconds")
+    return total
 
 
 def _build(schema: type, plain: dict[str, Any], prefix: str, partial: bool) -> Any:
@@ -285,6 +291,8 @@ def _build(schema: type, plain: dict[str, Any], prefix: str, partial: bool) -> A
 
 def _check_range(key: str, number: float, bounds: dict[str, float]) -> None:
     compare = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
+    if not math.isfinite(number):
+        raise UserError(f"{key}={number} is no finite number")
     if not all(compare[sign](number, bound) for sign, bound in bounds.items()):
         wanted = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items())
         raise UserError(f"{key}={number} is out of range: it must be {wanted}")

@@ -46,8 +46,8 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All that changes in training, by name, for a checkpoint."""
         return {
-            "model": self.model.state_dict(),
-            "ema": self.ema.state_dict() if self.ema else None,
+            "model": _plain(self.model.state_dict()),
+            "ema": _plain(self.ema.state_dict()) if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.runtime.scaler.state_dict(),
             "step": self.step,
@@ -62,8 +62,14 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         for group, asked in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(asked, params=group["params"])
-        self.runtime.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the run was begun without a scaler, in another precision
+            self.runtime.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """Tensors in the usual memory format: channels last is how they lie here, not what they are."""
+    return {name: value.contiguous() if isinstance(value, Tensor) else value for name, value in state.items()}
 
 
 def train_epoch(trainer: Trainer, batches: Iterable[Batch], sums: Sums, after_step: Callable[[], bool]) -> None:
@@ -105,10 +111,14 @@ def predictions(
 
 @torch.no_grad()
 def evaluate(
-    net: Callable[[Tensor], Any], batches: Iterable[Batch], runtime: Runtime, normalize: Normalize, num_classes: int
+    net: Callable[[Tensor], Any],
+    batches: Iterable[Batch],
+    runtime: Runtime,
+    normalize: Normalize,
+    task: Classification,
+    num_classes: int,
 ) -> tuple[Metrics, Tensor]:
     """Exact metrics over the batches, and the confusion counts (classes, classes) with the true classes in rows."""
-    task = Classification()
     sums = Sums(runtime.device, runtime.sum_dtype)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=runtime.device)
     for _, targets, logits in predictions(net, batches, runtime, normalize):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from cnnbench import config as schema
-from cnnbench.hydra_app import compose, config_dirs, groups, takes
+from cnnbench.errors import UserError
+from cnnbench.hydra_app import check_arguments, compose, config_dirs, explain, groups, takes
 
 if TYPE_CHECKING:
     from cnnbench.cli import Command
@@ -32,13 +33,17 @@ keys
 
 def render(command: str, entry: "Command", args: list[str]) -> str:
     """The page; the defaults shown are those that go with the groups chosen in args."""
+    args = check_arguments(command, args)
     width = min(shutil.get_terminal_size((120, 24)).columns, 140)
     known = groups(*config_dirs(args))
     listed = "\n".join(
         _entry(f"{group}=", ", ".join(known[group]) if group in known else "none yet", 14, width)
         for group in takes(command)
     )
-    composed = OmegaConf.to_container(compose(command, args))
+    try:
+        composed = OmegaConf.to_container(compose(command, [arg for arg in args if "," not in arg]))
+    except Exception as error:
+        raise UserError(explain(error, command, args)) from None
     assert isinstance(composed, dict)
     values = schema.flatten({str(key): value for key, value in composed.items()})
     return PAGE.format(
@@ -55,7 +60,7 @@ def _keys(which: type, values: dict[str, Any], width: int) -> list[str]:
     lines = []
     texts = schema.help_texts(which)
     for key, text in sorted(texts.items(), key=lambda entry: "." in entry[0]):  # what people type daily comes first
-        if key == "run.overrides":
+        if key in schema.FILLED_IN:
             continue
         if key == "model":
             own = ", ".join(f"{name}={_shown(value)}" for name, value in values.items() if name.startswith("model."))

@@ -1,6 +1,6 @@
 """Between the command line and Hydra: what Hydra is given, and what the user is told when it refuses.
 
-With cli.py and config.py the only place that knows Hydra.
+With config.py the only place that knows Hydra.
 """
 
 import os
@@ -33,14 +33,13 @@ def check_arguments(command: str, args: list[str]) -> list[str]:
     remaining = iter(args)
     for arg in remaining:
         if arg.startswith("-"):
-            flag = arg.split("=")[0]
+            flag, joined, value = arg.partition("=")
             if flag not in FLAGS:
                 raise unknown("option", flag, [flag for flag in FLAGS if flag.startswith("--")])
-            options.append(arg)
-            if flag in FLAGS_WITH_VALUE and "=" not in arg:
-                value = next(remaining, None)
-                if value is None:
-                    raise UserError(f"{flag} needs a value; see cnnbench {command} --help")
+            options.append(flag)
+            if flag in FLAGS_WITH_VALUE:
+                value = value if joined else next(remaining, "")
+                _check_option(command, flag, value)
                 options.append(value)
         elif "=" not in arg and not arg.startswith("~"):
             raise UserError(_bare_argument(command, arg))
@@ -49,10 +48,24 @@ def check_arguments(command: str, args: list[str]) -> list[str]:
     return options + overrides
 
 
+def _check_option(command: str, flag: str, value: str) -> None:
+    if not value:
+        raise UserError(f"{flag} needs a value; see cnnbench {command} --help")
+    if flag in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
+        raise unknown("value of --cfg", value, ("job", "hydra", "all"))
+    if flag in ("--config-dir", "-cd") and not Path(value).is_dir():
+        raise UserError(f"--config-dir: there is no folder {value}")
+
+
 def _quoted(override: str) -> str:
     """A path may hold signs that mean something to Hydra, such as blanks and equals signs: quote it for the user."""
     key, _, value = override.partition("=")
-    if key not in PATH_KEYS or re.fullmatch(r"[\w/+.$%*@:|?,~-]*", value) or value[:1] in "'\"" or "${" in value:
+    if (
+        key not in PATH_KEYS
+        or re.fullmatch(r"[\w/+.$%*@:|?,-]*", value, re.ASCII)
+        or value[:1] in "'\""
+        or "${" in value
+    ):
         return override
     return "{}='{}'".format(key, value.replace("\\", "\\\\").replace("'", "\\'"))
 
@@ -79,9 +92,7 @@ def groups(*more: Path) -> dict[str, list[str]]:
 
 def config_dirs(args: list[str]) -> list[Path]:
     """The folder of `--config-dir`, if there is one."""
-    separate = [value for flag, value in pairwise(args) if flag in ("--config-dir", "-cd")]
-    joined = [arg.partition("=")[2] for arg in args if arg.startswith("--config-dir=")]
-    return [Path(folder) for folder in separate + joined]
+    return [Path(value) for flag, value in pairwise(args) if flag in ("--config-dir", "-cd")]
 
 
 def launch(command: str, args: list[str], job: Callable[[DictConfig], None]) -> None:
@@ -139,15 +150,15 @@ def replay(command: str, file: list[str], overrides: list[str]) -> Any:
         raise UserError("--config needs the config.yaml of an earlier run")
     for override in overrides:
         key = override.partition("=")[0]
-        if "=" not in override:
-            raise UserError(_bare_argument(command, override))
+        if override.startswith("-"):
+            raise UserError(f"--config replays one run, so it does not go with {override}")
         if key in groups():
             raise UserError(
                 f"{override}: --config replays a run as it was, so only single keys can change, as in seed=1"
             )
     config = schema.replay(command, Path(file[0]), overrides)
     if not any(override.startswith(("run.dir=", "run.name=")) for override in overrides):
-        config.run.dir = config.run.name = None  # a run of its own: the replayed one stays as it is
+        config.run.dir, config.resume = None, schema.Resume.never  # a run of its own: the replayed one stays as it is
     config.run.overrides = [*config.run.overrides, *overrides]
     return config
 
@@ -161,8 +172,8 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if group == "recipe" and not any(arg.startswith("recipe=") for arg in args):
             return f"data={choice} has no recipe of its own: say which to use, as in recipe=folder"
-        if group and error.options:
-            return str(unknown(group, choice, error.options))
+        if group:
+            return str(unknown(group, choice, error.options or ["none yet"]))
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found[1], command, args)
     if found := re.search(r"Ambiguous value for argument '(.+?)'", text):
@@ -203,11 +214,12 @@ def _first_in(section: str, known: list[str]) -> str:
 
 def known_keys(command: str, args: list[str], key: str) -> list[str]:
     """The keys that this command takes; the arguments of the chosen net too, where the key in question is such."""
-    known = {*schema.help_texts(schema.SCHEMAS[command]), *takes(command)} - {"run.overrides"}
+    known = {*schema.help_texts(schema.SCHEMAS[command]), *takes(command)} - set(schema.FILLED_IN)
     if key.startswith("model."):
         chosen = [arg for arg in args if arg.partition("=")[0] in takes(command) and "," not in arg]
+        folders = [part for folder in config_dirs(args) for part in ("--config-dir", str(folder))]
         with suppress(HydraException, OmegaConfBaseException):  # a choice may be what is wrong
-            model = compose(command, [*chosen, *(f"--config-dir={folder}" for folder in config_dirs(args))]).model
+            model = compose(command, [*folders, *chosen]).model
             known |= {f"model.{name}" for name in model}
     return sorted(known)
 

@@ -57,7 +57,7 @@ def build_schedule(cfg: ScheduleConfig, total_steps: int, steps_per_epoch: int) 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        return shape((step - begin) / (total_steps - begin))
+        return shape(min(1.0, (step - begin) / (total_steps - begin)))
 
     return factor
 

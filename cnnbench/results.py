@@ -13,7 +13,7 @@ from cnnbench.complexity import count
 from cnnbench.config import Format
 from cnnbench.models.layers import Net
 from cnnbench.runtime import Runtime
-from cnnbench.tables import plural, render
+from cnnbench.tables import json_value, plural, render
 
 
 def complexity(model: Net, inference: Inference) -> dict[str, int]:
@@ -53,8 +53,10 @@ def _git(folder: Path, *args: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def show(result: dict[str, Any], format: Format) -> None:
-    """The headline in one line; in the other formats the whole result, alone on stdout."""
+def show(result: dict[str, Any], format: Format, in_sweep: bool) -> None:
+    """The headline in one line; in the other formats the whole result, alone on stdout, but for a sweep's own table."""
+    if in_sweep and format is not Format.table:
+        return
     if format is Format.table:
         print(
             f"top-1 error {result['top1_error']:.2f} %, top-5 error {result['top5_error']:.2f} % on {result['n']:,} "
@@ -62,7 +64,7 @@ def show(result: dict[str, Any], format: Format) -> None:
             f" -> {result['run_dir']}"
         )
     elif format is Format.json:
-        print(json.dumps(result, indent=2))
+        print(json.dumps(json_value(result), indent=2))
     else:
         flat = {key: json.dumps(value) if isinstance(value, dict | list) else value for key, value in result.items()}
         print(render([flat], format))

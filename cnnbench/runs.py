@@ -20,13 +20,21 @@ import yaml
 
 from cnnbench.config import Format, RunConfig, flatten, to_plain
 from cnnbench.errors import UserError
+from cnnbench.tables import json_value, plural, render
 
 PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint is saved, the same command continues
 
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
-FREE_KEYS = ("run.", "sweep.", "format", "device", "resume", "max_time", "patience", "compile", "data.root",
-             "data.download", "data.workers")  # fmt: skip
-NAMELESS_KEYS = (*FREE_KEYS, "model", "data", "weights")
+FREE_SECTIONS = ("run", "sweep", "hydra")
+FREE_KEYS = ("format", "device", "resume", "max_time", "patience", "compile", "data.root", "data.download",
+             "data.workers")  # fmt: skip
+
+
+SWEEP = re.compile(r"^[^\[{]*,|^(choice|range|interval|glob)\(")  # the values that Hydra sweeps over
+
+
+def is_free(key: str) -> bool:
+    return key in FREE_KEYS or key.partition(".")[0] in FREE_SECTIONS
 
 
 def slug(overrides: Iterable[str]) -> str:
@@ -41,37 +49,40 @@ def slug(overrides: Iterable[str]) -> str:
     return f"{text[:90].rstrip('-_+')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _named(overrides: Iterable[str]) -> list[str]:
-    """The overrides that tell one run from another."""
+def _named(overrides: Iterable[str], swept: Iterable[str] = ()) -> list[str]:
+    """The overrides that tell one run from another: in a sweep all that it runs over."""
     last = {override.partition("=")[0].lstrip("+~"): override for override in overrides}
-    free = tuple(key for key in NAMELESS_KEYS if key.endswith("."))
-    return [text for key, text in last.items() if key not in NAMELESS_KEYS and not key.startswith((*free, "hydra"))]
+    return [
+        text for key, text in last.items() if key in swept or not (is_free(key) or key in ("model", "data", "weights"))
+    ]
 
 
 def directory(command: str, cfg: Any, base: str) -> Path:
     """Where this run lives: `run.dir`, or a name from its base (`resnet20-cifar10`) and its overrides."""
     run: RunConfig = cfg.run
     if run.dir is not None:
-        return Path(run.dir)
-    parent = Path(cfg.sweep.dir) if cfg.sweep.dir else Path(run.root) / command
-    return parent / (run.name or "-".join([base, *filter(None, [slug(_named(run.overrides))])]))
+        return Path(run.dir).expanduser()
+    parent = Path(cfg.sweep.dir or Path(run.root) / command).expanduser()
+    return parent / (run.name or "-".join([base, *filter(None, [slug(_named(run.overrides, cfg.sweep.keys))])]))
 
 
-def sweep_dir_override(command: str, args: list[str]) -> list[str]:
-    """The directory of a sweep, from its overrides, so that the same sweep command finds its jobs again."""
+def sweep_overrides(command: str, args: list[str]) -> list[str]:
+    """What the sweep runs over, and its directory: from its overrides, so that the same command finds its jobs."""
     settings = dict(arg.partition("=")[::2] for arg in args if "=" in arg and not arg.startswith("-"))
-    if "sweep.dir" in settings:
-        return []
-    named = [f"{key}={value}" for key, value in settings.items() if key in ("model", "data") or _named([f"{key}=_"])]
-    root = Path(settings.get("run.root", "outputs"))
-    return [f"sweep.dir='{root / command / f'sweep-{slug(named)}'}'"]
+    swept = [key for key, value in settings.items() if SWEEP.search(value) and value[:1] not in "'\""]
+    more = [f"sweep.keys=[{','.join(swept)}]"]
+    if "sweep.dir" not in settings:
+        named = _named((f"{key}={value}" for key, value in settings.items()), [*swept, "model", "data"])
+        root = Path(settings.get("run.root", "outputs").strip("'\"")).expanduser()
+        more.append(f"sweep.dir='{root / command / f'sweep-{slug(named)}'}'")
+    return more
 
 
 class RunDirectory:
     """A directory that this process alone writes to, from `claim()` to `release()` or the end of the process."""
 
-    def __init__(self, path: Path, lock: IO[str], *, fresh: bool) -> None:
-        self.path, self._lock, self.fresh = path, lock, fresh
+    def __init__(self, path: Path, lock: IO[str], *, made: bool) -> None:
+        self.path, self._lock, self.made = path, lock, made
 
     @property
     def last(self) -> Path:
@@ -88,9 +99,15 @@ class RunDirectory:
     def release(self) -> None:
         self._lock.close()
 
+    def record(self, cfg: Any) -> None:
+        """Write down what runs here, once it is known to fit."""
+        cfg.run.dir = str(self.path)
+        write_text(self.path / "config.yaml", yaml.safe_dump(to_plain(cfg), sort_keys=False))
+        write_text(self.path / "overrides", "".join(f"{override}\n" for override in cfg.run.overrides))
+
     def discard(self) -> None:
         """Remove a directory that this process made and that holds no checkpoint yet: a mistake leaves nothing."""
-        if self.fresh and not self.last.exists():
+        if self.made and not self.last.exists():
             shutil.rmtree(self.path, ignore_errors=True)
 
 
@@ -104,10 +121,10 @@ def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:
         if cfg.run.dir is not None:
             raise UserError(f"{path} holds a run, and resume=never would start over: give another run.dir")
         path = next(p for n in range(2, 10**6) if not (p := path.with_name(f"{path.name}-{n}")).exists())
-    config_file, fresh = path / "config.yaml", not (path / "config.yaml").exists()
+    made, fresh = not path.exists(), not (path / "config.yaml").exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if fresh and any(entry.name != ".lock" for entry in path.iterdir()):
+        if fresh and any(entry.name not in (".lock", "status.json") for entry in path.iterdir()):
             raise UserError(f"{path} holds files that are no run of cnnbench: give another run.dir")
         lock = _lock(path)
     except OSError as error:
@@ -115,13 +132,10 @@ def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:
     try:
         if not fresh and resume != "force":
             _refuse_other_config(path, cfg)
-        write_text(config_file, yaml.safe_dump(to_plain(cfg), sort_keys=False))
-        write_text(path / "overrides", "".join(f"{override}\n" for override in cfg.run.overrides))
     except BaseException:
         lock.close()
         raise
-    cfg.run.dir = str(path)
-    return RunDirectory(path, lock, fresh=fresh)
+    return RunDirectory(path, lock, made=made)
 
 
 def _lock(path: Path) -> IO[str]:
@@ -138,12 +152,15 @@ def _lock(path: Path) -> IO[str]:
 
 
 def _refuse_other_config(path: Path, cfg: Any) -> None:
-    saved = flatten(yaml.safe_load((path / "config.yaml").read_text()))
     wanted = flatten(to_plain(cfg))
+    try:
+        saved = flatten(yaml.safe_load((path / "config.yaml").read_text()))
+    except (yaml.YAMLError, AttributeError, UnicodeError):
+        raise UserError(f"{path / 'config.yaml'} is damaged: give another run.dir, or resume=force to go on") from None
     different = [
         f"{key}: {saved.get(key)} there, {wanted.get(key)} here"
         for key in sorted({*saved, *wanted})
-        if saved.get(key) != wanted.get(key) and not key.startswith(FREE_KEYS)
+        if saved.get(key) != wanted.get(key) and not is_free(key)
     ]
     if different:
         more = f" and {len(different) - 4} more" if len(different) > 4 else ""
@@ -165,8 +182,6 @@ class Outcome:
 
 def report_sweep(outcomes: list[Outcome]) -> int:
     """The table that ends a sweep; exit code 1 when a job failed."""
-    from cnnbench.tables import plural, render
-
     common = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
     rows = []
     for outcome in outcomes:
@@ -198,7 +213,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(json_value(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

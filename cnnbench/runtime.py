@@ -1,16 +1,18 @@
 """The machine: device, precision, seeds. The only file that knows which device or dtype a run uses."""
 
 import contextlib
-import os
 import platform
+import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnnbench import machine
 from cnnbench.errors import UserError
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -50,7 +52,7 @@ class Runtime:
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def to_device(self, value: Tensor) -> Tensor:
-        return value.to(self.device, non_blocking=True)
+        return value.to(self.device)
 
     def backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
@@ -67,13 +69,14 @@ class Runtime:
     def seed_step(self, seed: int, step: int) -> None:
         """Make what is random in a step (dropout) a function of the seed and the step alone: nothing to save, and a
         training that was cut goes on with the same numbers."""
-        torch.manual_seed((seed << 32) + step)
+        # Hashed, since a CPU's generator takes in 32 bits alone.
+        torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
 
     def free_memory(self) -> int:
         """Bytes that a run may still take on the device."""
         if self.device.type == "cuda":
             return torch.cuda.mem_get_info(self.device)[0]
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(machine.free_memory() or 4 * 2**30)  # 4 GB where the system does not say
 
 
 class Normalize:
@@ -102,7 +105,7 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", name):
         raise UserError(f"unknown device '{name}'\nchoices: auto, cpu, cuda, cuda:N, mps")
     if kind == "cuda":
         count = torch.cuda.device_count()

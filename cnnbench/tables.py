@@ -20,7 +20,7 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     if format is Format.json:
         return json.dumps(
-            [{key: _json_value(value) for key, value in row.items()} for row in rows], indent=2, default=str
+            [{key: json_value(value) for key, value in row.items()} for row in rows], indent=2, default=str
         )
     if format is Format.csv:
         return _csv(rows, columns)
@@ -112,9 +112,10 @@ def _is_numeric(values: Iterable[Any]) -> bool:
     return bool(known) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
 
 
-def _json_value(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """The value as JSON can hold it: null for what is not a finite number."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _json_value(item) for key, item in value.items()}
-    return [_json_value(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: json_value(item) for key, item in value.items()}
+    return [json_value(item) for item in value] if isinstance(value, list | tuple) else value

@@ -44,28 +44,34 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     return rows
 
 
+def say(text: str, stream: TextIO) -> None:
+    """A line for the user. A reader who has gone (`| head`) or a full disk behind stdout does not end the training."""
+    try:
+        tqdm.write(text, file=stream)
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 class Tracker:
     """Terminal, TensorBoard and metrics.jsonl of one run, from entering it to leaving it.
 
-    epochs_done: how many epochs a resumed run has behind it; what was written about later ones is dropped.
+    rows: what a resumed run has behind it. The files are brought in line with them: what was written about steps that
+    are to be done again is dropped, what a crash left unwritten is added.
     """
 
-    def __init__(self, path: Path, epochs_done: int, step: int, stream: TextIO) -> None:
+    def __init__(self, path: Path, rows: list[dict[str, float]], step: int, stream: TextIO) -> None:
         self.stream = stream
         self.file = path / "metrics.jsonl"
-        self.rows = [row for row in read_rows(self.file) if row["epoch"] <= epochs_done]
-        write_text(self.file, "".join(json.dumps(row) + "\n" for row in self.rows))
-        self.writer = SummaryWriter(str(path), purge_step=step + 1)
+        written = read_rows(self.file)
+        write_text(self.file, "".join(json.dumps(row) + "\n" for row in rows))
+        dropped = [int(row["step"]) for row in written if row not in rows]
+        self.writer = SummaryWriter(str(path), purge_step=min([step + 1, *dropped]))
+        for row in rows:
+            if row not in written:
+                self._plot(row)
         self.bar: tqdm | None = None
         self.seen = 0.0
-
-    def say(self, text: str) -> None:
-        """A line for the user. A reader who has gone (`| head`) does not end the training."""
-        try:
-            tqdm.write(text, file=self.stream)
-            self.stream.flush()
-        except BrokenPipeError:
-            self.stream = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
     def begin_epoch(self, epoch: int, epochs: int, batches: int, done: int) -> None:
         """A progress bar, where a person is looking."""
@@ -91,14 +97,16 @@ class Tracker:
     def end_epoch(self, row: dict[str, float], text: str) -> None:
         """Write the epoch's line everywhere."""
         self.close_bar()
-        self.rows.append(row)
         with self.file.open("a") as file:
             file.write(json.dumps(row) + "\n")
+        self._plot(row)
+        say(text, self.stream)
+
+    def _plot(self, row: dict[str, float]) -> None:
         for tag, value in row.items():
             if tag not in NOT_PLOTTED:
                 self.writer.add_scalar(tag, value, int(row["step"]))
         self.writer.flush()
-        self.say(text)
 
     def hparams(self, settings: dict[str, Any], metrics: dict[str, float]) -> None:
         """Settings beside metrics, whose names are tags of this run, in TensorBoard's HPARAMS tab."""

@@ -15,13 +15,13 @@ from cnnbench import checkpoint, data, optim, plots, results, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import TrainConfig, flatten, seconds, to_plain
 from cnnbench.engine import Batch, Trainer, evaluate, predictions, train_epoch
-from cnnbench.errors import RunError
+from cnnbench.errors import RunError, UserError
 from cnnbench.metrics import Metrics, Sums
 from cnnbench.models.layers import Net
 from cnnbench.runs import RunDirectory
 from cnnbench.signals import StopRequests
 from cnnbench.tasks.classification import Classification
-from cnnbench.tracking import Tracker, epoch_text, row
+from cnnbench.tracking import Tracker, epoch_text, row, say
 
 SHOWN = 32  # images in a picture of images
 COMPARED = {"model.name", "data.name", "batch_size", "epochs", "optim.lr", "optim.weight_decay", "seed"}
@@ -72,12 +72,35 @@ class Training:
         self.speed = 0.0  # images per second of the epoch under way
         self.confusion: Tensor | None = None
         self.first_batch: Batch | None = None
+        self.rows: list[dict[str, Any]] = []  # those of metrics.jsonl
         if saved:
+            self._restore(saved)
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        ours, theirs = self._identity(), {"inference": saved["inference"], "images": saved["images"]}
+        if ours != theirs:
+            what = "images" if ours["images"] != theirs["images"] else "classes, sizes or normalisation"
+            raise UserError(
+                f"{self.directory.path} was trained on other data (its {what} differ): give another run.dir"
+            )
+        try:
             self.trainer.load_state_dict(saved)
-            self.sums.load_state_dict(saved["sums"])
-            if saved["batch_size"] != self.batch_size:  # a forced change: the epoch under way begins again
-                self.progress.batch = 0
-                self.sums = Sums(device.device, device.sum_dtype)
+        except (RuntimeError, KeyError, ValueError):
+            raise UserError("resume=force cannot change the net, the optimizer or what is frozen") from None
+        self.sums.load_state_dict(saved["sums"])
+        progress, self.rows = self.progress, saved["rows"]
+        if saved["batch_size"] != self.batch_size:  # a forced change: the epoch under way begins again
+            progress.batch, self.trainer.step = 0, progress.epoch * len(self.train_batches)
+            self.sums = Sums(self.device.device, self.device.sum_dtype)
+        if not self.stop_reason():  # an epoch that a limit had cut is finished now, and written down then
+            self.rows = [row for row in self.rows if row["epoch"] <= progress.epoch]
+        if progress.batch == 0 and progress.best_epoch == progress.epoch > 0:  # a crash may have come between the two
+            checkpoint.keep_as(self.directory.last, self.directory.best)
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not change under a run, whatever its configuration says: the same name may mean other data."""
+        images = [len(self.dataset.train), len(self.dataset.val)]
+        return {"inference": asdict(self.inference), "images": images}
 
     def _batch_size(self, model: Net, saved: dict[str, Any] | None) -> int:
         if isinstance(self.cfg.batch_size, int):
@@ -113,8 +136,9 @@ class Training:
     def save(self) -> None:
         state = {
             "config": to_plain(self.cfg),
-            "inference": asdict(self.inference),
+            **self._identity(),
             "progress": asdict(self.progress),
+            "rows": self.rows,
             "sums": self.sums.state_dict(),
             "batch_size": self.batch_size,
         }
@@ -138,14 +162,15 @@ class Training:
     def run(self, tracker: Tracker) -> int:
         """Train until the end, a limit, or until the user or the scheduler wants to stop; the exit code."""
         self.directory.set_status("running")
+        (self.directory.path / "result.json").unlink(missing_ok=True)  # that of an earlier limit, if any
         drawn = time.monotonic()
         with StopRequests() as stop:
             while not self.stop_reason():
                 self._train_epoch(tracker, stop)
-                if self._epoch_is_whole() or stop.code is None:
+                if self._epoch_is_whole() or stop.code is None or self.stop_reason():
                     self._end_epoch(tracker)
                 if time.monotonic() - drawn > REDRAW:
-                    self._draw_curves(tracker.rows)
+                    self._draw_curves(self.rows)
                     drawn = time.monotonic()
                 if stop.code is not None and not self.stop_reason():
                     return self._leave(tracker, stop.code)
@@ -179,25 +204,28 @@ class Training:
     def _end_epoch(self, tracker: Tracker) -> None:
         """Validate, write the epoch down, save. An epoch cut by a limit is written down, but does not count as done."""
         progress, trainer = self.progress, self.trainer
-        train, number = self.sums.compute(), progress.epoch + 1
-        if not math.isfinite(train.loss):
-            raise RunError(f"the loss is not finite in epoch {number}: try a lower lr (now {trainer.lr:.3g}), "
-                           "optim.clip=1 or precision=fp32; the last checkpoint is as it was")  # fmt: skip
+        train, number, whole = self.sums.compute(), progress.epoch + 1, self._epoch_is_whole()
         begin = time.perf_counter()
         val = self._validate()
         progress.seconds += time.perf_counter() - begin
-        better = val.top1_error < progress.best_top1_error
+        if not math.isfinite(train.loss + val.loss):
+            raise RunError(
+                f"the loss is not finite in epoch {number}: try a lower lr (it began at {trainer.base_lrs[0]:.3g}), "
+                "optim.clip=1 or precision=fp32; the last checkpoint is as it was"
+            )
+        better = whole and val.top1_error < progress.best_top1_error
         if better:
             progress.best_top1_error, progress.best_epoch = val.top1_error, number
-        if self._epoch_is_whole():
+        if whole:
             progress.epoch, progress.batch = number, 0
             self.sums = Sums(self.device.device, self.device.sum_dtype)
-        self.save()
-        if better:
-            checkpoint.keep_as(self.directory.last, self.directory.best)
         line = row(
             number, trainer.step, train, val, lr=trainer.lr, images_per_second=self.speed, seconds=progress.seconds
         )
+        self.rows.append(line)
+        self.save()
+        if better:
+            checkpoint.keep_as(self.directory.last, self.directory.best)
         tracker.end_epoch(line, epoch_text(number, self.cfg.epochs, train, val, self.speed, self._seconds_left()))
         picture = self.directory.path / "train_batch.png"
         if self.first_batch is not None and not picture.exists():
@@ -206,7 +234,12 @@ class Training:
     def _validate(self) -> Metrics:
         self.eval_model.eval()
         metrics, self.confusion = evaluate(
-            self.eval_net, self.val_batches.epoch(0), self.device, self.trainer.normalize, len(self.dataset.classes)
+            self.eval_net,
+            self.val_batches.epoch(0),
+            self.device,
+            self.trainer.normalize,
+            self.trainer.task,
+            len(self.dataset.classes),
         )
         return metrics
 
@@ -214,31 +247,29 @@ class Training:
         """At the pace so far, until the last epoch or the first limit."""
         steps = len(self.train_batches) * self.cfg.epochs
         pace = self.progress.seconds / self.trainer.step
-        return min(
-            (min(steps, self.cfg.max_steps or steps) - self.trainer.step) * pace,
-            self.time_limit - self.progress.seconds,
-        )
+        steps_left = min(steps, self.cfg.max_steps or steps) - self.trainer.step
+        return max(0.0, min(steps_left * pace, self.time_limit - self.progress.seconds))
 
     # The end
 
     def _leave(self, tracker: Tracker, code: int) -> int:
         """Save between two steps, so that the same command goes on from here."""
         self.save()
-        self._draw_curves(tracker.rows)
+        self._draw_curves(self.rows)
         name = "preempted" if code == runs.PREEMPTED else "interrupted"
         where = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
         self.directory.set_status(name, f"asked to stop in {where}")
-        tracker.say(f"{name} in {where}; saved. The same command goes on from there -> {self.directory.path}")
+        say(f"{name} in {where}; saved. The same command goes on from there -> {self.directory.path}", tracker.stream)
         return code
 
     def _finish(self, tracker: Tracker) -> int:
         reason = self.stop_reason()
         if self.confusion is None:  # a run that was cut after its last checkpoint and before its result
             self._validate()
-        result = self._result(tracker.rows, reason)
-        self._draw(tracker.rows)
+        result = self._result(self.rows, reason)
+        self._draw(self.rows)
         tags = ("top1_error/val", "top5_error/val", "loss/val")
-        tracker.hparams(self._compared_settings(), {tag: tracker.rows[-1][tag] for tag in tags})
+        tracker.hparams(self._compared_settings(), {tag: self.rows[-1][tag] for tag in tags})
         runs.write_json(self.directory.path / "result.json", result)
         self.directory.set_status("done", reason)
         return 0

@@ -35,7 +35,9 @@ def _frozen_names(stages: list[str], what: Any) -> list[str]:
         if stage not in stages:
             raise unknown("stage", stage, stages)
         return stages[: stages.index(stage)]
-    names = [what] if isinstance(what, str) else list(what)
+    names = [what] if isinstance(what, str) else what
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"freeze={what}: give none, backbone, until:STAGE or a list of stages")
     for name in names:
         if name not in stages:
             raise unknown("stage", name, ["none", "backbone", "until:STAGE", *stages])
@@ -66,7 +68,11 @@ def load_weights(model: Net, state: dict[str, Tensor], source: str) -> list[str]
         lines = [
             *(f"missing {name}" for name in sorted(missing)),
             *(f"unexpected {name}" for name in sorted(surplus)),
-            *(f"{name} is {tuple(state[name].shape)}, not {tuple(wanted[name].shape)}" for name in wrong),
+            *(
+                f"{name} is {tuple(state[name].shape)}, not {tuple(wanted[name].shape)}"
+                for name in wrong
+                if name not in left
+            ),
         ]
         more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
         raise UserError(f"{source} holds weights of another net: {'; '.join(lines[:3])}{more}")

@@ -35,7 +35,7 @@ def healthy(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "_wanted_torch", lambda: None)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Usage(1e12, 0, 5e11))
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
-    monkeypatch.setattr(doctor, "_free_memory", lambda: 16e9)
+    monkeypatch.setattr(doctor, "free_memory", lambda: 16e9)
     monkeypatch.delenv("CNNBENCH_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
 
@@ -219,17 +219,17 @@ def test_the_shared_memory_of_a_container_is_a_warning(monkeypatch, tmp_path):
 def test_free_memory_respects_the_limit_of_a_container(tmp_path):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 64000000 kB\nMemAvailable: 32000000 kB\n")
-    assert doctor._free_memory(meminfo, tmp_path) == 32000000 * 1024
+    assert doctor.free_memory(meminfo, tmp_path) == 32000000 * 1024
     (tmp_path / "memory.max").write_text("2000000000\n")
     (tmp_path / "memory.current").write_text("500000000\n")
-    assert doctor._free_memory(meminfo, tmp_path) == 1.5e9
+    assert doctor.free_memory(meminfo, tmp_path) == 1.5e9
     (tmp_path / "memory.max").write_text("max\n")
-    assert doctor._free_memory(meminfo, tmp_path) == 32000000 * 1024
-    assert doctor._free_memory(tmp_path / "none", tmp_path) is None
+    assert doctor.free_memory(meminfo, tmp_path) == 32000000 * 1024
+    assert doctor.free_memory(tmp_path / "none", tmp_path) is None
 
 
 def test_little_memory_is_a_warning(monkeypatch):
-    monkeypatch.setattr(doctor, "_free_memory", lambda: 1e9)
+    monkeypatch.setattr(doctor, "free_memory", lambda: 1e9)
     assert doctor.memory().status == WARNING
 
 

@@ -146,6 +146,14 @@ def test_dropout_follows_from_seed_and_step_alone() -> None:
     assert all(torch.equal(model.state_dict()[name], value) for name, value in twin.state_dict().items())
 
 
+def test_every_seed_and_step_has_random_numbers_of_its_own() -> None:
+    drawn = set()
+    for seed, step in ((0, 0), (1, 0), (0, 1), (7, 0), (2**32 - 1, 0)):
+        CPU.seed_step(seed, step)
+        drawn.add(torch.rand(1).item())
+    assert len(drawn) == 5
+
+
 def test_frozen_stages_do_not_move_a_bit() -> None:
     """Parameters and running statistics, after steps and after every return to training mode."""
     model = Tiny(norm=True)
@@ -192,7 +200,7 @@ def test_evaluate_counts_every_image_once_whatever_the_batches() -> None:
     results = []
     for size in (1, 10, 37):
         parts = zip(images.split(size), targets.split(size), strict=True)
-        results.append(engine.evaluate(model, parts, CPU, normalize, num_classes=4))
+        results.append(engine.evaluate(model, parts, CPU, normalize, Classification(), num_classes=4))
     assert [metrics.n for metrics, _ in results] == [37] * 3
     assert len({metrics.top1_error for metrics, _ in results}) == 1
     assert all(torch.equal(confusion, results[0][1]) for _, confusion in results)

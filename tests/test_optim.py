@@ -50,6 +50,13 @@ def test_warmup_longer_than_the_training_still_gives_a_curve() -> None:
     assert schedule("linear", 1, warmup_epochs=3) == [1.0]
 
 
+@pytest.mark.parametrize("name", ["multistep", "cosine", "linear"])
+def test_past_its_end_a_curve_stays_where_it_was(name: str) -> None:
+    cfg = ScheduleConfig(name=Schedule[name], warmup_epochs=0, milestones=[0.5], gamma=0.1)
+    factor = optim.build_schedule(cfg, 10, 10)
+    assert factor(25) == factor(10) >= 0
+
+
 def optim_config(**changes: object) -> OptimConfig:
     values: dict = {
         "name": Optimizer.sgd, "lr": 0.1, "lr_batch": 128, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4,

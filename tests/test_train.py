@@ -1,5 +1,6 @@
 """Whole runs from the command line: what they leave behind, how they go on, what a sweep does."""
 
+import itertools
 import json
 import os
 import re
@@ -15,11 +16,12 @@ import pytest
 import torch
 import yaml
 from conftest import Ran
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from cnnbench import checkpoint, models, runs, tracking
-from cnnbench.errors import UserError
+from cnnbench.errors import RunError, UserError
 from cnnbench.models import resnet
 from cnnbench.models.layers import Net
 
@@ -168,6 +170,66 @@ def test_killed_at_random_and_resumed_equals_uninterrupted(cnnbench: Callable[..
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
+@pytest.mark.parametrize("where", ["tracking.Tracker.end_epoch", "checkpoint.keep_as"])
+def test_a_crash_right_after_a_checkpoint_loses_nothing(
+    cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Between the checkpoint and the line of metrics.jsonl, and before best.pt: both are made good by the next start."""
+    command = ("train", "epochs=2", *SMALL)
+    assert cnnbench(*command, "run.dir=whole").code == 0
+    for epoch in (1, 2):
+
+        def crash(*args: Any) -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"cnnbench.{where}", crash)
+            ran = cnnbench(*command, "run.dir=cut")
+        assert ran.code == 1 and "out of memory" in ran.err
+        assert checkpoint.load(tmp_path / "cut/checkpoints/last.pt")["progress"]["epoch"] == epoch
+    assert cnnbench(*command, "run.dir=cut").code == 0
+    assert_same_run(tmp_path / "cut", tmp_path / "whole")
+    best = [checkpoint.load(tmp_path / name / "checkpoints/best.pt")["step"] for name in ("cut", "whole")]
+    assert best[0] == best[1]
+    events = EventAccumulator(str(tmp_path / "cut")).Reload()
+    assert [event.step for event in events.Scalars("loss/val")] == [row["step"] for row in rows(tmp_path / "cut")]
+
+
+def test_a_request_to_stop_in_the_last_step_still_ends_the_run(
+    cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after(monkeypatch, 8, signal.SIGTERM)
+    assert cnnbench("train", "epochs=50", "max_steps=8", "run.dir=r", *SMALL).code == 0
+    assert runs.read_json(tmp_path / "r/result.json")["steps"] == 8
+
+
+def test_the_same_name_for_other_data_is_refused(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    for folder, classes in (("cats", "ab"), ("pets", "cd")):
+        for split, name in itertools.product(("train", "val"), classes):
+            directory = tmp_path / folder / split / name
+            directory.mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (8, 8), (number * 60, ord(name), 0)).save(directory / f"{number}.png")
+    command = ("train", "data=folder", "epochs=1", "augment=none", "data.image_size=8", "device=cpu")
+    assert cnnbench(*command, "data.root=cats").code == 0
+    assert cnnbench(*command, "data.root=pets").code == 0
+    assert {path.name for path in (tmp_path / "outputs/train").iterdir()} == {
+        f"resnet8-{folder}-augment_none-data.image_size_8-epochs_1" for folder in ("cats", "pets")
+    }
+    assert cnnbench(*command, "data.root=cats", "run.dir=r").code == 0
+    refused = cnnbench(*command, "data.root=pets", "run.dir=r")
+    assert (refused.code, "trained on other data" in refused.err) == (2, True)
+
+
+def test_a_sweep_over_what_does_not_name_runs_names_them_all_the_same(
+    cnnbench: Callable[..., Ran], tmp_path: Path
+) -> None:
+    ran = cnnbench("train", "-m", "patience=1,2", "sweep.dir=s", "epochs=1", "format=json", *SMALL)
+    assert ran.code == 0, ran.err
+    assert len([path for path in (tmp_path / "s").iterdir() if path.is_dir()]) == 2
+    assert len(json.loads(ran.out)) == 2
+
+
 def test_limits_stop_early_and_a_higher_one_goes_on(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert cnnbench("train", "epochs=50", "max_steps=8", "run.dir=steps", *SMALL).code == 0
     result = runs.read_json(tmp_path / "steps/result.json")
@@ -234,7 +296,6 @@ def test_resume_never_starts_beside_the_old_run(cnnbench: Callable[..., Ran], tm
 
 def test_two_processes_never_share_a_directory(cnnbench: Callable[..., Ran], tmp_path: Path, compose: Callable) -> None:
     cfg = compose("run.dir=r")
-    cnnbench("doctor", "--cfg", "job")  # moves into tmp_path
     directory = runs.claim(tmp_path / "r", cfg, "auto")
     directory.set_status("running")
     refused = cnnbench("train", "run.dir=r")
@@ -377,6 +438,26 @@ def test_evaluate_repeats_the_runs_own_numbers(cnnbench: Callable[..., Ran], tmp
     assert (train_split["n"], train_split["split"]) == (287, "train")  # a fifth of each class
 
 
+def test_evaluations_do_not_overwrite_each_other_or_the_training(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert cnnbench("train", "epochs=1", f"run.name={name}", *SMALL).code == 0
+    weights = [f"outputs/train/{name}" for name in ("one", "two", "two/checkpoints/best.pt")]
+    ran = cnnbench("evaluate", "-m", f"weights={','.join(weights)}", "sweep.dir=s")
+    assert ran.code == 0, ran.err
+    assert len([path for path in (tmp_path / "s").iterdir() if path.is_dir()]) == 3
+    assert "top1_error" in ran.out.splitlines()[-4] and "-" not in ran.out.splitlines()[-1].split()[2]
+    refused = cnnbench("evaluate", "weights=outputs/train/one", "run.dir=outputs/train/one")
+    assert (refused.code, "holds a training" in refused.err) == (2, True)
+
+
+def test_evaluate_takes_another_size_and_normalisation(cnnbench: Callable[..., Ran]) -> None:
+    assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
+    command = ("evaluate", "weights=r", "precision=fp32", "format=json")
+    plain, other = (json.loads(cnnbench(*command, *more).out) for more in ((), ("data.mean=[0.9]",)))
+    assert plain["loss"] != other["loss"]
+    assert json.loads(cnnbench(*command, "data.image_size=16").out)["crop"] == "center 16"
+
+
 def test_evaluate_refuses_data_with_other_classes(cnnbench: Callable[..., Ran]) -> None:
     assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
     ran = cnnbench("evaluate", "weights=r", "data=synthetic", "data.num_images=40")
@@ -408,24 +489,26 @@ def test_a_damaged_checkpoint_gets_one_sentence(cnnbench: Callable[..., Ran], tm
 def test_saving_never_leaves_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash in the middle of writing leaves the old checkpoint whole."""
     file = tmp_path / "last.pt"
-    checkpoint.save(file, {"model": {}, "step": 1})
+    checkpoint.save(file, {"step": 1})
 
     def crash(*args: Any) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", crash)
-    with pytest.raises(OSError, match="disk full"):
-        checkpoint.save(file, {"model": {}, "step": 2})
-    assert checkpoint.load(file)["step"] == 1
+    with pytest.raises(RunError, match=r"cannot save .*disk full"):
+        checkpoint.save(file, {"step": 2})
+    monkeypatch.undo()
+    assert checkpoint.read(file)["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
 def test_best_survives_a_new_last(tmp_path: Path) -> None:
     last, best = tmp_path / "last.pt", tmp_path / "best.pt"
     for step in (1, 2, 3):
-        checkpoint.save(last, {"model": {}, "step": step})
+        checkpoint.save(last, {"step": step})
         if step <= 2:
             checkpoint.keep_as(last, best)
-    assert (checkpoint.load(last)["step"], checkpoint.load(best)["step"]) == (3, 2)
+    assert (checkpoint.read(last)["step"], checkpoint.read(best)["step"]) == (3, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.pt", "last.pt"]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from cnnbench.config import DoctorConfig, Format, conf_dir
+from cnnbench.machine import cores, free_memory
 from cnnbench.tables import render
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
@@ -116,7 +117,7 @@ def device(report: dict[str, dict[str, Any]]) -> Finding:
                        "update the GPU driver or install a torch build for it; device=cpu works around it")  # fmt: skip
     detail = f"{found['device']}: {found['name']}"
     if found["device"] == "cpu":
-        detail += f", {_cores()} cores"
+        detail += f", {cores()} cores"
     detail += f"; precision=auto is {found['precision']}, {found['ratio']:.1f}x the speed of {found['other']}"
     if not found["relative_error"] < 0.02:
         return Finding("device", PROBLEM, f"{detail}; wrong results: relative error {found['relative_error']:.2g}",
@@ -196,7 +197,7 @@ def disk(output: Path) -> Finding:
 
 
 def memory() -> Finding:
-    free = _free_memory()
+    free = free_memory()
     if free is None:
         return Finding("memory", OK, "not known on this system")
     low = free < 2 * GB
@@ -233,22 +234,6 @@ def _named(requirement: Requirement, wrong: list[str]) -> bool:
 def _wanted_torch() -> Requirement | None:
     requirements = map(Requirement, metadata.requires("torchvision") or [])
     return next((requirement for requirement in requirements if requirement.name == "torch"), None)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _free_memory(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Bytes that may still be taken, by the machine and by the container's limit."""
-    if not proc.is_file():
-        return None
-    lines = dict(line.split(":", 1) for line in proc.read_text().splitlines() if ":" in line)
-    free = float(lines["MemAvailable"].split()[0]) * 1024
-    limit, used = cgroup / "memory.max", cgroup / "memory.current"
-    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
-        free = min(free, float(text) - float(used.read_text()))
-    return free
 
 
 def _existing(folder: Path) -> Path:

@@ -1,16 +1,17 @@
 """`cnnbench evaluate`: exact top-1 and top-5 error of a trained net."""
 
 import time
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from omegaconf import MISSING
 
-from cnnbench import checkpoint, data, plots, results, runs, runtime
+from cnnbench import checkpoint, data, models, plots, results, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import DataConfig, EvaluateConfig, Split, TrainConfig, restore
 from cnnbench.engine import evaluate
 from cnnbench.errors import UserError
+from cnnbench.tasks.classification import Classification
 
 
 def run(cfg: EvaluateConfig) -> int:
@@ -18,11 +19,18 @@ def run(cfg: EvaluateConfig) -> int:
     device = runtime.setup(cfg.device, cfg.precision.value, seed=0)
     file = checkpoint.find(cfg.weights)
     content = checkpoint.load(file)
-    model, inference = checkpoint.build_model(content)
+    model, inference = checkpoint.build_model(content, file)
     trained = restore(TrainConfig, content["config"])
     data_cfg = overlay(trained.data, cfg.data)
     dataset = data.load_dataset(data_cfg)
     check_fits(inference, dataset, file)
+    inference = replace(
+        inference,
+        mean=data_cfg.mean or inference.mean,
+        std=data_cfg.std or inference.std,
+        image_size=data_cfg.image_size or inference.image_size,
+    )
+    models.check_image_size(model, inference.image_size)
     batches = data.eval_loader(
         dataset.val if cfg.split is Split.val else dataset.train,
         dataset,
@@ -33,11 +41,14 @@ def run(cfg: EvaluateConfig) -> int:
     net = runtime.compiled(device.place(model), cfg.compile)
     normalize = runtime.Normalize(device, inference.mean, inference.std)
     begin = time.perf_counter()
-    metrics, confusion = evaluate(net, batches.epoch(0), device, normalize, len(inference.classes))
+    metrics, confusion = evaluate(net, batches.epoch(0), device, normalize, Classification(), len(inference.classes))
     elapsed = time.perf_counter() - begin
 
-    path = runs.directory("evaluate", cfg, f"{trained.model['name']}-{dataset.name}")
+    path = runs.directory("evaluate", cfg, f"{source_name(file)}-{dataset.name}")
+    if (path / "config.yaml").exists():
+        raise UserError(f"{path} holds a training: give another run.dir")
     path.mkdir(parents=True, exist_ok=True)
+    cfg.run.dir = str(path)
     result = {
         **asdict(metrics),
         "split": dataset.split if cfg.split is Split.val else "train",
@@ -60,8 +71,14 @@ def run(cfg: EvaluateConfig) -> int:
         f"{result['model']} on {result['data']}, {result['split']}",
     )
     runs.write_json(path / "result.json", result)
-    results.show(result, cfg.format)
+    results.show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
     return 0
+
+
+def source_name(file: Path) -> str:
+    """What to call the weights: their run and which of its checkpoints, or their file."""
+    run = file.parent.parent.name if file.parent.name == "checkpoints" else file.parent.name
+    return runs.slug([run, *([] if file.stem == "last" else [file.stem])])
 
 
 def overlay(trained_on: DataConfig, given: DataConfig) -> DataConfig:

@@ -1,54 +1,78 @@
 """`cnnbench train`: a net, a data set, a recipe; what remains is a run directory."""
 
 import sys
+from pathlib import Path
 from typing import TextIO
 
+import torch
 from torch import nn
 
 from cnnbench import checkpoint, data, models, optim, results, runs, runtime, transfer
 from cnnbench.checkpoint import Inference
 from cnnbench.config import Format, Optimizer, TrainConfig, seconds
-from cnnbench.errors import UserError
+from cnnbench.errors import RunError, UserError
 from cnnbench.models.layers import Net
 from cnnbench.tables import plural
-from cnnbench.tracking import Tracker
+from cnnbench.tracking import Tracker, say
 from cnnbench.training import Training
 
 
 def run(cfg: TrainConfig) -> int:
     """Train, or go on with a training that was cut, or say that it is done. Returns the exit code."""
-    say = sys.stdout if cfg.format is Format.table else sys.stderr
+    stream = sys.stdout if cfg.format is Format.table else sys.stderr
     device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed)
     check(cfg)
     dataset = data.load_dataset(cfg.data)
-    model, inference = build(cfg, dataset, say)
+    model, inference = build(cfg, dataset, stream)
     frozen = transfer.freeze(model, cfg.freeze)
-    directory = runs.claim(runs.directory("train", cfg, f"{cfg.model['name']}-{cfg.data.name}"), cfg, cfg.resume.value)
+    directory = runs.claim(runs.directory("train", cfg, base_name(cfg)), cfg, cfg.resume.value)
+    result_file = directory.path / "result.json"
     try:
         training = Training(cfg, device, dataset, model, inference, directory)
-        result_file = directory.path / "result.json"
+        directory.record(cfg)
         if (reason := training.stop_reason()) and result_file.exists():
-            print(f"already done: {reason}; resume=never trains anew", file=say)
+            say(f"already done: {reason}; resume=never trains anew", stream)
+            directory.set_status("done", reason)
             code = 0
         else:
-            describe(training, frozen, say)
-            with Tracker(directory.path, training.progress.epoch, training.trainer.step, say) as tracker:
+            describe(training, frozen, stream)
+            with Tracker(directory.path, training.rows, training.trainer.step, stream) as tracker:
                 code = training.run(tracker)
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        directory.set_status(status, f"{type(error).__name__}: {error}".rstrip(": "))
+        error = readable(error)
+        if directory.made or directory.last.exists():
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            directory.set_status(status, f"{type(error).__name__}: {error}".rstrip(": "))
         if isinstance(error, UserError):
             directory.discard()
-        raise
+        raise error from None if isinstance(error, UserError | RunError) else error.__cause__
     finally:
         directory.release()
     if code == 0:
-        results.show(runs.read_json(result_file), cfg.format)
+        results.show(runs.read_json(result_file), cfg.format, in_sweep=cfg.sweep.dir is not None)
     return code
+
+
+def base_name(cfg: TrainConfig) -> str:
+    """`resnet20-cifar10`; image folders are told apart by their own names."""
+    source = Path(cfg.data.root).name if cfg.data.name == "folder" and cfg.data.root else cfg.data.name
+    return runs.slug([f"{cfg.model['name']}-{source}"])
+
+
+def readable(error: BaseException) -> BaseException:
+    """What torch says in its own words of a mistake or of a machine that is too small, in ours."""
+    text = str(error)
+    if "Expected more than 1 value per channel" in text:
+        return UserError("BatchNorm needs more than one value per channel: raise batch_size (or lower accumulate)")
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return RunError("out of memory: lower batch_size, raise accumulate, or use smaller images")
+    return error
 
 
 def check(cfg: TrainConfig) -> None:
     """What the schema cannot say."""
+    if not isinstance(cfg.model.get("name"), str):
+        raise UserError("model.name has no value: give the name of a net, as in model=resnet20")
     if isinstance(cfg.batch_size, str) and cfg.batch_size != "auto":
         raise UserError(f"batch_size={cfg.batch_size}: give a whole number or auto")
     if isinstance(cfg.batch_size, int) and cfg.accumulate > cfg.batch_size:
@@ -59,9 +83,11 @@ def check(cfg: TrainConfig) -> None:
         seconds(cfg.max_time)
 
 
-def build(cfg: TrainConfig, dataset: data.Dataset, say: TextIO) -> tuple[Net, Inference]:
+def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net, Inference]:
     """The net for this data set, initialised or with the weights asked for, and what it takes to use it later."""
     arguments = {key: value for key, value in cfg.model.items() if key not in ("name", "in_channels")}
+    if "num_classes" in arguments:
+        raise UserError(f"model.num_classes follows from the data: {dataset.name} has {len(dataset.classes)} classes")
     channels = cfg.model.get("in_channels") or dataset.in_channels
     if channels != dataset.in_channels:
         raise UserError(f"model.in_channels={channels}, but the images of {dataset.name} have {dataset.in_channels}")
@@ -70,8 +96,8 @@ def build(cfg: TrainConfig, dataset: data.Dataset, say: TextIO) -> tuple[Net, In
     models.check_image_size(model, image_size)
     if cfg.weights is not None:
         path = checkpoint.find(cfg.weights)
-        left = transfer.load_weights(model, checkpoint.weights_of(checkpoint.read(path)), str(path))
-        print(f"weights from {path}" + (f"; initialised anew: {', '.join(left)}" if left else ""), file=say)
+        left = transfer.load_weights(model, checkpoint.weights_of(checkpoint.read(path), path), str(path))
+        say(f"weights from {path}" + (f"; initialised anew: {', '.join(left)}" if left else ""), stream)
     return model, Inference(
         model={"name": cfg.model["name"], **arguments},
         classes=list(dataset.classes),
@@ -82,7 +108,7 @@ def build(cfg: TrainConfig, dataset: data.Dataset, say: TextIO) -> tuple[Net, In
     )
 
 
-def describe(training: Training, frozen: list[str], say: TextIO) -> None:
+def describe(training: Training, frozen: list[str], stream: TextIO) -> None:
     """What is about to happen, in a few lines, and what looks like a mistake."""
     cfg, device, dataset, size = training.cfg, training.device, training.dataset, training.inference.image_size
     lr = optim.scaled_lr(cfg.optim, training.batch_size)
@@ -101,7 +127,7 @@ def describe(training: Training, frozen: list[str], say: TextIO) -> None:
         lines.append(f"frozen: {', '.join(frozen)}")
     if training.trainer.step:
         lines.append(f"going on from epoch {training.progress.epoch + 1}, batch {training.progress.batch}")
-    print("\n".join([*lines, *warnings(cfg, training.trainer.model, lr)]), file=say, flush=True)
+    say("\n".join([*lines, *warnings(cfg, training.trainer.model, lr)]), stream)
 
 
 def warnings(cfg: TrainConfig, model: nn.Module, lr: float) -> list[str]:

@@ -4,7 +4,6 @@ Not on the batch size, on the number of worker processes, on the rank, or on whe
 epoch's order and random numbers come from a table with a row per image, so a resumed run skips ahead in it for free.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from cnnbench.data.sources import Arrays, Dataset, Files, Source
 from cnnbench.data.transforms import BatchTransform, Transform, check_augment, eval_transform, sample_transform
 from cnnbench.data.workers import SampleReader
 from cnnbench.errors import UserError
+from cnnbench.machine import cores
 
 Batch = tuple[Tensor, Tensor]
 """uint8 images (N, C, S, S) and int64 targets (N,)."""
@@ -160,5 +160,4 @@ def _workers(workers: int | None, source: Source) -> int:
     if workers is not None:
         return workers
     few = 64 if isinstance(source, Files) else 10_000
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if len(source) <= few else cores
+    return 0 if len(source) <= few else cores()
