@@ -174,10 +174,10 @@ def test_killed_at_random_and_resumed_equals_uninterrupted(cnnbench: Callable[..
 def test_a_crash_right_after_a_checkpoint_loses_nothing(
     cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """Between the checkpoint and the line of metrics.jsonl, and before best.pt: both are made good by the next start."""
+    """Before the line of metrics.jsonl, and before best.pt: both are made good by the next start."""
     command = ("train", "epochs=2", *SMALL)
     assert cnnbench(*command, "run.dir=whole").code == 0
-    for epoch in (1, 2):
+    for epoch in (1, 2) if "end_epoch" in where else (1,):
 
         def crash(*args: Any) -> None:
             raise MemoryError
