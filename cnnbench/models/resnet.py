@@ -32,7 +32,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnnbench.models.layers import Conv2d, Linear, Net
+from cnnbench.models.layers import Conv2d, Linear, Net, he_normal
 
 Shortcut = Literal["A", "B", "C"]
 Pad = Literal["end", "both"]
@@ -130,15 +130,11 @@ def make_layer(block: BlockType, shortcut: Shortcut | None, pad: Pad,
 
 
 def initialise(net: nn.Module, zero_init_residual: bool = False) -> None:
-    """He's initialisation, N(0, 2 / fan_in), with zero biases. BatchNorm starts as torch has it: scale 1, shift 0."""
-    for layer in net.modules():
-        if isinstance(layer, Conv2d | Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif zero_init_residual and isinstance(layer, BasicBlock | Bottleneck):
-            last = layer.bn3 if isinstance(layer, Bottleneck) else layer.bn2
-            nn.init.zeros_(last.weight)
+    """He's own initialisation. BatchNorm starts as torch has it: scale 1, shift 0."""
+    he_normal(net)
+    for block in net.modules():
+        if zero_init_residual and isinstance(block, BasicBlock | Bottleneck):
+            nn.init.zeros_((block.bn3 if isinstance(block, Bottleneck) else block.bn2).weight)
 
 
 class ResNet(Net):
