@@ -5,13 +5,16 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 from cnnbench.errors import UserError, did_you_mean, unknown
-from cnnbench.models import alexnet, nin, resnet, vgg
+from cnnbench.models import alexnet, bn_inception, googlenet, inception, nin, resnet, vgg
 from cnnbench.models.layers import Net, run_on_meta
 
 MODELS: dict[str, Callable[..., Net]] = {
     **alexnet.MODELS,
     **vgg.MODELS,
     **nin.MODELS,
+    **googlenet.MODELS,
+    **bn_inception.MODELS,
+    **inception.MODELS,
     **resnet.MODELS,
 }
 
