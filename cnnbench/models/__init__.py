@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 from cnnbench.errors import UserError, did_you_mean, unknown
-from cnnbench.models import alexnet, bn_inception, googlenet, inception, nin, resnet, vgg
+from cnnbench.models import alexnet, bn_inception, deepface, googlenet, inception, nin, preact_resnet, resnet, vgg
 from cnnbench.models.layers import Net, run_on_meta
 
 MODELS: dict[str, Callable[..., Net]] = {
@@ -16,6 +16,8 @@ MODELS: dict[str, Callable[..., Net]] = {
     **bn_inception.MODELS,
     **inception.MODELS,
     **resnet.MODELS,
+    **preact_resnet.MODELS,
+    **deepface.MODELS,
 }
 
 

@@ -92,7 +92,7 @@ class LocallyConnected2d(nn.Module):
         self.size, self.kernel, self.stride = size, kernel, stride
         self.out_size = (size - kernel) // stride + 1
         if self.out_size < 1:
-            raise ValueError(f"the images are too small: a map of side {size} has no room for a {kernel}x{kernel} filter")
+            raise ValueError(f"a map of side {size} has no room for filters of {kernel}x{kernel}")
         self.fan_in = in_channels * kernel * kernel
         self.weight = nn.Parameter(torch.empty(self.out_size**2, self.fan_in, channels))
         self.bias = nn.Parameter(torch.empty(channels, self.out_size, self.out_size))
