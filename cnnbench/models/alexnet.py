@@ -66,8 +66,9 @@ class AlexNet(Net):
             he_normal(self)
         else:
             normal(self, std=0.01)
-            for positive in (self.conv2, self.conv4, self.conv5, self.fc6, self.fc7):
-                nn.init.ones_(positive.bias)  # "provides the ReLUs with positive inputs"
+            for layer in (self.conv2, self.conv4, self.conv5, self.fc6, self.fc7):
+                assert layer.bias is not None
+                nn.init.ones_(layer.bias)  # "provides the ReLUs with positive inputs"
 
     @property
     def stages(self) -> dict[str, list[nn.Module]]:

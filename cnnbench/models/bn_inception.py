@@ -8,11 +8,11 @@
     5a, 5b                1024 x 7 x 7
     average pool, linear
 
-34 layers deep, 11,194,984 parameters; no dropout, no response norm, no auxiliary classifiers.
+34 layers deep, 11,194,984 parameters; no dropout, response norm or auxiliary classifiers.
 
 Not in the paper, or not as it is there:
-- Figure 5 gives 4c and 4d a pool projection of 128, with which their filters sum to 608, and prints 576 (and 1024 for the
-  layers after them). With 96 every printed output holds, and so it is in Google's own published code: the default here.
+- Figure 5 gives 4c and 4d a pool projection of 128, with which their filters sum to 608, and prints 576 (and 1024 after
+  4e). With 96 every printed output holds, and so it is in Google's own published code: the default here.
   `pool_proj: 128` is the other reading, which the Caffe port has, and its 1,056 channels after 4e.
 - Its 13.6 M parameters cannot be had from its own table.
 - conv1 is a plain 7x7; the paper's is separable (`separable_stem`).

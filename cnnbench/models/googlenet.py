@@ -16,14 +16,15 @@ Not in the paper, or not as it is there:
 - Table 1 gives conv1 2.7 K parameters and 34 M operations: that is a separable 7x7, which the authors' next paper says
   they used (`separable_stem`). The text says 7x7 convolution, and so does this net. Its parameters for 4a … 5b do not
   follow from the table's own filters; ours follow from the filters.
-- The paper names no initialisation. It is He's here: without BatchNorm the net learns only if the signal keeps its size
-  through 22 layers.
+- The paper names no initialisation. It is He's here: without BatchNorm the net learns only if the signal keeps its
+  size through 22 layers.
 - `bn` puts BatchNorm after each convolution and takes the response norm out.
-- At 224 pixels the auxiliary pools give the 4 x 4 maps that their linear layers need; at other sizes the maps are pooled
-  to that. Below 79 pixels there is no room for a 5x5 pool: the auxiliary classifiers are then skipped.
+- At 224 pixels the auxiliary pools give the 4 x 4 maps that their linear layers need; at other sizes the maps are
+  pooled to that. Below 79 pixels there is no room for a 5x5 pool: the auxiliary classifiers are then skipped.
 
-`googlenet_tv` is the net that torchvision calls GoogLeNet, and its weights load: BatchNorm, no response norm, a 3x3 where
-the paper has the 5x5, max pool 2x2/2 before 5a, auxiliary pools straight to 4 x 4, dropout 0.2. 6,624,904 parameters.
+`googlenet_tv` is the net that torchvision calls GoogLeNet, and its weights load: BatchNorm, no response norm, a 3x3
+where the paper has the 5x5, max pool 2x2/2 before 5a, auxiliary pools straight to 4 x 4, dropout 0.2. 6,624,904
+parameters.
 """
 
 from collections.abc import Callable

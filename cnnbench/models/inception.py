@@ -9,13 +9,15 @@
     Conv2d_4a      3x3     192 x 71 x 71     average pool, dropout 0.5, linear
     max pool       3x3/2   192 x 35 x 35
 
-Every convolution has BatchNorm and ReLU. 23,834,568 parameters; the auxiliary classifier on Mixed_6e, with BatchNorm too
-(the paper's "BN-auxiliary"), adds 3,326,696 while the net trains.
+Every convolution has BatchNorm and ReLU. 23,834,568 parameters; the auxiliary classifier on Mixed_6e, with BatchNorm
+too (the paper's "BN-auxiliary"), adds 3,326,696 while the net trains.
 
-Not in the paper, or not as it is there: the paper's text and tables leave the filters open, and the net that everybody
-means is the one that Google published, with parameter names that torchvision took over; its weights load. It does not
-have the paper's 4.8 billion multiply-adds but 5,713,216,096. The auxiliary loss weighs 0.4, as in torchvision's training;
-below 299 pixels its 5x5 convolution finds no room and it is skipped. The paper names no initialisation: it is He's here.
+Not in the paper, or not as it is there:
+- The paper's text and tables leave the filters open. The net that everybody means is the one that Google published;
+  torchvision has it, and its weights load. It takes not 4.8 billion multiply-adds, as printed, but 5,713,216,096.
+- The auxiliary loss weighs 0.4, as in torchvision's training. Below 299 pixels the classifier's 5x5 convolution has no
+  room, and it is skipped.
+- The paper names no initialisation. It is He's here.
 """
 
 from collections.abc import Callable
@@ -158,7 +160,11 @@ class InceptionV3(Net):
             channels = mixed.out_channels
             if aux and name == "6e":
                 self.AuxLogits = Auxiliary(channels, num_classes)
-        self.avgpool, self.dropout, self.fc = nn.AdaptiveAvgPool2d(1), nn.Dropout(dropout), Linear(channels, num_classes)
+        self.avgpool, self.dropout, self.fc = (
+            nn.AdaptiveAvgPool2d(1),
+            nn.Dropout(dropout),
+            Linear(channels, num_classes),
+        )
         he_normal(self)
 
     @property

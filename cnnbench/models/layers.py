@@ -112,7 +112,7 @@ WEIGHTED = (Conv2d, Linear, LocallyConnected2d)
 
 
 def he_normal(net: nn.Module) -> None:
-    """N(0, 2 / fan_in) and zero biases (He et al., 2015): the signal keeps its size through layers that ReLU follows."""
+    """N(0, 2 / fan_in) and zero biases (He et al., 2015): the signal keeps its size through layers with a ReLU."""
     for layer in net.modules():
         if isinstance(layer, WEIGHTED):
             fan_in = layer.fan_in if isinstance(layer, LocallyConnected2d) else layer.weight[0].numel()

@@ -10,8 +10,8 @@
     3x3,     1024   1x1, 1024   1x1, classes
     average pool over the whole map
 
-Each layer, the last one too, ends in a ReLU. There is no linear layer: the last 1x1 makes one map for each class, and the
-mean of that map is the logit.
+Each layer, the last one too, ends in a ReLU. There is no linear layer: the last 1x1 makes one map for each class, and
+the mean of that map is the logit.
 
 Where the paper leaves gaps, the definitions that its authors published fill them: the ImageNet net, which is not in the
 paper at all; pools that round up (54 -> 27 -> 13 -> 6, 32 -> 16 -> 8); conv1 of the ImageNet net without padding.
@@ -54,7 +54,9 @@ class NiN(Net):
         super().__init__()
         self.image_size = image_size
         for number, (kernel, stride, padding, (a, b, c), drops) in enumerate(blocks, start=1):
-            block = nn.Sequential(Conv2d(in_channels, a, kernel, stride, padding), nn.ReLU(), Conv2d(a, b, 1), nn.ReLU())
+            block = nn.Sequential(
+                Conv2d(in_channels, a, kernel, stride, padding), nn.ReLU(), Conv2d(a, b, 1), nn.ReLU()
+            )
             self.add_module(f"mlpconv{number}", block)
             if c != CLASSES:
                 block.extend([Conv2d(b, c, 1), nn.ReLU(), nn.MaxPool2d(3, stride=2, ceil_mode=True)])

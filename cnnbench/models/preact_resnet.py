@@ -1,23 +1,24 @@
 """Pre-activation ResNet. He, Zhang, Ren and Sun, "Identity Mappings in Deep Residual Networks", 2016.
 
-The units of resnet.py with BatchNorm and ReLU before each convolution instead of after it, so that nothing but additions
-lies on the way from the first unit to the last. One more BatchNorm and ReLU follow the last unit.
+The units of resnet.py with BatchNorm and ReLU before each convolution instead of after it, so that nothing but
+additions lies on the way from the first unit to the last. One more BatchNorm and ReLU follow the last unit.
 
-    CIFAR, 3x3 conv of 16 first        units of two 3x3: 16, 32, 64      20: 3 each, 32: 5, 44: 7, 56: 9, 110: 18, 1202: 200
-                                       bottlenecks: 64, 128, 256         164: 18 each, 1001: 111
-    ImageNet, 7x7/2 conv of 64, BN,    units of two 3x3: 64 … 512        18: 2 2 2 2, 34: 3 4 6 3
-    ReLU and 3x3/2 max pool first      bottlenecks: 256 … 2048           50: 3 4 6 3, 101: 3 4 23 3, 152: 3 8 36 3,
-                                                                         200: 3 24 36 3
+    for        before the units       units                  maps         net: units in each stage
+    CIFAR      3x3 conv of 16         two 3x3                16 … 64      20: 3, 32: 5, 44: 7, 56: 9, 110: 18, 1202: 200
+                                      1x1, 3x3, 1x1          64 … 256     164: 18, 1001: 111
+    ImageNet   7x7/2 conv of 64, BN,  two 3x3                64 … 512     18: 2 2 2 2, 34: 3 4 6 3
+               ReLU, 3x3/2 max pool   1x1, 3x3, 1x1          256 … 2048   50: 3 4 6 3, 101: 3 4 23 3, 152: 3 8 36 3,
+                                                                          200: 3 24 36 3
 
-Where the number of channels changes, the shortcut is option A (zero channels) in the CIFAR nets of 3x3 units, as in
-the first paper, and a 1x1 convolution elsewhere. Units that change it, and the first unit of all, activate before the
-two paths part; all others on the residual path alone.
+Where the number of channels changes, the shortcut is option A (zero channels) in the CIFAR nets of two 3x3, as in the
+first paper, and a 1x1 convolution elsewhere. Units that change it, and the first unit of all, activate before the two
+paths part; all others on the residual path alone.
 
 Not in the paper, or not as it is there:
 - The ImageNet nets already have BN and ReLU after conv1; the paper has the first unit use that one. `first_unit: own`
   gives it a BatchNorm of its own before its convolutions, as some published weights have: 128 parameters more.
-- `stride_in`: which convolution of a bottleneck strides. The paper does not say; `1x1` is the first paper's, and that of
-  the authors' code for CIFAR, and `3x3` what their ResNet-200 was trained with.
+- `stride_in`: which convolution of a bottleneck strides. The paper does not say; `1x1` is the first paper's place and
+  gives the CIFAR nets' published counts, `3x3` is that of resnet50 and its kin.
 """
 
 from collections.abc import Callable

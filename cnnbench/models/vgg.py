@@ -13,8 +13,8 @@ followed by a ReLU, every `M` is a 2x2/2 max pool; then fc 4096, fc 4096 and fc 
 
 Not in the paper, or not as it is there:
 - The `_bn` forms have BatchNorm after each convolution; they are torchvision's, whose parameter names all these share.
-- Between the last pool and fc6 stands an average pool to 7 x 7: the identity at 224 pixels, for other sizes torchvision's
-  way through.
+- Between the last pool and fc6 stands an average pool to 7 x 7: the identity at 224 pixels, for other sizes
+  torchvision's way through.
 - `init: he` by default. The paper drew A's weights from a normal distribution of variance 0.01 (`init: paper`), which
   multiplies the signal by up to 11 in a layer, and started the deeper nets from a trained A; its authors later found
   that an initialisation scaled to the number of inputs (Glorot and Bengio, 2010) makes that needless. He's is that one
