@@ -109,11 +109,21 @@ def test_initialisation_of_the_paper(name, init, std, bias):
 @pytest.mark.parametrize("name", ["nin_cifar", "deepface image_size=72"])
 def test_he_initialisation(name):
     torch.manual_seed(0)
-    for layer in make(name).modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear | LocallyConnected2d):
+    model = make(name)
+    *_, last = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear | LocallyConnected2d)]
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear | LocallyConnected2d) and layer is not last:
             fan_in = layer.fan_in if isinstance(layer, LocallyConnected2d) else layer.weight[0].numel()
             assert layer.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)
             assert not layer.bias.any()
+
+
+def test_the_last_relu_of_network_in_network_starts_alive():
+    torch.manual_seed(0)
+    model = build("nin_cifar").eval()
+    assert model.head[0].weight.std().item() == pytest.approx(0.01, rel=0.1) and model.head[0].bias.eq(1).all()
+    with torch.no_grad():
+        assert (model(torch.randn(4, 3, 16, 16)) > 0.5).all()
 
 
 def kinds(model):

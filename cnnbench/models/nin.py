@@ -16,9 +16,9 @@ the mean of that map is the logit.
 Where the paper leaves gaps, the definitions that its authors published fill them: the ImageNet net, which is not in the
 paper at all; pools that round up (54 -> 27 -> 13 -> 6, 32 -> 16 -> 8); conv1 of the ImageNet net without padding.
 
-`init: he` by default: each layer passes its signal on at the size it came in. `init: paper` is N(0, 0.05^2) with zero
-biases, as the CIFAR definition has it: a quarter of that in the first layer, two and a half times that where a filter
-has 4,800 inputs.
+`init: he` by default, but for the last layer: N(0, 0.01^2) and biases of 1. With zero biases its ReLU dies: on the digits
+all ten maps were zero for every image after a dozen steps, and a net whose logits are all zero has no gradient left.
+`init: paper` is N(0, 0.05^2) with zero biases throughout, as the CIFAR definition has it; it needs much longer to start.
 """
 
 from collections.abc import Callable
@@ -66,6 +66,7 @@ class NiN(Net):
         self.head = nn.Sequential(Conv2d(b, num_classes, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         if init == "he":
             he_normal(self)
+            normal(self.head, std=0.01, bias=1.0)
         else:
             normal(self, std=0.05)
 
