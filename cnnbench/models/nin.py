@@ -16,9 +16,10 @@ the mean of that map is the logit.
 Where the paper leaves gaps, the definitions that its authors published fill them: the ImageNet net, which is not in the
 paper at all; pools that round up (54 -> 27 -> 13 -> 6, 32 -> 16 -> 8); conv1 of the ImageNet net without padding.
 
-`init: he` by default, but for the last layer: N(0, 0.01^2) and biases of 1. With zero biases its ReLU dies: on the digits
-all ten maps were zero for every image after a dozen steps, and a net whose logits are all zero has no gradient left.
-`init: paper` is N(0, 0.05^2) with zero biases throughout, as the CIFAR definition has it; it needs much longer to start.
+`init: he` by default, but for the last layer: N(0, 0.01^2) and biases of 1. With zero biases its ReLU dies: on the
+digits all ten maps were zero for every image within a few dozen steps, and where all logits are zero there is no
+gradient left. `init: paper` is N(0, 0.05^2) with zero biases throughout, as the CIFAR definition has it; it needs much
+longer to start.
 """
 
 from collections.abc import Callable
