@@ -95,7 +95,8 @@ def read(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError:
         raise UserError(f"{path} is damaged, or holds more than weights (such a file is not loaded)") from None
     except Exception as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+        reason = (str(error).splitlines() or ["it ends too early"])[0]
+        raise UserError(f"cannot read {path}: {reason}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no weights by name")
     return content

@@ -4,6 +4,7 @@ A table of commands, each imported only when it is run; argv to Hydra; every mis
 torch is imported by the commands, once the command line is known to be good.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -67,6 +68,9 @@ def main(argv: list[str] | None = None) -> int:
         return _main(argv)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone (`| head`): nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
     except Exception as error:
         return report(error)
 
@@ -125,7 +129,7 @@ def run(command: str, args: list[str]) -> int:
         outcome = runs.Outcome(overrides=hydra_app.overrides())
         outcomes.append(outcome)
         try:
-            outcome.config = hydra_app.typed(cfg)
+            outcome.config = hydra_app.typed(command, cfg)
             outcome.code = load(command)(outcome.config)
         except Exception as error:
             outcome.error = error

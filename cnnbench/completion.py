@@ -30,4 +30,4 @@ def run(args: list[str], commands: list[str]) -> int:
 def _hydra(command: str, args: list[str]) -> None:
     from cnnbench import hydra_app
 
-    hydra_app.launch(command, ["-sc", *args], lambda cfg: None)
+    hydra_app.launch(command, ["--shell-completion", *args], lambda cfg: None)

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, SCMode
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -52,6 +52,11 @@ class Resume(Enum):
     auto = "auto"
     never = "never"
     force = "force"
+
+
+class Split(Enum):
+    val = "val"
+    train = "train"
 
 
 class Optimizer(Enum):
@@ -163,7 +168,7 @@ class TrainConfig:
 class EvaluateConfig:
     weights: str = option("the trained net: a run directory or a checkpoint, as weights=outputs/train/resnet8-digits")
     data: DataConfig = field(default_factory=DataConfig, metadata={"partial": True})  # the rest is the checkpoint's
-    split: str = option("val: what the run was validated on; train: its training images, without augmentation")
+    split: Split = option("val: what the run was validated on; train: its training images, without augmentation")
     batch_size: int = option("images per forward pass", ge=1)
     precision: Precision = option("auto, fp32, bf16 or fp16")
     compile: bool = option("compile the net with torch.compile")
@@ -197,18 +202,19 @@ def register_schemas() -> None:
         ConfigStore.instance().store(name=f"{command}_schema", node=schema)
 
 
-def parse(cfg: DictConfig | ListConfig) -> Any:
+def parse(schema: type, cfg: DictConfig | ListConfig) -> Any:
     """The composed configuration as its typed dataclass, each key known, given and within its range."""
-    config = OmegaConf.to_container(cfg, resolve=True, structured_config_mode=SCMode.INSTANTIATE)
-    _check(config, "")
-    return config
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    return _build(schema, {str(key): value for key, value in plain.items()}, "", partial=False)
 
 
 def replay(command: str, file: Path, overrides: list[str]) -> Any:
     """The configuration saved by an earlier run, with single keys overridden."""
     try:
         saved = OmegaConf.load(file)
-        return parse(OmegaConf.merge(OmegaConf.structured(SCHEMAS[command]), saved, OmegaConf.from_dotlist(overrides)))
+        changed = OmegaConf.merge(OmegaConf.structured(SCHEMAS[command]), saved, OmegaConf.from_dotlist(overrides))
+        return parse(SCHEMAS[command], changed)
     except FileNotFoundError:
         raise UserError(f"--config: there is no file {file}") from None
     except (OmegaConfBaseException, YAMLError) as error:
@@ -218,7 +224,7 @@ def replay(command: str, file: Path, overrides: list[str]) -> Any:
 def restore(schema: type, plain: dict[str, Any]) -> Any:
     """The typed configuration of a checkpoint, from `to_plain()`; a key that this version does not know is an error."""
     try:
-        return parse(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(plain)))
+        return parse(schema, OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(plain)))
     except OmegaConfBaseException as error:
         raise UserError(f"its configuration does not fit this version: {str(error).splitlines()[0]}") from None
 
@@ -257,20 +263,24 @@ def seconds(duration: str) -> float:
     return sum(float(number) * {"d": 86400, "h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
 
 
-def _check(config: Any, prefix: str, partial: bool = False) -> None:
-    """Refuse a key that nobody reads, a key without a value, and a value outside its range."""
-    known = [item.name for item in fields(config)]
-    for name in vars(config).keys() - known:
+def _build(schema: type, plain: dict[str, Any], prefix: str, partial: bool) -> Any:
+    """Refuse a key that nobody reads, a key without a value, and a value outside its range. In a section that is
+    partial a key may go without a value: it stays MISSING."""
+    known = {item.name: item for item in fields(schema)}
+    for name in plain.keys() - known.keys():
         raise unknown("key", f"{prefix}{name}", [f"{prefix}{item}" for item in known])
-    for item in fields(config):
-        value, key = getattr(config, item.name), f"{prefix}{item.name}"
-        if value == MISSING and not partial:
+    values = {}
+    for name, item in known.items():
+        key, value = f"{prefix}{name}", plain.get(name, MISSING)
+        if isinstance(item.type, type) and is_dataclass(item.type):
+            value = _build(item.type, {} if value == MISSING else value, f"{key}.", "partial" in item.metadata)
+        elif value == MISSING and not partial:
             raise UserError(f"{key} has no value: give {key}=… ({item.metadata['help']})")
-        if is_dataclass(value):
-            _check(value, f"{key}.", "partial" in item.metadata)
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int | float) and not isinstance(number, bool):
-                _check_range(key, number, item.metadata.get("bounds", {}))
+                _check_range(key, number, item.metadata["bounds"])
+        values[name] = value
+    return schema(**values)
 
 
 def _check_range(key: str, number: float, bounds: dict[str, float]) -> None:

@@ -43,6 +43,28 @@ class Trainer:
         """That of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes in training, by name, for a checkpoint."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.runtime.scaler.state_dict(),
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there. The optimizer's settings stay those it was built with: a forced resume may change them."""
+        settings = [{**group, "params": None} for group in self.optimizer.param_groups]
+        self.model.load_state_dict(state["model"])
+        if self.ema and state["ema"]:
+            self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, asked in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(asked, params=group["params"])
+        self.runtime.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+
 
 def train_epoch(trainer: Trainer, batches: Iterable[Batch], sums: Sums, after_step: Callable[[], bool]) -> None:
     """Train on the batches, adding to sums, for as long as after_step() is true."""

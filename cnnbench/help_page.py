@@ -33,8 +33,11 @@ keys
 def render(command: str, entry: "Command", args: list[str]) -> str:
     """The page; the defaults shown are those that go with the groups chosen in args."""
     width = min(shutil.get_terminal_size((120, 24)).columns, 140)
-    choices = {group: names for group, names in groups(*config_dirs(args)).items() if group in takes(command)}
-    listed = "\n".join(_entry(f"{group}=", ", ".join(names), 14, width) for group, names in choices.items() if names)
+    known = groups(*config_dirs(args))
+    listed = "\n".join(
+        _entry(f"{group}=", ", ".join(known[group]) if group in known else "none yet", 14, width)
+        for group in takes(command)
+    )
     composed = OmegaConf.to_container(compose(command, args))
     assert isinstance(composed, dict)
     values = schema.flatten({str(key): value for key, value in composed.items()})
@@ -50,7 +53,8 @@ def render(command: str, entry: "Command", args: list[str]) -> str:
 def _keys(which: type, values: dict[str, Any], width: int) -> list[str]:
     """Each key of the schema, the arguments of the net in the place of `model`."""
     lines = []
-    for key, text in schema.help_texts(which).items():
+    texts = schema.help_texts(which)
+    for key, text in sorted(texts.items(), key=lambda entry: "." in entry[0]):  # what people type daily comes first
         if key == "run.overrides":
             continue
         if key == "model":

@@ -8,35 +8,53 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import MissingConfigException, SearchPathException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench import config as schema
 from cnnbench.errors import UserError, did_you_mean, unknown
 
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config")
-FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--run", "-r", "--hydra-help")
+PATH_KEYS = ("weights", "run.dir", "run.name", "run.root", "sweep.dir", "data.root")
+FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
 
 
 def check_arguments(command: str, args: list[str]) -> list[str]:
-    """Refuse what is neither a flag nor `key=value` in our own words; the arguments as Hydra is to get them."""
-    expects_value = False
-    for arg in args:
-        if expects_value:
-            expects_value = False
-        elif arg.startswith("-"):
+    """The arguments as Hydra wants them: options before overrides. Refuses, in our own words, what is neither."""
+    options: list[str] = []
+    overrides: list[str] = []
+    remaining = iter(args)
+    for arg in remaining:
+        if arg.startswith("-"):
             flag = arg.split("=")[0]
             if flag not in FLAGS:
                 raise unknown("option", flag, [flag for flag in FLAGS if flag.startswith("--")])
-            expects_value = flag in FLAGS_WITH_VALUE and "=" not in arg
+            options.append(arg)
+            if flag in FLAGS_WITH_VALUE and "=" not in arg:
+                value = next(remaining, None)
+                if value is None:
+                    raise UserError(f"{flag} needs a value; see cnnbench {command} --help")
+                options.append(value)
         elif "=" not in arg and not arg.startswith("~"):
             raise UserError(_bare_argument(command, arg))
-    return args
+        else:
+            overrides.append(_quoted(arg))
+    return options + overrides
+
+
+def _quoted(override: str) -> str:
+    """A path may hold signs that mean something to Hydra, such as blanks and equals signs: quote it for the user."""
+    key, _, value = override.partition("=")
+    if key not in PATH_KEYS or re.fullmatch(r"[\w/+.$%*@:|?,~-]*", value) or value[:1] in "'\"" or "${" in value:
+        return override
+    return "{}='{}'".format(key, value.replace("\\", "\\\\").replace("'", "\\'"))
 
 
 def _bare_argument(command: str, arg: str) -> str:
@@ -61,12 +79,9 @@ def groups(*more: Path) -> dict[str, list[str]]:
 
 def config_dirs(args: list[str]) -> list[Path]:
     """The folder of `--config-dir`, if there is one."""
-    for flag, value in zip(args, [*args[1:], ""], strict=True):
-        if flag in ("--config-dir", "-cd"):
-            return [Path(value)]
-        if flag.startswith("--config-dir="):
-            return [Path(flag.partition("=")[2])]
-    return []
+    separate = [value for flag, value in pairwise(args) if flag in ("--config-dir", "-cd")]
+    joined = [arg.partition("=")[2] for arg in args if arg.startswith("--config-dir=")]
+    return [Path(folder) for folder in separate + joined]
 
 
 def launch(command: str, args: list[str], job: Callable[[DictConfig], None]) -> None:
@@ -76,6 +91,8 @@ def launch(command: str, args: list[str], job: Callable[[DictConfig], None]) -> 
     try:
         with _hydra_raises():
             hydra.main(version_base="1.3", config_path=str(schema.conf_dir()), config_name=command)(job)()
+    except BrokenPipeError:
+        raise
     except Exception as error:  # Hydra raises more kinds than its own for a command line that it does not like
         raise UserError(explain(error, command, args)) from None
     finally:
@@ -87,10 +104,10 @@ def overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
-def typed(cfg: DictConfig) -> Any:
+def typed(command: str, cfg: DictConfig) -> Any:
     """The job's configuration, checked, with the overrides that made it."""
     cfg.run.overrides = overrides()
-    return schema.parse(cfg)
+    return schema.parse(schema.SCHEMAS[command], cfg)
 
 
 @contextmanager
@@ -142,53 +159,65 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
         return f"--config-dir: {text[0].lower()}{text[1:]}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if group == "recipe" and not any(arg.startswith("recipe=") for arg in args):
+            return f"data={choice} has no recipe of its own: say which to use, as in recipe=folder"
         if group and error.options:
             return str(unknown(group, choice, error.options))
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found[1], command, args)
-    if found := re.search(r"ambiguous value for argument '(.+?)'", text):
+    if found := re.search(r"Ambiguous value for argument '(.+?)'", text):
         return f"{found[1]} has several values: add -m for a sweep over them, or write [a,b] for a list"
-    if found := re.search(r"Could not append to config.*?'([\w.@/]+)'? is already at", text, re.S):
+    if found := re.search(r"An item is already at '(.+?)'", text):
         return f"+{found[1]}: this key exists, so write it without the plus sign"
     if found := re.search(r"Error merging override (.+)", text):
         return f"{found[1].strip()}: {_reason(cause or text)}"
-    if "parsing override" in text or type(error).__name__ in ("OverrideParseException", "LexerNoViableAltException"):
-        found = re.search(r"parsing override '(.*)'", text)
-        what = found[1] if found else "the command line"
-        return f"cannot read {what}: lists are written [a,b]; a value with other signs needs quotes: 'key=\"value\"'"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override}: lists are written [a,b], and other signs need quotes: 'key=\"value\"'"
+    if "Config group override must be a string" in text:
+        return _wrong_choice(args)
     return _reason(cause or text)
 
 
 def _unknown_key(key: str, command: str, args: list[str]) -> str:
-    known = known_keys(command, args)
+    known = known_keys(command, args, key)
     if any(name.startswith(f"{key}.") for name in known):
         return f"'{key}' is a section, not a single value: set one of its keys, as in {_first_in(key, known)}=…"
-    parent = key.rpartition(".")[0]
-    siblings = [name for name in known if name.rpartition(".")[0] == parent] or [n for n in known if "." not in n]
-    kind = "key" if siblings else "section"
-    return f"unknown {kind} '{key}'.{did_you_mean(key, known)}\nchoices: {', '.join(siblings)}"
+    section = key.rpartition(".")[0]
+    siblings = [name for name in known if name.rpartition(".")[0] == section]
+    near = did_you_mean(key, siblings if section and siblings else known)
+    return f"unknown key '{key}'.{near}\nchoices: {', '.join(siblings or [n for n in known if '.' not in n])}"
+
+
+def _wrong_choice(args: list[str]) -> str:
+    """Of a group that was given something else than a name: Hydra does not say which."""
+    for arg in args:
+        group, _, choice = arg.partition("=")
+        if group in groups() and choice not in (names := groups(*config_dirs(args))[group]):
+            return str(unknown(group, choice, names))
+    return "a group takes the name of one of its YAML files"
 
 
 def _first_in(section: str, known: list[str]) -> str:
     return next(name for name in known if name.startswith(f"{section}."))
 
 
-def known_keys(command: str, args: list[str]) -> list[str]:
-    """Every key that this command takes, the arguments of the chosen model included."""
-    known = list(schema.help_texts(schema.SCHEMAS[command]))
-    chosen = [arg for arg in args if arg.partition("=")[0] in groups() and "," not in arg]
-    with suppress(Exception):  # the choices themselves may be what is wrong; the schema's keys are known anyhow
-        composed = OmegaConf.to_container(compose(command, chosen))
-        assert isinstance(composed, dict)
-        known += schema.flatten({str(key): value for key, value in composed.items()})
-    known += [group for group in groups(*config_dirs(args)) if group in takes(command)]
-    return sorted(set(known) - {"run.overrides", "model"}) + (["model"] if "model" in takes(command) else [])
+def known_keys(command: str, args: list[str], key: str) -> list[str]:
+    """The keys that this command takes; the arguments of the chosen net too, where the key in question is such."""
+    known = {*schema.help_texts(schema.SCHEMAS[command]), *takes(command)} - {"run.overrides"}
+    if key.startswith("model."):
+        chosen = [arg for arg in args if arg.partition("=")[0] in takes(command) and "," not in arg]
+        with suppress(HydraException, OmegaConfBaseException):  # a choice may be what is wrong
+            model = compose(command, [*chosen, *(f"--config-dir={folder}" for folder in config_dirs(args))]).model
+            known |= {f"model.{name}" for name in model}
+    return sorted(known)
 
 
 def takes(command: str) -> list[str]:
-    """The groups in the defaults list of a command's primary file."""
+    """The groups that a command knows: those in the defaults list of its primary file, and what its recipes choose."""
     primary = OmegaConf.load(schema.conf_dir() / f"{command}.yaml")
-    return [str(key) for entry in primary.defaults if isinstance(entry, DictConfig) for key in entry]
+    entries = [str(key) for entry in primary.defaults if isinstance(entry, DictConfig) for key in entry]
+    listed = [entry for entry in entries if not entry.startswith("override ")]
+    return [*listed, "augment"] if "recipe" in listed else listed
 
 
 def _reason(text: str) -> str:

@@ -47,16 +47,24 @@ class Sums:
         self.n = state["n"]
 
 
+def answers(logits: Tensor) -> Tensor:
+    """The classes of the five largest logits, best first: int64 (N, 5), or (N, classes) where there are fewer.
+
+    The one place that decides between equal logits, so that every count made of the answers agrees with the others.
+    """
+    return logits.topk(min(TOP_K, logits.shape[1]), dim=1).indices
+
+
 def correct_counts(logits: Tensor, targets: Tensor) -> Tensor:
     """How many targets are the largest logit, and how many among the five largest: int64 (2,).
 
     With fewer than five classes every answer is among the first five.
     """
-    hits = logits.topk(min(TOP_K, logits.shape[1]), dim=1).indices == targets[:, None]
+    hits = answers(logits) == targets[:, None]
     return torch.stack([hits[:, 0].sum(), hits.sum()])
 
 
 def confusion_counts(logits: Tensor, targets: Tensor) -> Tensor:
     """int64 (classes, classes): how often class i (row) was taken for class j (column)."""
     classes = logits.shape[1]
-    return torch.bincount(targets * classes + logits.argmax(dim=1), minlength=classes**2).view(classes, classes)
+    return torch.bincount(targets * classes + answers(logits)[:, 0], minlength=classes**2).view(classes, classes)

@@ -78,7 +78,7 @@ def val_predictions(images: Any, targets: Any, probabilities: Any, classes: Sequ
         right = guess == target
         _picture(ax, picture, GREY if right else VERMILLION, 0.6 if right else 3)
         ax.set_title(label(classes[int(target)], width), fontsize=8, pad=15)
-        answer = f"{'✓' if right else '✗'} {label(classes[int(guess)], width - 8)} {percent(row[guess])}"
+        answer = f"{'✓' if right else '✗'} {label(classes[int(guess)], width - 9)}, {percent(row[guess])}"
         ax.annotate(answer, (0.5, 1), (0, 4), "axes fraction", textcoords="offset points", ha="center", fontsize=8,
                 color=GREY if right else VERMILLION, fontweight="normal" if right else "bold")  # fmt: skip
     return save(figure, path)
@@ -166,7 +166,8 @@ def _curve_panel(ax: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> None:
         finite += curve.values[np.isfinite(curve.values)].tolist()
     ax.set_ylabel(PANELS[key])
     _value_axis(ax, finite, percent=key != "loss")
-    ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), frameon=False, fontsize=8, borderaxespad=0.2)
+    if ax.lines:
+        ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), frameon=False, fontsize=8, borderaxespad=0.2)
 
 
 def _epoch_axis(ax: Axes, epochs: list[int]) -> None:

@@ -13,7 +13,7 @@ from cnnbench.complexity import count
 from cnnbench.config import Format
 from cnnbench.models.layers import Net
 from cnnbench.runtime import Runtime
-from cnnbench.tables import render
+from cnnbench.tables import plural, render
 
 
 def complexity(model: Net, inference: Inference) -> dict[str, int]:
@@ -58,7 +58,7 @@ def show(result: dict[str, Any], format: Format) -> None:
     if format is Format.table:
         print(
             f"top-1 error {result['top1_error']:.2f} %, top-5 error {result['top5_error']:.2f} % on {result['n']:,} "
-            f"{result['split']} images after {result['epochs']} epochs in {clock(result['wall_seconds'])}"
+            f"{result['split']} images after {plural(result['epochs'], 'epoch')} in {clock(result['wall_seconds'])}"
             f" -> {result['run_dir']}"
         )
     elif format is Format.json:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,11 +30,15 @@ NAMELESS_KEYS = (*FREE_KEYS, "model", "data", "weights")
 
 
 def slug(overrides: Iterable[str]) -> str:
-    """Overrides as one short, legible piece of a file name: `epochs=5-seed=1`."""
-    text = re.sub(r"[^\w=.,+-]+", "_", "-".join(sorted(overrides)))
+    """Overrides as one short, legible piece of a file name: `epochs_5-seed_0+1`.
+
+    Its characters are those that need no quotes in a shell or on our own command line (`weights=outputs/train/NAME`).
+    """
+    text = "-".join(sorted(override.replace(",", "+") for override in overrides))
+    text = re.sub(r"[^\w.+-]+", "_", text.replace("=", "_")).strip("_")
     if len(text) <= 100:
         return text
-    return f"{text[:90].rstrip('-_,')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{text[:90].rstrip('-_+')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _named(overrides: Iterable[str]) -> list[str]:
@@ -83,6 +88,11 @@ class RunDirectory:
     def release(self) -> None:
         self._lock.close()
 
+    def discard(self) -> None:
+        """Remove a directory that this process made and that holds no checkpoint yet: a mistake leaves nothing."""
+        if self.fresh and not self.last.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
+
 
 def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:
     """Take the directory for this run: a new one, or one that holds a run of the same configuration.
@@ -94,18 +104,22 @@ def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:
         if cfg.run.dir is not None:
             raise UserError(f"{path} holds a run, and resume=never would start over: give another run.dir")
         path = next(p for n in range(2, 10**6) if not (p := path.with_name(f"{path.name}-{n}")).exists())
+    config_file, fresh = path / "config.yaml", not (path / "config.yaml").exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        config_file, fresh = path / "config.yaml", not (path / "config.yaml").exists()
         if fresh and any(entry.name != ".lock" for entry in path.iterdir()):
             raise UserError(f"{path} holds files that are no run of cnnbench: give another run.dir")
         lock = _lock(path)
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror}") from None
-    if not fresh and resume != "force":
-        _refuse_other_config(path, cfg)
-    write_text(config_file, yaml.safe_dump(to_plain(cfg), sort_keys=False))
-    write_text(path / "overrides", "".join(f"{override}\n" for override in cfg.run.overrides))
+    try:
+        if not fresh and resume != "force":
+            _refuse_other_config(path, cfg)
+        write_text(config_file, yaml.safe_dump(to_plain(cfg), sort_keys=False))
+        write_text(path / "overrides", "".join(f"{override}\n" for override in cfg.run.overrides))
+    except BaseException:
+        lock.close()
+        raise
     cfg.run.dir = str(path)
     return RunDirectory(path, lock, fresh=fresh)
 
@@ -115,6 +129,7 @@ def _lock(path: Path) -> IO[str]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        lock.close()
         pid = read_json(path / "status.json").get("pid")
         raise UserError(
             f"another process ({pid}) is running {path}; resume=never starts a second run beside it"
@@ -150,7 +165,7 @@ class Outcome:
 
 def report_sweep(outcomes: list[Outcome]) -> int:
     """The table that ends a sweep; exit code 1 when a job failed."""
-    from cnnbench.tables import render
+    from cnnbench.tables import plural, render
 
     common = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
     rows = []
@@ -162,12 +177,13 @@ def report_sweep(outcomes: list[Outcome]) -> int:
             "status": "done" if outcome.code == 0 else f"failed: {outcome.error}".splitlines()[0],
             "top1_error": result.get("top1_error"),
             "top5_error": result.get("top5_error"),
-            "directory": path,
+            "directory": path and Path(path).name,
         })  # fmt: skip
     format = next((outcome.config.format for outcome in outcomes if outcome.config), Format.table)
     print(render(rows, format))
     failed = sum(outcome.code != 0 for outcome in outcomes)
-    print(f"{len(outcomes)} jobs: {len(outcomes) - failed} done, {failed} failed", file=sys.stderr)
+    where = next((f" -> {outcome.config.sweep.dir}" for outcome in outcomes if outcome.config), "")
+    print(f"{plural(len(outcomes), 'job')}: {len(outcomes) - failed} done, {failed} failed{where}", file=sys.stderr)
     return 1 if failed else 0
 
 

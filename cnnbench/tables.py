@@ -29,6 +29,11 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     return (_markdown if format is Format.markdown else _table)(cells, right)
 
 
+def plural(count: int, noun: str) -> str:
+    """`1 epoch`, `5 epochs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def display_width(text: str) -> int:
     """Terminal columns of a text: East Asian wide characters take two, combining marks none."""
     return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
@@ -86,17 +91,17 @@ def _cell(value: Any, spec: str) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return format(value, spec)
+        return format(value, spec or (",.0f" if abs(value) >= 1e4 else ".4g"))
     return " ".join(str(value).split())
 
 
 def _float_format(magnitudes: list[float]) -> str:
-    """Four significant digits of the largest value, for all of them; `.4g` each where the small ones would drown."""
+    """Decimals for four significant digits of the largest; an empty string where the small ones would drown in that."""
     if not magnitudes:
         return ".0f"
     decimals = max(0, 3 - math.floor(math.log10(max(magnitudes))))
     if decimals > 6 or min(magnitudes) * 10**decimals < 10:
-        return ".4g"
+        return ""
     while decimals and all(math.isclose(value, round(value, decimals - 1), rel_tol=1e-9) for value in magnitudes):
         decimals -= 1
     return f",.{decimals}f"

@@ -100,15 +100,13 @@ class Tracker:
         self.writer.flush()
         self.say(text)
 
-    def hparams(self, settings: dict[str, Any], metrics: dict[str, float], step: int) -> None:
-        """The settings beside the headline, in TensorBoard's HPARAMS tab."""
+    def hparams(self, settings: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Settings beside metrics, whose names are tags of this run, in TensorBoard's HPARAMS tab."""
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
         }
-        for summary in hparams_summary(plain, {f"hparam/{name}": value for name, value in metrics.items()}):
+        for summary in hparams_summary(plain, metrics):
             self.writer._get_file_writer().add_summary(summary)
-        for name, value in metrics.items():
-            self.writer.add_scalar(f"hparam/{name}", value, step)
 
     def close_bar(self) -> None:
         if self.bar is not None:

@@ -24,6 +24,7 @@ from cnnbench.tasks.classification import Classification
 from cnnbench.tracking import Tracker, epoch_text, row
 
 SHOWN = 32  # images in a picture of images
+COMPARED = {"model.name", "data.name", "batch_size", "epochs", "optim.lr", "optim.weight_decay", "seed"}
 REDRAW = 60.0  # seconds between two drawings of the curves
 
 
@@ -56,7 +57,7 @@ class Training:
         self.progress = Progress(**saved["progress"]) if saved else Progress()
         self.time_limit = seconds(cfg.max_time) if cfg.max_time else math.inf
         device.place(model)
-        self.batch_size = saved["batch_size"] if saved else self._batch_size(model)
+        self.batch_size = self._batch_size(model, saved)
         loading: dict[str, Any] = {
             "image_size": inference.image_size,
             "batch_size": self.batch_size,
@@ -72,11 +73,17 @@ class Training:
         self.confusion: Tensor | None = None
         self.first_batch: Batch | None = None
         if saved:
-            self._restore(saved)
+            self.trainer.load_state_dict(saved)
+            self.sums.load_state_dict(saved["sums"])
+            if saved["batch_size"] != self.batch_size:  # a forced change: the epoch under way begins again
+                self.progress.batch = 0
+                self.sums = Sums(device.device, device.sum_dtype)
 
-    def _batch_size(self, model: Net) -> int:
+    def _batch_size(self, model: Net, saved: dict[str, Any] | None) -> int:
         if isinstance(self.cfg.batch_size, int):
             return self.cfg.batch_size
+        if saved:
+            return int(saved["batch_size"])
         # Beyond a thousand images, or with few steps in an epoch, a larger batch makes the net worse, not faster.
         limit = max(1, min(1024, len(self.dataset.train) // 10))
         size = self.inference.image_size
@@ -103,35 +110,15 @@ class Training:
             clip=cfg.optim.clip,
         )
 
-    # Checkpoints
-
     def save(self) -> None:
-        trainer = self.trainer
-        checkpoint.save(
-            self.directory.last,
-            {
-                "config": to_plain(self.cfg),
-                "inference": asdict(self.inference),
-                "model": trainer.model.state_dict(),
-                "ema": trainer.ema.state_dict() if trainer.ema else None,
-                "optimizer": trainer.optimizer.state_dict(),
-                "scaler": self.device.scaler.state_dict(),
-                "step": trainer.step,
-                "batch_size": self.batch_size,
-                "progress": asdict(self.progress),
-                "sums": self.sums.state_dict(),
-            },
-        )
-
-    def _restore(self, saved: dict[str, Any]) -> None:
-        trainer = self.trainer
-        trainer.model.load_state_dict(saved["model"])
-        if trainer.ema and saved["ema"]:
-            trainer.ema.load_state_dict(saved["ema"])
-        trainer.optimizer.load_state_dict(saved["optimizer"])
-        self.device.scaler.load_state_dict(saved["scaler"])
-        trainer.step = saved["step"]
-        self.sums.load_state_dict(saved["sums"])
+        state = {
+            "config": to_plain(self.cfg),
+            "inference": asdict(self.inference),
+            "progress": asdict(self.progress),
+            "sums": self.sums.state_dict(),
+            "batch_size": self.batch_size,
+        }
+        checkpoint.save(self.directory.last, state | self.trainer.state_dict())
 
     # The training
 
@@ -250,15 +237,17 @@ class Training:
             self._validate()
         result = self._result(tracker.rows, reason)
         self._draw(tracker.rows)
-        settings = flatten(to_plain(self.cfg))
-        tracker.hparams(
-            {key: value for key, value in settings.items() if not key.startswith(("run.", "sweep."))},
-            {name: result[name] for name in ("top1_error", "top5_error", "loss")},
-            self.trainer.step,
-        )
+        tags = ("top1_error/val", "top5_error/val", "loss/val")
+        tracker.hparams(self._compared_settings(), {tag: tracker.rows[-1][tag] for tag in tags})
         runs.write_json(self.directory.path / "result.json", result)
         self.directory.set_status("done", reason)
         return 0
+
+    def _compared_settings(self) -> dict[str, Any]:
+        """What one looks at to tell runs apart: the usual keys, and those given on the command line."""
+        given = {override.partition("=")[0] for override in self.cfg.run.overrides}
+        settings = flatten(to_plain(self.cfg))
+        return {key: value for key, value in settings.items() if key in COMPARED or key in given}
 
     def _result(self, rows: list[dict[str, Any]], reason: str) -> dict[str, Any]:
         """The headline is the last epoch's, not the best one's: choosing by the validation images would flatter it."""

@@ -40,7 +40,7 @@ def test_table_aligns_numbers_right_and_decimals_under_each_other():
     ],
 )
 def test_cells(values, texts):
-    lines = render([{"x": value} for value in values], Format.table).splitlines()
+    lines = render([{"x": value} for value in values], Format.table).split("\n")
     assert [line.strip() for line in lines[1:]] == texts
 
 

@@ -8,21 +8,13 @@ from omegaconf import MISSING
 
 from cnnbench import checkpoint, data, plots, results, runs, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import DataConfig, EvaluateConfig, TrainConfig, restore
+from cnnbench.config import DataConfig, EvaluateConfig, Split, TrainConfig, restore
 from cnnbench.engine import evaluate
-from cnnbench.errors import UserError, unknown
-
-SPLITS = ("val", "train")
+from cnnbench.errors import UserError
 
 
 def run(cfg: EvaluateConfig) -> int:
     """Evaluate, write result.json and the confusion matrix, print the headline."""
-    if cfg.weights == MISSING:
-        raise UserError(
-            "weights= is missing: a run directory or a checkpoint, as in weights=outputs/train/resnet8-digits"
-        )
-    if cfg.split not in SPLITS:
-        raise unknown("split", cfg.split, SPLITS)
     device = runtime.setup(cfg.device, cfg.precision.value, seed=0)
     file = checkpoint.find(cfg.weights)
     content = checkpoint.load(file)
@@ -32,7 +24,7 @@ def run(cfg: EvaluateConfig) -> int:
     dataset = data.load_dataset(data_cfg)
     check_fits(inference, dataset, file)
     batches = data.eval_loader(
-        dataset.val if cfg.split == "val" else dataset.train,
+        dataset.val if cfg.split is Split.val else dataset.train,
         dataset,
         image_size=inference.image_size,
         batch_size=cfg.batch_size,
@@ -48,7 +40,7 @@ def run(cfg: EvaluateConfig) -> int:
     path.mkdir(parents=True, exist_ok=True)
     result = {
         **asdict(metrics),
-        "split": dataset.split if cfg.split == "val" else "train",
+        "split": dataset.split if cfg.split is Split.val else "train",
         "crop": results.crop(inference.image_size, dataset.crop_ratio),
         "model": trained.model["name"],
         "data": dataset.name,

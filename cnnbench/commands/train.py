@@ -10,6 +10,7 @@ from cnnbench.checkpoint import Inference
 from cnnbench.config import Format, Optimizer, TrainConfig, seconds
 from cnnbench.errors import UserError
 from cnnbench.models.layers import Net
+from cnnbench.tables import plural
 from cnnbench.tracking import Tracker
 from cnnbench.training import Training
 
@@ -34,10 +35,10 @@ def run(cfg: TrainConfig) -> int:
             with Tracker(directory.path, training.progress.epoch, training.trainer.step, say) as tracker:
                 code = training.run(tracker)
     except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt)
-        directory.set_status(
-            "interrupted" if interrupted else "failed", f"{type(error).__name__}: {error}".rstrip(": ")
-        )
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        directory.set_status(status, f"{type(error).__name__}: {error}".rstrip(": "))
+        if isinstance(error, UserError):
+            directory.discard()
         raise
     finally:
         directory.release()
@@ -92,15 +93,16 @@ def describe(training: Training, frozen: list[str], say: TextIO) -> None:
         f"{cfg.model['name']}: {count['params']:,} parameters, {count['macs']:,} multiply-adds at {size} x {size} px",
         f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.val):,} {dataset.split} images, "
         f"{len(dataset.classes)} classes",
-        f"{device.name}, {device.precision}: {cfg.epochs} epochs of {len(training.train_batches)} steps, "
+        f"{device.name}, {device.precision}: {plural(cfg.epochs, 'epoch')} of "
+        f"{plural(len(training.train_batches), 'step')}, "
         f"batch {training.batch_size}, {cfg.optim.name.value}, lr {lr:g}",
     ]
     if lr != cfg.optim.lr:
         lines.append(f"lr {cfg.optim.lr:g} is meant for a batch of {cfg.optim.lr_batch}: scaled to {lr:g}")
     if frozen:
         lines.append(f"frozen: {', '.join(frozen)}")
-    if done := training.progress.epoch:
-        lines.append(f"going on after epoch {done}")
+    if training.trainer.step:
+        lines.append(f"going on from epoch {training.progress.epoch + 1}, batch {training.progress.batch}")
     print("\n".join([*lines, *warnings(cfg, training.trainer.model, lr)]), file=say, flush=True)
 
 

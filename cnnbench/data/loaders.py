@@ -5,24 +5,17 @@ epoch's order and random numbers come from a table with a row per image, so a re
 """
 
 import os
-import signal
-import sys
-import types
-import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from cnnbench.config import AugmentConfig, Crop
-from cnnbench.data.sources import Arrays, Dataset, Files, Source, read_item
+from cnnbench.data.sources import Arrays, Dataset, Files, Source
 from cnnbench.data.transforms import BatchTransform, Transform, check_augment, eval_transform, sample_transform
+from cnnbench.data.workers import SampleReader
 from cnnbench.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
@@ -169,110 +162,3 @@ def _workers(workers: int | None, source: Source) -> int:
     few = 64 if isinstance(source, Files) else 10_000
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if len(source) <= few else cores
-
-
-class SampleReader:
-    """Reads and transforms images one by one: here if `workers` is 0, else in that many processes, kept between epochs.
-
-    The processes hold no part of the data set: what to read comes with each task, two batches ahead of need, so memory
-    does not grow with the number of files.
-    """
-
-    def __init__(self, source: Source, transform: Transform, workers: int) -> None:
-        self.source = source
-        self.worker = _Worker(transform)
-        self.tasks = _Tasks()
-        self.pool: DataLoader[Any] | None = None
-        self.workers = workers
-
-    def __call__(self, batches: list[Tensor], seeds: np.ndarray) -> Iterator[Tensor]:
-        tasks = ([(self.source.item(i), int(seeds[i])) for i in indices.tolist()] for indices in batches)
-        for result in self._pooled(tasks) if self.workers else map(self.worker.__getitem__, tasks):
-            if isinstance(result, UserError):
-                raise result
-            yield result
-
-    def _pooled(self, tasks: Iterable[Any]) -> Iterator[Any]:
-        self.tasks.current = tasks
-        with _no_main_module(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores, as asked for
-            self.pool = self.pool or _pool(self.worker, self.tasks, self.workers)
-            results = iter(self.pool)
-        try:
-            yield from results
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise UserError(
-                "a process that reads images was killed, mostly for lack of memory (or of shared memory, /dev/shm).\n"
-                "Try a smaller data.workers, or data.workers=0."
-            ) from None
-
-
-class _Tasks:
-    """The DataLoader's sampler: whatever the current epoch's tasks are."""
-
-    current: Iterable[Any] = ()
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.current)
-
-
-class _Worker(TorchDataset[Any]):
-    """What runs in a worker: a task (item and seed of each image of a batch) -> uint8 (N, C, S, S).
-
-    A UserError is returned, not raised: the DataLoader would wrap it in the worker's traceback.
-    """
-
-    def __init__(self, transform: Transform) -> None:
-        self.transform = transform
-
-    def __getitem__(self, task: list[tuple[Any, int]]) -> "Tensor | UserError":
-        try:
-            return torch.stack([self._sample(item, seed) for item, seed in task])
-        except UserError as error:
-            return error
-
-    def _sample(self, item: Any, seed: int) -> Tensor:
-        image = read_item(item)
-        with torch.random.fork_rng(devices=[]):  # in the main process, dropout's random numbers must not notice
-            torch.default_generator.manual_seed(seed)
-            return self.transform(image)
-
-
-def _pool(worker: _Worker, tasks: _Tasks, workers: int) -> DataLoader[Any]:
-    """Processes from a fork server: to fork this one, with its threads and its GPU, is unsafe and warned of."""
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torchvision.transforms.v2", "cnnbench.data.loaders"])
-    return DataLoader(
-        worker,
-        batch_size=None,
-        sampler=tasks,
-        num_workers=workers,
-        collate_fn=_unchanged,
-        worker_init_fn=_ignore_signals,
-        multiprocessing_context=context,
-        generator=torch.Generator(),  # else it would draw from the generator that the run's results depend on
-        persistent_workers=True,
-    )
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-def _ignore_signals(_: int) -> None:
-    """Ctrl-C and a scheduler's signals reach the whole group: it is the main process that saves, then ends us."""
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, signal.SIG_IGN)
-
-
-@contextmanager
-def _no_main_module() -> Iterator[None]:
-    """Workers need nothing of the user's script; without this they would run it again, guarded or not."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

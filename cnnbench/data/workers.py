@@ -1,0 +1,175 @@
+"""Images read and transformed one by one, in worker processes.
+
+A DataLoader does the work; what is added is that the data does not depend on the number of workers, that a broken file
+is named in one sentence, and that the workers neither die before the main process nor outlive it.
+"""
+
+import atexit
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import types
+import warnings
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from cnnbench.data.sources import Source, read_item
+from cnnbench.data.transforms import Transform
+from cnnbench.errors import UserError
+
+JOB_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
+
+
+class SampleReader:
+    """Reads and transforms images one by one: here if `workers` is 0, else in that many processes, kept between epochs.
+
+    The processes hold no part of the data set: what to read comes with each task, two batches ahead of need, so memory
+    does not grow with the number of files.
+    """
+
+    def __init__(self, source: Source, transform: Transform, workers: int) -> None:
+        self.source = source
+        self.worker = _Worker(transform)
+        self.tasks = _Tasks()
+        self.pool = _pool(self.worker, self.tasks, workers) if workers else None
+        self.stop: weakref.finalize[Any, Any] | None = None
+
+    def __call__(self, batches: list[Tensor], seeds: np.ndarray) -> Iterator[Tensor]:
+        tasks = _tasks(self.source, batches, seeds)
+        for result in map(self.worker.__getitem__, tasks) if self.pool is None else self._pooled(self.pool, tasks):
+            if isinstance(result, UserError):
+                raise result
+            yield result
+
+    def _pooled(self, pool: DataLoader[Any], tasks: Iterable[Any]) -> Iterator[Any]:
+        self.tasks.current = tasks
+        with _no_main_module(), _as_many_as_asked():
+            results: Any = iter(pool)
+        if self.stop is None:
+            # The iterator would do so when it is collected, but as part of a cycle that is after its queues are gone;
+            # and at exit, multiprocessing would send the SIGTERM that workers block and wait for them for ever.
+            self.stop = weakref.finalize(self, results._shutdown_workers)
+            atexit.register(self.stop)
+        try:
+            yield from results
+        except (RuntimeError, OSError, EOFError) as error:
+            if "Caught" in str(error):  # raised in a living worker: ours to mend, not the user's
+                raise
+            raise UserError(
+                "a process that reads images was killed, mostly for lack of memory (or of shared memory, /dev/shm).\n"
+                "Try a smaller data.workers, or data.workers=0."
+            ) from None
+
+
+def _tasks(source: Source, batches: list[Tensor], seeds: np.ndarray) -> Iterator[list[tuple[Any, int]]]:
+    for indices in batches:
+        yield [(source.item(index), int(seeds[index])) for index in indices.tolist()]
+
+
+class _Tasks:
+    """The DataLoader's sampler: whatever the current epoch's tasks are."""
+
+    current: Iterable[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.current)
+
+
+class _Worker(TorchDataset[Any]):
+    """What runs in a worker: a task (item and seed of each image of a batch) -> uint8 (N, C, S, S).
+
+    A UserError is returned, not raised: the DataLoader would wrap it in the worker's traceback.
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        self.transform = transform
+
+    def __getitem__(self, task: list[tuple[Any, int]]) -> "Tensor | UserError":
+        try:
+            return torch.stack([self._sample(item, seed) for item, seed in task])
+        except UserError as error:
+            return error
+
+    def _sample(self, item: Any, seed: int) -> Tensor:
+        image = read_item(item)
+        with torch.random.fork_rng(devices=[]):  # in the main process, dropout's random numbers must not notice
+            torch.default_generator.manual_seed(seed)
+            return self.transform(image)
+
+
+def _pool(worker: _Worker, tasks: _Tasks, workers: int) -> DataLoader[Any]:
+    """Processes from a fork server: to fork this one, with its threads and its GPU, is unsafe and warned of."""
+    _start_fork_server()
+    with _as_many_as_asked():
+        return DataLoader(
+            worker,
+            batch_size=None,
+            sampler=tasks,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            worker_init_fn=_watch_parent,
+            multiprocessing_context="forkserver",
+            generator=torch.Generator(),  # else it would draw from the generator that the run's results depend on
+            persistent_workers=True,
+        )
+
+
+def _start_fork_server() -> None:
+    """Let it import torch while this process goes on to build the net.
+
+    It and the workers block the signals that a terminal or a scheduler sends to every process of a job: it is for the
+    main process to finish its step, save, and end them.
+    """
+    multiprocessing.set_forkserver_preload(["torch", "torchvision.transforms.v2", "cnnbench.data.workers"])
+    resource_tracker.ensure_running()  # starting it with the fork server would unblock them again
+    ours = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ours)
+
+
+@contextmanager
+def _as_many_as_asked() -> Iterator[None]:
+    """Without torch's warning that there are more workers than cores."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        yield
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _watch_parent(_: int) -> None:
+    """In a worker: end when the main process is gone, even by kill -9. (torch watches the parent: the fork server.)"""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Workers need nothing of the user's script; without this they would run it again, guarded or not."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -1,0 +1,43 @@
+"""What the tests share: the command line in this process, and small configurations."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnnbench import cli, hydra_app
+from cnnbench import config as schema
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cnnbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run one command line in an empty folder; runs land in its `outputs`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CNNBENCH_DATA", raising=False)
+
+    def run(*args: str) -> Ran:
+        capsys.readouterr()
+        code = cli.main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def compose() -> Callable[..., Any]:
+    """The typed configuration of `cnnbench train` with overrides."""
+
+    def compose(*overrides: str, command: str = "train") -> Any:
+        return schema.parse(schema.SCHEMAS[command], hydra_app.compose(command, list(overrides)))
+
+    return compose

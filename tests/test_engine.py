@@ -1,0 +1,227 @@
+"""The step: accumulation, precision, clipping, EMA, frozen parts; and what evaluation covers."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cnnbench import engine, runtime, transfer
+from cnnbench.errors import UserError
+from cnnbench.metrics import Sums
+from cnnbench.models.layers import Net
+from cnnbench.tasks.classification import Classification
+
+CPU = runtime.setup("cpu", "fp32", seed=0)
+
+
+class Tiny(Net):
+    """A net of three stages; norm chooses whether it holds a BatchNorm, drop a dropout."""
+
+    image_size = 8
+
+    def __init__(self, norm: bool = False, drop: float = 0.0) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8) if norm else nn.Identity()
+        self.middle = nn.Conv2d(8, 8, 3)
+        self.drop = nn.Dropout(drop)
+        self.fc = nn.Linear(8, 4)
+
+    @property
+    def stages(self) -> dict[str, list[nn.Module]]:
+        return {"stem": [self.conv, self.norm], "layer1": [self.middle], "head": [self.drop, self.fc]}
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.middle(self.norm(self.conv(images)).relu()).relu()
+        return self.fc(self.drop(features.mean(dim=(2, 3))))
+
+
+def trainer(model: Net, **changes: Any) -> engine.Trainer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    values: dict[str, Any] = {
+        "model": model, "net": model, "task": Classification(), "schedule": lambda step: 1.0, "runtime": CPU,
+        "optimizer": torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+        "normalize": runtime.Normalize(CPU, [0.5] * 3, [0.25] * 3),
+    }  # fmt: skip
+    return engine.Trainer(**{**values, **changes})
+
+
+def batches(count: int, size: int = 12) -> list[engine.Batch]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (torch.randint(256, (size, 3, 8, 8), dtype=torch.uint8, generator=generator),
+         torch.randint(4, (size,), generator=generator))
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+def train(target: engine.Trainer, count: int = 3, size: int = 12) -> Sums:
+    sums = Sums(CPU.device)
+    engine.train_epoch(target, batches(count, size), sums, lambda: True)
+    return sums
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_a_step_is_the_plain_pytorch_step() -> None:
+    """The same arithmetic written by hand gives the same bits."""
+    torch.manual_seed(0)
+    model = Tiny()
+    twin = copy.deepcopy(model)
+    train(trainer(model))
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9)
+    for images, targets in batches(3):
+        loss = F.cross_entropy(twin((images.float() / 255 - 0.5) / 0.25), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, twin.state_dict()[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("accumulate", "size"), [(2, 12), (3, 12), (5, 12), (20, 12)])
+def test_accumulation_equals_the_large_batch(accumulate: int, size: int) -> None:
+    """Also where the parts are ragged, and where there are more parts than images."""
+    torch.manual_seed(0)
+    whole = Tiny()
+    parts = copy.deepcopy(whole)
+    sums = train(trainer(whole), size=size)
+    part_sums = train(trainer(parts, accumulate=accumulate), size=size)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+    assert part_sums.compute().n == sums.compute().n == 36
+    assert part_sums.compute().loss == pytest.approx(sums.compute().loss, rel=1e-5)
+
+
+def test_clipping_bounds_the_norm_of_the_gradient() -> None:
+    model = Tiny()
+    before = weights(model)
+    clipped = trainer(model, clip=1e-3, optimizer=torch.optim.SGD(model.parameters(), lr=1.0))
+    train(clipped, count=1)
+    moved = torch.cat([(before[name] - value).flatten() for name, value in model.state_dict().items()])
+    assert moved.norm().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_bf16_autocast_keeps_float32_weights_and_learns() -> None:
+    bf16 = runtime.setup("cpu", "bf16", seed=0)
+    model = Tiny()
+    target = trainer(model, runtime=bf16, normalize=runtime.Normalize(bf16, [0.5] * 3, [0.25] * 3))
+    fixed, losses = batches(1)[0], []
+    for _ in range(60):
+        sums = Sums(CPU.device)
+        engine.train_epoch(target, [fixed], sums, lambda: True)
+        losses.append(sums.compute().loss)
+    assert losses[-1] < 0.6 * losses[0]
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+
+
+def test_ema_is_the_average_it_says() -> None:
+    model = Tiny()
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
+    target = trainer(model, ema=average)
+    seen = []
+    for batch in batches(3):
+        engine.train_epoch(target, [batch], Sums(CPU.device), lambda: True)
+        seen.append(model.fc.weight.detach().clone())
+    expected = 0.5 * (0.5 * seen[0] + 0.5 * seen[1]) + 0.5 * seen[2]  # the first update copies
+    torch.testing.assert_close(average.module.fc.weight, expected)
+
+
+def test_dropout_follows_from_seed_and_step_alone() -> None:
+    """Whatever random numbers were drawn between two steps: what makes a resumed run the uninterrupted one."""
+    torch.manual_seed(0)
+    model = Tiny(drop=0.5)
+    twin = copy.deepcopy(model)
+    first, second = trainer(model, seed=3), trainer(twin, seed=3)
+    train(first)
+    for batch in batches(3):
+        torch.randn(17)
+        engine.train_epoch(second, [batch], Sums(CPU.device), lambda: True)
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in twin.state_dict().items())
+
+
+def test_frozen_stages_do_not_move_a_bit() -> None:
+    """Parameters and running statistics, after steps and after every return to training mode."""
+    model = Tiny(norm=True)
+    assert transfer.freeze(model, "until:layer1") == ["stem"]
+    before = weights(model)
+    target = trainer(model)
+    train(target)
+    model.eval()
+    train(target)
+    moved = {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
+    assert moved == {"middle", "fc"}
+    assert model.conv.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    ("what", "frozen"),
+    [
+        ("none", []),
+        ("backbone", ["stem", "layer1"]),
+        (["layer1"], ["layer1"]),
+        ("stem", ["stem"]),
+        ("until:head", ["stem", "layer1"]),
+    ],
+)
+def test_freeze_speaks_the_stages_vocabulary(what: Any, frozen: list[str]) -> None:
+    assert transfer.freeze(Tiny(), what) == frozen
+
+
+@pytest.mark.parametrize("what", ["layr1", "until:layr1", ["stem", "layr1"]])
+def test_an_unknown_stage_is_refused_with_the_near_one(what: Any) -> None:
+    with pytest.raises(UserError, match="Did you mean 'layer1'"):
+        transfer.freeze(Tiny(), what)
+
+
+def test_freezing_everything_is_refused() -> None:
+    with pytest.raises(UserError, match="nothing to train"):
+        transfer.freeze(Tiny(), ["stem", "layer1", "head"])
+
+
+def test_evaluate_counts_every_image_once_whatever_the_batches() -> None:
+    model = Tiny(norm=True).eval()
+    images, targets = batches(1, size=37)[0]
+    normalize = runtime.Normalize(CPU, [0.5] * 3, [0.25] * 3)
+    results = []
+    for size in (1, 10, 37):
+        parts = zip(images.split(size), targets.split(size), strict=True)
+        results.append(engine.evaluate(model, parts, CPU, normalize, num_classes=4))
+    assert [metrics.n for metrics, _ in results] == [37] * 3
+    assert len({metrics.top1_error for metrics, _ in results}) == 1
+    assert all(torch.equal(confusion, results[0][1]) for _, confusion in results)
+    assert results[0][1].sum() == 37
+
+
+def test_auxiliary_losses_are_weighted_by_the_task() -> None:
+    task, targets = Classification(aux_weight=0.3), torch.tensor([0, 1])
+    logits, aux = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    expected = F.cross_entropy(logits, targets) + 0.3 * F.cross_entropy(aux, targets)
+    assert task.training_loss((logits, aux), targets).item() == pytest.approx(expected.item())
+    assert task.loss((logits, aux), targets).item() == pytest.approx(F.cross_entropy(logits, targets).item())
+
+
+def test_label_smoothing_is_pytorchs_and_only_for_training() -> None:
+    task, targets, logits = Classification(label_smoothing=0.1), torch.tensor([1]), torch.tensor([[0.0, 3.0]])
+    assert task.training_loss(logits, targets).item() == pytest.approx(
+        F.cross_entropy(logits, targets, label_smoothing=0.1).item()
+    )
+    assert task.loss(logits, targets).item() == pytest.approx(F.cross_entropy(logits, targets).item())
+
+
+def test_largest_batch_leaves_the_net_as_it_was_and_fits_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Tiny(norm=True).train()
+    before = weights(model)
+    images = torch.zeros(2, 3, 8, 8)
+    monkeypatch.setattr(runtime.Runtime, "free_memory", lambda self: 10**12)
+    assert runtime.largest_batch(model, images, CPU, limit=300) == 256
+    monkeypatch.setattr(runtime.Runtime, "free_memory", lambda self: 10**6)
+    small = runtime.largest_batch(model, images, CPU, limit=10**6)
+    assert 1 <= small < 256
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -1,0 +1,117 @@
+"""Learning-rate curves, scaling, and which parameters decay."""
+
+import pytest
+import torch
+from torch import nn
+
+from cnnbench import optim
+from cnnbench.config import OptimConfig, Optimizer, Schedule, ScheduleConfig
+
+
+def schedule(name: str, total: int, warmup_epochs: float = 0, steps_per_epoch: int = 10) -> list[float]:
+    cfg = ScheduleConfig(name=Schedule[name], warmup_epochs=warmup_epochs, milestones=[0.5, 0.75], gamma=0.1)
+    factor = optim.build_schedule(cfg, total, steps_per_epoch)
+    return [factor(step) for step in range(total)]
+
+
+def test_multistep_drops_where_the_paper_says() -> None:
+    """He et al.: divide by 10 at 32k and 48k of 64k iterations."""
+    curve = schedule("multistep", 64_000)
+    assert curve[:32_000] == [1.0] * 32_000
+    assert curve[32_000:48_000] == pytest.approx([0.1] * 16_000)
+    assert curve[48_000:] == pytest.approx([0.01] * 16_000)
+
+
+def test_cosine_and_linear_go_from_one_towards_zero() -> None:
+    cosine, linear = schedule("cosine", 100), schedule("linear", 100)
+    assert cosine[0] == linear[0] == 1
+    assert cosine[50] == pytest.approx(0.5)
+    assert linear[25] == pytest.approx(0.75)
+    assert linear[99] == pytest.approx(0.01)
+    assert 0 < cosine[99] < 0.001
+    assert cosine == sorted(cosine, reverse=True)
+
+
+def test_constant_stays() -> None:
+    assert set(schedule("constant", 30)) == {1.0}
+
+
+@pytest.mark.parametrize("name", ["constant", "multistep", "cosine", "linear"])
+def test_warmup_rises_linearly_to_the_full_lr_and_leaves_no_trace(name: str) -> None:
+    curve = schedule(name, 100, warmup_epochs=2)
+    assert curve[:20] == pytest.approx([(step + 1) / 21 for step in range(20)])
+    assert curve[20] == 1
+    if name == "multistep":  # its milestones count from the first step, warm-up or not
+        assert curve[20:] == schedule(name, 100)[20:]
+
+
+def test_warmup_longer_than_the_training_still_gives_a_curve() -> None:
+    assert schedule("cosine", 5, warmup_epochs=3) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert schedule("linear", 1, warmup_epochs=3) == [1.0]
+
+
+def optim_config(**changes: object) -> OptimConfig:
+    values: dict = {
+        "name": Optimizer.sgd, "lr": 0.1, "lr_batch": 128, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4,
+        "decay_all": False, "clip": None,
+    }  # fmt: skip
+    return OptimConfig(**{**values, **changes})
+
+
+def test_lr_scales_from_the_batch_it_was_tuned_for() -> None:
+    assert optim.scaled_lr(optim_config(), 128) == pytest.approx(0.1)
+    assert optim.scaled_lr(optim_config(), 512) == pytest.approx(0.4)
+    assert optim.scaled_lr(optim_config(lr_batch=None), 512) == pytest.approx(0.1)
+
+
+class Named(nn.Module):
+    """Names chosen to mislead anyone who looks for 'bn' or 'bias' in them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subnet = nn.Conv2d(3, 4, 3)
+        self.scale = nn.BatchNorm2d(4)
+        self.bias_net = nn.Linear(4, 2)
+
+
+def test_decay_goes_by_kind_of_module_not_by_name() -> None:
+    net = Named()
+    decayed, others = optim.parameter_groups(net, 0.01, decay_all=False)
+    assert {id(p) for p in decayed["params"]} == {id(net.subnet.weight), id(net.bias_net.weight)}
+    assert decayed["weight_decay"] == 0.01
+    assert others["weight_decay"] == 0
+    assert len(others["params"]) == 4
+    (everything,) = optim.parameter_groups(net, 0.01, decay_all=True)
+    assert len(everything["params"]) == 6
+
+
+def test_frozen_parameters_are_not_in_the_optimizer() -> None:
+    net = Named()
+    net.subnet.requires_grad_(False)
+    optimizer = optim.build_optimizer(net, optim_config(), 128)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for p in net.parameters() if p.requires_grad}
+
+
+def test_sgd_follows_the_update_rule_of_the_paper() -> None:
+    """v = 0.9 v + g + wd w; w = w - lr v, by hand for two steps."""
+    net = nn.Linear(1, 1, bias=False)
+    optimizer = optim.build_optimizer(net, optim_config(weight_decay=0.01), 128)
+    weight, velocity = net.weight.item(), 0.0
+    for gradient in (0.5, -0.2):
+        net.weight.grad = torch.tensor([[gradient]])
+        optimizer.step()
+        velocity = 0.9 * velocity + gradient + 0.01 * weight
+        weight -= 0.1 * velocity
+    assert net.weight.item() == pytest.approx(weight)
+
+
+def test_adamw_is_there() -> None:
+    assert isinstance(optim.build_optimizer(Named(), optim_config(name=Optimizer.adamw), 128), torch.optim.AdamW)
+
+
+def test_lr_is_always_set_from_its_base() -> None:
+    optimizer = optim.build_optimizer(Named(), optim_config(), 128)
+    for factor in (0.5, 0.5, 0.1):
+        optim.set_lr(optimizer, [0.1, 0.1], factor)
+        assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 * factor] * 2)
