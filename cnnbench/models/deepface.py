@@ -19,7 +19,8 @@ Not in the paper, or not as it is there:
 - M2 rounds up (142 -> 71). The biases of L4 to L6 are not shared either.
 - Other image sizes are an argument, `image_size`: the locally connected layers are made for one size. The 3D alignment
   of the faces is no part of the net.
-- `init: he` by default. The paper's N(0, 0.01^2) with biases of 0.5 (`init: paper`) lets the biases drown the image.
+- `init: he` by default, with N(0, 0.01^2) for the linear layers. The paper's N(0, 0.01^2) for all with biases of 0.5
+  (`init: paper`) lets the biases drown the image.
 """
 
 from collections.abc import Callable
@@ -52,7 +53,7 @@ class DeepFace(Net):
         self.F7, self.relu7 = Linear(16 * self.L6.out_size**2, 4096), nn.ReLU()
         self.dropout, self.F8 = nn.Dropout(dropout), Linear(4096, num_classes)
         if init == "he":
-            he_normal(self)
+            he_normal(self, linear_std=0.01)
         else:
             normal(self, std=0.01, bias=0.5)
 

@@ -111,12 +111,17 @@ class LocallyConnected2d(nn.Module):
 WEIGHTED = (Conv2d, Linear, LocallyConnected2d)
 
 
-def he_normal(net: nn.Module) -> None:
-    """N(0, 2 / fan_in) and zero biases (He et al., 2015): the signal keeps its size through layers with a ReLU."""
+def he_normal(net: nn.Module, linear_std: float | None = None) -> None:
+    """N(0, 2 / fan_in) and zero biases (He et al., 2015): the signal keeps its size through layers with a ReLU.
+
+    linear_std is another deviation for the linear layers. Those of AlexNet and VGG have so many inputs that with He's
+    a first step of the usual lr throws them out of reach; 0.01 is what those papers' nets are trained with.
+    """
     for layer in net.modules():
         if isinstance(layer, WEIGHTED):
             fan_in = layer.fan_in if isinstance(layer, LocallyConnected2d) else layer.weight[0].numel()
-            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_in))
+            std = linear_std if linear_std is not None and isinstance(layer, Linear) else math.sqrt(2 / fan_in)
+            nn.init.normal_(layer.weight, std=std)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

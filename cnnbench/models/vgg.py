@@ -18,7 +18,7 @@ Not in the paper, or not as it is there:
 - `init: he` by default. The paper drew A's weights from a normal distribution of variance 0.01 (`init: paper`), which
   multiplies the signal by up to 11 in a layer, and started the deeper nets from a trained A; its authors later found
   that an initialisation scaled to the number of inputs (Glorot and Bengio, 2010) makes that needless. He's is that one
-  for ReLUs.
+  for ReLUs; the linear layers have N(0, 0.01^2), as torchvision's.
 - The response norm of A-LRN is AlexNet's, as the paper says; it found no use in it.
 """
 
@@ -76,7 +76,7 @@ class VGG(Net):
             Linear(4096, num_classes),
         )  # fmt: skip
         if init == "he":
-            he_normal(self)
+            he_normal(self, linear_std=0.01)
         else:
             normal(self, std=0.1)
 
