@@ -6,7 +6,7 @@ import torch
 from model_facts import make, on_meta
 from torch import nn
 
-from cnnbench.complexity import layers
+from cnnbench.complexity import count, layers
 from cnnbench.models import build
 from cnnbench.models.alexnet import response_norm
 from cnnbench.models.layers import LocallyConnected2d
@@ -151,6 +151,7 @@ def test_network_in_network_layer_by_layer():
     assert [row.weights for row in rows] == NIN_CIFAR
     rows = [row for row in layers(on_meta("nin")) if row.kind == "Conv2d"]
     assert [row.output_shape for row in rows] == NIN_MAPS
+    assert count(on_meta("nin"), image_size=227).macs == 1_105_996_320
     assert [layer.p for layer in on_meta("nin_cifar").modules() if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
     assert [layer.p for layer in on_meta("nin dropout=0.3").modules() if isinstance(layer, nn.Dropout)] == [0.3]
 

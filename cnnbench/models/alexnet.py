@@ -17,9 +17,9 @@ Where the paper leaves a gap:
   so it shares the 224-pixel crops of the nets after it; the other reading, 227 pixels without padding, gives the same
   maps, parameters and multiply-adds.
 - `init: he` by default: He's for the convolutions, N(0, 0.01^2) for the linear layers, biases of 0. The paper's
-  (`init: paper`), N(0, 0.01^2) for all, with biases of 1 in conv2, 4, 5, fc6 and fc7, shrinks the image to nothing beside
-  the biases: on the digits the logits vary by 3e-5 from image to image at the start, and after 120 steps the loss is
-  still that of guessing. A million photographs for 90 epochs get it out of there; a small data set does not.
+  (`init: paper`), N(0, 0.01^2) for all, with biases of 1 in conv2, 4, 5, fc6 and fc7, shrinks the image to nothing
+  beside the biases: on the digits the logits vary by 3e-5 from image to image at the start, and after 120 steps the
+  loss is still that of guessing. A million photographs for 90 epochs get it out of there; a small data set does not.
 - An average pool to 6 x 6 stands between pool5 and fc6. It is the identity at 224 pixels and lets other sizes through.
 
 `alexnet_owt` is the net that torchvision calls AlexNet, and its weights load: Krizhevsky, "One weird trick for
