@@ -110,27 +110,26 @@ TORCHVISION = {
     "inception_v3": "inception_v3",
     **{name: name for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")},
 }
-# One net of each kind: line, channels and side of its images, and the learning rate of a single step. Eight images of
-# noise make steep gradients, hence the small rates.
+# One net of each kind, small enough for one core: line, channels and side of its images.
 SMALL = {
-    "alexnet": ("alexnet", 1, 63, 1e-4),
-    "alexnet_owt": ("alexnet_owt", 3, 63, 1e-4),
-    "vgg": ("vgg11_lrn", 1, 32, 1e-4),
-    "nin": ("nin", 1, 48, 1e-3),
-    "nin_cifar": ("nin_cifar", 3, 16, 1e-3),
-    "googlenet": ("googlenet", 1, 79, 1e-3),
-    "googlenet_tv": ("googlenet_tv", 3, 64, 1e-3),
-    "bn_inception": ("bn_inception", 1, 64, 1e-3),
-    "inception_v3": ("inception_v3", 3, 107, 1e-4),
-    "resnet": ("resnet18", 1, 32, 1e-2),
-    "plain": ("plain18", 3, 32, 1e-2),
-    "resnet_v1": ("resnet50_v1", 3, 64, 1e-4),
-    "cifar_resnet": ("resnet20", 1, 32, 1e-2),
-    "cifar_plain": ("plain20", 3, 32, 1e-2),
-    "preact": ("preact_resnet18", 3, 32, 1e-3),
-    "cifar_preact": ("preact_resnet20", 1, 16, 1e-2),
-    "deepface": ("deepface image_size=72", 3, 72, 1e-4),
-    "torchvision": ("squeezenet1_1 source=torchvision", 1, 48, 1e-3),
+    "alexnet": ("alexnet", 1, 63),
+    "alexnet_owt": ("alexnet_owt", 3, 63),
+    "vgg": ("vgg11_lrn", 1, 32),
+    "nin": ("nin", 1, 48),
+    "nin_cifar": ("nin_cifar", 3, 16),
+    "googlenet": ("googlenet", 1, 79),
+    "googlenet_tv": ("googlenet_tv", 3, 64),
+    "bn_inception": ("bn_inception", 1, 64),
+    "inception_v3": ("inception_v3", 3, 107),
+    "resnet": ("resnet18", 1, 32),
+    "plain": ("plain18", 3, 32),
+    "resnet_v1": ("resnet50_v1", 3, 64),
+    "cifar_resnet": ("resnet20", 1, 32),
+    "cifar_plain": ("plain20", 3, 32),
+    "preact": ("preact_resnet18", 3, 32),
+    "cifar_preact": ("preact_resnet20", 1, 16),
+    "deepface": ("deepface image_size=72", 3, 72),
+    "torchvision": ("squeezenet1_1 source=torchvision", 1, 48),
 }
 # Too deep or too wide to run with the rest. Everything that is asked of a net is asked of these too, in the slow tests.
 SLOW_NETS = ("resnet1202", "resnet1001", "preact_resnet1202", "preact_resnet1001")
