@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from cnnbench.config import OptimConfig, Optimizer, Schedule, ScheduleConfig
+from cnnbench.models.layers import LocallyConnected2d
 
-WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, LocallyConnected2d)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool) -> list[dict[str, object]]:

@@ -94,6 +94,8 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
     model = models.build(cfg.model["name"], num_classes=len(dataset.classes), in_channels=channels, **arguments)
     image_size = cfg.data.image_size or model.image_size
     models.check_image_size(model, image_size)
+    for note in models.notes(model, image_size):
+        print(note, file=say)
     if cfg.weights is not None:
         path = checkpoint.find(cfg.weights)
         left = transfer.load_weights(model, checkpoint.weights_of(checkpoint.read(path), path), str(path))
