@@ -5,33 +5,62 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 from cnnbench.errors import UserError, did_you_mean, unknown
-from cnnbench.models import alexnet, resnet
+from cnnbench.models import alexnet, bn_inception, deepface, googlenet, inception, nin, preact_resnet, resnet, vgg
 from cnnbench.models.layers import Net, run_on_meta
 
+SOURCES = ("cnnbench", "torchvision")
 MODELS: dict[str, Callable[..., Net]] = {
     **alexnet.MODELS,
+    **vgg.MODELS,
+    **nin.MODELS,
+    **googlenet.MODELS,
+    **bn_inception.MODELS,
+    **inception.MODELS,
     **resnet.MODELS,
+    **preact_resnet.MODELS,
+    **deepface.MODELS,
 }
 
 
-def build(name: str, *, num_classes: int | None = None, in_channels: int = 3, **arguments: Any) -> Net:
-    """The net `name`, initialised as in its paper, on torch's default device (`with torch.device("meta")`: no memory).
+def create_model(name: str, num_classes: int = 1000, **arguments: Any) -> Net:
+    """`build`, for Python: cnnbench.create_model("resnet34", num_classes=10, in_channels=1, shortcut="A")."""
+    return build(name, num_classes=num_classes, **arguments)
+
+
+def build(name: str, *, num_classes: int | None = None, in_channels: int = 3, source: str = "cnnbench",
+          **arguments: Any) -> Net:  # fmt: skip
+    """The net `name`, initialised as in its file, on torch's default device (`with torch.device("meta")`: no memory).
 
     `num_classes=None` is the paper's own number: 1000, or 10 for the CIFAR nets. `arguments` are those of the builder
-    in MODELS. A UserError says which names and values there are.
+    in MODELS. `source="torchvision"` takes the net of that name from torchvision instead, where names such as resnet18
+    occur too. A UserError says which names and values there are.
     """
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
+    builder = _builder(name, source)
     arguments["in_channels"] = in_channels
     if num_classes is not None:
         arguments["num_classes"] = num_classes
-    _check_arguments(name, arguments)
+    _check_arguments(name, builder, arguments)
     try:
-        net = MODELS[name](**arguments)
+        net = builder(**arguments)
     except ValueError as error:  # what only a layer can know, such as groups that do not divide the channels
         raise UserError(f"model {name}: {error}") from error
     net.name = name
     return net
+
+
+def _builder(name: str, source: str) -> Callable[..., Net]:
+    if source == "cnnbench" and name in MODELS:
+        return MODELS[name]
+    if source not in SOURCES:
+        raise unknown("model source", source, SOURCES)
+    from cnnbench.models import torchvision_nets  # only here, since it takes a second to import
+
+    if source == "torchvision":
+        return torchvision_nets.builder(name)
+    error = unknown("model", name, MODELS)
+    if name in torchvision_nets.names():
+        error = UserError(f"{error}\ntorchvision has it: model=torchvision model.name={name}")
+    raise error
 
 
 def smallest_image(model: Net) -> int:
@@ -54,6 +83,16 @@ def check_image_size(model: Net, size: int) -> None:
         raise UserError(f"{model.name} needs images of {bound}{least} x {least} pixels, not {size} x {size}")
 
 
+def notes(model: Net, size: int) -> list[str]:
+    """What a user should know before training the net on images of `size` x `size` pixels, a line each."""
+    if model.auxiliary and size < model.aux_image_size:
+        skipped = " and ".join(model.auxiliary)
+        return [
+            f"{model.name}: no auxiliary loss ({skipped}) below {model.aux_image_size} x {model.aux_image_size} pixels"
+        ]
+    return []
+
+
 def _takes(model: Net, size: int) -> bool:
     try:
         run_on_meta(model, size)
@@ -62,8 +101,8 @@ def _takes(model: Net, size: int) -> bool:
     return True
 
 
-def _check_arguments(name: str, arguments: dict[str, Any]) -> None:
-    parameters = inspect.signature(MODELS[name]).parameters
+def _check_arguments(name: str, builder: Callable[..., Net], arguments: dict[str, Any]) -> None:
+    parameters = inspect.signature(builder).parameters
     for key, value in arguments.items():
         if key not in parameters:
             accepted = ", ".join(parameters)

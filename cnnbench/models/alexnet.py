@@ -17,11 +17,20 @@ Where the paper leaves a gap:
   so it shares the 224-pixel crops of the nets after it; the other reading, 227 pixels without padding, gives the same
   maps, parameters and multiply-adds.
 - An average pool to 6 x 6 stands between pool5 and fc6. It is the identity at 224 pixels and lets other sizes through.
+
+`alexnet_owt` is the net that torchvision calls AlexNet, and its weights load: Krizhevsky, "One weird trick for
+parallelizing convolutional neural networks", 2014. 64, 192, 384, 256 and 256 filters without groups or response norm,
+61,100,840 parameters. Its initialisation is He's.
 """
+
+from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor, nn
 
-from cnnbench.models.layers import Conv2d, Linear, Net
+from cnnbench.models.layers import Conv2d, Linear, Net, he_normal, normal
+
+Init = Literal["he", "paper"]
 
 # Stage of each layer, by the number its name ends in.
 STAGES = dict(zip("12345678", ("stem", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "head"), strict=True))
@@ -38,7 +47,7 @@ class AlexNet(Net):
     image_size = 224
 
     def __init__(self, *, num_classes: int = 1000, in_channels: int = 3, lrn: bool = True, overlap_pool: bool = True,
-                 groups: int = 2, dropout: float = 0.5) -> None:  # fmt: skip
+                 groups: int = 2, dropout: float = 0.5, init: Init = "he") -> None:  # fmt: skip
         super().__init__()
         norm = response_norm if lrn else nn.Identity
         pool = 3 if overlap_pool else 2
@@ -53,16 +62,13 @@ class AlexNet(Net):
         self.fc6, self.relu6, self.drop6 = Linear(256 * 6 * 6, 4096), nn.ReLU(), nn.Dropout(dropout)
         self.fc7, self.relu7, self.drop7 = Linear(4096, 4096), nn.ReLU(), nn.Dropout(dropout)
         self.fc8 = Linear(4096, num_classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Weights from N(0, 0.01^2). Biases of 1 give the layers below a positive input to their ReLU at the start."""
-        positive = {self.conv2, self.conv4, self.conv5, self.fc6, self.fc7}
-        for layer in self.children():
-            if isinstance(layer, Conv2d | Linear):
-                nn.init.normal_(layer.weight, std=0.01)
-                if layer.bias is not None:
-                    nn.init.constant_(layer.bias, 1.0 if layer in positive else 0.0)
+        if init == "he":
+            he_normal(self)
+        else:
+            normal(self, std=0.01)
+            for layer in (self.conv2, self.conv4, self.conv5, self.fc6, self.fc7):
+                assert layer.bias is not None
+                nn.init.ones_(layer.bias)  # "provides the ReLUs with positive inputs"
 
     @property
     def stages(self) -> dict[str, list[nn.Module]]:
@@ -86,4 +92,47 @@ class AlexNet(Net):
         return logits
 
 
-MODELS = {"alexnet": AlexNet}
+class AlexNetOWT(Net):
+    """torchvision's net, under torchvision's parameter names."""
+
+    image_size = 224
+
+    def __init__(self, *, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            Conv2d(in_channels, 64, 11, stride=4, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2),
+            Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, stride=2),
+            Conv2d(192, 384, 3, padding=1), nn.ReLU(),
+            Conv2d(384, 256, 3, padding=1), nn.ReLU(),
+            Conv2d(256, 256, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, stride=2),
+        )  # fmt: skip
+        self.avgpool = nn.AdaptiveAvgPool2d(6)
+        self.classifier = nn.Sequential(
+            nn.Dropout(dropout), Linear(256 * 6 * 6, 4096), nn.ReLU(),
+            nn.Dropout(dropout), Linear(4096, 4096), nn.ReLU(),
+            Linear(4096, num_classes),
+        )  # fmt: skip
+        he_normal(self)
+
+    @property
+    def stages(self) -> dict[str, list[nn.Module]]:
+        features, classifier = list(self.features), list(self.classifier)
+        return {
+            "stem": features[:3],
+            "conv2": features[3:6],
+            "conv3": features[6:8],
+            "conv4": features[8:10],
+            "conv5": features[10:],
+            "fc6": [self.avgpool, *classifier[:3]],
+            "fc7": classifier[3:6],
+            "head": classifier[6:],
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x)  # 3 x 224 x 224 -> 64 x 27 -> 192 x 13 -> 384 x 13 -> 256 x 13 -> 256 x 6 x 6
+        x = self.avgpool(x).flatten(1)  # 9216
+        logits: Tensor = self.classifier(x)  # 4096 -> 4096 -> classes
+        return logits
+
+
+MODELS: dict[str, Callable[..., Net]] = {"alexnet": AlexNet, "alexnet_owt": AlexNetOWT}

@@ -1,18 +1,26 @@
 """What the nets share: the promise each one keeps, layers without torch's initialisation, a run without numbers."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 
 class Net(nn.Module):
-    """A plain module that maps images (N, in_channels, H, W) to logits (N, num_classes), and knows two more things."""
+    """A plain module that maps images (N, in_channels, H, W) to logits (N, num_classes), and knows a few more things.
+
+    In training a net with auxiliary heads returns the plain tuple (logits, *auxiliary logits); every net returns its
+    logits alone in eval mode.
+    """
 
     name = "this net"  # its key in MODELS, once build() made it
     image_size: int  # native side of the images, pixels
+    aux_weight = 0.0  # of each auxiliary loss
+    aux_image_size = 0  # on images of a smaller side the auxiliary heads are skipped: their maps would be too small
 
     @property
     def stages(self) -> dict[str, list[nn.Module]]:
@@ -21,6 +29,11 @@ class Net(nn.Module):
         The output of a stage is that of its last module. The layer that gives the logits is in `head`.
         """
         raise NotImplementedError
+
+    @property
+    def auxiliary(self) -> dict[str, nn.Module]:
+        """The heads that only training uses, by name. They lie in the stage `head` too."""
+        return {}
 
 
 class Conv2d(nn.Conv2d):
@@ -35,6 +48,86 @@ class Linear(nn.Linear):
 
     def reset_parameters(self) -> None:
         pass
+
+
+class ConvUnit(nn.Module):
+    """Convolution, BatchNorm unless `bn` is false, ReLU: the unit of the Inception nets, named as in torchvision.
+
+    The convolution has biases only where nothing follows that would cancel them, unless `bias` says otherwise.
+    """
+
+    def __init__(self, in_channels: int, channels: int, kernel: int | tuple[int, int], stride: int = 1,
+                 padding: int | tuple[int, int] = 0, *, bn: bool = True, bias: bool | None = None) -> None:  # fmt: skip
+        super().__init__()
+        bias = not bn if bias is None else bias
+        self.conv: nn.Module = Conv2d(in_channels, channels, kernel, stride, padding, bias=bias)
+        self.bn = nn.BatchNorm2d(channels, eps=1e-3) if bn else nn.Identity()
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        activation: Tensor = self.relu(self.bn(self.conv(x)))
+        return activation
+
+
+def separate(unit: ConvUnit) -> ConvUnit:
+    """The unit with its convolution separated: 8 filters on each input channel alone, then a 1x1 that mixes them."""
+    conv = unit.conv
+    assert isinstance(conv, Conv2d) and not isinstance(conv.padding, str)
+    channels, inner = conv.in_channels, 8 * conv.in_channels
+    unit.conv = nn.Sequential(
+        Conv2d(channels, inner, conv.kernel_size, conv.stride, conv.padding, groups=channels, bias=False),  # type: ignore[arg-type]
+        Conv2d(inner, conv.out_channels, 1, bias=conv.bias is not None),
+    )
+    return unit
+
+
+class LocallyConnected2d(nn.Module):
+    """A convolution whose filters differ from place to place: (N, C, size, size) -> (N, channels, out, out).
+
+    weight (out * out, C * kernel * kernel, channels), bias (channels, out, out); nothing is initialised.
+    """
+
+    def __init__(self, in_channels: int, channels: int, size: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.size, self.kernel, self.stride = size, kernel, stride
+        self.out_size = (size - kernel) // stride + 1
+        if self.out_size < 1:
+            raise ValueError(f"a map of side {size} has no room for filters of {kernel}x{kernel}")
+        self.fan_in = in_channels * kernel * kernel
+        self.weight = nn.Parameter(torch.empty(self.out_size**2, self.fan_in, channels))
+        self.bias = nn.Parameter(torch.empty(channels, self.out_size, self.out_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2:] != (self.size, self.size):
+            raise ValueError(f"the filters are made for maps of {self.size} x {self.size}, not {tuple(x.shape[-2:])}")
+        patches = F.unfold(x, self.kernel, stride=self.stride)  # N x fan_in x places
+        out = torch.bmm(patches.permute(2, 0, 1), self.weight)  # places x N x channels
+        return out.permute(1, 2, 0).unflatten(2, (self.out_size, self.out_size)) + self.bias
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[2]} filters of {self.kernel}x{self.kernel}/{self.stride} at each place"
+
+
+WEIGHTED = (Conv2d, Linear, LocallyConnected2d)
+
+
+def he_normal(net: nn.Module) -> None:
+    """N(0, 2 / fan_in) and zero biases (He et al., 2015): the signal keeps its size through layers with a ReLU."""
+    for layer in net.modules():
+        if isinstance(layer, WEIGHTED):
+            fan_in = layer.fan_in if isinstance(layer, LocallyConnected2d) else layer.weight[0].numel()
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / fan_in))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def normal(net: nn.Module, std: float, bias: float = 0.0) -> None:
+    """N(0, std^2) for all weights, and one value for all biases, as the nets before 2014 began."""
+    for layer in net.modules():
+        if isinstance(layer, WEIGHTED):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.constant_(layer.bias, bias)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ For ImageNet (Table 1): each row is a stage; 7x7/2 and 3x3/2 max pool before the
     layer4   7x7     512 x 2      512 x 3      512, 2048 x3   512, 2048 x3   512, 2048 x3
 
 For CIFAR-10 (Section 4.2): a 3x3 convolution, then n blocks each on 16 x 32x32, 32 x 16x16 and 64 x 8x8 maps,
-average pool and fc: 6n + 2 weight layers. n = 1 and 2 (resnet8, resnet14) are ours, for quick runs.
+average pool and fc: 6n + 2 weight layers. n = 1 and 2 (resnet8, resnet14) are ours, for quick runs. resnet164 and
+resnet1001 are those with n bottlenecks in place of n blocks: the baselines of the authors' next paper (2016).
 
 Shortcuts where the shape changes: A, subsample and pad with zero channels; B, a 1x1 convolution; C, a 1x1 convolution
 on every shortcut. A plain net is the same without any shortcut.
@@ -32,7 +33,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnnbench.models.layers import Conv2d, Linear, Net
+from cnnbench.models.layers import Conv2d, Linear, Net, he_normal
 
 Shortcut = Literal["A", "B", "C"]
 Pad = Literal["end", "both"]
@@ -130,15 +131,11 @@ def make_layer(block: BlockType, shortcut: Shortcut | None, pad: Pad,
 
 
 def initialise(net: nn.Module, zero_init_residual: bool = False) -> None:
-    """He's initialisation, N(0, 2 / fan_in), with zero biases. BatchNorm starts as torch has it: scale 1, shift 0."""
-    for layer in net.modules():
-        if isinstance(layer, Conv2d | Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif zero_init_residual and isinstance(layer, BasicBlock | Bottleneck):
-            last = layer.bn3 if isinstance(layer, Bottleneck) else layer.bn2
-            nn.init.zeros_(last.weight)
+    """He's own initialisation. BatchNorm starts as torch has it: scale 1, shift 0."""
+    he_normal(net)
+    for block in net.modules():
+        if zero_init_residual and isinstance(block, BasicBlock | Bottleneck):
+            nn.init.zeros_((block.bn3 if isinstance(block, Bottleneck) else block.bn2).weight)
 
 
 class ResNet(Net):
@@ -186,21 +183,21 @@ class ResNet(Net):
 
 
 class CifarResNet(Net):
-    """The nets for CIFAR: 6n + 2 weight layers."""
+    """The nets for CIFAR: 6n + 2 weight layers, or 9n + 2 with bottlenecks."""
 
     image_size = 32
 
-    def __init__(self, n: int, *, num_classes: int, in_channels: int, shortcut: Shortcut | None,
+    def __init__(self, n: int, *, num_classes: int, in_channels: int, shortcut: Shortcut | None, block: BlockType,
                  shortcut_pad: Pad = "end", zero_init_residual: bool = False) -> None:  # fmt: skip
         super().__init__()
-        layer: MakeLayer = partial(make_layer, BasicBlock, shortcut, shortcut_pad)
+        layer: MakeLayer = partial(make_layer, block, shortcut, shortcut_pad)
         self.conv1 = Conv2d(in_channels, 16, 3, padding=1, bias=False)
         self.bn1, self.relu = nn.BatchNorm2d(16), nn.ReLU()
         self.layer1 = layer(16, 16, n, 1)
-        self.layer2 = layer(16, 32, n, 2)
-        self.layer3 = layer(32, 64, n, 2)
+        self.layer2 = layer(16 * block.expansion, 32, n, 2)
+        self.layer3 = layer(32 * block.expansion, 64, n, 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = Linear(64, num_classes)
+        self.fc = Linear(64 * block.expansion, num_classes)
         initialise(self, zero_init_residual)
 
     @property
@@ -215,7 +212,7 @@ class CifarResNet(Net):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))  # 3 x 32 x 32 -> 16 x 32 x 32
-        x = self.layer1(x)  # 16 x 32 x 32
+        x = self.layer1(x)  # 16 x 32 x 32; with bottlenecks, from here on four times the channels
         x = self.layer2(x)  # 32 x 16 x 16
         x = self.layer3(x)  # 64 x 8 x 8
         x = self.avgpool(x).flatten(1)  # 64
@@ -236,12 +233,18 @@ def plain(blocks: Blocks, *, num_classes: int = 1000, in_channels: int = 3) -> R
 
 def cifar_resnet(n: int, *, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "A",
                  shortcut_pad: Pad = "end", zero_init_residual: bool = False) -> CifarResNet:  # fmt: skip
-    return CifarResNet(n, num_classes=num_classes, in_channels=in_channels, shortcut=shortcut,
+    return CifarResNet(n, num_classes=num_classes, in_channels=in_channels, shortcut=shortcut, block=BasicBlock,
+                       shortcut_pad=shortcut_pad, zero_init_residual=zero_init_residual)  # fmt: skip
+
+
+def cifar_bottleneck(n: int, *, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "B",
+                     shortcut_pad: Pad = "end", zero_init_residual: bool = False) -> CifarResNet:  # fmt: skip
+    return CifarResNet(n, num_classes=num_classes, in_channels=in_channels, shortcut=shortcut, block=BottleneckV1,
                        shortcut_pad=shortcut_pad, zero_init_residual=zero_init_residual)  # fmt: skip
 
 
 def cifar_plain(n: int, *, num_classes: int = 10, in_channels: int = 3) -> CifarResNet:
-    return CifarResNet(n, num_classes=num_classes, in_channels=in_channels, shortcut=None)
+    return CifarResNet(n, num_classes=num_classes, in_channels=in_channels, shortcut=None, block=BasicBlock)
 
 
 MODELS: dict[str, Callable[..., Net]] = {
@@ -263,6 +266,8 @@ MODELS: dict[str, Callable[..., Net]] = {
     "resnet56": partial(cifar_resnet, 9),
     "resnet110": partial(cifar_resnet, 18),
     "resnet1202": partial(cifar_resnet, 200),
+    "resnet164": partial(cifar_bottleneck, 18),
+    "resnet1001": partial(cifar_bottleneck, 111),
     "plain20": partial(cifar_plain, 3),
     "plain32": partial(cifar_plain, 5),
     "plain44": partial(cifar_plain, 7),

@@ -1,0 +1,90 @@
+"""Network in Network. Lin, Chen and Yan, 2013: each convolution is followed by a small net of its own, two 1x1 layers.
+
+    nin (ImageNet), 7,595,176 parameters            nin_cifar, 966,986 parameters
+    11x11/4,   96   1x1,   96   1x1,   96           5x5, 192   1x1, 160   1x1,  96
+    max pool 3x3/2                                  max pool 3x3/2, dropout 0.5
+    5x5,      256   1x1,  256   1x1,  256           5x5, 192   1x1, 192   1x1, 192
+    max pool 3x3/2                                  max pool 3x3/2, dropout 0.5
+    3x3,      384   1x1,  384   1x1,  384           3x3, 192   1x1, 192   1x1, classes
+    max pool 3x3/2, dropout 0.5                     average pool over the whole map
+    3x3,     1024   1x1, 1024   1x1, classes
+    average pool over the whole map
+
+Each layer, the last one too, ends in a ReLU. There is no linear layer: the last 1x1 makes one map for each class, and
+the mean of that map is the logit.
+
+Where the paper leaves gaps, the definitions that its authors published fill them: the ImageNet net, which is not in the
+paper at all; pools that round up (54 -> 27 -> 13 -> 6, 32 -> 16 -> 8); conv1 of the ImageNet net without padding.
+
+`init: he` by default: each layer passes its signal on at the size it came in. `init: paper` is N(0, 0.05^2) with zero
+biases, as the CIFAR definition has it: a quarter of that in the first layer, two and a half times that where a filter
+has 4,800 inputs.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+
+from cnnbench.models.layers import Conv2d, Net, he_normal, normal
+
+Init = Literal["he", "paper"]
+CLASSES = 0  # in the tables: as many filters as there are classes
+
+# kernel, stride and padding of the convolution; filters of the three layers; whether dropout follows the pool
+Block = tuple[int, int, int, tuple[int, int, int], bool]
+IMAGENET: tuple[Block, ...] = (
+    (11, 4, 0, (96, 96, 96), False),
+    (5, 1, 2, (256, 256, 256), False),
+    (3, 1, 1, (384, 384, 384), True),
+    (3, 1, 1, (1024, 1024, CLASSES), False),
+)
+CIFAR: tuple[Block, ...] = (
+    (5, 1, 2, (192, 160, 96), True),
+    (5, 1, 2, (192, 192, 192), True),
+    (3, 1, 1, (192, 192, CLASSES), False),
+)
+
+
+class NiN(Net):
+    """The net of one table: `mlpconv1`, `mlpconv2`, … in turn, with `head` in the place of the last 1x1 layer."""
+
+    def __init__(self, blocks: tuple[Block, ...], image_size: int, *, num_classes: int, in_channels: int,
+                 dropout: float, init: Init) -> None:  # fmt: skip
+        super().__init__()
+        self.image_size = image_size
+        for number, (kernel, stride, padding, (a, b, c), drops) in enumerate(blocks, start=1):
+            block = nn.Sequential(
+                Conv2d(in_channels, a, kernel, stride, padding), nn.ReLU(), Conv2d(a, b, 1), nn.ReLU()
+            )
+            self.add_module(f"mlpconv{number}", block)
+            if c != CLASSES:
+                block.extend([Conv2d(b, c, 1), nn.ReLU(), nn.MaxPool2d(3, stride=2, ceil_mode=True)])
+                if drops:
+                    block.append(nn.Dropout(dropout))
+            in_channels = c
+        self.head = nn.Sequential(Conv2d(b, num_classes, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        if init == "he":
+            he_normal(self)
+        else:
+            normal(self, std=0.05)
+
+    @property
+    def stages(self) -> dict[str, list[nn.Module]]:
+        return {{"mlpconv1": "stem"}.get(name, name): [block] for name, block in self.named_children()}
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.children():  # ImageNet: 96 x 27 x 27, 256 x 13 x 13, 384 x 6 x 6, 1024 x 6 x 6, classes
+            x = block(x)  # CIFAR: 96 x 16 x 16, 192 x 8 x 8, 192 x 8 x 8, classes
+        return x
+
+
+def nin(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5, init: Init = "he") -> NiN:
+    return NiN(IMAGENET, 224, num_classes=num_classes, in_channels=in_channels, dropout=dropout, init=init)
+
+
+def nin_cifar(*, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.5, init: Init = "he") -> NiN:
+    return NiN(CIFAR, 32, num_classes=num_classes, in_channels=in_channels, dropout=dropout, init=init)
+
+
+MODELS: dict[str, Callable[..., Net]] = {"nin": nin, "nin_cifar": nin_cifar}

@@ -1,0 +1,139 @@
+"""Any of torchvision's classifiers by its own name, so that a modern net can be set beside the classical ones.
+
+Parameter names, initialisation and function are torchvision's own, so its weights load. What a Net adds is derived:
+`stages` from the order of the children, `image_size` from the images that the published weights were made for.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from cnnbench.errors import UserError, unknown
+from cnnbench.models.layers import Net
+
+AUX_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
+AUX_IMAGE_SIZES = {"inception_v3": 299}
+
+
+def names() -> list[str]:
+    """Of the classifiers, without the nets for other tasks."""
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def builder(name: str | None) -> Callable[..., Net]:
+    """What builds the classifier `name`."""
+    if name is None:
+        raise UserError(
+            f"model=torchvision needs a name, as in model.name=squeezenet1_0\nchoices: {', '.join(names())}"
+        )
+    if name not in names():
+        raise unknown("torchvision model", name, names())
+    return partial(build, name)
+
+
+def build(name: str, *, num_classes: int = 1000, in_channels: int = 3) -> Net:
+    """The classifier `name`. For other in_channels its first convolution is replaced by one that torch initialises."""
+    net = _make(name, num_classes)
+    if in_channels != 3:
+        _replace_first_convolution(net, in_channels)
+    if name in AUX_IMAGE_SIZES:
+        net.AuxLogits.__class__ = SkippingAuxiliary
+    size = getattr(net, "image_size", None) or _image_size(name)
+    # The net stays the object that torchvision made; it becomes a Net by its class alone, so no parameter is renamed.
+    net.__class__ = type(type(net).__name__, (TorchvisionNet, type(net)), {})
+    assert isinstance(net, TorchvisionNet)
+    net.image_size = size
+    net.aux_weight, net.aux_image_size = AUX_WEIGHTS.get(name, 0.0), AUX_IMAGE_SIZES.get(name, 0)
+    return net
+
+
+def _make(name: str, num_classes: int) -> nn.Module:
+    # Without this argument these two warn that its default will change.
+    arguments: dict[str, Any] = {"init_weights": True} if name in AUX_WEIGHTS else {}
+    try:
+        return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **arguments)
+    except NotImplementedError:  # RegNets compute their widths with tensors, which the meta device cannot
+        device = torch.get_default_device()
+        with torch.device("cpu"):
+            return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **arguments).to(device)
+
+
+class TorchvisionNet(Net):
+    """What torchvision's nets get on top of their own class."""
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs = super().forward(x)
+        if not isinstance(outputs, tuple):
+            return outputs
+        logits = tuple(output for output in outputs if output is not None)  # a namedtuple as a plain one
+        return logits if len(logits) > 1 else logits[0]
+
+    @property
+    def stages(self) -> dict[str, list[nn.Module]]:
+        """A stage for each child that holds a convolution or linear layer, by name; the others join the one before.
+
+        Sequences of unlike layers count as their children. The first stage is `stem`, and `head` begins with the last
+        convolution or linear layer.
+        """
+        auxiliary = list(self.auxiliary.values())
+        parts = [(name, part) for name, part in _parts(self, "") if not any(part is head for head in auxiliary)]
+        last = max(number for number, (_, part) in enumerate(parts) if _has_weights(part))
+        own = list(self.parameters(recurse=False))
+        stages: dict[str, list[nn.Module]] = {"stem": [nn.ParameterList(own)] if own else []}
+        current, begun = "stem", False
+        for number, (name, part) in enumerate(parts):
+            if number == last:
+                current = "head"
+            elif _has_weights(part) and begun:
+                current = name
+            begun = begun or _has_weights(part)
+            stages.setdefault(current, []).append(part)
+        stages["head"] = [*auxiliary, *stages["head"]]
+        return stages
+
+    @property
+    def auxiliary(self) -> dict[str, nn.Module]:
+        found = {name: getattr(self, name, None) for name in ("aux1", "aux2", "AuxLogits")}
+        return {name: head for name, head in found.items() if head is not None}
+
+
+class SkippingAuxiliary(torchvision.models.inception.InceptionAux):
+    """inception_v3's auxiliary classifier, which gives None where its map is too small for its convolution."""
+
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x) if min(x.shape[-2:]) >= 17 else None
+
+
+def _parts(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
+    """The children in order, by name; in the place of a sequence of unlike layers, its own children."""
+    parts: list[tuple[str, nn.Module]] = []
+    for name, child in module.named_children():
+        unlike = len({type(grandchild) for grandchild in child.children()}) > 1
+        if isinstance(child, nn.Sequential) and not prefix and unlike:
+            parts += _parts(child, f"{name}.")
+        else:
+            parts.append((f"{prefix}{name}", child))
+    return parts
+
+
+def _has_weights(part: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d | nn.Linear) for module in part.modules())
+
+
+def _image_size(name: str) -> int:
+    """Side of the crops that the recommended weights were evaluated with; 224 where there are none."""
+    weights = [*torchvision.models.get_model_weights(name)]
+    recommended = getattr(torchvision.models.get_model_weights(name), "DEFAULT", None)
+    size: int = recommended.transforms.keywords["crop_size"] if weights and recommended else 224
+    return size
+
+
+def _replace_first_convolution(net: nn.Module, in_channels: int) -> None:
+    name, old = next((name, module) for name, module in net.named_modules() if isinstance(module, nn.Conv2d))
+    parent, _, key = name.rpartition(".")
+    new = nn.Conv2d(in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, bias=old.bias is not None)  # type: ignore[arg-type]
+    setattr(net.get_submodule(parent), key, new)

@@ -1,0 +1,155 @@
+"""What the tests know about the nets: published counts, and settings small enough for one core."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from cnnbench.models import build
+
+# Parameters and multiply-adds at the native size, for the paper's number of classes and without auxiliary heads.
+COUNTS = {
+    "alexnet": (60_965_224, 724_406_816),
+    "alexnet groups=1": (62_378_344, 1_135_256_096),
+    "alexnet lrn=false overlap_pool=false dropout=0": (60_965_224, 724_406_816),
+    "alexnet_owt": (61_100_840, 714_188_480),
+    "vgg11": (132_863_336, 7_609_090_048),
+    "vgg11_lrn": (132_863_336, 7_609_090_048),
+    "vgg11_bn": (132_868_840, 7_609_090_048),
+    "vgg13": (133_047_848, 11_308_466_176),
+    "vgg13_bn": (133_053_736, 11_308_466_176),
+    "vgg16_c": (133_638_952, 11_770_888_192),
+    "vgg16": (138_357_544, 15_470_264_320),
+    "vgg16_bn": (138_365_992, 15_470_264_320),
+    "vgg19": (143_667_240, 19_632_062_464),
+    "vgg19_bn": (143_678_248, 19_632_062_464),
+    "nin": (7_595_176, 1_100_188_800),
+    "nin_cifar": (966_986, 222_486_528),
+    "googlenet": (6_998_552, 1_582_671_872),
+    "googlenet bn=true": (7_005_832, 1_582_671_872),
+    "googlenet separable_stem=true": (6_991_856, 1_498_677_248),
+    "googlenet_tv": (6_624_904, 1_498_376_192),
+    "bn_inception": (11_194_984, 2_018_851_840),
+    "bn_inception separable_stem=true": (11_188_288, 1_934_857_216),
+    "bn_inception pool_proj=128": (11_285_224, 2_032_600_064),
+    "bn_inception pool_proj=128 conv_bias=true": (11_295_240, 2_032_600_064),
+    "inception_v3": (23_834_568, 5_713_216_096),
+    "plain18": (11_515_688, 1_794_805_760),
+    "resnet18 shortcut=A": (11_515_688, 1_794_805_760),
+    "resnet18": (11_689_512, 1_814_073_344),
+    "plain34": (21_623_848, 3_644_493_824),
+    "resnet34 shortcut=A": (21_623_848, 3_644_493_824),
+    "resnet34": (21_797_672, 3_663_761_408),
+    "resnet34 shortcut=C": (22_716_840, 3_830_747_136),
+    "resnet50": (25_557_032, 4_089_184_256),
+    "resnet50_v1": (25_557_032, 3_857_973_248),
+    "resnet101": (44_549_160, 7_801_405_440),
+    "resnet101_v1": (44_549_160, 7_570_194_432),
+    "resnet152": (60_192_808, 11_513_626_624),
+    "resnet152_v1": (60_192_808, 11_282_415_616),
+    "resnet20": (269_722, 40_551_040),
+    "resnet20 shortcut=B": (272_474, 40_813_184),
+    "resnet32": (464_154, 68_862_592),
+    "resnet32 shortcut=B": (466_906, 69_124_736),
+    "resnet44": (658_586, 97_174_144),
+    "resnet44 shortcut=B": (661_338, 97_436_288),
+    "resnet56": (853_018, 125_485_696),
+    "resnet56 shortcut=B": (855_770, 125_747_840),
+    "resnet110": (1_727_962, 252_887_680),
+    "resnet110 shortcut=B": (1_730_714, 253_149_824),
+    "resnet1202": (19_421_274, 2_829_238_912),
+    "resnet1202 shortcut=B": (19_424_026, 2_829_501_056),
+    "resnet164": (1_704_154, 244_500_992),
+    "resnet1001": (10_328_602, 1_487_849_984),
+    "plain20": (269_722, 40_551_040),
+    "plain32": (464_154, 68_862_592),
+    "plain44": (658_586, 97_174_144),
+    "plain56": (853_018, 125_485_696),
+    "plain110": (1_727_962, 252_887_680),
+    "preact_resnet18": (11_687_720, 1_814_073_344),
+    "preact_resnet18 first_unit=own": (11_687_848, 1_814_073_344),
+    "preact_resnet34": (21_795_880, 3_663_761_408),
+    "preact_resnet34 first_unit=own": (21_796_008, 3_663_761_408),
+    "preact_resnet50": (25_549_352, 3_857_973_248),
+    "preact_resnet50 first_unit=own": (25_549_480, 3_857_973_248),
+    "preact_resnet50 first_unit=own stride_in=3x3": (25_549_480, 4_089_184_256),
+    "preact_resnet101": (44_541_480, 7_570_194_432),
+    "preact_resnet101 first_unit=own stride_in=3x3": (44_541_608, 7_801_405_440),
+    "preact_resnet152": (60_185_128, 11_282_415_616),
+    "preact_resnet152 first_unit=own stride_in=3x3": (60_185_256, 11_513_626_624),
+    "preact_resnet200": (64_666_152, 14_776_270_848),
+    "preact_resnet200 first_unit=own stride_in=3x3": (64_666_280, 15_007_481_856),
+    "preact_resnet20": (269_722, 40_551_040),
+    "preact_resnet32": (464_154, 68_862_592),
+    "preact_resnet44": (658_586, 97_174_144),
+    "preact_resnet56": (853_018, 125_485_696),
+    "preact_resnet110": (1_727_962, 252_887_680),
+    "preact_resnet1202": (19_421_274, 2_829_238_912),
+    "preact_resnet164": (1_703_258, 244_500_992),
+    "preact_resnet1001": (10_327_706, 1_487_849_984),
+    "deepface": (118_923_774, 517_624_448),
+    "deepface c3_groups=2": (118_903_038, 435_323_264),
+    # Not in a paper: 6n + 2 layers as the rest of the family, so 97,216 parameters less for each n.
+    "resnet14": (172_506, 26_395_264),
+    "resnet8": (75_290, 12_239_488),
+}
+# Parameters and multiply-adds of the auxiliary heads.
+AUXILIARY = {
+    "googlenet": (6_379_728, 8_372_224),
+    "googlenet bn=true": (6_379_984, 8_372_224),
+    "googlenet_tv": (6_379_984, 8_372_224),
+    "inception_v3": (3_326_696, 5_683_200),
+}
+# Ours and torchvision's name of the same function.
+TORCHVISION = {
+    "alexnet_owt": "alexnet",
+    **{name: name for name in ("vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn")},
+    "googlenet_tv": "googlenet",
+    "inception_v3": "inception_v3",
+    **{name: name for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")},
+}
+# One net of each kind: line, channels and side of its images, and the learning rate of a single step. Eight images of
+# noise make steep gradients, hence the small rates.
+SMALL = {
+    "alexnet": ("alexnet", 1, 63, 1e-4),
+    "alexnet_owt": ("alexnet_owt", 3, 63, 1e-4),
+    "vgg": ("vgg11_lrn", 1, 32, 1e-4),
+    "nin": ("nin", 1, 48, 1e-3),
+    "nin_cifar": ("nin_cifar", 3, 16, 1e-3),
+    "googlenet": ("googlenet", 1, 79, 1e-3),
+    "googlenet_tv": ("googlenet_tv", 3, 64, 1e-3),
+    "bn_inception": ("bn_inception", 1, 64, 1e-3),
+    "inception_v3": ("inception_v3", 3, 107, 1e-3),
+    "resnet": ("resnet18", 1, 32, 1e-2),
+    "plain": ("plain18", 3, 32, 1e-2),
+    "resnet_v1": ("resnet50_v1", 3, 64, 1e-4),
+    "cifar_resnet": ("resnet20", 1, 32, 1e-2),
+    "cifar_plain": ("plain20", 3, 32, 1e-2),
+    "preact": ("preact_resnet18", 3, 32, 1e-3),
+    "cifar_preact": ("preact_resnet20", 1, 16, 1e-2),
+    "deepface": ("deepface image_size=72", 3, 72, 1e-4),
+    "torchvision": ("squeezenet1_1 source=torchvision", 1, 48, 1e-3),
+}
+# Too deep or too wide to run with the rest. Everything that is asked of a net is asked of these too, in the slow tests.
+SLOW_NETS = ("resnet1202", "resnet1001", "preact_resnet1202", "preact_resnet1001")
+SLOW_KINDS = ("vgg", "resnet_v1", "inception_v3", "bn_inception", "googlenet_tv", "resnet", "preact", "plain")
+
+
+def slowly(values, slow):
+    """Parameters for pytest: those that begin with one of `slow` are marked."""
+    return [pytest.param(v, marks=pytest.mark.slow) if v.split()[0] in slow else v for v in values]
+
+
+def make(spec: str, **arguments):
+    """The net of a line such as "resnet18 shortcut=A"."""
+    name, *pairs = spec.split()
+    return build(name, **OmegaConf.to_container(OmegaConf.from_dotlist(pairs)), **arguments)
+
+
+def on_meta(spec: str, **arguments):
+    with torch.device("meta"):
+        return make(spec, **arguments)
+
+
+def image(model, batch=1, channels=3, size=None):
+    side = size or model.image_size
+    return torch.randn(batch, channels, side, side, device=next(model.parameters()).device)
