@@ -4,7 +4,10 @@ Conventions: parameters are the learned ones (running statistics are not); multi
 matrix products for one image, as the papers count their "FLOPs": no biases, normalisation, activations or pooling.
 """
 
+import gc
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,9 +33,9 @@ class Layer:
     weights: int
     biases: int
     macs: int
-    receptive_field: int = 0
-    depth: int = 0
-    kernel: str = ""
+    receptive_field: int
+    depth: int
+    kernel: str
 
     @property
     def neurons(self) -> int:
@@ -69,19 +72,12 @@ def layers(model: Net, image_size: int | None = None, in_channels: int | None = 
 
     def end(name: str, leaf: bool, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         macs = running.pop()
-        # Attention takes the weights of a child without calling it. What the net itself never calls is an auxiliary head.
-        parameters = module.named_parameters(recurse=module is not model)
-        new = {key: parameter.numel() for key, parameter in parameters if parameter not in counted}
-        if not (leaf or new or macs):
-            return
-        counted.update(module.parameters(recurse=module is not model))
-        biases = sum(new.pop(key) for key in list(new) if key.endswith("bias"))
-        result, seen = _first(output), origin(_first(output))
-        rows.append(
-            Layer(name, type(module).__name__, tuple(_first(inputs).shape[1:]), tuple(result.shape[1:]),
-                  sum(new.values()), biases, macs, seen.receptive_field if seen else 0, seen.depth if seen else 0,
-                  _kernel(module))  # fmt: skip
-        )
+        # Attention takes a child's weights without calling it. What the net itself does not call is an auxiliary head.
+        own = module._parameters if leaf or module is model else dict(module.named_parameters())
+        new = {key: p for key, p in own.items() if p is not None and p not in counted}
+        if leaf or new or macs:
+            counted.update(new.values())
+            rows.append(_row(name, module, inputs, output, new, macs))
 
     trace = Trace(on_macs)
     hooks = [model.register_forward_pre_hook(lambda module, inputs: trace.begin(inputs[0]))]
@@ -89,12 +85,43 @@ def layers(model: Net, image_size: int | None = None, in_channels: int | None = 
         leaf = next(module.children(), None) is None
         hooks += [module.register_forward_pre_hook(begin), module.register_forward_hook(partial(end, name, leaf))]
     try:
-        with trace:
+        with trace, _no_collections():
             run_on_meta(model, image_size or model.image_size, in_channels)
     finally:
         for hook in hooks:
             hook.remove()
     return rows
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """A deep net makes so many small objects that looking for cycles among them takes as long as the rest."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _row(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any, parameters: dict[str, nn.Parameter],
+         macs: int) -> Layer:  # fmt: skip
+    result = _first(output)
+    seen = origin(result)
+    biases = sum(p.numel() for key, p in parameters.items() if key.endswith("bias"))
+    return Layer(
+        name=name,
+        kind=type(module).__name__,
+        input_shape=tuple(_first(inputs).shape[1:]),
+        output_shape=tuple(result.shape[1:]),
+        weights=sum(p.numel() for p in parameters.values()) - biases,
+        biases=biases,
+        macs=macs,
+        receptive_field=seen.receptive_field if seen else 0,
+        depth=seen.depth if seen else 0,
+        kernel=_kernel(module),
+    )
 
 
 def _first(values: Any) -> Tensor:

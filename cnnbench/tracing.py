@@ -1,12 +1,9 @@
-"""A net on the meta device, quickly: shapes alone, and from them multiply-adds, depth and receptive field.
+"""Where each tensor of a net comes from: what its units see of the image, and through how many weight layers.
 
-torch works on meta tensors with kernels in Python, which for a net of 1202 layers takes seconds. `Shapes` answers the
-usual operations itself: nothing is drawn, computed or stored.
-
-`Trace` adds to each tensor where it came from. Its receptive field is the textbook recursion, carried from operation to
-operation: the unit at place i of a map sees the pixels from low + i * step to high + i * step of the image, the padding
-included, and where branches meet, the hull of what they see. For a convolutional net that is exact. A unit that mixes
-all places (a fully connected layer, a global pool, attention) sees the image.
+The receptive field is the textbook recursion, carried from operation to operation: the unit at place i of a map sees
+the pixels from low + i * step to high + i * step of the image, the padding included, and where branches meet, the hull
+of what they see. For a convolutional net that is exact. What mixes all places of a map (a fully connected layer, a
+global pool) sees what they see together; attention sees at least the whole image.
 """
 
 import math
@@ -16,63 +13,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from cnnbench.shapes import Shapes, pair
 
 aten = torch.ops.aten
 CONVOLUTION = aten.convolution.default
-FILLS = (aten.normal_.default, aten.uniform_.default, aten.fill_.Scalar, aten.zero_.default, aten.erfinv_.default,
-         aten.clamp_.default, aten.relu_.default)  # fmt: skip
 # Matrix products by the positions of their two factors.
 PRODUCTS = {aten.mm: (0, 1), aten.bmm: (0, 1), aten.addmm: (1, 2), aten.baddbmm: (1, 2)}
 VIEWS = (aten.view, aten._unsafe_view, aten.reshape)
-
-
-class Shapes(TorchDispatchMode):
-    """Inside this block, operations on meta tensors are answered by their shapes."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # torch would import its compiler to keep away from this class: that takes two seconds
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        answer = _ANSWERS.get(func)
-        output = answer(*args) if answer and not kwargs and args[0].is_meta else None
-        return func(*args, **(kwargs or {})) if output is None else output
-
-
-def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int],
-                 dilation: list[int], transposed: bool, *rest: Any) -> Tensor | None:  # fmt: skip
-    """None, and so torch's own answer or refusal, for all that is out of the ordinary."""
-    if transposed or x.dim() != weight.dim() or x.shape[1] != weight.shape[1] * rest[1]:
-        return None
-    sides = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
-    sizes = [(side + 2 * pad - gap * (kernel - 1) - 1) // step + 1 for side, kernel, step, pad, gap in sides]
-    return x.new_empty((x.shape[0], weight.shape[0], *sizes)) if min(sizes) > 0 else None
-
-
-def _batch_norm(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
-
-
-def _same(x: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(x)
-
-
-def _sum(x: Tensor, other: Any) -> Tensor | None:
-    return torch.empty_like(x) if isinstance(other, Tensor) and x.shape == other.shape else None
-
-
-def _in_place(x: Tensor, *rest: Any) -> Tensor:
-    return x
-
-
-_ANSWERS: dict[Any, Callable[..., Any]] = {
-    CONVOLUTION: _convolution,
-    aten.native_batch_norm.default: _batch_norm,
-    aten.relu.default: _same,
-    aten.add.Tensor: _sum,
-    **dict.fromkeys(FILLS, _in_place),
-}
 
 
 class Axis(NamedTuple):
@@ -182,14 +130,8 @@ def multiply_adds(func: Any, args: tuple, output: Tensor) -> int:
 Moved = tuple[Axis, Axis]
 
 
-def _pair(value: Any, default: Any = 1) -> tuple[int, int]:
-    """Rows and columns of an argument that may be missing, one number, or longer, with depth or batch in front."""
-    value = default if value is None or value == [] else value
-    return (value, value) if isinstance(value, int) else (value[-2 % len(value)], value[-1])
-
-
 def _slide(seen: Origin, kernel: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Moved:
-    sides = zip(_pair(kernel), _pair(stride, kernel), _pair(padding), _pair(dilation), strict=True)
+    sides = zip(pair(kernel), pair(stride, kernel), pair(padding), pair(dilation), strict=True)
     rows, columns = (axis.window(*side) for axis, side in zip((seen.rows, seen.columns), sides, strict=True))
     return rows, columns
 
