@@ -176,9 +176,9 @@ def _bottleneck(rows: list[Layer]) -> list[str]:
     maps, inner, total = reduce.input_shape[0], reduce.output_shape[0], reduce.macs + conv.macs
     direct = conv.macs // inner * maps
     return [
-        f"the 1x1 before the {conv.kernel} of 3a: {_millions(reduce.macs)} + {_millions(conv.macs)} = "
-        f"{_millions(total)} multiply-adds ({maps} to {inner} to {conv.output_shape[0]} maps); straight from {maps} maps it would be "
-        f"{_millions(direct)}, {direct / total:.1f} times as many"
+        f"the {conv.kernel} of 3a straight from {maps} maps would take {_millions(direct)} multiply-adds; with the 1x1 to "
+        f"{inner} maps before it, {_millions(reduce.macs)} + {_millions(conv.macs)} = {_millions(total)}, "
+        f"{direct / total:.1f} times fewer"
     ]
 
 
