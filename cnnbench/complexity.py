@@ -4,17 +4,15 @@ Conventions: parameters are the learned ones (running statistics are not); multi
 matrix products for one image, as the papers count their "FLOPs": no biases, normalisation, activations or pooling.
 """
 
-import gc
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from cnnbench.models.layers import Net, run_on_meta
+from cnnbench.models.layers import Net, evaluating, run_on_meta
 from cnnbench.tracing import Trace, origin, tensors
 
 
@@ -85,24 +83,21 @@ def layers(model: Net, image_size: int | None = None, in_channels: int | None = 
         leaf = next(module.children(), None) is None
         hooks += [module.register_forward_pre_hook(begin), module.register_forward_hook(partial(end, name, leaf))]
     try:
-        with trace, _no_collections():
-            run_on_meta(model, image_size or model.image_size, in_channels)
+        with trace:
+            _run(model, image_size or model.image_size, in_channels)
     finally:
         for hook in hooks:
             hook.remove()
     return rows
 
 
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """A deep net makes so many small objects that looking for cycles among them takes as long as the rest."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+def _run(model: Net, image_size: int, in_channels: int | None) -> None:
+    """run_on_meta(); a net that lies there already needs no other tensors put in the place of its own."""
+    if in_channels is None or not all(parameter.is_meta for parameter in model.parameters()):
+        return run_on_meta(model, image_size, in_channels)
+    with torch.no_grad(), evaluating(model):
+        model(torch.empty(1, in_channels, image_size, image_size, device="meta"))
+    return None
 
 
 def _row(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any, parameters: dict[str, nn.Parameter],

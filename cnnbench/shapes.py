@@ -4,9 +4,10 @@ torch's own answers on the meta device are Python, some of which first import it
 a tenth of one here. What is out of the ordinary, or wrong, is left to torch, with its errors.
 """
 
+import gc
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -20,7 +21,22 @@ ELEMENTWISE = (aten.add.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.pow.Tenso
 
 
 class Shapes(TorchDispatchMode):
-    """Inside this block, building and running nets on the meta device is quick."""
+    """Inside this block, building and running nets on the meta device is quick.
+
+    Garbage waits until its end: a deep net makes so many small objects that looking for cycles among them takes as long
+    as everything else.
+    """
+
+    def __enter__(self) -> Self:
+        self._collects = gc.isenabled()
+        gc.disable()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if self._collects:
+            gc.enable()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

@@ -176,8 +176,8 @@ def _bottleneck(rows: list[Layer]) -> list[str]:
     maps, inner, total = reduce.input_shape[0], reduce.output_shape[0], reduce.macs + conv.macs
     direct = conv.macs // inner * maps
     return [
-        f"the {conv.kernel} of 3a straight from {maps} maps would take {_millions(direct)} multiply-adds; with the 1x1 to "
-        f"{inner} maps before it, {_millions(reduce.macs)} + {_millions(conv.macs)} = {_millions(total)}, "
+        f"the {conv.kernel} of 3a straight from {maps} maps would take {_millions(direct)} multiply-adds; with "
+        f"the 1x1 to {inner} maps before it, {_millions(reduce.macs)} + {_millions(conv.macs)} = {_millions(total)}, "
         f"{direct / total:.1f} times fewer"
     ]
 

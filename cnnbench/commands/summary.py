@@ -17,11 +17,9 @@ from cnnbench.tables import display_width, render
 
 ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".txt": Format.table}
 # The columns that a narrow terminal goes without, in this order.
-DISPENSABLE = ("kernel", "biases", "field", "kind", "measured on", "% params", "output", "neurons", "% macs")
-LEGEND = (
-    "macs: multiply-adds for one image. field: side in pixels of what one unit sees of the image, padding included. "
-    "Shares are of all parameters and of all multiply-adds."
-)
+DISPENSABLE = ("kernel", "biases", "field", "kind", "measured on", "output", "% params", "neurons", "% macs")
+LEGEND = "macs: multiply-adds for one image."
+FIELD = " field: side in pixels of what one unit sees of the image, padding included."
 Page = Callable[[Format, int | None], str]
 
 
@@ -83,10 +81,9 @@ def single(summary: Summary, which: Layers, format: Format, width: int | None = 
     if format is Format.csv:
         return render(rows, format)
     size, line = summary.image_size, "# " if format is Format.markdown else ""
-    parts = [
-        f"{line}{summary.label}: {summary.in_channels} x {size} x {size} to {summary.num_classes:,} classes",
-        fitted([*rows, _total(summary)], format, width),
-    ]
+    title = f"{line}{summary.label}: {summary.in_channels} x {size} x {size} to {summary.num_classes:,} classes"
+    table = fitted([*rows, _total(summary)], format, width)
+    parts = [title, table]
     if summary.aux_params:
         parts.append(f"Auxiliary heads, in training only: {summary.aux_params:,} parameters more.")
     if summary.published:
@@ -95,9 +92,11 @@ def single(summary: Summary, which: Layers, format: Format, width: int | None = 
             parts.append(f"Errors: {summary.published.protocol}.")
         if summary.asked:
             parts.append(f"Not the paper's settings: {' '.join(summary.asked)}.")
-    bullets = [f"- {note}" for note in notes(summary)]
-    wrapped = [LEGEND, *bullets] if format is Format.markdown else [_wrap(text, width) for text in [*bullets, LEGEND]]
-    return "\n\n".join(filter(None, [*parts, "\n".join(wrapped[:-1]), wrapped[-1]]))
+    legend = LEGEND + (FIELD if "field" in table.partition("\n")[0] else "")
+    lines = [*(f"- {note}" for note in notes(summary)), legend]
+    if format is Format.table:
+        lines = [_wrap(text, width) for text in lines]
+    return "\n\n".join(filter(None, [*parts, "\n".join(lines[:-1]), lines[-1]]))
 
 
 def _layer(summary: Summary, row: Any, format: Format) -> dict[str, Any]:
@@ -106,7 +105,7 @@ def _layer(summary: Summary, row: Any, format: Format) -> dict[str, Any]:
         "layer": row.name,
         "kind": kind(row),
         "kernel": row.kernel,
-        "output": " x ".join(map(str, row.output_shape)),
+        "output": "x".join(map(str, row.output_shape)),
         "neurons": neurons(row) if kind(row) in WEIGHTED else None,
         "weights": row.weights if params else None,
         "biases": row.biases if params else None,
@@ -149,8 +148,16 @@ def _published(summary: Summary) -> list[dict[str, Any]]:
 
 
 def side_by_side(summaries: list[Summary], format: Format, width: int | None = None) -> str:
-    """A row for each net."""
-    return fitted([_row(summary) for summary in summaries], format, width)
+    """A row for each net; where there is no room to say how the errors were measured, that comes below."""
+    table = fitted([_row(summary) for summary in summaries], format, width)
+    if "measured on" in table.partition("\n")[0]:
+        return table
+    nets: dict[str, list[str]] = {}
+    for summary in summaries:
+        if summary.published and summary.published.protocol:
+            nets.setdefault(summary.published.protocol, []).append(summary.label)
+    lines = [_wrap(f"- {protocol}: {', '.join(names)}", width) for protocol, names in nets.items()]
+    return "\n".join([table, *(["", "errors measured on", *lines] if lines else [])])
 
 
 def _row(summary: Summary) -> dict[str, Any]:
