@@ -80,7 +80,7 @@ def layers(model: Net, image_size: int | None = None, in_channels: int | None = 
     trace = Trace(on_macs)
     hooks = [model.register_forward_pre_hook(lambda module, inputs: trace.begin(inputs[0]))]
     for name, module in model.named_modules():
-        leaf = next(module.children(), None) is None
+        leaf = not module._modules
         hooks += [module.register_forward_pre_hook(begin), module.register_forward_hook(partial(end, name, leaf))]
     try:
         with trace:
@@ -93,7 +93,7 @@ def layers(model: Net, image_size: int | None = None, in_channels: int | None = 
 
 def _run(model: Net, image_size: int, in_channels: int | None) -> None:
     """run_on_meta(); a net that lies there already needs no other tensors put in the place of its own."""
-    if in_channels is None or not all(parameter.is_meta for parameter in model.parameters()):
+    if in_channels is None or not next(model.parameters()).is_meta:
         return run_on_meta(model, image_size, in_channels)
     with torch.no_grad(), evaluating(model):
         model(torch.empty(1, in_channels, image_size, image_size, device="meta"))

@@ -65,8 +65,12 @@ def _slid(side: int, kernel: int, stride: int, padding: int, dilation: int, ceil
     return places - 1 if ceil and (places - 1) * stride >= side + padding else places
 
 
+def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
+    return torch.empty(shape, dtype=like.dtype, device="meta")  # new_empty() is another slow one
+
+
 def _maps(x: Tensor, channels: int, sizes: Sequence[int]) -> Tensor | None:
-    return x.new_empty((x.shape[0], channels, *sizes)) if min(sizes) > 0 else None
+    return _empty(x, (x.shape[0], channels, *sizes)) if min(sizes) > 0 else None
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor | None, stride: list[int], padding: list[int],
@@ -86,7 +90,7 @@ def _pool(x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, dilation: 
 
 def _max_pool(*args: Any) -> tuple[Tensor, Tensor] | None:
     output = _pool(*args)
-    return None if output is None else (output, output.new_empty(output.shape, dtype=torch.long))
+    return None if output is None else (output, torch.empty(output.shape, dtype=torch.long, device="meta"))
 
 
 def _average_pool(x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, ceil: bool = False,
@@ -98,11 +102,11 @@ def _average_over_channels(x: Tensor, kernel: list[int], stride: list[int], *res
     """The pool inside a local response norm: N x 1 x channels x height x width, along the channels."""
     if x.dim() != 5 or kernel[1:] != [1, 1] or stride not in ([], [1], [1, 1, 1]) or any(rest[:1] and rest[0]):
         return None
-    return x.new_empty((*x.shape[:2], x.shape[2] - kernel[0] + 1, *x.shape[3:]))
+    return _empty(x, (*x.shape[:2], x.shape[2] - kernel[0] + 1, *x.shape[3:]))
 
 
 def _adaptive_pool(x: Tensor, size: list[int]) -> Tensor | None:
-    return x.new_empty((*x.shape[:-2], *size))
+    return _empty(x, (*x.shape[:-2], *size))
 
 
 def _unfold(x: Tensor, kernel: list[int], dilation: list[int], padding: list[int], stride: list[int]) -> Tensor | None:
@@ -112,7 +116,7 @@ def _unfold(x: Tensor, kernel: list[int], dilation: list[int], padding: list[int
 
 def _product(a: Tensor, b: Tensor) -> Tensor | None:
     fits = a.dim() == b.dim() and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2]
-    return a.new_empty((*a.shape[:-1], b.shape[-1])) if fits else None
+    return _empty(a, (*a.shape[:-1], b.shape[-1])) if fits else None
 
 
 def _affine(bias: Tensor, a: Tensor, b: Tensor) -> Tensor | None:
@@ -124,7 +128,7 @@ def _concatenation(parts: list[Tensor], dim: int = 0) -> Tensor | None:
     if dim < 0 or len(rests) > 1:
         return None
     first = parts[0].shape
-    return parts[0].new_empty((*first[:dim], sum(part.shape[dim] for part in parts), *first[dim + 1 :]))
+    return _empty(parts[0], (*first[:dim], sum(part.shape[dim] for part in parts), *first[dim + 1 :]))
 
 
 def _mean(x: Tensor, dims: list[int] | None, keepdim: bool = False) -> Tensor | None:
@@ -132,22 +136,22 @@ def _mean(x: Tensor, dims: list[int] | None, keepdim: bool = False) -> Tensor | 
         return None
     reduced = {dim % x.dim() for dim in dims}
     kept = [1 if dim in reduced else side for dim, side in enumerate(x.shape) if keepdim or dim not in reduced]
-    return x.new_empty(kept)
+    return _empty(x, kept)
 
 
 def _pad(x: Tensor, padding: list[int], value: float = 0) -> Tensor | None:
     shape = list(x.shape)
     for dim, sides in enumerate(zip(padding[::2], padding[1::2], strict=True), start=1):
         shape[-dim] += sum(sides)
-    return x.new_empty(shape) if min(shape) > 0 else None
+    return _empty(x, shape) if min(shape) > 0 else None
 
 
 def _batch_norm(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _same(x), x.new_empty(0), x.new_empty(0)
+    return _same(x), _empty(x, (0,)), _empty(x, (0,))
 
 
 def _same(x: Tensor, *rest: Any) -> Tensor:
-    return x.new_empty(x.shape)
+    return _empty(x, x.shape)
 
 
 def _elementwise(x: Tensor, other: Any) -> Tensor | None:

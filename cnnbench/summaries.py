@@ -72,7 +72,9 @@ def summarize(cfg: SummaryConfig) -> Summary:
         net = build(name, num_classes=cfg.num_classes, in_channels=in_channels, **arguments)
     size = cfg.image_size or net.image_size
     rows = _rows(net, size, in_channels)
-    asked = [text for text in cfg.run.overrides if text.startswith(("model.", "num_classes", "image_size", "in_ch"))]
+    asked = [
+        text for text in cfg.run.overrides if text.startswith(("model.", "num_classes", "image_size", "in_channels"))
+    ]
     asked = [text.removeprefix("model.") for text in asked if not text.startswith(("model.name", "model.source"))]
     return Summary(
         label=" ".join([name, *asked]),
