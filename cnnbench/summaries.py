@@ -4,6 +4,8 @@ Neurons are the units that hold weighted sums: those of convolutions and fully c
 net's parameters and multiply-adds at inference; auxiliary heads are given apart.
 """
 
+import inspect
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from cnnbench import facts
 from cnnbench.complexity import Layer, layers
 from cnnbench.config import Layers, SummaryConfig
-from cnnbench.models import build, check_image_size
+from cnnbench.models import MODELS, build, check_image_size
 from cnnbench.models.layers import Net
 from cnnbench.shapes import Shapes
 
@@ -38,7 +40,7 @@ POOLS = ("max pool", "average pool")
 
 @dataclass(frozen=True)
 class Summary:
-    """One net, measured. `asked` is what the command line changed about it, `label` its name with that."""
+    """One net, measured. `asked` is what makes it another net than its paper's, `label` its name with that."""
 
     label: str
     name: str
@@ -51,6 +53,7 @@ class Summary:
     macs: int
     aux_params: int
     published: facts.Facts | None
+    as_published: bool  # nothing is asked that makes it another net than the one with the published numbers
 
     @property
     def depth(self) -> int:
@@ -72,10 +75,8 @@ def summarize(cfg: SummaryConfig) -> Summary:
         net = build(name, num_classes=cfg.num_classes, in_channels=in_channels, **arguments)
     size = cfg.image_size or net.image_size
     rows = _rows(net, size, in_channels)
-    asked = [
-        text for text in cfg.run.overrides if text.startswith(("model.", "num_classes", "image_size", "in_channels"))
-    ]
-    asked = [text.removeprefix("model.") for text in asked if not text.startswith(("model.name", "model.source"))]
+    published = facts.find(name, arguments) if source == "cnnbench" else None
+    asked = _asked(cfg, MODELS[name] if source == "cnnbench" else None, arguments)
     return Summary(
         label=" ".join([name, *asked]),
         name=name,
@@ -87,8 +88,19 @@ def summarize(cfg: SummaryConfig) -> Summary:
         params=sum(row.weights + row.biases for row in rows),
         macs=sum(row.macs for row in rows),
         aux_params=sum(p.numel() for head in net.auxiliary.values() for p in head.parameters()),
-        published=facts.find(name, arguments) if source == "cnnbench" else None,
+        published=published,
+        as_published=published is not None and all(f"{name} {setting}" in facts.FACTS for setting in asked),
     )
+
+
+def _asked(cfg: SummaryConfig, builder: Callable[..., Net] | None, arguments: dict[str, Any]) -> list[str]:
+    """What makes the net another than its paper's: arguments not its builder's own, other images, classes."""
+    parameters = inspect.signature(builder).parameters if builder else {}
+    own = {key: parameter.default for key, parameter in parameters.items()}
+    given = {"num_classes": cfg.num_classes, "image_size": cfg.image_size, "in_channels": cfg.in_channels}
+    changed = {key: value for key, value in arguments.items() if key in own and value != own[key]}
+    changed |= {key: value for key, value in given.items() if value not in (None, own.get(key))}
+    return [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in changed.items()]
 
 
 def _rows(net: Net, size: int, in_channels: int) -> list[Layer]:

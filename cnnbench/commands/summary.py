@@ -90,7 +90,7 @@ def single(summary: Summary, which: Layers, format: Format, width: int | None = 
         parts += [f"{summary.published.citation}:", render(_published(summary), format)]
         if summary.published.protocol:
             parts.append(f"Errors: {summary.published.protocol}.")
-        if summary.asked:
+        if not summary.as_published:
             parts.append(f"Not the paper's settings: {' '.join(summary.asked)}.")
     legend = LEGEND + (FIELD if "field" in table.partition("\n")[0] else "")
     lines = [*(f"- {note}" for note in notes(summary)), legend]
@@ -154,14 +154,14 @@ def side_by_side(summaries: list[Summary], format: Format, width: int | None = N
         return table
     nets: dict[str, list[str]] = {}
     for summary in summaries:
-        if summary.published and summary.published.protocol:
+        if summary.as_published and summary.published and summary.published.protocol:
             nets.setdefault(summary.published.protocol, []).append(summary.label)
     lines = [_wrap(f"- {protocol}: {', '.join(names)}", width) for protocol, names in nets.items()]
     return "\n".join([table, *(["", "errors measured on", *lines] if lines else [])])
 
 
 def _row(summary: Summary) -> dict[str, Any]:
-    said = summary.published
+    said = summary.published if summary.as_published else None
     return {
         "model": summary.label,
         "params": summary.params,
