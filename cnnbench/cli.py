@@ -22,6 +22,7 @@ class Command:
     module: str  # exposes run(cfg) -> exit code
     help: str
     examples: tuple[str, ...]
+    compares: bool = False  # exposes compare(cfgs) -> exit code too: a sweep is then one table, with -m or without
 
 
 COMMANDS = {
@@ -42,6 +43,16 @@ COMMANDS = {
             "cnnbench evaluate weights=RUN data.root=DIR split=train",
             "cnnbench evaluate weights=RUN/checkpoints/best.pt format=json",
         ),
+    ),
+    "summary": Command(
+        "cnnbench.commands.summary",
+        "show what a net is made of, layer by layer, and what its paper says; or compare nets",
+        (
+            "cnnbench summary model=alexnet",
+            "cnnbench summary model=alexnet,vgg16,googlenet,resnet50",
+            "cnnbench summary model=resnet34 model.shortcut=A num_classes=10 format=json out=resnet34.json",
+        ),
+        compares=True,
     ),
     "doctor": Command(
         "cnnbench.commands.doctor",
@@ -119,6 +130,8 @@ def run(command: str, args: list[str]) -> int:
         at = args.index("--config")
         config = hydra_app.replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])
         return load(command)(config)
+    if COMMANDS[command].compares and (configs := hydra_app.combinations(command, args)):
+        return load(command, "compare")(configs)
     sweep = hydra_app.is_sweep(args)
     if sweep:
         args = [*args, *runs.sweep_overrides(command, args)]
@@ -154,10 +167,10 @@ def run(command: str, args: list[str]) -> int:
     return DONE
 
 
-def load(command: str) -> Callable[[Any], int]:
+def load(command: str, function: str = "run") -> Callable[[Any], int]:
     """The function behind a command. Only now is anything heavy imported."""
-    function: Callable[[Any], int] = import_module(COMMANDS[command].module).run
-    return function
+    found: Callable[[Any], int] = getattr(import_module(COMMANDS[command].module), function)
+    return found
 
 
 def report(error: Exception) -> int:

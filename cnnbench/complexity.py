@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a net, layer by layer, from shapes alone.
+"""Parameters, multiply-adds, depth and receptive fields of a net, layer by layer, from shapes alone.
 
 Conventions: parameters are the learned ones (running statistics are not); multiply-adds are those of convolutions and
 matrix products for one image, as the papers count their "FLOPs": no biases, normalisation, activations or pooling.
@@ -7,23 +7,33 @@ matrix products for one image, as the papers count their "FLOPs": no biases, nor
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from cnnbench.models.layers import Net, run_on_meta
+from cnnbench.models.layers import Net, evaluating, run_on_meta
+from cnnbench.tracing import Trace, origin, tensors
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer as it ran: `output_shape` is without the batch, `weights` and `biases` are numbers of parameters."""
+    """One layer as it ran: shapes are without the batch, `weights` and `biases` are numbers of parameters.
+
+    `receptive_field` is the side in pixels of what one unit sees of the image, padding included (`tracing` says how);
+    `depth` the number of weight layers on the longest way from the image to this layer's output, it included.
+    """
 
     name: str
     kind: str
+    input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     weights: int
     biases: int
     macs: int
+    receptive_field: int
+    depth: int
+    kernel: str
 
     @property
     def neurons(self) -> int:
@@ -45,31 +55,81 @@ def count(model: Net, image_size: int | None = None, in_channels: int | None = N
 def layers(model: Net, image_size: int | None = None, in_channels: int | None = None) -> list[Layer]:
     """A row for each layer in the order in which they run. A layer that runs twice has its parameters in the first row.
 
-    The net may lie on any device, the meta device included, and its weights are not touched.
+    A module that holds others has a row where it has parameters or multiply-adds of its own. The net may lie on any
+    device, the meta device included, and its weights are not touched.
     """
     rows: list[Layer] = []
     counted: set[nn.Parameter] = set()
-    started: list[int] = []  # multiply-adds when each layer that is still running began; layers nest
-    counter = FlopCounterMode(display=False)
+    running = [0]  # multiply-adds of each module that is still running, without its children; modules nest
 
-    def begin(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        started.append(counter.get_total_flops())
+    def on_macs(macs: int) -> None:
+        running[-1] += macs
 
-    def end(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        macs = (counter.get_total_flops() - started.pop()) // 2  # two operations per multiply-add
-        new = {key: p.numel() for key, p in module.named_parameters(recurse=False) if p not in counted}
-        counted.update(module.parameters(recurse=False))
-        biases = new.pop("bias", 0)
-        rows.append(Layer(name, type(module).__name__, tuple(output.shape[1:]), sum(new.values()), biases, macs))
+    def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        running.append(0)
 
-    hooks = []
+    def end(name: str, leaf: bool, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        macs = running.pop()
+        # Attention takes a child's weights without calling it. What the net itself does not call is an auxiliary head.
+        own = module._parameters if leaf or module is model else dict(module.named_parameters())
+        new = {key: p for key, p in own.items() if p is not None and p not in counted}
+        if leaf or new or macs:
+            counted.update(new.values())
+            rows.append(_row(name, module, inputs, output, new, macs))
+
+    trace = Trace(on_macs)
+    hooks = [model.register_forward_pre_hook(lambda module, inputs: trace.begin(inputs[0]))]
     for name, module in model.named_modules():
-        if not any(module.children()):
-            hooks += [module.register_forward_pre_hook(begin), module.register_forward_hook(partial(end, name))]
+        leaf = not module._modules
+        hooks += [module.register_forward_pre_hook(begin), module.register_forward_hook(partial(end, name, leaf))]
     try:
-        with counter:
-            run_on_meta(model, image_size or model.image_size, in_channels)
+        with trace:
+            _run(model, image_size or model.image_size, in_channels)
     finally:
         for hook in hooks:
             hook.remove()
     return rows
+
+
+def _run(model: Net, image_size: int, in_channels: int | None) -> None:
+    """run_on_meta(); a net that lies there already needs no other tensors put in the place of its own."""
+    if in_channels is None or not next(model.parameters()).is_meta:
+        return run_on_meta(model, image_size, in_channels)
+    with torch.no_grad(), evaluating(model):
+        model(torch.empty(1, in_channels, image_size, image_size, device="meta"))
+    return None
+
+
+def _row(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any, parameters: dict[str, nn.Parameter],
+         macs: int) -> Layer:  # fmt: skip
+    result = _first(output)
+    seen = origin(result)
+    biases = sum(p.numel() for key, p in parameters.items() if key.endswith("bias"))
+    return Layer(
+        name=name,
+        kind=type(module).__name__,
+        input_shape=tuple(_first(inputs).shape[1:]),
+        output_shape=tuple(result.shape[1:]),
+        weights=sum(p.numel() for p in parameters.values()) - biases,
+        biases=biases,
+        macs=macs,
+        receptive_field=seen.receptive_field if seen else 0,
+        depth=seen.depth if seen else 0,
+        kernel=_kernel(module),
+    )
+
+
+def _first(values: Any) -> Tensor:
+    return next(tensors([values]))
+
+
+def _kernel(module: nn.Module) -> str:
+    """`11x11/4` for a kernel with a stride of 4, `3x3, 2 groups` for a convolution in two."""
+    kernel, stride, groups = (getattr(module, key, None) for key in ("kernel_size", "stride", "groups"))
+    kernel = kernel or getattr(module, "kernel", None)
+    if not kernel or isinstance(kernel, nn.Module):
+        return ""
+    sides = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
+    step = stride if isinstance(stride, int) else max(stride or [1])
+    text = "x".join(map(str, sides)) + (f"/{step}" if step > 1 else "")
+    return f"{text}, {groups} groups" if groups and groups > 1 else text

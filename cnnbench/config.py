@@ -60,6 +60,11 @@ class Split(Enum):
     train = "train"
 
 
+class Layers(Enum):
+    main = "main"
+    all = "all"
+
+
 class Optimizer(Enum):
     sgd = "sgd"
     adamw = "adamw"
@@ -187,8 +192,28 @@ class DoctorConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
+@dataclass(kw_only=True)
+class SummaryConfig:
+    model: dict[str, Any] = option("the net and its arguments")
+    num_classes: int | None = option("classes that the net tells apart; null: as many as in its paper", ge=1)
+    image_size: int | None = option("side of the images, pixels; null: the net's native size", gt=0)
+    in_channels: int | None = option("channels of the images; null: 3", ge=1)
+    layers: Layers = option("main: layers with parameters and pools; all: every one")
+    out: str | None = option("also write the result to this file, in the format of its ending (.json, .csv, .md)")
+    format: Format = option("how the result is printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
+
+
 FILLED_IN = ("run.overrides", "sweep.keys")  # by the command line, not by the user
-SCHEMAS: dict[str, type] = {"train": TrainConfig, "evaluate": EvaluateConfig, "doctor": DoctorConfig}
+SCHEMAS: dict[str, type] = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "summary": SummaryConfig,
+    "doctor": DoctorConfig,
+}
 
 
 def conf_dir() -> Path:
@@ -247,10 +272,17 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def unread(schema: type) -> list[str]:
+    """The sections that a command takes only because a net's file sets them, and then leaves alone."""
+    return [item.name for item in fields(schema) if "unread" in item.metadata]
+
+
 def help_texts(schema: type, prefix: str = "") -> dict[str, str]:
     """Every key of a schema with its explanation, in the order of the schema."""
     texts: dict[str, str] = {}
     for item in fields(schema):
+        if item.name in unread(schema):
+            continue
         if isinstance(item.type, type) and is_dataclass(item.type):
             texts |= help_texts(item.type, f"{prefix}{item.name}.")
         else:

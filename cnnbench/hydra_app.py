@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -23,6 +26,7 @@ from cnnbench.errors import UserError, did_you_mean, unknown
 
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config")
 PATH_KEYS = ("weights", "run.dir", "run.name", "run.root", "sweep.dir", "data.root")
+SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
 
 
@@ -115,10 +119,45 @@ def overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
-def typed(command: str, cfg: DictConfig) -> Any:
+def typed(command: str, cfg: DictConfig, made_by: list[str] | None = None) -> Any:
     """The job's configuration, checked, with the overrides that made it."""
-    cfg.run.overrides = overrides()
+    cfg.run.overrides = overrides() if made_by is None else made_by
+    for override in cfg.run.overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key.partition(".")[0] in schema.unread(schema.SCHEMAS[command]):
+            raise UserError(_unknown_key(key, command, []))
     return schema.parse(schema.SCHEMAS[command], cfg)
+
+
+def combinations(command: str, args: list[str]) -> list[Any]:
+    """The typed configuration of each job of a sweep, in order: nothing runs and no file is written.
+
+    Empty where there is nothing to combine, and where Hydra is only asked to show something (`--cfg`).
+    """
+    given = [arg for arg in args if not arg.startswith("-") and "=" in arg]
+    if any(flag.partition("=")[0] in SHOWS for flag in args):
+        return []
+    schema.register_schemas()
+    made_by: list[str] = given
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(schema.conf_dir())):
+            search = _search_path(args)
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            parsed = parser.parse_overrides(given)
+            if not is_sweep(args) and not any(override.is_sweep_override() for override in parsed):
+                return []
+            configs = []
+            for made_by in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]:
+                configs.append(typed(command, hydra.compose(command, [*made_by, *search]), made_by))
+            return configs
+    except UserError:
+        raise
+    except Exception as error:  # as in launch()
+        raise UserError(explain(error, command, [*made_by, *(a for a in args if a not in given)])) from None
+
+
+def _search_path(args: list[str]) -> list[str]:
+    return [f"hydra.searchpath=[file://{folder.absolute()}]" for folder in config_dirs(args)]
 
 
 @contextmanager
@@ -139,7 +178,7 @@ def compose(command: str, args: list[str]) -> DictConfig:
     """The configuration of a command, for those who only want to look at it. args may hold `--config-dir`."""
     schema.register_schemas()
     overrides = [arg for arg in args if not arg.startswith("-") and "=" in arg]
-    overrides += [f"hydra.searchpath=[file://{folder.absolute()}]" for folder in config_dirs(args)]
+    overrides += _search_path(args)
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(schema.conf_dir())):
         return hydra.compose(command, overrides)
 
@@ -228,7 +267,8 @@ def takes(command: str) -> list[str]:
     """The groups that a command knows: those in the defaults list of its primary file, and what its recipes choose."""
     primary = OmegaConf.load(schema.conf_dir() / f"{command}.yaml")
     entries = [str(key) for entry in primary.defaults if isinstance(entry, DictConfig) for key in entry]
-    listed = [entry for entry in entries if not entry.startswith("override ")]
+    unread = schema.unread(schema.SCHEMAS[command])
+    listed = [entry for entry in entries if not entry.startswith("override ") and entry not in unread]
     return [*listed, "augment"] if "recipe" in listed else listed
 
 

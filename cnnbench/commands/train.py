@@ -95,7 +95,7 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
     image_size = cfg.data.image_size or model.image_size
     models.check_image_size(model, image_size)
     for note in models.notes(model, image_size):
-        print(note, file=say)
+        say(note, stream)
     if cfg.weights is not None:
         path = checkpoint.find(cfg.weights)
         left = transfer.load_weights(model, checkpoint.weights_of(checkpoint.read(path), path), str(path))

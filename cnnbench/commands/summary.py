@@ -1,0 +1,190 @@
+"""`cnnbench summary`: what a net is made of, layer by layer, and what its paper says; or several nets side by side."""
+
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cnnbench import runs
+from cnnbench.config import Format, Layers, SummaryConfig
+from cnnbench.errors import UserError
+from cnnbench.facts import ALEXNET_PARAMS
+from cnnbench.summaries import WEIGHTED, Summary, as_data, difference, kind, neurons, notes, shown, summarize
+from cnnbench.tables import display_width, render
+
+ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".txt": Format.table}
+# The columns that a narrow terminal goes without, in this order.
+DISPENSABLE = ("kernel", "biases", "field", "kind", "measured on", "output", "% params", "neurons", "% macs")
+LEGEND = "macs: multiply-adds for one image."
+FIELD = " field: side in pixels of what one unit sees of the image, padding included."
+Page = Callable[[Format, int | None], str]
+
+
+class Percent(float):
+    """A share that tables show with a percent sign."""
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):.2f} %"
+
+
+class Error(float):
+    """An error in percent, with the digits that papers print."""
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):.2f}"
+
+
+class Ratio(float):
+    """A ratio between nets that may be a thousand times apart."""
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):.3g}"
+
+
+def run(cfg: SummaryConfig) -> int:
+    """Show one net."""
+    summary = summarize(cfg)
+    return _show(cfg, [summary], lambda format, width: single(summary, cfg.layers, format, width))
+
+
+def compare(cfgs: list[SummaryConfig]) -> int:
+    """Show all nets in one table."""
+    summaries = [summarize(cfg) for cfg in cfgs]
+    return _show(cfgs[0], summaries, lambda format, width: side_by_side(summaries, format, width))
+
+
+def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
+    """To the file first: where that cannot be written, nothing is printed."""
+
+    def text(format: Format, width: int | None = None) -> str:
+        if format is Format.json:
+            return json.dumps([as_data(summary, cfg.layers) for summary in summaries], indent=2)
+        return page(format, width)
+
+    if cfg.out:
+        file = Path(cfg.out)
+        try:
+            runs.write_text(file, text(ENDINGS.get(file.suffix, cfg.format)) + "\n")
+        except OSError as error:
+            raise UserError(f"out={cfg.out}: cannot write there: {error.strerror}") from None
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(text(cfg.format, width))
+    return 0
+
+
+def single(summary: Summary, which: Layers, format: Format, width: int | None = None) -> str:
+    """The layers, the totals, the paper's numbers beside ours, and why they differ. CSV: the layers alone."""
+    rows = [_layer(summary, row, format) for row in shown(summary.rows, which)]
+    if format is Format.csv:
+        return render(rows, format)
+    size, line = summary.image_size, "# " if format is Format.markdown else ""
+    title = f"{line}{summary.label}: {summary.in_channels} x {size} x {size} to {summary.num_classes:,} classes"
+    table = fitted([*rows, _total(summary)], format, width)
+    parts = [title, table]
+    if summary.aux_params:
+        parts.append(f"Auxiliary heads, in training only: {summary.aux_params:,} parameters more.")
+    if summary.published:
+        parts += [f"{summary.published.citation}:", render(_published(summary), format)]
+        if summary.published.protocol:
+            parts.append(f"Errors: {summary.published.protocol}.")
+        if not summary.as_published:
+            parts.append(f"Not the paper's settings: {' '.join(summary.asked)}.")
+    legend = LEGEND + (FIELD if "field" in table.partition("\n")[0] else "")
+    lines = [*(f"- {note}" for note in notes(summary)), legend]
+    if format is Format.table:
+        lines = [_wrap(text, width) for text in lines]
+    return "\n\n".join(filter(None, [*parts, "\n".join(lines[:-1]), lines[-1]]))
+
+
+def _layer(summary: Summary, row: Any, format: Format) -> dict[str, Any]:
+    params = row.weights + row.biases
+    return {
+        "layer": row.name,
+        "kind": kind(row),
+        "kernel": row.kernel,
+        "output": "x".join(map(str, row.output_shape)),
+        "neurons": neurons(row) if kind(row) in WEIGHTED else None,
+        "weights": row.weights if params else None,
+        "biases": row.biases if params else None,
+        "macs": row.macs if row.macs else None,
+        "field": row.receptive_field,
+        "% params": Percent(100 * params / summary.params) if params else None,
+        "% macs": Percent(100 * row.macs / summary.macs) if row.macs else None,
+    }
+
+
+def _total(summary: Summary) -> dict[str, Any]:
+    biases = sum(row.biases for row in summary.rows)
+    return {
+        "layer": "total",
+        "kind": "",
+        "kernel": "",
+        "output": "",
+        "neurons": summary.neurons,
+        "weights": summary.params - biases,
+        "biases": biases,
+        "macs": summary.macs,
+        "% params": Percent(100),
+        "% macs": Percent(100),
+    }
+
+
+def _published(summary: Summary) -> list[dict[str, Any]]:
+    said = summary.published
+    assert said is not None
+    counts = (("parameters", summary.params, said.params), ("macs", summary.macs, said.macs),
+              ("depth", summary.depth, said.depth and str(said.depth)))  # fmt: skip
+    rows: list[dict[str, Any]] = [
+        {"": name, "here": f"{ours:,}", "paper": theirs, "difference": theirs and difference(ours, theirs)}
+        for name, ours, theirs in counts
+    ]
+    for name, error in (("top-1 error", said.top1_error), ("top-5 error", said.top5_error)):
+        if error is not None:
+            rows.append({"": name, "here": None, "paper": f"{error} %"})
+    return rows
+
+
+def side_by_side(summaries: list[Summary], format: Format, width: int | None = None) -> str:
+    """A row for each net; where there is no room to say how the errors were measured, that comes below."""
+    table = fitted([_row(summary) for summary in summaries], format, width)
+    if "measured on" in table.partition("\n")[0]:
+        return table
+    nets: dict[str, list[str]] = {}
+    for summary in summaries:
+        if summary.as_published and summary.published and summary.published.protocol:
+            nets.setdefault(summary.published.protocol, []).append(summary.label)
+    lines = [_wrap(f"- {protocol}: {', '.join(names)}", width) for protocol, names in nets.items()]
+    return "\n".join([table, *(["", "errors measured on", *lines] if lines else [])])
+
+
+def _row(summary: Summary) -> dict[str, Any]:
+    said = summary.published if summary.as_published else None
+    return {
+        "model": summary.label,
+        "params": summary.params,
+        "macs": summary.macs,
+        "depth": summary.depth,
+        "top-1 error": Error(said.top1_error) if said and said.top1_error is not None else None,
+        "top-5 error": Error(said.top5_error) if said and said.top5_error is not None else None,
+        "params / alexnet": Ratio(summary.params / ALEXNET_PARAMS),
+        "measured on": said.protocol if said else None,
+    }
+
+
+def fitted(rows: list[dict[str, Any]], format: Format, width: int | None) -> str:
+    """The table with as many columns as fit into the width; a name for each row and its numbers stay."""
+    text = render(rows, format)
+    for column in DISPENSABLE:
+        if format is not Format.table or width is None or max(map(display_width, text.splitlines())) <= width:
+            break
+        rows = [{key: value for key, value in row.items() if key != column} for row in rows]
+        text = render(rows, format)
+    return text
+
+
+def _wrap(text: str, width: int | None) -> str:
+    indent = "  " if text.startswith("- ") else ""
+    return textwrap.fill(text, min(width or 120, 120), subsequent_indent=indent, break_on_hyphens=False)
