@@ -32,8 +32,8 @@ def build(name: str, *, num_classes: int | None = None, in_channels: int = 3, so
     """The net `name`, initialised as in its file, on torch's default device (`with torch.device("meta")`: no memory).
 
     `num_classes=None` is the paper's own number: 1000, 10 for the CIFAR nets, 4030 for DeepFace. `arguments` are those
-    of the builder in MODELS. `source="torchvision"` takes the net of that name from torchvision instead, where names such as resnet18
-    occur too. A UserError says which names and values there are.
+    of the builder in MODELS. `source="torchvision"` takes the net of that name from torchvision instead, where names
+    such as resnet18 occur too. A UserError says which names and values there are.
     """
     builder = _builder(name, source)
     arguments["in_channels"] = in_channels
