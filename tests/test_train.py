@@ -409,7 +409,6 @@ def test_divergence_ends_with_one_sentence_and_keeps_the_checkpoint(
     assert runs.read_json(tmp_path / "r/status.json")["status"] == "failed"
 
 
-@pytest.mark.slow
 def test_compile_gives_the_same_training(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     command = ("train", "epochs=1", "max_steps=2", *SMALL)
     assert cnnbench(*command, "run.dir=eager").code == 0
