@@ -16,15 +16,17 @@ the mean of that map is the logit.
 Where the paper leaves gaps, the definitions that its authors published fill them: the ImageNet net, which is not in the
 paper at all; pools that round up (54 -> 27 -> 13 -> 6, 32 -> 16 -> 8); conv1 of the ImageNet net without padding.
 
-`init: he` by default, but for the last layer: N(0, 0.01^2) and biases of 1. With zero biases its ReLU dies: on the
-digits all ten maps were zero for every image within a few dozen steps, and where all logits are zero there is no
-gradient left. `init: paper` is N(0, 0.05^2) with zero biases throughout, as the CIFAR definition has it; it needs much
-longer to start.
+`init: he` by default, with two changes without which the last ReLU soon dies: on the digits all ten maps were zero for
+every image within a few dozen steps, and where all logits are zero there is no gradient left. Each filter but the first
+layer's has its mean taken out, so that it does not answer to what all channels have in common; and the last layer has
+biases of 1 and N(0, 0.05^2). `init: paper` is N(0, 0.05^2) with zero biases throughout, as the CIFAR definition has it;
+it needs much longer to start.
 """
 
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from cnnbench.models.layers import Conv2d, Net, he_normal, normal
@@ -47,6 +49,12 @@ CIFAR: tuple[Block, ...] = (
 )
 
 
+@torch.no_grad()
+def take_means_out(layers: list[Conv2d]) -> None:
+    for layer in layers:
+        layer.weight -= layer.weight.mean(dim=(1, 2, 3), keepdim=True)
+
+
 class NiN(Net):
     """The net of one table: `mlpconv1`, `mlpconv2`, … in turn, with `head` in the place of the last 1x1 layer."""
 
@@ -67,7 +75,8 @@ class NiN(Net):
         self.head = nn.Sequential(Conv2d(b, num_classes, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         if init == "he":
             he_normal(self)
-            normal(self.head, std=0.01, bias=1.0)
+            take_means_out([layer for layer in self.modules() if isinstance(layer, Conv2d)][1:])
+            normal(self.head, std=0.05, bias=1.0)
         else:
             normal(self, std=0.05)
 
