@@ -206,11 +206,11 @@ def make_seeded(spec, channels):
         torch.use_deterministic_algorithms(False)
 
 
-def check_one_step(model, channels, size):
+def check_one_step(model, channels, size, batch=8):
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    images, targets = torch.randn(8, channels, size, size), torch.arange(8) % 4
+    images, targets = torch.randn(batch, channels, size, size), torch.arange(batch) % 4
     start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     for dtype in (torch.float32, torch.bfloat16):
         assert any(
