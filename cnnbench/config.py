@@ -65,6 +65,14 @@ class Layers(Enum):
     all = "all"
 
 
+class Debug(Enum):
+    fast = "fast"
+    overfit = "overfit"
+
+
+OnError = Enum("OnError", {"warn": "warn", "raise": "raise"})  # `raise` can be a name only in this way
+
+
 class Optimizer(Enum):
     sgd = "sgd"
     adamw = "adamw"
@@ -129,6 +137,13 @@ class ScheduleConfig:
 
 
 @dataclass(kw_only=True)
+class CheckpointConfig:
+    every: int | str | None = option("save within an epoch too: every so many steps, or as 10m; null: at its end", ge=1)
+    keep: int = option("how many of the newest checkpoints stay, beside the best one", ge=1)
+    on_error: OnError = option("one that cannot be written (disk full): warn and go on, or raise and stop")
+
+
+@dataclass(kw_only=True)
 class RunConfig:
     dir: str | None = option("directory of this run; by default root/<command>/<name>")
     name: str | None = option("name of this run; by default made from the model, the data and the overrides")
@@ -158,6 +173,9 @@ class TrainConfig:
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     seed: int = option("seed of initialisation, shuffle, augmentation and dropout", ge=0, lt=2**32)
+    deterministic: bool = option("the same bits each time on a GPU too, at a price in speed; a CPU needs no asking")
+    debug: Debug | None = option("fast: one batch of everything, end to end; overfit: learn one batch by heart")
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     weights: str | None = option("initial weights: a run directory or a weights file")
     freeze: Any = option("what does not train: none, backbone, until:STAGE or a list of stages")
     max_time: str | None = option("stop after this much training, as 90s, 30m or 1h30m")

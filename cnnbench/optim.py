@@ -30,12 +30,18 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool) -> 
     return [group for group in groups if group["params"]]
 
 
-def build_optimizer(model: nn.Module, cfg: OptimConfig, batch_size: int) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, cfg: OptimConfig, batch_size: int, fused: bool = False) -> torch.optim.Optimizer:
     """The optimizer over the parameters that require gradients, with the lr that suits the batch."""
     groups, lr = parameter_groups(model, cfg.weight_decay, cfg.decay_all), scaled_lr(cfg, batch_size)
+    kind = {"fused": True} if fused else {}
     if cfg.name is Optimizer.adamw:
-        return torch.optim.AdamW(groups, lr=lr, betas=(cfg.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov)
+        return torch.optim.AdamW(groups, lr=lr, betas=(cfg.momentum, 0.999), **kind)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
+    if fused and cfg.momentum:  # if the first step is skipped, torch would go on with memory that nobody wrote
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def scaled_lr(cfg: OptimConfig, batch_size: int) -> float:

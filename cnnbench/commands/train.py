@@ -1,35 +1,48 @@
 """`cnnbench train`: a net, a data set, a recipe; what remains is a run directory."""
 
+import re
 import sys
 from pathlib import Path
 from typing import TextIO
 
 import torch
-from torch import nn
 
-from cnnbench import checkpoint, data, models, optim, results, runs, runtime, transfer
+from cnnbench import checkpoint, data, debug, health, models, optim, results, runs, runtime, transfer
 from cnnbench.checkpoint import Inference
-from cnnbench.config import Format, Optimizer, TrainConfig, seconds
+from cnnbench.config import Format, TrainConfig, seconds
 from cnnbench.errors import RunError, UserError
+from cnnbench.keeper import interval
+from cnnbench.logfile import Log, say, warn
 from cnnbench.models.layers import Net
 from cnnbench.tables import plural
-from cnnbench.tracking import Tracker, say
+from cnnbench.tracking import Tracker
 from cnnbench.training import Training
 
 
 def run(cfg: TrainConfig) -> int:
     """Train, or go on with a training that was cut, or say that it is done. Returns the exit code."""
+    with Log() as log:
+        return _run(debug.small(cfg), log)
+
+
+def _run(cfg: TrainConfig, log: Log) -> int:
     stream = sys.stdout if cfg.format is Format.table else sys.stderr
-    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed)
+    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic)
     check(cfg)
-    dataset = data.load_dataset(cfg.data)
+    dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
     model, inference = build(cfg, dataset, stream)
     frozen = transfer.freeze(model, cfg.freeze)
-    directory = runs.claim(runs.directory("train", cfg, base_name(cfg)), cfg, cfg.resume.value)
+    path = runs.directory("train", cfg, base_name(cfg))
+    if cfg.debug:
+        runs.clear_debug(path)
+    directory = runs.claim(path, cfg, cfg.resume.value)
     result_file = directory.path / "result.json"
+    log.open(directory.path / "log.txt")
     try:
         training = Training(cfg, device, dataset, model, inference, directory)
         directory.record(cfg)
+        for note in training.notes:
+            warn(note)
         if (reason := training.stop_reason()) and result_file.exists():
             say(f"already done: {reason}; resume=never trains anew", stream)
             directory.set_status("done", reason)
@@ -39,17 +52,20 @@ def run(cfg: TrainConfig) -> int:
             with Tracker(directory.path, training.rows, training.trainer.step, stream) as tracker:
                 code = training.run(tracker)
     except BaseException as error:
-        error = readable(error)
+        shown = readable(error, log)
         if directory.made or directory.last.exists():
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            directory.set_status(status, f"{type(error).__name__}: {error}".rstrip(": "))
-        if isinstance(error, UserError):
+            directory.set_status(status, f"{type(error).__name__}: {shown}".rstrip(": "))
+        if isinstance(shown, UserError):
             directory.discard()
-        raise error from None if isinstance(error, UserError | RunError) else error.__cause__
+        raise shown from None
     finally:
         directory.release()
     if code == 0:
-        results.show(runs.read_json(result_file), cfg.format, in_sweep=cfg.sweep.dir is not None)
+        result = runs.read_json(result_file)
+        results.show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
+        if text := debug.verdict(cfg, result["top1_error"]):
+            say(text, sys.stderr)
     return code
 
 
@@ -59,14 +75,30 @@ def base_name(cfg: TrainConfig) -> str:
     return runs.slug([f"{cfg.model['name']}-{source}"])
 
 
-def readable(error: BaseException) -> BaseException:
-    """What torch says in its own words of a mistake or of a machine that is too small, in ours."""
+def readable(error: BaseException, log: Log) -> BaseException:
+    """What Python or torch says in its own words of a mistake, of a machine that is too small or of a fault, in ours.
+    The log keeps all of it."""
     text = str(error)
     if "Expected more than 1 value per channel" in text:
-        return UserError("BatchNorm needs more than one value per channel: raise batch_size (or lower accumulate)")
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
-        return RunError("out of memory: lower batch_size, raise accumulate, or use smaller images")
-    return error
+        shown: BaseException = UserError(
+            "BatchNorm needs more than one value per channel: raise batch_size (or lower accumulate)"
+        )
+    elif isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        shown = RunError("out of memory: lower batch_size, raise accumulate, or use smaller images")
+    elif found := re.search(r"(\w+) does not have a deterministic implementation", text):
+        shown = UserError(f"deterministic=true: on this device {found[1]}, which the net uses, cannot be; leave it out")
+    elif isinstance(error, UserError | RunError) or not isinstance(error, Exception):
+        shown = error
+    else:
+        reason = (text.splitlines() or [""])[0][:200]
+        shown = RunError(
+            f"{type(error).__name__}: {reason}\nThat is no mistake in the command; all of it is in {log.path}"
+        )
+    if shown is not error:
+        log.add_traceback(error)
+    for line in f"cnnbench: {shown or type(shown).__name__}".splitlines():
+        log.add(line)
+    return shown
 
 
 def check(cfg: TrainConfig) -> None:
@@ -81,6 +113,7 @@ def check(cfg: TrainConfig) -> None:
         raise UserError("optim.nesterov=true needs optim.momentum above 0")
     if cfg.max_time:
         seconds(cfg.max_time)
+    interval(cfg.checkpoint.every)
 
 
 def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net, Inference]:
@@ -129,15 +162,13 @@ def describe(training: Training, frozen: list[str], stream: TextIO) -> None:
         lines.append(f"frozen: {', '.join(frozen)}")
     if training.trainer.step:
         lines.append(f"going on from epoch {training.progress.epoch + 1}, batch {training.progress.batch}")
-    say("\n".join([*lines, *warnings(cfg, training.trainer.model, lr)]), stream)
-
-
-def warnings(cfg: TrainConfig, model: nn.Module, lr: float) -> list[str]:
-    """Settings with which a training is known to fail in silence."""
-    normalised = any(isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm) for module in model.modules())
-    found = []
-    if cfg.optim.name is Optimizer.sgd and lr >= 0.05 and not normalised:
-        found.append(f"warning: lr {lr:g} on a net without normalisation layers often diverges; 0.01 is usual")
-    if cfg.optim.name is Optimizer.sgd and cfg.optim.weight_decay >= 0.01:
-        found.append(f"warning: weight decay {cfg.optim.weight_decay:g} is strong for SGD; 0.0001 to 0.0005 is usual")
-    return found
+    lines.append(training.space)
+    risks = health.risky_settings(cfg.optim, training.trainer.model, lr)
+    shared = [] if cfg.debug else data.shared_files(dataset.train, dataset.val)
+    if shared:
+        risks.append(
+            f"warning: {len(shared)} of the {len(dataset.val):,} {dataset.split} images are training images too, as "
+            f"{shared[0][1]} = {shared[0][0]}: the error measured on them is too low"
+        )
+    training.warned |= {text: text.removeprefix("warning: ") for text in risks}
+    say("\n".join([*lines, *risks]), stream)

@@ -2,7 +2,8 @@
 
 from cnnbench.data.datasets import load_dataset
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader
-from cnnbench.data.sources import Arrays, Dataset, Files, Source, read_image
+from cnnbench.data.overlap import shared_files
+from cnnbench.data.sources import Arrays, Dataset, Files, Source, names, read_image
 from cnnbench.data.transforms import eval_transform
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "eval_loader",
     "eval_transform",
     "load_dataset",
+    "names",
     "read_image",
+    "shared_files",
     "train_loader",
 ]

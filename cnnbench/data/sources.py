@@ -15,6 +15,9 @@ from cnnbench.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# By content, whatever a file is called. Pillow knows many more, and for one of them it runs an interpreter (EPS).
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
@@ -52,6 +55,13 @@ class Files:
 
 
 Source = Arrays | Files
+
+
+def names(source: Source, indices: Tensor) -> list[str]:
+    """What to call images in a message: their files, or their numbers."""
+    if isinstance(source, Files):
+        return [source.paths[index] for index in indices.tolist()]
+    return [f"image {index}" for index in indices.tolist()]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -93,12 +103,15 @@ def read_image(path: str | os.PathLike[str]) -> "Image":
     """The file's first frame in RGB, upright as its EXIF says. UserError naming the file if it cannot be read."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    if not os.path.isfile(path):  # noqa: PTH113  # a pipe of that name would be waited for, for ever
+        raise UserError(f"cannot read the image '{os.fspath(path)}': there is no such file")
+
     # Pillow's warnings (odd EXIF, a big picture) name no file and would come from every worker in every epoch;
     # what it raises on a broken file is any of a dozen types, and all of them mean that this file is unreadable.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 image.load()
                 ImageOps.exif_transpose(image, in_place=True)
                 return _eight_bits(image).convert("RGB")
