@@ -49,8 +49,11 @@ def save(path: Path, payload: dict[str, Any]) -> None:
 
 
 def keep_as(path: Path, other: Path) -> None:
-    """Give a checkpoint a second name."""
-    durable.link(path, other)
+    """Give a checkpoint a second name. Raises RunError where that cannot be."""
+    try:
+        durable.link(path, other)
+    except OSError as error:
+        raise RunError(f"cannot save {other}: {error.strerror or error}") from None
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class Keeper:
         try:
             self._keep_last(payload["step"])
             checkpoint.save(self.last, payload)
-        except (OSError, RunError) as error:
+        except RunError as error:
             text = f"{error}; " + (
                 f"the last checkpoint is that of step {self.newest[0]}" if self.newest else "none yet"
             )
@@ -101,8 +101,8 @@ class Keeper:
         if self.newest and self.newest[1] != self.best:
             try:
                 checkpoint.keep_as(self.newest[1], self.best)
-            except OSError as error:
-                warn(f"cannot write {self.best}: {error.strerror}")
+            except RunError as error:
+                warn(str(error))
 
     def check_space(self, size: int) -> str:
         """What the checkpoints will take, in a sentence for the user. UserError where not even one fits."""

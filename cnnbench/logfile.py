@@ -93,14 +93,15 @@ class Log:
             with suppress(OSError):
                 self._file.close()
 
-    def open(self, path: Path) -> None:
-        """Append to this file from now on, beginning with what was said so far."""
+    def open(self, path: Path, title: str) -> None:
+        """Append to this file from now on, beginning with a title and what was said so far."""
+        waiting, self._waiting = self._waiting, []
         with suppress(OSError):  # a log is not worth a training
             self._file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
             self.path = path
-        for line in self._waiting:
+        self.add(title)
+        for line in waiting:
             self._write(line)
-        self._waiting = []
 
     def add(self, line: str) -> None:
         stamped = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n"

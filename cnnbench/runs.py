@@ -219,7 +219,7 @@ class Outcome:
 
 
 def report_sweep(outcomes: list[Outcome]) -> int:
-    """The table that ends a sweep; exit code 1 when a job failed."""
+    """The table that ends a sweep; exit code 1 when a job failed, 2 when all did for a mistake in their settings."""
     common = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
     rows = []
     for outcome in outcomes:
@@ -237,6 +237,8 @@ def report_sweep(outcomes: list[Outcome]) -> int:
     failed = sum(outcome.code != 0 for outcome in outcomes)
     where = next((f" -> {outcome.config.sweep.dir}" for outcome in outcomes if outcome.config), "")
     print(f"{plural(len(outcomes), 'job')}: {len(outcomes) - failed} done, {failed} failed{where}", file=sys.stderr)
+    if all(isinstance(outcome.error, UserError) for outcome in outcomes):
+        return 2
     return 1 if failed else 0
 
 

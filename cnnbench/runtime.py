@@ -133,7 +133,8 @@ def setup(device: str, precision: str, seed: int, deterministic: bool = False) -
     torch.manual_seed(seed)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix is multiplied
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # to set it takes two seconds of imports
+        torch.use_deterministic_algorithms(deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a search for bugs, at a price in speed
     if chosen.type == "cuda":  # images of one size: the fastest algorithm is worth searching for once
         torch.backends.cudnn.benchmark = not deterministic

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -145,10 +146,14 @@ class Training:
             clip=cfg.optim.clip,
         )
 
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        return to_plain(self.cfg)
+
     def save(self, *, must: bool = False) -> None:
         """must: the run ends here, so that a checkpoint which cannot be written is an error."""
         state = {
-            "config": to_plain(self.cfg),
+            "config": self._config,
             **self._identity(),
             "progress": asdict(self.progress),
             "rows": self.rows,
@@ -227,10 +232,10 @@ class Training:
     def _epoch_is_whole(self) -> bool:
         return self.progress.batch == len(self.train_batches)
 
-    def _check_steps(self) -> None:
+    def _check_steps(self, bearable: int = health.IN_A_ROW - 1) -> None:
         """RunError where the training has been standing still for want of finite numbers; a warning for a dead net."""
         counts = self.trainer.guard.look()
-        if counts.in_a_row >= health.IN_A_ROW:
+        if counts.in_a_row > bearable:
             epoch, number = divmod(counts.first, len(self.train_batches))
             images = data.names(self.dataset.train, self.train_batches.order.batches(epoch)[number])
             raise RunError(
@@ -256,6 +261,7 @@ class Training:
         val = self._validate(stop)
         progress.seconds += time.perf_counter() - begin
         if not math.isfinite(train.loss + val.loss):
+            self._check_steps(bearable=0)
             raise RunError(
                 f"the loss is not finite in epoch {number}: try a lower lr (it began at {trainer.base_lrs[0]:.3g}), "
                 "optim.clip=1 or precision=fp32; the last checkpoint is as it was"

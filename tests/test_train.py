@@ -198,7 +198,7 @@ def test_a_crash_right_after_a_checkpoint_loses_nothing(
 def test_a_request_to_stop_in_the_last_step_is_heard_before_the_validation(
     cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A scheduler waits for seconds, a validation may take minutes. The same command then does no step, but the rest."""
+    """A scheduler waits for seconds, a validation may take minutes. The same command then does the rest."""
     command = ("train", "epochs=50", "max_steps=8", *SMALL)
     assert cnnbench(*command, "run.dir=whole").code == 0
     with monkeypatch.context() as patch:

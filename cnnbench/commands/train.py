@@ -37,8 +37,11 @@ def _run(cfg: TrainConfig, log: Log) -> int:
         runs.clear_debug(path)
     directory = runs.claim(path, cfg, cfg.resume.value)
     result_file = directory.path / "result.json"
-    log.open(directory.path / "log.txt")
+    log.open(directory.path / "log.txt", f"cnnbench train {' '.join(cfg.run.overrides)}")
     try:
+        if reason := done_without_checkpoints(directory.path, cfg):
+            say(f"already done: {reason}; resume=never trains anew", stream)
+            return show(cfg, result_file)
         training = Training(cfg, device, dataset, model, inference, directory)
         directory.record(cfg)
         for note in training.notes:
@@ -61,12 +64,27 @@ def _run(cfg: TrainConfig, log: Log) -> int:
         raise shown from None
     finally:
         directory.release()
-    if code == 0:
-        result = runs.read_json(result_file)
-        results.show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
-        if text := debug.verdict(cfg, result["top1_error"]):
-            say(text, sys.stderr)
-    return code
+    return code or show(cfg, result_file)
+
+
+def show(cfg: TrainConfig, result_file: Path) -> int:
+    """The headline; the exit code."""
+    result = runs.read_json(result_file)
+    results.show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
+    if text := debug.verdict(cfg, result["top1_error"]):
+        say(text, sys.stderr)
+    return 0
+
+
+def done_without_checkpoints(path: Path, cfg: TrainConfig) -> str:
+    """Why a run is done whose checkpoints somebody has removed, as they are large; empty where it is not."""
+    result = runs.read_json(path / "result.json")
+    epochs, steps = result.get("epochs", 0), result.get("steps", 0)
+    if any((path / "checkpoints").glob("*.pt")) or not (
+        epochs >= cfg.epochs or (cfg.max_steps is not None and steps >= cfg.max_steps)
+    ):
+        return ""
+    return f"{result['stopped']}, but its checkpoints are gone"
 
 
 def base_name(cfg: TrainConfig) -> str:
