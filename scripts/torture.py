@@ -23,6 +23,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -50,12 +51,12 @@ class Lost(Exception):  # noqa: N818
 
 
 def start(run: Path, fault: Fault = lambda: None, pictures: bool = False) -> int:
-    """The training, in a process of its own whose output goes into a file beside the run; its process id."""
+    """The training, in a process of its own whose output goes into a file near the run; its process id."""
     pid = os.fork()
     if pid:
         return pid
     try:
-        output = os.open(f"{run}.out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        output = os.open(output_file(run), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for descriptor in (1, 2):
             os.dup2(output, descriptor)
         os.chdir(run.parent)
@@ -80,8 +81,14 @@ def wait(pid: int) -> int:
     raise Lost(f"hung for {TIMEOUT:.0f} s")
 
 
+def output_file(run: Path) -> Path:
+    """Not on the run's own disk, which may be full."""
+    disk = run.parent if run.parent.name.startswith("disk-") else run
+    return disk.with_suffix(".out")
+
+
 def output(run: Path) -> str:
-    return Path(f"{run}.out").read_text()
+    return output_file(run).read_text()
 
 
 def finish(run: Path, whole: Path) -> str:
@@ -125,8 +132,8 @@ def timeless(row: dict[str, Any]) -> dict[str, Any]:
 
 
 class Torture:
-    def __init__(self, folder: Path, rng: random.Random) -> None:
-        self.folder, self.rng = folder, rng
+    def __init__(self, folder: Path, rng: random.Random, tell: bool) -> None:
+        self.folder, self.rng, self.tell = folder, rng, tell
         self.counts: dict[str, dict[str, int]] = {}
         self.whole = folder / "whole"
         begin = time.monotonic()
@@ -144,7 +151,10 @@ class Torture:
     def case(self, kind: str, name: str, run: Path, tried: int = 1) -> None:
         """Finish the run of one case, and count how that ended."""
         try:
-            self.count(kind, finish(run, self.whole), tried)
+            outcome = finish(run, self.whole)
+            self.count(kind, outcome, tried)
+            if self.tell:
+                print(f"{outcome} {kind} {name}", flush=True)
         except Exception as error:
             self.count(kind, "lost", tried)
             print(f"LOST {kind} {name}, kept in {run}: {error}", flush=True)
@@ -177,8 +187,9 @@ class Torture:
         for number in range(cases):
             run, save = self.fresh("write", number), self.rng.randint(1, 12)
             size = (self.whole / "checkpoints/last.pt").stat().st_size
-            moment = self.rng.choice(["byte", "fsync", "replace", "hardlink_to", "unlink"])
-            at = (save - 1) * size + self.rng.randrange(size) if moment == "byte" else self.rng.randint(1, 40)
+            calls = {"byte": 0, "fsync": 50, "replace": 28, "hardlink_to": 14, "unlink": 40}  # about so many in a run
+            moment = self.rng.choice(list(calls))
+            at = (save - 1) * size + self.rng.randrange(size) if moment == "byte" else self.rng.randint(1, calls[moment])
             after = self.rng.random() < 0.5
             code = wait(start(run, lambda moment=moment, at=at, after=after: die_while_writing(moment, at, after)))
             self.case("write", f"{moment} {at} {'after' if after else 'before'} (exit {code})", run)
@@ -201,7 +212,10 @@ class Torture:
                 self.case("signal", f"{kind.name} (exit {code})", run)
 
     def full(self, cases: int) -> None:
+        """Every second case on a file system in memory that is really too small, where this user may mount one."""
         for number in range(cases):
+            if number % 2 == 0 and self.small_disk(number):
+                continue
             run, begin, length = self.fresh("full", number), self.rng.randint(2, 30), self.rng.randint(1, 60)
             code = wait(start(run, lambda begin=begin, length=length: fill_disk(begin, length)))
             said = output(run)
@@ -210,6 +224,27 @@ class Torture:
                 self.count("full", "lost")
             else:
                 self.case("full", f"writes {begin} to {begin + length} (exit {code})", run)
+
+    def small_disk(self, number: int) -> bool:
+        disk = self.folder / f"disk-{number}"
+        disk.mkdir()
+        size = self.rng.randint(1200, 4000)  # kB; a checkpoint takes 900
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", disk], capture_output=True
+        ).returncode:
+            return False
+        try:
+            code = wait(start(disk / "run"))
+            said = output(disk / "run")
+            if code not in (0, 1) or "Traceback" in said or "cannot" not in said + "cannot" * (code == 0):
+                print(f"LOST full {size} kB: exit code {code}: {said[-600:]}")
+                self.count("full", "lost")
+            else:
+                subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+                self.case("full", f"{size} kB (exit {code})", disk / "run")
+        finally:
+            subprocess.run(["umount", disk], check=True)
+        return True
 
     def damage(self, cases: int) -> None:
         files = sorted(path.relative_to(self.cut) for path in self.cut.rglob("*") if path.is_file())
@@ -295,12 +330,13 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of cases")
     parser.add_argument("--only", choices=CASES, action="append", help="this kind of case alone; may be repeated")
     parser.add_argument("--seed", type=int, default=None, help="of the random moments")
+    parser.add_argument("--tell", action="store_true", help="every case, with its exit code")
     args = parser.parse_args()
     seed = random.randrange(10**6) if args.seed is None else args.seed
     torch.set_num_threads(1)
     models.check_image_size(models.build("resnet8", num_classes=10, in_channels=1), 8)  # torch loads more of itself
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
-    torture = Torture(folder, random.Random(seed))
+    torture = Torture(folder, random.Random(seed), args.tell)
     print(f"seed {seed}; in peace a run takes {torture.seconds:.1f} s; in {folder}", flush=True)
     for kind in args.only or CASES:
         begin = time.monotonic()

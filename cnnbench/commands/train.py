@@ -71,7 +71,7 @@ def show(cfg: TrainConfig, result_file: Path) -> int:
     """The headline; the exit code."""
     result = runs.read_json(result_file)
     results.show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
-    if text := debug.verdict(cfg, result["top1_error"]):
+    if text := debug.verdict(cfg, result["best_top1_error"]):
         say(text, sys.stderr)
     return 0
 
