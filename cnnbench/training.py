@@ -77,7 +77,13 @@ class Training:
             self._restore(saved)
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        ours, theirs = self._identity(), {"inference": saved["inference"], "images": saved["images"]}
+        ours, theirs = (
+            self._identity(),
+            {
+                "inference": asdict(Inference(**saved["inference"])),
+                "images": saved["images"],
+            },
+        )
         if ours != theirs:
             what = "images" if ours["images"] != theirs["images"] else "classes, sizes or normalisation"
             raise UserError(

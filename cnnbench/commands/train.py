@@ -107,6 +107,7 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
         std=list(dataset.std),
         image_size=image_size,
         in_channels=channels,
+        crop_ratio=dataset.crop_ratio,
     )
 
 
