@@ -2,7 +2,7 @@
 
 from cnnbench.data.datasets import load_dataset
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader
-from cnnbench.data.sources import Arrays, Dataset, Files, Source, read_image
+from cnnbench.data.sources import Arrays, Dataset, Files, Source, fingerprint, pick, read_image, with_channels
 from cnnbench.data.transforms import eval_transform
 
 __all__ = [
@@ -14,7 +14,10 @@ __all__ = [
     "Source",
     "eval_loader",
     "eval_transform",
+    "fingerprint",
     "load_dataset",
+    "pick",
     "read_image",
     "train_loader",
+    "with_channels",
 ]
