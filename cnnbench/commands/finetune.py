@@ -212,6 +212,10 @@ def fit_head(
     probe = probes.fit(train, extractor.dataset.train.targets, cfg.transfer.c, bias=layer.bias is not None)
     probes.write(probe, layer)
     about |= {"svm_c": probe.c, "cv_top1_error": probe.cv_error, "cv_n": probe.cv_n}
+    held_out = (
+        "" if probe.cv_error is None else f", {probe.cv_error:.1f} % wrong on held-out folds of {probe.cv_n:,} images"
+    )
+    say(f"linear SVM on {train.shape[1]:,} features: C {probe.c:g}{held_out}", extractor.stream)
     return extractor.cached(layer, train, val)
 
 
