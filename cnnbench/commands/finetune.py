@@ -1,8 +1,12 @@
 """`cnnbench finetune`: a net that has learnt already, for other images, by the strategy that suits them."""
 
+import copy
 import json
 import shlex
+import statistics
+import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -53,9 +57,12 @@ def run(cfg: FinetuneConfig) -> int:
     about: dict[str, Any] = {
         "strategy": cfg.transfer.name.value,
         "weights": given.source if given else None,
-        "train_n": len(dataset.train),
         "advice": advised.as_dict() if advised else None,
     }
+    if cfg.folds:
+        code, about["cross_validation"] = cross_validate(cfg, given, extractor, advised, about)
+        if code:
+            return code
     job = build_job(cfg, extractor, inference, advised, about)
     return session.execute(cfg, replace(job, spent=time.perf_counter() - begin))
 
@@ -86,7 +93,7 @@ def choose(cfg: FinetuneConfig) -> Weights | None:
 
 
 def prepare(
-    cfg: FinetuneConfig, given: Weights | None, dataset: data.Dataset, stream: TextIO
+    cfg: FinetuneConfig, given: Weights | None, dataset: data.Dataset, stream: TextIO | None
 ) -> tuple[Net, Inference, data.Dataset]:
     """The net for the data's classes with the weights in it, and the images as these weights know them."""
     known = given.inference if given else None
@@ -106,9 +113,11 @@ def prepare(
     if given:
         skip = list(cfg.weights_skip or [])
         report = transfer.merge(model, given, cfg.weights_rename, skip, new_head=new_head and known is not None)
-        say(report.text(), stream)
+        said = report.text()
     else:
-        say(f"{model.name}: initialised as in its file, without weights", stream)
+        said = f"{model.name}: initialised as in its file, without weights"
+    if stream is not None:
+        say(said, stream)
     image_size = cfg.data.image_size or (known.image_size if known else model.image_size)
     models.check_image_size(model, image_size)
     inference = Inference(
@@ -196,6 +205,37 @@ def build_job(
         cached=cached,
         about=about,
     )
+
+
+def cross_validate(
+    cfg: FinetuneConfig, given: Weights | None, extractor: Extractor, advised: Advice | None, about: dict[str, Any]
+) -> tuple[int, dict[str, Any]]:
+    """Each fold of the training images in turn as validation, in `fold1`, `fold2`, … of the run's directory.
+
+    Returns the exit code of the fold that was cut, else 0, and the errors. Folds that are done are not done again.
+    """
+    assert cfg.folds is not None
+    dataset, stream = extractor.dataset, extractor.stream
+    directory = runs.directory("finetune", cfg, base_name(cfg))
+    errors = []
+    for number, (others, fold) in enumerate(data.folds(dataset.train.targets, cfg.folds), start=1):
+        say(f"fold {number}/{cfg.folds}", stream)
+        one = copy.deepcopy(cfg)
+        one.folds, one.run.dir, one.format = None, str(directory / f"fold{number}"), Format.table
+        part = replace(
+            dataset, train=dataset.train.subset(others), val=dataset.train.subset(fold), split=f"fold {number}"
+        )
+        model, inference, _ = prepare(one, given, dataset, None)
+        below = extractor.on(model, part, {id(part.train): others, id(part.val): fold})
+        with redirect_stdout(sys.stderr if stream is sys.stderr else sys.stdout):
+            code = session.execute(one, build_job(one, below, inference, advised, dict(about)))
+        if code:
+            return code, {}
+        errors.append(float(runs.read_json(directory / f"fold{number}" / "result.json")["top1_error"]))
+    mean, spread = statistics.mean(errors), statistics.stdev(errors)
+    say(f"cross-validation: top-1 error {mean:.2f} ± {spread:.2f} % over {cfg.folds} folds of "
+        f"{len(dataset.train):,} images; now on all of them", stream)  # fmt: skip
+    return 0, {"top1_error": mean, "std": spread, "folds": errors, "n": len(dataset.train)}
 
 
 def both_splits(extractor: Extractor, layer: str) -> tuple[Tensor, Tensor]:

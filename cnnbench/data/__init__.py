@@ -2,7 +2,7 @@
 
 from cnnbench.data.datasets import load_dataset
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader
-from cnnbench.data.sources import Arrays, Dataset, Files, Source, fingerprint, pick, read_image, with_channels
+from cnnbench.data.sources import Arrays, Dataset, Files, Source, fingerprint, folds, pick, read_image, with_channels
 from cnnbench.data.transforms import eval_transform
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "eval_loader",
     "eval_transform",
     "fingerprint",
+    "folds",
     "load_dataset",
     "pick",
     "read_image",
