@@ -4,7 +4,6 @@ import copy
 import json
 import shlex
 import statistics
-import sys
 import time
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -111,8 +110,8 @@ def prepare(
         arguments = transfer.for_new_classes(arguments)
     model = models.build(num_classes=len(dataset.classes), in_channels=channels, **arguments)
     if given:
-        skip = list(cfg.weights_skip or [])
-        report = transfer.merge(model, given, cfg.weights_rename, skip, new_head=new_head and known is not None)
+        head = new_head and known is not None
+        report = transfer.merge(model, given, cfg.weights_rename, cfg.weights_skip, new_head=head)
         said = report.text()
     else:
         said = f"{model.name}: initialised as in its file, without weights"
@@ -210,24 +209,24 @@ def build_job(
 def cross_validate(
     cfg: FinetuneConfig, given: Weights | None, extractor: Extractor, advised: Advice | None, about: dict[str, Any]
 ) -> tuple[int, dict[str, Any]]:
-    """Each fold of the training images in turn as validation, in `fold1`, `fold2`, … of the run's directory.
+    """Each fold of the training images in turn as validation, in `fold1`, `fold2`, … beside the run.
 
     Returns the exit code of the fold that was cut, else 0, and the errors. Folds that are done are not done again.
     """
     assert cfg.folds is not None
     dataset, stream = extractor.dataset, extractor.stream
     directory = runs.directory("finetune", cfg, base_name(cfg))
+    directory = directory.with_name(f"{directory.name}-folds")
     errors = []
     for number, (others, fold) in enumerate(data.folds(dataset.train.targets, cfg.folds), start=1):
         say(f"fold {number}/{cfg.folds}", stream)
         one = copy.deepcopy(cfg)
         one.folds, one.run.dir, one.format = None, str(directory / f"fold{number}"), Format.table
-        part = replace(
-            dataset, train=dataset.train.subset(others), val=dataset.train.subset(fold), split=f"fold {number}"
-        )
+        train, val = dataset.train.subset(others), dataset.train.subset(fold)
+        part = replace(dataset, train=train, val=val, split=f"fold {number}")
         model, inference, _ = prepare(one, given, dataset, None)
-        below = extractor.on(model, part, {id(part.train): others, id(part.val): fold})
-        with redirect_stdout(sys.stderr if stream is sys.stderr else sys.stdout):
+        below = extractor.on(model, part, {id(train): others, id(val): fold})
+        with redirect_stdout(stream):
             code = session.execute(one, build_job(one, below, inference, advised, dict(about)))
         if code:
             return code, {}
@@ -296,5 +295,5 @@ def freeze_for(cfg: FinetuneConfig, names: list[str]) -> Any:
 def base_name(cfg: FinetuneConfig) -> str:
     """`resnet20-digits`, with the weights where they are not the net's usual ones."""
     given = {override.partition("=")[0] for override in cfg.run.overrides}
-    source = [Path(cfg.weights).name] if cfg.weights and "weights" in given else []
+    source = [Path(cfg.weights).stem] if cfg.weights and "weights" in given else []
     return runs.slug(["-from-".join([session.base_name(cfg), *source])])
