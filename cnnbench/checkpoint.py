@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnbench import __version__, durable, models
+from cnnbench import __version__, durable
 from cnnbench.errors import RunError, UserError
-from cnnbench.models.layers import Net
 
 FORMAT = 2
 SEALED = 2  # the format from which on every checkpoint bears its checksum
+WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and AveragedModel, and of torch.compile
 
 
 class NewerFormatError(UserError):
@@ -35,6 +35,8 @@ class Inference:
     std: list[float]
     image_size: int
     in_channels: int
+    crop_ratio: float = 1.0  # side of the centre crop over the shorter side of the resized image
+    interpolation: str = "bilinear"  # of that resizing
 
 
 def save(path: Path, payload: dict[str, Any]) -> None:
@@ -105,28 +107,20 @@ def read(path: Path) -> dict[str, Any]:
 
 def weights_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """The weights for inference: a checkpoint's moving average where it has one, else the file's own dictionary."""
-    if isinstance(newer := content.get("format"), int) and newer > FORMAT:
+    form = content.get("format")
+    if isinstance(form, int) and form > FORMAT:
         print(f"warning: {path} was written by a newer cnnbench: only its weights are used", file=sys.stderr)
-    prefix = "module." if content.get("ema") else ""
-    weights = content.get("ema") or content.get("state_dict") or (content["model"] if "format" in content else content)
+    weights = content.get("ema") or content.get("state_dict")
+    weights = weights or (content.get("model") if isinstance(form, int) else content)
     if not isinstance(weights, dict) or not any(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path} holds no weights by name")
-    return {
-        name.removeprefix(prefix): value
-        for name, value in weights.items()
-        if isinstance(value, Tensor) and name.startswith(prefix)
-    }
+    tensors = {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
+    for prefix in WRAPPERS:  # what the wrappers of training put before every name, and a counter of their own beside
+        inside = {name: value for name, value in tensors.items() if name.startswith(prefix)}
+        if inside and tensors.keys() - inside.keys() <= {"n_averaged"}:
+            tensors = {name.removeprefix(prefix): value for name, value in inside.items()}
+    return tensors
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def build_model(content: dict[str, Any], path: Path) -> tuple[Net, Inference]:
-    """The net of a checkpoint, with its weights, on the CPU and in eval mode."""
-    inference = Inference(**content["inference"])
-    arguments = {**inference.model, "in_channels": inference.in_channels}
-    model = models.build(num_classes=len(inference.classes), **arguments)
-    model.load_state_dict(weights_of(content, path))
-    model.eval()
-    return model, inference

@@ -78,6 +78,16 @@ class Optimizer(Enum):
     adamw = "adamw"
 
 
+class Strategy(Enum):
+    auto = "auto"
+    svm = "svm"
+    deep_features = "deep_features"
+    head = "head"
+    partial = "partial"
+    full = "full"
+    scratch = "scratch"
+
+
 class Schedule(Enum):
     constant = "constant"
     multistep = "multistep"
@@ -93,7 +103,7 @@ class DataConfig:
     val_fraction: float = option("part of the training images held out for validation", ge=0, lt=1)
     fraction: float = option("part of the training images used, evenly from each class", gt=0, le=1)
     image_size: int | None = option("side of the images given to the net, pixels; null: the net's native size", gt=0)
-    crop_ratio: float = option("validation: side of the centre crop over the shorter side of the image", gt=0, le=1)
+    crop_ratio: float = option("validation: side of the centre crop over the shorter side of the image", ge=0.1, le=1)
     mean: list[float] | None = option("channel means in 0..1; null: the data set's own", ge=0, le=1)
     std: list[float] | None = option("channel standard deviations in 0..1; null: the data set's own", gt=0)
     workers: int | None = option("processes that decode image files; null: one per core", ge=0)
@@ -124,6 +134,10 @@ class OptimConfig:
     weight_decay: float = option("weight decay of convolution and linear weights", ge=0)
     decay_all: bool = option("decay biases and normalisation parameters too, as the papers did")
     clip: float | None = option("largest norm of the gradient; null: no clipping", gt=0)
+    lr_decay: float = option(
+        "factor on lr for each stage that lies further from the head; 1: the same for all", gt=0, le=1
+    )
+    head_lr: float = option("factor on lr for the head", gt=0)
 
 
 @dataclass(kw_only=True)
@@ -176,8 +190,11 @@ class TrainConfig:
     deterministic: bool = option("the same bits each time on a GPU too, at a price in speed; a CPU needs no asking")
     debug: Debug | None = option("fast: one batch of everything, end to end; overfit: learn one batch by heart")
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    weights: str | None = option("initial weights: a run directory or a weights file")
-    freeze: Any = option("what does not train: none, backbone, until:STAGE or a list of stages")
+    weights: str | None = option("initial weights: a run directory, a weights file, imagenet or zoo:NAME")
+    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
+    weights_skip: Any = option("names or stages that are not loaded but initialised anew, as [fc]")
+    freeze: Any = option("what does not train: none, backbone, until:STAGE, re:PATTERN or a list of stages")
+    unfreeze_at: Any = option("stages that begin to train after so many epochs, as {5: layer4, 8: all}")
     max_time: str | None = option("stop after this much training, as 90s, 30m or 1h30m")
     max_steps: int | None = option("stop after this many optimizer steps", ge=1)
     patience: int | None = option("stop after this many epochs without a better top-1 error", ge=1)
@@ -187,6 +204,31 @@ class TrainConfig:
     format: Format = option("how the result is printed: table, json, csv or markdown")
     run: RunConfig = field(default_factory=RunConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
+@dataclass(kw_only=True)
+class TransferConfig:
+    name: Strategy = option("auto, svm, deep_features, head, partial, full or scratch")
+    run: bool = option("false: transfer=auto only gives its advice and does not run it")
+    probe: bool = option("begin with the head that a linear SVM finds on the features as they are")
+    stages: int = option("partial: how many of the stages before the head train", ge=1)
+    layer: str | None = option("deep_features: the stage whose output is used; null: the best on held-out images")
+    c: list[float] = option("values of the SVM's C to choose from by cross-validation", gt=0)
+    many: int = option("auto: from so many images per class on, a data set counts as large", ge=1)
+    cache: bool = option("keep the features of the images on disk, for the next command")
+
+
+@dataclass(kw_only=True)
+class FinetuneConfig(TrainConfig):
+    model: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "the net and its arguments; by default that of the weights", "bounds": {}},
+    )
+    epochs: int = option("passes over the training images; 0: as suits the strategy and the number of images", ge=0)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    folds: int | None = option(
+        "cross-validate: train so many times, each time on the rest of the training images", ge=2
+    )
 
 
 @dataclass(kw_only=True)
@@ -228,6 +270,7 @@ class SummaryConfig:
 FILLED_IN = ("run.overrides", "sweep.keys")  # by the command line, not by the user
 SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
+    "finetune": FinetuneConfig,
     "evaluate": EvaluateConfig,
     "summary": SummaryConfig,
     "doctor": DoctorConfig,

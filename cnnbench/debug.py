@@ -1,6 +1,7 @@
 """`debug=fast` and `debug=overfit`: a training made so small that it only answers whether everything works."""
 
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
@@ -8,12 +9,13 @@ from cnnbench.config import Crop, Debug, Schedule, TrainConfig
 from cnnbench.data.sources import Dataset
 from cnnbench.errors import RunError
 
+Config = TypeVar("Config", bound=TrainConfig)
 IMAGES = 32  # to be learned by heart
 STEPS, EPOCHS = 20, 10  # in an epoch, and epochs
 LEARNED = 5.0  # percent of errors: one image of the 32 may resist
 
 
-def small(cfg: TrainConfig) -> TrainConfig:
+def small(cfg: Config) -> Config:
     """The configuration that debug= stands for; without it, as it is."""
     if cfg.debug is None:
         return cfg

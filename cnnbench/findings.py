@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cnnbench import data, plots, results
+from cnnbench import data, plots, results, runtime
 from cnnbench.config import flatten, to_plain
 from cnnbench.engine import predictions
 from cnnbench.logfile import tolerated
@@ -32,6 +32,7 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
         "top5_error": last["top5_error/val"],
         "loss": last["loss/val"],
         "n": len(dataset.val),
+        "train_n": len(dataset.train),
         "split": dataset.split,
         "crop": results.crop(size, dataset.crop_ratio),
         "select_on": "last epoch",
@@ -53,6 +54,7 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
         "wall_seconds": training.progress.seconds,
         **results.environment(training.device),
         "run_dir": str(training.directory.path),
+        **training.about,
     }
 
 
@@ -64,7 +66,7 @@ def draw_batch(training: "Training") -> None:
 
 
 def draw_curves(training: "Training") -> None:
-    if training.rows:
+    if training.rows and training.cfg.epochs:
         with tolerated("curves.png"):
             plots.curves(training.rows, training.directory.path / "curves.png", _title(training))
 
@@ -96,6 +98,7 @@ def _some_predictions(training: "Training") -> tuple[Tensor, Tensor, Tensor]:
         workers=0,
     )
     training.eval_model.eval()
-    normalize = training.trainer.normalize
-    images, targets, logits = next(predictions(training.eval_net, batches.epoch(0), training.device, normalize))
+    net = training.eval_model if training.cached else training.eval_net
+    normalize = runtime.Normalize(training.device, training.inference.mean, training.inference.std)
+    images, targets, logits = next(predictions(net, batches.epoch(0), training.device, normalize))
     return images, targets.cpu(), logits.float().softmax(dim=1).cpu()

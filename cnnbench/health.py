@@ -127,7 +127,7 @@ def risky_settings(cfg: OptimConfig, model: nn.Module, lr: float) -> list[str]:
     normalised = any(isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm) for module in model.modules())
     found = []
     if cfg.name is Optimizer.sgd and lr >= 0.05 and not normalised:
-        found.append(f"warning: lr {lr:g} on a net without normalisation layers often diverges; 0.01 is usual")
+        found.append(f"lr {lr:g} on a net without normalisation layers often diverges; 0.01 is usual")
     if cfg.name is Optimizer.sgd and cfg.weight_decay >= 0.01:
-        found.append(f"warning: weight decay {cfg.weight_decay:g} is strong for SGD; 0.0001 to 0.0005 is usual")
+        found.append(f"weight decay {cfg.weight_decay:g} is strong for SGD; 0.0001 to 0.0005 is usual")
     return found

@@ -1,31 +1,28 @@
 """One training from its first step, or from a checkpoint, to its result: limits, validation, saving, what remains."""
 
 import math
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cnnbench import data, findings, health, optim, results, runs, runtime
+from cnnbench import assembly, data, findings, freezing, health, optim, results, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import TrainConfig, seconds, to_plain
-from cnnbench.engine import Batch, Trainer, evaluate, train_epoch
+from cnnbench.engine import Batch, evaluate, train_epoch
 from cnnbench.errors import RunError, UserError
+from cnnbench.features import Cached
 from cnnbench.keeper import Keeper, size_of
 from cnnbench.logfile import say, warn
 from cnnbench.metrics import Metrics, Sums
 from cnnbench.models.layers import Net
 from cnnbench.runs import RunDirectory
 from cnnbench.signals import Stopped, StopRequests
-from cnnbench.tasks.classification import Classification
-from cnnbench.tracking import Tracker, epoch_text, row
+from cnnbench.tracking import Tracker, epoch_text, errors, row
 
 REDRAW = 60.0  # seconds between two drawings of the curves
 
@@ -53,24 +50,32 @@ class Training:
         model: Net,
         inference: Inference,
         directory: RunDirectory,
+        *,
+        cached: Cached | None = None,
+        about: dict[str, Any] | None = None,
+        spent: float = 0.0,
     ) -> None:
         self.cfg, self.device, self.dataset, self.inference, self.directory = cfg, device, dataset, inference, directory
+        self.cached, self.about = cached, about or {}
+        self.thaw_plan = freezing.thaw_plan(model, cfg.unfreeze_at)
         self.keeper = Keeper(directory.path / "checkpoints", cfg.checkpoint)
         saved, self.notes = self.keeper.load()
         if saved and not directory.config_known:
             runs.refuse_other_config(directory.path, saved["config"], cfg)
-        self.progress = Progress(**saved["progress"]) if saved else Progress()
+        self.progress = Progress(**saved["progress"]) if saved else Progress(seconds=spent)
         self.time_limit = seconds(cfg.max_time) if cfg.max_time else math.inf
         device.place(model)
-        self.batch_size = self._batch_size(model, saved)
-        loading: dict[str, Any] = {
-            "image_size": inference.image_size,
+        kept = int(saved["batch_size"]) if saved else None
+        self.batch_size = assembly.batch_size(cfg, model, inference, device, len(dataset.train), kept)
+        self.loaded = cached.dataset if cached else dataset
+        self.loading: dict[str, Any] = {
+            "image_size": self.loaded.image_size if cached else inference.image_size,
             "batch_size": self.batch_size,
             "workers": cfg.data.workers,
         }
-        self.train_batches = data.train_loader(dataset, cfg.augment, seed=cfg.seed, **loading)
-        self.val_batches = data.eval_loader(dataset.val, dataset, **loading)
-        self.trainer = self._trainer(model)
+        self.train_batches = data.train_loader(self.loaded, cfg.augment, seed=cfg.seed, **self.loading)
+        self.val_batches = data.eval_loader(self.loaded.val, self.loaded, **self.loading)
+        self.trainer = assembly.trainer(cfg, model, inference, device, self.batch_size, len(self.train_batches), cached)
         self.eval_model = self.trainer.ema.module if self.trainer.ema else model
         self.eval_net = runtime.compiled(self.eval_model, cfg.compile) if self.trainer.ema else self.trainer.net
         self.sums = Sums(device.device, device.sum_dtype)
@@ -84,12 +89,19 @@ class Training:
         self.space = self.keeper.check_space(size_of(model, self.trainer.ema, self.trainer.optimizer))
 
     def _restore(self, saved: dict[str, Any]) -> None:
-        ours, theirs = self._identity(), {"inference": saved["inference"], "images": saved["images"]}
+        ours, theirs = (
+            self._identity(),
+            {
+                "inference": asdict(Inference(**saved["inference"])),
+                "images": saved["images"],
+            },
+        )
         if ours != theirs:
             what = "images" if ours["images"] != theirs["images"] else "classes, sizes or normalisation"
             raise UserError(
                 f"{self.directory.path} was trained on other data (its {what} differ): give another run.dir"
             )
+        self._thaw(self.progress.epoch)
         try:
             self.trainer.load_state_dict(saved)
         except (RuntimeError, KeyError, ValueError):
@@ -115,36 +127,15 @@ class Training:
         images = [len(self.dataset.train), len(self.dataset.val)]
         return {"inference": asdict(self.inference), "images": images}
 
-    def _batch_size(self, model: Net, saved: dict[str, Any] | None) -> int:
-        if isinstance(self.cfg.batch_size, int):
-            return self.cfg.batch_size
-        if saved:
-            return int(saved["batch_size"])
-        # Beyond a thousand images, or with few steps in an epoch, a larger batch makes the net worse, not faster.
-        limit = max(1, min(1024, len(self.dataset.train) // 10))
-        size = self.inference.image_size
-        images = torch.zeros(2, self.inference.in_channels, size, size, device=self.device.device)
-        return runtime.largest_batch(model, images, self.device, limit)
-
-    def _trainer(self, model: Net) -> Trainer:
-        cfg, batches = self.cfg, len(self.train_batches)
-        average = (
-            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema), use_buffers=True) if cfg.ema else None
-        )
-        total_steps = min(cfg.epochs * batches, cfg.max_steps or sys.maxsize)
-        return Trainer(
-            model=model,
-            net=runtime.compiled(model, cfg.compile),
-            task=Classification(cfg.label_smoothing, getattr(model, "aux_weight", 0.0)),
-            optimizer=optim.build_optimizer(model, cfg.optim, self.batch_size, self.device.fused),
-            schedule=optim.build_schedule(cfg.schedule, total_steps, batches),
-            runtime=self.device,
-            normalize=runtime.Normalize(self.device, self.inference.mean, self.inference.std),
-            seed=cfg.seed,
-            ema=average,
-            accumulate=cfg.accumulate,
-            clip=cfg.optim.clip,
-        )
+    def _thaw(self, epoch: int) -> list[str]:
+        """Let train what is to train once so many epochs are done; the stages that begin to."""
+        trainer, begun = self.trainer, []
+        for names in [names for after, names in self.thaw_plan.items() if after <= epoch]:
+            if new := freezing.thaw(trainer.model, names):
+                lr = optim.scaled_lr(self.cfg.optim, self.batch_size)
+                trainer.add_parameters(optim.parameter_groups(trainer.model, self.cfg.optim, lr, new))
+                begun += names
+        return begun
 
     @cached_property
     def _config(self) -> dict[str, Any]:
@@ -170,6 +161,8 @@ class Training:
     def stop_reason(self) -> str:
         """Why no further step is to be done; empty while there is one."""
         cfg, done = self.cfg, self.progress
+        if cfg.epochs == 0:
+            return "its head is fitted, not trained by steps" if self.rows else ""
         if done.epoch >= cfg.epochs:
             return f"all {cfg.epochs} epochs" if cfg.epochs > 1 else "its one epoch"
         if cfg.max_steps and self.trainer.step >= cfg.max_steps:
@@ -186,6 +179,11 @@ class Training:
         (self.directory.path / "result.json").unlink(missing_ok=True)  # that of an earlier limit, if any
         drawn = time.monotonic()
         with StopRequests(lambda: self.directory.set_status("interrupted", "twice asked to stop")) as stop:
+            if self.cfg.epochs == 0 and not self.rows:
+                with suppress(Stopped):
+                    self._conclude_fitted(tracker, stop)
+                if stop.code is not None and not self.rows:
+                    return self._leave(tracker, stop.code)
             while not self.stop_reason() or self._is_ahead():
                 if not self.stop_reason():
                     self._train_epoch(tracker, stop)
@@ -220,13 +218,15 @@ class Training:
                 self.save()
             return stop.code is None and not self.stop_reason()
 
+        if begun := self._thaw(progress.epoch):
+            say(f"epoch {progress.epoch + 1}: {', '.join(begun)} begin to train", tracker.stream)
         tracker.begin_epoch(progress.epoch + 1, self.cfg.epochs, len(self.train_batches), progress.batch)
         train_epoch(trainer, self._batches(), self.sums, after_step)
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of the epoch that are still to come."""
         for batch in self.train_batches.epoch(self.progress.epoch, start=self.progress.batch):
-            self.first_batch = self.first_batch or batch
+            self.first_batch = self.first_batch or (None if self.cached else batch)
             yield batch
 
     def _epoch_is_whole(self) -> bool:
@@ -286,20 +286,32 @@ class Training:
         tracker.end_epoch(line, epoch_text(number, self.cfg.epochs, train, val, self.speed, self._seconds_left()))
         findings.draw_batch(self)
 
+    def _conclude_fitted(self, tracker: Tracker, stop: StopRequests) -> None:
+        """A head that was fitted needs no steps: measure it and leave behind what a training does."""
+        begin = time.perf_counter()
+        train = self._measure(self.eval_net, data.eval_loader(self.loaded.train, self.loaded, **self.loading), stop)[0]
+        val = self._validate(stop)
+        elapsed = time.perf_counter() - begin
+        self.progress.seconds += elapsed
+        self.progress.best_top1_error = val.top1_error
+        speed = (train.n + val.n) / elapsed
+        self.rows = [row(0, 0, train, val, lr=0.0, images_per_second=speed, seconds=self.progress.seconds)]
+        self.save(must=True)
+        self.keeper.keep_best()
+        tracker.end_epoch(self.rows[0], f"fitted  train {errors(train)}  val {errors(val)}")
+
     def _validate(self, stop: StopRequests) -> Metrics:
-        self.eval_model.eval()
         watched = health.OutputRange(self.eval_net)
-        metrics, confusion = evaluate(
-            watched,
-            stop.until_asked(self.val_batches.epoch(0)),
-            self.device,
-            self.trainer.normalize,
-            self.trainer.task,
-            len(self.dataset.classes),
-        )
-        self.confusion = confusion
+        metrics, self.confusion = self._measure(watched, self.val_batches, stop)
         self.warn("outputs", health.dead_outputs(watched.dead(), self.dataset.classes))
         return metrics
+
+    def _measure(
+        self, net: Callable[[Tensor], Any], batches: data.Loader, stop: StopRequests
+    ) -> tuple[Metrics, Tensor]:
+        self.eval_model.eval()
+        images, normalize, task = stop.until_asked(batches.epoch(0)), self.trainer.normalize, self.trainer.task
+        return evaluate(net, images, self.device, normalize, task, len(self.dataset.classes))
 
     def _seconds_left(self) -> float:
         """At the pace so far, until the last epoch or the first limit."""

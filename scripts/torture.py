@@ -189,7 +189,9 @@ class Torture:
             size = (self.whole / "checkpoints/last.pt").stat().st_size
             calls = {"byte": 0, "fsync": 50, "replace": 28, "hardlink_to": 14, "unlink": 40}  # about so many in a run
             moment = self.rng.choice(list(calls))
-            at = (save - 1) * size + self.rng.randrange(size) if moment == "byte" else self.rng.randint(1, calls[moment])
+            at = (
+                (save - 1) * size + self.rng.randrange(size) if moment == "byte" else self.rng.randint(1, calls[moment])
+            )
             after = self.rng.random() < 0.5
             code = wait(start(run, lambda moment=moment, at=at, after=after: die_while_writing(moment, at, after)))
             self.case("write", f"{moment} {at} {'after' if after else 'before'} (exit {code})", run)

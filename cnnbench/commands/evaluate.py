@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from cnnbench import checkpoint, data, models, plots, results, runs, runtime
+from cnnbench import checkpoint, data, models, plots, results, runs, runtime, weights
 from cnnbench.checkpoint import Inference
 from cnnbench.config import DataConfig, EvaluateConfig, Split, TrainConfig, restore
 from cnnbench.engine import evaluate
@@ -19,7 +19,8 @@ def run(cfg: EvaluateConfig) -> int:
     device = runtime.setup(cfg.device, cfg.precision.value, seed=0)
     file = checkpoint.find(cfg.weights)
     content = checkpoint.load(file)
-    model, inference = checkpoint.build_model(content, file)
+    loaded = weights.load(cfg.weights)
+    model, inference = weights.build(loaded), Inference(**content["inference"])
     trained = restore(TrainConfig, content["config"])
     data_cfg = overlay(trained.data, cfg.data)
     dataset = data.load_dataset(data_cfg)

@@ -3,7 +3,18 @@
 from cnnbench.data.datasets import load_dataset
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader
 from cnnbench.data.overlap import shared_files
-from cnnbench.data.sources import Arrays, Dataset, Files, Source, names, read_image
+from cnnbench.data.sources import (
+    Arrays,
+    Dataset,
+    Files,
+    Source,
+    fingerprint,
+    folds,
+    names,
+    pick,
+    read_image,
+    with_channels,
+)
 from cnnbench.data.transforms import eval_transform
 
 __all__ = [
@@ -15,9 +26,13 @@ __all__ = [
     "Source",
     "eval_loader",
     "eval_transform",
+    "fingerprint",
+    "folds",
     "load_dataset",
     "names",
+    "pick",
     "read_image",
     "shared_files",
     "train_loader",
+    "with_channels",
 ]

@@ -20,6 +20,7 @@ class Net(nn.Module):
     name = "this net"  # its key in MODELS, once build() made it
     image_size: int  # native side of the images, pixels
     aux_weight = 0.0  # of each auxiliary loss
+    map_dims = (2, 3)  # of its feature maps, rows and columns
     aux_image_size = 0  # on images of a smaller side the auxiliary heads are skipped: their maps would be too small
 
     @property
@@ -34,6 +35,14 @@ class Net(nn.Module):
     def auxiliary(self) -> dict[str, nn.Module]:
         """The heads that only training uses, by name. They lie in the stage `head` too."""
         return {}
+
+
+def output_layer(net: Net) -> nn.Linear | nn.Conv2d:
+    """The layer that gives the logits: the last linear layer or convolution of the head, auxiliary heads apart."""
+    auxiliary = list(net.auxiliary.values())
+    parts = [part for part in net.stages["head"] if not any(part is head for head in auxiliary)]
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    return layers[-1]
 
 
 class Conv2d(nn.Conv2d):
