@@ -51,7 +51,8 @@ def state(target: engine.Trainer) -> dict[str, Tensor]:
 
 def optimizer_for(model: nn.Module, kind: str, fused: bool) -> torch.optim.Optimizer:
     cfg = OptimConfig(name=Optimizer(kind), lr=0.1 if kind == "sgd" else 1e-3, lr_batch=None, momentum=0.9,
-                      lr_decay=1.0, nesterov=False, weight_decay=1e-4, decay_all=False, clip=None, head_lr=1.0)  # fmt: skip
+                      lr_decay=1.0, nesterov=False, weight_decay=1e-4, decay_all=False, clip=None,
+                      head_lr=1.0)  # fmt: skip
     return optim.build_optimizer(model, cfg, 12, fused=fused)
 
 
