@@ -42,6 +42,10 @@ def silence(stream: TextIO) -> None:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")
+
+
 class Console:
     """stdout or stderr, written into the log as well. What cannot be written to the terminal any more is let go."""
 
@@ -83,6 +87,7 @@ class Log:
         self._waiting: list[str] = []
 
     def __enter__(self) -> "Log":
+        self._begun = _now()
         self._streams = sys.stdout, sys.stderr
         sys.stdout, sys.stderr = (Console(stream, self) for stream in self._streams)
         return self
@@ -99,12 +104,12 @@ class Log:
         with suppress(OSError):  # a log is not worth a training
             self._file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
             self.path = path
-        self.add(title)
+        self._write(f"{self._begun}  {title}\n")
         for line in waiting:
             self._write(line)
 
     def add(self, line: str) -> None:
-        stamped = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n"
+        stamped = f"{_now()}  {line}\n"
         if self._file is None:
             self._waiting.append(stamped)
         else:

@@ -128,7 +128,9 @@ def same(ours: Any, theirs: Any) -> bool:
 
 
 def timeless(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if k not in ("seconds", "images_per_second", "wall_seconds", "run_dir")}
+    return {
+        k: v for k, v in row.items() if k not in ("seconds", "images_per_second", "wall_seconds", "run_dir", "commit")
+    }
 
 
 class Torture:
