@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,20 @@ def test_a_step_that_is_not_finite_changes_nothing(kind: str, fused: bool, where
     assert target.guard.look()[:2] == (2, 0)
     assert sums.n == 48
     assert math.isfinite(sums.compute().loss)
+
+
+def test_a_scaler_skips_and_is_counted_in_the_same_way() -> None:
+    """As fp16 on a GPU needs it; here in float32."""
+    scaled = replace(CPU, scaler=torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=True))
+    target = trainer(Spoiled({1}), runtime=scaled, clip=5.0)
+    before: dict[str, Tensor] = {}
+    for number, batch in enumerate(batches(3)):
+        engine.train_epoch(target, [batch], Sums(CPU.device), lambda: True)
+        after = state(target)
+        assert (number == 1) == all(torch.equal(value, after[name]) for name, value in before.items()) or number == 0
+        before = after
+    assert target.guard.look()[:2] == (1, 0)
+    assert scaled.scaler.get_scale() == 2.0**9
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["host", "device"])
