@@ -10,6 +10,8 @@ from unicodedata import combining, east_asian_width
 
 from cnnbench.config import Format
 
+ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".txt": Format.table}  # of files
+
 
 def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     """The rows as one string without a final newline. Columns come in the order in which the rows first name them.
