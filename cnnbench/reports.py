@@ -17,19 +17,12 @@ from cnnbench.data.sources import Dataset, Source, read_item
 from cnnbench.errors import UserError
 from cnnbench.inference import thumbnail
 from cnnbench.metrics import Verdict, wilson
-from cnnbench.tables import display_width, plural, render, shorten
+from cnnbench.tables import Percent, display_width, plural, render, shorten
 
 CONFUSED = 10  # pairs that are listed
 WORST = 24  # mistakes that are drawn
 LISTED = 10  # classes of a long list that are printed: those with the largest errors
 NAME = 24  # characters of a class name in a table
-
-
-class Percent(float):
-    """An error with the digits that papers print."""
-
-    def __format__(self, spec: str) -> str:
-        return f"{float(self):.2f} %"
 
 
 def headline(verdict: Verdict) -> dict[str, Any]:
@@ -59,7 +52,8 @@ def per_class(verdict: Verdict, classes: Sequence[str]) -> list[dict[str, Any]]:
             "n": n,
             "wrong": int(others.sum()),
             "error": Percent(100 * others.sum() / n) if n else None,
-            "most often taken for": f"{classes[most]} ({others[most]})" if others[most] else None,
+            "most often taken for": classes[most] if others[most] else None,
+            "times": int(others[most]) or None,
         })  # fmt: skip
     return rows
 
@@ -84,8 +78,9 @@ def write(
         sheets.calibration(verdict.calibration, path / "calibration.png", title)
         (path / "mistakes.png").unlink(missing_ok=True)
         if cells := mistakes(source, classes, logits):
-            right = f"{verdict.top1_wrong:,} of {verdict.n:,} images wrong"
-            sheets.draw(cells, path / "mistakes.png", f"The worst mistakes of {title}: {right}")
+            wrong = f"{verdict.top1_wrong:,} of {verdict.n:,} images wrong"
+            legend = "Under each image what it is (✓), then what the net says."
+            sheets.draw(cells, path / "mistakes.png", f"The worst mistakes of {title}: {wrong}. {legend}")
         _write_events(path, result)
         runs.write_json(path / "result.json", result)
     except OSError as error:

@@ -15,7 +15,7 @@ from cnnbench.metrics import Calibration
 
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#767676"
 PIXELS = 320  # longest side of the pictures that a sheet is given
-PAGE = 32  # cells on one sheet
+PAGE = 36  # cells on one sheet
 # Inches of a cell: its width with the gap beside it, the picture, a line of text, a bar.
 WIDTH, GAP, PICTURE, LINE, BAR = 2.1, 0.15, 1.55, 0.2, 0.19
 MARGIN = 0.2

@@ -31,6 +31,13 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     return (_markdown if format is Format.markdown else _table)(cells, right)
 
 
+class Percent(float):
+    """A number in percent, with the digits that papers print."""
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):.2f} %"
+
+
 def plural(count: int, noun: str) -> str:
     """`1 epoch`, `5 epochs`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -14,7 +14,7 @@ from cnnbench.config import Format, PredictConfig
 from cnnbench.data.inputs import find
 from cnnbench.errors import UserError
 from cnnbench.inference import Answer, Classifier, ready
-from cnnbench.tables import ENDINGS, plural, render, shorten
+from cnnbench.tables import ENDINGS, Percent, plural, render, shorten
 
 DONE, SOME_UNREADABLE = 0, 1
 NAMED = 20  # unreadable files that are listed
@@ -89,7 +89,7 @@ def text(answers: Sequence[Answer], format: Format, width: int | None) -> str:
     if format is Format.csv:
         return render([row for answer in answers for row in _long(answer)], format)
     if len(answers) == 1 and answers[0].error is None and format is Format.table:
-        rows = [{"": found.name, " ": _percent(found.probability)} for found in answers[0].predictions]
+        rows = [{"": found.name, " ": Percent(100 * found.probability)} for found in answers[0].predictions]
         lines = render(rows, format).splitlines()[1:]
         return "\n".join([str(answers[0].file), *(f"  {line}" for line in lines)])
     return render([_short(answer, width) for answer in answers], format)
@@ -115,15 +115,11 @@ def _short(answer: Answer, width: int | None) -> dict[str, Any]:
     if answer.error is not None:
         return {"file": shorten(file, 40), "answer": "(not read)", "probability": None, "or else": None}
     best, *others = answer.predictions
-    more = ", ".join(f"{found.name} {_percent(found.probability)}" for found in others)
+    more = ", ".join(f"{found.name} {100 * found.probability:.1f} %" for found in others)
     if len(more) > also:
         more = f"{more[:also].rpartition(',')[0]}, …".removeprefix(", ")
-    return {"file": shorten(file, 40), "answer": shorten(best.name, 24), "probability": _percent(best.probability),
+    return {"file": shorten(file, 40), "answer": shorten(best.name, 24), "probability": Percent(100 * best.probability),
             "or else": more or None}  # fmt: skip
-
-
-def _percent(probability: float) -> str:
-    return f"{100 * probability:5.1f} %"
 
 
 def _width() -> int | None:
