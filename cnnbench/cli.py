@@ -35,6 +35,15 @@ COMMANDS = {
             "cnnbench train -m model=resnet20,plain20 seed=0,1",
         ),
     ),
+    "finetune": Command(
+        "cnnbench.commands.finetune",
+        "transfer a trained net to other images, by the strategy that suits them",
+        (
+            "cnnbench finetune model=resnet34 data=folder data.root=DIR",
+            "cnnbench finetune model=resnet34 freeze=backbone data=folder data.root=DIR",
+            "cnnbench finetune -m transfer=scratch,svm,full data.fraction=0.1,0.3,1",
+        ),
+    ),
     "evaluate": Command(
         "cnnbench.commands.evaluate",
         "judge a trained net: errors with their intervals, calibration, confusion, the worst mistakes",

@@ -84,6 +84,16 @@ class Optimizer(Enum):
     adamw = "adamw"
 
 
+class Strategy(Enum):
+    auto = "auto"
+    svm = "svm"
+    deep_features = "deep_features"
+    head = "head"
+    partial = "partial"
+    full = "full"
+    scratch = "scratch"
+
+
 class Schedule(Enum):
     constant = "constant"
     multistep = "multistep"
@@ -131,6 +141,10 @@ class OptimConfig:
     weight_decay: float = option("weight decay of convolution and linear weights", ge=0)
     decay_all: bool = option("decay biases and normalisation parameters too, as the papers did")
     clip: float | None = option("largest norm of the gradient; null: no clipping", gt=0)
+    lr_decay: float = option(
+        "factor on lr for each stage that lies further from the head; 1: the same for all", gt=0, le=1
+    )
+    head_lr: float = option("factor on lr for the head", gt=0)
 
 
 @dataclass(kw_only=True)
@@ -173,8 +187,11 @@ class TrainConfig:
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     seed: int = option("seed of initialisation, shuffle, augmentation and dropout", ge=0, lt=2**32)
-    weights: str | None = option("initial weights: a run directory or a weights file")
-    freeze: Any = option("what does not train: none, backbone, until:STAGE or a list of stages")
+    weights: str | None = option("initial weights: a run directory, a weights file, imagenet or zoo:NAME")
+    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
+    weights_skip: Any = option("names or stages that are not loaded but initialised anew, as [fc]")
+    freeze: Any = option("what does not train: none, backbone, until:STAGE, re:PATTERN or a list of stages")
+    unfreeze_at: Any = option("stages that begin to train after so many epochs, as {5: layer4, 8: all}")
     max_time: str | None = option("stop after this much training, as 90s, 30m or 1h30m")
     max_steps: int | None = option("stop after this many optimizer steps", ge=1)
     patience: int | None = option("stop after this many epochs without a better top-1 error", ge=1)
@@ -197,10 +214,35 @@ class CropConfig:
 
 
 @dataclass(kw_only=True)
+class TransferConfig:
+    name: Strategy = option("auto, svm, deep_features, head, partial, full or scratch")
+    run: bool = option("false: transfer=auto only gives its advice and does not run it")
+    probe: bool = option("begin with the head that a linear SVM finds on the features as they are")
+    stages: int = option("partial: how many of the stages before the head train", ge=1)
+    layer: str | None = option("deep_features: the stage whose output is used; null: the best on held-out images")
+    c: list[float] = option("values of the SVM's C to choose from by cross-validation", gt=0)
+    many: int = option("auto: from so many images per class on, a data set counts as large", ge=1)
+    cache: bool = option("keep the features of the images on disk, for the next command")
+
+
+@dataclass(kw_only=True)
+class FinetuneConfig(TrainConfig):
+    model: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "the net and its arguments; by default that of the weights", "bounds": {}},
+    )
+    epochs: int = option("passes over the training images; 0: as suits the strategy and the number of images", ge=0)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
+    folds: int | None = option(
+        "cross-validate: train so many times, each time on the rest of the training images", ge=2
+    )
+
+
+@dataclass(kw_only=True)
 class EvaluateConfig:
     weights: Any = option("the trained net: a run, a file, zoo:NAME or imagenet; a list [a,b] judges their mean answer")
-    weights_rename: dict[str, str] = option("files from elsewhere: names of weights there and here, as {linear: fc}")
-    weights_skip: list[str] = option("files from elsewhere: weights to leave out")
+    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
+    weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
     model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
     data: DataConfig = field(default_factory=DataConfig, metadata={"partial": True})  # the rest is the checkpoint's
     crop: CropConfig = field(default_factory=CropConfig)
@@ -234,8 +276,8 @@ class PredictConfig:
     weights: str = option(
         "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
     )
-    weights_rename: dict[str, str] = option("files from elsewhere: names of weights there and here, as {linear: fc}")
-    weights_skip: list[str] = option("files from elsewhere: weights to leave out")
+    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
+    weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
     model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
     input: Any = option("images, folders, patterns such as 'photos/*.jpg', or - for a list on stdin", bare=True)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
@@ -258,8 +300,8 @@ class ExportConfig:
     weights: str = option(
         "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
     )
-    weights_rename: dict[str, str] = option("files from elsewhere: names of weights there and here, as {linear: fc}")
-    weights_skip: list[str] = option("files from elsewhere: weights to leave out")
+    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
+    weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
     model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     format: str = option("onnx, torchscript, exported_program or safetensors")
@@ -292,10 +334,13 @@ class SummaryConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
 
 
-LATER = {"data.interpolation": "bilinear"}  # keys that earlier versions did not write, and what they did
+LATER: dict[type, dict[str, Any]] = {
+    DataConfig: {"interpolation": "bilinear"}
+}  # keys that earlier versions did not write, and what they did
 FILLED_IN = ("run.overrides", "sweep.keys")  # by the command line, not by the user
 SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
+    "finetune": FinetuneConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
     "export": ExportConfig,
@@ -338,12 +383,9 @@ def replay(command: str, file: Path, overrides: list[str]) -> Any:
 
 
 def restore(schema: type, plain: dict[str, Any]) -> Any:
-    """The typed configuration of a checkpoint, from `to_plain()`; a key that this version does not know is an error."""
+    """A typed section of a checkpoint's configuration, from `to_plain()`; a key that nobody knows is an error."""
     try:
-        saved = OmegaConf.create(plain)
-        for key, value in LATER.items():
-            if OmegaConf.select(saved, key, default=MISSING) == MISSING:
-                OmegaConf.update(saved, key, value)
+        saved = OmegaConf.create({**LATER.get(schema, {}), **plain})
         return parse(schema, OmegaConf.merge(OmegaConf.structured(schema), saved))
     except OmegaConfBaseException as error:
         raise UserError(f"its configuration does not fit this version: {str(error).splitlines()[0]}") from None

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from cnnbench.freezing import train_mode
 from cnnbench.metrics import Metrics, Sums, confusion_counts
 from cnnbench.models.layers import Net
 from cnnbench.optim import set_lr
-from cnnbench.runtime import Normalize, Runtime
+from cnnbench.runtime import Runtime
 from cnnbench.tasks.classification import Classification
-from cnnbench.transfer import train_mode
 
 Batch = tuple[Tensor, Tensor]  # images uint8 (N, C, H, W), targets int64 (N,)
 
@@ -28,7 +28,7 @@ class Trainer:
     optimizer: torch.optim.Optimizer
     schedule: Callable[[int], float]  # step -> factor on the learning rate
     runtime: Runtime
-    normalize: Normalize
+    normalize: Callable[[Tensor], Tensor]
     seed: int = 0
     ema: AveragedModel | None = None
     accumulate: int = 1
@@ -36,12 +36,18 @@ class Trainer:
     step: int = 0  # optimizer steps done
 
     def __post_init__(self) -> None:
-        self.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.base_lrs: list[float] = [group["lr"] for group in self.optimizer.param_groups]
 
     @property
     def lr(self) -> float:
-        """That of the last step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """That of the last step; where groups differ, the largest."""
+        return float(max(group["lr"] for group in self.optimizer.param_groups))
+
+    def add_parameters(self, groups: list[dict[str, Any]]) -> None:
+        """Parameters that begin to train."""
+        for group in groups:
+            self.optimizer.add_param_group(group)
+            self.base_lrs.append(group["lr"])
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes in training, by name, for a checkpoint."""
@@ -100,7 +106,7 @@ def train_step(trainer: Trainer, images: Tensor, targets: Tensor, sums: Sums) ->
 
 @torch.no_grad()
 def predictions(
-    net: Callable[[Tensor], Any], batches: Iterable[Batch], runtime: Runtime, normalize: Normalize
+    net: Callable[[Tensor], Any], batches: Iterable[Batch], runtime: Runtime, normalize: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Images as they came, and on the device their targets and logits, batch by batch. The net is in eval mode."""
     for images, targets in batches:
@@ -114,7 +120,7 @@ def evaluate(
     net: Callable[[Tensor], Any],
     batches: Iterable[Batch],
     runtime: Runtime,
-    normalize: Normalize,
+    normalize: Callable[[Tensor], Tensor],
     task: Classification,
     num_classes: int,
 ) -> tuple[Metrics, Tensor]:

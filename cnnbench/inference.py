@@ -1,8 +1,4 @@
-"""A trained net in use: `cnnbench.load(weights).predict(images)`, and what the commands build on.
-
-Weights say of themselves how their net is built and its images are prepared. Weights from elsewhere, tensors alone,
-do not: then the caller says it.
-"""
+"""A trained net in use: `cnnbench.load(weights).predict(images)`, which the command `predict` builds on too."""
 
 import os
 from collections import deque
@@ -10,26 +6,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cnnbench import models, runtime, transfer
+from cnnbench import runtime
 from cnnbench import weights as sources
+from cnnbench.assembly import ready
 from cnnbench.checkpoint import Inference
-from cnnbench.config import Interpolation, PrepareConfig
-from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
-from cnnbench.data.geometry import as_tensor
+from cnnbench.config import PrepareConfig
 from cnnbench.data.inputs import find
-from cnnbench.data.sources import quiet_pillow, read_image, upright
+from cnnbench.data.pictures import as_picture, thumbnail
+from cnnbench.data.sources import quiet_pillow
 from cnnbench.data.transforms import EvalTransform
 from cnnbench.errors import UserError
 from cnnbench.machine import cores
 from cnnbench.models.layers import Net
-from cnnbench.weights import Weights
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -152,153 +146,8 @@ def load(
         raise TypeError(f"load() got an unexpected keyword argument '{min(wrong)}'")
     prepared = PrepareConfig(**{**dict.fromkeys(known), **prepare})
     found = sources.load(os.fspath(weights), chosen)
-    net, inference, _ = ready(found, chosen, prepared, dict(rename or {}), list(skip))
+    net, inference, _ = ready(found, chosen, prepared, rename, list(skip))
     return Classifier(net, inference, found.source, runtime.setup(device, precision, seed=None))
-
-
-# From weights to a net
-
-
-def ready(
-    weights: Weights, model: dict[str, Any] | None, prepare: PrepareConfig, rename: dict[str, str], skip: list[str]
-) -> tuple[Net, Inference, list[str]]:
-    """The net with its weights, what it takes to use it, and what the user should be told. UserError if unknown.
-
-    What `prepare` says wins over what the weights say.
-    """
-    classes = class_names(prepare.classes)
-    notes: list[str] = []
-    if weights.inference is not None:
-        _check_own(weights, model, rename, skip)
-        net, known = sources.build(weights), weights.inference
-    else:
-        net, known, notes = _from_tensors(weights, model, prepare, classes, rename, skip)
-    keys = ("image_size", "crop_ratio", "interpolation", "mean", "std")
-    said: dict[str, Any] = {key: value for key in keys if (value := getattr(prepare, key)) is not None}
-    if "interpolation" in said:
-        said["interpolation"] = Interpolation(said["interpolation"]).value
-    if classes:
-        said["classes"] = classes
-    inference = replace(known, **said)
-    _check(inference, len(known.classes), weights.source)
-    if inference.image_size != known.image_size or weights.inference is None:
-        models.check_image_size(net, inference.image_size)  # it takes a second: not where the size is the net's own
-    return net, inference, notes
-
-
-def _check_own(weights: Weights, model: dict[str, Any] | None, rename: dict[str, str], skip: list[str]) -> None:
-    assert weights.inference is not None
-    own = weights.inference.model["name"]
-    if model is not None and model["name"] != own:
-        raise UserError(f"{weights.source} holds the weights of {own}, not of {model['name']}")
-    if rename or skip:
-        raise UserError(f"weights_rename and weights_skip are for files from elsewhere: {weights.source} needs neither")
-
-
-def _from_tensors(
-    weights: Weights,
-    model: dict[str, Any] | None,
-    prepare: PrepareConfig,
-    classes: list[str] | None,
-    rename: dict[str, str],
-    skip: list[str],
-) -> tuple[Net, Inference, list[str]]:
-    """Tensors alone: the net is the caller's, its number of classes and of channels theirs."""
-    if model is None:
-        raise UserError(
-            f"{weights.source} does not say of which net its weights are: add model=…, as in model=resnet20"
-        )
-    arguments = {key: value for key, value in model.items() if value is not None}
-    with torch.device("meta"):
-        sketch = models.build(**arguments)
-    state = renamed(weights.state, rename)
-    outputs, channels = _shape(sketch, state, last=True, default=1000), _shape(sketch, state, last=False, default=3)
-    notes = []
-    if classes is None:
-        if outputs != 1000:
-            raise UserError(
-                f"{weights.source} does not name its {outputs} classes: give prepare.classes=FILE, with a name in each "
-                "line, or a list"
-            )
-        classes = imagenet_classes()
-        notes.append("classes: the 1,000 of ImageNet, by torchvision's names")
-    if prepare.mean is None or prepare.std is None:
-        if channels != 3:
-            raise UserError(f"{weights.source} does not say how its images were normalised: give prepare.mean and .std")
-        notes.append("images: normalised as usual for ImageNet; prepare.mean and prepare.std say otherwise")
-    net = models.build(**{**arguments, "num_classes": outputs, "in_channels": channels})
-    merge(net, weights, rename, skip)
-    inference = Inference(
-        model=model,
-        classes=classes,
-        mean=list(IMAGENET_MEAN),
-        std=list(IMAGENET_STD),
-        image_size=net.image_size,
-        in_channels=channels,
-        crop_ratio=0.875 if net.image_size > 64 else 1.0,
-    )
-    return net.eval(), inference, notes
-
-
-def renamed(state: dict[str, Tensor], rename: dict[str, str]) -> dict[str, Tensor]:
-    """SEAM"""
-    out = {}
-    for name, value in state.items():
-        for a, b in rename.items():
-            if name == a or name.startswith(a + "."):
-                name = b + name[len(a) :]
-        out[name] = value
-    return out
-
-
-def merge(net: Net, weights: Weights, rename: dict[str, str], skip: list[str]) -> None:
-    """SEAM"""
-    transfer.load_weights(net, renamed(weights.state, rename), weights.source)
-
-
-def _shape(sketch: Net, state: dict[str, Tensor], *, last: bool, default: int) -> int:
-    """Of the state: how many classes its last layer tells apart, or how many channels its first one takes."""
-    names = {module: name for name, module in sketch.named_modules()}
-    parts = list(sketch.stages["head"]) if last else [sketch]
-    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    layer = layers[-1 if last else 0]
-    weight = state.get(f"{names[layer]}.weight")
-    if weight is None or weight.ndim < 2:
-        return default
-    return weight.shape[0] if last else weight.shape[1] * getattr(layer, "groups", 1)
-
-
-def _check(inference: Inference, outputs: int, source: str) -> None:
-    if len(inference.classes) != outputs:
-        raise UserError(f"{source} tells {outputs} classes apart, but {len(inference.classes)} are named")
-    for name in ("mean", "std"):
-        if len(getattr(inference, name)) != inference.in_channels:
-            count = len(getattr(inference, name))
-            raise UserError(f"{name} has {count} values, but {source} takes {inference.in_channels} channels")
-
-
-def class_names(given: Any) -> list[str] | None:
-    """Names of classes as `prepare.classes` has them: a list, or the path of a text file with one in each line."""
-    if given is None:
-        return None
-    if isinstance(given, list | tuple):
-        return [str(name) for name in given]
-    try:
-        lines = Path(given).expanduser().read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"prepare.classes: cannot read {given}: {getattr(error, 'strerror', None) or 'no text'}"
-        ) from None
-    return [line.strip() for line in lines if line.strip()]
-
-
-def imagenet_classes() -> list[str]:
-    from torchvision.models._meta import _IMAGENET_CATEGORIES
-
-    return list(_IMAGENET_CATEGORIES)
-
-
-# From what a user calls an image to pixels
 
 
 def _as_sequence(images: Any) -> Iterable[Any]:
@@ -307,52 +156,6 @@ def _as_sequence(images: Any) -> Iterable[Any]:
     if isinstance(images, Tensor) and images.ndim == 3:
         return [images]
     return images if isinstance(images, Iterable) and not hasattr(images, "getbands") else [images]
-
-
-def as_picture(image: Any, channels: int) -> Any:
-    """A path, Pillow image or tensor as a Pillow image (RGB or L) or a uint8 tensor (C, H, W) of so many channels."""
-    if channels not in (1, 3):
-        raise UserError(f"the net takes {channels} channels: images in files have 1 or 3")
-    if isinstance(image, Tensor):
-        return _with_channels(_as_bytes(image), channels)
-    if isinstance(image, str | os.PathLike):
-        picture = read_image(image, quietly=False)
-    elif hasattr(image, "getbands"):
-        picture = upright(image)
-    else:
-        raise UserError(f"an image is a path, a Pillow image or a tensor, not {type(image).__name__}")
-    return picture if channels == 3 else picture.convert("L")
-
-
-def _as_bytes(image: Tensor) -> Tensor:
-    if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise UserError(f"an image is a tensor (C, H, W) of 1 or 3 channels, not {tuple(image.shape)}")
-    if image.dtype == torch.uint8:
-        return image
-    if not image.is_floating_point() or image.min() < 0 or image.max() > 1:
-        raise UserError("an image is a tensor of uint8, or of floating numbers in 0..1, not yet normalised")
-    return (image * 255).round().to(torch.uint8)
-
-
-def _with_channels(image: Tensor, channels: int) -> Tensor:
-    if image.shape[0] == channels:
-        return image
-    if channels == 3:
-        return image.expand(3, -1, -1)
-    weights = torch.tensor([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's
-    return (image.float() * weights.view(3, 1, 1)).sum(dim=0, keepdim=True).round().to(torch.uint8)
-
-
-def thumbnail(picture: Any, side: int) -> np.ndarray:
-    """The whole picture as uint8 (H, W, 3), its longer side at most `side` pixels."""
-    if not isinstance(picture, Tensor):
-        small = picture.convert("RGB")
-        small.thumbnail((side, side))
-        return np.array(small)
-    from PIL import Image
-
-    pixels = as_tensor(picture).cpu().expand(3, -1, -1).permute(1, 2, 0).numpy()
-    return thumbnail(Image.fromarray(np.ascontiguousarray(pixels)), side)
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int) -> Iterator[Result]:

@@ -4,35 +4,54 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnnbench.config import OptimConfig, Optimizer, Schedule, ScheduleConfig
-from cnnbench.models.layers import LocallyConnected2d
+from cnnbench.models.layers import LocallyConnected2d, Net
 
 WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, LocallyConnected2d)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, decay_all: bool) -> list[dict[str, object]]:
-    """What trains, in two groups: the weights of convolutions and linear layers, which decay, and the rest.
+def parameter_groups(
+    model: nn.Module, cfg: OptimConfig, lr: float, only: Iterable[Tensor] | None = None
+) -> list[dict[str, object]]:
+    """What trains (or `only` these of it), grouped by weight decay and by lr.
 
-    The kind of module decides, never a name. With decay_all everything decays, as in the papers.
+    The weights of convolutions and linear layers decay, the rest does not; the kind of module decides, never a name.
+    With decay_all everything decays, as in the papers. lr falls with the distance from the head where cfg asks for it.
     """
     decayed = {
         id(module.weight) for module in model.modules() if isinstance(module, WEIGHTS) and module.weight is not None
     }
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if decay_all:
-        return [{"params": trained, "weight_decay": weight_decay}]
-    groups: list[dict[str, object]] = [
-        {"params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
-        {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    factors = lr_factors(model, cfg)
+    chosen = list(model.parameters() if only is None else only)
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for parameter in chosen:
+        if parameter.requires_grad:
+            decay = cfg.weight_decay if cfg.decay_all or id(parameter) in decayed else 0.0
+            groups.setdefault((factors.get(id(parameter), 1.0), -decay), []).append(parameter)
+    return [{"params": groups[key], "lr": lr * key[0], "weight_decay": -key[1]} for key in sorted(groups)]
+
+
+def lr_factors(model: nn.Module, cfg: OptimConfig) -> dict[int, float]:
+    """Factor on the lr by the id of the parameter: head_lr for the head, lr_decay to the power of the distance to it.
+
+    Empty where every parameter has the same lr. (Layer-wise decay: Howard and Ruder, 2018.)
+    """
+    if cfg.lr_decay == cfg.head_lr == 1:
+        return {}
+    assert isinstance(model, Net)
+    factors: dict[int, float] = {}
+    for distance, part in enumerate(reversed(model.stages.values())):
+        factor = cfg.head_lr if distance == 0 else cfg.lr_decay**distance
+        factors |= {id(parameter): factor for module in part for parameter in module.parameters()}
+    return factors
 
 
 def build_optimizer(model: nn.Module, cfg: OptimConfig, batch_size: int) -> torch.optim.Optimizer:
     """The optimizer over the parameters that require gradients, with the lr that suits the batch."""
-    groups, lr = parameter_groups(model, cfg.weight_decay, cfg.decay_all), scaled_lr(cfg, batch_size)
+    lr = scaled_lr(cfg, batch_size)
+    groups = parameter_groups(model, cfg, lr)
     if cfg.name is Optimizer.adamw:
         return torch.optim.AdamW(groups, lr=lr, betas=(cfg.momentum, 0.999))
     return torch.optim.SGD(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov)

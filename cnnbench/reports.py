@@ -13,9 +13,9 @@ from torch import Tensor
 
 from cnnbench import metrics, plots, runs, sheets
 from cnnbench.config import Format
+from cnnbench.data.pictures import thumbnail
 from cnnbench.data.sources import Dataset, Source, read_item
 from cnnbench.errors import UserError
-from cnnbench.inference import thumbnail
 from cnnbench.metrics import Verdict, wilson
 from cnnbench.tables import Percent, display_width, plural, render, shorten
 

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cnnbench import checkpoint, data, optim, plots, results, runs, runtime
+from cnnbench import checkpoint, data, freezing, optim, plots, results, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import TrainConfig, flatten, seconds, to_plain
 from cnnbench.engine import Batch, Trainer, evaluate, predictions, train_epoch
 from cnnbench.errors import RunError, UserError
+from cnnbench.features import Cached
 from cnnbench.metrics import Metrics, Sums
 from cnnbench.models.layers import Net
 from cnnbench.runs import RunDirectory
 from cnnbench.signals import StopRequests
 from cnnbench.tasks.classification import Classification
-from cnnbench.tracking import Tracker, epoch_text, row, say
+from cnnbench.tracking import Tracker, epoch_text, errors, row, say
 
 SHOWN = 32  # images in a picture of images
 COMPARED = {"model.name", "data.name", "batch_size", "epochs", "optim.lr", "optim.weight_decay", "seed"}
@@ -51,20 +52,27 @@ class Training:
         model: Net,
         inference: Inference,
         directory: RunDirectory,
+        *,
+        cached: Cached | None = None,
+        about: dict[str, Any] | None = None,
+        spent: float = 0.0,
     ) -> None:
         self.cfg, self.device, self.dataset, self.inference, self.directory = cfg, device, dataset, inference, directory
+        self.cached, self.about = cached, about or {}
+        self.thaw_plan = freezing.thaw_plan(model, cfg.unfreeze_at)
         saved = checkpoint.load(directory.last) if directory.last.exists() else None
-        self.progress = Progress(**saved["progress"]) if saved else Progress()
+        self.progress = Progress(**saved["progress"]) if saved else Progress(seconds=spent)
         self.time_limit = seconds(cfg.max_time) if cfg.max_time else math.inf
         device.place(model)
         self.batch_size = self._batch_size(model, saved)
-        loading: dict[str, Any] = {
-            "image_size": inference.image_size,
+        self.loaded = cached.dataset if cached else dataset
+        self.loading: dict[str, Any] = {
+            "image_size": self.loaded.image_size if cached else inference.image_size,
             "batch_size": self.batch_size,
             "workers": cfg.data.workers,
         }
-        self.train_batches = data.train_loader(dataset, cfg.augment, seed=cfg.seed, **loading)
-        self.val_batches = data.eval_loader(dataset.val, dataset, **loading)
+        self.train_batches = data.train_loader(self.loaded, cfg.augment, seed=cfg.seed, **self.loading)
+        self.val_batches = data.eval_loader(self.loaded.val, self.loaded, **self.loading)
         self.trainer = self._trainer(model)
         self.eval_model = self.trainer.ema.module if self.trainer.ema else model
         self.eval_net = runtime.compiled(self.eval_model, cfg.compile) if self.trainer.ema else self.trainer.net
@@ -89,6 +97,7 @@ class Training:
             raise UserError(
                 f"{self.directory.path} was trained on other data (its {what} differ): give another run.dir"
             )
+        self._thaw(self.progress.epoch)
         try:
             self.trainer.load_state_dict(saved)
         except (RuntimeError, KeyError, ValueError):
@@ -127,17 +136,30 @@ class Training:
         total_steps = min(cfg.epochs * batches, cfg.max_steps or sys.maxsize)
         return Trainer(
             model=model,
-            net=runtime.compiled(model, cfg.compile),
+            net=self.cached.net if self.cached else runtime.compiled(model, cfg.compile),
             task=Classification(cfg.label_smoothing, getattr(model, "aux_weight", 0.0)),
             optimizer=optim.build_optimizer(model, cfg.optim, self.batch_size),
             schedule=optim.build_schedule(cfg.schedule, total_steps, batches),
             runtime=self.device,
-            normalize=runtime.Normalize(self.device, self.inference.mean, self.inference.std),
+            normalize=self.device.to_device if self.cached else self._normalize(),
             seed=cfg.seed,
             ema=average,
             accumulate=cfg.accumulate,
             clip=cfg.optim.clip,
         )
+
+    def _normalize(self) -> runtime.Normalize:
+        return runtime.Normalize(self.device, self.inference.mean, self.inference.std)
+
+    def _thaw(self, epoch: int) -> list[str]:
+        """Let train what is to train once so many epochs are done; the stages that begin to."""
+        trainer, begun = self.trainer, []
+        for names in [names for after, names in self.thaw_plan.items() if after <= epoch]:
+            if new := freezing.thaw(trainer.model, names):
+                lr = optim.scaled_lr(self.cfg.optim, self.batch_size)
+                trainer.add_parameters(optim.parameter_groups(trainer.model, self.cfg.optim, lr, new))
+                begun += names
+        return begun
 
     def save(self) -> None:
         state = {
@@ -155,6 +177,8 @@ class Training:
     def stop_reason(self) -> str:
         """Why no further step is to be done; empty while there is one."""
         cfg, done = self.cfg, self.progress
+        if cfg.epochs == 0:
+            return "its head is fitted, not trained by steps" if self.rows else ""
         if done.epoch >= cfg.epochs:
             return f"all {cfg.epochs} epochs" if cfg.epochs > 1 else "its one epoch"
         if cfg.max_steps and self.trainer.step >= cfg.max_steps:
@@ -171,6 +195,8 @@ class Training:
         (self.directory.path / "result.json").unlink(missing_ok=True)  # that of an earlier limit, if any
         drawn = time.monotonic()
         with StopRequests() as stop:
+            if self.cfg.epochs == 0 and not self.rows:
+                self._conclude_fitted(tracker)
             while not self.stop_reason():
                 self._train_epoch(tracker, stop)
                 if self._epoch_is_whole() or stop.code is None or self.stop_reason():
@@ -195,13 +221,15 @@ class Training:
             tracker.after_step(trainer.step, self.sums, self.speed, trainer.lr)
             return stop.code is None and not self.stop_reason()
 
+        if begun := self._thaw(progress.epoch):
+            say(f"epoch {progress.epoch + 1}: {', '.join(begun)} begin to train", tracker.stream)
         tracker.begin_epoch(progress.epoch + 1, self.cfg.epochs, len(self.train_batches), progress.batch)
         train_epoch(trainer, self._batches(), self.sums, after_step)
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of the epoch that are still to come."""
         for batch in self.train_batches.epoch(self.progress.epoch, start=self.progress.batch):
-            self.first_batch = self.first_batch or batch
+            self.first_batch = self.first_batch or (None if self.cached else batch)
             yield batch
 
     def _epoch_is_whole(self) -> bool:
@@ -236,6 +264,23 @@ class Training:
         picture = self.directory.path / "train_batch.png"
         if self.first_batch is not None and not picture.exists():
             plots.train_batch(*self.first_batch, self.dataset.classes, picture)
+
+    def _conclude_fitted(self, tracker: Tracker) -> None:
+        """A head that was fitted needs no steps: measure it and leave behind what a training does."""
+        self.eval_model.eval()
+        batches = data.eval_loader(self.loaded.train, self.loaded, **self.loading)
+        begin = time.perf_counter()
+        train, _ = evaluate(self.eval_net, batches.epoch(0), self.device, self.trainer.normalize,
+                            self.trainer.task, len(self.dataset.classes))  # fmt: skip
+        val = self._validate()
+        elapsed = time.perf_counter() - begin
+        self.progress.seconds += elapsed
+        self.progress.best_top1_error = val.top1_error
+        speed = (train.n + val.n) / elapsed
+        self.rows = [row(0, 0, train, val, lr=0.0, images_per_second=speed, seconds=self.progress.seconds)]
+        self.save()
+        checkpoint.keep_as(self.directory.last, self.directory.best)
+        tracker.end_epoch(self.rows[0], f"fitted  train {errors(train)}  val {errors(val)}")
 
     def _validate(self) -> Metrics:
         self.eval_model.eval()
@@ -313,10 +358,11 @@ class Training:
             "wall_seconds": self.progress.seconds,
             **results.environment(self.device),
             "run_dir": str(self.directory.path),
+            **self.about,
         }
 
     def _draw_curves(self, rows: list[dict[str, Any]]) -> None:
-        if rows:
+        if rows and self.cfg.epochs:
             plots.curves(rows, self.directory.path / "curves.png", self._title())
 
     def _draw(self, rows: list[dict[str, Any]]) -> None:
@@ -343,7 +389,6 @@ class Training:
             workers=0,
         )
         self.eval_model.eval()
-        images, targets, logits = next(
-            predictions(self.eval_net, batches.epoch(0), self.device, self.trainer.normalize)
-        )
+        net = self.eval_model if self.cached else self.eval_net
+        images, targets, logits = next(predictions(net, batches.epoch(0), self.device, self._normalize()))
         return images, targets.cpu(), logits.float().softmax(dim=1).cpu()

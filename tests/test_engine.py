@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cnnbench import engine, runtime, transfer
+from cnnbench import engine, freezing, runtime
 from cnnbench.errors import UserError
 from cnnbench.metrics import Sums
 from cnnbench.models.layers import Net
@@ -157,7 +157,7 @@ def test_every_seed_and_step_has_random_numbers_of_its_own() -> None:
 def test_frozen_stages_do_not_move_a_bit() -> None:
     """Parameters and running statistics, after steps and after every return to training mode."""
     model = Tiny(norm=True)
-    assert transfer.freeze(model, "until:layer1") == ["stem"]
+    assert freezing.freeze(model, "until:layer1") == ["stem"]
     before = weights(model)
     target = trainer(model)
     train(target)
@@ -179,18 +179,18 @@ def test_frozen_stages_do_not_move_a_bit() -> None:
     ],
 )
 def test_freeze_speaks_the_stages_vocabulary(what: Any, frozen: list[str]) -> None:
-    assert transfer.freeze(Tiny(), what) == frozen
+    assert freezing.freeze(Tiny(), what) == frozen
 
 
 @pytest.mark.parametrize("what", ["layr1", "until:layr1", ["stem", "layr1"]])
 def test_an_unknown_stage_is_refused_with_the_near_one(what: Any) -> None:
     with pytest.raises(UserError, match="Did you mean 'layer1'"):
-        transfer.freeze(Tiny(), what)
+        freezing.freeze(Tiny(), what)
 
 
 def test_freezing_everything_is_refused() -> None:
     with pytest.raises(UserError, match="nothing to train"):
-        transfer.freeze(Tiny(), ["stem", "layer1", "head"])
+        freezing.freeze(Tiny(), ["stem", "layer1", "head"])
 
 
 def test_evaluate_counts_every_image_once_whatever_the_batches() -> None:

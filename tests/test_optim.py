@@ -60,7 +60,7 @@ def test_past_its_end_a_curve_stays_where_it_was(name: str) -> None:
 def optim_config(**changes: object) -> OptimConfig:
     values: dict = {
         "name": Optimizer.sgd, "lr": 0.1, "lr_batch": 128, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4,
-        "decay_all": False, "clip": None,
+        "decay_all": False, "clip": None, "lr_decay": 1.0, "head_lr": 1.0,
     }  # fmt: skip
     return OptimConfig(**{**values, **changes})
 
@@ -83,12 +83,12 @@ class Named(nn.Module):
 
 def test_decay_goes_by_kind_of_module_not_by_name() -> None:
     net = Named()
-    decayed, others = optim.parameter_groups(net, 0.01, decay_all=False)
+    decayed, others = optim.parameter_groups(net, optim_config(weight_decay=0.01), 0.1)
     assert {id(p) for p in decayed["params"]} == {id(net.subnet.weight), id(net.bias_net.weight)}
     assert decayed["weight_decay"] == 0.01
     assert others["weight_decay"] == 0
     assert len(others["params"]) == 4
-    (everything,) = optim.parameter_groups(net, 0.01, decay_all=True)
+    (everything,) = optim.parameter_groups(net, optim_config(weight_decay=0.01, decay_all=True), 0.1)
     assert len(everything["params"]) == 6
 
 

@@ -5,14 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 from tqdm import tqdm
 
-from cnnbench import data, evaluation, inference, models, reports, results, runs, runtime, weights
+from cnnbench import assembly, data, evaluation, models, reports, results, runs, runtime, weights
 from cnnbench.checkpoint import Inference
-from cnnbench.config import DataConfig, EvaluateConfig, Format, PrepareConfig, Split, TrainConfig, restore
+from cnnbench.config import DataConfig, EvaluateConfig, Format, PrepareConfig, Split, restore
 from cnnbench.errors import UserError
 from cnnbench.evaluation import Member, Reading
 from cnnbench.metrics import judge
@@ -29,6 +30,7 @@ class Judged:
     inference: Inference
     views: data.Views
     member: Member
+    reading: Reading
 
 
 def run(cfg: EvaluateConfig) -> int:
@@ -37,40 +39,23 @@ def run(cfg: EvaluateConfig) -> int:
     loaded = [weights.load(where, cfg.model) for where in wheres(cfg.weights)]
     data_cfg = data_config(cfg, loaded)
     dataset = data.load_dataset(data_cfg)
-    source = dataset.val if cfg.split is Split.val else dataset.train
-    judged = [ready(cfg, one, dataset, device) for one in loaded]
+    judged = [ready(cfg, one, dataset, data_cfg.workers, device) for one in loaded]
     if cfg.shift and len(judged) > 1:
         raise UserError("shift judges a single net: give weights=… one only")
-    path = runs.directory(
-        "evaluate", cfg, f"{'+'.join(weights.short_name(one.source) for one in loaded)}-{dataset.name}"
-    )
-    if (path / "config.yaml").exists():
-        raise UserError(f"{path} holds a training: give another run.dir")
-    reading = Reading(source=source, batch_size=cfg.batch_size, workers=data_cfg.workers)
+    path = directory(cfg, judged, dataset)
     begin = time.perf_counter()
-    with progress(len(source) * len(judged)) as advance:
-        scores = [evaluation.scores(one.member, one.views, reading, advance) for one in judged]
+    source = judged[0].reading.source
+    with progress(len(source), len(judged)) as advance:
+        scores = [evaluation.scores(one.member, one.views, one.reading, advance) for one in judged]
     elapsed = time.perf_counter() - begin
     logits = evaluation.ensemble(scores)
     verdict = judge(logits, source.targets)
-    shift = shifted(cfg, judged[0], reading)
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
-    cfg.run.dir = str(path)
     result = {
         **reports.headline(verdict),
         "split": dataset.split if cfg.split is Split.val else "train",
         **protocol(judged),
-        "shift": shift and asdict(shift),
-        "model": "+".join(str(one.inference.model["name"]) for one in judged),
-        "data": dataset.name,
-        "weights": [one.source for one in loaded] if len(loaded) > 1 else loaded[0].source,
-        "epochs": loaded[0].epochs if len(loaded) == 1 else None,
-        "seed": (loaded[0].config or {}).get("seed") if len(loaded) == 1 else None,
-        **complexity(judged),
+        "shift": shifted(cfg, judged[0]),
+        **identity(judged, dataset),
         "images_per_second": verdict.n / elapsed,
         "wall_seconds": elapsed,
         **results.environment(device),
@@ -84,6 +69,34 @@ def run(cfg: EvaluateConfig) -> int:
     return 0
 
 
+def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) -> Path:
+    """Where the results go; made now, so that a place that cannot be written to is known before the work."""
+    names = "+".join(weights.short_name(one.weights.source) for one in judged)
+    path = runs.directory("evaluate", cfg, runs.slug([f"{names}-{dataset.name}"]))
+    if (path / "config.yaml").exists():
+        raise UserError(f"{path} holds a training: give another run.dir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    cfg.run.dir = str(path)
+    return path
+
+
+def identity(judged: list[Judged], dataset: data.Dataset) -> dict[str, Any]:
+    """Of what the numbers are; sizes are those of all nets together, for one view."""
+    sizes = [results.complexity(one.model, one.inference) for one in judged]
+    single = judged[0].weights if len(judged) == 1 else None
+    return {
+        "model": "+".join(str(one.inference.model["name"]) for one in judged),
+        "data": dataset.name,
+        "weights": single.source if single else [one.weights.source for one in judged],
+        "epochs": single.epochs if single else None,
+        "seed": (single.config or {}).get("seed") if single else None,
+        **{key: sum(size[key] for size in sizes) for key in sizes[0]},
+    }
+
+
 def wheres(given: Any) -> list[str]:
     found = given if isinstance(given, list) else [given]
     if not found or not all(isinstance(where, str) for where in found):
@@ -94,7 +107,7 @@ def wheres(given: Any) -> list[str]:
 def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
     """The data that the (first) net was trained on, apart from what the command line says."""
     config = next((one.config for one in loaded if one.config), None)
-    trained = asdict(restore(TrainConfig, config).data) if config else {}
+    trained = asdict(restore(DataConfig, config["data"])) if config else {}
     given = cfg.data
     said = {item.name: value for item in fields(given) if (value := getattr(given, item.name)) != MISSING}
     if "name" not in trained | said:
@@ -104,35 +117,47 @@ def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
     return DataConfig(**{**trained, **said})
 
 
-def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, device: runtime.Runtime) -> Judged:
-    """The net and how it is asked about this data. How its images are prepared is the net's own affair, whatever the
-    data's file says, but for what was typed; a net that does not say is given what the data says."""
-    typed = {override.partition("=")[0] for override in cfg.run.overrides}
-    keys = ("image_size", "crop_ratio", "interpolation", "mean", "std")
-    changes: dict[str, Any] = dict.fromkeys([*keys, "classes"])
-    changes |= {key: getattr(cfg.data, key) for key in keys if f"data.{key}" in typed}
-    if loaded.inference is None:
-        from_data = {"mean": list(dataset.mean), "std": list(dataset.std), "crop_ratio": dataset.crop_ratio,
-                     "interpolation": dataset.interpolation, "classes": list(dataset.classes)}  # fmt: skip
-        changes = {key: value if (value := changes[key]) is not None else from_data.get(key) for key in changes}
-    prepare = PrepareConfig(**changes)
-    model, known, _ = inference.ready(loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip)
-    check_fits(known, dataset, loaded.source)
+def ready(
+    cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: int | None, device: runtime.Runtime
+) -> Judged:
+    """The net, and how it is asked about this data."""
+    prepare = prepared(cfg, loaded, dataset)
+    model, known, _ = assembly.ready(loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip)
+    check_classes(known, dataset, loaded.source)
+    dataset = data.with_channels(dataset, known.in_channels)
     views = data.views(cfg.crop, known.image_size, known.crop_ratio, known.interpolation)
     if views.dense:
         models.check_dense(model, min(views.scales))
     net = runtime.compiled(device.place(Dense(model) if views.dense else model), cfg.compile)
-    normalize = runtime.Normalize(device, known.mean, known.std)
-    member = Member(net=net, normalize=normalize, runtime=device)
-    return Judged(weights=loaded, model=model, inference=known, views=views, member=member)
+    return Judged(
+        weights=loaded,
+        model=model,
+        inference=known,
+        views=views,
+        member=Member(net=net, normalize=runtime.Normalize(device, known.mean, known.std), runtime=device),
+        reading=Reading(
+            source=dataset.val if cfg.split is Split.val else dataset.train,
+            batch_size=cfg.batch_size,
+            workers=workers,
+        ),
+    )
 
 
-def check_fits(known: Inference, dataset: data.Dataset, source: str) -> None:
-    """UserError where the net's answers would not be the data's classes, or its input not their images."""
-    if dataset.in_channels != known.in_channels:
-        raise UserError(
-            f"{source} takes {known.in_channels} channels, the images of {dataset.name} have {dataset.in_channels}"
-        )
+def prepared(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset) -> PrepareConfig:
+    """How images are prepared is the net's own affair, whatever the data's file says, but for what was typed. A net
+    that does not say so is given what the data says."""
+    typed = {override.partition("=")[0] for override in cfg.run.overrides}
+    keys = ("image_size", "crop_ratio", "interpolation", "mean", "std")
+    known = {key: getattr(cfg.data, key) if f"data.{key}" in typed else None for key in keys}
+    if loaded.inference is None:
+        of_data = {"crop_ratio": dataset.crop_ratio, "interpolation": dataset.interpolation,
+                   "mean": list(dataset.mean), "std": list(dataset.std)}  # fmt: skip
+        known |= {key: value for key, value in of_data.items() if known[key] is None}
+    return PrepareConfig(**known, classes=list(dataset.classes) if loaded.inference is None else None)
+
+
+def check_classes(known: Inference, dataset: data.Dataset, source: str) -> None:
+    """UserError where the net's answers would not be the data's classes."""
     if list(dataset.classes) != known.classes:
         ours, theirs = len(known.classes), len(dataset.classes)
         first = next((pair for pair in zip(known.classes, dataset.classes, strict=False) if pair[0] != pair[1]), None)
@@ -144,19 +169,19 @@ def check_fits(known: Inference, dataset: data.Dataset, source: str) -> None:
         raise UserError(f"{source} was trained for other classes than those of {dataset.name}: it has {how}")
 
 
-def shifted(cfg: EvaluateConfig, judged: Judged, reading: Reading) -> evaluation.Robustness | None:
+def shifted(cfg: EvaluateConfig, judged: Judged) -> dict[str, Any] | None:
+    """How robust the net is to translations, where that was asked for; by the central crop."""
     if cfg.shift is None:
         return None
-    known = judged.inference
+    known, member = judged.inference, judged.member
     if cfg.shift >= known.image_size:
         raise UserError(f"shift={cfg.shift} moves everything out of an image of {known.image_size} pixels")
     shifts = data.Shifts(size=known.image_size, scale=round(known.image_size / known.crop_ratio),
                          interpolation=known.interpolation, pixels=cfg.shift)  # fmt: skip
-    member = judged.member
     if judged.views.dense:
         member = replace(member, net=judged.model)
-    with progress(len(reading.source), "shifted") as advance:
-        return evaluation.robustness(member, shifts, reading, advance)
+    with progress(len(judged.reading.source), what="shifted") as advance:
+        return asdict(evaluation.robustness(member, shifts, judged.reading, advance))
 
 
 def protocol(judged: list[Judged]) -> dict[str, Any]:
@@ -179,15 +204,9 @@ def protocol(judged: list[Judged]) -> dict[str, Any]:
     }
 
 
-def complexity(judged: list[Judged]) -> dict[str, int]:
-    """Of all nets together, and for one view."""
-    counts = [results.complexity(one.model, one.inference) for one in judged]
-    return {key: sum(count[key] for count in counts) for key in counts[0]}
-
-
 @contextmanager
-def progress(images: int, what: str = "evaluate") -> Iterator[Callable[[int], object]]:
+def progress(images: int, nets: int = 1, what: str = "evaluate") -> Iterator[Callable[[int], object]]:
     """A bar on the terminal, where a person is looking."""
-    with tqdm(total=images, desc=what, unit="image", leave=False, dynamic_ncols=True, file=sys.stderr,
+    with tqdm(total=images * nets, desc=what, unit="image", leave=False, dynamic_ncols=True, file=sys.stderr,
               disable=not sys.stderr.isatty(), mininterval=0.1) as bar:  # fmt: skip
         yield bar.update

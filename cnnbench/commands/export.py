@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from cnnbench import exporting, weights
+from cnnbench.assembly import ready
 from cnnbench.config import ExportConfig
 from cnnbench.errors import UserError, unknown
-from cnnbench.inference import ready
 
 
 def run(cfg: ExportConfig) -> int:

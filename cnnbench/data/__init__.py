@@ -2,7 +2,7 @@
 
 from cnnbench.data.datasets import load_dataset
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches
-from cnnbench.data.sources import Arrays, Dataset, Files, Source, read_image, read_item
+from cnnbench.data.sources import Arrays, Dataset, Files, Source, fingerprint, pick, read_image, with_channels
 from cnnbench.data.transforms import EvalTransform
 from cnnbench.data.views import Shifts, Views, views
 
@@ -17,10 +17,12 @@ __all__ = [
     "Source",
     "Views",
     "eval_loader",
+    "fingerprint",
     "load_dataset",
+    "pick",
     "read_image",
-    "read_item",
     "train_loader",
     "view_batches",
     "views",
+    "with_channels",
 ]

@@ -1,10 +1,12 @@
 """What a data set is made of: images in memory or in files, each with its target, and how one of them is read."""
 
+import hashlib
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,6 +72,44 @@ class Dataset:
     train: Source
     val: Source
     split: str  # what val is: "test" or "val" (the set's own) or "held-out" (taken from the training images)
+
+
+def with_channels(dataset: Dataset, channels: int) -> Dataset:
+    """The same images with as many channels as a net takes: gray ones repeated, coloured ones turned to gray.
+
+    Only images in memory are turned; a file is always read in colour. UserError where there is no way.
+    """
+    if channels == dataset.in_channels:
+        return dataset
+    if {channels, dataset.in_channels} != {1, 3} or not isinstance(dataset.train, Arrays):
+        raise UserError(
+            f"the net takes {channels} channels, but the images of {dataset.name} have {dataset.in_channels}"
+        )
+    assert isinstance(dataset.val, Arrays)
+    moments = [moment * 3 if channels == 3 else (sum(moment) / 3,) for moment in (dataset.mean, dataset.std)]
+    train, val = (Arrays(recolored(part.images, channels), part.targets) for part in (dataset.train, dataset.val))
+    return replace(dataset, in_channels=channels, train=train, val=val, mean=moments[0], std=moments[1])
+
+
+def recolored(images: Tensor, channels: int) -> Tensor:
+    """uint8 (N, 1, H, W) in three equal channels, or (N, 3, H, W) in gray, as Pillow converts."""
+    if channels == 3:
+        return images.repeat(1, 3, 1, 1)
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601
+    return (images.float() * luma).sum(1, keepdim=True).round().to(torch.uint8)
+
+
+def fingerprint(source: Source) -> str:
+    """A hash that changes when an image does: of the pixels in memory, of the files' names, sizes and times."""
+    total = hashlib.sha256()
+    if isinstance(source, Arrays):
+        total.update(str(tuple(source.images.shape)).encode())
+        total.update(source.images.contiguous().numpy().data)
+    else:
+        for path in source.paths:
+            status = Path(path).stat()
+            total.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return total.hexdigest()
 
 
 def pick(targets: Tensor, fraction: float, *, leave: int = 0) -> tuple[Tensor, Tensor]:

@@ -28,14 +28,17 @@ def create_model(name: str, num_classes: int = 1000, **arguments: Any) -> Net:
 
 
 def build(name: str, *, num_classes: int | None = None, in_channels: int = 3, source: str = "cnnbench",
-          **arguments: Any) -> Net:  # fmt: skip
+          cut: str | None = None, **arguments: Any) -> Net:  # fmt: skip
     """The net `name`, initialised as in its file, on torch's default device (`with torch.device("meta")`: no memory).
 
     `num_classes=None` is the paper's own number: 1000, 10 for the CIFAR nets, 4030 for DeepFace. `arguments` are those
     of the builder in MODELS. `source="torchvision"` takes the net of that name from torchvision instead, where names
-    such as resnet18 occur too. A UserError says which names and values there are.
+    such as resnet18 occur too. `cut` names a stage: what follows it gives way to one linear layer (`Truncated`). A
+    UserError says which names and values there are.
     """
     builder = _builder(name, source)
+    if cut is not None and takes(builder, "aux"):
+        arguments["aux"] = False
     arguments["in_channels"] = in_channels
     if num_classes is not None:
         arguments["num_classes"] = num_classes
@@ -45,7 +48,27 @@ def build(name: str, *, num_classes: int | None = None, in_channels: int = 3, so
     except ValueError as error:  # what only a layer can know, such as groups that do not divide the channels
         raise UserError(f"model {name}: {error}") from error
     net.name = name
-    return net
+    return net if cut is None else _truncated(net, cut, num_classes)
+
+
+def _truncated(net: Net, cut: str, num_classes: int | None) -> Net:
+    from cnnbench.models.truncated import Truncated  # only here: it imports torchvision
+
+    stages = list(net.stages)[:-1]
+    if cut not in stages:
+        raise unknown(f"stage of {net.name}", cut, stages)
+    if num_classes is None:
+        raise UserError(f"{net.name} cut behind {cut} needs a number of classes")
+    return Truncated(net, cut, num_classes)
+
+
+def accepts(name: str, argument: str, source: str = "cnnbench") -> bool:
+    """Whether the net `name` has this argument."""
+    return takes(_builder(name, source), argument)
+
+
+def takes(builder: Callable[..., Net], argument: str) -> bool:
+    return argument in inspect.signature(builder).parameters
 
 
 def _builder(name: str, source: str) -> Callable[..., Net]:

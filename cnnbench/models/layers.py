@@ -20,6 +20,7 @@ class Net(nn.Module):
     name = "this net"  # its key in MODELS, once build() made it
     image_size: int  # native side of the images, pixels
     aux_weight = 0.0  # of each auxiliary loss
+    map_dims = (2, 3)  # of its feature maps, rows and columns
     aux_image_size = 0  # on images of a smaller side the auxiliary heads are skipped: their maps would be too small
 
     @property
@@ -66,6 +67,14 @@ def convolved(x: Tensor, classifier: Iterable[nn.Module], side: int) -> Tensor:
         else:
             x = layer(x)
     return x
+
+
+def output_layer(net: Net) -> nn.Linear | nn.Conv2d:
+    """The layer that gives the logits: the last linear layer or convolution of the head, auxiliary heads apart."""
+    auxiliary = list(net.auxiliary.values())
+    parts = [part for part in net.stages["head"] if not any(part is head for head in auxiliary)]
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    return layers[-1]
 
 
 class Conv2d(nn.Conv2d):

@@ -21,6 +21,9 @@ every image within a few dozen steps, and where all logits are zero there is no 
 layer's has its mean taken out, so that it does not answer to what all channels have in common; and the last layer has
 biases of 1 and N(0, 0.05^2). `init: paper` is N(0, 0.05^2) with zero biases throughout, as the CIFAR definition has it;
 it needs much longer to start.
+
+`final_relu: false` leaves out the last ReLU: the logits are then linear in the features, as a new classifier on top of
+trained ones has to be.
 """
 
 from collections.abc import Callable
@@ -59,7 +62,7 @@ class NiN(Net):
     """The net of one table: `mlpconv1`, `mlpconv2`, … in turn, with `head` in the place of the last 1x1 layer."""
 
     def __init__(self, blocks: tuple[Block, ...], image_size: int, *, num_classes: int, in_channels: int,
-                 dropout: float, init: Init) -> None:  # fmt: skip
+                 dropout: float, init: Init, final_relu: bool) -> None:  # fmt: skip
         super().__init__()
         self.image_size = image_size
         for number, (kernel, stride, padding, (a, b, c), drops) in enumerate(blocks, start=1):
@@ -72,7 +75,8 @@ class NiN(Net):
                 if drops:
                     block.append(nn.Dropout(dropout))
             in_channels = c
-        self.head = nn.Sequential(Conv2d(b, num_classes, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        last = nn.ReLU() if final_relu else nn.Identity()
+        self.head = nn.Sequential(Conv2d(b, num_classes, 1), last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         if init == "he":
             he_normal(self)
             take_means_out([layer for layer in self.modules() if isinstance(layer, Conv2d)][1:])
@@ -90,12 +94,16 @@ class NiN(Net):
         return x
 
 
-def nin(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5, init: Init = "he") -> NiN:
-    return NiN(IMAGENET, 224, num_classes=num_classes, in_channels=in_channels, dropout=dropout, init=init)
+def nin(*, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5, init: Init = "he",
+        final_relu: bool = True) -> NiN:  # fmt: skip
+    return NiN(IMAGENET, 224, num_classes=num_classes, in_channels=in_channels, dropout=dropout, init=init,
+               final_relu=final_relu)  # fmt: skip
 
 
-def nin_cifar(*, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.5, init: Init = "he") -> NiN:
-    return NiN(CIFAR, 32, num_classes=num_classes, in_channels=in_channels, dropout=dropout, init=init)
+def nin_cifar(*, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.5, init: Init = "he",
+        final_relu: bool = True) -> NiN:  # fmt: skip
+    return NiN(CIFAR, 32, num_classes=num_classes, in_channels=in_channels, dropout=dropout, init=init,
+               final_relu=final_relu)  # fmt: skip
 
 
 MODELS: dict[str, Callable[..., Net]] = {"nin": nin, "nin_cifar": nin_cifar}

@@ -35,9 +35,14 @@ def builder(name: str | None) -> Callable[..., Net]:
     return partial(build, name)
 
 
-def build(name: str, *, num_classes: int = 1000, in_channels: int = 3) -> Net:
-    """The classifier `name`. For other in_channels its first convolution is replaced by one that torch initialises."""
+def build(name: str, *, num_classes: int = 1000, in_channels: int = 3, final_relu: bool = True) -> Net:
+    """The classifier `name`. For other in_channels its first convolution is replaced by one that torch initialises.
+
+    final_relu=False leaves out the ReLU behind SqueezeNet's last layer: its logits are then linear in its features.
+    """
     net = _make(name, num_classes)
+    if isinstance(net, torchvision.models.SqueezeNet) and not final_relu:
+        net.classifier[2] = nn.Identity()
     if in_channels != 3:
         _replace_first_convolution(net, in_channels)
     if name in AUX_IMAGE_SIZES:
@@ -47,6 +52,7 @@ def build(name: str, *, num_classes: int = 1000, in_channels: int = 3) -> Net:
     net.__class__ = type(type(net).__name__, (TorchvisionNet, type(net)), {})
     assert isinstance(net, TorchvisionNet)
     net.image_size = size
+    net.map_dims = (1, 2) if isinstance(net, torchvision.models.SwinTransformer) else (2, 3)
     net.aux_weight, net.aux_image_size = AUX_WEIGHTS.get(name, 0.0), AUX_IMAGE_SIZES.get(name, 0)
     return net
 

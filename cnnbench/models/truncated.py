@@ -1,0 +1,104 @@
+"""A net cut off behind one of its stages, with a linear classifier on what is left: "deep features" as a net.
+
+The maps of the stage are averaged over a grid of at most 8 x 8 cells, as fine as MAX_FEATURES allows, so that a little
+of where something is remains. The cut is torchvision's feature extraction: the same modules under the same names.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from cnnbench.models.layers import WEIGHTED, Linear, Net, normal, run_on_meta
+
+MAX_FEATURES = 4096
+FINEST = 8
+
+
+class Truncated(Net):
+    """The stages of `net` up to `cut`, then `head`: N x in_channels x H x W -> N x num_classes."""
+
+    def __init__(self, net: Net, cut: str, num_classes: int) -> None:
+        super().__init__()
+        self.name, self.image_size, self.map_dims = net.name, net.image_size, net.map_dims
+        stages = net.stages
+        names = list(stages)
+        self._kept = {name: stages[name] for name in names[: names.index(cut) + 1]}
+        self.side, count = grids(net)[cut]
+        self.body = extractor(net, stages[cut][-1])
+        self.head = Linear(count, num_classes)
+        normal(self.head, std=0.01)
+
+    @property
+    def stages(self) -> dict[str, list[nn.Module]]:
+        return {**self._kept, "head": [self.head]}
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(pooled(self.body(x)["features"], self.side, self.map_dims))
+        return logits
+
+
+def extractor(net: Net, last: nn.Module) -> nn.Module:
+    """The part of the net up to and with the module `last`, as a module that returns {"features": its output}."""
+    for name in net.auxiliary:  # those of torchvision's nets: the tracer cannot follow the question whether they apply
+        setattr(net, name, None)
+        net.aux_logits = False  # noqa: B010: mypy knows modules and tensors alone
+    node = next(name for name, module in net.named_modules() if module is last)
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it tells that dropout makes the graphs of train and eval mode differ
+                return create_feature_extractor(
+                    net.eval(), {node: "features"}, tracer_kwargs={"leaf_modules": list(WEIGHTED)}
+                )
+        except ValueError:  # the tracer took the sequence around the module, whose last it is, as one
+            node, _, _ = node.rpartition(".")
+            if not node:
+                raise
+
+
+def grids(net: Net) -> dict[str, tuple[int, int]]:
+    """For each stage before the head: over how many cells a side its maps are averaged, and how many features that
+    makes. Both follow from the maps at the net's own image size: images of another give as many features.
+    """
+    found: dict[str, tuple[int, int]] = {}
+
+    def look(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            side = grid(*channels_first(output, net.map_dims).shape[1:]) if output.ndim == 4 else 1
+            found[name] = (side, pooled(output, side, net.map_dims).shape[1])
+
+        return hook
+
+    names = list(net.stages)[:-1]
+    handles = [net.stages[name][-1].register_forward_hook(look(name)) for name in names]
+    try:
+        run_on_meta(net, net.image_size)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: found[name] for name in names}
+
+
+def grid(channels: int, height: int, width: int) -> int:
+    """Cells along a side: the largest power of two that the map and MAX_FEATURES allow."""
+    side = FINEST
+    while side > 1 and (side > min(height, width) or channels * side * side > MAX_FEATURES):
+        side //= 2
+    return side
+
+
+def pooled(features: Tensor, side: int, map_dims: tuple[int, int]) -> Tensor:
+    """Vectors (N, D) from the output of a stage: maps over side x side cells, sequences of tokens (N, T, C) by mean."""
+    if features.ndim == 3:
+        return features.mean(1)
+    if features.ndim == 4:
+        features = F.adaptive_avg_pool2d(channels_first(features, map_dims), side)
+    return features.flatten(1)
+
+
+def channels_first(maps: Tensor, map_dims: tuple[int, int]) -> Tensor:
+    return maps if map_dims == (2, 3) else maps.permute(0, 3, 1, 2)

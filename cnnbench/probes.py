@@ -1,0 +1,112 @@
+"""A linear classifier on features: scikit-learn's linear SVM, its C chosen by cross-validation, as weights of a layer.
+
+The features are standardised first, which is folded into the weights. The margins are scaled so that their softmax
+gives the probabilities that fit the held-out folds best; the answers stay the SVM's.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+MOST_IMAGES = 5000  # of a cross-validation: more would not change which C is best, only how long it takes to tell
+FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A linear classifier: logits = features @ weight.T + bias; weight (classes, D), bias (classes,) or None."""
+
+    weight: Tensor
+    bias: Tensor | None
+    c: float
+    cv_error: float | None  # percent of the cross-validated images; None where a class is too small for folds
+    cv_n: int  # images cross-validated
+
+    def logits(self, features: Tensor) -> Tensor:
+        return nn.functional.linear(features, self.weight, self.bias)
+
+
+def fit(features: Tensor, targets: Tensor, values_of_c: list[float], *, bias: bool = True, seed: int = 0) -> Probe:
+    """The linear SVM on features (N, D) with targets (N,), each class 0..classes-1 occurring."""
+    x, y = features.numpy().astype(np.float64), targets.numpy()
+    folds = min(FOLDS, int(np.bincount(y).min()))
+    sample = _sample(y, MOST_IMAGES, seed)
+    if folds < 2:
+        c, margins, error = sorted(values_of_c)[len(values_of_c) // 2], None, None
+    else:
+        margins_of = {c: _held_out_margins(x[sample], y[sample], c, folds, bias, seed) for c in values_of_c}
+        errors = {c: float(100 * (margins.argmax(1) != y[sample]).mean()) for c, margins in margins_of.items()}
+        c = min(values_of_c, key=lambda value: (errors[value], value))  # of equals the most regularised
+        margins, error = margins_of[c], errors[c]
+    weight, intercept = _svm(x, y, c, bias)
+    scale = 1.0 if margins is None else _scale(margins, y[sample])
+    return Probe(
+        weight=torch.from_numpy(weight * scale).float(),
+        bias=torch.from_numpy(intercept * scale).float() if bias else None,
+        c=c,
+        cv_error=error,
+        cv_n=len(sample) if margins is not None else 0,
+    )
+
+
+def write(probe: Probe, layer: nn.Linear | nn.Conv2d) -> None:
+    """The probe as the weights of the layer whose input the features were."""
+    with torch.no_grad():
+        layer.weight.copy_(probe.weight.view_as(layer.weight))
+        if layer.bias is not None and probe.bias is not None:
+            layer.bias.copy_(probe.bias)
+
+
+def _sample(y: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Indices of at most `most` images, each class in proportion and with FOLDS at least."""
+    if len(y) <= most:
+        return np.arange(len(y))
+    rng = np.random.default_rng(seed)
+    parts = [rng.permutation(np.flatnonzero(y == label)) for label in np.unique(y)]
+    return np.sort(np.concatenate([part[: max(FOLDS, round(most * len(part) / len(y)))] for part in parts]))
+
+
+def _held_out_margins(x: np.ndarray, y: np.ndarray, c: float, folds: int, bias: bool, seed: int) -> np.ndarray:
+    """Margins (N, classes) of each image by the SVM of the folds that it is not in."""
+    from sklearn.model_selection import StratifiedKFold
+
+    margins = np.empty((len(y), int(y.max()) + 1))
+    for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
+        weight, intercept = _svm(x[train], y[train], c, bias)
+        margins[test] = x[test] @ weight.T + intercept
+    return margins
+
+
+def _svm(x: np.ndarray, y: np.ndarray, c: float, bias: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (classes, D) and intercepts (classes,) for features as they are; of two classes, each margin is the
+    other's with the sign changed, halved so that their difference is the SVM's own."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    scaler = StandardScaler(with_mean=bias).fit(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # the last digits of a large C: no harm to a choice among them
+        svm = LinearSVC(C=c, fit_intercept=bias, random_state=0).fit(scaler.transform(x), y)
+    weight = svm.coef_ / scaler.scale_
+    shift = weight @ scaler.mean_ if bias else np.zeros(len(weight))
+    intercept = (svm.intercept_ if bias else np.zeros(len(weight))) - shift
+    if len(weight) == 1:
+        weight, intercept = np.concatenate([-weight, weight]) / 2, np.concatenate([-intercept, intercept]) / 2
+    return weight, intercept
+
+
+def _scale(margins: np.ndarray, y: np.ndarray) -> float:
+    """The factor on the margins whose softmax gives the true classes the largest likelihood (Guo et al., 2017)."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    def loss(log_factor: float) -> float:
+        return -float(log_softmax(margins * np.exp(log_factor), axis=1)[np.arange(len(y)), y].mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x))
