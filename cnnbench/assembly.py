@@ -41,7 +41,7 @@ def ready(
     if classes:
         said["classes"] = classes
     inference = replace(known, **said)
-    _check(inference, len(known.classes), weights.source)
+    _check(inference, output_layer(net).weight.shape[0], weights.source)
     if inference.image_size != known.image_size or weights.inference is None:
         models.check_image_size(net, inference.image_size)  # it takes a second: not where the size is the net's own
     return net, inference, notes

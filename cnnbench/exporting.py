@@ -97,7 +97,8 @@ def sample_images(inference: Inference) -> Tensor:
     They come with scikit-learn: a temple in China and a flower.
     """
     crops = CropConfig(name="ten", resize=Resize.shorter, scales=None)
-    ratio = min(inference.crop_ratio, 0.875)
+    size = inference.image_size
+    ratio = min(inference.crop_ratio, 0.875, size / (size + 2))  # five crops need room even in the smallest image
     cut = views(crops, inference.image_size, ratio, inference.interpolation)
     pictures = [cut(_sample(name, inference.in_channels))[0] for name in ("china.jpg", "flower.jpg")]
     device = runtime.setup("cpu", "fp32", seed=None)
@@ -166,7 +167,8 @@ def _write_torchscript(model: Net, inference: Inference, images: Tensor, path: P
 
 
 def _read_torchscript(path: Path) -> Run:
-    run: Run = torch.jit.load(str(path), map_location="cpu")
+    with _quiet():
+        run: Run = torch.jit.load(str(path), map_location="cpu")
     return run
 
 
@@ -201,7 +203,7 @@ KINDS = {
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporters say of themselves; that TorchScript is on its way out is said by the command."""
+    """Without what the exporters say of themselves, and without torch's news that TorchScript is not the latest."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -146,7 +146,8 @@ def load(
         raise TypeError(f"load() got an unexpected keyword argument '{min(wrong)}'")
     prepared = PrepareConfig(**{**dict.fromkeys(known), **prepare})
     found = sources.load(os.fspath(weights), chosen)
-    net, inference, _ = ready(found, chosen, prepared, rename, list(skip))
+    with torch.random.fork_rng(devices=[]):  # nets draw weights before they are given theirs
+        net, inference, _ = ready(found, chosen, prepared, rename, list(skip))
     return Classifier(net, inference, found.source, runtime.setup(device, precision, seed=None))
 
 
