@@ -32,9 +32,9 @@ FAMILIES: dict[str, tuple[int, dict[str, Any]]] = {
     "preact_resnet20": (32, {}),
     "nin_cifar": (32, {}),
     "googlenet": (64, {}),
-    "bn_inception": (64, {}),
 }
 LARGE: dict[str, tuple[int, dict[str, Any]]] = {
+    "bn_inception": (64, {}),
     "alexnet": (96, {}),
     "alexnet_owt": (96, {}),
     "vgg11": (64, {}),

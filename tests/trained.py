@@ -14,7 +14,7 @@ _FOLDERS: list[TemporaryDirectory[str]] = []  # kept until the process ends
 
 @cache
 def digits_run() -> Path:
-    """The directory of a resnet8 that has seen the digits, at 16 pixels, for three epochs: one answer in five is wrong."""
+    """The directory of a resnet8 that has seen the digits, at 16 pixels, for three epochs: a fifth is wrong."""
     folder = TemporaryDirectory()
     _FOLDERS.append(folder)
     path = Path(folder.name) / "digits"
