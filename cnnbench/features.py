@@ -4,6 +4,7 @@ One pass over the images gives the features of all stages asked for. They are ke
 they depend on: the weights, the stages, the images and how these are prepared.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -105,12 +106,24 @@ class Extractor:
     ) -> None:  # fmt: skip
         self.model, self.dataset, self.inference, self.runtime = runtime.place(model), dataset, inference, runtime
         self.folder, self.workers, self.stream = folder, workers, stream
+        self._whole: Extractor | None = None
+        self._parts: dict[int, Tensor] = {}
         head = {id(tensor) for tensor in output_layer(model).parameters()}
         self._weights = digest({name: value for name, value in model.named_parameters() if id(value) not in head}
                                | dict(model.named_buffers()))  # fmt: skip
 
+    def on(self, model: Net, dataset: Dataset, parts: dict[int, Tensor]) -> "Extractor":
+        """The same for another net with these weights and for parts of the training images, whose features are taken
+        from those of the whole; `parts`: the id of a part's source -> the indices of its images."""
+        other = copy.copy(self)
+        other.model, other.dataset, other._whole, other._parts = self.runtime.place(model), dataset, self, parts
+        return other
+
     def __call__(self, source: Source, layers: list[str]) -> dict[str, Tensor]:
         """Features (len(source), D) of each layer, from the disk where they are there."""
+        if self._whole is not None:
+            indices = self._parts[id(source)]
+            return {name: value[indices] for name, value in self._whole(self._whole.dataset.train, layers).items()}
         files = {name: self._file(source, name) for name in layers}
         known = {name: read for name, file in files.items() if (read := _read(file, len(source))) is not None}
         missing = [name for name in layers if name not in known]

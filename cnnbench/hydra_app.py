@@ -50,6 +50,8 @@ def check_arguments(command: str, args: list[str]) -> list[str]:
     remaining = iter(args)
     for arg in remaining:
         if takes_bare and (arg == "-" or ("=" not in arg and arg[0:1] not in ("-", "~"))):
+            if "${" in arg:
+                raise UserError(f"{arg}: names with ${{ in them are taken from stdin alone: ls | cnnbench {command} -")
             bare.append(arg)
         elif arg.startswith("-"):
             flag, joined, value = arg.partition("=")
@@ -66,7 +68,7 @@ def check_arguments(command: str, args: list[str]) -> list[str]:
             overrides.append(_quoted(arg))
     if bare and any(override.startswith(f"{takes_bare}=") for override in overrides):
         raise UserError(f"give either {takes_bare}=… or {' '.join(bare)}, not both")
-    return options + overrides + ([f"{takes_bare}=[{','.join(map(_literally, bare))}]"] if bare else [])
+    return options + overrides + ([f"{takes_bare}=[{','.join(map(_in_quotes, bare))}]"] if bare else [])
 
 
 def _check_option(command: str, flag: str, value: str) -> None:
@@ -92,11 +94,6 @@ def _quoted(override: str) -> str:
     ):
         return override
     return f"{key}={_in_quotes(value)}"
-
-
-def _literally(text: str) -> str:
-    """The text as Hydra and OmegaConf give it back unchanged, also where it looks like an interpolation."""
-    return _in_quotes(text).replace("${", "\\${")
 
 
 def _in_quotes(text: str) -> str:

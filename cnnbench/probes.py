@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 MOST_IMAGES = 5000  # of a cross-validation: more would not change which C is best, only how long it takes to tell
 FOLDS = 5
+LEAST_STD = 0.1  # of the features' root mean square: one that hardly varies would get a weight that blows up any change
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,18 +85,18 @@ def _svm(x: np.ndarray, y: np.ndarray, c: float, bias: bool) -> tuple[np.ndarray
     """Weights (classes, D) and intercepts (classes,) for features as they are; of two classes, each margin is the
     other's with the sign changed, halved so that their difference is the SVM's own."""
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
-    scaler = StandardScaler(with_mean=bias).fit(x)
+    mean = x.mean(0) if bias else np.zeros(x.shape[1])
+    std = x.std(0)
+    std = np.maximum(std, LEAST_STD * np.sqrt((std**2).mean()) + 1e-12)
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", ConvergenceWarning
         )  # the last digits of a large C: no harm to a choice among them
-        svm = LinearSVC(C=c, fit_intercept=bias, random_state=0).fit(scaler.transform(x), y)
-    weight = svm.coef_ / scaler.scale_
-    shift = weight @ scaler.mean_ if bias else np.zeros(len(weight))
-    intercept = (svm.intercept_ if bias else np.zeros(len(weight))) - shift
+        svm = LinearSVC(C=c, fit_intercept=bias, random_state=0).fit((x - mean) / std, y)
+    weight = svm.coef_ / std
+    intercept = (svm.intercept_ if bias else 0.0) - weight @ mean
     if len(weight) == 1:
         weight, intercept = np.concatenate([-weight, weight]) / 2, np.concatenate([-intercept, intercept]) / 2
     return weight, intercept

@@ -192,10 +192,12 @@ def report_sweep(outcomes: list[Outcome]) -> int:
             "status": "done" if outcome.code == 0 else f"failed: {outcome.error}".splitlines()[0],
             "top1_error": result.get("top1_error"),
             "top5_error": result.get("top5_error"),
+            "train_n": result.get("train_n"),
+            "seconds": result.get("wall_seconds"),
             "directory": path and Path(path).name,
         })  # fmt: skip
     format = next((outcome.config.format for outcome in outcomes if outcome.config), Format.table)
-    print(render(rows, format))
+    print(render([{key: value for key, value in row.items() if value is not None} for row in rows], format))
     failed = sum(outcome.code != 0 for outcome in outcomes)
     where = next((f" -> {outcome.config.sweep.dir}" for outcome in outcomes if outcome.config), "")
     print(f"{plural(len(outcomes), 'job')}: {len(outcomes) - failed} done, {failed} failed{where}", file=sys.stderr)

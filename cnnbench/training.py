@@ -339,6 +339,7 @@ class Training:
             "top5_error": last["top5_error/val"],
             "loss": last["loss/val"],
             "n": len(self.dataset.val),
+            "train_n": len(self.dataset.train),
             "split": self.dataset.split,
             "crop": results.crop(self.inference.image_size, self.dataset.crop_ratio),
             "select_on": "last epoch",

@@ -40,7 +40,7 @@ def merge(
     model: Net,
     weights: Weights,
     rename: Mapping[str, str] | None = None,
-    skip: Iterable[str] = (),
+    skip: Iterable[str] | None = None,
     *,
     new_head: bool = False,
 ) -> MergeReport:
@@ -52,8 +52,14 @@ def merge(
     has not are passed over. Any other difference is a UserError, and nothing is loaded then.
     """
     wanted = model.state_dict()
+<<<<<<< HEAD
     state = renamed(weights, rename or {})
     skipped = _skipped(model, state, list(skip))
+=======
+    check_names(rename, skip)
+    state = _renamed(weights, rename or {})
+    skipped = _skipped(model, state, list(skip or []))
+>>>>>>> main
     head = _names_in(model, ["head"])
     auxiliary = ("aux1.", "aux2.", "AuxLogits.", *(f"{name}." for name in model.auxiliary))
     loaded: dict[str, Tensor] = {}
@@ -110,6 +116,15 @@ def _function(model: dict[str, Any]) -> str:
     if model.get("source") == "torchvision":
         return f"torchvision {model['name']}"
     return f"torchvision {TWINS[model['name']]}" if model["name"] in TWINS else str(model["name"])
+
+
+def check_names(rename: Any, skip: Any) -> None:
+    """UserError where these are not names."""
+    pairs = [*rename.keys(), *rename.values()] if isinstance(rename, Mapping) else [rename]
+    if rename is not None and not all(isinstance(name, str) for name in pairs):
+        raise UserError(f"weights_rename={rename}: give pairs of names, as in 'weights_rename={{linear: fc}}'")
+    if skip is not None and not (isinstance(skip, list) and all(isinstance(name, str) for name in skip)):
+        raise UserError(f"weights_skip={skip}: give a list of names, as in 'weights_skip=[fc]'")
 
 
 def _difference(model: Net, weights: Weights, wrong: list[str]) -> str:

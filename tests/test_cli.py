@@ -136,6 +136,7 @@ MISTAKES = {
     "predict *.jpg weights=x": "no file matches '*.jpg'",
     "predict . weights=x": "no images in '.'",
     "predict weights=x input=[]": "the list is empty",
+    "predict ${x}.jpg weights=y": "are taken from stdin alone",
     "predict . weights=x top=0": "top=0 is out of range",
     "predict . weights=x prepare=cifar": "Did you mean 'cifar10'?",
     "export": "weights has no value",

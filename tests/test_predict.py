@@ -94,7 +94,7 @@ def test_files_folders_patterns_and_lists_are_found(
 
 
 def test_a_name_may_hold_anything(cnnbench: Callable[..., Ran], photos: Path) -> None:
-    odd = "it's 100 % [new], really; ${x}.jpg"
+    odd = "it's 100 % [new], really; {x}.jpg"
     picture(0).save(photos / odd)
     assert [answer["file"] for answer in asked(cnnbench, f"photos/{odd}")] == [f"photos/{odd}"]
     picture(0).save(photos / "a=b.jpg")

@@ -1,8 +1,11 @@
 """`cnnbench finetune`: a net that has learnt already, for other images, by the strategy that suits them."""
 
+import copy
 import json
 import shlex
+import statistics
 import time
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -53,9 +56,12 @@ def run(cfg: FinetuneConfig) -> int:
     about: dict[str, Any] = {
         "strategy": cfg.transfer.name.value,
         "weights": given.source if given else None,
-        "train_n": len(dataset.train),
         "advice": advised.as_dict() if advised else None,
     }
+    if cfg.folds:
+        code, about["cross_validation"] = cross_validate(cfg, given, extractor, advised, about)
+        if code:
+            return code
     job = build_job(cfg, extractor, inference, advised, about)
     return session.execute(cfg, replace(job, spent=time.perf_counter() - begin))
 
@@ -86,7 +92,7 @@ def choose(cfg: FinetuneConfig) -> Weights | None:
 
 
 def prepare(
-    cfg: FinetuneConfig, given: Weights | None, dataset: data.Dataset, stream: TextIO
+    cfg: FinetuneConfig, given: Weights | None, dataset: data.Dataset, stream: TextIO | None
 ) -> tuple[Net, Inference, data.Dataset]:
     """The net for the data's classes with the weights in it, and the images as these weights know them."""
     known = given.inference if given else None
@@ -104,11 +110,13 @@ def prepare(
         arguments = transfer.for_new_classes(arguments)
     model = models.build(num_classes=len(dataset.classes), in_channels=channels, **arguments)
     if given:
-        skip = list(cfg.weights_skip or [])
-        report = transfer.merge(model, given, cfg.weights_rename, skip, new_head=new_head and known is not None)
-        say(report.text(), stream)
+        head = new_head and known is not None
+        report = transfer.merge(model, given, cfg.weights_rename, cfg.weights_skip, new_head=head)
+        said = report.text()
     else:
-        say(f"{model.name}: initialised as in its file, without weights", stream)
+        said = f"{model.name}: initialised as in its file, without weights"
+    if stream is not None:
+        say(said, stream)
     image_size = cfg.data.image_size or (known.image_size if known else model.image_size)
     models.check_image_size(model, image_size)
     inference = Inference(
@@ -199,6 +207,37 @@ def build_job(
     )
 
 
+def cross_validate(
+    cfg: FinetuneConfig, given: Weights | None, extractor: Extractor, advised: Advice | None, about: dict[str, Any]
+) -> tuple[int, dict[str, Any]]:
+    """Each fold of the training images in turn as validation, in `fold1`, `fold2`, … beside the run.
+
+    Returns the exit code of the fold that was cut, else 0, and the errors. Folds that are done are not done again.
+    """
+    assert cfg.folds is not None
+    dataset, stream = extractor.dataset, extractor.stream
+    directory = runs.directory("finetune", cfg, base_name(cfg))
+    directory = directory.with_name(f"{directory.name}-folds")
+    errors = []
+    for number, (others, fold) in enumerate(data.folds(dataset.train.targets, cfg.folds), start=1):
+        say(f"fold {number}/{cfg.folds}", stream)
+        one = copy.deepcopy(cfg)
+        one.folds, one.run.dir, one.format = None, str(directory / f"fold{number}"), Format.table
+        train, val = dataset.train.subset(others), dataset.train.subset(fold)
+        part = replace(dataset, train=train, val=val, split=f"fold {number}")
+        model, inference, _ = prepare(one, given, dataset, None)
+        below = extractor.on(model, part, {id(train): others, id(val): fold})
+        with redirect_stdout(stream):
+            code = session.execute(one, build_job(one, below, inference, advised, dict(about)))
+        if code:
+            return code, {}
+        errors.append(float(runs.read_json(directory / f"fold{number}" / "result.json")["top1_error"]))
+    mean, spread = statistics.mean(errors), statistics.stdev(errors)
+    say(f"cross-validation: top-1 error {mean:.2f} ± {spread:.2f} % over {cfg.folds} folds of "
+        f"{len(dataset.train):,} images; now on all of them", stream)  # fmt: skip
+    return 0, {"top1_error": mean, "std": spread, "folds": errors, "n": len(dataset.train)}
+
+
 def both_splits(extractor: Extractor, layer: str) -> tuple[Tensor, Tensor]:
     """The layer's features of the training and the validation images."""
     train, val = (extractor(part, [layer])[layer] for part in (extractor.dataset.train, extractor.dataset.val))
@@ -213,6 +252,10 @@ def fit_head(
     probe = probes.fit(train, extractor.dataset.train.targets, cfg.transfer.c, bias=layer.bias is not None)
     probes.write(probe, layer)
     about |= {"svm_c": probe.c, "cv_top1_error": probe.cv_error, "cv_n": probe.cv_n}
+    held_out = (
+        "" if probe.cv_error is None else f", {probe.cv_error:.1f} % wrong on held-out folds of {probe.cv_n:,} images"
+    )
+    say(f"linear SVM on {train.shape[1]:,} features: C {probe.c:g}{held_out}", extractor.stream)
     return extractor.cached(layer, train, val)
 
 
@@ -253,5 +296,5 @@ def freeze_for(cfg: FinetuneConfig, names: list[str]) -> Any:
 def base_name(cfg: FinetuneConfig) -> str:
     """`resnet20-digits`, with the weights where they are not the net's usual ones."""
     given = {override.partition("=")[0] for override in cfg.run.overrides}
-    source = [Path(cfg.weights).name] if cfg.weights and "weights" in given else []
+    source = [Path(cfg.weights).stem] if cfg.weights and "weights" in given else []
     return runs.slug(["-from-".join([session.base_name(cfg), *source])])

@@ -1,6 +1,7 @@
 """`cnnbench predict`: what a trained net says of images. Exit code 1 where some of them could not be read."""
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from cnnbench.inference import Answer, Classifier
 from cnnbench.tables import ENDINGS, Percent, plural, render, shorten
 
 DONE, SOME_UNREADABLE = 0, 1
+FILE = 40  # characters of a path in a table
 NAMED = 20  # unreadable files that are listed
 SHEET_PIXELS = 320  # longest side of a picture on a sheet
 
@@ -63,7 +65,7 @@ def _with_sheets(answers: Iterator[Answer], sheet: str | None, source: str) -> I
     def draw() -> None:
         file = path if page == 1 else path.with_name(f"{path.stem}-{page}{path.suffix}")
         try:
-            sheets.draw(waiting, file, f"What {source} says" + (f", page {page}" if page > 1 else ""))
+            sheets.draw(waiting, file, f"What {Path(source).name} says" + (f", page {page}" if page > 1 else ""))
         except OSError as error:
             raise UserError(f"sheet={sheet}: cannot write there: {error.strerror}") from None
 
@@ -93,7 +95,7 @@ def text(answers: Sequence[Answer], format: Format, width: int | None) -> str:
         rows = [{"": found.name, " ": Percent(100 * found.probability)} for found in answers[0].predictions]
         lines = render(rows, format).splitlines()[1:]
         return "\n".join([str(answers[0].file), *(f"  {line}" for line in lines)])
-    return render([_short(answer, width) for answer in answers], format)
+    return render([_short(answer, file, width) for answer, file in zip(answers, _names(answers), strict=True)], format)
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
@@ -111,15 +113,24 @@ def _long(answer: Answer) -> list[dict[str, Any]]:
     return rows or [unread]
 
 
-def _short(answer: Answer, width: int | None) -> dict[str, Any]:
-    file, also = str(answer.file), (max(20, width - 80) if width else 90)
+def _names(answers: Sequence[Answer]) -> list[str]:
+    """The files; where their paths are long, without the folder that they share."""
+    files = [str(answer.file) for answer in answers]
+    if len(files) > 1 and max(map(len, files)) > FILE:
+        shared = os.path.commonpath([os.path.dirname(file) for file in files])  # noqa: PTH120
+        files = [os.path.relpath(file, shared) if shared else file for file in files]
+    return [shorten(file, FILE) for file in files]
+
+
+def _short(answer: Answer, file: str, width: int | None) -> dict[str, Any]:
+    also = max(20, width - 80) if width else 90
     if answer.error is not None:
-        return {"file": shorten(file, 40), "answer": "(not read)", "probability": None, "or else": None}
+        return {"file": file, "answer": "(not read)", "probability": None, "or else": None}
     best, *others = answer.predictions
     more = ", ".join(f"{found.name} {100 * found.probability:.1f} %" for found in others)
     if len(more) > also:
         more = f"{more[:also].rpartition(',')[0]}, …".removeprefix(", ")
-    return {"file": shorten(file, 40), "answer": shorten(best.name, 24), "probability": Percent(100 * best.probability),
+    return {"file": file, "answer": shorten(best.name, 24), "probability": Percent(100 * best.probability),
             "or else": more or None}  # fmt: skip
 
 

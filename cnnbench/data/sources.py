@@ -74,6 +74,21 @@ class Dataset:
     split: str  # what val is: "test" or "val" (the set's own) or "held-out" (taken from the training images)
 
 
+def folds(targets: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
+    """For each fold the indices of the other images and of its own, every class spread evenly over the folds.
+
+    UserError where a class has fewer images than there are folds.
+    """
+    fewest = int(torch.bincount(targets).min())
+    if fewest < count:
+        raise UserError(f"folds={count} needs {count} images of every class, but one has {fewest}")
+    rng = np.random.default_rng(0)
+    number = torch.empty(len(targets), dtype=torch.int64)
+    for members in torch.split(torch.argsort(targets, stable=True), torch.bincount(targets).tolist()):
+        number[members[torch.from_numpy(rng.permutation(len(members)))]] = torch.arange(len(members)) % count
+    return [((number != fold).nonzero().flatten(), (number == fold).nonzero().flatten()) for fold in range(count)]
+
+
 def with_channels(dataset: Dataset, channels: int) -> Dataset:
     """The same images with as many channels as a net takes: gray ones repeated, coloured ones turned to gray.
 
