@@ -17,6 +17,7 @@ from cnnbench.config import Interpolation, PrepareConfig
 from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.errors import UserError
 from cnnbench.models.layers import Net, output_layer
+from cnnbench.transfer import MergeReport
 from cnnbench.weights import Weights
 
 
@@ -70,6 +71,7 @@ def _from_tensors(
     arguments = {key: value for key, value in model.items() if value is not None}
     with torch.device("meta"):
         sketch = models.build(**arguments)
+    transfer.check_names(rename, skip)
     state = transfer.renamed(weights, rename or {})
     first = next(layer for layer in sketch.modules() if isinstance(layer, nn.Conv2d))
     outputs = (_shape(output_layer(sketch), sketch, state) or (1000, 0))[0]
@@ -88,7 +90,7 @@ def _from_tensors(
             raise UserError(f"{weights.source} does not say how its images were normalised: give prepare.mean and .std")
         notes.append("images: normalised as usual for ImageNet; prepare.mean and prepare.std say otherwise")
     net = models.build(**{**arguments, "num_classes": outputs, "in_channels": channels})
-    transfer.merge(net, weights, rename, skip or ())
+    _check_whole(net, transfer.merge(net, weights, rename, skip))
     inference = Inference(
         model=model,
         classes=classes,
@@ -99,6 +101,14 @@ def _from_tensors(
         crop_ratio=0.875 if net.image_size > 64 else 1.0,
     )
     return net.eval(), inference, notes
+
+
+def _check_whole(net: Net, report: MergeReport) -> None:
+    """A net is asked with all of its weights, or not at all; the auxiliary heads are for training alone."""
+    unused = (*(f"{name}." for name in net.auxiliary), "num_batches_tracked")
+    drawn = [name for name in report.fresh if not name.startswith(unused[:-1]) and not name.endswith(unused[-1])]
+    if drawn:
+        raise UserError(f"{report.source} gives {drawn[0]} no weights, so the net's answers would be those of chance")
 
 
 def _shape(layer: nn.Linear | nn.Conv2d, sketch: Net, state: dict[str, Tensor]) -> tuple[int, int] | None:

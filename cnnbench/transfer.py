@@ -52,14 +52,9 @@ def merge(
     has not are passed over. Any other difference is a UserError, and nothing is loaded then.
     """
     wanted = model.state_dict()
-<<<<<<< HEAD
-    state = renamed(weights, rename or {})
-    skipped = _skipped(model, state, list(skip))
-=======
     check_names(rename, skip)
-    state = _renamed(weights, rename or {})
+    state = renamed(weights, rename or {})
     skipped = _skipped(model, state, list(skip or []))
->>>>>>> main
     head = _names_in(model, ["head"])
     auxiliary = ("aux1.", "aux2.", "AuxLogits.", *(f"{name}." for name in model.auxiliary))
     loaded: dict[str, Tensor] = {}

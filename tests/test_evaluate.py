@@ -239,6 +239,9 @@ def test_a_file_of_another_implementation_is_evaluated_as_its_author_did(
     assert unnamed.code == 2 and "linear.weight" in unnamed.err and "weights_rename" in unnamed.err
     wrong = cnnbench("evaluate", f"weights={file}", "model=resnet32", "weights_rename={linear: fc}", *on)
     assert wrong.code == 2 and "does not fit resnet32" in wrong.err
+    skipped = cnnbench("evaluate", f"weights={file}", "model=resnet20", "weights_rename={linear: fc}",
+                       "weights_skip=[layer1]", *on)  # fmt: skip
+    assert skipped.code == 2 and "gives layer1.0.conv1.weight no weights" in skipped.err
     assert "add model=" in cnnbench("evaluate", f"weights={file}", *on).err
     assert "add data=" in cnnbench("evaluate", f"weights={file}", "model=resnet20").err
     few = cnnbench("evaluate", f"weights={file}", "model=resnet20", "weights_rename={linear: fc}", "data=synthetic",

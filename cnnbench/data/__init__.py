@@ -1,16 +1,10 @@
 """Data sets, what is done to their images, and the batches a net is given."""
 
 from cnnbench.data.datasets import load_dataset
-<<<<<<< HEAD
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches
-from cnnbench.data.sources import Arrays, Dataset, Files, Source, fingerprint, pick, read_image, with_channels
+from cnnbench.data.sources import Arrays, Dataset, Files, Source, fingerprint, folds, pick, read_image, with_channels
 from cnnbench.data.transforms import EvalTransform
 from cnnbench.data.views import Shifts, Views, views
-=======
-from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader
-from cnnbench.data.sources import Arrays, Dataset, Files, Source, fingerprint, folds, pick, read_image, with_channels
-from cnnbench.data.transforms import eval_transform
->>>>>>> main
 
 __all__ = [
     "Arrays",

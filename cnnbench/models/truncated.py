@@ -45,11 +45,7 @@ def extractor(net: Net, last: nn.Module) -> nn.Module:
     """The part of the net up to and with the module `last`, as a module that returns {"features": its output}."""
     for name in net.auxiliary:  # those of torchvision's nets: the tracer cannot follow the question whether they apply
         setattr(net, name, None)
-<<<<<<< HEAD
-        setattr(net, "aux_logits", False)  # noqa: B010 (mypy knows modules and tensors alone)
-=======
         vars(net)["aux_logits"] = False
->>>>>>> main
     node = next(name for name, module in net.named_modules() if module is last)
     while True:
         try:
