@@ -1,5 +1,6 @@
 """Small trained nets for the tests, made once for each process, and files that hold them in other ways."""
 
+import atexit
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,17 +10,19 @@ import torch
 from cnnbench import cli, models
 from cnnbench.models.layers import Net
 
-_FOLDERS: list[TemporaryDirectory[str]] = []  # kept until the process ends
+
+def _folder() -> Path:
+    """A new one, for as long as this process lives."""
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 @cache
 def digits_run() -> Path:
     """The directory of a resnet8 that has seen the digits, at 16 pixels, for three epochs: a fifth is wrong."""
-    folder = TemporaryDirectory()
-    _FOLDERS.append(folder)
-    path = Path(folder.name) / "digits"
-    done = cli.main(["train", "epochs=3", "data.image_size=16", "precision=fp32", "device=cpu", f"run.dir={path}",
-                     "run.root=" + folder.name])  # fmt: skip
+    path = _folder() / "digits"
+    done = cli.main(["train", "epochs=3", "data.image_size=16", "precision=fp32", "device=cpu", f"run.dir={path}"])
     assert done == 0
     return path
 
@@ -27,9 +30,7 @@ def digits_run() -> Path:
 @cache
 def colour_run() -> Path:
     """The directory of a resnet8 that has seen three batches of noise: ten classes, three channels, 32 pixels."""
-    folder = TemporaryDirectory()
-    _FOLDERS.append(folder)
-    path = Path(folder.name) / "noise"
+    path = _folder() / "noise"
     done = cli.main(["train", "data=synthetic", "data.num_classes=10", "data.num_images=60", "data.image_size=32",
                      "epochs=1", "batch_size=20", "precision=fp32", "device=cpu", f"run.dir={path}"])  # fmt: skip
     assert done == 0
