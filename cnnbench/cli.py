@@ -22,6 +22,7 @@ class Command:
     module: str  # exposes run(cfg) -> exit code
     help: str
     examples: tuple[str, ...]
+    after_sweep: bool = False  # exposes after_sweep(cfgs), for what a sweep's runs show together
     compares: bool = False  # exposes compare(cfgs) -> exit code too: a sweep is then one table, with -m or without
 
 
@@ -43,6 +44,7 @@ COMMANDS = {
             "cnnbench finetune model=resnet34 freeze=backbone data=folder data.root=DIR",
             "cnnbench finetune -m transfer=scratch,svm,full data.fraction=0.1,0.3,1",
         ),
+        after_sweep=True,
     ),
     "evaluate": Command(
         "cnnbench.commands.evaluate",
@@ -185,7 +187,10 @@ def run(command: str, args: list[str]) -> int:
             runs.report_sweep(outcomes)
         return outcomes[-1].code if outcomes and outcomes[-1].code else INTERRUPTED
     if sweep and outcomes:
-        return runs.report_sweep(outcomes)
+        code = runs.report_sweep(outcomes)
+        if COMMANDS[command].after_sweep:
+            load(command, "after_sweep")([outcome.config for outcome in outcomes if outcome.code == DONE])
+        return code
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error
