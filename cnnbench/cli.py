@@ -48,11 +48,28 @@ COMMANDS = {
     ),
     "evaluate": Command(
         "cnnbench.commands.evaluate",
-        "measure a trained net: top-1 and top-5 error, confusion matrix",
+        "judge a trained net: errors with their intervals, calibration, confusion, the worst mistakes",
         (
             "cnnbench evaluate weights=outputs/train/resnet8-digits",
-            "cnnbench evaluate weights=RUN data.root=DIR split=train",
-            "cnnbench evaluate weights=RUN/checkpoints/best.pt format=json",
+            "cnnbench evaluate model=resnet34 weights=imagenet data=imagenet crop=ten",
+            "cnnbench evaluate weights=[RUN1,RUN2,RUN3] shift=8 format=json",
+        ),
+    ),
+    "predict": Command(
+        "cnnbench.commands.predict",
+        "say what is on images: the likeliest classes and their probabilities",
+        (
+            "cnnbench predict a.jpg photos/ weights=outputs/train/resnet18-photos",
+            "cnnbench predict photos/ model=resnet34 weights=imagenet sheet=answers.png out=answers.csv",
+            "find . -name '*.jpg' | cnnbench predict - weights=RUN format=json",
+        ),
+    ),
+    "export": Command(
+        "cnnbench.commands.export",
+        "write a trained net for other programs: ONNX, TorchScript, ExportedProgram, safetensors",
+        (
+            "cnnbench export weights=outputs/train/resnet8-digits format=onnx",
+            "cnnbench export model=resnet18 weights=imagenet format=exported_program out=resnet18.pt2",
         ),
     ),
     "summary": Command(

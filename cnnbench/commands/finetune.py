@@ -121,6 +121,7 @@ def prepare(
         image_size=image_size,
         in_channels=channels,
         crop_ratio=dataset.crop_ratio,
+        interpolation=dataset.interpolation,
     )
     return model, inference, dataset
 
