@@ -123,19 +123,21 @@ class Normalize:
         return torch.addcmul(self.shift, images.float(), self.scale)
 
 
-def setup(device: str, precision: str, seed: int, deterministic: bool = False) -> Runtime:
-    """Choose the device and the precision, refuse those that are not there, and seed this process.
+def setup(device: str, precision: str, seed: int | None, deterministic: bool = False) -> Runtime:
+    """Choose the device and the precision, refuse those that are not there, and seed this process, unless with None.
 
     With `deterministic` a GPU gives the same bits each time; an operation that cannot raises. A CPU always does.
     """
     chosen = _device(device)
     dtype = _dtype(precision, chosen)
-    torch.manual_seed(seed)
+    if seed is not None:
+        torch.manual_seed(seed)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix is multiplied
     if deterministic != torch.are_deterministic_algorithms_enabled():  # to set it takes two seconds of imports
         torch.use_deterministic_algorithms(deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a search for bugs, at a price in speed
+    # This fills new memory in a search for bugs, at a price in speed.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if chosen.type == "cuda":  # images of one size: the fastest algorithm is worth searching for once
         torch.backends.cudnn.benchmark = not deterministic
     return Runtime(chosen, dtype, torch.amp.GradScaler(chosen.type, enabled=dtype == torch.float16))

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnbench import assembly, data, findings, freezing, health, optim, results, runs, runtime
+from cnnbench import data, findings, freezing, health, optim, outfit, results, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import TrainConfig, seconds, to_plain
 from cnnbench.engine import Batch, evaluate, train_epoch
@@ -66,7 +66,7 @@ class Training:
         self.time_limit = seconds(cfg.max_time) if cfg.max_time else math.inf
         device.place(model)
         kept = int(saved["batch_size"]) if saved else None
-        self.batch_size = assembly.batch_size(cfg, model, inference, device, len(dataset.train), kept)
+        self.batch_size = outfit.batch_size(cfg, model, inference, device, len(dataset.train), kept)
         self.loaded = cached.dataset if cached else dataset
         self.loading: dict[str, Any] = {
             "image_size": self.loaded.image_size if cached else inference.image_size,
@@ -75,7 +75,7 @@ class Training:
         }
         self.train_batches = data.train_loader(self.loaded, cfg.augment, seed=cfg.seed, **self.loading)
         self.val_batches = data.eval_loader(self.loaded.val, self.loaded, **self.loading)
-        self.trainer = assembly.trainer(cfg, model, inference, device, self.batch_size, len(self.train_batches), cached)
+        self.trainer = outfit.trainer(cfg, model, inference, device, self.batch_size, len(self.train_batches), cached)
         self.eval_model = self.trainer.ema.module if self.trainer.ema else model
         self.eval_net = runtime.compiled(self.eval_model, cfg.compile) if self.trainer.ema else self.trainer.net
         self.sums = Sums(device.device, device.sum_dtype)

@@ -4,13 +4,14 @@ import copy
 import json
 import shlex
 import statistics
+import sys
 import time
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from cnnbench import advice, data, debug, models, runs, runtime, session, strategies, transfer, weights
+from cnnbench import advice, comparison, data, debug, models, runs, runtime, session, strategies, transfer, weights
 from cnnbench.advice import Advice
 from cnnbench.checkpoint import Inference
 from cnnbench.config import FinetuneConfig, Format, Strategy
@@ -125,6 +126,7 @@ def prepare(
         image_size=image_size,
         in_channels=channels,
         crop_ratio=dataset.crop_ratio,
+        interpolation=dataset.interpolation,
     )
     return model, inference, dataset
 
@@ -221,3 +223,16 @@ def base_name(cfg: FinetuneConfig) -> str:
     given = {override.partition("=")[0] for override in cfg.run.overrides}
     source = [Path(cfg.weights).stem] if cfg.weights and "weights" in given else []
     return runs.slug(["-from-".join([session.base_name(cfg), *source])])
+
+
+# Sweeps
+
+
+def after_sweep(cfgs: list[FinetuneConfig]) -> None:
+    """Draw error against images and seconds where a sweep ran over several amounts of data."""
+    results = [runs.read_json(Path(cfg.run.dir) / "result.json") for cfg in cfgs if cfg.run.dir]
+    results = [result for result in results if result]
+    if len({result["train_n"] for result in results}) > 1:
+        path = Path(cfgs[0].sweep.dir or ".") / "transfer.png"
+        comparison.draw(results, path)
+        print(f"error against images and seconds -> {path}", file=sys.stderr)
