@@ -55,13 +55,18 @@ def test_counting_leaves_the_model_alone():
     assert model.training and model.layer2.training and not model.layer1.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert not torch.nn.modules.module._global_forward_hooks
+    assert not torch.nn.modules.module._global_forward_pre_hooks
 
 
 def test_a_failing_count_restores_the_modes():
     model = on_meta("alexnet").train()
     with pytest.raises(RuntimeError), evaluating(model):
         model(torch.empty(1, 3, 8, 8, device="meta"))
+    with pytest.raises(RuntimeError):
+        count(model, image_size=8)
     assert all(module.training for module in model.modules())
+    assert not torch.nn.modules.module._global_forward_hooks
 
 
 def test_the_seed_decides_the_weights():
