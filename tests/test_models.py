@@ -190,8 +190,8 @@ def training_loss(model, images, targets, dtype):
 
 
 def step_lowers_loss(model, images, targets, lr, dtype):
-    """One step of SGD along the signs of the gradient, which is Adam's first step: each layer moves as far as any other.
-    Along the gradient itself only the first ones would: in a fresh net of a hundred layers its norm is 1e4 to 1e8."""
+    """One step of SGD along the signs of the gradient, as is Adam's first: each layer moves as far as any other. Along
+    the gradient itself only the first ones would: in a fresh net of a hundred layers its norm is 1e4 to 1e8."""
     before = training_loss(model, images, targets, dtype)
     before.backward()
     for parameter in model.parameters():
