@@ -31,13 +31,15 @@ NETS = {
     "alexnet": Net(63, 10),
     "vgg11": Net(32, 10),
     "nin": Net(48, 10),
-    "nin_cifar": Net(16, 10),
+    "nin_cifar": Net(16, 12),
     "googlenet": Net(48, 15),
-    "googlenet-aux": Net(80, 15, model="googlenet"),
-    "plain20": Net(16, 10),
-    "plain56": Net(16, 50),
-    "resnet20": Net(16, 5),
-    "resnet56": Net(16, 5),
+    "googlenet-aux": Net(80, 30, model="googlenet"),  # large enough for the auxiliary heads
+    "plain20": Net(16, 6),
+    "plain32": Net(16, 25),
+    "plain56": Net(16, 60, epochs=45),
+    "resnet20": Net(16, 6),
+    "resnet32": Net(16, 6),
+    "resnet56": Net(16, 10, epochs=45),
     "preact_resnet20": Net(16, 5),
 }
 
