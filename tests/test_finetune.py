@@ -350,3 +350,14 @@ def test_ants_and_bees_with_squeezenet(cnnbench: Callable[..., Ran], tmp_path: P
     found = json.loads(ran.out)
     assert found["n"] == 153
     assert found["top1_error"] <= 8
+
+
+def test_predict_answers_with_the_new_classes(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    root = tree(tmp_path, {"ant": 4, "bee": 4}, {"ant": 2, "bee": 2})
+    common = ("device=cpu", "precision=fp32")
+    tuned = cnnbench("finetune", "data=folder", root, "transfer=svm", *common, "data.workers=0", "run.dir=run")
+    assert tuned.code == 0, tuned.err
+    ran = cnnbench("predict", str(tmp_path / "photos/val/bee/0.jpg"), "weights=run", *common, "format=json")
+    assert ran.code == 0, ran.err
+    (answer,) = json.loads(ran.out)
+    assert {guess["class"] for guess in answer["predictions"]} == {"ant", "bee"}
