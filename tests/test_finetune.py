@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -305,6 +307,8 @@ def tree(tmp_path: Path, train: dict[str, int], val: dict[str, int]) -> str:
     (("transfer=deep_features", "transfer.layer=layer9"), "unknown stage 'layer9'"),
     (("transfer=full", "freeze=until:layer9"), "unknown stage 'layer9'"),
     (("transfer=svn",), "unknown transfer 'svn'"),
+    (("model=torchvision", "model.name=foo"), "unknown torchvision model 'foo'"),
+    (("model=torchvision",), "needs a name"),
     (("weights_rename=[a]", "transfer=svm"), "give pairs of names"),
 ])  # fmt: skip
 def test_mistakes_are_one_clear_sentence_and_leave_nothing(
@@ -361,3 +365,13 @@ def test_predict_answers_with_the_new_classes(cnnbench: Callable[..., Ran], tmp_
     assert ran.code == 0, ran.err
     (answer,) = json.loads(ran.out)
     assert {guess["class"] for guess in answer["predictions"]} == {"ant", "bee"}
+
+
+def test_no_command_imports_torchvision_or_a_compiler_before_it_needs_them() -> None:
+    """They take seconds, which a mistake in the command line would wait for."""
+    commands = ", ".join(f"cnnbench.commands.{name}" for name in ("train", "finetune", "evaluate", "predict"))
+    code = (
+        f"import sys, {commands}; print([n for n in ('torchvision', 'torch._dynamo', 'sklearn') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
