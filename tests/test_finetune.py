@@ -308,7 +308,7 @@ def tree(tmp_path: Path, train: dict[str, int], val: dict[str, int]) -> str:
     (("transfer=full", "freeze=until:layer9"), "unknown stage 'layer9'"),
     (("transfer=svn",), "unknown transfer 'svn'"),
     (("model=torchvision", "model.name=foo"), "unknown torchvision model 'foo'"),
-    (("model=torchvision",), "needs a name"),
+    (("model=torchvision",), "model.name has no value"),
     (("weights_rename=[a]", "transfer=svm"), "give pairs of names"),
 ])  # fmt: skip
 def test_mistakes_are_one_clear_sentence_and_leave_nothing(
