@@ -113,7 +113,12 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
-        return report(error)
+        return INTERRUPTED if was_interrupted(error) else report(error)
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error comes of a Ctrl-C, in the midst of which Hydra and OmegaConf may raise errors of their own."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or was_interrupted(error.__context__))
 
 
 def _main(argv: list[str]) -> int:

@@ -83,6 +83,22 @@ sys.exit(cli.main(sys.argv[1:]))
     assert checkpoint.load(tmp_path / "r/checkpoints/last.pt")["step"] == 6  # that of the epoch before
 
 
+def test_a_ctrl_c_that_omegaconf_makes_an_error_of_is_still_one(
+    cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is trained, it may come at any place within libraries that do not reckon with it."""
+
+    def compose(*args: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise AttributeError("half made")
+
+    monkeypatch.setattr("cnnbench.hydra_app.launch", compose)
+    ran = cnnbench("train")
+    assert (ran.code, ran.err) == (130, "")
+
+
 def test_a_training_outlives_its_terminal(tmp_path: Path) -> None:
     """Closing it sends SIGHUP, and makes every later write to it an error."""
     ours, theirs = pty.openpty()
