@@ -78,7 +78,7 @@ def _keep_output(found: dict[str, Tensor], name: str, side: int, model: Net) -> 
     return hook
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def extract(
     model: Net, source: Source, dataset: Dataset, inference: Inference, runtime: Runtime, layers: list[str],
     workers: int | None, stream: TextIO,

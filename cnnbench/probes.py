@@ -70,6 +70,7 @@ def _best_c(
         at -= 1
     while at + 1 < len(values) and error(at + 1) < error(at):
         at += 1
+    error(at)  # where there is one value only, it has not been measured yet
     return values[at], margins[at]
 
 
