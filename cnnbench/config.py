@@ -79,6 +79,14 @@ class Layers(Enum):
     all = "all"
 
 
+class Debug(Enum):
+    fast = "fast"
+    overfit = "overfit"
+
+
+OnError = Enum("OnError", {"warn": "warn", "raise": "raise"})  # `raise` can be a name only in this way
+
+
 class Optimizer(Enum):
     sgd = "sgd"
     adamw = "adamw"
@@ -109,7 +117,7 @@ class DataConfig:
     val_fraction: float = option("part of the training images held out for validation", ge=0, lt=1)
     fraction: float = option("part of the training images used, evenly from each class", gt=0, le=1)
     image_size: int | None = option("side of the images given to the net, pixels; null: the net's native size", gt=0)
-    crop_ratio: float = option("validation: side of the centre crop over the shorter side of the image", gt=0, le=1)
+    crop_ratio: float = option("validation: side of the centre crop over the shorter side of the image", ge=0.1, le=1)
     interpolation: Interpolation = option("how images are resized: nearest, bilinear or bicubic")
     mean: list[float] | None = option("channel means in 0..1; null: the data set's own", ge=0, le=1)
     std: list[float] | None = option("channel standard deviations in 0..1; null: the data set's own", gt=0)
@@ -158,6 +166,13 @@ class ScheduleConfig:
 
 
 @dataclass(kw_only=True)
+class CheckpointConfig:
+    every: int | str | None = option("save within an epoch too: every so many steps, or as 10m; null: at its end", ge=1)
+    keep: int = option("how many of the newest checkpoints stay, beside the best one", ge=1)
+    on_error: OnError = option("one that cannot be written (disk full): warn and go on, or raise and stop")
+
+
+@dataclass(kw_only=True)
 class RunConfig:
     dir: str | None = option("directory of this run; by default root/<command>/<name>")
     name: str | None = option("name of this run; by default made from the model, the data and the overrides")
@@ -187,6 +202,9 @@ class TrainConfig:
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     seed: int = option("seed of initialisation, shuffle, augmentation and dropout", ge=0, lt=2**32)
+    deterministic: bool = option("the same bits each time on a GPU too, at a price in speed; a CPU needs no asking")
+    debug: Debug | None = option("fast: one batch of everything, end to end; overfit: learn one batch by heart")
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     weights: str | None = option("initial weights: a run directory, a weights file, imagenet or zoo:NAME")
     weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
     weights_skip: Any = option("names or stages that are not loaded but initialised anew, as [fc]")

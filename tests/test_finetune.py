@@ -216,7 +216,7 @@ def test_every_strategy_leaves_a_net_that_evaluate_takes(
     assert ran.code == 0, ran.err
     found = result(tmp_path / "run")
     assert found["strategy"] == strategy
-    assert found["train_n"] == 144
+    assert found["train_n"] == 143
     for name in ("config.yaml", "metrics.jsonl", "confusion_matrix.png", "val_predictions.png", "checkpoints/last.pt"):
         assert (tmp_path / "run" / name).exists(), name
     again = cnnbench("finetune", f"transfer={strategy}", *SMALL, *few, *layer, "run.dir=run", "transfer.c=[0.001]")
@@ -257,9 +257,9 @@ def test_folds_give_an_error_with_its_spread(cnnbench: Callable[..., Ran], tmp_p
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)["cross_validation"]
     assert len(found["folds"]) == 3
-    assert found["n"] == 144
+    assert found["n"] == 143
     each = [result(tmp_path / "run-folds" / f"fold{number}") for number in (1, 2, 3)]
-    assert sum(fold["n"] for fold in each) == 144
+    assert sum(fold["n"] for fold in each) == 143
     assert found["top1_error"] == pytest.approx(np.mean([fold["top1_error"] for fold in each]))
     refused = cnnbench("finetune", *SMALL, "transfer=svm", "folds=50")
     assert refused.code == 2

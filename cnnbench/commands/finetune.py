@@ -11,15 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from cnnbench import advice, comparison, data, models, runs, runtime, session, strategies, transfer, weights
+from cnnbench import advice, comparison, data, debug, models, runs, runtime, session, strategies, transfer, weights
 from cnnbench.advice import Advice
 from cnnbench.checkpoint import Inference
 from cnnbench.config import FinetuneConfig, Format, Strategy
 from cnnbench.errors import UserError
 from cnnbench.features import Extractor
+from cnnbench.logfile import Log, say
 from cnnbench.models.layers import Net
 from cnnbench.tables import json_value
-from cnnbench.tracking import say
 from cnnbench.weights import Weights
 
 DEFAULT = "zoo:resnet20-cifar10"
@@ -27,11 +27,16 @@ DEFAULT = "zoo:resnet20-cifar10"
 
 def run(cfg: FinetuneConfig) -> int:
     """Choose the strategy, prepare the net for it, train or fit. Returns the exit code."""
+    with Log() as log:
+        return _run(debug.small(cfg), log)
+
+
+def _run(cfg: FinetuneConfig, log: Log) -> int:
     begin = time.perf_counter()
     stream = session.output(cfg)
-    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed)
+    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic)
     session.check(cfg)
-    dataset = data.load_dataset(cfg.data)
+    dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
     given = choose(cfg)
     model, inference, dataset = prepare(cfg, given, dataset, stream)
     extractor = Extractor(
@@ -57,7 +62,7 @@ def run(cfg: FinetuneConfig) -> int:
         if code:
             return code
     ready = job(cfg, extractor, inference, advised, about)
-    return session.execute(cfg, replace(ready, spent=time.perf_counter() - begin))
+    return session.execute(cfg, replace(ready, spent=time.perf_counter() - begin, log=log))
 
 
 # What is transferred
@@ -178,6 +183,7 @@ def job(
         directory=runs.directory("finetune", cfg, base_name(cfg)),
         cached=plan.cached,
         about=about,
+        command="finetune",
     )
 
 
