@@ -45,7 +45,9 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
     if cfg.weights is not None:
         loaded = weights.load(cfg.weights, {"name": cfg.model["name"], **arguments})
         transfer.check_variant(cfg.model, loaded)
-        say(transfer.merge(model, loaded, cfg.weights_rename, cfg.weights_skip).text(), stream)
+        others = loaded.inference is not None and loaded.inference.classes != dataset.classes
+        report = transfer.merge(model, loaded, cfg.weights_rename, cfg.weights_skip, new_head=others)
+        say(report.text(), stream)
     return model, Inference(
         model={"name": cfg.model["name"], **arguments},
         classes=list(dataset.classes),
