@@ -26,6 +26,7 @@ from cnnbench.errors import UserError, did_you_mean, unknown
 
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config")
 PATH_KEYS = ("weights", "run.dir", "run.name", "run.root", "sweep.dir", "data.root")
+LIST_KEYS = ("what", "layer", "units", "images")  # a,b is a list for them where no sweep is asked for
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
 
@@ -49,7 +50,15 @@ def check_arguments(command: str, args: list[str]) -> list[str]:
             raise UserError(_bare_argument(command, arg))
         else:
             overrides.append(_quoted(arg))
+    if not is_sweep(options):
+        overrides = [_as_list(override) for override in overrides]
     return options + overrides
+
+
+def _as_list(override: str) -> str:
+    """`what=a,b` as `what=[a,b]`."""
+    key, _, value = override.partition("=")
+    return f"{key}=[{value}]" if key in LIST_KEYS and "," in value and value[0] not in "['\"" else override
 
 
 def _check_option(command: str, flag: str, value: str) -> None:
