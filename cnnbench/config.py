@@ -168,6 +168,14 @@ class SweepConfig:
 
 
 @dataclass(kw_only=True)
+class TrackingConfig:
+    images: bool = option(
+        "pictures in TensorBoard: filters as they form, signal and gradient of each stage, the worst mistakes",
+        default=False,
+    )
+
+
+@dataclass(kw_only=True)
 class TrainConfig:
     model: dict[str, Any] = option("the net and its arguments")
     data: DataConfig = field(default_factory=DataConfig)
@@ -195,6 +203,7 @@ class TrainConfig:
         "auto: continue this run if it exists; never: start a new one; force: continue despite changes"
     )
     format: Format = option("how the result is printed: table, json, csv or markdown")
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     run: RunConfig = field(default_factory=RunConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
 

@@ -23,6 +23,7 @@ from cnnbench.runs import RunDirectory
 from cnnbench.signals import StopRequests
 from cnnbench.tasks.classification import Classification
 from cnnbench.tracking import Tracker, epoch_text, errors, row, say
+from cnnbench.visual.watch import Watch
 
 SHOWN = 32  # images in a picture of images
 COMPARED = {"model.name", "data.name", "batch_size", "epochs", "optim.lr", "optim.weight_decay", "seed"}
@@ -141,14 +142,14 @@ class Training:
             optimizer=optim.build_optimizer(model, cfg.optim, self.batch_size),
             schedule=optim.build_schedule(cfg.schedule, total_steps, batches),
             runtime=self.device,
-            normalize=self.device.to_device if self.cached else self._normalize(),
+            normalize=self.device.to_device if self.cached else self.normalize(),
             seed=cfg.seed,
             ema=average,
             accumulate=cfg.accumulate,
             clip=cfg.optim.clip,
         )
 
-    def _normalize(self) -> runtime.Normalize:
+    def normalize(self) -> runtime.Normalize:
         return runtime.Normalize(self.device, self.inference.mean, self.inference.std)
 
     def _thaw(self, epoch: int) -> list[str]:
@@ -194,19 +195,20 @@ class Training:
         self.directory.set_status("running")
         (self.directory.path / "result.json").unlink(missing_ok=True)  # that of an earlier limit, if any
         drawn = time.monotonic()
-        with StopRequests() as stop:
+        with StopRequests() as stop, Watch(self, tracker.writer) as watch:
             if self.cfg.epochs == 0 and not self.rows:
                 self._conclude_fitted(tracker)
             while not self.stop_reason():
                 self._train_epoch(tracker, stop)
                 if self._epoch_is_whole() or stop.code is None or self.stop_reason():
                     self._end_epoch(tracker)
+                    watch.after_epoch()
                 if time.monotonic() - drawn > REDRAW:
                     self._draw_curves(self.rows)
                     drawn = time.monotonic()
                 if stop.code is not None and not self.stop_reason():
                     return self._leave(tracker, stop.code)
-        return self._finish(tracker)
+        return self._finish(tracker, watch)
 
     def _train_epoch(self, tracker: Tracker, stop: StopRequests) -> None:
         """Train to the end of the epoch, or to a limit or a request to stop."""
@@ -313,12 +315,13 @@ class Training:
         say(f"{name} in {where}; saved. The same command goes on from there -> {self.directory.path}", tracker.stream)
         return code
 
-    def _finish(self, tracker: Tracker) -> int:
+    def _finish(self, tracker: Tracker, watch: Watch) -> int:
         reason = self.stop_reason()
         if self.confusion is None:  # a run that was cut after its last checkpoint and before its result
             self._validate()
         result = self._result(self.rows, reason)
         self._draw(self.rows)
+        watch.end()
         tags = ("top1_error/val", "top5_error/val", "loss/val")
         tracker.hparams(self._compared_settings(), {tag: self.rows[-1][tag] for tag in tags})
         runs.write_json(self.directory.path / "result.json", result)
@@ -391,5 +394,5 @@ class Training:
         )
         self.eval_model.eval()
         net = self.eval_model if self.cached else self.eval_net
-        images, targets, logits = next(predictions(net, batches.epoch(0), self.device, self._normalize()))
+        images, targets, logits = next(predictions(net, batches.epoch(0), self.device, self.normalize()))
         return images, targets.cpu(), logits.float().softmax(dim=1).cpu()

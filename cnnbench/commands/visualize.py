@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -22,9 +23,9 @@ from cnnbench.config import (
 )  # fmt: skip
 from cnnbench.errors import UserError
 from cnnbench.tables import plural, render
-from cnnbench.visual import page, shows, subject
+from cnnbench.visual import page, places, shows, subject
 from cnnbench.visual.page import Picture
-from cnnbench.visual.studio import Plan, Studio
+from cnnbench.visual.studio import Plan, Studio, as_list
 from cnnbench.weights import Weights
 
 PLANNED: dict[str, type] = {"augment": AugmentConfig, "optim": OptimConfig, "schedule": ScheduleConfig}
@@ -39,15 +40,31 @@ def run(cfg: VisualizeConfig) -> int:
         )
     studio = prepare(cfg)
     drawn: list[Picture] = []
+    refused: list[tuple[str, UserError]] = []
     with studio:
         for name in names:
-            for picture in shows.draw(name, studio):
-                studio.keep(picture)
-                drawn.append(picture)
-                if cfg.format is Format.table:
-                    print(picture.path, flush=True)
+            try:
+                drawn += pictures(cfg, studio, name)
+            except UserError as error:
+                if cfg.what != shows.ALL:
+                    raise
+                refused.append((name, error))
+    if not drawn:
+        raise refused[0][1]
+    for name, reason in refused:
+        print(f"without {name}: {reason}", file=sys.stderr)
     conclude(cfg, studio, drawn)
     return 0
+
+
+def pictures(cfg: VisualizeConfig, studio: Studio, name: str) -> list[Picture]:
+    found = []
+    for picture in shows.draw(name, studio):
+        studio.keep(picture)
+        found.append(picture)
+        if cfg.format is Format.table:
+            print(picture.path, flush=True)
+    return found
 
 
 def prepare(cfg: VisualizeConfig) -> Studio:
@@ -63,6 +80,7 @@ def prepare(cfg: VisualizeConfig) -> Studio:
         model, inference = subject.ready(loaded, cfg.model)
         size = cfg.data.image_size if "data.image_size" in typed else None
         inference = subject.at_size(model, inference, size)
+        places.check(model, as_list(cfg.layer))
         source, base = loaded.source, subject.short_name(loaded.source)
         device.place(model)
     path = runs.directory("visualize", cfg, base)

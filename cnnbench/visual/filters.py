@@ -13,7 +13,7 @@ from cnnbench.models.layers import Net
 from cnnbench.visual.sheet import as_picture, coloured
 
 SLICES = 24  # input channels of a deeper filter that are shown
-COLOURED = 0.1  # part of a filter's energy that lies in its colours, from which on it counts as a coloured one
+COLOURED = 0.25  # part of a filter's energy that lies in its colours, from which on it counts as a coloured one
 
 
 def convolutions(model: Net) -> dict[str, nn.Conv2d]:

@@ -20,8 +20,10 @@ class Map:
 
 
 def strongest(maps: Tensor, count: int) -> list[int]:
-    """The units whose maps (C, H, W) vary most over the places, in their own order: an even map shows nothing."""
-    spread = maps.flatten(1).std(1, correction=0)
+    """The units whose maps (C, H, W) vary most over the places, in their own order: an even map shows nothing,
+    nor does one that only finds the edge of the image, where the padding begins."""
+    inside = maps[:, 1:-1, 1:-1] if min(maps.shape[1:]) > 4 else maps
+    spread = inside.flatten(1).std(1, correction=0)
     return sorted(spread.topk(min(count, len(spread))).indices.tolist())
 
 

@@ -21,7 +21,7 @@ from cnnbench.visual.places import Place, look
 
 RATE = 0.05  # of Adam
 LEAKY_STEPS = 16  # in which a unit that is silent for the noise at the beginning has a gradient all the same
-SHIFT, TURN, SCALE = 1 / 16, 6.0, 0.08  # parts of the side, degrees, part of the size: at most, either way
+SHIFT, TURN, SCALE = 1 / 32, 5.0, 0.06  # parts of the side, degrees, part of the size: at most, either way
 BLUR = 1.0  # pixels of the blur's deviation in the first step, for every 100 pixels of the side; it fades to none
 # Luminance, and the two axes of colour along which photographs vary less and less (Ohta, Kanade and Sakai, 1980).
 COLOURS = ((0.577, 0.577, 0.577), (0.707, 0.0, -0.707), (-0.408, 0.816, -0.408))

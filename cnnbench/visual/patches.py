@@ -15,7 +15,7 @@ from torch import Tensor
 from cnnbench.engine import Batch
 from cnnbench.models.layers import Net
 from cnnbench.runtime import Normalize, Runtime
-from cnnbench.visual.places import Place, look
+from cnnbench.visual.places import HEAD, Place, look
 from cnnbench.visual.sheet import as_picture
 
 OUTSIDE = 160  # gray of what a patch shows of the padding, outside the image
@@ -71,11 +71,13 @@ def search(
     return best
 
 
-def selective(best: Best, count: int) -> list[int]:
-    """The units whose strongest answers stand out most from what they answer to an image on average."""
-    strongest = best.value.clamp_min(0).mean(1).double()
-    floor = best.mean.abs().clamp_min(1e-6)
-    score = torch.where(strongest > 1e-6, strongest / floor, 0.0)  # a unit that never answers has nothing to show
+def telling(best: Best, count: int) -> list[int]:
+    """The units worth looking at: of the head, the classes with the strongest answers; of a layer, the units whose
+    strongest answers stand out most from what they answer to an image on average."""
+    score = strongest = best.value.mean(1).double()
+    if best.place.name != HEAD:
+        # A unit that never answers has nothing to show.
+        score = torch.where(strongest > 1e-6, strongest / best.mean.abs().clamp_min(1e-6), 0.0)
     return sorted(score.topk(min(count, len(score))).indices.tolist())
 
 

@@ -69,14 +69,20 @@ def modules(model: Net) -> dict[str, nn.Module]:
 def find(model: Net, names: Sequence[str], image_size: int, in_channels: int) -> list[Place]:
     """The places of these names, in the order of the names. UserError for a name that the net does not have."""
     known = modules(model)
+    check(model, names)
+    traced = _trace(model, {name: known[name] for name in names}, image_size, in_channels)
+    return [traced[name] for name in names]
+
+
+def check(model: Net, names: Sequence[str]) -> None:
+    """UserError for a name that the net does not have."""
+    known = modules(model)
     for name in names:
         if name not in known:
             raise UserError(
                 f"{model.name} has no layer '{name}'.{did_you_mean(name, known)}\n"
                 f"its stages: {', '.join(model.stages)}; and the layers that `cnnbench summary layers=all` lists"
             )
-    traced = _trace(model, {name: known[name] for name in names}, image_size, in_channels)
-    return [traced[name] for name in names]
 
 
 def stages(model: Net) -> list[str]:

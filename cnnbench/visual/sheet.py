@@ -127,9 +127,14 @@ def overlay(image: Any, values: Any, signed: bool) -> np.ndarray:
     gray = as_picture(image).mean(2, keepdims=True) / 255
     scaled = array(values) / max(float(np.abs(array(values)).max()), 1e-12)
     colours = matplotlib.colormaps["PuOr_r"](0.5 + scaled / 2) if signed else matplotlib.colormaps["inferno"](scaled)
-    strength = 0.85 * np.abs(scaled)[..., None] ** 0.7
+    strength = 0.9 * np.abs(scaled)[..., None]
     ground = 0.35 + 0.6 * gray if signed else 0.75 * gray
     return np.rint(255 * ((1 - strength) * ground + strength * colours[..., :3])).clip(0, 255).astype(np.uint8)
+
+
+def number_text(value: float) -> str:
+    """Three digits, without powers of ten where it is not much larger or smaller than one."""
+    return f"{value:,.0f}" if 100 <= abs(value) < 1e7 else f"{value:.2g}" if abs(value) < 10 else f"{value:.3g}"
 
 
 def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:

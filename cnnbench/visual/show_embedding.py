@@ -23,7 +23,7 @@ def draw_embedding(studio: Studio) -> Iterator[Picture]:
     values, targets = features.numpy(), source.targets.numpy()
     agree = embedding.neighbours_agree(values, targets)
     title = (f"{studio.title}: its {values.shape[1]} features of {len(values):,} {studio.split} images of "
-             f"{dataset.name}, in a plane")  # fmt: skip
+             f"{studio.data_name}, in a plane")  # fmt: skip
     legend = (
         f"By t-SNE: what lies together is alike to the net; distances between heaps mean nothing. Of an image's five "
         f"nearest neighbours, in all {values.shape[1]} dimensions, {agree:.0f} % are of its own class."

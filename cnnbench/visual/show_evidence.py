@@ -84,7 +84,7 @@ def _evidence(
         studio.shown, images, targets.tolist(), probabilities.tolist(), heat.cpu(), strict=True
     ):
         signed = what == "occlusion"
-        note = f"falls by {100 * float(values.max()):.0f}" if signed else ""
+        note = f"falls by {100 * max(float(values.max()), 0):.2g}" if signed else ""
         tiles += [
             Tile(as_picture(image), one.name, marked=one.target is not None and one.target != target),
             Tile(sheet.overlay(image, values, signed), f"{studio.classes[target]} {100 * probability:.0f} %", note),

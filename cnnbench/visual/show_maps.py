@@ -9,12 +9,12 @@ from cnnbench.errors import UserError
 from cnnbench.visual import maps, sheet
 from cnnbench.visual.page import Picture
 from cnnbench.visual.places import Place, look, some, stages
-from cnnbench.visual.sheet import Row, Tile, as_picture
+from cnnbench.visual.sheet import Row, Tile, as_picture, number_text
 from cnnbench.visual.studio import Studio
 
 MAPS = 64  # units of a layer that are drawn
 OVERVIEW = 8  # maps of each stage when all stages are drawn together
-MANY_STAGES = 8  # rows of such an overview
+MANY_STAGES = 6  # rows of such an overview
 
 
 def draw_maps(studio: Studio) -> Iterator[Picture]:
@@ -57,7 +57,10 @@ def _overview(studio: Studio, places: list[Place], own: dict[str, Tensor], name:
 
 def _layer_maps(studio: Studio, place: Place, values: Tensor, name: str, number: int) -> Picture:
     units = studio.units(place) or maps.strongest(values, MAPS)
-    tiles = [Tile(one.picture, str(one.unit), f"{one.low:.2g} … {one.high:.2g}") for one in maps.draw(values, units)]
+    tiles = [
+        Tile(one.picture, str(one.unit), f"{number_text(one.low)} … {number_text(one.high)}")
+        for one in maps.draw(values, units)
+    ]
     title = f"{studio.title}: maps of {place.name} for “{name}”"
     legend = "Dark to bright: each map from its smallest to its largest value, which stand below; above: the unit."
     if len(units) < place.units and studio.cfg.units is None:

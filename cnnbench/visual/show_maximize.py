@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from cnnbench.visual import maximize, sheet
 from cnnbench.visual.page import Picture
 from cnnbench.visual.places import HEAD, spread
-from cnnbench.visual.sheet import Tile, as_picture
+from cnnbench.visual.sheet import Tile, as_picture, number_text
 from cnnbench.visual.studio import Studio
 
 UNITS = 10
@@ -23,7 +23,7 @@ def draw_maximize(studio: Studio) -> Iterator[Picture]:
                 progress=advance,
             )  # fmt: skip
         tiles = [Tile(as_picture(one.image), studio.classes[one.unit] if place.name == HEAD else f"unit {one.unit}",
-                      f"{one.before:.2g} → {one.after:.3g}") for one in found]  # fmt: skip
+                      f"{number_text(one.before)} → {number_text(one.after)}") for one in found]  # fmt: skip
         what = "classes" if place.name == HEAD else f"units of {place.name}"
         title = f"{studio.title}: images made to excite its {what}"
         legend = (

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from cnnbench.visual import patches, sheet
 from cnnbench.visual.page import Picture
 from cnnbench.visual.places import HEAD, some, stages
-from cnnbench.visual.sheet import Tile
+from cnnbench.visual.sheet import Tile, number_text
 from cnnbench.visual.studio import Studio
 
-UNITS = 9  # whose patches are drawn
+UNITS = 10  # whose patches are drawn
 LAYERS = 4
 
 
@@ -24,7 +24,7 @@ def draw_patches(studio: Studio) -> Iterator[Picture]:
         )
     for best in found:
         place = best.place
-        units = studio.units(place) or patches.selective(best, UNITS)
+        units = studio.units(place) or patches.telling(best, UNITS)
         yield _patch_sheet(studio, best, units)
 
 
@@ -41,17 +41,25 @@ def _patch_sheet(studio: Studio, best: patches.Best, units: list[int]) -> Pictur
         columns = max(1, round(len(crops) ** 0.5))
         name = studio.classes[unit] if place.name == HEAD else f"unit {unit}"
         picture = sheet.mosaic(_zoomed(crops), columns, gap=3)
-        tiles.append(Tile(picture, name, f"{best.value[unit, 0]:.3g}, on average {best.mean[unit]:.2g}"))
+        tiles.append(
+            Tile(
+                picture,
+                name,
+                f"{number_text(float(best.value[unit, 0]))}, on average {number_text(float(best.mean[unit]))}",
+            )
+        )
+    where = "its classes" if place.name == HEAD else place.name
     top, left, bottom, right = place.window(0, 0)
     field = f"{min(bottom - top, studio.size)} × {min(right - left, studio.size)}"
-    title = (f"{studio.title}: what excites {place.name} most, of {len(source):,} {studio.split} images of "
-             f"{studio.dataset.name}")  # fmt: skip
+    title = (f"{studio.title}: what excites {where} most, of {len(source):,} {studio.split} images of "
+             f"{studio.data_name}")  # fmt: skip
     legend = (
         f"The {best.value.shape[1]} images that a unit answers most, cut out where it sees them: {field} pixels. "
         "Below: its strongest answer, and that to an average image."
     )
-    if studio.cfg.units is None:
-        legend += f" The {len(units)} of {place.units} units whose strongest answers stand out most."
+    if studio.cfg.units is None and len(units) < place.units:
+        how = "with the strongest answers" if place.name == HEAD else "whose strongest answers stand out most"
+        legend += f" The {len(units)} of {place.units} units {how}."
     found = studio.picture("patches", f"patches-{place.name}", title, legend)
     sheet.draw(sheet.grid(tiles), found.path, title, side=2.0, footer=legend)
     return found

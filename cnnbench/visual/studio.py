@@ -60,6 +60,11 @@ class Plan:
         return math.ceil(images / self.batch_size)
 
 
+def as_list(asked: Any) -> list[str]:
+    """What a key that takes one or several names was given."""
+    return [] if asked is None else [str(one) for one in (asked if isinstance(asked, list) else [asked])]
+
+
 class Studio:
     """One net and what it is shown. Files are made from the first picture on; entering it is for TensorBoard's."""
 
@@ -89,6 +94,12 @@ class Studio:
         dataset = data.with_channels(data.load_dataset(self._data_config), self.channels)
         return replace(dataset, crop_ratio=self.inference.crop_ratio)
 
+    @property
+    def data_name(self) -> str:
+        """Folders are told apart by their own names."""
+        folder = self._data_config.root if self._data_config and self.dataset.name == "folder" else None
+        return Path(folder).name if folder else self.dataset.name
+
     @cached_property
     def plan(self) -> Plan:
         return self._make_plan()
@@ -112,10 +123,6 @@ class Studio:
     def name_of(self, target: int) -> str:
         """The class of the data's images; the net's own classes may be others."""
         return self.dataset.classes[target]
-
-    @property
-    def classes_fit(self) -> bool:
-        return list(self.dataset.classes) == list(self.classes)
 
     # Images to look at
 
@@ -150,6 +157,8 @@ class Studio:
     def pixels(self, source: Source, indices: Sequence[int]) -> Tensor:
         """uint8 (N, C, S, S): these images as the net is given them."""
         part = source.subset(torch.tensor(list(indices), dtype=torch.int64))
+        if not len(part):
+            return torch.zeros(0, self.channels, self.size, self.size, dtype=torch.uint8)
         batches = data.eval_loader(part, self.dataset, image_size=self.size, batch_size=64, workers=0)
         return torch.cat([images for images, _ in batches.epoch(0)])
 
@@ -201,8 +210,7 @@ class Studio:
     @property
     def layers(self) -> list[str]:
         """Those that `layer=` names."""
-        asked = self.cfg.layer
-        return [] if asked is None else [str(name) for name in asked] if isinstance(asked, list) else [str(asked)]
+        return as_list(self.cfg.layer)
 
     def units(self, place: Place) -> list[int] | None:
         """Those that `units=` names, in the head also by the names of classes; None where it names none."""
@@ -274,7 +282,7 @@ class Studio:
         known = [f"{self.source}: {len(self.classes):,} classes, {self.size} × {self.size} pixels, "
                  f"{self.channels} channel{'' if self.channels == 1 else 's'}."]  # fmt: skip
         if "dataset" in vars(self):
-            known.append(f"Images: {self.dataset.name}, {len(self.images_of):,} of {self.split}.")
+            known.append(f"Images: {self.data_name}, {len(self.images_of):,} of {self.split}.")
         return known
 
     def __enter__(self) -> "Studio":
