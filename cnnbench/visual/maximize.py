@@ -46,7 +46,7 @@ def maximise(
     found: list[Found] = []
     for start in range(0, len(units), batch):
         part = list(units[start : start + batch])
-        # A generator of its own for each unit: its image does not depend on which others are asked for.
+        # A generator of its own for each unit: its noise does not depend on which others are asked for.
         draws = [torch.Generator().manual_seed(seed * 100_003 + unit) for unit in part]
         found += _ascend(model, place, part, draws, runtime, normalize, channels, size, steps, progress)
     return found

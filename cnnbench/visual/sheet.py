@@ -52,8 +52,7 @@ def draw(rows: Sequence[Row], path: str | Path, title: str, *, side: float = 1.5
     heights = [_height(row, side, line) for row in rows]
     height = heads + sum(heights) + 0.16 * len(foot) + 1.5 * MARGIN
     width, height = math.ceil(width * DPI) / DPI, math.ceil(height * DPI) / DPI
-    figure = new_figure(width, height, title, layout=None)
-    figure.set_dpi(DPI)
+    figure = new_figure(width, height, title, layout=None, dpi=DPI)
     canvas = np.full((round(height * DPI), round(width * DPI), 3), 255, np.uint8)
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, width), ylim=(height, 0))

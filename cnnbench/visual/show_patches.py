@@ -41,13 +41,8 @@ def _patch_sheet(studio: Studio, best: patches.Best, units: list[int]) -> Pictur
         columns = max(1, round(len(crops) ** 0.5))
         name = studio.classes[unit] if place.name == HEAD else f"unit {unit}"
         picture = sheet.mosaic(_zoomed(crops), columns, gap=3)
-        tiles.append(
-            Tile(
-                picture,
-                name,
-                f"{number_text(float(best.value[unit, 0]))}, on average {number_text(float(best.mean[unit]))}",
-            )
-        )
+        strongest, mean = (number_text(float(value)) for value in (best.value[unit, 0], best.mean[unit]))
+        tiles.append(Tile(picture, name, f"{strongest}, on average {mean}"))
     where = "its classes" if place.name == HEAD else place.name
     top, left, bottom, right = place.window(0, 0)
     field = f"{min(bottom - top, studio.size)} × {min(right - left, studio.size)}"

@@ -3,14 +3,16 @@
 The numbers stay on the device until an epoch ends: no step waits for them.
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from torch import Tensor, nn
 
 from cnnbench.figures import new_figure, save
@@ -89,24 +91,33 @@ class Statistics:
         return values
 
 
-def draw(history: list[dict[str, float]], path: Path, title: str) -> Figure:
-    """What each stage passes on, and the gradient of its weights: in the first epoch and in the last."""
+def draw(history: list[dict[str, float]], path: Path, title: str, aside: Collection[str] = ()) -> Figure:
+    """What each stage passes on, and the gradient of its weights: in the first epoch and in the last. aside: names of
+    auxiliary heads, which lie on no line from the image to the answer."""
     figure = new_figure(9, 3.8, f"{title}: signal and gradient, root mean squares")
     left, right = figure.subplots(1, 2)
-    _panel(left, history, "activation/rms/", "what it passes on")
-    _panel(right, history, "gradient/rms/", "gradient of its weights")
+    _panel(left, history, "activation/rms/", "what it passes on", aside)
+    _panel(right, history, "gradient/rms/", "gradient of its weights", aside)
     left.legend(frameon=False, fontsize=8)
     return save(figure, path)
 
 
-def _panel(ax: Axes, history: list[dict[str, float]], kind: str, label: str) -> None:
-    for values, name, color, style in (
-        (history[0], "first epoch", BLUE, "--"),
-        (history[-1], "last epoch", VERMILLION, "-"),
-    ):
-        sizes = {tag.removeprefix(kind): value for tag, value in values.items() if tag.startswith(kind)}
-        ax.plot(list(sizes), list(sizes.values()), color=color, linestyle=style, marker="o", markersize=5, label=name)
-        ax.tick_params(axis="x", labelrotation=60 if len(sizes) > 7 else 0, labelsize=8)
+def _panel(ax: Axes, history: list[dict[str, float]], kind: str, label: str, aside: Collection[str]) -> None:
+    stages = [tag.rpartition("/")[2] for tag in history[0] if tag.startswith("activation/rms/")]  # in forward order
+    lines = [(history[-1], "last epoch", VERMILLION, "-")]
+    if len(history) > 1:
+        lines.insert(0, (history[0], "first epoch", BLUE, "--"))
+    for values, name, color, style in lines:
+        sizes = [values.get(f"{kind}{stage}", math.nan) for stage in stages]
+        main = [index for index, stage in enumerate(stages) if stage not in aside]
+        ax.plot(
+            main, [sizes[index] for index in main], color=color, linestyle=style, marker="o", markersize=5, label=name
+        )
+        ax.plot(range(len(stages)), sizes, color=color, linestyle="", marker="o", markersize=5)
     ax.set(yscale="log", ylabel=label)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
+    ax.set_xticks(range(len(stages)), stages, rotation=30 if len(stages) > 5 else 0)
+    ax.tick_params(which="both", labelsize=8)
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)

@@ -62,7 +62,12 @@ class Watch:
         if self.frames:
             filmstrip(self.frames, path / "filters.png", f"{self.name}: filters of its first layer while it learns")
         if self.statistics.history:
-            draw(self.statistics.history, path / "signals.png", f"{self.name}, stage by stage")
+            draw(
+                self.statistics.history,
+                path / "signals.png",
+                f"{self.name}, stage by stage",
+                aside=list(self.training.trainer.model.auxiliary),
+            )
         for name in ("train_batch", "confusion_matrix", "val_predictions", "mistakes", "filters", "signals"):
             if (path / f"{name}.png").exists():
                 with Image.open(path / f"{name}.png") as image:
