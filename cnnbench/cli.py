@@ -22,6 +22,7 @@ class Command:
     module: str  # exposes run(cfg) -> exit code
     help: str
     examples: tuple[str, ...]
+    after_sweep: bool = False  # exposes after_sweep(cfgs), for what a sweep's runs show together
     compares: bool = False  # exposes compare(cfgs) -> exit code too: a sweep is then one table, with -m or without
 
 
@@ -43,14 +44,32 @@ COMMANDS = {
             "cnnbench finetune model=resnet34 freeze=backbone data=folder data.root=DIR",
             "cnnbench finetune -m transfer=scratch,svm,full data.fraction=0.1,0.3,1",
         ),
+        after_sweep=True,
     ),
     "evaluate": Command(
         "cnnbench.commands.evaluate",
-        "measure a trained net: top-1 and top-5 error, confusion matrix",
+        "judge a trained net: errors with their intervals, calibration, confusion, the worst mistakes",
         (
             "cnnbench evaluate weights=outputs/train/resnet8-digits",
-            "cnnbench evaluate weights=RUN data.root=DIR split=train",
-            "cnnbench evaluate weights=RUN/checkpoints/best.pt format=json",
+            "cnnbench evaluate model=resnet34 weights=imagenet data=imagenet crop=ten",
+            "cnnbench evaluate weights=[RUN1,RUN2,RUN3] shift=8 format=json",
+        ),
+    ),
+    "predict": Command(
+        "cnnbench.commands.predict",
+        "say what is on images: the likeliest classes and their probabilities",
+        (
+            "cnnbench predict a.jpg photos/ weights=outputs/train/resnet18-photos",
+            "cnnbench predict photos/ model=resnet34 weights=imagenet sheet=answers.png out=answers.csv",
+            "find . -name '*.jpg' | cnnbench predict - weights=RUN format=json",
+        ),
+    ),
+    "export": Command(
+        "cnnbench.commands.export",
+        "write a trained net for other programs: ONNX, TorchScript, ExportedProgram, safetensors",
+        (
+            "cnnbench export weights=outputs/train/resnet8-digits format=onnx",
+            "cnnbench export model=resnet18 weights=imagenet format=exported_program out=resnet18.pt2",
         ),
     ),
     "summary": Command(
@@ -177,7 +196,10 @@ def run(command: str, args: list[str]) -> int:
             runs.report_sweep(outcomes)
         return outcomes[-1].code if outcomes and outcomes[-1].code else INTERRUPTED
     if sweep and outcomes:
-        return runs.report_sweep(outcomes)
+        code = runs.report_sweep(outcomes)
+        if COMMANDS[command].after_sweep:
+            load(command, "after_sweep")([outcome.config for outcome in outcomes if outcome.code == DONE])
+        return code
     for outcome in outcomes:
         if outcome.error is not None:
             raise outcome.error

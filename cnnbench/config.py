@@ -21,11 +21,14 @@ from cnnbench.errors import UserError, unknown
 
 
 def option(help: str, *, default: Any = MISSING, ge: float | None = None, gt: float | None = None,
-           le: float | None = None, lt: float | None = None) -> Any:  # fmt: skip
-    """A configuration key: its explanation for `--help`, the range that `parse()` checks (of a list, each item's)."""
+           le: float | None = None, lt: float | None = None, bare: bool = False) -> Any:  # fmt: skip
+    """A configuration key: its explanation for `--help`, the range that `parse()` checks (of a list, each item's).
+
+    `bare`: arguments without `=` are its values.
+    """
     bounds = {">=": ge, ">": gt, "<=": le, "<": lt}
     metadata = {"help": help, "bounds": {sign: bound for sign, bound in bounds.items() if bound is not None}}
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata={**metadata, **({"bare": True} if bare else {})})
 
 
 class Precision(Enum):
@@ -47,6 +50,17 @@ class Crop(Enum):
     pad = "pad"
     random = "random"
     resized = "resized"
+
+
+class Interpolation(Enum):
+    nearest = "nearest"
+    bilinear = "bilinear"
+    bicubic = "bicubic"
+
+
+class Resize(Enum):
+    shorter = "shorter"
+    squash = "squash"
 
 
 class Resume(Enum):
@@ -107,6 +121,7 @@ class DataConfig:
     fraction: float = option("part of the training images used, evenly from each class", gt=0, le=1)
     image_size: int | None = option("side of the images given to the net, pixels; null: the net's native size", gt=0)
     crop_ratio: float = option("validation: side of the centre crop over the shorter side of the image", gt=0, le=1)
+    interpolation: Interpolation = option("how images are resized: nearest, bilinear or bicubic")
     mean: list[float] | None = option("channel means in 0..1; null: the data set's own", ge=0, le=1)
     std: list[float] | None = option("channel standard deviations in 0..1; null: the data set's own", gt=0)
     workers: int | None = option("processes that decode image files; null: one per core", ge=0)
@@ -209,6 +224,16 @@ class TrainConfig:
 
 
 @dataclass(kw_only=True)
+class CropConfig:
+    name: str = option("center, ten, multi_scale_dense or 144: the views of an image whose answers are averaged")
+    resize: Resize = option("shorter: the shorter side to the scale; squash: both sides, whatever the aspect")
+    scales: list[int] | None = option(
+        "multi_scale_dense, 144: sides that images are resized to; null: the paper's, in proportion to the net's size",
+        gt=0,
+    )
+
+
+@dataclass(kw_only=True)
 class TransferConfig:
     name: Strategy = option("auto, svm, deep_features, head, partial, full or scratch")
     run: bool = option("false: transfer=auto only gives its advice and does not run it")
@@ -235,16 +260,76 @@ class FinetuneConfig(TrainConfig):
 
 @dataclass(kw_only=True)
 class EvaluateConfig:
-    weights: str = option("the trained net: a run directory or a checkpoint, as weights=outputs/train/resnet8-digits")
+    weights: Any = option("the trained net: a run, a file, zoo:NAME or imagenet; a list [a,b] judges their mean answer")
+    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
+    weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
+    model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
     data: DataConfig = field(default_factory=DataConfig, metadata={"partial": True})  # the rest is the checkpoint's
+    crop: CropConfig = field(default_factory=CropConfig)
     split: Split = option("val: what the run was validated on; train: its training images, without augmentation")
-    batch_size: int = option("images per forward pass", ge=1)
+    shift: int | None = option("also measure how often the answer survives a shift by so many pixels", ge=1)
+    batch_size: int = option("images or crops per forward pass", ge=1)
     precision: Precision = option("auto, fp32, bf16 or fp16")
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     format: Format = option("how the result is printed: table, json, csv or markdown")
     run: RunConfig = field(default_factory=RunConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
+
+
+@dataclass(kw_only=True)
+class PrepareConfig:
+    """What weights from elsewhere do not say of themselves; null: what they say, else as for ImageNet."""
+
+    image_size: int | None = option("side of the images given to the net, pixels; null: the weights' own", gt=0)
+    crop_ratio: float | None = option("side of the centre crop over the shorter side of the image", gt=0, le=1)
+    interpolation: Interpolation | None = option("how images are resized: nearest, bilinear or bicubic")
+    mean: list[float] | None = option("channel means in 0..1", ge=0, le=1)
+    std: list[float] | None = option("channel standard deviations in 0..1", gt=0)
+    classes: Any = option("names of the classes: a list, or a text file with one in each line")
+
+
+@dataclass(kw_only=True)
+class PredictConfig:
+    weights: str = option(
+        "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
+    )
+    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
+    weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
+    model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
+    input: Any = option("images, folders, patterns such as 'photos/*.jpg', or - for a list on stdin", bare=True)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    top: int = option("answers for each image", ge=1)
+    out: str | None = option("also write the answers to this file, in the format of its ending (.json, .csv, .md)")
+    sheet: str | None = option("draw the images with their answers into this PNG; further pages beside it")
+    batch_size: int = option("images per forward pass", ge=1)
+    workers: int | None = option("threads that read image files; null: one per core", ge=1)
+    precision: Precision = option("auto, fp32, bf16 or fp16")
+    device: str = option("auto, cpu, cuda, cuda:1 or mps")
+    format: Format = option("how the answers are printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
+
+
+@dataclass(kw_only=True)
+class ExportConfig:
+    weights: str = option(
+        "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
+    )
+    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
+    weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
+    model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    format: str = option("onnx, torchscript, exported_program or safetensors")
+    out: str | None = option("the file to write; null: one named after the weights under run.root")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
 
 
 @dataclass(kw_only=True)
@@ -254,7 +339,10 @@ class VisualizeConfig:
         "them; batch and schedule look at a training before it begins"
     )
     weights: str | None = option("the trained net: a run, a file, zoo:NAME or imagenet")
+    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
+    weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
     model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
     layer: Any = option("stages or layers to look at, as layer1 or [stem,layer3.0.conv1]; null: as suits the picture")
     units: Any = option("numbers of units, as [0,5], or in the head names of classes; null: as suits the picture")
     images: Any = option("images to look at: files, folders, or numbers of images of the data; null: a few of the data")
@@ -303,11 +391,16 @@ class SummaryConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
 
 
+LATER: dict[type, dict[str, Any]] = {
+    DataConfig: {"interpolation": "bilinear"}
+}  # keys that earlier versions did not write, and what they did
 FILLED_IN = ("run.overrides", "sweep.keys")  # by the command line, not by the user
 SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
     "finetune": FinetuneConfig,
     "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
     "summary": SummaryConfig,
     "visualize": VisualizeConfig,
     "doctor": DoctorConfig,
@@ -348,9 +441,10 @@ def replay(command: str, file: Path, overrides: list[str]) -> Any:
 
 
 def restore(schema: type, plain: dict[str, Any]) -> Any:
-    """The typed configuration of a checkpoint, from `to_plain()`; a key that this version does not know is an error."""
+    """A typed section of a checkpoint's configuration, from `to_plain()`; a key that nobody knows is an error."""
     try:
-        return parse(schema, OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(plain)))
+        saved = OmegaConf.create({**LATER.get(schema, {}), **plain})
+        return parse(schema, OmegaConf.merge(OmegaConf.structured(schema), saved))
     except OmegaConfBaseException as error:
         raise UserError(f"its configuration does not fit this version: {str(error).splitlines()[0]}") from None
 
@@ -373,6 +467,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def unread(schema: type) -> list[str]:
     """The sections that a command takes only because a net's file sets them, and then leaves alone."""
     return [item.name for item in fields(schema) if "unread" in item.metadata]
+
+
+def bare(schema: type) -> str | None:
+    """The key that arguments without `=` are for, in a command that takes such."""
+    return next((item.name for item in fields(schema) if "bare" in item.metadata), None)
 
 
 def help_texts(schema: type, prefix: str = "") -> dict[str, str]:

@@ -78,7 +78,7 @@ def _keep_output(found: dict[str, Tensor], name: str, side: int, model: Net) -> 
     return hook
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def extract(
     model: Net, source: Source, dataset: Dataset, inference: Inference, runtime: Runtime, layers: list[str],
     workers: int | None, stream: TextIO,
@@ -108,9 +108,6 @@ class Extractor:
         self.folder, self.workers, self.stream = folder, workers, stream
         self._whole: Extractor | None = None
         self._parts: dict[int, Tensor] = {}
-        head = {id(tensor) for tensor in output_layer(model).parameters()}
-        self._weights = digest({name: value for name, value in model.named_parameters() if id(value) not in head}
-                               | dict(model.named_buffers()))  # fmt: skip
 
     def on(self, model: Net, dataset: Dataset, parts: dict[int, Tensor]) -> "Extractor":
         """The same for another net with these weights and for parts of the training images, whose features are taken
@@ -121,7 +118,7 @@ class Extractor:
 
     def __call__(self, source: Source, layers: list[str]) -> dict[str, Tensor]:
         """Features (len(source), D) of each layer, from the disk where they are there."""
-        if self._whole is not None:
+        if self._whole is not None and digest(self.model) == digest(self._whole.model):
             indices = self._parts[id(source)]
             return {name: value[indices] for name, value in self._whole(self._whole.dataset.train, layers).items()}
         files = {name: self._file(source, name) for name in layers}
@@ -156,18 +153,20 @@ class Extractor:
         if self.folder is None:
             return None
         image = {key: value for key, value in asdict(self.inference).items() if key != "classes"}
-        key = {"version": VERSION, "weights": self._weights, "layer": layer, "image": image,
+        key = {"version": VERSION, "weights": digest(self.model), "layer": layer, "image": image,
                "images": data.fingerprint(source), "precision": self.runtime.precision}  # fmt: skip
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
         return self.folder / f"{name}.safetensors"
 
 
-def digest(state: dict[str, Tensor]) -> str:
-    """A hash of all weights by name."""
+def digest(model: Net) -> str:
+    """A hash of all that the features depend on: weights and statistics by name, the output layer's apart."""
+    head = {id(tensor) for tensor in output_layer(model).parameters()}
     total = hashlib.sha256()
-    for name, tensor in state.items():
-        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if id(tensor) not in head:
+            total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cnnbench.cli import Command
 
 PAGE = """\
-usage: cnnbench {command} [key=value ...] [-m] [--cfg job] [--config-dir DIR] [--config FILE]
+usage: cnnbench {command}{bare} [key=value ...] [-m] [--cfg job] [--config-dir DIR] [--config FILE]
 
 {help}
 
@@ -48,6 +48,7 @@ def render(command: str, entry: "Command", args: list[str]) -> str:
     values = schema.flatten({str(key): value for key, value in composed.items()})
     return PAGE.format(
         command=command,
+        bare=f" [{bare.upper()} ...]" if (bare := schema.bare(schema.SCHEMAS[command])) else "",
         help=f"{entry.help[0].upper()}{entry.help[1:]}.",
         examples="\n".join(f"  {example}" for example in entry.examples),
         groups=f"\ngroups (each choice is a YAML file)\n{listed}\n" if listed else "",

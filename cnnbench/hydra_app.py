@@ -25,7 +25,18 @@ from cnnbench import config as schema
 from cnnbench.errors import UserError, did_you_mean, unknown
 
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config")
-PATH_KEYS = ("weights", "run.dir", "run.name", "run.root", "sweep.dir", "data.root")
+PATH_KEYS = (
+    "weights",
+    "input",
+    "out",
+    "sheet",
+    "prepare.classes",
+    "run.dir",
+    "run.name",
+    "run.root",
+    "sweep.dir",
+    "data.root",
+)
 LIST_KEYS = ("what", "layer", "units", "images")  # a,b is a list for them where no sweep is asked for
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
@@ -35,9 +46,15 @@ def check_arguments(command: str, args: list[str]) -> list[str]:
     """The arguments as Hydra wants them: options before overrides. Refuses, in our own words, what is neither."""
     options: list[str] = []
     overrides: list[str] = []
+    bare: list[str] = []
+    takes_bare = schema.bare(schema.SCHEMAS[command])
     remaining = iter(args)
     for arg in remaining:
-        if arg.startswith("-"):
+        if takes_bare and (arg == "-" or ("=" not in arg and arg[0:1] not in ("-", "~"))):
+            if "${" in arg:
+                raise UserError(f"{arg}: names with ${{ in them are taken from stdin alone: ls | cnnbench {command} -")
+            bare.append(arg)
+        elif arg.startswith("-"):
             flag, joined, value = arg.partition("=")
             if flag not in FLAGS:
                 raise unknown("option", flag, [flag for flag in FLAGS if flag.startswith("--")])
@@ -50,15 +67,20 @@ def check_arguments(command: str, args: list[str]) -> list[str]:
             raise UserError(_bare_argument(command, arg))
         else:
             overrides.append(_quoted(arg))
+    if bare and any(override.startswith(f"{takes_bare}=") for override in overrides):
+        raise UserError(f"give either {takes_bare}=… or {' '.join(bare)}, not both")
     if not is_sweep(options):
         overrides = [_as_list(override) for override in overrides]
-    return options + overrides
+    return options + overrides + ([f"{takes_bare}=[{','.join(map(_in_quotes, bare))}]"] if bare else [])
 
 
 def _as_list(override: str) -> str:
-    """`what=a,b` as `what=[a,b]`."""
+    """`what=a,b` as `what=[a,b]`, each in quotes unless it is a number: names and paths may hold signs of Hydra's."""
     key, _, value = override.partition("=")
-    return f"{key}=[{value}]" if key in LIST_KEYS and "," in value and value[0] not in "['\"" else override
+    if key not in LIST_KEYS or value[:1] in ("", "[", "'", '"') or value in ("null", "all"):
+        return override
+    items = [part if part.isdigit() else _in_quotes(part) for part in value.split(",")]
+    return f"{key}=[{','.join(items)}]" if len(items) > 1 else f"{key}={items[0]}"
 
 
 def _check_option(command: str, flag: str, value: str) -> None:
@@ -73,14 +95,21 @@ def _check_option(command: str, flag: str, value: str) -> None:
 def _quoted(override: str) -> str:
     """A path may hold signs that mean something to Hydra, such as blanks and equals signs: quote it for the user."""
     key, _, value = override.partition("=")
+    if key == "crop" and value.isdigit():  # the name of a YAML file, which Hydra would take for a number
+        return f"{key}={_in_quotes(value)}"
     if (
         key not in PATH_KEYS
         or re.fullmatch(r"[\w/+.$%*@:|?,-]*", value, re.ASCII)
-        or value[:1] in "'\""
+        or value[:1] in ("'", '"', "")
+        or (value[0] == "[" and value[-1] == "]")
         or "${" in value
     ):
         return override
-    return "{}='{}'".format(key, value.replace("\\", "\\\\").replace("'", "\\'"))
+    return f"{key}={_in_quotes(value)}"
+
+
+def _in_quotes(text: str) -> str:
+    return "'{}'".format(text.replace("\\", "\\\\").replace("'", "\\'"))
 
 
 def _bare_argument(command: str, arg: str) -> str:
@@ -268,7 +297,7 @@ def known_keys(command: str, args: list[str], key: str) -> list[str]:
         folders = [part for folder in config_dirs(args) for part in ("--config-dir", str(folder))]
         with suppress(HydraException, OmegaConfBaseException):  # a choice may be what is wrong
             model = compose(command, [*folders, *chosen]).model
-            known |= {f"model.{name}" for name in model}
+            known |= {f"model.{name}" for name in model or {}}
     return sorted(known)
 
 

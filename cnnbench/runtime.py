@@ -91,11 +91,12 @@ class Normalize:
         return torch.addcmul(self.shift, images.float(), self.scale)
 
 
-def setup(device: str, precision: str, seed: int) -> Runtime:
-    """Choose the device and the precision, refuse those that are not there, and seed this process."""
+def setup(device: str, precision: str, seed: int | None) -> Runtime:
+    """Choose the device and the precision, refuse those that are not there, and seed this process, unless with None."""
     chosen = _device(device)
     dtype = _dtype(precision, chosen)
-    torch.manual_seed(seed)
+    if seed is not None:
+        torch.manual_seed(seed)
     if chosen.type == "cuda":
         torch.backends.cudnn.benchmark = True  # images of one size: the fastest algorithm is worth searching for once
     return Runtime(chosen, dtype, torch.amp.GradScaler(chosen.type, enabled=dtype == torch.float16))

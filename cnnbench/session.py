@@ -88,7 +88,7 @@ def readable(error: BaseException) -> BaseException:
 
 def check(cfg: TrainConfig) -> None:
     """What the schema cannot say."""
-    if not isinstance(cfg.model.get("name"), str):
+    if cfg.model and not isinstance(cfg.model.get("name"), str):
         raise UserError("model.name has no value: give the name of a net, as in model=resnet20")
     if isinstance(cfg.batch_size, str) and cfg.batch_size != "auto":
         raise UserError(f"batch_size={cfg.batch_size}: give a whole number or auto")

@@ -10,6 +10,8 @@ from unicodedata import combining, east_asian_width
 
 from cnnbench.config import Format
 
+ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".txt": Format.table}  # of files
+
 
 def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     """The rows as one string without a final newline. Columns come in the order in which the rows first name them.
@@ -27,6 +29,13 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     cells = [_column(name, [row.get(name) for row in rows]) for name in columns]
     right = [_is_numeric(row.get(name) for row in rows) for name in columns]
     return (_markdown if format is Format.markdown else _table)(cells, right)
+
+
+class Percent(float):
+    """A number in percent, with the digits that papers print."""
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):.2f} %"
 
 
 def plural(count: int, noun: str) -> str:

@@ -53,7 +53,7 @@ def merge(
     """
     wanted = model.state_dict()
     check_names(rename, skip)
-    state = _renamed(weights, rename or {})
+    state = renamed(weights, rename or {})
     skipped = _skipped(model, state, list(skip or []))
     head = _names_in(model, ["head"])
     auxiliary = ("aux1.", "aux2.", "AuxLogits.", *(f"{name}." for name in model.auxiliary))
@@ -130,7 +130,8 @@ def _difference(model: Net, weights: Weights, wrong: list[str]) -> str:
     )
 
 
-def _renamed(weights: Weights, rename: Mapping[str, str]) -> dict[str, Tensor]:
+def renamed(weights: Weights, rename: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors of the weights under our names. UserError for a beginning that no name has."""
     state = weights.state
     for old, new in rename.items():
         hits = [name for name in state if name == old or name.startswith(f"{old}.")]

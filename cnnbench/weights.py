@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnbench import checkpoint, models
+from cnnbench import checkpoint, models, runs
 from cnnbench.checkpoint import Inference
 from cnnbench.errors import UserError, unknown
 from cnnbench.models.layers import Net
@@ -94,6 +94,15 @@ def from_file(path: Path, source: str) -> Weights:
         config=content["config"],
         epochs=content["progress"]["epoch"],
     )
+
+
+def short_name(source: str) -> str:
+    """What is made from these weights is named after their run and which of its checkpoints, or after their file."""
+    file = Path(source)
+    if not file.is_file():
+        return runs.slug([source])
+    run = file.parent.parent.name if file.parent.name == "checkpoints" else file.stem
+    return runs.slug([run, *([file.stem] if file.parent.name == "checkpoints" and file.stem != "last" else [])])
 
 
 def build(weights: Weights) -> Net:

@@ -121,6 +121,28 @@ MISTAKES = {
     "train data.mean=[0.5,0.5,0.5]": "3 values",
     "train augment.padding=40": "augment.padding=40 must be less than",
     "evaluate": "weights has no value",
+    "evaluate weights=x crop=eleven": "unknown crop 'eleven'",
+    "evaluate weights=x crop=14": "unknown crop '14'",
+    "evaluate weights=x shift=0": "shift=0 is out of range",
+    "evaluate weights=[1,2]": "give a run, a file, zoo:NAME or imagenet",
+    "evaluate weights=x model=resnet20 optim.lr=3": "unknown key 'optim.lr'",
+    "evaluate weights=https://a.org/b.pt": "fetch the file yourself",
+    "predict": "weights has no value",
+    "predict a.jpg": "weights has no value",
+    "predict weights=x": "input has no value",
+    "predict nope.jpg weights=x": "there is no file or folder 'nope.jpg'",
+    "predict a.jpg input=b.jpg weights=x": "give either input=… or a.jpg, not both",
+    "predict https://a.org/b.jpg weights=x": "fetch the image yourself",
+    "predict *.jpg weights=x": "no file matches '*.jpg'",
+    "predict . weights=x": "no images in '.'",
+    "predict weights=x input=[]": "the list is empty",
+    "predict ${x}.jpg weights=y": "are taken from stdin alone",
+    "predict . weights=x top=0": "top=0 is out of range",
+    "predict . weights=x prepare=cifar": "Did you mean 'cifar10'?",
+    "export": "weights has no value",
+    "export weights=x format=onx": "unknown format 'onx'. Did you mean 'onnx'?",
+    "export weights=nope format=safetensors": "there is no file nope",
+    "export nope weights=x": "what is 'nope'?",
     "evaluate weights=nope": "there is no file nope",
     "evaluate weights=x split=trian": "Did you mean 'train'",
     "summary model=alexnt": "Did you mean 'alexnet'?",
@@ -188,6 +210,9 @@ def test_a_recipe_in_a_model_file_gives_way_to_the_command_line(compose: Callabl
     assert compose("data=cifar10", "augment=none").augment.flip is False
 
 
+NEEDED = {"evaluate": ("weights=x",), "predict": ("weights=x", "input=x"), "export": ("weights=x",)}
+
+
 @pytest.mark.parametrize(
     "file", sorted(schema.conf_dir().rglob("*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}"
 )
@@ -197,10 +222,12 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
     if file.parent == schema.conf_dir():
         primary = name in schema.SCHEMAS
         assert primary or f"- {name}\n" in (schema.conf_dir() / "train.yaml").read_text()
-        if name != "evaluate" and primary:
-            compose(command=name)
+        if primary:
+            compose(*NEEDED.get(name, ()), command=name)
         return
-    cfg = compose(f"{group}={name}")
+    takers = [command for command in ("train", "finetune", "predict", "evaluate") if group in hydra_app.takes(command)]
+    command = takers[0] if takers else "train"
+    cfg = compose(*hydra_app.check_arguments(command, [f"{group}={name}", *NEEDED.get(command, ())]), command=command)
     assert group in ("recipe", "experiment") or getattr(cfg, group) is not None
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnnbench.config import AugmentConfig, Crop
-from cnnbench.data import Arrays, Dataset, Files, eval_loader, eval_transform, load_dataset, read_image, train_loader
+from cnnbench.data import Arrays, Dataset, EvalTransform, Files, eval_loader, load_dataset, read_image, train_loader
 from cnnbench.data.transforms import sample_transform
 from cnnbench.errors import UserError
 
@@ -229,7 +229,7 @@ def test_eval_transform_is_torchvisions(width: int, height: int) -> None:
     noise = np.random.default_rng(width).integers(256, size=(height, width, 3), dtype=np.uint8)
     for image in (Image.fromarray(noise), picture(1, width, height)):
         preset = ImageClassification(crop_size=224, resize_size=256, mean=(0, 0, 0), std=(1, 1, 1))
-        ours = eval_transform(224, 0.875)(image)
+        ours = EvalTransform(224, 0.875)(image)
         assert ours.dtype == torch.uint8 and torch.equal(ours / 255, preset(image))
 
 

@@ -1,11 +1,13 @@
 """Exact metrics at any batch size."""
 
+import math
+
 import pytest
 import torch
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from torch.nn import functional as F
 
-from cnnbench.metrics import Sums, confusion_counts, correct_counts
+from cnnbench.metrics import Sums, calibration, confusion_counts, correct_counts, judge, wilson, worst
 
 N, CLASSES = 103, 10
 
@@ -66,3 +68,56 @@ def test_confusion_counts_have_the_truth_in_rows(batch: tuple) -> None:
     logits, targets = batch
     expected = confusion_matrix(targets, logits.argmax(1), labels=range(CLASSES))
     assert confusion_counts(logits, targets).tolist() == expected.tolist()
+
+
+# The verdict
+
+
+def test_wilson_gives_the_published_intervals() -> None:
+    """Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29, in percent."""
+    for wrong, n, low, high in (
+        (81, 263, 25.53, 36.62),
+        (15, 148, 6.24, 16.05),
+        (0, 20, 0.0, 16.11),
+        (1, 29, 0.61, 17.18),
+    ):
+        assert wilson(wrong, n) == (pytest.approx(low, abs=0.006), pytest.approx(high, abs=0.006))
+    assert wilson(7, 7)[1] == pytest.approx(100)
+
+
+def test_the_calibration_error_is_that_of_its_definition() -> None:
+    """Against a loop over the images: mean |confidence - accuracy| of 15 equal bins, weighted by their counts."""
+    generator = torch.Generator().manual_seed(0)
+    logits, targets = 3 * torch.randn(500, 4, generator=generator), torch.randint(4, (500,), generator=generator)
+    found = calibration(logits, targets)
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for row, target in zip(logits.double().softmax(1), targets.tolist(), strict=True):
+        confidence, best = row.max(0)
+        bins.setdefault(math.ceil(confidence.item() * 15) - 1, []).append((confidence.item(), best.item() == target))
+    error = sum(abs(sum(c for c, _ in part) - sum(right for _, right in part)) for part in bins.values()) / 500
+    assert found.error == pytest.approx(100 * error)
+    assert found.counts.tolist() == [len(bins.get(index, [])) for index in range(15)]
+
+
+def test_a_net_that_is_sure_and_right_is_calibrated_and_one_that_is_sure_and_wrong_is_not() -> None:
+    logits, targets = torch.eye(4) * 50, torch.arange(4)
+    assert calibration(logits, targets).error == pytest.approx(0, abs=1e-9)
+    assert calibration(logits, targets.roll(1)).error == pytest.approx(100)
+
+
+def test_a_verdict_counts_what_the_sums_of_training_count() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits, targets = torch.randn(100, 10, generator=generator), torch.randint(10, (100,), generator=generator)
+    verdict = judge(logits, targets)
+    sums = Sums(torch.device("cpu"))
+    sums.add(F.cross_entropy(logits, targets), logits, targets)
+    metrics = sums.compute()
+    assert (verdict.top1_error, verdict.top5_error, verdict.n) == (metrics.top1_error, metrics.top5_error, 100)
+    assert verdict.loss == pytest.approx(metrics.loss)
+    assert int(verdict.confusion.diagonal().sum()) == 100 - verdict.top1_wrong
+
+
+def test_the_worst_mistakes_are_the_surest_wrong_answers() -> None:
+    logits = torch.tensor([[9.0, 0, 0], [5, 0, 0], [0, 7, 0], [0, 0, 1]])
+    assert worst(logits, torch.tensor([0, 1, 0, 0]), 5).tolist() == [2, 1, 3]
+    assert worst(logits, torch.tensor([0, 1, 0, 0]), 1).tolist() == [2]

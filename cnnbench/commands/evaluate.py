@@ -1,107 +1,212 @@
-"""`cnnbench evaluate`: exact top-1 and top-5 error of a trained net."""
+"""`cnnbench evaluate`: what a trained net's answers are worth, by a named protocol."""
 
+import sys
 import time
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from omegaconf import MISSING
+from tqdm import tqdm
 
-from cnnbench import checkpoint, data, models, plots, results, runs, runtime, weights
+from cnnbench import assembly, data, evaluation, models, reports, results, runs, runtime, weights
 from cnnbench.checkpoint import Inference
-from cnnbench.config import DataConfig, EvaluateConfig, Split, TrainConfig, restore
-from cnnbench.engine import evaluate
+from cnnbench.config import DataConfig, EvaluateConfig, Format, PrepareConfig, Split, restore
 from cnnbench.errors import UserError
-from cnnbench.tasks.classification import Classification
+from cnnbench.evaluation import Member, Reading
+from cnnbench.metrics import judge
+from cnnbench.models.layers import Dense, Net
+from cnnbench.weights import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A net of the evaluation, ready to be asked."""
+
+    weights: Weights
+    model: Net
+    inference: Inference
+    views: data.Views
+    member: Member
+    reading: Reading
 
 
 def run(cfg: EvaluateConfig) -> int:
-    """Evaluate, write result.json and the confusion matrix, print the headline."""
+    """Evaluate, leave result.json, tables and pictures behind, print the verdict."""
     device = runtime.setup(cfg.device, cfg.precision.value, seed=0)
-    file = checkpoint.find(cfg.weights)
-    content = checkpoint.load(file)
-    loaded = weights.load(cfg.weights)
-    model, inference = weights.build(loaded), Inference(**content["inference"])
-    trained = restore(TrainConfig, content["config"])
-    data_cfg = overlay(trained.data, cfg.data)
+    loaded = [weights.load(where, cfg.model) for where in wheres(cfg.weights)]
+    data_cfg = data_config(cfg, loaded)
     dataset = data.load_dataset(data_cfg)
-    check_fits(inference, dataset, file)
-    inference = replace(
-        inference,
-        mean=data_cfg.mean or inference.mean,
-        std=data_cfg.std or inference.std,
-        image_size=data_cfg.image_size or inference.image_size,
-    )
-    models.check_image_size(model, inference.image_size)
-    batches = data.eval_loader(
-        dataset.val if cfg.split is Split.val else dataset.train,
-        dataset,
-        image_size=inference.image_size,
-        batch_size=cfg.batch_size,
-        workers=data_cfg.workers,
-    )
-    net = runtime.compiled(device.place(model), cfg.compile)
-    normalize = runtime.Normalize(device, inference.mean, inference.std)
+    judged = [ready(cfg, one, dataset, data_cfg.workers, device) for one in loaded]
+    if cfg.shift and len(judged) > 1:
+        raise UserError("shift judges a single net: give weights=… one only")
+    path = directory(cfg, judged, dataset)
     begin = time.perf_counter()
-    metrics, confusion = evaluate(net, batches.epoch(0), device, normalize, Classification(), len(inference.classes))
+    source = judged[0].reading.source
+    with progress(len(source), len(judged)) as advance:
+        scores = [evaluation.scores(one.member, one.views, one.reading, advance) for one in judged]
     elapsed = time.perf_counter() - begin
-
-    path = runs.directory("evaluate", cfg, f"{source_name(file)}-{dataset.name}")
-    if (path / "config.yaml").exists():
-        raise UserError(f"{path} holds a training: give another run.dir")
-    path.mkdir(parents=True, exist_ok=True)
-    cfg.run.dir = str(path)
+    logits = evaluation.ensemble(scores)
+    verdict = judge(logits, source.targets)
     result = {
-        **asdict(metrics),
+        **reports.headline(verdict),
         "split": dataset.split if cfg.split is Split.val else "train",
-        "crop": results.crop(inference.image_size, dataset.crop_ratio),
-        "model": trained.model["name"],
-        "data": dataset.name,
-        "weights": str(file),
-        "epochs": content["progress"]["epoch"],
-        "seed": trained.seed,
-        **results.complexity(model, inference),
-        "images_per_second": metrics.n / elapsed,
+        **protocol(judged),
+        "shift": shifted(cfg, judged[0]),
+        **identity(judged, dataset),
+        "images_per_second": verdict.n / elapsed,
         "wall_seconds": elapsed,
         **results.environment(device),
         "run_dir": str(path),
     }
-    plots.confusion_matrix(
-        confusion,
-        inference.classes,
-        path / "confusion_matrix.png",
-        f"{result['model']} on {result['data']}, {result['split']}",
-    )
-    runs.write_json(path / "result.json", result)
-    results.show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
+    reports.write(path, result, verdict, dataset, source, logits)
+    if cfg.format is Format.table:
+        print(reports.page(result, verdict, dataset.classes, brief=cfg.sweep.dir is not None))
+    else:
+        results.show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
     return 0
 
 
-def source_name(file: Path) -> str:
-    """What to call the weights: their run and which of its checkpoints, or their file."""
-    run = file.parent.parent.name if file.parent.name == "checkpoints" else file.parent.name
-    return runs.slug([run, *([] if file.stem == "last" else [file.stem])])
+def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) -> Path:
+    """Where the results go; made now, so that a place that cannot be written to is known before the work."""
+    names = "+".join(weights.short_name(one.weights.source) for one in judged)
+    path = runs.directory("evaluate", cfg, runs.slug([f"{names}-{dataset.name}"]))
+    if (path / "config.yaml").exists():
+        raise UserError(f"{path} holds a training: give another run.dir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    cfg.run.dir = str(path)
+    return path
 
 
-def overlay(trained_on: DataConfig, given: DataConfig) -> DataConfig:
-    """The data the net was trained on, apart from what the command line says."""
+def identity(judged: list[Judged], dataset: data.Dataset) -> dict[str, Any]:
+    """Of what the numbers are; sizes are those of all nets together, for one view."""
+    sizes = [results.complexity(one.model, one.inference) for one in judged]
+    single = judged[0].weights if len(judged) == 1 else None
+    return {
+        "model": "+".join(str(one.inference.model["name"]) for one in judged),
+        "data": dataset.name,
+        "weights": single.source if single else [one.weights.source for one in judged],
+        "epochs": single.epochs if single else None,
+        "seed": (single.config or {}).get("seed") if single else None,
+        **{key: sum(size[key] for size in sizes) for key in sizes[0]},
+    }
+
+
+def wheres(given: Any) -> list[str]:
+    found = given if isinstance(given, list) else [given]
+    if not found or not all(isinstance(where, str) for where in found):
+        raise UserError("weights: give a run, a file, zoo:NAME or imagenet; or a list of such, as weights=[a,b]")
+    return found
+
+
+def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
+    """The data that the (first) net was trained on, apart from what the command line says."""
+    config = next((one.config for one in loaded if one.config), None)
+    trained = asdict(restore(DataConfig, config["data"])) if config else {}
+    given = cfg.data
     said = {item.name: value for item in fields(given) if (value := getattr(given, item.name)) != MISSING}
-    return DataConfig(**{**asdict(trained_on), **said})
+    if "name" not in trained | said:
+        raise UserError(f"{loaded[0].source} does not say on which data: add data=…, as in data=cifar10")
+    if not trained and (unsaid := [item.name for item in fields(given) if item.name not in said]):
+        raise UserError(f"data.{unsaid[0]} has no value: choose the data by name, as in data={said['name']}")
+    return DataConfig(**{**trained, **said})
 
 
-def check_fits(inference: Inference, dataset: data.Dataset, file: Path) -> None:
-    """UserError where the net's answers would not be the data's classes, or its input not their images."""
-    if dataset.in_channels != inference.in_channels:
-        raise UserError(
-            f"{file} takes {inference.in_channels} channels, the images of {dataset.name} have {dataset.in_channels}"
-        )
-    if list(dataset.classes) != inference.classes:
-        ours, theirs = len(inference.classes), len(dataset.classes)
-        first = next(
-            (pair for pair in zip(inference.classes, dataset.classes, strict=False) if pair[0] != pair[1]), None
-        )
+def ready(
+    cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: int | None, device: runtime.Runtime
+) -> Judged:
+    """The net, and how it is asked about this data."""
+    prepare = prepared(cfg, loaded, dataset)
+    model, known, _ = assembly.ready(loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip)
+    check_classes(known, dataset, loaded.source)
+    dataset = data.with_channels(dataset, known.in_channels)
+    views = data.views(cfg.crop, known.image_size, known.crop_ratio, known.interpolation)
+    if views.dense:
+        models.check_dense(model, min(views.scales))
+    net = runtime.compiled(device.place(Dense(model) if views.dense else model), cfg.compile)
+    return Judged(
+        weights=loaded,
+        model=model,
+        inference=known,
+        views=views,
+        member=Member(net=net, normalize=runtime.Normalize(device, known.mean, known.std), runtime=device),
+        reading=Reading(
+            source=dataset.val if cfg.split is Split.val else dataset.train,
+            batch_size=cfg.batch_size,
+            workers=workers,
+        ),
+    )
+
+
+def prepared(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset) -> PrepareConfig:
+    """How images are prepared is the net's own affair, whatever the data's file says, but for what was typed. A net
+    that does not say so is given what the data says."""
+    typed = {override.partition("=")[0] for override in cfg.run.overrides}
+    keys = ("image_size", "crop_ratio", "interpolation", "mean", "std")
+    known = {key: getattr(cfg.data, key) if f"data.{key}" in typed else None for key in keys}
+    if loaded.inference is None:
+        of_data = {"crop_ratio": dataset.crop_ratio, "interpolation": dataset.interpolation,
+                   "mean": list(dataset.mean), "std": list(dataset.std)}  # fmt: skip
+        known |= {key: value for key, value in of_data.items() if known[key] is None}
+    return PrepareConfig(**known, classes=list(dataset.classes) if loaded.inference is None else None)
+
+
+def check_classes(known: Inference, dataset: data.Dataset, source: str) -> None:
+    """UserError where the net's answers would not be the data's classes."""
+    if list(dataset.classes) != known.classes:
+        ours, theirs = len(known.classes), len(dataset.classes)
+        first = next((pair for pair in zip(known.classes, dataset.classes, strict=False) if pair[0] != pair[1]), None)
         how = (
-            f"{ours} classes, the data {theirs}"
+            f"{ours:,} classes, the data {theirs:,}"
             if ours != theirs or not first
             else f"'{first[0]}' where the data has '{first[1]}'"
         )
-        raise UserError(f"{file} was trained for other classes than those of {dataset.name}: it has {how}")
+        raise UserError(f"{source} was trained for other classes than those of {dataset.name}: it has {how}")
+
+
+def shifted(cfg: EvaluateConfig, judged: Judged) -> dict[str, Any] | None:
+    """How robust the net is to translations, where that was asked for; by the central crop."""
+    if cfg.shift is None:
+        return None
+    known, member = judged.inference, judged.member
+    if cfg.shift >= known.image_size:
+        raise UserError(f"shift={cfg.shift} moves everything out of an image of {known.image_size} pixels")
+    shifts = data.Shifts(size=known.image_size, scale=round(known.image_size / known.crop_ratio),
+                         interpolation=known.interpolation, pixels=cfg.shift)  # fmt: skip
+    if judged.views.dense:
+        member = replace(member, net=judged.model)
+    with progress(len(judged.reading.source), what="shifted") as advance:
+        return asdict(evaluation.robustness(member, shifts, judged.reading, advance))
+
+
+def protocol(judged: list[Judged]) -> dict[str, Any]:
+    """How the numbers were measured, so that they compare like for like."""
+    texts = list(dict.fromkeys(one.views.text for one in judged))
+    modes = list(dict.fromkeys(one.views.interpolation for one in judged))
+    views, nets = judged[0].views, len(judged)
+    mean_of = [f"{views.count} views" if views.count > 1 else "", f"{nets} nets" if nets > 1 else ""]
+    return {
+        "crop": "; ".join(texts),
+        "protocol": {
+            "name": views.name,
+            "views": views.count,
+            "nets": nets,
+            "scales": list(views.scales),
+            "resize": views.resize.value,
+            "interpolation": "; ".join(modes),
+            "averaged": "softmax of " + " and ".join(filter(None, mean_of)) if any(mean_of) else None,
+        },
+    }
+
+
+@contextmanager
+def progress(images: int, nets: int = 1, what: str = "evaluate") -> Iterator[Callable[[int], object]]:
+    """A bar on the terminal, where a person is looking."""
+    with tqdm(total=images * nets, desc=what, unit="image", leave=False, dynamic_ncols=True, file=sys.stderr,
+              disable=not sys.stderr.isatty(), mininterval=0.1) as bar:  # fmt: skip
+        yield bar.update

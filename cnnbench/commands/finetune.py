@@ -4,31 +4,25 @@ import copy
 import json
 import shlex
 import statistics
+import sys
 import time
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from torch import Tensor
-
-from cnnbench import advice, data, freezing, models, probes, runs, runtime, session, transfer, weights
+from cnnbench import advice, comparison, data, models, runs, runtime, session, strategies, transfer, weights
 from cnnbench.advice import Advice
 from cnnbench.checkpoint import Inference
-from cnnbench.config import Crop, FinetuneConfig, Format, Strategy
-from cnnbench.errors import UserError, unknown
-from cnnbench.features import PENULTIMATE, Cached, Extractor
-from cnnbench.models.layers import Net, output_layer
-from cnnbench.models.truncated import Truncated
+from cnnbench.config import FinetuneConfig, Format, Strategy
+from cnnbench.errors import UserError
+from cnnbench.features import Extractor
+from cnnbench.models.layers import Net
 from cnnbench.tables import json_value
 from cnnbench.tracking import say
 from cnnbench.weights import Weights
 
 DEFAULT = "zoo:resnet20-cifar10"
-FITTED = (Strategy.svm, Strategy.deep_features)  # their head is computed: nothing is trained by steps
-EPOCHS = ((1_000, 20), (10_000, 12), (100_000, 6))  # up to so many images: so many epochs; as few images need few steps
-FEWEST_EPOCHS = 3
-FROM_SCRATCH = 3  # times as many epochs without the weights
 
 
 def run(cfg: FinetuneConfig) -> int:
@@ -62,8 +56,8 @@ def run(cfg: FinetuneConfig) -> int:
         code, about["cross_validation"] = cross_validate(cfg, given, extractor, advised, about)
         if code:
             return code
-    job = build_job(cfg, extractor, inference, advised, about)
-    return session.execute(cfg, replace(job, spent=time.perf_counter() - begin))
+    ready = job(cfg, extractor, inference, advised, about)
+    return session.execute(cfg, replace(ready, spent=time.perf_counter() - begin))
 
 
 # What is transferred
@@ -127,6 +121,7 @@ def prepare(
         image_size=image_size,
         in_channels=channels,
         crop_ratio=dataset.crop_ratio,
+        interpolation=dataset.interpolation,
     )
     return model, inference, dataset
 
@@ -171,37 +166,17 @@ def show_advice(advised: Advice | None, cfg: FinetuneConfig) -> None:
         print(json.dumps(json_value({**advised.as_dict(), "command": _command(cfg)}), indent=2))
 
 
-def build_job(
+def job(
     cfg: FinetuneConfig, extractor: Extractor, inference: Inference, advised: Advice | None, about: dict[str, Any]
 ) -> session.Job:
-    """What the strategy makes of the net: frozen stages, a fitted head, features in the place of images."""
-    chosen, model, dataset = cfg.transfer, extractor.model, extractor.dataset
-    cached = None
-    if chosen.name is Strategy.deep_features:
-        layer = chosen.layer or deep_layer(extractor, dataset, advised)
-        if layer not in list(model.stages)[:-1]:
-            raise unknown("stage", layer, list(model.stages)[:-1])
-        chosen.layer = about["layer"] = layer
-        features = both_splits(extractor, layer)
-        model = extractor.runtime.place(Truncated(model, layer, len(dataset.classes)))
-        inference = replace(inference, model={**inference.model, "cut": layer})
-        cached = fit_head(cfg, extractor, model, features, about)
-    elif chosen.name is Strategy.svm or (chosen.probe and chosen.name in (Strategy.partial, Strategy.full)):
-        features = both_splits(extractor, PENULTIMATE)
-        fitted = fit_head(cfg, extractor, model, features, about)
-        cached = fitted if chosen.name is Strategy.svm else None
-    elif chosen.name is Strategy.head and without_augmentation(cfg):
-        features = both_splits(extractor, PENULTIMATE)
-        cached = extractor.cached(output_layer(model), *features)
-    set_epochs(cfg, len(dataset.train))
-    freezing.freeze(model, freeze_for(cfg, list(model.stages)))
+    plan = strategies.prepare(cfg, extractor, inference, advised, about)
     return session.Job(
         device=extractor.runtime,
-        dataset=dataset,
-        model=model,
-        inference=inference,
+        dataset=extractor.dataset,
+        model=plan.model,
+        inference=plan.inference,
         directory=runs.directory("finetune", cfg, base_name(cfg)),
-        cached=cached,
+        cached=plan.cached,
         about=about,
     )
 
@@ -227,7 +202,7 @@ def cross_validate(
         model, inference, _ = prepare(one, given, dataset, None)
         below = extractor.on(model, part, {id(train): others, id(val): fold})
         with redirect_stdout(stream):
-            code = session.execute(one, build_job(one, below, inference, advised, dict(about)))
+            code = session.execute(one, job(one, below, inference, advised, dict(about)))
         if code:
             return code, {}
         errors.append(float(runs.read_json(directory / f"fold{number}" / "result.json")["top1_error"]))
@@ -237,63 +212,21 @@ def cross_validate(
     return 0, {"top1_error": mean, "std": spread, "folds": errors, "n": len(dataset.train)}
 
 
-def both_splits(extractor: Extractor, layer: str) -> tuple[Tensor, Tensor]:
-    """The layer's features of the training and the validation images."""
-    train, val = (extractor(part, [layer])[layer] for part in (extractor.dataset.train, extractor.dataset.val))
-    return train, val
-
-
-def fit_head(
-    cfg: FinetuneConfig, extractor: Extractor, model: Net, features: tuple[Tensor, Tensor], about: dict[str, Any]
-) -> Cached:
-    """The linear SVM on the training features, written into the net's output layer."""
-    layer, (train, val) = output_layer(model), features
-    probe = probes.fit(train, extractor.dataset.train.targets, cfg.transfer.c, bias=layer.bias is not None)
-    probes.write(probe, layer)
-    about |= {"svm_c": probe.c, "cv_top1_error": probe.cv_error, "cv_n": probe.cv_n}
-    held_out = (
-        "" if probe.cv_error is None else f", {probe.cv_error:.1f} % wrong on held-out folds of {probe.cv_n:,} images"
-    )
-    say(f"linear SVM on {train.shape[1]:,} features: C {probe.c:g}{held_out}", extractor.stream)
-    return extractor.cached(layer, train, val)
-
-
-def deep_layer(extractor: Extractor, dataset: data.Dataset, advised: Advice | None) -> str:
-    """The stage before the last features whose own features classify held-out images best."""
-    errors = advised.errors if advised else advice.stage_errors(extractor, dataset)[0]
-    earlier = {name: error for name, error in errors.items() if name != PENULTIMATE}
-    return min(earlier, key=lambda name: earlier[name])
-
-
-def without_augmentation(cfg: FinetuneConfig) -> bool:
-    """Whether every epoch sees the same images, so that a frozen net need see them only once."""
-    augment = cfg.augment
-    plain = augment.crop is Crop.none and not augment.flip and augment.color == 0 and augment.cutout == 0
-    return plain and cfg.ema is None and not cfg.unfreeze_at
-
-
-def set_epochs(cfg: FinetuneConfig, images: int) -> None:
-    """As many epochs as suit the strategy, unless the user said how many."""
-    if cfg.transfer.name in FITTED:
-        cfg.epochs = 0
-    elif cfg.epochs == 0:
-        epochs = next((epochs for most, epochs in EPOCHS if images <= most), FEWEST_EPOCHS)
-        cfg.epochs = epochs * (FROM_SCRATCH if cfg.transfer.name is Strategy.scratch else 1)
-
-
-def freeze_for(cfg: FinetuneConfig, names: list[str]) -> Any:
-    """What is frozen: what the user said, else what the strategy says."""
-    said = cfg.freeze not in (None, "none", [])
-    if cfg.transfer.name is Strategy.head and cfg.freeze != "backbone":
-        raise UserError(f"transfer=head trains the head alone; for freeze={cfg.freeze} take transfer=full")
-    if cfg.transfer.name is Strategy.partial and not said:
-        below = names[:-1]
-        return f"until:{below[max(0, len(below) - cfg.transfer.stages)]}"
-    return cfg.freeze
-
-
 def base_name(cfg: FinetuneConfig) -> str:
     """`resnet20-digits`, with the weights where they are not the net's usual ones."""
     given = {override.partition("=")[0] for override in cfg.run.overrides}
     source = [Path(cfg.weights).stem] if cfg.weights and "weights" in given else []
     return runs.slug(["-from-".join([session.base_name(cfg), *source])])
+
+
+# Sweeps
+
+
+def after_sweep(cfgs: list[FinetuneConfig]) -> None:
+    """Draw error against images and seconds where a sweep ran over several amounts of data."""
+    results = [runs.read_json(Path(cfg.run.dir) / "result.json") for cfg in cfgs if cfg.run.dir]
+    results = [result for result in results if result]
+    if len({result["train_n"] for result in results}) > 1:
+        path = Path(cfgs[0].sweep.dir or ".") / "transfer.png"
+        comparison.draw(results, path)
+        print(f"error against images and seconds -> {path}", file=sys.stderr)

@@ -13,21 +13,13 @@ from cnnbench.config import Format, Layers, SummaryConfig
 from cnnbench.errors import UserError
 from cnnbench.facts import ALEXNET_PARAMS
 from cnnbench.summaries import WEIGHTED, Summary, as_data, difference, kind, neurons, notes, shown, summarize
-from cnnbench.tables import display_width, render
+from cnnbench.tables import ENDINGS, Percent, display_width, render
 
-ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".txt": Format.table}
 # The columns that a narrow terminal goes without, in this order.
 DISPENSABLE = ("kernel", "biases", "field", "kind", "measured on", "output", "% params", "neurons", "% macs")
 LEGEND = "macs: multiply-adds for one image."
 FIELD = " field: side in pixels of what one unit sees of the image, padding included."
 Page = Callable[[Format, int | None], str]
-
-
-class Percent(float):
-    """A share that tables show with a percent sign."""
-
-    def __format__(self, spec: str) -> str:
-        return f"{float(self):.2f} %"
 
 
 class Error(float):

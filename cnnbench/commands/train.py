@@ -48,4 +48,5 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
         image_size=image_size,
         in_channels=channels,
         crop_ratio=dataset.crop_ratio,
+        interpolation=dataset.interpolation,
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from cnnbench import data, models, runs, runtime, weights
+from cnnbench import assembly, data, models, runs, runtime, weights
 from cnnbench.checkpoint import Inference
 from cnnbench.config import (
     AugmentConfig,
@@ -23,7 +23,7 @@ from cnnbench.config import (
 )  # fmt: skip
 from cnnbench.errors import UserError
 from cnnbench.tables import plural, render
-from cnnbench.visual import page, places, shows, subject
+from cnnbench.visual import page, places, shows
 from cnnbench.visual.page import Picture
 from cnnbench.visual.studio import Plan, Studio, as_list
 from cnnbench.weights import Weights
@@ -77,12 +77,14 @@ def prepare(cfg: VisualizeConfig) -> Studio:
         loaded = None
     else:
         loaded = weights.load(cfg.weights, cfg.model)
-        model, inference = subject.ready(loaded, cfg.model)
-        size = cfg.data.image_size if "data.image_size" in typed else None
-        inference = subject.at_size(model, inference, size)
+        if "data.image_size" in typed and cfg.prepare.image_size is None:
+            cfg.prepare.image_size = cfg.data.image_size
+        model, inference, notes = assembly.ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
+        for note in notes:
+            print(note, file=sys.stderr)
+        model = device.place(places.observed(model))
         places.check(model, as_list(cfg.layer))
-        source, base = loaded.source, subject.short_name(loaded.source)
-        device.place(model)
+        source, base = loaded.source, weights.short_name(loaded.source)
     path = runs.directory("visualize", cfg, base)
     if (path / "config.yaml").exists():
         raise UserError(f"{path} holds a training: give another run.dir")

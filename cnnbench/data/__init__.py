@@ -1,24 +1,29 @@
 """Data sets, what is done to their images, and the batches a net is given."""
 
 from cnnbench.data.datasets import load_dataset
-from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader
+from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches
 from cnnbench.data.sources import Arrays, Dataset, Files, Source, fingerprint, folds, pick, read_image, with_channels
-from cnnbench.data.transforms import eval_transform
+from cnnbench.data.transforms import EvalTransform
+from cnnbench.data.views import Shifts, Views, views
 
 __all__ = [
     "Arrays",
     "Batch",
     "Dataset",
+    "EvalTransform",
     "Files",
     "Loader",
+    "Shifts",
     "Source",
+    "Views",
     "eval_loader",
-    "eval_transform",
     "fingerprint",
     "folds",
     "load_dataset",
     "pick",
     "read_image",
     "train_loader",
+    "view_batches",
+    "views",
     "with_channels",
 ]

@@ -47,7 +47,7 @@ def _normalise(dataset: Dataset, cfg: DataConfig) -> Dataset:
             raise UserError(f"data.{key} has {len(values)} values, but the images have {dataset.in_channels} channels.")
     mean = dataset.mean if cfg.mean is None else tuple(cfg.mean)
     std = dataset.std if cfg.std is None else tuple(cfg.std)
-    return replace(dataset, mean=mean, std=std)
+    return replace(dataset, mean=mean, std=std, interpolation=cfg.interpolation.value)
 
 
 def _digits(cfg: DataConfig, root: Path) -> Dataset:

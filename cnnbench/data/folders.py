@@ -96,7 +96,7 @@ def _class_folders(root: Path) -> list[Path]:
 
 def _scan(root: Path) -> dict[str, list[str]]:
     """Class name -> its image files, at any depth below its folder; both sorted by name. UserError if any is empty."""
-    files = {folder.name: _images(folder) for folder in _class_folders(root)}
+    files = {folder.name: images_below(folder) for folder in _class_folders(root)}
     if empty := [name for name, paths in files.items() if not paths]:
         raise UserError(f"no images in '{root}' for class {_some(empty)} (looked for {' '.join(SUFFIXES)}).")
     return files
@@ -109,10 +109,17 @@ def _subfolders(root: Path) -> list[Path]:
         raise UserError(f"cannot read the folder '{root}': {error.strerror}") from None
 
 
-def _images(folder: Path) -> list[str]:
-    """Image files by their suffix. Hidden ones are skipped: archives made on a Mac are full of `._photo.jpg`."""
+def images_below(folder: Path) -> list[str]:
+    """Image files by their suffix, at any depth. UserError for a folder that cannot be read.
+
+    Hidden ones are skipped: archives made on a Mac are full of `._photo.jpg`.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"cannot read the folder '{error.filename}': {error.strerror}")
+
     found = []
-    for base, folders, names in os.walk(folder, followlinks=True):
+    for base, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [f"{base}/{name}" for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
     return sorted(found)
@@ -175,16 +182,19 @@ def _unpack(home: Path) -> None:
 
 
 def _imagenet_names(home: Path, wnids: list[str]) -> list[str]:
-    """English names for WordNet ids that are known: from the unpacked devkit, or because all 1,000 are there."""
+    """English names for WordNet ids that are known: because all 1,000 are there, or from the unpacked devkit.
+
+    The former are those of published weights; the devkit's differ from them in a few, and some occur twice.
+    """
     from torchvision.datasets.imagenet import META_FILE, load_meta_file
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 
-    if (home / META_FILE).is_file():
-        words = load_meta_file(str(home))[0]
-        return [words[wnid][0] if wnid in words else wnid for wnid in wnids]
     ids = [wnid for wnid in wnids if re.fullmatch(r"n\d{8}", wnid)]
     if len(ids) == len(wnids) == 1000 and (ids[0], ids[-1]) == ("n01440764", "n15075141"):
         return list(_IMAGENET_CATEGORIES)
+    if (home / META_FILE).is_file():
+        words = load_meta_file(str(home))[0]
+        return [words[wnid][0] if wnid in words else wnid for wnid in wnids]
     return wnids
 
 

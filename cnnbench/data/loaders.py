@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cnnbench.config import AugmentConfig, Crop
 from cnnbench.data.sources import Arrays, Dataset, Files, Source
-from cnnbench.data.transforms import BatchTransform, Transform, check_augment, eval_transform, sample_transform
+from cnnbench.data.transforms import BatchTransform, EvalTransform, Transform, check_augment, sample_transform
+from cnnbench.data.views import Groups, ViewTransform
 from cnnbench.data.workers import SampleReader
 from cnnbench.errors import UserError
 from cnnbench.machine import cores
@@ -49,12 +50,12 @@ def train_loader(
     fill = torch.tensor([round(255 * mean) for mean in dataset.mean], dtype=torch.uint8)
     if isinstance(source, Arrays) and augment.crop in (Crop.none, Crop.pad) and augment.color == 0:
         padding = augment.padding if augment.crop is Crop.pad else 0
-        resize = _array_resize(source, image_size, ratio)
+        resize = _array_resize(source, image_size, dataset)
         finish = BatchTransform(
             size=image_size, padding=padding, flip=augment.flip, resize=resize, cutout=augment.cutout, fill=fill
         )
         return Loader(source, order, _read_arrays(source), finish)
-    transform = sample_transform(augment, image_size, ratio, native)
+    transform = sample_transform(augment, image_size, ratio, native, dataset.interpolation)
     finish = BatchTransform(size=image_size, cutout=augment.cutout, fill=fill)
     return Loader(source, order, SampleReader(source, transform, _workers(workers, source)), finish)
 
@@ -72,11 +73,36 @@ def eval_loader(
     """Every image of the source once, in order; each rank gets a stretch of it, in batches of batch_size."""
     order = Order(len(source), batch_size, seed=None, rank=rank, world_size=world_size)
     if isinstance(source, Arrays):
-        resize = _array_resize(source, image_size, dataset.crop_ratio)
+        resize = _array_resize(source, image_size, dataset)
         return Loader(source, order, _read_arrays(source), BatchTransform(size=image_size, resize=resize))
-    transform = eval_transform(image_size, dataset.crop_ratio)
+    transform = EvalTransform(image_size, dataset.crop_ratio, dataset.interpolation)
     reader = SampleReader(source, transform, _workers(workers, source))
     return Loader(source, order, reader, BatchTransform(size=image_size))
+
+
+def view_batches(
+    source: Source,
+    transform: ViewTransform,
+    *,
+    batch_size: int,
+    workers: int | None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Iterator[tuple[Groups, Tensor]]:
+    """The views of every image of the source, in order, each image read once: groups (N, V, C, H, W), targets (N,).
+
+    Each rank gets a stretch of the images. Views of one image stay together: where batch_size is smaller than their
+    number, N is 1. So it is where the views keep the image's own shape, which differs from file to file.
+    """
+    ragged = transform.ragged and isinstance(source, Files)
+    images = 1 if ragged else max(1, batch_size // transform.count)
+    batches = Order(len(source), images, seed=None, rank=rank, world_size=world_size).batches(0)
+    if isinstance(source, Arrays):
+        read: Iterable[Groups] = (transform(source.images[indices]) for indices in batches)
+    else:
+        read = SampleReader(source, transform, _workers(workers, source))(batches, np.zeros(len(source), np.int64))
+    for indices, groups in zip(batches, read, strict=True):
+        yield groups, source.targets[indices]
 
 
 @dataclass(frozen=True)
@@ -149,10 +175,10 @@ def _read_arrays(source: Arrays) -> Reader:
     return lambda batches, seeds: (source.images[indices] for indices in batches)
 
 
-def _array_resize(source: Arrays, size: int, crop_ratio: float) -> Transform | None:
-    if source.images.shape[2:] == (size, size) and round(size / crop_ratio) == size:
+def _array_resize(source: Arrays, size: int, dataset: Dataset) -> Transform | None:
+    if source.images.shape[2:] == (size, size) and round(size / dataset.crop_ratio) == size:
         return None
-    return eval_transform(size, crop_ratio)
+    return EvalTransform(size, dataset.crop_ratio, dataset.interpolation)
 
 
 def _workers(workers: int | None, source: Source) -> int:

@@ -3,7 +3,8 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ class Dataset:
     std: tuple[float, ...]
     image_size: int  # side of the images as they are, or as the field crops them
     crop_ratio: float  # side of the centre crop over the shorter side, for validation
+    interpolation: str = "bilinear"  # of the resizing
     in_channels: int
     train: Source
     val: Source
@@ -100,14 +102,15 @@ def with_channels(dataset: Dataset, channels: int) -> Dataset:
         )
     assert isinstance(dataset.val, Arrays)
     moments = [moment * 3 if channels == 3 else (sum(moment) / 3,) for moment in (dataset.mean, dataset.std)]
-    train, val = (Arrays(_recolored(part.images, channels), part.targets) for part in (dataset.train, dataset.val))
+    train, val = (Arrays(recolored(part.images, channels), part.targets) for part in (dataset.train, dataset.val))
     return replace(dataset, in_channels=channels, train=train, val=val, mean=moments[0], std=moments[1])
 
 
-def _recolored(images: Tensor, channels: int) -> Tensor:
+def recolored(images: Tensor, channels: int) -> Tensor:
+    """uint8 (N, 1, H, W) in three equal channels, or (N, 3, H, W) in gray, as Pillow converts."""
     if channels == 3:
         return images.repeat(1, 3, 1, 1)
-    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601, as Pillow converts
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R BT.601
     return (images.float() * luma).sum(1, keepdim=True).round().to(torch.uint8)
 
 
@@ -143,22 +146,44 @@ def read_item(item: Any) -> "Image | Tensor":
     return torch.from_numpy(item) if isinstance(item, np.ndarray) else read_image(item)
 
 
-def read_image(path: str | os.PathLike[str]) -> "Image":
-    """The file's first frame in RGB, upright as its EXIF says. UserError naming the file if it cannot be read."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def read_image(path: str | os.PathLike[str], quietly: bool = True) -> "Image":
+    """The file's first frame in RGB, upright as its EXIF says. UserError naming the file if it cannot be read.
 
-    # Pillow's warnings (odd EXIF, a big picture) name no file and would come from every worker in every epoch;
-    # what it raises on a broken file is any of a dozen types, and all of them mean that this file is unreadable.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    Threads that read at the same time do so inside one `quiet_pillow()`, with quietly=False: it is not for threads.
+    """
+    from PIL import Image
+
+    # What Pillow raises on a broken file is any of a dozen types, and all of them mean that this file is unreadable.
+    with quiet_pillow() if quietly else nullcontext():
         try:
             with Image.open(path) as image:
                 image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return _eight_bits(image).convert("RGB")
+                return upright(image)
         except Exception as error:
-            reason = "no image that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
-            raise UserError(f"cannot read the image '{os.fspath(path)}': {reason}") from None
+            raise UserError(f"cannot read the image '{os.fspath(path)}': {_reason(error)}") from None
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Without Pillow's warnings (odd EXIF, a big picture): they name no file and would come from every worker."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def upright(image: "Image") -> "Image":
+    """A Pillow image in RGB, turned as its EXIF says."""
+    from PIL import ImageOps
+
+    return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "no image that Pillow knows"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def _eight_bits(image: "Image") -> "Image":

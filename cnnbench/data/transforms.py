@@ -13,25 +13,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnbench.config import AugmentConfig, Crop
+from cnnbench.config import AugmentConfig, Crop, Resize
+from cnnbench.data.geometry import as_tensor, centre, rescaled
 from cnnbench.errors import UserError
 
 Transform = Callable[[Any], Tensor]
 """Pillow image or uint8 tensor (C, H, W) -> uint8 tensor (C, S, S)."""
 
 
-def eval_transform(size: int, crop_ratio: float) -> Transform:
+@dataclass(frozen=True)
+class EvalTransform:
     """Resize the shorter side to size / crop_ratio and crop the centre, as torchvision's weights are evaluated.
 
     It takes batches of tensors (N, C, H, W) too.
     """
-    from torchvision.transforms import v2
 
-    transform: Transform = v2.Compose([v2.Resize(round(size / crop_ratio)), v2.CenterCrop(size), v2.PILToTensor()])
-    return transform
+    size: int
+    crop_ratio: float
+    interpolation: str = "bilinear"
+
+    def __call__(self, picture: Any) -> Tensor:
+        scaled = rescaled(picture, round(self.size / self.crop_ratio), Resize.shorter, self.interpolation)
+        return as_tensor(centre(scaled, self.size))
 
 
-def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None = None) -> Transform:
+def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None = None,
+                     interpolation: str = "bilinear") -> Transform:  # fmt: skip
     """The random part of training that is done image by image: everything but the cutout.
 
     It draws from torch's generator. `native`: the side of images that all have the same, where crop=pad pads them;
@@ -40,18 +47,19 @@ def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, nativ
     from torchvision.transforms import v2
 
     check_augment(augment, size, crop_ratio, native)
-    resize = v2.Resize(round(size / crop_ratio))
+    mode = v2.InterpolationMode(interpolation)
+    resize = v2.Resize(round(size / crop_ratio), mode)
     steps: list[Any]
     if augment.crop is Crop.none:
         steps = [resize, v2.CenterCrop(size)]
     elif augment.crop is Crop.pad and native is None:
-        steps = [v2.Resize(size), v2.CenterCrop(size), v2.RandomCrop(size, padding=augment.padding)]
+        steps = [v2.Resize(size, mode), v2.CenterCrop(size), v2.RandomCrop(size, padding=augment.padding)]
     elif augment.crop is Crop.pad:
         steps = [v2.RandomCrop(native, padding=augment.padding), resize, v2.CenterCrop(size)]
     elif augment.crop is Crop.random:
         steps = [resize, v2.RandomCrop(size)]
     else:
-        steps = [v2.RandomResizedCrop(size, scale=augment.scale, ratio=augment.ratio)]
+        steps = [v2.RandomResizedCrop(size, scale=augment.scale, ratio=augment.ratio, interpolation=mode)]
     if augment.flip:
         steps.append(v2.RandomHorizontalFlip())
     if augment.color > 0:

@@ -13,7 +13,7 @@ import threading
 import types
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
@@ -25,7 +25,6 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from cnnbench.data.sources import Source, read_item
-from cnnbench.data.transforms import Transform
 from cnnbench.errors import UserError
 
 JOB_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
@@ -38,14 +37,14 @@ class SampleReader:
     does not grow with the number of files.
     """
 
-    def __init__(self, source: Source, transform: Transform, workers: int) -> None:
+    def __init__(self, source: Source, transform: Callable[[Any], Any], workers: int) -> None:
         self.source = source
         self.worker = _Worker(transform)
         self.tasks = _Tasks()
         self.pool = _pool(self.worker, self.tasks, workers) if workers else None
         self.stop: weakref.finalize[Any, Any] | None = None
 
-    def __call__(self, batches: list[Tensor], seeds: np.ndarray) -> Iterator[Tensor]:
+    def __call__(self, batches: list[Tensor], seeds: np.ndarray) -> Iterator[Any]:
         tasks = _tasks(self.source, batches, seeds)
         for result in map(self.worker.__getitem__, tasks) if self.pool is None else self._pooled(self.pool, tasks):
             if isinstance(result, UserError):
@@ -87,21 +86,25 @@ class _Tasks:
 
 
 class _Worker(TorchDataset[Any]):
-    """What runs in a worker: a task (item and seed of each image of a batch) -> uint8 (N, C, S, S).
+    """What runs in a worker: a task (item and seed of each image of a batch) -> uint8 (N, C, S, S), or a list of such
+    where the transform gives one.
 
     A UserError is returned, not raised: the DataLoader would wrap it in the worker's traceback.
     """
 
-    def __init__(self, transform: Transform) -> None:
+    def __init__(self, transform: Callable[[Any], Any]) -> None:
         self.transform = transform
 
-    def __getitem__(self, task: list[tuple[Any, int]]) -> "Tensor | UserError":
+    def __getitem__(self, task: list[tuple[Any, int]]) -> "Tensor | list[Tensor] | UserError":
         try:
-            return torch.stack([self._sample(item, seed) for item, seed in task])
+            samples = [self._sample(item, seed) for item, seed in task]
         except UserError as error:
             return error
+        if isinstance(samples[0], list):
+            return [torch.stack(parts) for parts in zip(*samples, strict=True)]
+        return torch.stack(samples)
 
-    def _sample(self, item: Any, seed: int) -> Tensor:
+    def _sample(self, item: Any, seed: int) -> Any:
         image = read_item(item)
         with torch.random.fork_rng(devices=[]):  # in the main process, dropout's random numbers must not notice
             torch.default_generator.manual_seed(seed)
@@ -131,7 +134,9 @@ def _start_fork_server() -> None:
     It and the workers block the signals that a terminal or a scheduler sends to every process of a job: it is for the
     main process to finish its step, save, and end them.
     """
-    multiprocessing.set_forkserver_preload(["torch", "torchvision.transforms.v2", "cnnbench.data.workers"])
+    multiprocessing.set_forkserver_preload(
+        ["torch", "torchvision.transforms.v2", "cnnbench.data.workers", "cnnbench.data.loaders"]
+    )
     resource_tracker.ensure_running()  # starting it with the fork server would unblock them again
     ours = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
     try:

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from cnnbench.errors import UserError, did_you_mean, unknown
 from cnnbench.models import alexnet, bn_inception, deepface, googlenet, inception, nin, preact_resnet, resnet, vgg
-from cnnbench.models.layers import Net, run_on_meta
+from cnnbench.models.layers import Dense, Net, run_on_meta
 
 SOURCES = ("cnnbench", "torchvision")
 MODELS: dict[str, Callable[..., Net]] = {
@@ -104,6 +104,16 @@ def check_image_size(model: Net, size: int) -> None:
         least = smallest_image(model)
         bound = "at least " if size < least else ""
         raise UserError(f"{model.name} needs images of {bound}{least} x {least} pixels, not {size} x {size}")
+
+
+def check_dense(model: Net, size: int) -> None:
+    """UserError if the net cannot be run over whole images whose shorter side has `size` pixels."""
+    try:
+        run_on_meta(Dense(model), size)
+    except (RuntimeError, ValueError, AssertionError):
+        raise UserError(
+            f"{model.name} cannot run over whole images of {size} pixels: its layers are made for {model.image_size}"
+        ) from None
 
 
 def notes(model: Net, size: int) -> list[str]:

@@ -32,7 +32,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from cnnbench.models.layers import Conv2d, Linear, Net, he_normal, normal
+from cnnbench.models.layers import Conv2d, Linear, Net, convolved, he_normal, normal
 
 Init = Literal["he", "paper"]
 
@@ -82,6 +82,17 @@ class AlexNet(Net):
         return stages
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.fit5(self.maps(x))  # 256 x 6 x 6
+        x = self.drop6(self.relu6(self.fc6(x.flatten(1))))  # 9216 -> 4096
+        x = self.drop7(self.relu7(self.fc7(x)))  # 4096
+        logits: Tensor = self.fc8(x)
+        return logits
+
+    def dense(self, x: Tensor) -> Tensor:
+        return convolved(self.maps(x), [self.fc6, self.relu6, self.fc7, self.relu7, self.fc8], 6)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The convolutional layers."""
         x = self.norm1(self.relu1(self.conv1(x)))  # 3 x 224 x 224 -> 96 x 55 x 55
         x = self.pool1(x)  # 96 x 27 x 27
         x = self.norm2(self.relu2(self.conv2(x)))  # 256 x 27 x 27
@@ -89,11 +100,8 @@ class AlexNet(Net):
         x = self.relu3(self.conv3(x))  # 384 x 13 x 13
         x = self.relu4(self.conv4(x))  # 384 x 13 x 13
         x = self.relu5(self.conv5(x))  # 256 x 13 x 13
-        x = self.fit5(self.pool5(x))  # 256 x 6 x 6
-        x = self.drop6(self.relu6(self.fc6(x.flatten(1))))  # 9216 -> 4096
-        x = self.drop7(self.relu7(self.fc7(x)))  # 4096
-        logits: Tensor = self.fc8(x)
-        return logits
+        maps: Tensor = self.pool5(x)  # 256 x 6 x 6
+        return maps
 
 
 class AlexNetOWT(Net):
@@ -137,6 +145,9 @@ class AlexNetOWT(Net):
         x = self.avgpool(x).flatten(1)  # 9216
         logits: Tensor = self.classifier(x)  # 4096 -> 4096 -> classes
         return logits
+
+    def dense(self, x: Tensor) -> Tensor:
+        return convolved(self.features(x), self.classifier, 6)
 
 
 MODELS: dict[str, Callable[..., Net]] = {"alexnet": AlexNet, "alexnet_owt": AlexNetOWT}

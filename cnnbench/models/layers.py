@@ -1,7 +1,7 @@
 """What the nets share: the promise each one keeps, layers without torch's initialisation, a run without numbers."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -35,6 +35,38 @@ class Net(nn.Module):
     def auxiliary(self) -> dict[str, nn.Module]:
         """The heads that only training uses, by name. They lie in the stage `head` too."""
         return {}
+
+    def dense(self, x: Tensor) -> Tensor:
+        """Whole images of any size (N, in_channels, H, W) to the logits at each place of them (N, num_classes, h, w).
+
+        A net that pools all of its last map does so here too: it has one place. Where linear layers look at a map of a
+        fixed size they are convolutions here (Simonyan and Zisserman, 2014, section 3.2); for images of the native size
+        there is one place then, with the ordinary logits.
+        """
+        logits: Tensor = self(x)
+        return logits[..., None, None]
+
+
+class Dense(nn.Module):
+    """A net run over whole images, its logits averaged over their places: (N, C, H, W) to (N, num_classes)."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.dense(x).mean(dim=(2, 3))
+
+
+def convolved(x: Tensor, classifier: Iterable[nn.Module], side: int) -> Tensor:
+    """Layers of a classifier for maps of side x side, run over a larger map x (N, C, H, W): (N, classes, h, w)."""
+    for layer in classifier:
+        if isinstance(layer, nn.Linear):
+            weight = layer.weight.unflatten(1, (-1, side, side))
+            x, side = F.conv2d(x, weight, layer.bias), 1
+        else:
+            x = layer(x)
+    return x
 
 
 def output_layer(net: Net) -> nn.Linear | nn.Conv2d:

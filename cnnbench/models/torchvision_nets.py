@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from cnnbench.errors import UserError, unknown
-from cnnbench.models.layers import Net
+from cnnbench.models.layers import Net, convolved
 
 AUX_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
 AUX_IMAGE_SIZES = {"inception_v3": 299}
@@ -77,6 +77,14 @@ class TorchvisionNet(Net):
             return outputs
         logits = tuple(output for output in outputs if output is not None)  # a namedtuple as a plain one
         return logits if len(logits) > 1 else logits[0]
+
+    def dense(self, x: Tensor) -> Tensor:
+        pool = getattr(self, "avgpool", None)
+        side = pool.output_size if isinstance(pool, nn.AdaptiveAvgPool2d) else 1
+        side = side[0] if isinstance(side, tuple) else side
+        if side is None or side == 1:
+            return super().dense(x)
+        return convolved(self.features(x), self.classifier, side)  # type: ignore[operator,arg-type]
 
     @property
     def stages(self) -> dict[str, list[nn.Module]]:

@@ -29,7 +29,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from cnnbench.models.alexnet import response_norm
-from cnnbench.models.layers import Conv2d, Linear, Net, he_normal, normal
+from cnnbench.models.layers import Conv2d, Linear, Net, convolved, he_normal, normal
 
 Init = Literal["he", "paper"]
 
@@ -98,6 +98,9 @@ class VGG(Net):
         x = self.avgpool(x).flatten(1)  # 25088
         logits: Tensor = self.classifier(x)  # 4096 -> 4096 -> classes
         return logits
+
+    def dense(self, x: Tensor) -> Tensor:
+        return convolved(self.features(x), self.classifier, 7)
 
 
 MODELS: dict[str, Callable[..., Net]] = {

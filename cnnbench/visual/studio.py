@@ -18,7 +18,8 @@ from cnnbench import data
 from cnnbench.checkpoint import Inference
 from cnnbench.config import AugmentConfig, Crop, DataConfig, OptimConfig, ScheduleConfig, Split, VisualizeConfig
 from cnnbench.data import Dataset, Source
-from cnnbench.data.folders import SUFFIXES
+from cnnbench.data.inputs import find as find_files
+from cnnbench.data.pictures import as_picture
 from cnnbench.errors import UserError, did_you_mean
 from cnnbench.models.layers import Net
 from cnnbench.runtime import Normalize, Runtime
@@ -92,7 +93,8 @@ class Studio:
         if self._data_config is None:
             raise UserError(f"{self.source} does not say on which data it was trained: add data=…, as in data=cifar10")
         dataset = data.with_channels(data.load_dataset(self._data_config), self.channels)
-        return replace(dataset, crop_ratio=self.inference.crop_ratio)
+        known = self.inference
+        return replace(dataset, crop_ratio=known.crop_ratio, interpolation=known.interpolation)
 
     @property
     def data_name(self) -> str:
@@ -134,7 +136,7 @@ class Studio:
         items = [] if asked is None else asked if isinstance(asked, list) else [asked]
         if all(isinstance(item, int) or str(item).isdigit() for item in items):
             return self._of_data([int(item) for item in items])
-        return [self._file(file) for item in items for file in self._files(str(item))]
+        return [self._file(file) for file in find_files(str(item) for item in items)]
 
     def _of_data(self, indices: list[int]) -> list[Shown]:
         source = self.images_of
@@ -162,21 +164,10 @@ class Studio:
         batches = data.eval_loader(part, self.dataset, image_size=self.size, batch_size=64, workers=0)
         return torch.cat([images for images, _ in batches.epoch(0)])
 
-    def _files(self, name: str) -> list[Path]:
-        path = Path(name).expanduser()
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-            if not found:
-                raise UserError(f"no images in '{name}'")
-            return found
-        if not path.exists():
-            raise UserError(f"images: there is no file or folder '{name}' (or give numbers of images of the data)")
-        return [path]
-
-    def _file(self, path: Path) -> Shown:
-        picture = data.read_image(path)
-        transform = data.eval_transform(self.size, self.inference.crop_ratio)
-        return Shown(transform(picture.convert("L") if self.channels == 1 else picture), path.stem)
+    def _file(self, path: str) -> Shown:
+        known = self.inference
+        transform = data.EvalTransform(known.image_size, known.crop_ratio, known.interpolation)
+        return Shown(transform(as_picture(path, self.channels)), Path(path).stem)
 
     def check_channels(self) -> None:
         if self.channels not in (1, 3):

@@ -1,0 +1,44 @@
+"""`cnnbench export`: a trained net for other programs, with its preprocessing beside it, checked after writing."""
+
+from pathlib import Path
+
+from cnnbench import exporting, weights
+from cnnbench.assembly import ready
+from cnnbench.config import ExportConfig
+from cnnbench.errors import UserError, unknown
+
+
+def run(cfg: ExportConfig) -> int:
+    if cfg.format not in exporting.KINDS:
+        raise unknown("format", cfg.format, exporting.KINDS)
+    exporting.check_needs(cfg.format)
+    loaded = weights.load(cfg.weights, cfg.model)
+    model, inference, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
+    out = destination(cfg, loaded.source)
+    difference = exporting.export(model, inference, cfg.format, out)
+    size, beside = out.stat().st_size / 1e6, exporting.preprocessing_file(out)
+    for note in notes:
+        print(note)
+    print(
+        f"{inference.model['name']} as {cfg.format}, {size:,.1f} MB: read back, on 20 crops of photographs its logits "
+        f"differ by {difference:.1g} at most\nimages are prepared as {beside} says\n-> {out}"
+    )
+    return 0
+
+
+def destination(cfg: ExportConfig, source: str) -> Path:
+    suffix = exporting.KINDS[cfg.format].suffix
+    if cfg.out is None:
+        out = Path(cfg.run.root).expanduser() / "export" / f"{weights.short_name(source)}{suffix}"
+    else:
+        out = Path(cfg.out).expanduser()
+    try:
+        if cfg.out is None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        elif not out.parent.is_dir():
+            raise UserError(f"out={cfg.out}: there is no folder {out.parent}")
+        elif out.suffix != suffix:
+            raise UserError(f"out={cfg.out}: a file of format={cfg.format} is named *{suffix}")
+    except OSError as error:
+        raise UserError(f"cannot write to {out.parent}: {error.strerror}") from None
+    return out

@@ -1,0 +1,61 @@
+"""Strategies of transfer side by side: error against the number of training images, and against seconds."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from cnnbench.figures import new_figure, save
+
+# Okabe and Ito's colours, each with a marker of its own: nothing is told by colour alone.
+STYLES = {
+    "scratch": ("#767676", "x"),
+    "svm": ("#0072B2", "o"),
+    "deep_features": ("#56B4E9", "s"),
+    "head": ("#009E73", "^"),
+    "partial": ("#E69F00", "D"),
+    "full": ("#D55E00", "v"),
+}
+
+
+def lines(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float, float]]]:
+    """For each strategy: images, seconds and top-1 error, over the seeds averaged, by the number of images."""
+    found: dict[str, dict[int, list[tuple[float, float]]]] = {}
+    for result in results:
+        by_images = found.setdefault(result["strategy"], {})
+        by_images.setdefault(result["train_n"], []).append((result["wall_seconds"], result["top1_error"]))
+    return {
+        strategy: [
+            (images, sum(s for s, _ in runs) / len(runs), sum(e for _, e in runs) / len(runs))
+            for images, runs in sorted(by_images.items())
+        ]
+        for strategy, by_images in found.items()
+    }
+
+
+def draw(results: Sequence[Mapping[str, Any]], path: Path) -> Figure:
+    """The picture, in `path`."""
+    first = results[0]
+    figure = new_figure(9, 4.2, f"{first['model']} on {first['data']}: transfer and training from scratch")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for strategy, points in lines(results).items():
+        color, marker = STYLES[strategy]
+        images, seconds, errors = zip(*points, strict=True)
+        style: dict[str, Any] = {"color": color, "marker": marker, "linewidth": 1.6, "markersize": 6}
+        left.plot(images, errors, label=strategy, **style)
+        right.plot(seconds, errors, **style)
+    for ax, label in ((left, "training images"), (right, "seconds, features and all")):
+        ax.set_xscale("log")
+        ax.set_xlabel(label)
+        ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.grid(color="#dddddd", linewidth=0.6)
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+    left.set_ylabel("top-1 error, %")
+    left.set_ylim(bottom=0)
+    left.legend(frameon=False)
+    return save(figure, path)

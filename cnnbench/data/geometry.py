@@ -1,0 +1,92 @@
+"""Images resized and cut as torchvision does it, pixel for pixel: Pillow images, or uint8 tensors (..., C, H, W).
+
+Pillow images go through Pillow alone: to import torchvision takes longer than to classify a picture.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnbench.config import Resize
+
+Picture = Any
+"""A Pillow image or a uint8 tensor (..., C, H, W)."""
+
+
+def height_and_width(picture: Picture) -> tuple[int, int]:
+    if isinstance(picture, Tensor):
+        return picture.shape[-2], picture.shape[-1]
+    width, height = picture.size
+    return height, width
+
+
+def resized(picture: Picture, height: int, width: int, interpolation: str) -> Picture:
+    """To exactly this size, with a filter wide enough not to alias."""
+    if height_and_width(picture) == (height, width):
+        return picture
+    if isinstance(picture, Tensor):
+        from torchvision.transforms.v2 import InterpolationMode, functional
+
+        return functional.resize(picture, [height, width], InterpolationMode(interpolation))
+    from PIL.Image import Resampling
+
+    return picture.resize((width, height), Resampling[interpolation.upper()])
+
+
+def rescaled(picture: Picture, side: int, resize: Resize, interpolation: str) -> Picture:
+    """The shorter side to `side` with the aspect kept, or both sides."""
+    if resize is Resize.squash:
+        return resized(picture, side, side, interpolation)
+    height, width = height_and_width(picture)
+    longer = int(side * max(height, width) / min(height, width))  # rounded down, as torchvision does
+    return resized(picture, *((side, longer) if height <= width else (longer, side)), interpolation)
+
+
+def cropped(picture: Picture, top: int, left: int, side: int) -> Picture:
+    """The square at (top, left)."""
+    if isinstance(picture, Tensor):
+        return picture[..., top : top + side, left : left + side]
+    return picture.crop((left, top, left + side, top + side))
+
+
+def centre(picture: Picture, side: int) -> Picture:
+    height, width = height_and_width(picture)
+    return cropped(picture, round((height - side) / 2), round((width - side) / 2), side)
+
+
+def squares(picture: Picture) -> list[Picture]:
+    """The left, centre and right square of the image, or its top, centre and bottom one if it is upright."""
+    height, width = height_and_width(picture)
+    side, free = min(height, width), abs(width - height)
+    starts = (0, round(free / 2), free)
+    return [cropped(picture, *((0, start) if width >= height else (start, 0)), side) for start in starts]
+
+
+def corners_and_centre(picture: Picture, side: int) -> list[Picture]:
+    """Top left, top right, bottom left, bottom right, centre."""
+    height, width = height_and_width(picture)
+    corners = [(top, left) for top in (0, height - side) for left in (0, width - side)]
+    return [*(cropped(picture, top, left, side) for top, left in corners), centre(picture, side)]
+
+
+def as_tensor(picture: Picture) -> Tensor:
+    """uint8 (C, H, W) of a Pillow image in RGB or gray; a tensor stays as it is."""
+    if isinstance(picture, Tensor):
+        return picture
+    pixels = torch.from_numpy(np.array(picture))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+def mirrored(tensor: Tensor) -> Tensor:
+    """Left to right."""
+    return tensor.flip(-1)
+
+
+def shifted(tensor: Tensor, down: int, right: int) -> Tensor:
+    """The whole image moved; what comes in at the edge repeats the pixels there. uint8 (..., C, H, W)."""
+    height, width = tensor.shape[-2:]
+    rows = (torch.arange(height, device=tensor.device) - down).clamp(0, height - 1)
+    columns = (torch.arange(width, device=tensor.device) - right).clamp(0, width - 1)
+    return tensor[..., rows, :][..., columns]

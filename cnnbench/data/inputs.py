@@ -1,0 +1,52 @@
+"""What a user points at when there are images to be looked at: files, folders, patterns, a list on stdin."""
+
+import glob
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from cnnbench.data.folders import SUFFIXES, images_below
+from cnnbench.errors import UserError
+
+
+def find(inputs: Iterable[str], stdin: Iterable[str] | None = None) -> list[str]:
+    """The files meant, in the order given, none twice. UserError for what is not there and for a folder without images.
+
+    `-` stands for a list of files on stdin, one in each line; what is wrong with one of those is found out when it is
+    read. A file is taken whatever its name; in folders only the usual suffixes are, at any depth.
+    """
+    found: dict[str, None] = {}
+    for given in inputs:
+        found |= dict.fromkeys(_meant(given, stdin))
+    if not found:
+        raise UserError("there are no images to look at: the list is empty")
+    return list(found)
+
+
+def _meant(given: str, stdin: Iterable[str] | None) -> list[str]:
+    if given == "-":
+        return [line.rstrip("\r\n") for line in (sys.stdin if stdin is None else stdin) if line.strip()]
+    if "://" in given:
+        raise UserError(f"{given}: fetch the image yourself and give its path")
+    path = Path(given).expanduser()
+    try:
+        if path.is_dir():
+            return _in_folder(path)
+        if path.exists():
+            return [str(path)]
+    except OSError as error:  # mostly a folder on the way that may not be looked into
+        raise UserError(f"cannot read '{given}': {error.strerror}") from None
+    if not glob.has_magic(given):
+        raise UserError(f"there is no file or folder '{given}'")
+    matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    if not matches:
+        raise UserError(f"no file matches '{given}'")
+    return [file for match in matches for file in (images_below(Path(match)) if os.path.isdir(match) else [match])]  # noqa: PTH112
+
+
+def _in_folder(folder: Path) -> list[str]:
+    images = images_below(folder)
+    if not images:
+        raise UserError(f"no images in '{folder}' (looked for {' '.join(SUFFIXES)})")
+    return images

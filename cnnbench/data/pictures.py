@@ -1,0 +1,49 @@
+"""From what a user calls an image, a path, a Pillow image or a tensor, to pixels; and to a small picture of it."""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnbench.data.sources import read_image, recolored, upright
+from cnnbench.errors import UserError
+
+
+def as_picture(image: Any, channels: int) -> Any:
+    """A path, Pillow image or tensor as a Pillow image (RGB or L) or a uint8 tensor (C, H, W) of so many channels."""
+    if channels not in (1, 3):
+        raise UserError(f"the net takes {channels} channels: images in files have 1 or 3")
+    if isinstance(image, Tensor):
+        image = _as_bytes(image)
+        return image if len(image) == channels else recolored(image[None], channels)[0]
+    if isinstance(image, str | os.PathLike):
+        picture = read_image(image, quietly=False)
+    elif hasattr(image, "getbands"):
+        picture = upright(image)
+    else:
+        raise UserError(f"an image is a path, a Pillow image or a tensor, not {type(image).__name__}")
+    return picture if channels == 3 else picture.convert("L")
+
+
+def _as_bytes(image: Tensor) -> Tensor:
+    if image.ndim != 3 or image.shape[0] not in (1, 3):
+        raise UserError(f"an image is a tensor (C, H, W) of 1 or 3 channels, not {tuple(image.shape)}")
+    if image.dtype == torch.uint8:
+        return image
+    if not image.is_floating_point() or image.min() < 0 or image.max() > 1:
+        raise UserError("an image is a tensor of uint8, or of floating numbers in 0..1, not yet normalised")
+    return (image * 255).round().to(torch.uint8)
+
+
+def thumbnail(picture: Any, side: int) -> np.ndarray:
+    """The whole picture as uint8 (H, W, 3), its longer side at most `side` pixels."""
+    if not isinstance(picture, Tensor):
+        small = picture.convert("RGB")
+        small.thumbnail((side, side))
+        return np.array(small)
+    from PIL import Image
+
+    pixels = picture.cpu().expand(3, -1, -1).permute(1, 2, 0).numpy()
+    return thumbnail(Image.fromarray(np.ascontiguousarray(pixels)), side)

@@ -1,0 +1,98 @@
+"""A trained net, or several whose answers are averaged, asked about every image of a data set by a protocol."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnbench.data.loaders import view_batches
+from cnnbench.data.sources import Source
+from cnnbench.data.views import DIRECTIONS, Groups, Shifts, ViewTransform
+from cnnbench.metrics import answers
+from cnnbench.runtime import Normalize, Runtime
+
+Progress = Callable[[int], object]
+"""Called with the number of images that have been answered since the last call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the images of a source are read and given to a net."""
+
+    source: Source
+    batch_size: int  # views in a forward pass
+    workers: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One net and how it is asked: any images' normalised views to logits."""
+
+    net: Callable[[Tensor], Any]
+    normalize: Normalize
+    runtime: Runtime
+
+
+def scores(member: Member, views: ViewTransform, reading: Reading, progress: Progress) -> Tensor:
+    """float32 (N, classes) on the CPU: logits, or the logarithms of the mean probabilities where there are views."""
+    return torch.cat([averaged(logits) for logits in _view_logits(member, views, reading, progress)]).cpu()
+
+
+def averaged(logits: Tensor) -> Tensor:
+    """(N, V, classes) to (N, classes): the logarithm of the mean softmax; the logits themselves of a single view."""
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    return logits.log_softmax(dim=2).logsumexp(dim=1) - math.log(logits.shape[1])
+
+
+def ensemble(members: Sequence[Tensor]) -> Tensor:
+    """The scores of several nets (N, classes) as those of one: their softmax, averaged."""
+    return averaged(torch.stack(list(members), dim=1))
+
+
+@torch.no_grad()
+def _view_logits(member: Member, views: ViewTransform, reading: Reading, progress: Progress) -> Iterable[Tensor]:
+    """float32 (N, V, classes), batch by batch, on the net's device."""
+    batches = view_batches(reading.source, views, batch_size=reading.batch_size, workers=reading.workers)
+    for groups, targets in batches:
+        yield _logits(member, groups, reading.batch_size)
+        progress(len(targets))
+
+
+def _logits(member: Member, groups: Groups, batch_size: int) -> Tensor:
+    found = []
+    for group in groups:
+        with member.runtime.autocast():
+            parts = [member.net(member.normalize(part)) for part in group.flatten(0, 1).split(batch_size)]
+        found.append(torch.cat(parts).float().unflatten(0, group.shape[:2]))
+    return torch.cat(found, dim=1)
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What is left of the answers when the images are shifted by `pixels`. Percent."""
+
+    pixels: int
+    survived: float  # answers, right or wrong, that are the same for the shifted image
+    top1_error: float  # of the shifted images
+    directions: dict[str, float]  # survived, by direction
+
+
+def robustness(member: Member, shifts: Shifts, reading: Reading, progress: Progress) -> Robustness:
+    """Each image is asked about where it is and at its eight shifted places."""
+    best = torch.cat([
+        answers(logits.flatten(0, 1))[:, 0].unflatten(0, logits.shape[:2])
+        for logits in _view_logits(member, shifts, reading, progress)
+    ]).cpu()  # fmt: skip
+    same = best[:, 1:] == best[:, :1]
+    wrong = best[:, 1:] != reading.source.targets[:, None]
+    shares = 100 * same.double().mean(dim=0)
+    return Robustness(
+        pixels=shifts.pixels,
+        survived=shares.mean().item(),
+        top1_error=100 * wrong.double().mean().item(),
+        directions=dict(zip(DIRECTIONS, shares.tolist(), strict=True)),
+    )

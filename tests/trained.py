@@ -1,0 +1,55 @@
+"""Small trained nets for the tests, made once for each process, and files that hold them in other ways."""
+
+import atexit
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from cnnbench import cli, models
+from cnnbench.models.layers import Net
+
+
+def _folder() -> Path:
+    """A new one, for as long as this process lives."""
+    folder = TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+@cache
+def digits_run() -> Path:
+    """The directory of a resnet8 that has seen the digits, at 16 pixels, for three epochs: a fifth is wrong."""
+    path = _folder() / "digits"
+    done = cli.main(["train", "epochs=3", "data.image_size=16", "precision=fp32", "device=cpu", f"run.dir={path}"])
+    assert done == 0
+    return path
+
+
+@cache
+def colour_run() -> Path:
+    """The directory of a resnet8 that has seen three batches of noise: ten classes, three channels, 32 pixels."""
+    path = _folder() / "noise"
+    done = cli.main(["train", "data=synthetic", "data.num_classes=10", "data.num_images=60", "data.image_size=32",
+                     "epochs=1", "batch_size=20", "precision=fp32", "device=cpu", f"run.dir={path}"])  # fmt: skip
+    assert done == 0
+    return path
+
+
+def foreign_file(net: Net, path: Path) -> Path:
+    """As a well-known implementation of the CIFAR nets keeps them: wrapped, prefixed, the last layer named `linear`."""
+    state = {f"module.{name.replace('fc.', 'linear.')}": value for name, value in net.state_dict().items()}
+    torch.save({"state_dict": state, "best_prec1": 91.25, "epoch": 200}, path)
+    return path
+
+
+def random_net(name: str, num_classes: int, **arguments: object) -> Net:
+    """With running statistics that are not those of a net that has seen nothing."""
+    torch.manual_seed(0)
+    net = models.build(name, num_classes=num_classes, **arguments)
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
+            layer.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+    return net.eval()
