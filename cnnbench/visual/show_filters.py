@@ -12,7 +12,7 @@ from cnnbench.visual.studio import Studio
 
 SHOWN = 256
 NUMBERED = 128  # filters up to which each has its number
-SLICED = 16  # filters of a deeper layer that are shown
+SLICED = 12  # filters of a deeper layer that are shown
 
 
 def draw_filters(studio: Studio) -> Iterator[Picture]:
