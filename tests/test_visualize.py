@@ -79,7 +79,8 @@ def test_a_real_browser_shows_the_page(cnnbench: Callable[..., Ran], tmp_path: P
     shot = tmp_path / "shot.png"
     done = subprocess.run(
         [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-         f"--user-data-dir={tmp_path}/u", "--window-size=1200,2200", "--hide-scrollbars", f"--screenshot={shot}", "--enable-logging=stderr", "--v=0",
+         f"--user-data-dir={tmp_path}/u", "--window-size=1200,2200", "--hide-scrollbars",
+         f"--screenshot={shot}", "--enable-logging=stderr", "--v=0",
          f"file://{tmp_path}/p/index.html"],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
