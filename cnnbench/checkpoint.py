@@ -4,10 +4,8 @@ A checkpoint carries all that training needs to go on, and all that inference ne
 and the normalisation. Paths: a run directory stands for its last checkpoint.
 """
 
-import os
 import pickle
-import shutil
-from contextlib import suppress
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnbench import __version__
+from cnnbench import __version__, durable
 from cnnbench.errors import RunError, UserError
 
-FORMAT = 1
+FORMAT = 2
+SEALED = 2  # the format from which on every checkpoint bears its checksum
 WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and AveragedModel, and of torch.compile
+
+
+class NewerFormatError(UserError):
+    """A checkpoint that this version cannot know how to read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,39 +40,22 @@ class Inference:
 
 
 def save(path: Path, payload: dict[str, Any]) -> None:
-    """Write beside, flush to the disk, then rename: a reader finds the old checkpoint or the new one, never a part.
-
-    Raises RunError where it cannot be written; the old one is then still there.
-    """
-    beside = path.with_name(f".{path.name}.tmp")  # one name: whoever claimed the run is its only writer
+    """Write a checkpoint with its checksum in it. Raises RunError where it cannot be written; the old one is then
+    still there."""
+    content = {"format": FORMAT, "cnnbench": __version__, "torch": str(torch.__version__), **payload}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            torch.save({"format": FORMAT, "cnnbench": __version__, "torch": str(torch.__version__), **payload}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except (OSError, RuntimeError) as error:  # torch's writer raises the latter when the disk is full
-        raise RunError(f"cannot save {path}: {_first_line(error)} (is the disk full?)") from None
-    finally:
-        beside.unlink(missing_ok=True)
+        durable.write_sealed(path, lambda file: torch.save(content, file))  # type: ignore[arg-type]
+    except OSError as error:
+        raise RunError(f"cannot save {path}: {error.strerror or error}") from None
 
 
 def keep_as(path: Path, other: Path) -> None:
-    """Give a checkpoint a second name. `save()` never writes into a file in place, so a hard link is a safe copy."""
-    beside = other.with_name(f".{other.name}.{os.getpid()}.tmp")
-    with suppress(FileNotFoundError):
-        beside.unlink()
+    """Give a checkpoint a second name. Raises RunError where that cannot be."""
     try:
-        beside.hardlink_to(path)
-    except OSError:  # some file systems have no links
-        shutil.copyfile(path, beside)
-    beside.replace(other)
+        durable.link(path, other)
+    except OSError as error:
+        raise RunError(f"cannot save {other}: {error.strerror or error}") from None
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -79,7 +65,9 @@ def load(path: Path) -> dict[str, Any]:
     if not all(isinstance(content.get(key), kind) for key, kind in needed.items()):
         raise UserError(f"{path} is no checkpoint of cnnbench")
     if content["format"] > FORMAT:
-        raise UserError(f"{path} was written by a newer cnnbench ({content['cnnbench']}): update this one")
+        raise NewerFormatError(f"{path} was written by a newer cnnbench ({content['cnnbench']}): update this one")
+    if content["format"] >= SEALED and not durable.seal_holds(path):
+        raise UserError(f"{path} is damaged: its checksum is missing")
     return content
 
 
@@ -98,11 +86,15 @@ def find(where: str) -> Path:
 def read(path: Path) -> dict[str, Any]:
     """The dictionary in a `.pt`, `.pth`, `.th` or `.safetensors` file, on the CPU. Code in it is refused, never run."""
     try:
+        if durable.seal_holds(path) is False:
+            raise UserError(f"{path} is damaged: it is not what was written (its checksum differs)")
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return dict(load_file(path))
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except pickle.UnpicklingError:
         raise UserError(f"{path} is damaged, or holds more than weights (such a file is not loaded)") from None
     except Exception as error:
@@ -115,8 +107,11 @@ def read(path: Path) -> dict[str, Any]:
 
 def weights_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """The weights for inference: a checkpoint's moving average where it has one, else the file's own dictionary."""
-    ours = isinstance(content.get("format"), int)
-    weights = content.get("ema") or content.get("state_dict") or (content.get("model") if ours else content)
+    form = content.get("format")
+    if isinstance(form, int) and form > FORMAT:
+        print(f"warning: {path} was written by a newer cnnbench: only its weights are used", file=sys.stderr)
+    weights = content.get("ema") or content.get("state_dict")
+    weights = weights or (content.get("model") if isinstance(form, int) else content)
     if not isinstance(weights, dict) or not any(isinstance(value, Tensor) for value in weights.values()):
         raise UserError(f"{path} holds no weights by name")
     tensors = {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}

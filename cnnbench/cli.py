@@ -4,10 +4,12 @@ A table of commands, each imported only when it is run; argv to Hydra; every mis
 torch is imported by the commands, once the command line is known to be good.
 """
 
+import gc
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -120,7 +122,12 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
-        return report(error)
+        return INTERRUPTED if was_interrupted(error) else report(error)
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error comes of a Ctrl-C, in the midst of which Hydra and OmegaConf may raise errors of their own."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or was_interrupted(error.__context__))
 
 
 def _main(argv: list[str]) -> int:
@@ -209,8 +216,22 @@ def run(command: str, args: list[str]) -> int:
 
 def load(command: str, function: str = "run") -> Callable[[Any], int]:
     """The function behind a command. Only now is anything heavy imported."""
-    found: Callable[[Any], int] = getattr(import_module(COMMANDS[command].module), function)
+    with nothing_is_garbage() if "torch" not in sys.modules else nullcontext():
+        module = import_module(COMMANDS[command].module)
+    found: Callable[[Any], int] = getattr(module, function)
     return found
+
+
+@contextmanager
+def nothing_is_garbage() -> Iterator[None]:
+    """What is made inside this block stays to the end. torch makes two hundred thousand objects, and to search them for
+    garbage, now and ever after, costs a short command half a second."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def report(error: Exception) -> int:

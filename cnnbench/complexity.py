@@ -5,12 +5,14 @@ matrix products for one image, as the papers count their "FLOPs": no biases, nor
 """
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from cnnbench.models.layers import Net, evaluating, run_on_meta
 from cnnbench.tracing import Trace, origin, tensors
@@ -61,34 +63,40 @@ def layers(model: Net, image_size: int | None = None, in_channels: int | None = 
     rows: list[Layer] = []
     counted: set[nn.Parameter] = set()
     running = [0]  # multiply-adds of each module that is still running, without its children; modules nest
+    names = {module: name for name, module in model.named_modules()}
 
     def on_macs(macs: int) -> None:
         running[-1] += macs
 
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if module is model:
+            trace.begin(inputs[0])
         running.append(0)
 
-    def end(name: str, leaf: bool, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        macs = running.pop()
+    def end(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        macs, leaf = running.pop(), not module._modules
         # Attention takes a child's weights without calling it. What the net itself does not call is an auxiliary head.
         own = module._parameters if leaf or module is model else dict(module.named_parameters())
         new = {key: p for key, p in own.items() if p is not None and p not in counted}
         if leaf or new or macs:
             counted.update(new.values())
-            rows.append(_row(name, module, inputs, output, new, macs))
+            rows.append(_row(names[module], module, inputs, output, new, macs))
 
+    # Hooks on every module there is: to hang one on each of thousands takes longer than to run them.
     trace = Trace(on_macs)
-    hooks = [model.register_forward_pre_hook(lambda module, inputs: trace.begin(inputs[0]))]
-    for name, module in model.named_modules():
-        leaf = not module._modules
-        hooks += [module.register_forward_pre_hook(begin), module.register_forward_hook(partial(end, name, leaf))]
+    with trace, _hooked(begin, end):
+        _run(model, image_size or model.image_size, in_channels)
+    return rows
+
+
+@contextmanager
+def _hooked(begin: Callable[..., None], end: Callable[..., None]) -> Iterator[None]:
+    hooks = register_module_forward_pre_hook(begin), register_module_forward_hook(end)
     try:
-        with trace:
-            _run(model, image_size or model.image_size, in_channels)
+        yield
     finally:
         for hook in hooks:
             hook.remove()
-    return rows
 
 
 def _run(model: Net, image_size: int, in_channels: int | None) -> None:

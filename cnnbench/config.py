@@ -90,6 +90,14 @@ class Sort(Enum):
     none = "none"
 
 
+class Debug(Enum):
+    fast = "fast"
+    overfit = "overfit"
+
+
+OnError = Enum("OnError", {"warn": "warn", "raise": "raise"})  # `raise` can be a name only in this way
+
+
 class Optimizer(Enum):
     sgd = "sgd"
     adamw = "adamw"
@@ -120,7 +128,7 @@ class DataConfig:
     val_fraction: float = option("part of the training images held out for validation", ge=0, lt=1)
     fraction: float = option("part of the training images used, evenly from each class", gt=0, le=1)
     image_size: int | None = option("side of the images given to the net, pixels; null: the net's native size", gt=0)
-    crop_ratio: float = option("validation: side of the centre crop over the shorter side of the image", gt=0, le=1)
+    crop_ratio: float = option("validation: side of the centre crop over the shorter side of the image", ge=0.1, le=1)
     interpolation: Interpolation = option("how images are resized: nearest, bilinear or bicubic")
     mean: list[float] | None = option("channel means in 0..1; null: the data set's own", ge=0, le=1)
     std: list[float] | None = option("channel standard deviations in 0..1; null: the data set's own", gt=0)
@@ -169,6 +177,13 @@ class ScheduleConfig:
 
 
 @dataclass(kw_only=True)
+class CheckpointConfig:
+    every: int | str | None = option("save within an epoch too: every so many steps, or as 10m; null: at its end", ge=1)
+    keep: int = option("how many of the newest checkpoints stay, beside the best one", ge=1)
+    on_error: OnError = option("one that cannot be written (disk full): warn and go on, or raise and stop")
+
+
+@dataclass(kw_only=True)
 class RunConfig:
     dir: str | None = option("directory of this run; by default root/<command>/<name>")
     name: str | None = option("name of this run; by default made from the model, the data and the overrides")
@@ -206,6 +221,9 @@ class TrainConfig:
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     seed: int = option("seed of initialisation, shuffle, augmentation and dropout", ge=0, lt=2**32)
+    deterministic: bool = option("the same bits each time on a GPU too, at a price in speed; a CPU needs no asking")
+    debug: Debug | None = option("fast: one batch of everything, end to end; overfit: learn one batch by heart")
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     weights: str | None = option("initial weights: a run directory, a weights file, imagenet or zoo:NAME")
     weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
     weights_skip: Any = option("names or stages that are not loaded but initialised anew, as [fc]")
@@ -259,11 +277,24 @@ class FinetuneConfig(TrainConfig):
 
 
 @dataclass(kw_only=True)
-class EvaluateConfig:
-    weights: Any = option("the trained net: a run, a file, zoo:NAME or imagenet; a list [a,b] judges their mean answer")
+class TrainedConfig:
+    """What all commands that use a trained net take."""
+
+    weights: str = option(
+        "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
+    )
     weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
     weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
     model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig(TrainedConfig):
+    weights: Any = option("the trained net: a run, a file, zoo:NAME or imagenet; a list [a,b] judges their mean answer")
     data: DataConfig = field(default_factory=DataConfig, metadata={"partial": True})  # the rest is the checkpoint's
     crop: CropConfig = field(default_factory=CropConfig)
     split: Split = option("val: what the run was validated on; train: its training images, without augmentation")
@@ -273,10 +304,6 @@ class EvaluateConfig:
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     format: Format = option("how the result is printed: table, json, csv or markdown")
-    run: RunConfig = field(default_factory=RunConfig)
-    sweep: SweepConfig = field(default_factory=SweepConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
 
 
 @dataclass(kw_only=True)
@@ -292,13 +319,7 @@ class PrepareConfig:
 
 
 @dataclass(kw_only=True)
-class PredictConfig:
-    weights: str = option(
-        "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
-    )
-    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
-    weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
-    model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
+class PredictConfig(TrainedConfig):
     input: Any = option("images, folders, patterns such as 'photos/*.jpg', or - for a list on stdin", bare=True)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     top: int = option("answers for each image", ge=1)
@@ -309,39 +330,22 @@ class PredictConfig:
     precision: Precision = option("auto, fp32, bf16 or fp16")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     format: Format = option("how the answers are printed: table, json, csv or markdown")
-    run: RunConfig = field(default_factory=RunConfig)
-    sweep: SweepConfig = field(default_factory=SweepConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
 
 
 @dataclass(kw_only=True)
-class ExportConfig:
-    weights: str = option(
-        "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
-    )
-    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
-    weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
-    model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
+class ExportConfig(TrainedConfig):
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     format: str = option("onnx, torchscript, exported_program or safetensors")
     out: str | None = option("the file to write; null: one named after the weights under run.root")
-    run: RunConfig = field(default_factory=RunConfig)
-    sweep: SweepConfig = field(default_factory=SweepConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
 
 
 @dataclass(kw_only=True)
-class VisualizeConfig:
+class VisualizeConfig(TrainedConfig):
     what: Any = option(
         "filters, maps, patches, maximize, gradcam, occlusion, saliency, embedding, mistakes; a list [a,b], or all of "
         "them; batch and schedule look at a training before it begins"
     )
-    weights: str | None = option("the trained net: a run, a file, zoo:NAME or imagenet")
-    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
-    weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
-    model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
+    weights: str | None = option("the trained net: a run, a file, zoo:NAME or imagenet")  # type: ignore[assignment]
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     layer: Any = option("stages or layers to look at, as layer1 or [stem,layer3.0.conv1]; null: as suits the picture")
     units: Any = option("numbers of units, as [0,5], or in the head names of classes; null: as suits the picture")
@@ -365,8 +369,6 @@ class VisualizeConfig:
     precision: Precision = option("auto, fp32, bf16 or fp16")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     format: Format = option("how the list of pictures is printed: table, json, csv or markdown")
-    run: RunConfig = field(default_factory=RunConfig)
-    sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
 @dataclass(kw_only=True)

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from cnnbench.freezing import train_mode
+from cnnbench.health import Guard
 from cnnbench.metrics import Metrics, Sums, confusion_counts
 from cnnbench.models.layers import Net
-from cnnbench.optim import set_lr
+from cnnbench.optim import set_lr, start_momentum
 from cnnbench.runtime import Runtime
 from cnnbench.tasks.classification import Classification
 
@@ -36,6 +37,7 @@ class Trainer:
     step: int = 0  # optimizer steps done
 
     def __post_init__(self) -> None:
+        self.guard = Guard(self.model, self.runtime.device)
         self.base_lrs: list[float] = [group["lr"] for group in self.optimizer.param_groups]
 
     @property
@@ -48,6 +50,7 @@ class Trainer:
         for group in groups:
             self.optimizer.add_param_group(group)
             self.base_lrs.append(group["lr"])
+        start_momentum(self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """All that changes in training, by name, for a checkpoint."""
@@ -57,6 +60,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.runtime.scaler.state_dict(),
             "step": self.step,
+            "skipped": self.guard.look().skipped,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -71,6 +75,8 @@ class Trainer:
         if state["scaler"]:  # empty where the run was begun without a scaler, in another precision
             self.runtime.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
+        self.guard.restart(state.get("skipped", 0))
+        set_lr(self.optimizer, self.base_lrs, self.schedule(max(0, self.step - 1)))  # an epoch may end without a step
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
@@ -91,14 +97,16 @@ def train_step(trainer: Trainer, images: Tensor, targets: Tensor, sums: Sums) ->
     """One optimizer step on one batch, in `accumulate` parts whose gradients add up to the batch's own."""
     set_lr(trainer.optimizer, trainer.base_lrs, trainer.schedule(trainer.step))
     trainer.runtime.seed_step(trainer.seed, trainer.step)
-    parts = min(trainer.accumulate, len(targets))
+    parts, losses = min(trainer.accumulate, len(targets)), []
     for part_images, part_targets in zip(images.chunk(parts), targets.chunk(parts), strict=True):
         with trainer.runtime.autocast():
             outputs = trainer.net(part_images)
         loss = trainer.task.training_loss(outputs, part_targets)
         trainer.runtime.backward(loss * (len(part_targets) / len(targets)))
-        sums.add(loss, trainer.task.logits(outputs), part_targets)
-    trainer.runtime.step(trainer.optimizer, trainer.model.parameters(), trainer.clip)
+        sums.add(loss, trainer.task.logits(outputs), part_targets, finite_only=True)
+        losses.append(loss.detach())
+    norm = trainer.runtime.step(trainer.optimizer, trainer.model.parameters(), trainer.clip, torch.stack(losses).sum())
+    trainer.guard.after_step(norm, trainer.step)
     if trainer.ema is not None:
         trainer.ema.update_parameters(trainer.model)
     trainer.step += 1

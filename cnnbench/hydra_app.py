@@ -38,6 +38,7 @@ PATH_KEYS = (
     "data.root",
 )
 LIST_KEYS = ("what", "layer", "units", "images")  # a,b is a list for them where no sweep is asked for
+INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
 
@@ -88,6 +89,8 @@ def _check_option(command: str, flag: str, value: str) -> None:
         raise UserError(f"{flag} needs a value; see cnnbench {command} --help")
     if flag in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
         raise unknown("value of --cfg", value, ("job", "hydra", "all"))
+    if flag in ("--info", "-i") and value not in INFOS:
+        raise unknown("value of --info", value, INFOS)
     if flag in ("--config-dir", "-cd") and not Path(value).is_dir():
         raise UserError(f"--config-dir: there is no folder {value}")
 

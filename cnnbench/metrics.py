@@ -27,11 +27,21 @@ class Sums:
     def __init__(self, device: torch.device, sum_dtype: torch.dtype = torch.float64) -> None:
         self.loss = torch.zeros((), dtype=sum_dtype, device=device)
         self.correct = torch.zeros(2, dtype=torch.int64, device=device)
+        self.left_out = torch.zeros((), dtype=torch.int64, device=device)  # images that the mean loss is not over
         self.n = 0
 
-    def add(self, mean_loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """mean_loss of the batch, logits (N, classes), targets (N,)."""
-        self.loss += mean_loss.detach().to(self.loss.dtype) * len(targets)
+    def add(self, mean_loss: Tensor, logits: Tensor, targets: Tensor, *, finite_only: bool = False) -> None:
+        """mean_loss of the batch, logits (N, classes), targets (N,).
+
+        finite_only: leave a loss that is not finite out of the mean. For training, where such a step is skipped; a
+        measurement must show it.
+        """
+        loss = mean_loss.detach().to(self.loss.dtype) * len(targets)
+        if finite_only:
+            finite = loss.isfinite()
+            self.left_out += ~finite * len(targets)
+            loss = torch.where(finite, loss, 0.0)
+        self.loss += loss
         self.correct += correct_counts(logits.detach(), targets)
         self.n += len(targets)
 
@@ -39,14 +49,17 @@ class Sums:
         """The metrics so far. Waits for the device."""
         top1, top5 = self.correct.tolist()
         n = max(self.n, 1)
-        return Metrics(self.loss.item() / n, 100 * (self.n - top1) / n, 100 * (self.n - top5) / n, self.n)
+        counted = self.n - int(self.left_out)
+        loss = self.loss.item() / counted if counted else math.nan if self.n else 0.0
+        return Metrics(loss, 100 * (self.n - top1) / n, 100 * (self.n - top5) / n, self.n)
 
     def state_dict(self) -> dict[str, object]:
-        return {"loss": self.loss.cpu(), "correct": self.correct.cpu(), "n": self.n}
+        return {"loss": self.loss.cpu(), "correct": self.correct.cpu(), "left_out": self.left_out.cpu(), "n": self.n}
 
     def load_state_dict(self, state: dict) -> None:
         self.loss.copy_(state["loss"])
         self.correct.copy_(state["correct"])
+        self.left_out.copy_(state.get("left_out", torch.zeros(())))
         self.n = state["n"]
 
 

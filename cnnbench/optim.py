@@ -48,13 +48,25 @@ def lr_factors(model: nn.Module, cfg: OptimConfig) -> dict[int, float]:
     return factors
 
 
-def build_optimizer(model: nn.Module, cfg: OptimConfig, batch_size: int) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, cfg: OptimConfig, batch_size: int, fused: bool = False) -> torch.optim.Optimizer:
     """The optimizer over the parameters that require gradients, with the lr that suits the batch."""
     lr = scaled_lr(cfg, batch_size)
     groups = parameter_groups(model, cfg, lr)
+    kind = {"fused": True} if fused else {}
     if cfg.name is Optimizer.adamw:
-        return torch.optim.AdamW(groups, lr=lr, betas=(cfg.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov)
+        return torch.optim.AdamW(groups, lr=lr, betas=(cfg.momentum, 0.999), **kind)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
+    start_momentum(optimizer)
+    return optimizer
+
+
+def start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Zeros where a fused SGD has no momentum yet. If the first step is skipped, torch would go on with memory that
+    nobody wrote; from zeros that step is the same."""
+    if isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["fused"] and optimizer.defaults["momentum"]:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
 
 def scaled_lr(cfg: OptimConfig, batch_size: int) -> float:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def environment(runtime: Runtime) -> dict[str, Any]:
     return {"device": runtime.name, "precision": runtime.precision, "versions": versions(), "commit": commit()}
 
 
+@cache
 def versions() -> dict[str, str]:
     packages = ("torch", "torchvision", "hydra-core")
     return {"cnnbench": __version__, "python": sys.version.split()[0], **{name: version(name) for name in packages}}

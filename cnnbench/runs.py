@@ -18,17 +18,24 @@ from typing import IO, Any
 
 import yaml
 
+from cnnbench import durable
 from cnnbench.config import Format, RunConfig, flatten, to_plain
 from cnnbench.errors import UserError
+from cnnbench.logfile import tolerated
 from cnnbench.tables import json_value, plural, render
 
 PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint is saved, the same command continues
 
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
-FREE_SECTIONS = ("run", "sweep", "hydra", "tracking")
+FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint", "tracking")
 FREE_KEYS = ("format", "device", "resume", "max_time", "patience", "compile", "data.root", "data.download",
              "data.workers")  # fmt: skip
 
+
+# What a run leaves in its directory: where there is nothing else, a missing config.yaml means a crash or a lost file.
+OURS = re.compile(r"\.lock|\..+\.tmp|status\.json|log\.txt|overrides|metrics\.jsonl|result\.json|checkpoints"
+                  r"|bad_batch\.txt|events\.out\.tfevents\..+"
+                  r"|(curves|train_batch|val_predictions|confusion_matrix)\.png")  # fmt: skip
 
 SWEEP = re.compile(r"^[^\[{]*,|^(choice|range|interval|glob)\(")  # the values that Hydra sweeps over
 
@@ -81,8 +88,9 @@ def sweep_overrides(command: str, args: list[str]) -> list[str]:
 class RunDirectory:
     """A directory that this process alone writes to, from `claim()` to `release()` or the end of the process."""
 
-    def __init__(self, path: Path, lock: IO[str], *, made: bool) -> None:
+    def __init__(self, path: Path, lock: IO[str], *, made: bool, config_known: bool) -> None:
         self.path, self._lock, self.made = path, lock, made
+        self.config_known = config_known  # False where config.yaml is lost: what a checkpoint says is to be compared
 
     @property
     def last(self) -> Path:
@@ -94,16 +102,20 @@ class RunDirectory:
 
     def set_status(self, status: str, reason: str = "") -> None:
         """running | done | failed | interrupted | preempted, and why."""
-        write_json(self.path / "status.json", {"status": status, "reason": reason, "pid": os.getpid()})
+        with tolerated("status.json"):
+            write_json(self.path / "status.json", {"status": status, "reason": reason, "pid": os.getpid()})
 
     def release(self) -> None:
         self._lock.close()
 
     def record(self, cfg: Any) -> None:
-        """Write down what runs here, once it is known to fit."""
+        """Write down what runs here, once it is known to fit. UserError where nothing can be written."""
         cfg.run.dir = str(self.path)
-        write_text(self.path / "config.yaml", yaml.safe_dump(to_plain(cfg), sort_keys=False))
-        write_text(self.path / "overrides", "".join(f"{override}\n" for override in cfg.run.overrides))
+        try:
+            write_text(self.path / "config.yaml", yaml.safe_dump(to_plain(cfg), sort_keys=False))
+            write_text(self.path / "overrides", "".join(f"{override}\n" for override in cfg.run.overrides))
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path}: {error.strerror}") from None
 
     def discard(self) -> None:
         """Remove a directory that this process made and that holds no checkpoint yet: a mistake leaves nothing."""
@@ -121,21 +133,35 @@ def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:
         if cfg.run.dir is not None:
             raise UserError(f"{path} holds a run, and resume=never would start over: give another run.dir")
         path = next(p for n in range(2, 10**6) if not (p := path.with_name(f"{path.name}-{n}")).exists())
-    made, fresh = not path.exists(), not (path / "config.yaml").exists()
+    made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if fresh and any(entry.name not in (".lock", "status.json") for entry in path.iterdir()):
+        known = (path / "config.yaml").exists()
+        if not known and not all(OURS.fullmatch(entry.name) for entry in path.iterdir()):
             raise UserError(f"{path} holds files that are no run of cnnbench: give another run.dir")
         lock = _lock(path)
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror}") from None
     try:
-        if not fresh and resume != "force":
-            _refuse_other_config(path, cfg)
+        if known and resume != "force":
+            known = _compare_config(path, cfg)
     except BaseException:
         lock.close()
         raise
-    return RunDirectory(path, lock, made=made)
+    for folder in (path, path / "checkpoints"):
+        durable.sweep(folder)
+    return RunDirectory(path, lock, made=made, config_known=known or resume == "force")
+
+
+def clear_debug(path: Path) -> None:
+    """Remove what an earlier run with debug= left: such a run is begun anew each time. Other runs are left alone."""
+    try:
+        saved = yaml.safe_load((path / "config.yaml").read_text())
+    except (OSError, yaml.YAMLError, UnicodeError):
+        return
+    if isinstance(saved, dict) and saved.get("debug"):
+        with _lock(path):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _lock(path: Path) -> IO[str]:
@@ -151,12 +177,24 @@ def _lock(path: Path) -> IO[str]:
     return lock
 
 
-def _refuse_other_config(path: Path, cfg: Any) -> None:
-    wanted = flatten(to_plain(cfg))
+def _compare_config(path: Path, cfg: Any) -> bool:
+    """Refuse another configuration than that of config.yaml. False where it cannot be read, but there are checkpoints
+    that know it too."""
     try:
-        saved = flatten(yaml.safe_load((path / "config.yaml").read_text()))
+        saved = yaml.safe_load((path / "config.yaml").read_text())
+        refuse_other_config(path, saved, cfg)
     except (yaml.YAMLError, AttributeError, UnicodeError):
-        raise UserError(f"{path / 'config.yaml'} is damaged: give another run.dir, or resume=force to go on") from None
+        if not any((path / "checkpoints").glob("*.pt")):
+            raise UserError(
+                f"{path / 'config.yaml'} is damaged: give another run.dir, or resume=force to go on"
+            ) from None
+        return False
+    return True
+
+
+def refuse_other_config(path: Path, saved: dict[str, Any], cfg: Any) -> None:
+    """UserError with the differences where a run was made with other settings than those asked for."""
+    wanted, saved = flatten(to_plain(cfg)), flatten(saved)
     different = [
         f"{key}: {saved.get(key)} there, {wanted.get(key)} here"
         for key in sorted({*saved, *wanted})
@@ -181,7 +219,7 @@ class Outcome:
 
 
 def report_sweep(outcomes: list[Outcome]) -> int:
-    """The table that ends a sweep; exit code 1 when a job failed."""
+    """The table that ends a sweep; exit code 1 when a job failed, 2 when all did for a mistake in their settings."""
     common = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
     rows = []
     for outcome in outcomes:
@@ -201,17 +239,15 @@ def report_sweep(outcomes: list[Outcome]) -> int:
     failed = sum(outcome.code != 0 for outcome in outcomes)
     where = next((f" -> {outcome.config.sweep.dir}" for outcome in outcomes if outcome.config), "")
     print(f"{plural(len(outcomes), 'job')}: {len(outcomes) - failed} done, {failed} failed{where}", file=sys.stderr)
+    if all(isinstance(outcome.error, UserError) for outcome in outcomes):
+        return 2
     return 1 if failed else 0
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new one, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    with durable.replacing(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

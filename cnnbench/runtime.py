@@ -1,6 +1,7 @@
 """The machine: device, precision, seeds. The only file that knows which device or dtype a run uses."""
 
 import contextlib
+import os
 import platform
 import re
 from collections.abc import Callable, Iterable
@@ -57,14 +58,41 @@ class Runtime:
     def backward(self, loss: Tensor) -> None:
         self.scaler.scale(loss).backward()
 
-    def step(self, optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], clip: float | None) -> None:
-        """One optimizer step, the same for every precision: a disabled scaler is a no-op."""
+    @property
+    def fused(self) -> bool:
+        """Whether to use fused optimizers: they skip a step that the device finds not finite without asking us."""
+        return self.device.type == "cuda"
+
+    @property
+    def look_every(self) -> int:
+        """Steps between two looks at what the device has counted: each look waits for a device that is not the CPU."""
+        return 1 if self.device.type == "cpu" else 50
+
+    def step(
+        self, optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], clip: float | None, loss: Tensor
+    ) -> Tensor:
+        """One optimizer step, the same for every precision: a disabled scaler is a no-op.
+
+        Returns the norm of the gradient before clipping; where it or the loss is not finite, so is what is returned,
+        and the step was skipped.
+        """
+        self.scaler.unscale_(optimizer)  # the norm must be that of the true gradients
+        trained = [parameter for parameter in parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(parameter.grad for parameter in trained if parameter.grad is not None)
         if clip is not None:
-            self.scaler.unscale_(optimizer)  # the norm must be that of the true gradients
-            nn.utils.clip_grad_norm_(parameters, clip)
-        self.scaler.step(optimizer)
+            nn.utils.clip_grads_with_norm_(trained, clip, norm)
+        norm = norm + 0 * loss.detach()
+        if self.scaler.is_enabled():  # it looks at the gradients itself
+            self.scaler.step(optimizer)
+        elif _is_fused(optimizer):
+            optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+            optimizer.step()
+            del optimizer.found_inf  # type: ignore[attr-defined]
+        elif norm.isfinite():
+            optimizer.step()
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def seed_step(self, seed: int, step: int) -> None:
         """Make what is random in a step (dropout) a function of the seed and the step alone: nothing to save, and a
@@ -79,6 +107,10 @@ class Runtime:
         return int(machine.free_memory() or 4 * 2**30)  # 4 GB where the system does not say
 
 
+def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
+    return bool(optimizer.defaults.get("fused"))
+
+
 class Normalize:
     """uint8 images (N, C, H, W) to normalised float32 on the device, channels last. mean and std are in 0..1."""
 
@@ -91,14 +123,23 @@ class Normalize:
         return torch.addcmul(self.shift, images.float(), self.scale)
 
 
-def setup(device: str, precision: str, seed: int | None) -> Runtime:
-    """Choose the device and the precision, refuse those that are not there, and seed this process, unless with None."""
+def setup(device: str, precision: str, seed: int | None, deterministic: bool = False) -> Runtime:
+    """Choose the device and the precision, refuse those that are not there, and seed this process, unless with None.
+
+    With `deterministic` a GPU gives the same bits each time; an operation that cannot raises. A CPU always does.
+    """
     chosen = _device(device)
     dtype = _dtype(precision, chosen)
     if seed is not None:
         torch.manual_seed(seed)
-    if chosen.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # images of one size: the fastest algorithm is worth searching for once
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix is multiplied
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # to set it takes two seconds of imports
+        torch.use_deterministic_algorithms(deterministic)
+    # This fills new memory in a search for bugs, at a price in speed.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if chosen.type == "cuda":  # images of one size: the fastest algorithm is worth searching for once
+        torch.backends.cudnn.benchmark = not deterministic
     return Runtime(chosen, dtype, torch.amp.GradScaler(chosen.type, enabled=dtype == torch.float16))
 
 

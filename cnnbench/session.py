@@ -1,21 +1,24 @@
 """A training from its parts to its end in a run directory: claim it, train, say what happened, leave it in order."""
 
+import re
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
 import torch
-from torch import nn
 
-from cnnbench import data, freezing, optim, results, runs, runtime
+from cnnbench import data, debug, freezing, health, optim, results, runs, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import Format, Optimizer, TrainConfig, seconds
+from cnnbench.config import Format, TrainConfig, seconds
 from cnnbench.errors import RunError, UserError
 from cnnbench.features import Cached
+from cnnbench.keeper import interval
+from cnnbench.logfile import Log, say, warn
 from cnnbench.models.layers import Net
 from cnnbench.tables import plural
-from cnnbench.tracking import Tracker, say
+from cnnbench.tracking import Tracker
 from cnnbench.training import Training
 
 
@@ -31,6 +34,8 @@ class Job:
     cached: Cached | None = None  # the features that the head alone is trained on, in place of the images
     about: dict[str, object] = field(default_factory=dict)  # more for result.json
     spent: float = 0.0  # seconds of work before the first step
+    command: str = "train"
+    log: Log | None = None  # of what was said before
 
 
 def output(cfg: TrainConfig) -> TextIO:
@@ -40,34 +45,57 @@ def output(cfg: TrainConfig) -> TextIO:
 
 def execute(cfg: TrainConfig, job: Job) -> int:
     """Train, or go on with a training that was cut, or say that it is done. Returns the exit code."""
+    with nullcontext(job.log) if job.log else Log() as log:
+        if cfg.debug:
+            runs.clear_debug(job.directory)
+        directory = runs.claim(job.directory, cfg, cfg.resume.value)
+        log.open(directory.path / "log.txt", f"cnnbench {job.command} {' '.join(cfg.run.overrides)}")
+        try:
+            code = _train(cfg, job, directory)
+        except BaseException as error:
+            shown = readable(error, log)
+            if directory.made or directory.last.exists():
+                status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+                directory.set_status(status, f"{type(error).__name__}: {shown}".rstrip(": "))
+            if isinstance(shown, UserError):
+                directory.discard()
+            raise shown from None
+        finally:
+            directory.release()
+        if code == 0:
+            result = runs.read_json(directory.path / "result.json")
+            results.show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
+            if text := debug.verdict(cfg, result["best_top1_error"]):
+                say(text, sys.stderr)
+        return code
+
+
+def _train(cfg: TrainConfig, job: Job, directory: runs.RunDirectory) -> int:
     stream = output(cfg)
-    directory = runs.claim(job.directory, cfg, cfg.resume.value)
-    result_file = directory.path / "result.json"
-    try:
-        training = Training(cfg, job.device, job.dataset, job.model, job.inference, directory,
-                            cached=job.cached, about=job.about, spent=job.spent)  # fmt: skip
-        directory.record(cfg)
-        if (reason := training.stop_reason()) and result_file.exists():
-            say(f"already done: {reason}; resume=never trains anew", stream)
-            directory.set_status("done", reason)
-            code = 0
-        else:
-            describe(training, stream)
-            with Tracker(directory.path, training.rows, training.trainer.step, stream) as tracker:
-                code = training.run(tracker)
-    except BaseException as error:
-        error = readable(error)
-        if directory.made or directory.last.exists():
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            directory.set_status(status, f"{type(error).__name__}: {error}".rstrip(": "))
-        if isinstance(error, UserError):
-            directory.discard()
-        raise error from None if isinstance(error, UserError | RunError) else error.__cause__
-    finally:
-        directory.release()
-    if code == 0:
-        results.show(runs.read_json(result_file), cfg.format, in_sweep=cfg.sweep.dir is not None)
-    return code
+    if reason := done_without_checkpoints(directory.path, cfg):
+        say(f"already done: {reason}; resume=never trains anew", stream)
+        return 0
+    training = Training(cfg, job.device, job.dataset, job.model, job.inference, directory,
+                        cached=job.cached, about=job.about, spent=job.spent)  # fmt: skip
+    directory.record(cfg)
+    for note in training.notes:
+        warn(note)
+    if (reason := training.stop_reason()) and (directory.path / "result.json").exists():
+        say(f"already done: {reason}; resume=never trains anew", stream)
+        directory.set_status("done", reason)
+        return 0
+    describe(training, stream)
+    with Tracker(directory.path, training.rows, training.trainer.step, stream) as tracker:
+        return training.run(tracker)
+
+
+def done_without_checkpoints(path: Path, cfg: TrainConfig) -> str:
+    """Why a run is done whose checkpoints somebody has removed, as they are large; empty where it is not."""
+    result = runs.read_json(path / "result.json")
+    if not result or any((path / "checkpoints").glob("*.pt")):
+        return ""
+    done = result["epochs"] >= cfg.epochs or (cfg.max_steps is not None and result["steps"] >= cfg.max_steps)
+    return f"{result['stopped']}, but its checkpoints are gone" if done else ""
 
 
 def base_name(cfg: TrainConfig) -> str:
@@ -76,14 +104,30 @@ def base_name(cfg: TrainConfig) -> str:
     return runs.slug([f"{cfg.model['name']}-{source}"])
 
 
-def readable(error: BaseException) -> BaseException:
-    """What torch says in its own words of a mistake or of a machine that is too small, in ours."""
+def readable(error: BaseException, log: Log) -> BaseException:
+    """What Python or torch says in its own words of a mistake, of a machine that is too small or of a fault, in ours.
+    The log keeps all of it."""
     text = str(error)
     if "Expected more than 1 value per channel" in text:
-        return UserError("BatchNorm needs more than one value per channel: raise batch_size (or lower accumulate)")
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
-        return RunError("out of memory: lower batch_size, raise accumulate, or use smaller images")
-    return error
+        shown: BaseException = UserError(
+            "BatchNorm needs more than one value per channel: raise batch_size (or lower accumulate)"
+        )
+    elif isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        shown = RunError("out of memory: lower batch_size, raise accumulate, or use smaller images")
+    elif found := re.search(r"(\w+) does not have a deterministic implementation", text):
+        shown = UserError(f"deterministic=true: on this device {found[1]}, which the net uses, cannot be; leave it out")
+    elif isinstance(error, UserError | RunError) or not isinstance(error, Exception):
+        shown = error
+    else:
+        reason = (text.splitlines() or [""])[0][:200]
+        shown = RunError(
+            f"{type(error).__name__}: {reason}\nThat is no mistake in the command; all of it is in {log.path}"
+        )
+    if shown is not error:
+        log.add_traceback(error)
+    for line in f"cnnbench: {shown or type(shown).__name__}".splitlines():
+        log.add(line)
+    return shown
 
 
 def check(cfg: TrainConfig) -> None:
@@ -98,6 +142,7 @@ def check(cfg: TrainConfig) -> None:
         raise UserError("optim.nesterov=true needs optim.momentum above 0")
     if cfg.max_time:
         seconds(cfg.max_time)
+    interval(cfg.checkpoint.every)
 
 
 def describe(training: Training, stream: TextIO) -> None:
@@ -122,15 +167,20 @@ def describe(training: Training, stream: TextIO) -> None:
         lines.append(freezing.table(model, training.thaw_plan))
     if training.trainer.step:
         lines.append(f"going on from epoch {training.progress.epoch + 1}, batch {training.progress.batch}")
-    say("\n".join([*lines, *(warnings(cfg, model, lr) if cfg.epochs else [])]), stream)
+    lines.append(training.space)
+    found = risks(training, lr)
+    training.warned |= {text: text for text in found}
+    say("\n".join([*lines, *(f"warning: {text}" for text in found)]), stream)
 
 
-def warnings(cfg: TrainConfig, model: nn.Module, lr: float) -> list[str]:
-    """Settings with which a training is known to fail in silence."""
-    normalised = any(isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm) for module in model.modules())
-    found = []
-    if cfg.optim.name is Optimizer.sgd and lr >= 0.05 and not normalised:
-        found.append(f"warning: lr {lr:g} on a net without normalisation layers often diverges; 0.01 is usual")
-    if cfg.optim.name is Optimizer.sgd and cfg.optim.weight_decay >= 0.01:
-        found.append(f"warning: weight decay {cfg.optim.weight_decay:g} is strong for SGD; 0.0001 to 0.0005 is usual")
+def risks(training: Training, lr: float) -> list[str]:
+    """What looks like a mistake before the first step."""
+    cfg, dataset = training.cfg, training.dataset
+    found = health.risky_settings(cfg.optim, training.trainer.model, lr) if cfg.epochs else []
+    shared = [] if cfg.debug else data.shared_files(dataset.train, dataset.val)
+    if shared:
+        found.append(
+            f"{len(shared)} of the {len(dataset.val):,} {dataset.split} images are training images too, as "
+            f"{shared[0][1]} = {shared[0][0]}: the error measured on them is too low"
+        )
     return found

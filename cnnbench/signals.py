@@ -1,28 +1,68 @@
-"""Requests to stop: noticed between two steps, so that what was done is saved first."""
+"""Requests to stop: noticed between two batches, so that what was done is saved first."""
 
+import os
 import signal
-from types import FrameType, TracebackType
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import TypeVar
 
 from cnnbench.cli import INTERRUPTED
 from cnnbench.runs import PREEMPTED
 
 ASKED_BY = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: PREEMPTED, signal.SIGUSR1: PREEMPTED}
+Item = TypeVar("Item")
+
+
+class Stopped(Exception):  # noqa: N818
+    """Raised out of a pass over batches that nobody waits for any more."""
 
 
 class StopRequests:
-    """While entered, the first SIGINT, SIGTERM or SIGUSR1 only sets `code`; a second Ctrl-C interrupts at once."""
+    """While entered, SIGINT, SIGTERM and SIGUSR1 only set `code`, and SIGHUP (the terminal is gone) changes nothing.
+
+    A second Ctrl-C ends the process at once: the checkpoint on the disk is whole at any moment. A thread sees to that,
+    since Python's own handlers wait while torch is at work. It calls `on_second` before.
+    """
 
     code: int | None = None
 
+    def __init__(self, on_second: Callable[[], None] = lambda: None) -> None:
+        self.on_second = on_second
+
     def __enter__(self) -> "StopRequests":
         self.before = {number: signal.signal(number, self._note) for number in ASKED_BY}
+        self.before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self.read_end, self.write_end = os.pipe()
+        os.set_blocking(self.write_end, False)
+        self.wakeup_before = signal.set_wakeup_fd(self.write_end, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(self.read_end,), daemon=True).start()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
+        signal.set_wakeup_fd(self.wakeup_before)
+        os.close(self.write_end)  # ends the thread, which closes the other end
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
+    def until_asked(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items for as long as nobody wants to stop; then Stopped is raised."""
+        for item in items:
+            if self.code is not None:
+                raise Stopped
+            yield item
+
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.code is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.code = ASKED_BY[signal.Signals(number)]
+        self.code = self.code or ASKED_BY[signal.Signals(number)]
+
+    def _watch(self, read_end: int) -> None:
+        """The numbers of the signals as they come in, until the pipe is closed."""
+        interrupts = 0
+        while arrived := os.read(read_end, 1):
+            interrupts += arrived[0] == signal.SIGINT
+            if interrupts == 2:
+                try:
+                    self.on_second()
+                finally:
+                    os._exit(INTERRUPTED)
+        os.close(read_end)

@@ -52,6 +52,7 @@ class Summary:
     params: int
     macs: int
     aux_params: int
+    aux_skipped: int  # 0, or the side below which images have no room for the auxiliary heads, as here
     published: facts.Facts | None
     as_published: bool  # nothing is asked that makes it another net than the one with the published numbers
 
@@ -88,6 +89,7 @@ def summarize(cfg: SummaryConfig) -> Summary:
         params=sum(row.weights + row.biases for row in rows),
         macs=sum(row.macs for row in rows),
         aux_params=sum(p.numel() for head in net.auxiliary.values() for p in head.parameters()),
+        aux_skipped=net.aux_image_size if net.auxiliary and size < net.aux_image_size else 0,
         published=published,
         as_published=published is not None and all(f"{name} {setting}" in facts.FACTS for setting in asked),
     )

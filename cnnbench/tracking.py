@@ -4,16 +4,18 @@ One vocabulary everywhere: the keys of a line of metrics.jsonl are the tags of T
 """
 
 import json
-import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from torch.utils.tensorboard.summary import hparams as hparams_summary
-from torch.utils.tensorboard.writer import SummaryWriter
 from tqdm import tqdm
 
+from cnnbench.events import Events, event_files
+from cnnbench.logfile import say as say
+from cnnbench.logfile import tolerated
 from cnnbench.metrics import Metrics, Sums
 from cnnbench.results import clock
 from cnnbench.runs import write_text
@@ -44,15 +46,6 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     return rows
 
 
-def say(text: str, stream: TextIO) -> None:
-    """A line for the user. A reader who has gone (`| head`) or a full disk behind stdout does not end the training."""
-    try:
-        tqdm.write(text, file=stream)
-        stream.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 class Tracker:
     """Terminal, TensorBoard and metrics.jsonl of one run, from entering it to leaving it.
 
@@ -63,10 +56,14 @@ class Tracker:
     def __init__(self, path: Path, rows: list[dict[str, float]], step: int, stream: TextIO) -> None:
         self.stream = stream
         self.file = path / "metrics.jsonl"
+        self.rows = [*rows]
+        self.whole = True  # what the file holds: these rows
         written = read_rows(self.file)
-        write_text(self.file, "".join(json.dumps(row) + "\n" for row in rows))
+        self._rewrite()
+        if not event_files(path):
+            written = []
         dropped = [int(row["step"]) for row in written if row not in rows]
-        self.writer = SummaryWriter(str(path), purge_step=min([step + 1, *dropped]))
+        self.writer = Events(path, purge_step=min([step + 1, *dropped]))
         for row in rows:
             if row not in written:
                 self._plot(row)
@@ -97,10 +94,23 @@ class Tracker:
     def end_epoch(self, row: dict[str, float], text: str) -> None:
         """Write the epoch's line everywhere."""
         self.close_bar()
-        with self.file.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        self.rows.append(row)
+        if self.whole:
+            with suppress(OSError), self.file.open("a") as file:
+                self.whole = False
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                self.whole = True
+        if not self.whole:  # the disk was full: a line that was cut must not stay
+            self._rewrite()
         self._plot(row)
         say(text, self.stream)
+
+    def _rewrite(self) -> None:
+        self.whole = False
+        with tolerated(self.file.name):
+            write_text(self.file, "".join(json.dumps(row) + "\n" for row in self.rows))
+            self.whole = True
 
     def _plot(self, row: dict[str, float]) -> None:
         for tag, value in row.items():
@@ -114,7 +124,7 @@ class Tracker:
             key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
         }
         for summary in hparams_summary(plain, metrics):
-            self.writer._get_file_writer().add_summary(summary)
+            self.writer.add_summary(summary)
 
     def close_bar(self) -> None:
         if self.bar is not None:

@@ -1,32 +1,30 @@
 """One training from its first step, or from a checkpoint, to its result: limits, validation, saving, what remains."""
 
 import math
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cnnbench import checkpoint, data, freezing, optim, plots, results, runs, runtime
+from cnnbench import data, findings, freezing, health, optim, outfit, results, runs, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import TrainConfig, flatten, seconds, to_plain
-from cnnbench.engine import Batch, Trainer, evaluate, predictions, train_epoch
+from cnnbench.config import TrainConfig, seconds, to_plain
+from cnnbench.engine import Batch, evaluate, train_epoch
 from cnnbench.errors import RunError, UserError
 from cnnbench.features import Cached
+from cnnbench.keeper import Keeper, size_of
+from cnnbench.logfile import say, warn
 from cnnbench.metrics import Metrics, Sums
 from cnnbench.models.layers import Net
 from cnnbench.runs import RunDirectory
-from cnnbench.signals import StopRequests
-from cnnbench.tasks.classification import Classification
-from cnnbench.tracking import Tracker, epoch_text, errors, row, say
+from cnnbench.signals import Stopped, StopRequests
+from cnnbench.tracking import Tracker, epoch_text, errors, row
 from cnnbench.visual.watch import Watch
 
-SHOWN = 32  # images in a picture of images
-COMPARED = {"model.name", "data.name", "batch_size", "epochs", "optim.lr", "optim.weight_decay", "seed"}
 REDRAW = 60.0  # seconds between two drawings of the curves
 
 
@@ -61,11 +59,15 @@ class Training:
         self.cfg, self.device, self.dataset, self.inference, self.directory = cfg, device, dataset, inference, directory
         self.cached, self.about = cached, about or {}
         self.thaw_plan = freezing.thaw_plan(model, cfg.unfreeze_at)
-        saved = checkpoint.load(directory.last) if directory.last.exists() else None
+        self.keeper = Keeper(directory.path / "checkpoints", cfg.checkpoint)
+        saved, self.notes = self.keeper.load()
+        if saved and not directory.config_known:
+            runs.refuse_other_config(directory.path, saved["config"], cfg)
         self.progress = Progress(**saved["progress"]) if saved else Progress(seconds=spent)
         self.time_limit = seconds(cfg.max_time) if cfg.max_time else math.inf
         device.place(model)
-        self.batch_size = self._batch_size(model, saved)
+        kept = int(saved["batch_size"]) if saved else None
+        self.batch_size = outfit.batch_size(cfg, model, inference, device, len(dataset.train), kept)
         self.loaded = cached.dataset if cached else dataset
         self.loading: dict[str, Any] = {
             "image_size": self.loaded.image_size if cached else inference.image_size,
@@ -74,7 +76,7 @@ class Training:
         }
         self.train_batches = data.train_loader(self.loaded, cfg.augment, seed=cfg.seed, **self.loading)
         self.val_batches = data.eval_loader(self.loaded.val, self.loaded, **self.loading)
-        self.trainer = self._trainer(model)
+        self.trainer = outfit.trainer(cfg, model, inference, device, self.batch_size, len(self.train_batches), cached)
         self.eval_model = self.trainer.ema.module if self.trainer.ema else model
         self.eval_net = runtime.compiled(self.eval_model, cfg.compile) if self.trainer.ema else self.trainer.net
         self.sums = Sums(device.device, device.sum_dtype)
@@ -82,8 +84,10 @@ class Training:
         self.confusion: Tensor | None = None
         self.first_batch: Batch | None = None
         self.rows: list[dict[str, Any]] = []  # those of metrics.jsonl
+        self.warned: dict[str, str] = {}  # what was found wrong, each once
         if saved:
             self._restore(saved)
+        self.space = self.keeper.check_space(size_of(model, self.trainer.ema, self.trainer.optimizer))
 
     def _restore(self, saved: dict[str, Any]) -> None:
         ours, theirs = (
@@ -104,53 +108,25 @@ class Training:
         except (RuntimeError, KeyError, ValueError):
             raise UserError("resume=force cannot change the net, the optimizer or what is frozen") from None
         self.sums.load_state_dict(saved["sums"])
-        progress, self.rows = self.progress, saved["rows"]
+        self.speed = saved.get("images_per_second", 0.0)
+        progress, self.rows, self.warned = self.progress, saved["rows"], saved.get("warned", {})
+        before = saved.get("versions", {})
+        if other := [name for name, version in results.versions().items() if before.get(name, version) != version]:
+            self.notes.append(f"this run began with another version of {', '.join(other)}: the last bits may differ")
         if saved["batch_size"] != self.batch_size:  # a forced change: the epoch under way begins again
             progress.batch, self.trainer.step = 0, progress.epoch * len(self.train_batches)
             self.sums = Sums(self.device.device, self.device.sum_dtype)
         if not self.stop_reason():  # an epoch that a limit had cut is finished now, and written down then
             self.rows = [row for row in self.rows if row["epoch"] <= progress.epoch]
         if progress.batch == 0 and progress.best_epoch == progress.epoch > 0:  # a crash may have come between the two
-            checkpoint.keep_as(self.directory.last, self.directory.best)
+            self.keeper.keep_best()
+        elif progress.best_epoch and not self.keeper.best.exists():
+            self.notes.append("checkpoints/best.pt is gone: the next epoch that is better brings it back")
 
     def _identity(self) -> dict[str, Any]:
         """What must not change under a run, whatever its configuration says: the same name may mean other data."""
         images = [len(self.dataset.train), len(self.dataset.val)]
         return {"inference": asdict(self.inference), "images": images}
-
-    def _batch_size(self, model: Net, saved: dict[str, Any] | None) -> int:
-        if isinstance(self.cfg.batch_size, int):
-            return self.cfg.batch_size
-        if saved:
-            return int(saved["batch_size"])
-        # Beyond a thousand images, or with few steps in an epoch, a larger batch makes the net worse, not faster.
-        limit = max(1, min(1024, len(self.dataset.train) // 10))
-        size = self.inference.image_size
-        images = torch.zeros(2, self.inference.in_channels, size, size, device=self.device.device)
-        return runtime.largest_batch(model, images, self.device, limit)
-
-    def _trainer(self, model: Net) -> Trainer:
-        cfg, batches = self.cfg, len(self.train_batches)
-        average = (
-            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema), use_buffers=True) if cfg.ema else None
-        )
-        total_steps = min(cfg.epochs * batches, cfg.max_steps or sys.maxsize)
-        return Trainer(
-            model=model,
-            net=self.cached.net if self.cached else runtime.compiled(model, cfg.compile),
-            task=Classification(cfg.label_smoothing, getattr(model, "aux_weight", 0.0)),
-            optimizer=optim.build_optimizer(model, cfg.optim, self.batch_size),
-            schedule=optim.build_schedule(cfg.schedule, total_steps, batches),
-            runtime=self.device,
-            normalize=self.device.to_device if self.cached else self.normalize(),
-            seed=cfg.seed,
-            ema=average,
-            accumulate=cfg.accumulate,
-            clip=cfg.optim.clip,
-        )
-
-    def normalize(self) -> runtime.Normalize:
-        return runtime.Normalize(self.device, self.inference.mean, self.inference.std)
 
     def _thaw(self, epoch: int) -> list[str]:
         """Let train what is to train once so many epochs are done; the stages that begin to."""
@@ -162,16 +138,24 @@ class Training:
                 begun += names
         return begun
 
-    def save(self) -> None:
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        return to_plain(self.cfg)
+
+    def save(self, *, must: bool = False) -> None:
+        """must: the run ends here, so that a checkpoint which cannot be written is an error."""
         state = {
-            "config": to_plain(self.cfg),
+            "config": self._config,
             **self._identity(),
             "progress": asdict(self.progress),
             "rows": self.rows,
+            "warned": self.warned,
             "sums": self.sums.state_dict(),
+            "images_per_second": self.speed,
             "batch_size": self.batch_size,
+            "versions": results.versions(),
         }
-        checkpoint.save(self.directory.last, state | self.trainer.state_dict())
+        self.keeper.save(state | self.trainer.state_dict(), must=must)
 
     # The training
 
@@ -195,20 +179,30 @@ class Training:
         self.directory.set_status("running")
         (self.directory.path / "result.json").unlink(missing_ok=True)  # that of an earlier limit, if any
         drawn = time.monotonic()
-        with StopRequests() as stop, Watch(self, tracker.writer) as watch:
+        asked = StopRequests(lambda: self.directory.set_status("interrupted", "twice asked to stop"))
+        with asked as stop, Watch(self, tracker.writer) as watch:
             if self.cfg.epochs == 0 and not self.rows:
-                self._conclude_fitted(tracker)
-            while not self.stop_reason():
-                self._train_epoch(tracker, stop)
-                if self._epoch_is_whole() or stop.code is None or self.stop_reason():
-                    self._end_epoch(tracker)
-                    watch.after_epoch()
-                if time.monotonic() - drawn > REDRAW:
-                    self._draw_curves(self.rows)
-                    drawn = time.monotonic()
-                if stop.code is not None and not self.stop_reason():
+                with suppress(Stopped):
+                    self._conclude_fitted(tracker, stop)
+                if stop.code is not None and not self.rows:
                     return self._leave(tracker, stop.code)
-        return self._finish(tracker, watch)
+            while not self.stop_reason() or self._is_ahead():
+                if not self.stop_reason():
+                    self._train_epoch(tracker, stop)
+                if self._epoch_is_whole() or self.stop_reason():
+                    with suppress(Stopped):
+                        self._end_epoch(tracker, stop)
+                        watch.after_epoch()
+                if stop.code is not None and (self._is_ahead() or not self.stop_reason()):
+                    return self._leave(tracker, stop.code)
+                if time.monotonic() - drawn > REDRAW:
+                    findings.draw_curves(self)
+                    drawn = time.monotonic()
+            return self._finish(tracker, watch)
+
+    def _is_ahead(self) -> bool:
+        """Whether there are steps that no row tells of yet."""
+        return self.trainer.step > (self.rows[-1]["step"] if self.rows else 0)
 
     def _train_epoch(self, tracker: Tracker, stop: StopRequests) -> None:
         """Train to the end of the epoch, or to a limit or a request to stop."""
@@ -221,6 +215,10 @@ class Training:
             progress.seconds = seconds_before + elapsed
             self.speed = (self.sums.n - images_before) / elapsed
             tracker.after_step(trainer.step, self.sums, self.speed, trainer.lr)
+            if trainer.step % self.device.look_every == 0:
+                self._check_steps()
+            if self.keeper.due(trainer.step) and not trainer.guard.look().in_a_row:
+                self.save()
             return stop.code is None and not self.stop_reason()
 
         if begun := self._thaw(progress.epoch):
@@ -237,14 +235,36 @@ class Training:
     def _epoch_is_whole(self) -> bool:
         return self.progress.batch == len(self.train_batches)
 
-    def _end_epoch(self, tracker: Tracker) -> None:
-        """Validate, write the epoch down, save. An epoch cut by a limit is written down, but does not count as done."""
+    def _check_steps(self, bearable: int = health.IN_A_ROW - 1) -> None:
+        """RunError where the training has been standing still for want of finite numbers; a warning for a dead net."""
+        counts = self.trainer.guard.look()
+        if counts.in_a_row > bearable:
+            epoch, number = divmod(counts.first, len(self.train_batches))
+            images = data.names(self.dataset.train, self.train_batches.order.batches(epoch)[number])
+            raise RunError(
+                health.stopped_by(counts, epoch + 1, number + 1, self.trainer.lr, images, self.directory.path)
+            )
+        if counts.still >= health.IN_A_ROW:
+            self.warn("still", f"the gradient has been exactly zero for {counts.still} steps: the net is dead")
+
+    def warn(self, kind: str, text: str) -> None:
+        """Say once what is wrong, and keep it for the result."""
+        if text and kind not in self.warned:
+            self.warned[kind] = text
+            warn(text)
+
+    def _end_epoch(self, tracker: Tracker, stop: StopRequests) -> None:
+        """Validate, write the epoch down, save. An epoch cut by a limit is written down, but does not count as done.
+
+        Raises Stopped, with nothing changed, when somebody wants to stop: what was trained is to be saved first.
+        """
         progress, trainer = self.progress, self.trainer
         train, number, whole = self.sums.compute(), progress.epoch + 1, self._epoch_is_whole()
         begin = time.perf_counter()
-        val = self._validate()
+        val = self._validate(stop)
         progress.seconds += time.perf_counter() - begin
         if not math.isfinite(train.loss + val.loss):
+            self._check_steps(bearable=0)
             raise RunError(
                 f"the loss is not finite in epoch {number}: try a lower lr (it began at {trainer.base_lrs[0]:.3g}), "
                 "optim.clip=1 or precision=fp32; the last checkpoint is as it was"
@@ -259,42 +279,42 @@ class Training:
             number, trainer.step, train, val, lr=trainer.lr, images_per_second=self.speed, seconds=progress.seconds
         )
         self.rows.append(line)
-        self.save()
+        losses = [row["loss/train"] for row in self.rows]
+        self.warn("divergence", health.divergence(losses, len(self.dataset.classes)))
+        if skipped := trainer.guard.look().skipped:
+            self.warn("skipped", f"epoch {number}: {skipped} steps skipped, as their loss or gradient was not finite")
+        self.save(must=bool(self.stop_reason()))
         if better:
-            checkpoint.keep_as(self.directory.last, self.directory.best)
+            self.keeper.keep_best()
         tracker.end_epoch(line, epoch_text(number, self.cfg.epochs, train, val, self.speed, self._seconds_left()))
-        picture = self.directory.path / "train_batch.png"
-        if self.first_batch is not None and not picture.exists():
-            plots.train_batch(*self.first_batch, self.dataset.classes, picture)
+        findings.draw_batch(self)
 
-    def _conclude_fitted(self, tracker: Tracker) -> None:
+    def _conclude_fitted(self, tracker: Tracker, stop: StopRequests) -> None:
         """A head that was fitted needs no steps: measure it and leave behind what a training does."""
-        self.eval_model.eval()
-        batches = data.eval_loader(self.loaded.train, self.loaded, **self.loading)
         begin = time.perf_counter()
-        train, _ = evaluate(self.eval_net, batches.epoch(0), self.device, self.trainer.normalize,
-                            self.trainer.task, len(self.dataset.classes))  # fmt: skip
-        val = self._validate()
+        train = self._measure(self.eval_net, data.eval_loader(self.loaded.train, self.loaded, **self.loading), stop)[0]
+        val = self._validate(stop)
         elapsed = time.perf_counter() - begin
         self.progress.seconds += elapsed
         self.progress.best_top1_error = val.top1_error
         speed = (train.n + val.n) / elapsed
         self.rows = [row(0, 0, train, val, lr=0.0, images_per_second=speed, seconds=self.progress.seconds)]
-        self.save()
-        checkpoint.keep_as(self.directory.last, self.directory.best)
+        self.save(must=True)
+        self.keeper.keep_best()
         tracker.end_epoch(self.rows[0], f"fitted  train {errors(train)}  val {errors(val)}")
 
-    def _validate(self) -> Metrics:
-        self.eval_model.eval()
-        metrics, self.confusion = evaluate(
-            self.eval_net,
-            self.val_batches.epoch(0),
-            self.device,
-            self.trainer.normalize,
-            self.trainer.task,
-            len(self.dataset.classes),
-        )
+    def _validate(self, stop: StopRequests) -> Metrics:
+        watched = health.OutputRange(self.eval_net)
+        metrics, self.confusion = self._measure(watched, self.val_batches, stop)
+        self.warn("outputs", health.dead_outputs(watched.dead(), self.dataset.classes))
         return metrics
+
+    def _measure(
+        self, net: Callable[[Tensor], Any], batches: data.Loader, stop: StopRequests
+    ) -> tuple[Metrics, Tensor]:
+        self.eval_model.eval()
+        images, normalize, task = stop.until_asked(batches.epoch(0)), self.trainer.normalize, self.trainer.task
+        return evaluate(net, images, self.device, normalize, task, len(self.dataset.classes))
 
     def _seconds_left(self) -> float:
         """At the pace so far, until the last epoch or the first limit."""
@@ -307,92 +327,27 @@ class Training:
 
     def _leave(self, tracker: Tracker, code: int) -> int:
         """Save between two steps, so that the same command goes on from here."""
-        self.save()
-        self._draw_curves(self.rows)
+        self.save(must=True)
+        findings.draw_curves(self)
         name = "preempted" if code == runs.PREEMPTED else "interrupted"
         where = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
         self.directory.set_status(name, f"asked to stop in {where}")
+        tracker.close_bar()
         say(f"{name} in {where}; saved. The same command goes on from there -> {self.directory.path}", tracker.stream)
         return code
 
     def _finish(self, tracker: Tracker, watch: Watch) -> int:
         reason = self.stop_reason()
         if self.confusion is None:  # a run that was cut after its last checkpoint and before its result
-            self._validate()
-        result = self._result(self.rows, reason)
-        self._draw(self.rows)
+            self._validate(StopRequests())
+        result = findings.headline(self, reason)
+        findings.draw(self)
         watch.end()
         tags = ("top1_error/val", "top5_error/val", "loss/val")
-        tracker.hparams(self._compared_settings(), {tag: self.rows[-1][tag] for tag in tags})
-        runs.write_json(self.directory.path / "result.json", result)
+        tracker.hparams(findings.compared_settings(self), {tag: self.rows[-1][tag] for tag in tags})
+        try:
+            runs.write_json(self.directory.path / "result.json", result)
+        except OSError as error:
+            raise RunError(f"cannot write result.json: {error.strerror}; the same command again does so") from None
         self.directory.set_status("done", reason)
         return 0
-
-    def _compared_settings(self) -> dict[str, Any]:
-        """What one looks at to tell runs apart: the usual keys, and those given on the command line."""
-        given = {override.partition("=")[0] for override in self.cfg.run.overrides}
-        settings = flatten(to_plain(self.cfg))
-        return {key: value for key, value in settings.items() if key in COMPARED or key in given}
-
-    def _result(self, rows: list[dict[str, Any]], reason: str) -> dict[str, Any]:
-        """The headline is the last epoch's, not the best one's: choosing by the validation images would flatter it."""
-        last = rows[-1]
-        return {
-            "top1_error": last["top1_error/val"],
-            "top5_error": last["top5_error/val"],
-            "loss": last["loss/val"],
-            "n": len(self.dataset.val),
-            "train_n": len(self.dataset.train),
-            "split": self.dataset.split,
-            "crop": results.crop(self.inference.image_size, self.dataset.crop_ratio),
-            "select_on": "last epoch",
-            "best_top1_error": self.progress.best_top1_error,
-            "best_epoch": self.progress.best_epoch,
-            "train_top1_error": last["top1_error/train"],
-            "train_loss": last["loss/train"],
-            "model": self.cfg.model["name"],
-            "data": self.dataset.name,
-            "seed": self.cfg.seed,
-            "epochs": last["epoch"],
-            "steps": last["step"],
-            "batch_size": self.batch_size,
-            "stopped": reason,
-            **results.complexity(self.trainer.model, self.inference),
-            "images_per_second": last["images_per_second"],
-            "wall_seconds": self.progress.seconds,
-            **results.environment(self.device),
-            "run_dir": str(self.directory.path),
-            **self.about,
-        }
-
-    def _draw_curves(self, rows: list[dict[str, Any]]) -> None:
-        if rows and self.cfg.epochs:
-            plots.curves(rows, self.directory.path / "curves.png", self._title())
-
-    def _draw(self, rows: list[dict[str, Any]]) -> None:
-        path, classes = self.directory.path, self.dataset.classes
-        self._draw_curves(rows)
-        plots.confusion_matrix(
-            self.confusion, classes, path / "confusion_matrix.png", f"{self._title()}, {self.dataset.split}"
-        )
-        images, targets, probabilities = self._some_predictions()
-        plots.val_predictions(images, targets, probabilities, classes, path / "val_predictions.png")
-
-    def _title(self) -> str:
-        return f"{self.cfg.model['name']} on {self.dataset.name}"
-
-    def _some_predictions(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Images from all over the validation set, their classes and the net's probabilities for each class."""
-        n = len(self.dataset.val)
-        spread = torch.linspace(0, n - 1, min(SHOWN, n)).long()
-        batches = data.eval_loader(
-            self.dataset.val.subset(spread),
-            self.dataset,
-            image_size=self.inference.image_size,
-            batch_size=SHOWN,
-            workers=0,
-        )
-        self.eval_model.eval()
-        net = self.eval_model if self.cached else self.eval_net
-        images, targets, logits = next(predictions(net, batches.epoch(0), self.device, self.normalize()))
-        return images, targets.cpu(), logits.float().softmax(dim=1).cpu()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cnnbench import cli, hydra_app
+from cnnbench import cli, findings, hydra_app
 from cnnbench import config as schema
 
 
@@ -31,6 +31,13 @@ def cnnbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         return Ran(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For short runs that are about something else: the pictures take longer than all the rest."""
+    for name in ("draw", "draw_curves", "draw_batch"):
+        monkeypatch.setattr(findings, name, lambda training: None)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import os
 import pickle
 import tarfile
 import threading
@@ -218,3 +219,21 @@ def test_damaged_cifar_archive_is_not_fetched_unasked(tiny_cifar: Path) -> None:
     archive.write_bytes(archive.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"cifar-10-python\.tar\.gz is damaged"):
         load_dataset(data_config("cifar10", root=tiny_cifar))
+
+
+def test_a_pickle_in_place_of_a_batch_is_not_run(tiny_cifar: Path) -> None:
+    """The batches are Python pickles, and those can run anything: only the ones of the known checksums are opened."""
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (os.mkdir, (str(tiny_cifar / "ran"),))
+
+    load_dataset(data_config("cifar10", root=tiny_cifar))
+    for name in ("data_batch_1", "test_batch", "batches.meta"):
+        file = tiny_cifar / "cifar-10-batches-py" / name
+        content = file.read_bytes()
+        file.write_bytes(pickle.dumps(Evil()))
+        with pytest.raises(UserError, match="damaged"):
+            load_dataset(data_config("cifar10", root=tiny_cifar))
+        file.write_bytes(content)
+    assert not (tiny_cifar / "ran").exists()

@@ -202,3 +202,30 @@ def test_imagenet_archive_damaged(archives: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)could not unpack ImageNet.*ILSVRC2012_img_train\.tar.*corrupted"):
         load_dataset(data_config("imagenet", root=archives))
     assert not (archives / "train").exists()
+
+
+@pytest.mark.parametrize("kind", ["up", "absolute", "link"])
+def test_no_archive_writes_outside_its_folder(archives: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Also one inside another, as the training images are."""
+    from torchvision.datasets import imagenet
+
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w") as archive:
+        name = {"up": "../../../escaped", "absolute": str(archives / "escaped"), "link": "way/escaped"}[kind]
+        if kind == "link":
+            link = tarfile.TarInfo("way")
+            link.type, link.linkname = tarfile.SYMTYPE, "../../.."
+            archive.addfile(link)
+        member = tarfile.TarInfo(name)
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"out"))
+    content = tar({"n01440764.tar": inner.getvalue()})
+    file = imagenet.ARCHIVE_META["train"][0]
+    (archives / file).write_bytes(content)
+    monkeypatch.setitem(imagenet.ARCHIVE_META, "train", (file, hashlib.md5(content).hexdigest()))
+    try:
+        load_dataset(data_config("imagenet", root=archives))
+    except UserError as error:  # an absolute name is made a relative one, which is safe as well
+        assert kind == "absolute" or "could not unpack ImageNet" in str(error)
+    assert not list(archives.rglob("escaped")) or kind == "absolute"
+    assert not (archives / "escaped").exists() and not (archives.parent / "escaped").exists()

@@ -55,13 +55,18 @@ def test_counting_leaves_the_model_alone():
     assert model.training and model.layer2.training and not model.layer1.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert not torch.nn.modules.module._global_forward_hooks
+    assert not torch.nn.modules.module._global_forward_pre_hooks
 
 
 def test_a_failing_count_restores_the_modes():
     model = on_meta("alexnet").train()
     with pytest.raises(RuntimeError), evaluating(model):
         model(torch.empty(1, 3, 8, 8, device="meta"))
+    with pytest.raises(RuntimeError):
+        count(model, image_size=8)
     assert all(module.training for module in model.modules())
+    assert not torch.nn.modules.module._global_forward_hooks
 
 
 def test_the_seed_decides_the_weights():
@@ -185,15 +190,16 @@ def training_loss(model, images, targets, dtype):
 
 
 def step_lowers_loss(model, images, targets, lr, dtype):
-    """One step along the gradient, of length lr: how steep the loss is on eight images of noise differs by millions."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    """One step of SGD along the signs of the gradient, as is Adam's first: each layer moves as far as any other. Along
+    the gradient itself only the first ones would: in a fresh net of a hundred layers its norm is 1e4 to 1e8."""
     before = training_loss(model, images, targets, dtype)
     before.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=False)
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad.sign_()
+    torch.optim.SGD(model.parameters(), lr=lr).step()
     with torch.no_grad():
-        return training_loss(model, images, targets, dtype).item() < before.item()
+        return training_loss(model, images, targets, dtype).item() < 0.99 * before.item()
 
 
 def make_seeded(spec, channels):
@@ -207,18 +213,25 @@ def make_seeded(spec, channels):
 
 
 def check_one_step(model, channels, size, batch=8):
+    """Two of four classes occur. The last layer alone can learn that, even where the layers before it answer every step
+    with other features: in the deepest nets rounding to bf16 is enough to change the loss by a tenth."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    images, targets = torch.randn(batch, channels, size, size), torch.arange(batch) % 4
+    images, targets = torch.randn(batch, channels, size, size), torch.arange(batch) % 2
+    skipped = {id(p) for head in model.auxiliary.values() for p in head.parameters() if size < model.aux_image_size}
     start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     for dtype in (torch.float32, torch.bfloat16):
-        assert any(
-            model.load_state_dict(start) and step_lowers_loss(model, images, targets, lr, dtype)
-            for lr in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-        ), dtype
-    skipped = {id(p) for head in model.auxiliary.values() for p in head.parameters() if size < model.aux_image_size}
-    assert all(parameter.grad is not None or id(parameter) in skipped for parameter in model.parameters())
+        assert any(restarted_step(model, start, images, targets, lr, dtype) for lr in (1e-4, 1e-3, 1e-2, 1e-5)), dtype
+        for name, parameter in model.named_parameters():
+            if id(parameter) not in skipped:
+                assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+def restarted_step(model, start, images, targets, lr, dtype):
+    model.load_state_dict(start)
+    model.zero_grad()
+    return step_lowers_loss(model, images, targets, lr, dtype)
 
 
 @pytest.mark.parametrize("kind", SMALL)
@@ -230,7 +243,7 @@ def test_one_step_lowers_the_loss(kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {spec.split()[0] for spec, *_ in SMALL.values()}))
 def test_one_step_lowers_the_loss_of_every_other_net_too(name):
-    size = {32: 16, 224: 64}[on_meta(name).image_size]
+    size = {32: 16, 224: 32 if name.startswith("vgg") else 64}[on_meta(name).image_size]
     check_one_step(make_seeded(name, 3), 3, size)
 
 
@@ -278,7 +291,7 @@ def test_recipes(compose):
     for name in MODELS:
         if name.startswith(("alexnet", "vgg", "nin", "deepface")) or name == "googlenet":
             optim = compose(f"model={name}").optim
-            assert optim.lr * 128 / optim.lr_batch <= 0.03, name
+            assert optim.lr * 128 / optim.lr_batch <= 0.05, name
     assert compose("model=googlenet", "optim=adamw").optim.name is Optimizer.adamw
     assert compose("model=vgg16", "optim.lr=0.5").optim.lr == 0.5
 

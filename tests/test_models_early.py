@@ -122,7 +122,7 @@ def test_he_initialisation(name):
 def test_the_last_relu_of_network_in_network_starts_alive():
     torch.manual_seed(0)
     model = build("nin_cifar").eval()
-    assert model.head[0].weight.std().item() == pytest.approx(0.05, rel=0.1) and model.head[0].bias.eq(1).all()
+    assert model.head[0].weight.std().item() == pytest.approx(0.05, rel=0.1) and model.head[0].bias.eq(10).all()
     assert model.mlpconv2[0].weight.mean(dim=(1, 2, 3)).abs().max() < 1e-6
     with torch.no_grad():
         assert (model(torch.randn(4, 3, 16, 16)) > 0).all()

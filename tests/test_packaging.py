@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-SCRIPTS = ["scripts/demo", "scripts/test", ".ci/run"]
+SCRIPTS = ["scripts/demo", "scripts/test", "scripts/proof_of_life", ".ci/run"]
 
 
 def run(*command, cwd, check=True, **environment):

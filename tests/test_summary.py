@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,15 @@ def test_what_the_net_is_asked_to_be(cnnbench: Callable[..., Ran]) -> None:
     assert (other["model"], other["params"], other["published"]) == ("squeezenet1_0", 1_248_424, None)
     (face,) = summary(cnnbench, "model=deepface", "image_size=120")
     assert face["image_size"] == 120
+
+
+def test_auxiliary_heads_that_the_image_has_no_room_for_are_named(cnnbench: Callable[..., Ran]) -> None:
+    whole, small, native = (cnnbench("summary", "model=googlenet", f"image_size={size}").out for size in (79, 78, 224))
+    heads = "Auxiliary heads, in training only: 6,379,728 parameters more."
+    assert all(heads in text for text in (whole, small, native))
+    assert "Skipped here: they need images of at least 79 x 79 pixels." in small
+    assert "Skipped" not in whole + native
+    assert "Auxiliary" not in cnnbench("summary", "model=googlenet", "model.aux=false").out
 
 
 def test_all_layers_or_those_that_matter(cnnbench: Callable[..., Ran]) -> None:
@@ -256,3 +266,14 @@ def test_every_net_costs_neither_memory_nor_the_compiler(compose: Callable) -> N
         measured = summaries.summarize(compose(f"model={name}", command="summary"))
         assert (measured.params, measured.macs) == COUNTS[name]
     assert not {"sympy", "torch._inductor"} & (set(sys.modules) - before)
+
+
+def test_the_deepest_nets_take_well_under_a_second(compose: Callable) -> None:
+    """Of processor time, and the best of three: other work on the machine must not decide."""
+    for name in ("preact_resnet1202", "vgg19"):
+        cfg, times = compose(f"model={name}", command="summary"), []
+        for _ in range(3):
+            begin = time.process_time()
+            command.single(summaries.summarize(cfg), cfg.layers, cfg.format)
+            times.append(time.process_time() - begin)
+        assert min(times) < 1, name

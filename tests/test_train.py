@@ -195,12 +195,19 @@ def test_a_crash_right_after_a_checkpoint_loses_nothing(
     assert [event.step for event in events.Scalars("loss/val")] == [row["step"] for row in rows(tmp_path / "cut")]
 
 
-def test_a_request_to_stop_in_the_last_step_still_ends_the_run(
+def test_a_request_to_stop_in_the_last_step_is_heard_before_the_validation(
     cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt_after(monkeypatch, 8, signal.SIGTERM)
-    assert cnnbench("train", "epochs=50", "max_steps=8", "run.dir=r", *SMALL).code == 0
+    """A scheduler waits for seconds, a validation may take minutes. The same command then does the rest."""
+    command = ("train", "epochs=50", "max_steps=8", *SMALL)
+    assert cnnbench(*command, "run.dir=whole").code == 0
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 8, signal.SIGTERM)
+        assert cnnbench(*command, "run.dir=r").code == runs.PREEMPTED
+    assert [row["epoch"] for row in rows(tmp_path / "r")] == [1]
+    assert cnnbench(*command, "run.dir=r").code == 0
     assert runs.read_json(tmp_path / "r/result.json")["steps"] == 8
+    assert_same_run(tmp_path / "r", tmp_path / "whole")
 
 
 def test_the_same_name_for_other_data_is_refused(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:

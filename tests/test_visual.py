@@ -12,7 +12,7 @@ from cnnbench.errors import UserError
 from cnnbench.models.layers import Net
 from cnnbench.runtime import Normalize
 from cnnbench.visual import attribution, filters, maps, maximize, mistakes, patches, places, sheet
-from cnnbench.visual.signals import Statistics
+from cnnbench.visual.flow import Statistics
 
 CPU = runtime.setup("cpu", "fp32", 0)
 RAW = Normalize(CPU, [0.0], [1.0])  # a gray image's bytes as 0..1

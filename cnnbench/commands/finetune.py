@@ -11,15 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from cnnbench import advice, comparison, data, models, runs, runtime, session, strategies, transfer, weights
+from cnnbench import advice, comparison, data, debug, models, runs, runtime, session, strategies, transfer, weights
 from cnnbench.advice import Advice
 from cnnbench.checkpoint import Inference
 from cnnbench.config import FinetuneConfig, Format, Strategy
 from cnnbench.errors import UserError
 from cnnbench.features import Extractor
+from cnnbench.logfile import Log, say
 from cnnbench.models.layers import Net
 from cnnbench.tables import json_value
-from cnnbench.tracking import say
 from cnnbench.weights import Weights
 
 DEFAULT = "zoo:resnet20-cifar10"
@@ -27,11 +27,16 @@ DEFAULT = "zoo:resnet20-cifar10"
 
 def run(cfg: FinetuneConfig) -> int:
     """Choose the strategy, prepare the net for it, train or fit. Returns the exit code."""
+    with Log() as log:
+        return _run(debug.small(cfg), log)
+
+
+def _run(cfg: FinetuneConfig, log: Log) -> int:
     begin = time.perf_counter()
     stream = session.output(cfg)
-    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed)
+    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic)
     session.check(cfg)
-    dataset = data.load_dataset(cfg.data)
+    dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
     given = choose(cfg)
     model, inference, dataset = prepare(cfg, given, dataset, stream)
     extractor = Extractor(
@@ -57,7 +62,7 @@ def run(cfg: FinetuneConfig) -> int:
         if code:
             return code
     ready = job(cfg, extractor, inference, advised, about)
-    return session.execute(cfg, replace(ready, spent=time.perf_counter() - begin))
+    return session.execute(cfg, replace(ready, spent=time.perf_counter() - begin, log=log))
 
 
 # What is transferred
@@ -93,11 +98,7 @@ def prepare(
     channels = cfg.model.get("in_channels") or (known.in_channels if known else dataset.in_channels)
     dataset = data.with_channels(dataset, channels)
     if known:
-        dataset = replace(
-            dataset,
-            mean=tuple(cfg.data.mean or known.mean),
-            std=tuple(cfg.data.std or known.std),
-        )
+        dataset = as_known(dataset, known, cfg)
     new_head = known is None or known.classes != dataset.classes
     arguments = _without(cfg.model, "in_channels")
     if new_head and "cut" not in arguments:
@@ -124,6 +125,14 @@ def prepare(
         interpolation=dataset.interpolation,
     )
     return model, inference, dataset
+
+
+def as_known(dataset: data.Dataset, known: Inference, cfg: FinetuneConfig) -> data.Dataset:
+    """The data set with its images prepared as those that the weights know, but for what the user says otherwise."""
+    said = {override.partition("=")[0].removeprefix("data.") for override in cfg.run.overrides}
+    own: dict[str, Any] = {"mean": tuple(known.mean), "std": tuple(known.std), "crop_ratio": known.crop_ratio,
+           "interpolation": known.interpolation}  # fmt: skip
+    return replace(dataset, **{key: value for key, value in own.items() if key not in said})
 
 
 def _without(model: dict[str, Any], *keys: str) -> dict[str, Any]:
@@ -178,6 +187,7 @@ def job(
         directory=runs.directory("finetune", cfg, base_name(cfg)),
         cached=plan.cached,
         about=about,
+        command="finetune",
     )
 
 

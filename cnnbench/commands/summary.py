@@ -77,7 +77,9 @@ def single(summary: Summary, which: Layers, format: Format, width: int | None = 
     table = fitted([*rows, _total(summary)], format, width)
     parts = [title, table]
     if summary.aux_params:
-        parts.append(f"Auxiliary heads, in training only: {summary.aux_params:,} parameters more.")
+        least = summary.aux_skipped
+        skipped = f" Skipped here: they need images of at least {least} x {least} pixels." if least else ""
+        parts.append(f"Auxiliary heads, in training only: {summary.aux_params:,} parameters more.{skipped}")
     if summary.published:
         parts += [f"{summary.published.citation}:", render(_published(summary), format)]
         if summary.published.protocol:

@@ -2,24 +2,30 @@
 
 from typing import TextIO
 
-from cnnbench import data, freezing, models, runs, runtime, session, transfer, weights
+from cnnbench import data, debug, freezing, models, runs, runtime, session, transfer, weights
 from cnnbench.checkpoint import Inference
 from cnnbench.config import TrainConfig
 from cnnbench.errors import UserError
+from cnnbench.logfile import Log, say
 from cnnbench.models.layers import Net
-from cnnbench.tracking import say
 
 
 def run(cfg: TrainConfig) -> int:
     """Train, or go on with a training that was cut, or say that it is done. Returns the exit code."""
-    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed)
+    with Log() as log:
+        return _run(debug.small(cfg), log)
+
+
+def _run(cfg: TrainConfig, log: Log) -> int:
+    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic)
     session.check(cfg)
-    dataset = data.load_dataset(cfg.data)
+    dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
     model, inference = build(cfg, dataset, session.output(cfg))
     freezing.freeze(model, cfg.freeze)
     directory = runs.directory("train", cfg, session.base_name(cfg))
     return session.execute(
-        cfg, session.Job(device=device, dataset=dataset, model=model, inference=inference, directory=directory)
+        cfg,
+        session.Job(device=device, dataset=dataset, model=model, inference=inference, directory=directory, log=log),
     )
 
 

@@ -2,7 +2,19 @@
 
 from cnnbench.data.datasets import load_dataset
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches
-from cnnbench.data.sources import Arrays, Dataset, Files, Source, fingerprint, folds, pick, read_image, with_channels
+from cnnbench.data.overlap import shared_files
+from cnnbench.data.sources import (
+    Arrays,
+    Dataset,
+    Files,
+    Source,
+    fingerprint,
+    folds,
+    names,
+    pick,
+    read_image,
+    with_channels,
+)
 from cnnbench.data.transforms import EvalTransform
 from cnnbench.data.views import Shifts, Views, views
 
@@ -20,8 +32,10 @@ __all__ = [
     "fingerprint",
     "folds",
     "load_dataset",
+    "names",
     "pick",
     "read_image",
+    "shared_files",
     "train_loader",
     "view_batches",
     "views",

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from cnnbench.config import DataConfig
 from cnnbench.data.folders import image_folder, imagenet, locked
-from cnnbench.data.sources import Arrays, Dataset, pick
+from cnnbench.data.sources import Arrays, Dataset, names, pick
 from cnnbench.errors import UserError, unknown
 
 
@@ -23,7 +24,20 @@ def load_dataset(cfg: DataConfig) -> Dataset:
     if cfg.name not in SETS:
         raise unknown("data set", cfg.name, SETS)
     root = Path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data").expanduser()
-    return _normalise(_select(SETS[cfg.name](cfg, root), cfg), cfg)
+    dataset = _select(SETS[cfg.name](cfg, root), cfg)
+    _check_labels(dataset)
+    return _normalise(dataset, cfg)
+
+
+def _check_labels(dataset: Dataset) -> None:
+    """A label that is no class would be an error deep within a step, on a GPU one that says nothing."""
+    for split, source in (("training", dataset.train), (dataset.split, dataset.val)):
+        outside = ((source.targets < 0) | (source.targets >= len(dataset.classes))).nonzero().flatten()
+        if len(outside):
+            raise UserError(
+                f"data={dataset.name} has {len(dataset.classes)} classes, but {len(outside)} of its {split} images "
+                f"have other labels: {names(source, outside[:1])[0]} has {int(source.targets[outside[0]])}"
+            )
 
 
 def _select(dataset: Dataset, cfg: DataConfig) -> Dataset:
@@ -143,7 +157,7 @@ def _fetch_cifar(cfg: DataConfig, cifar: Any, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         with locked(root):
             cifar(str(root), download=True)
-    except (OSError, EOFError, RuntimeError) as error:
+    except (OSError, EOFError, RuntimeError, tarfile.TarError) as error:
         raise UserError(f"could not fetch {cifar.url} into '{root}': {error}") from None
 
 

@@ -205,4 +205,10 @@ def locked(folder: Path) -> Iterator[None]:
 
     with (folder / ".cnnbench.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        # What an archive holds stays in its folder: `..`, absolute paths and links that lead outside are refused.
+        before = tarfile.TarFile.extraction_filter
+        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+        try:
+            yield
+        finally:
+            tarfile.TarFile.extraction_filter = before

@@ -18,6 +18,9 @@ from cnnbench.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# By content, whatever a file is called. Pillow knows many more, and for one of them it runs an interpreter (EPS).
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
@@ -55,6 +58,13 @@ class Files:
 
 
 Source = Arrays | Files
+
+
+def names(source: Source, indices: Tensor) -> list[str]:
+    """What to call images in a message: their files, or their numbers."""
+    if isinstance(source, Files):
+        return [source.paths[index] for index in indices.tolist()]
+    return [f"image {index}" for index in indices.tolist()]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -153,10 +163,12 @@ def read_image(path: str | os.PathLike[str], quietly: bool = True) -> "Image":
     """
     from PIL import Image
 
+    if not os.path.isfile(path):  # noqa: PTH113  # a pipe of that name would be waited for, for ever
+        raise UserError(f"cannot read the image '{os.fspath(path)}': there is no such file")
     # What Pillow raises on a broken file is any of a dozen types, and all of them mean that this file is unreadable.
     with quiet_pillow() if quietly else nullcontext():
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 image.load()
                 return upright(image)
         except Exception as error:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cnnbench import data
-from cnnbench.visual import filters, mistakes, sheet
+from cnnbench import data, runtime
+from cnnbench.events import Events
+from cnnbench.logfile import tolerated
+from cnnbench.visual import filters, flow, mistakes, sheet
 from cnnbench.visual.sheet import Row, Tile
-from cnnbench.visual.signals import Statistics, draw
 
 if TYPE_CHECKING:
     from cnnbench.training import Training
@@ -25,11 +26,11 @@ FRAMES = 6  # of the strip
 class Watch:
     """Follows one training from entering it to leaving it; does nothing unless the training asks for pictures."""
 
-    def __init__(self, training: "Training", writer: Any) -> None:
+    def __init__(self, training: "Training", writer: Events) -> None:
         self.training, self.writer = training, writer
         self.enabled = training.cfg.tracking.images
         self.name = str(training.cfg.model["name"])
-        self.statistics = Statistics(training.trainer.model, lambda: training.trainer.step % EVERY == 0)
+        self.statistics = flow.Statistics(training.trainer.model, lambda: training.trainer.step % EVERY == 0)
         self.frames: dict[int, list[np.ndarray]] = {}  # epoch -> the filters then
 
     def __enter__(self) -> "Watch":
@@ -57,17 +58,16 @@ class Watch:
         """What is looked at when the training is over; the other pictures of the run are drawn by now."""
         if not self.enabled:
             return
-        path = self.training.directory.path
-        self._draw_mistakes(path / "mistakes.png")
+        path, training = self.training.directory.path, self.training
+        with tolerated("mistakes.png"):
+            self._draw_mistakes(path / "mistakes.png")
         if self.frames:
-            filmstrip(self.frames, path / "filters.png", f"{self.name}: filters of its first layer while it learns")
+            with tolerated("filters.png"):
+                filmstrip(self.frames, path / "filters.png", f"{self.name}: filters of its first layer while it learns")
         if self.statistics.history:
-            draw(
-                self.statistics.history,
-                path / "signals.png",
-                f"{self.name}, stage by stage",
-                aside=list(self.training.trainer.model.auxiliary),
-            )
+            with tolerated("signals.png"):
+                flow.draw(self.statistics.history, path / "signals.png", f"{self.name}, stage by stage",
+                          aside=list(training.trainer.model.auxiliary))  # fmt: skip
         for name in ("train_batch", "confusion_matrix", "val_predictions", "mistakes", "filters", "signals"):
             if (path / f"{name}.png").exists():
                 with Image.open(path / f"{name}.png") as image:
@@ -91,7 +91,12 @@ class Watch:
         loading: dict[str, Any] = {"image_size": known.image_size, "batch_size": training.batch_size}
         training.eval_model.eval()
         batches = data.eval_loader(dataset.val, dataset, workers=training.cfg.data.workers, **loading)
-        found = mistakes.find(training.eval_model, batches.epoch(0), training.device, training.normalize())
+        found = mistakes.find(
+            training.eval_model,
+            batches.epoch(0),
+            training.device,
+            runtime.Normalize(training.device, known.mean, known.std),
+        )
         wrong = dataset.val.subset(torch.tensor([index for index, _, _ in found.worst], dtype=torch.int64))
         shown = data.eval_loader(wrong, dataset, workers=0, **loading).epoch(0) if found.worst else ()
         pixels = [image for images, _ in shown for image in images]
@@ -100,7 +105,7 @@ class Watch:
         sheet.draw(sheet.grid(tiles), path, title, footer="Above, what it is; below, what the net says.")
 
     def _show(self, tag: str, picture: np.ndarray) -> None:
-        self.writer.add_image(tag, picture, self.training.trainer.step, dataformats="HWC")
+        self.writer.add_image(tag, picture, self.training.trainer.step)
 
 
 def filmstrip(frames: dict[int, list[np.ndarray]], path: Path, title: str) -> None:

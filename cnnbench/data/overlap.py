@@ -1,0 +1,40 @@
+"""Images that are in the training and in the validation files at once: a measurement on them flatters the net."""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from cnnbench.data.sources import Files, Source
+
+ALL = 20_000  # files up to which all sizes are compared; of more only files of one name are, as every look takes time
+
+
+def shared_files(train: Source, val: Source) -> list[tuple[str, str]]:
+    """Pairs of a training and a validation file that are one file, or two of the same content."""
+    if not (isinstance(train, Files) and isinstance(val, Files)):
+        return []
+    ours, theirs = list(train.paths), list(val.paths)
+    if len(ours) + len(theirs) > ALL:
+        names = {os.path.basename(path) for path in ours} & {os.path.basename(path) for path in theirs}  # noqa: PTH119
+        ours, theirs = ([path for path in paths if os.path.basename(path) in names] for paths in (ours, theirs))  # noqa: PTH119
+    sizes, val_sizes = _by_size(ours), _by_size(theirs)
+    pairs = []
+    for size in sizes.keys() & val_sizes.keys():
+        known = {_content(path): path for path in sizes[size]}
+        pairs += [(known[content], path) for path in val_sizes[size] if (content := _content(path)) in known]
+    return sorted(pairs)
+
+
+def _by_size(paths: Iterable[str]) -> dict[int, list[str]]:
+    found = defaultdict(list)
+    for path in paths:
+        with suppress(OSError):  # whoever reads the images will name it
+            found[os.stat(path).st_size].append(path)  # noqa: PTH116
+    return found
+
+
+def _content(path: str) -> bytes:
+    return hashlib.sha256(Path(path).read_bytes()).digest()

@@ -1,0 +1,104 @@
+"""What a training found, as people look at it: the headline and the pictures."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cnnbench import data, plots, results, runtime
+from cnnbench.config import flatten, to_plain
+from cnnbench.engine import predictions
+from cnnbench.logfile import tolerated
+
+if TYPE_CHECKING:
+    from cnnbench.training import Training
+
+SHOWN = 32  # images in a picture of images
+COMPARED = {"model.name", "data.name", "batch_size", "epochs", "optim.lr", "optim.weight_decay", "seed"}
+
+
+def compared_settings(training: "Training") -> dict[str, Any]:
+    """What one looks at to tell runs apart: the usual keys, and those given on the command line."""
+    given = {override.partition("=")[0] for override in training.cfg.run.overrides}
+    settings = flatten(to_plain(training.cfg))
+    return {key: value for key, value in settings.items() if key in COMPARED or key in given}
+
+
+def headline(training: "Training", reason: str) -> dict[str, Any]:
+    """The headline is the last epoch's, not the best one's: choosing by the validation images would flatter it."""
+    last, cfg, dataset, size = training.rows[-1], training.cfg, training.dataset, training.inference.image_size
+    return {
+        "top1_error": last["top1_error/val"],
+        "top5_error": last["top5_error/val"],
+        "loss": last["loss/val"],
+        "n": len(dataset.val),
+        "train_n": len(dataset.train),
+        "split": dataset.split,
+        "crop": results.crop(size, dataset.crop_ratio),
+        "select_on": "last epoch",
+        "best_top1_error": training.progress.best_top1_error,
+        "best_epoch": training.progress.best_epoch,
+        "train_top1_error": last["top1_error/train"],
+        "train_loss": last["loss/train"],
+        "model": cfg.model["name"],
+        "data": dataset.name,
+        "seed": cfg.seed,
+        "epochs": last["epoch"],
+        "steps": last["step"],
+        "skipped_steps": training.trainer.guard.look().skipped,
+        "warnings": list(training.warned.values()),
+        "batch_size": training.batch_size,
+        "stopped": reason,
+        **results.complexity(training.trainer.model, training.inference),
+        "images_per_second": last["images_per_second"],
+        "wall_seconds": training.progress.seconds,
+        **results.environment(training.device),
+        "run_dir": str(training.directory.path),
+        **training.about,
+    }
+
+
+def draw_batch(training: "Training") -> None:
+    picture = training.directory.path / "train_batch.png"
+    if training.first_batch is not None and not picture.exists():
+        with tolerated(picture.name):
+            plots.train_batch(*training.first_batch, training.dataset.classes, picture)
+
+
+def draw_curves(training: "Training") -> None:
+    if training.rows and training.cfg.epochs:
+        with tolerated("curves.png"):
+            plots.curves(training.rows, training.directory.path / "curves.png", _title(training))
+
+
+def draw(training: "Training") -> None:
+    """All that can only be drawn at the end."""
+    path, dataset = training.directory.path, training.dataset
+    draw_curves(training)
+    with tolerated("confusion_matrix.png"):
+        title = f"{_title(training)}, {dataset.split}"
+        plots.confusion_matrix(training.confusion, dataset.classes, path / "confusion_matrix.png", title)
+    with tolerated("val_predictions.png"):
+        plots.val_predictions(*_some_predictions(training), dataset.classes, path / "val_predictions.png")
+
+
+def _title(training: "Training") -> str:
+    return f"{training.cfg.model['name']} on {training.dataset.name}"
+
+
+def _some_predictions(training: "Training") -> tuple[Tensor, Tensor, Tensor]:
+    """Images from all over the validation set, their classes and the net's probabilities for each class."""
+    dataset = training.dataset
+    n = len(dataset.val)
+    batches = data.eval_loader(
+        dataset.val.subset(torch.linspace(0, n - 1, min(SHOWN, n)).long()),
+        dataset,
+        image_size=training.inference.image_size,
+        batch_size=SHOWN,
+        workers=0,
+    )
+    training.eval_model.eval()
+    net = training.eval_model if training.cached else training.eval_net
+    normalize = runtime.Normalize(training.device, training.inference.mean, training.inference.std)
+    images, targets, logits = next(predictions(net, batches.epoch(0), training.device, normalize))
+    return images, targets.cpu(), logits.float().softmax(dim=1).cpu()

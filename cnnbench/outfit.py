@@ -1,0 +1,57 @@
+"""From a configuration to what trains: the size of a batch, and the trainer with its optimizer and schedule."""
+
+import sys
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from cnnbench import optim, runtime
+from cnnbench.checkpoint import Inference
+from cnnbench.config import TrainConfig
+from cnnbench.engine import Trainer
+from cnnbench.features import Cached
+from cnnbench.models.layers import Net
+from cnnbench.tasks.classification import Classification
+
+
+def batch_size(
+    cfg: TrainConfig, model: Net, inference: Inference, device: runtime.Runtime, images: int, kept: int | None
+) -> int:
+    """That of the configuration, where it is a number; else the one that a checkpoint kept, or the largest that fits
+    the device."""
+    if isinstance(cfg.batch_size, int):
+        return cfg.batch_size
+    if kept:
+        return kept
+    # Beyond a thousand images, or with few steps in an epoch, a larger batch makes the net worse, not faster.
+    limit = max(1, min(1024, images // 10))
+    size = inference.image_size
+    pair = torch.zeros(2, inference.in_channels, size, size, device=device.device)
+    return runtime.largest_batch(model, pair, device, limit)
+
+
+def trainer(
+    cfg: TrainConfig,
+    model: Net,
+    inference: Inference,
+    device: runtime.Runtime,
+    batch_size: int,
+    batches: int,
+    cached: Cached | None,
+) -> Trainer:
+    """A trainer at its first step. batches: of an epoch; cached: features to train the head on, in place of images."""
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema), use_buffers=True) if cfg.ema else None
+    total_steps = min(cfg.epochs * batches, cfg.max_steps or sys.maxsize)
+    return Trainer(
+        model=model,
+        net=cached.net if cached else runtime.compiled(model, cfg.compile),
+        task=Classification(cfg.label_smoothing, getattr(model, "aux_weight", 0.0)),
+        optimizer=optim.build_optimizer(model, cfg.optim, batch_size, device.fused),
+        schedule=optim.build_schedule(cfg.schedule, total_steps, batches),
+        runtime=device,
+        normalize=device.to_device if cached else runtime.Normalize(device, inference.mean, inference.std),
+        seed=cfg.seed,
+        ema=average,
+        accumulate=cfg.accumulate,
+        clip=cfg.optim.clip,
+    )
