@@ -77,7 +77,7 @@ for _ in range(2):
     cli.main(["summary", "model=resnet8"])
     frozen.append(gc.get_freeze_count())
 assert frozen[0] == 0 and gc.isenabled(), frozen
-assert 100_000 < frozen[1] and abs(frozen[2] - frozen[1]) < 1000, frozen
+assert 100_000 < frozen[1] and frozen[2] < frozen[1] + 1000, frozen
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
