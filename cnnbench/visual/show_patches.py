@@ -9,13 +9,13 @@ from cnnbench.visual.sheet import Tile, number_text
 from cnnbench.visual.studio import Studio
 
 UNITS = 10  # whose patches are drawn
-LAYERS = 4
+LAYERS = 4  # where none is named
 
 
 def draw_patches(studio: Studio) -> Iterator[Picture]:
     """For each layer: the patches of images that excite some of its units most."""
     studio.check_channels()
-    names = studio.layers or some([*stages(studio.model), HEAD], 4)
+    names = studio.layers or some([*stages(studio.model), HEAD], LAYERS)
     places = studio.places(names)
     source, top = studio.looked_through, min(studio.cfg.top, len(studio.looked_through))
     with studio.progress(len(source), "patches") as advance:
