@@ -375,3 +375,13 @@ def test_no_command_imports_torchvision_or_a_compiler_before_it_needs_them() -> 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_each_net_of_the_zoo_has_its_card_and_is_small() -> None:
+    assert weights.zoo_names() == ["resnet20-cifar10"]
+    for name in weights.zoo_names():
+        file = weights.zoo_file(name)
+        assert file.stat().st_size < 1.2e6
+        card = file.with_suffix(".md").read_text()
+        assert all(word in card for word in ("test error", "command", "seed", "licence", name))
+        assert weights.build(weights.load(f"zoo:{name}")).name == "resnet20"
