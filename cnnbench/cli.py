@@ -84,6 +84,15 @@ COMMANDS = {
         ),
         compares=True,
     ),
+    "visualize": Command(
+        "cnnbench.commands.visualize",
+        "see what a net has learned: filters, patches, evidence; or a training before it begins",
+        (
+            "cnnbench visualize weights=outputs/train/resnet8-digits what=filters",
+            "cnnbench visualize weights=RUN what=gradcam,occlusion images=photos/ target=cat",
+            "cnnbench visualize what=batch,schedule data=cifar10 model=resnet20",
+        ),
+    ),
     "doctor": Command(
         "cnnbench.commands.doctor",
         "check this machine: versions, devices, data, disk",

@@ -79,6 +79,17 @@ class Layers(Enum):
     all = "all"
 
 
+class Scale(Enum):
+    each = "each"
+    together = "together"
+
+
+class Sort(Enum):
+    colour = "colour"
+    frequency = "frequency"
+    none = "none"
+
+
 class Debug(Enum):
     fast = "fast"
     overfit = "overfit"
@@ -187,6 +198,14 @@ class SweepConfig:
 
 
 @dataclass(kw_only=True)
+class TrackingConfig:
+    images: bool = option(
+        "pictures in TensorBoard: filters as they form, signal and gradient of each stage, the worst mistakes",
+        default=False,
+    )
+
+
+@dataclass(kw_only=True)
 class TrainConfig:
     model: dict[str, Any] = option("the net and its arguments")
     data: DataConfig = field(default_factory=DataConfig)
@@ -217,6 +236,7 @@ class TrainConfig:
         "auto: continue this run if it exists; never: start a new one; force: continue despite changes"
     )
     format: Format = option("how the result is printed: table, json, csv or markdown")
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     run: RunConfig = field(default_factory=RunConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
@@ -320,6 +340,38 @@ class ExportConfig(TrainedConfig):
 
 
 @dataclass(kw_only=True)
+class VisualizeConfig(TrainedConfig):
+    what: Any = option(
+        "filters, maps, patches, maximize, gradcam, occlusion, saliency, embedding, mistakes; a list [a,b], or all of "
+        "them; batch and schedule look at a training before it begins"
+    )
+    weights: str | None = option("the trained net: a run, a file, zoo:NAME or imagenet")  # type: ignore[assignment]
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    layer: Any = option("stages or layers to look at, as layer1 or [stem,layer3.0.conv1]; null: as suits the picture")
+    units: Any = option("numbers of units, as [0,5], or in the head names of classes; null: as suits the picture")
+    images: Any = option("images to look at: files, folders, or numbers of images of the data; null: a few of the data")
+    target: Any = option(
+        "gradcam, occlusion, saliency: the class in question, by name or number; null: the net's answer"
+    )
+    top: int = option("patches: how many for each unit", ge=1)
+    limit: int | None = option("images of the data that are searched at most; null: all", ge=1)
+    steps: int = option("maximize: steps of gradient ascent", ge=1)
+    normalize: Scale = option("filters: each on its own scale, or together on one")
+    sort: Sort = option("filters: by colour, frequency or none")
+    split: Split = option("val or train: which images of the data")
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    epochs: int = option("schedule: passes over the training images", ge=1)
+    batch_size: int = option("images per forward pass, if memory allows; schedule: images per step", ge=1)
+    seed: int = option("seed of what is drawn: noise to begin from, augmentation, the plane", ge=0, lt=2**32)
+    precision: Precision = option("auto, fp32, bf16 or fp16")
+    device: str = option("auto, cpu, cuda, cuda:1 or mps")
+    format: Format = option("how the list of pictures is printed: table, json, csv or markdown")
+
+
+@dataclass(kw_only=True)
 class DoctorConfig:
     format: Format = option("how the result is printed: table, json, csv or markdown")
     run: RunConfig = field(default_factory=RunConfig)
@@ -352,6 +404,7 @@ SCHEMAS: dict[str, type] = {
     "predict": PredictConfig,
     "export": ExportConfig,
     "summary": SummaryConfig,
+    "visualize": VisualizeConfig,
     "doctor": DoctorConfig,
 }
 

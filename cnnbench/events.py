@@ -3,6 +3,7 @@
 (torch's SummaryWriter writes in a thread, which such a disk ends with a traceback.)
 """
 
+import io
 import socket
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -40,6 +43,14 @@ class Events:
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
         self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)])))
+
+    def add_image(self, tag: str, picture: np.ndarray, step: int) -> None:
+        """picture: uint8 (H, W, 3)."""
+        png = io.BytesIO()
+        Image.fromarray(picture).save(png, "png")
+        height, width, colours = picture.shape
+        image = Summary.Image(height=height, width=width, colorspace=colours, encoded_image_string=png.getvalue())
+        self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
 
     def add_summary(self, summary: Summary) -> None:
         self._add(Event(summary=summary))

@@ -20,9 +20,9 @@ FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "We
                   "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS")  # fmt: skip
 
 
-def new_figure(width: float, height: float, title: str, layout: Any = "constrained") -> Figure:
+def new_figure(width: float, height: float, title: str, layout: Any = "constrained", dpi: int = 120) -> Figure:
     """A titled figure that draws without pyplot, of a size in inches."""
-    figure = Figure(figsize=(width, height), dpi=120, layout=layout)
+    figure = Figure(figsize=(width, height), dpi=dpi, layout=layout)
     FigureCanvasAgg(figure)
     limit = int(width * 11)  # characters of 11 points to a line, so that a long title is cut and not clipped
     title = "\n".join(label(line, limit) for line in title.splitlines())

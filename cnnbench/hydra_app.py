@@ -37,6 +37,7 @@ PATH_KEYS = (
     "sweep.dir",
     "data.root",
 )
+LIST_KEYS = ("what", "layer", "units", "images")  # a,b is a list for them where no sweep is asked for
 INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
@@ -69,7 +70,18 @@ def check_arguments(command: str, args: list[str]) -> list[str]:
             overrides.append(_quoted(arg))
     if bare and any(override.startswith(f"{takes_bare}=") for override in overrides):
         raise UserError(f"give either {takes_bare}=… or {' '.join(bare)}, not both")
+    if not is_sweep(options):
+        overrides = [_as_list(override) for override in overrides]
     return options + overrides + ([f"{takes_bare}=[{','.join(map(_in_quotes, bare))}]"] if bare else [])
+
+
+def _as_list(override: str) -> str:
+    """`what=a,b` as `what=[a,b]`, each in quotes unless it is a number: names and paths may hold signs of Hydra's."""
+    key, _, value = override.partition("=")
+    if key not in LIST_KEYS or value[:1] in ("", "[", "'", '"') or value in ("null", "all"):
+        return override
+    items = [part if part.isdigit() else _in_quotes(part) for part in value.split(",")]
+    return f"{key}=[{','.join(items)}]" if len(items) > 1 else f"{key}={items[0]}"
 
 
 def _check_option(command: str, flag: str, value: str) -> None:

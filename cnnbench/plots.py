@@ -54,6 +54,16 @@ def curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str) -> F
     return save(figure, path)
 
 
+def schedule(epochs: Sequence[float], rates: Sequence[float], path: str | Path, title: str) -> Figure:
+    """The learning rate over the epochs, from zero so that drops are seen as large as they are."""
+    figure = new_figure(8, 4.2, title)
+    ax = figure.subplots()
+    ax.plot(epochs, rates, color=BLUE, linewidth=1.8)
+    ax.set(xlabel="epoch", ylabel="learning rate", ylim=(0, 1.08 * max(rates)))
+    _quiet(ax)
+    return save(figure, path)
+
+
 def train_batch(images: Any, targets: Any, classes: Sequence[str], path: str | Path) -> Figure:
     """The first pictures (N,C,H,W uint8) of a batch as the net sees them, each under its class."""
     pictures, targets = _pictures(images), array(targets)

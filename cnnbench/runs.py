@@ -27,7 +27,7 @@ from cnnbench.tables import json_value, plural, render
 PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint is saved, the same command continues
 
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
-FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint")
+FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint", "tracking")
 FREE_KEYS = ("format", "device", "resume", "max_time", "patience", "compile", "data.root", "data.download",
              "data.workers")  # fmt: skip
 

@@ -23,6 +23,7 @@ from cnnbench.models.layers import Net
 from cnnbench.runs import RunDirectory
 from cnnbench.signals import Stopped, StopRequests
 from cnnbench.tracking import Tracker, epoch_text, errors, row
+from cnnbench.visual.watch import Watch
 
 REDRAW = 60.0  # seconds between two drawings of the curves
 
@@ -178,7 +179,8 @@ class Training:
         self.directory.set_status("running")
         (self.directory.path / "result.json").unlink(missing_ok=True)  # that of an earlier limit, if any
         drawn = time.monotonic()
-        with StopRequests(lambda: self.directory.set_status("interrupted", "twice asked to stop")) as stop:
+        asked = StopRequests(lambda: self.directory.set_status("interrupted", "twice asked to stop"))
+        with asked as stop, Watch(self, tracker.writer) as watch:
             if self.cfg.epochs == 0 and not self.rows:
                 with suppress(Stopped):
                     self._conclude_fitted(tracker, stop)
@@ -190,12 +192,13 @@ class Training:
                 if self._epoch_is_whole() or self.stop_reason():
                     with suppress(Stopped):
                         self._end_epoch(tracker, stop)
+                        watch.after_epoch()
                 if stop.code is not None and (self._is_ahead() or not self.stop_reason()):
                     return self._leave(tracker, stop.code)
                 if time.monotonic() - drawn > REDRAW:
                     findings.draw_curves(self)
                     drawn = time.monotonic()
-            return self._finish(tracker)
+            return self._finish(tracker, watch)
 
     def _is_ahead(self) -> bool:
         """Whether there are steps that no row tells of yet."""
@@ -333,12 +336,13 @@ class Training:
         say(f"{name} in {where}; saved. The same command goes on from there -> {self.directory.path}", tracker.stream)
         return code
 
-    def _finish(self, tracker: Tracker) -> int:
+    def _finish(self, tracker: Tracker, watch: Watch) -> int:
         reason = self.stop_reason()
         if self.confusion is None:  # a run that was cut after its last checkpoint and before its result
             self._validate(StopRequests())
         result = findings.headline(self, reason)
         findings.draw(self)
+        watch.end()
         tags = ("top1_error/val", "top5_error/val", "loss/val")
         tracker.hparams(findings.compared_settings(self), {tag: self.rows[-1][tag] for tag in tags})
         try:

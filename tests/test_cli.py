@@ -77,7 +77,7 @@ for _ in range(2):
     cli.main(["summary", "model=resnet8"])
     frozen.append(gc.get_freeze_count())
 assert frozen[0] == 0 and gc.isenabled(), frozen
-assert 100_000 < frozen[1] and abs(frozen[2] - frozen[1]) < 1000, frozen
+assert 100_000 < frozen[1] and frozen[2] < frozen[1] + 1000, frozen
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -237,7 +237,8 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
     group, name = file.parent.name, file.stem
     if file.parent == schema.conf_dir():
         primary = name in schema.SCHEMAS
-        assert primary or f"- {name}\n" in (schema.conf_dir() / "train.yaml").read_text()
+        primaries = [(schema.conf_dir() / f"{command}.yaml").read_text() for command in schema.SCHEMAS]
+        assert primary or any(f"- {name}\n" in text for text in primaries)
         if primary:
             compose(*NEEDED.get(name, ()), command=name)
         return

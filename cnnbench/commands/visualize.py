@@ -1,0 +1,156 @@
+"""`cnnbench visualize`: what a net has learned, and what a training will see, as pictures and one page."""
+
+import json
+import shlex
+import sys
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+import torch
+
+from cnnbench import assembly, data, models, runs, runtime, weights
+from cnnbench.checkpoint import Inference
+from cnnbench.config import (
+    AugmentConfig,
+    DataConfig,
+    Format,
+    OptimConfig,
+    ScheduleConfig,
+    VisualizeConfig,
+    restore,
+    to_plain,
+)  # fmt: skip
+from cnnbench.errors import UserError
+from cnnbench.tables import plural, render
+from cnnbench.visual import page, places, shows
+from cnnbench.visual.page import Picture
+from cnnbench.visual.studio import Plan, Studio, as_list
+from cnnbench.weights import Weights
+
+PLANNED: dict[str, type] = {"augment": AugmentConfig, "optim": OptimConfig, "schedule": ScheduleConfig}
+
+
+def run(cfg: VisualizeConfig) -> int:
+    """Draw what is asked for; the pictures, the page and TensorBoard's events lie in one directory. Returns 0."""
+    names = shows.chosen(cfg.what)
+    if cfg.weights is None and (learned := [name for name in names if name in shows.SHOWS]):
+        raise UserError(
+            f"what={learned[0]} looks at a trained net: add weights=…, as in weights=outputs/train/resnet8-digits"
+        )
+    studio = prepare(cfg)
+    drawn: list[Picture] = []
+    refused: list[tuple[str, UserError]] = []
+    with studio:
+        for name in names:
+            try:
+                drawn += pictures(cfg, studio, name)
+            except UserError as error:
+                if cfg.what != shows.ALL:
+                    raise
+                refused.append((name, error))
+    if not drawn:
+        raise refused[0][1]
+    for name, reason in refused:
+        print(f"without {name}: {reason}", file=sys.stderr)
+    conclude(cfg, studio, drawn)
+    return 0
+
+
+def pictures(cfg: VisualizeConfig, studio: Studio, name: str) -> list[Picture]:
+    found = []
+    for picture in shows.draw(name, studio):
+        studio.keep(picture)
+        found.append(picture)
+        if cfg.format is Format.table:
+            print(picture.path, flush=True)
+    return found
+
+
+def prepare(cfg: VisualizeConfig) -> Studio:
+    """The net, if there is one, the data, and where the pictures go. Nothing is written yet."""
+    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed)
+    typed = {override.partition("=")[0].lstrip("+~") for override in cfg.run.overrides}
+    if cfg.weights is None:
+        model, inference = None, untrained(cfg)
+        source, base = inference.model["name"], runs.slug([f"{inference.model['name']}-{cfg.data.name}"])
+        loaded = None
+    else:
+        loaded = weights.load(cfg.weights, cfg.model)
+        if "data.image_size" in typed and cfg.prepare.image_size is None:
+            cfg.prepare.image_size = cfg.data.image_size
+        model, inference, notes = assembly.ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
+        for note in notes:
+            print(note, file=sys.stderr)
+        model = device.place(places.observed(model))
+        places.check(model, as_list(cfg.layer))
+        source, base = loaded.source, weights.short_name(loaded.source)
+    path = runs.directory("visualize", cfg, base)
+    if (path / "config.yaml").exists():
+        raise UserError(f"{path} holds a training: give another run.dir")
+    cfg.run.dir = str(path)
+    known, planned = data_config(cfg, loaded, typed), partial(plan, cfg, loaded, typed)
+    return Studio(cfg, model, inference, device, path, known, planned, source)
+
+
+def untrained(cfg: VisualizeConfig) -> Inference:
+    """What a training of these settings would begin with; without a net, images as large as the data's own."""
+    dataset = data.load_dataset(cfg.data)
+    arguments = {key: value for key, value in (cfg.model or {"name": "no net"}).items() if value is not None}
+    size = cfg.data.image_size or dataset.image_size
+    if cfg.model:
+        with torch.device("meta"):
+            net = models.build(num_classes=len(dataset.classes), **arguments)
+        size = cfg.data.image_size or net.image_size
+        models.check_image_size(net, size)
+    return Inference(
+        model=arguments,
+        classes=list(dataset.classes),
+        mean=list(dataset.mean),
+        std=list(dataset.std),
+        image_size=size,
+        in_channels=dataset.in_channels,
+        crop_ratio=dataset.crop_ratio,
+    )
+
+
+def data_config(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -> DataConfig | None:
+    """The data that is typed, else that of the net's training, apart from single keys that are typed."""
+    if loaded is None or "data" in typed:
+        return cfg.data
+    if loaded.config is None:
+        return None
+    trained: DataConfig = restore(DataConfig, loaded.config["data"])
+    for item in fields(DataConfig):
+        if f"data.{item.name}" in typed:
+            setattr(trained, item.name, getattr(cfg.data, item.name))
+    return trained
+
+
+def plan(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -> Plan:
+    """The training that these settings would be: that of the weights, apart from what is typed."""
+    ours = to_plain(cfg)
+    told: dict[str, Any] = {**PLANNED, "epochs": None, "batch_size": None}
+    if loaded is not None and loaded.config is not None:
+        sections = {key.partition(".")[0] for key in typed} | ({"augment", "epochs"} if "recipe" in typed else set())
+        theirs = {key: loaded.config[key] for key in told if key not in sections}
+        ours |= {key: {**ours[key], **value} if told[key] else value for key, value in theirs.items()}
+    values = {key: restore(kind, ours[key]) if kind else ours[key] for key, kind in told.items()}
+    if not isinstance(values["batch_size"], int):
+        raise UserError(f"batch_size={values['batch_size']}: give a whole number")
+    return Plan(**values)
+
+
+def conclude(cfg: VisualizeConfig, studio: Studio, drawn: list[Picture]) -> None:
+    """The page with all pictures, the list of them, and where they are."""
+    path = studio.path
+    command = f"cnnbench visualize {shlex.join(cfg.run.overrides)}" if cfg.run.overrides else ""
+    page.write(path / "index.html", f"What {studio.title} sees", studio.about(), command, drawn)
+    rows = [{"what": one.heading, "title": one.title, "caption": one.caption, "file": str(one.path)} for one in drawn]
+    runs.write_json(path / "result.json", {"pictures": rows, "page": str(path / "index.html"), "run_dir": str(path)})
+    if cfg.format is Format.json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif cfg.format is Format.table:
+        print(f"{plural(len(drawn), 'picture')} -> {path / 'index.html'}")
+    else:
+        print(render(rows, cfg.format))

@@ -1,0 +1,29 @@
+"""`what=mistakes`: the wrong answers that the net was surest of."""
+
+from collections.abc import Iterator
+
+from cnnbench.errors import UserError
+from cnnbench.visual import mistakes, sheet
+from cnnbench.visual.page import Picture
+from cnnbench.visual.studio import Studio
+
+LEGEND = "Above, what the image is; below, what the net says and how sure it is: the surest wrong answers."
+
+
+def draw_mistakes(studio: Studio) -> Iterator[Picture]:
+    studio.check_channels()
+    if list(studio.dataset.classes) != list(studio.classes):
+        raise UserError(
+            f"what=mistakes needs data of the net's own classes: {studio.source} was trained for others than "
+            f"those of {studio.data_name}"
+        )
+    source = studio.looked_through
+    with studio.progress(len(source), "mistakes") as advance:
+        found = mistakes.find(studio.model, studio.batches(source), studio.runtime, studio.normalize, advance)
+    pixels = studio.pixels(source, [index for index, _, _ in found.worst])
+    title = (f"{studio.title}: its worst mistakes, of {found.wrong:,} among {found.n:,} {studio.split} images of "
+             f"{studio.data_name} ({100 * found.wrong / found.n:.2f} % wrong)")  # fmt: skip
+    picture = studio.picture("mistakes", "mistakes", title, LEGEND)
+    tiles = mistakes.tiles(found, list(pixels), source.targets, studio.classes)
+    sheet.draw(sheet.grid(tiles), picture.path, title, side=1.5, footer=LEGEND)
+    yield picture
