@@ -257,11 +257,24 @@ class FinetuneConfig(TrainConfig):
 
 
 @dataclass(kw_only=True)
-class EvaluateConfig:
-    weights: Any = option("the trained net: a run, a file, zoo:NAME or imagenet; a list [a,b] judges their mean answer")
+class TrainedConfig:
+    """What all commands that use a trained net take."""
+
+    weights: str = option(
+        "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
+    )
     weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
     weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
     model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
+
+
+@dataclass(kw_only=True)
+class EvaluateConfig(TrainedConfig):
+    weights: Any = option("the trained net: a run, a file, zoo:NAME or imagenet; a list [a,b] judges their mean answer")
     data: DataConfig = field(default_factory=DataConfig, metadata={"partial": True})  # the rest is the checkpoint's
     crop: CropConfig = field(default_factory=CropConfig)
     split: Split = option("val: what the run was validated on; train: its training images, without augmentation")
@@ -271,10 +284,6 @@ class EvaluateConfig:
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     format: Format = option("how the result is printed: table, json, csv or markdown")
-    run: RunConfig = field(default_factory=RunConfig)
-    sweep: SweepConfig = field(default_factory=SweepConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
 
 
 @dataclass(kw_only=True)
@@ -290,13 +299,7 @@ class PrepareConfig:
 
 
 @dataclass(kw_only=True)
-class PredictConfig:
-    weights: str = option(
-        "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
-    )
-    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
-    weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
-    model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
+class PredictConfig(TrainedConfig):
     input: Any = option("images, folders, patterns such as 'photos/*.jpg', or - for a list on stdin", bare=True)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     top: int = option("answers for each image", ge=1)
@@ -307,27 +310,13 @@ class PredictConfig:
     precision: Precision = option("auto, fp32, bf16 or fp16")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     format: Format = option("how the answers are printed: table, json, csv or markdown")
-    run: RunConfig = field(default_factory=RunConfig)
-    sweep: SweepConfig = field(default_factory=SweepConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
 
 
 @dataclass(kw_only=True)
-class ExportConfig:
-    weights: str = option(
-        "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
-    )
-    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
-    weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
-    model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
+class ExportConfig(TrainedConfig):
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     format: str = option("onnx, torchscript, exported_program or safetensors")
     out: str | None = option("the file to write; null: one named after the weights under run.root")
-    run: RunConfig = field(default_factory=RunConfig)
-    sweep: SweepConfig = field(default_factory=SweepConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
 
 
 @dataclass(kw_only=True)

@@ -158,6 +158,9 @@ def published_name(model: dict[str, Any]) -> str:
     """torchvision's name of the net whose published weights these are for; UserError naming the nearest there is."""
     name = model["name"]
     if model.get("source") == "torchvision":
+        from cnnbench.models import torchvision_nets
+
+        torchvision_nets.builder(name)  # refuses a name that it does not know
         return str(name)
     if name in TWINS:
         return TWINS[name]

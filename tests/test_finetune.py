@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,7 +218,7 @@ def test_every_strategy_leaves_a_net_that_evaluate_takes(
     assert ran.code == 0, ran.err
     found = result(tmp_path / "run")
     assert found["strategy"] == strategy
-    assert found["train_n"] == 144
+    assert found["train_n"] == 143
     for name in ("config.yaml", "metrics.jsonl", "confusion_matrix.png", "val_predictions.png", "checkpoints/last.pt"):
         assert (tmp_path / "run" / name).exists(), name
     again = cnnbench("finetune", f"transfer={strategy}", *SMALL, *few, *layer, "run.dir=run", "transfer.c=[0.001]")
@@ -257,9 +259,9 @@ def test_folds_give_an_error_with_its_spread(cnnbench: Callable[..., Ran], tmp_p
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)["cross_validation"]
     assert len(found["folds"]) == 3
-    assert found["n"] == 144
+    assert found["n"] == 143
     each = [result(tmp_path / "run-folds" / f"fold{number}") for number in (1, 2, 3)]
-    assert sum(fold["n"] for fold in each) == 144
+    assert sum(fold["n"] for fold in each) == 143
     assert found["top1_error"] == pytest.approx(np.mean([fold["top1_error"] for fold in each]))
     refused = cnnbench("finetune", *SMALL, "transfer=svm", "folds=50")
     assert refused.code == 2
@@ -305,6 +307,8 @@ def tree(tmp_path: Path, train: dict[str, int], val: dict[str, int]) -> str:
     (("transfer=deep_features", "transfer.layer=layer9"), "unknown stage 'layer9'"),
     (("transfer=full", "freeze=until:layer9"), "unknown stage 'layer9'"),
     (("transfer=svn",), "unknown transfer 'svn'"),
+    (("model=torchvision", "model.name=foo"), "unknown torchvision model 'foo'"),
+    (("model=torchvision",), "model.name has no value"),
     (("weights_rename=[a]", "transfer=svm"), "give pairs of names"),
 ])  # fmt: skip
 def test_mistakes_are_one_clear_sentence_and_leave_nothing(
@@ -350,3 +354,34 @@ def test_ants_and_bees_with_squeezenet(cnnbench: Callable[..., Ran], tmp_path: P
     found = json.loads(ran.out)
     assert found["n"] == 153
     assert found["top1_error"] <= 8
+
+
+def test_predict_answers_with_the_new_classes(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    root = tree(tmp_path, {"ant": 4, "bee": 4}, {"ant": 2, "bee": 2})
+    common = ("device=cpu", "precision=fp32")
+    tuned = cnnbench("finetune", "data=folder", root, "transfer=svm", *common, "data.workers=0", "run.dir=run")
+    assert tuned.code == 0, tuned.err
+    ran = cnnbench("predict", str(tmp_path / "photos/val/bee/0.jpg"), "weights=run", *common, "format=json")
+    assert ran.code == 0, ran.err
+    (answer,) = json.loads(ran.out)
+    assert {guess["class"] for guess in answer["predictions"]} == {"ant", "bee"}
+
+
+def test_no_command_imports_torchvision_or_a_compiler_before_it_needs_them() -> None:
+    """They take seconds, which a mistake in the command line would wait for."""
+    commands = ", ".join(f"cnnbench.commands.{name}" for name in ("train", "finetune", "evaluate", "predict"))
+    code = (
+        f"import sys, {commands}; print([n for n in ('torchvision', 'torch._dynamo', 'sklearn') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_each_net_of_the_zoo_has_its_card_and_is_small() -> None:
+    assert weights.zoo_names() == ["resnet20-cifar10"]
+    for name in weights.zoo_names():
+        file = weights.zoo_file(name)
+        assert file.stat().st_size < 1.2e6
+        card = file.with_suffix(".md").read_text()
+        assert all(word in card for word in ("test error", "command", "seed", "licence", name))
+        assert weights.build(weights.load(f"zoo:{name}")).name == "resnet20"

@@ -172,7 +172,7 @@ def test_batches_hold_the_same_views_whatever_their_size(tmp_path: Path, name: s
 def test_an_image_is_read_once_however_many_views_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Any] = []
     once = Image.open
-    monkeypatch.setattr(Image, "open", lambda path, *rest, **more: opened.append(path) or once(path, *rest, **more))
+    monkeypatch.setattr(Image, "open", lambda path, **options: opened.append(path) or once(path, **options))
     source = tree(tmp_path, 3)
     assert len(list(view_batches(source, views("144", 32), batch_size=16, workers=0))) == 3
     assert opened == source.paths

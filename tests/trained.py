@@ -45,11 +45,13 @@ def foreign_file(net: Net, path: Path) -> Path:
 
 
 def random_net(name: str, num_classes: int, **arguments: object) -> Net:
-    """With running statistics that are not those of a net that has seen nothing."""
+    """With the running statistics of images that it has seen, so that its logits are of a trained net's size."""
     torch.manual_seed(0)
     net = models.build(name, num_classes=num_classes, **arguments)
-    for layer in net.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
-            layer.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
+    norms = [layer for layer in net.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for layer in norms:
+        layer.momentum = 1.0
+    if norms:
+        with torch.no_grad():
+            net.train()(torch.randn(8, 3, 96, 96))
     return net.eval()

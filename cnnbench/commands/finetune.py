@@ -98,11 +98,7 @@ def prepare(
     channels = cfg.model.get("in_channels") or (known.in_channels if known else dataset.in_channels)
     dataset = data.with_channels(dataset, channels)
     if known:
-        dataset = replace(
-            dataset,
-            mean=tuple(cfg.data.mean or known.mean),
-            std=tuple(cfg.data.std or known.std),
-        )
+        dataset = as_known(dataset, known, cfg)
     new_head = known is None or known.classes != dataset.classes
     arguments = _without(cfg.model, "in_channels")
     if new_head and "cut" not in arguments:
@@ -129,6 +125,14 @@ def prepare(
         interpolation=dataset.interpolation,
     )
     return model, inference, dataset
+
+
+def as_known(dataset: data.Dataset, known: Inference, cfg: FinetuneConfig) -> data.Dataset:
+    """The data set with its images prepared as those that the weights know, but for what the user says otherwise."""
+    said = {override.partition("=")[0].removeprefix("data.") for override in cfg.run.overrides}
+    own: dict[str, Any] = {"mean": tuple(known.mean), "std": tuple(known.std), "crop_ratio": known.crop_ratio,
+           "interpolation": known.interpolation}  # fmt: skip
+    return replace(dataset, **{key: value for key, value in own.items() if key not in said})
 
 
 def _without(model: dict[str, Any], *keys: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.feature_extraction import create_feature_extractor
 
 from cnnbench.models.layers import WEIGHTED, Linear, Net, normal, run_on_meta
 
@@ -43,6 +42,8 @@ class Truncated(Net):
 
 def extractor(net: Net, last: nn.Module) -> nn.Module:
     """The part of the net up to and with the module `last`, as a module that returns {"features": its output}."""
+    from torchvision.models.feature_extraction import create_feature_extractor  # only here: it takes seconds
+
     for name in net.auxiliary:  # those of torchvision's nets: the tracer cannot follow the question whether they apply
         setattr(net, name, None)
         vars(net)["aux_logits"] = False
