@@ -4,6 +4,7 @@ A table of commands, each imported only when it is run; argv to Hydra; every mis
 torch is imported by the commands, once the command line is known to be good.
 """
 
+import atexit
 import gc
 import os
 import sys
@@ -232,6 +233,7 @@ def nothing_is_garbage() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+        atexit.register(gc.unfreeze)  # else some libraries complain, at the very end, of what was never freed
 
 
 def report(error: Exception) -> int:
