@@ -376,7 +376,7 @@ def test_weights_of_another_run_start_this_one(cnnbench: Callable[..., Ran], tmp
     assert cnnbench("train", "epochs=1", "run.dir=first", *SMALL).code == 0
     frozen = cnnbench("train", "epochs=1", "weights=first", "freeze=backbone", "run.dir=second", *SMALL)
     assert frozen.code == 0, frozen.err
-    assert all(re.search(rf"{stage} +[\d,]+ +0 +frozen", frozen.out) for stage in ("stem", "layer1", "layer2", "layer3"))
+    assert len(re.findall(r"(?:stem|layer\d) +[\d,]+ +0 +frozen", frozen.out)) == 4
     first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
     assert {name for name in first if not torch.equal(first[name], second[name])} == {"fc.weight", "fc.bias"}
     other = cnnbench("train", "model=resnet14", "weights=first", *SMALL)
