@@ -19,12 +19,8 @@ from cnnbench.runtime import Normalize
 from cnnbench.tracking import say
 
 FITTED = (Strategy.svm, Strategy.deep_features)  # their head is computed: nothing is trained by steps
-EPOCHS = (
-    (100, 60),
-    (1_000, 30),
-    (10_000, 12),
-    (100_000, 6),
-)  # up to so many images: so many epochs; as few images need few steps
+# Up to so many images: so many epochs. As few images make few steps in each.
+EPOCHS = ((100, 60), (1_000, 30), (10_000, 12), (100_000, 6))
 FEWEST_EPOCHS = 3
 FROM_SCRATCH = 2  # times as many epochs without the weights
 CALIBRATION_IMAGES = 1024
