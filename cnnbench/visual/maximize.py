@@ -21,7 +21,7 @@ from cnnbench.visual.places import Place, look
 
 RATE = 0.05  # of Adam
 LEAKY_STEPS = 16  # in which a unit that is silent for the noise at the beginning has a gradient all the same
-SHIFT, TURN, SCALE = 1 / 32, 5.0, 0.06  # parts of the side, degrees, part of the size: at most, either way
+SHIFT, TURN, SCALE = 1 / 16, 6.0, 0.08  # parts of the side, degrees, part of the size: at most, either way
 BLUR = 1.0  # pixels of the blur's deviation in the first step, for every 100 pixels of the side; it fades to none
 # Luminance, and the two axes of colour along which photographs vary less and less (Ohta, Kanade and Sakai, 1980).
 COLOURS = ((0.577, 0.577, 0.577), (0.707, 0.0, -0.707), (-0.408, 0.816, -0.408))
@@ -68,7 +68,8 @@ def _ascend(
     for step in range(steps):
         optimizer.zero_grad(set_to_none=True)
         images = _blurred(_images(spectrum, size), BLUR * size / 100 * (1 - step / steps))
-        images = _moved(images, torch.stack([_movement(draw) for draw in draws]))
+        calm = min(1.0, 3 * (1 - step / steps))  # in the last third the image comes to rest
+        images = _moved(images, torch.stack([_movement(draw, calm) for draw in draws]))
         with _leaky(model, step < LEAKY_STEPS):
             loss = -answers(images).sum()
         loss.backward()
@@ -103,9 +104,9 @@ def _images(spectrum: Tensor, size: int) -> Tensor:
 # What makes the result hold for more than one exact position of its pixels
 
 
-def _movement(draw: torch.Generator) -> Tensor:
-    """A small turn, scaling and shift, as the 2 x 3 matrix of an affine map."""
-    turn, scale, x, y = (2 * torch.rand(4, generator=draw) - 1).tolist()
+def _movement(draw: torch.Generator, size: float) -> Tensor:
+    """A small turn, scaling and shift, as the 2 x 3 matrix of an affine map; size: 0 for none, 1 for the largest."""
+    turn, scale, x, y = (size * (2 * torch.rand(4, generator=draw) - 1)).tolist()
     angle, factor = math.radians(TURN * turn), 1 + SCALE * scale
     cos, sin = factor * math.cos(angle), factor * math.sin(angle)
     return torch.tensor([[cos, -sin, 2 * SHIFT * x], [sin, cos, 2 * SHIFT * y]])
