@@ -28,13 +28,13 @@ class Net:
 
 # Guessing has an error of 90 %. The thresholds lie well above the worst seed in docs/proof-of-life.md.
 NETS = {
-    "alexnet": Net(63, 10),
+    "alexnet": Net(63, 15),
     "vgg11": Net(32, 10),
     "nin": Net(48, 10),
     "nin_cifar": Net(16, 12),
     "googlenet": Net(48, 15),
     "googlenet-aux": Net(80, 30, model="googlenet"),  # large enough for the auxiliary heads
-    "plain20": Net(16, 6),
+    "plain20": Net(16, 10),
     "plain32": Net(16, 25),
     "plain56": Net(16, 60, epochs=45),
     "resnet20": Net(16, 6),
