@@ -36,12 +36,14 @@ class StopRequests:
         self.read_end, self.write_end = os.pipe()
         os.set_blocking(self.write_end, False)
         self.wakeup_before = signal.set_wakeup_fd(self.write_end, warn_on_full_buffer=False)
-        threading.Thread(target=self._watch, args=(self.read_end,), daemon=True).start()
+        self.watcher = threading.Thread(target=self._watch, args=(self.read_end,), daemon=True)
+        self.watcher.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         signal.set_wakeup_fd(self.wakeup_before)
         os.close(self.write_end)  # ends the thread, which closes the other end
+        self.watcher.join()  # else it may be the last to hold the net, and free it while the process ends: an abort
         for number, handler in self.before.items():
             signal.signal(number, handler)
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from conftest import Ran
 from test_train import SMALL, assert_same_run, rows
 
 from cnnbench import checkpoint, health, runs
+from cnnbench.signals import StopRequests
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 COMMAND = [sys.executable, "-m", "cnnbench", "train", "run.dir=r", *SMALL]
@@ -163,3 +165,12 @@ def test_an_error_of_ours_gets_one_line_and_its_traceback_lands_in_the_log(
     assert "Traceback (most recent call last)" in log and "raise ZeroDivisionError" in log
     status = runs.read_json(tmp_path / "r/status.json")
     assert status["status"] == "failed" and "ZeroDivisionError" in status["reason"]
+
+
+def test_no_thread_outlives_the_requests() -> None:
+    """One that holds the net and frees it while the interpreter ends would abort the process."""
+    before = threading.enumerate()
+    for _ in range(20):
+        with StopRequests():
+            assert len(threading.enumerate()) == len(before) + 1
+        assert threading.enumerate() == before
