@@ -5,7 +5,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 
@@ -41,6 +41,20 @@ class Job:
 def output(cfg: TrainConfig) -> TextIO:
     """Where people read: stdout, unless it is for the result alone."""
     return sys.stdout if cfg.format is Format.table else sys.stderr
+
+
+def inference(model: dict[str, Any], dataset: data.Dataset, image_size: int) -> Inference:
+    """What it takes to use a net, of this name and arguments, once it is trained on this data set."""
+    return Inference(
+        model=model,
+        classes=list(dataset.classes),
+        mean=list(dataset.mean),
+        std=list(dataset.std),
+        image_size=image_size,
+        in_channels=dataset.in_channels,
+        crop_ratio=dataset.crop_ratio,
+        interpolation=dataset.interpolation,
+    )
 
 
 def execute(cfg: TrainConfig, job: Job) -> int:

@@ -114,16 +114,7 @@ def prepare(
         say(said, stream)
     image_size = cfg.data.image_size or (known.image_size if known else model.image_size)
     models.check_image_size(model, image_size)
-    inference = Inference(
-        model=arguments,
-        classes=list(dataset.classes),
-        mean=list(dataset.mean),
-        std=list(dataset.std),
-        image_size=image_size,
-        in_channels=channels,
-        crop_ratio=dataset.crop_ratio,
-        interpolation=dataset.interpolation,
-    )
+    inference = session.inference(arguments, dataset, image_size)
     return model, inference, dataset
 
 

@@ -48,13 +48,4 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
         others = loaded.inference is not None and loaded.inference.classes != dataset.classes
         report = transfer.merge(model, loaded, cfg.weights_rename, cfg.weights_skip, new_head=others)
         say(report.text(), stream)
-    return model, Inference(
-        model={"name": cfg.model["name"], **arguments},
-        classes=list(dataset.classes),
-        mean=list(dataset.mean),
-        std=list(dataset.std),
-        image_size=image_size,
-        in_channels=channels,
-        crop_ratio=dataset.crop_ratio,
-        interpolation=dataset.interpolation,
-    )
+    return model, session.inference({"name": cfg.model["name"], **arguments}, dataset, image_size)
