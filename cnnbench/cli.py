@@ -185,7 +185,7 @@ def run(command: str, args: list[str]) -> int:
     if "--config" in args:
         at = args.index("--config")
         config = hydra_app.replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])
-        return load(command)(config)
+        return perform(command, config)
     if COMMANDS[command].compares and (configs := hydra_app.combinations(command, args)):
         return load(command, "compare")(configs)
     if hydra_app.is_sweep(args):
@@ -196,7 +196,7 @@ def run(command: str, args: list[str]) -> int:
     def job(cfg: Any) -> None:
         """Hydra takes a job that raises for a mistake of its own and says so at length: nothing is raised here."""
         try:
-            code.append(load(command)(hydra_app.typed(command, cfg)))
+            code.append(perform(command, hydra_app.typed(command, cfg)))
         except Exception as error:
             errors.append(error)
 
@@ -204,6 +204,15 @@ def run(command: str, args: list[str]) -> int:
     for error in errors:
         raise error
     return code[0] if code else DONE
+
+
+def perform(command: str, config: Any) -> int:
+    """Run a command here, or where `devices=` asks for several processes in those; the exit code."""
+    from cnnbench import ranks
+
+    if (count := ranks.wanted(config)) > 1:
+        return ranks.start(command, config, count)
+    return load(command)(config)
 
 
 def load(command: str, function: str = "run") -> Callable[..., int]:
@@ -229,8 +238,11 @@ def nothing_is_garbage() -> Iterator[None]:
 
 def report(error: Exception) -> int:
     """Say what went wrong: one to three lines for what a user can mend, a traceback for our own mistakes."""
+    from cnnbench import ranks
     from cnnbench.errors import RunError, UserError
 
+    if ranks.place().rank > 0:  # the first of several processes says it for all
+        return MISTAKE if isinstance(error, UserError) else FAILED
     if isinstance(error, UserError | RunError):
         print(f"cnnbench: {error}", file=sys.stderr)
         return MISTAKE if isinstance(error, UserError) else FAILED

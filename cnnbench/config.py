@@ -206,6 +206,15 @@ class SweepConfig:
 
 
 @dataclass(kw_only=True)
+class DdpConfig:
+    sync_bn: bool = option("devices=N: BatchNorm over the images of all processes, not over each one's own")
+    bucket_mb: int = option(
+        "devices=N: gradients are sent off in pieces of so many MB, while others are computed", ge=1
+    )
+    compress: bool = option("devices=N: send gradients as bf16, in half the bytes")
+
+
+@dataclass(kw_only=True)
 class TrackingConfig:
     images: bool = option(
         "pictures in TensorBoard: filters as they form, signal and gradient of each stage, the worst mistakes",
@@ -228,6 +237,10 @@ class TrainConfig:
     precision: Precision = option("auto, fp32, bf16 or fp16")
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
+    devices: int | str = option(
+        "processes that train together, each on a GPU of its own (or on the CPU): 4, or all", ge=1
+    )
+    ddp: DdpConfig = field(default_factory=DdpConfig)
     seed: int = option("seed of initialisation, shuffle, augmentation and dropout", ge=0, lt=2**32)
     deterministic: bool = option("the same bits each time on a GPU too, at a price in speed; a CPU needs no asking")
     debug: Debug | None = option("fast: one batch of everything, end to end; overfit: learn one batch by heart")

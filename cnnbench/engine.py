@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from cnnbench.distributed import Exchange, no_sync
 from cnnbench.freezing import train_mode
 from cnnbench.health import Guard
 from cnnbench.metrics import Metrics, Sums, confusion_counts
@@ -35,6 +36,7 @@ class Trainer:
     accumulate: int = 1
     clip: float | None = None
     step: int = 0  # optimizer steps done
+    exchange: Exchange | None = None  # where several processes share each batch
 
     def __post_init__(self) -> None:
         self.guard = Guard(self.model, self.runtime.device)
@@ -98,14 +100,22 @@ def train_step(trainer: Trainer, images: Tensor, targets: Tensor, sums: Sums) ->
     set_lr(trainer.optimizer, trainer.base_lrs, trainer.schedule(trainer.step))
     trainer.runtime.seed_step(trainer.seed, trainer.step)
     parts, losses = min(trainer.accumulate, len(targets)), []
-    for part_images, part_targets in zip(images.chunk(parts), targets.chunk(parts), strict=True):
-        with trainer.runtime.autocast():
-            outputs = trainer.net(part_images)
-        loss = trainer.task.training_loss(outputs, part_targets)
-        trainer.runtime.backward(loss * (len(part_targets) / len(targets)))
-        sums.add(loss, trainer.task.logits(outputs), part_targets, finite_only=True)
+    together = trainer.exchange
+    share = together.share(len(targets), trainer.step) if together else 1.0
+    own = Sums(trainer.runtime.device, trainer.runtime.sum_dtype) if together else sums
+    pairs = list(zip(images.chunk(parts), targets.chunk(parts), strict=True))
+    for number, (part_images, part_targets) in enumerate(pairs, start=1):
+        with no_sync(trainer.net, number < len(pairs)):
+            with trainer.runtime.autocast():
+                outputs = trainer.net(part_images)
+            loss = trainer.task.training_loss(outputs, part_targets)
+            trainer.runtime.backward(loss * (share * len(part_targets) / len(targets)))
+        own.add(loss, trainer.task.logits(outputs), part_targets, finite_only=True)
         losses.append(loss.detach())
-    norm = trainer.runtime.step(trainer.optimizer, trainer.model.parameters(), trainer.clip, torch.stack(losses).sum())
+    loss = torch.stack(losses).sum()
+    if together:
+        loss = together(own, sums, loss, trainer.step)
+    norm = trainer.runtime.step(trainer.optimizer, trainer.model.parameters(), trainer.clip, loss)
     trainer.guard.after_step(norm, trainer.step)
     if trainer.ema is not None:
         trainer.ema.update_parameters(trainer.model)
@@ -138,4 +148,6 @@ def evaluate(
     for _, targets, logits in predictions(net, batches, runtime, normalize):
         sums.add(task.loss(logits, targets), logits, targets)
         confusion += confusion_counts(logits, targets)
+    sums.over(runtime.ranks)
+    runtime.ranks.sum(confusion)
     return sums.compute(), confusion.cpu()

@@ -60,13 +60,13 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
 
 def draw_batch(training: "Training") -> None:
     picture = training.directory.path / "train_batch.png"
-    if training.first_batch is not None and not picture.exists():
+    if training.device.ranks.main and training.first_batch is not None and not picture.exists():
         with tolerated(picture.name):
             plots.train_batch(*training.first_batch, training.dataset.classes, picture)
 
 
 def draw_curves(training: "Training") -> None:
-    if training.rows and training.cfg.epochs:
+    if training.device.ranks.main and training.rows and training.cfg.epochs:
         with tolerated("curves.png"):
             plots.curves(training.rows, training.directory.path / "curves.png", _title(training))
 

@@ -78,7 +78,7 @@ def execute(job: Job, config: Any) -> int:
     job.begin()
     reason, code = "", cli.FAILED
     try:
-        code = cli.load(job.command)(config)
+        code = cli.perform(job.command, config)
     except KeyboardInterrupt:
         code = cli.INTERRUPTED
     except Exception as error:

@@ -26,8 +26,8 @@ PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint
 
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
 FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint", "tracking")
-FREE_KEYS = ("format", "device", "resume", "max_time", "patience", "compile", "data.root", "data.download",
-             "data.workers")  # fmt: skip
+FREE_KEYS = ("format", "device", "devices", "ddp.bucket_mb", "resume", "max_time", "patience", "compile", "data.root",
+             "data.download", "data.workers")  # fmt: skip
 
 
 # What a run leaves in its directory: where there is nothing else, a missing config.yaml means a crash or a lost file.
@@ -119,6 +119,22 @@ class RunDirectory:
         """Remove a directory that this process made and that holds no checkpoint yet: a mistake leaves nothing."""
         if self.made and not self.last.exists():
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Followed(RunDirectory):
+    """The directory of a run of several processes, as those see it that do not write."""
+
+    def __init__(self, path: Path, *, config_known: bool) -> None:
+        self.path, self.made, self.config_known = path, False, config_known
+
+    def set_status(self, status: str, reason: str = "") -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+    def record(self, cfg: Any) -> None:
+        cfg.run.dir = str(self.path)
 
 
 def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnbench import machine
+from cnnbench import distributed, machine, ranks
 from cnnbench.errors import UserError
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -26,6 +26,7 @@ class Runtime:
     device: torch.device
     dtype: torch.dtype
     scaler: torch.amp.GradScaler = field(repr=False)
+    ranks: distributed.Ranks = field(default=distributed.ALONE, repr=False)
 
     @property
     def name(self) -> str:
@@ -64,6 +65,11 @@ class Runtime:
         return self.device.type == "cuda"
 
     @property
+    def syncs_batchnorm(self) -> bool:
+        """Whether torch can compute BatchNorm over several processes here."""
+        return self.device.type == "cuda"
+
+    @property
     def look_every(self) -> int:
         """Steps between two looks at what the device has counted: each look waits for a device that is not the CPU."""
         return 1 if self.device.type == "cpu" else 50
@@ -98,7 +104,8 @@ class Runtime:
         """Make what is random in a step (dropout) a function of the seed and the step alone: nothing to save, and a
         training that was cut goes on with the same numbers."""
         # Hashed, since a CPU's generator takes in 32 bits alone.
-        torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
+        entropy = (seed, step, self.ranks.rank) if self.ranks.rank else (seed, step)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def free_memory(self) -> int:
         """Bytes that a run may still take on the device."""
@@ -123,12 +130,15 @@ class Normalize:
         return torch.addcmul(self.shift, images.float(), self.scale)
 
 
-def setup(device: str, precision: str, seed: int | None, deterministic: bool = False) -> Runtime:
+def setup(
+    device: str, precision: str, seed: int | None, deterministic: bool = False, *, together: bool = False
+) -> Runtime:
     """Choose the device and the precision, refuse those that are not there, and seed this process, unless with None.
 
     With `deterministic` a GPU gives the same bits each time; an operation that cannot raises. A CPU always does.
+    together: join the other processes, where this one was started as one of several.
     """
-    chosen = _device(device)
+    chosen = _of_rank(_device(device)) if together else _device(device)
     dtype = _dtype(precision, chosen)
     if seed is not None:
         torch.manual_seed(seed)
@@ -140,7 +150,21 @@ def setup(device: str, precision: str, seed: int | None, deterministic: bool = F
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if chosen.type == "cuda":  # images of one size: the fastest algorithm is worth searching for once
         torch.backends.cudnn.benchmark = not deterministic
-    return Runtime(chosen, dtype, torch.amp.GradScaler(chosen.type, enabled=dtype == torch.float16))
+    scaler = torch.amp.GradScaler(chosen.type, enabled=dtype == torch.float16)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    others = distributed.join(chosen, backend) if together else distributed.ALONE
+    return Runtime(chosen, dtype, scaler, others)
+
+
+def _of_rank(device: torch.device) -> torch.device:
+    """The GPU of this process, where it is one of several on a machine: each has its own."""
+    place, count = ranks.place(), torch.cuda.device_count()
+    if place.size == 1 or device.type != "cuda" or count == 1:  # one: the scheduler has shared them out
+        return device
+    if place.local_size > count:
+        raise UserError(f"{place.local_size} processes on a machine with {count} GPUs: start one for each")
+    torch.cuda.set_device(place.local_rank)
+    return torch.device("cuda", place.local_rank)
 
 
 def _device(name: str) -> torch.device:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cnnbench import runs, slurm
+from cnnbench import ranks, runs, slurm
 from cnnbench.config import Format, flatten, to_plain
 from cnnbench.errors import UserError
 from cnnbench.tables import plural, render
@@ -58,6 +58,8 @@ class Job:
         return runs.read_json(Path(self.run_dir) / "result.json") if self.run_dir and self.status == DONE else {}
 
     def write(self) -> None:
+        if ranks.place().rank > 0:
+            return
         self.file.parent.mkdir(parents=True, exist_ok=True)
         runs.write_json(self.file, asdict(self))
 

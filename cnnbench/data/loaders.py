@@ -40,8 +40,8 @@ def train_loader(
     """Shuffled, augmented batches of the training images.
 
     batch_size counts the images of one optimizer step over all ranks; each rank gets its share, so that any number
-    of ranks sees the same steps. The last, smaller batch of an epoch is kept, but cut to a multiple of world_size (all
-    ranks then weigh the same) and dropped if it leaves a rank with a single image, which BatchNorm cannot take.
+    of ranks sees the same steps. The last, smaller batch of an epoch is kept, in shares that differ by one image at
+    most, and dropped if it leaves a rank with a single image, which BatchNorm cannot take.
     """
     source, ratio = dataset.train, dataset.crop_ratio
     order = Order(len(source), batch_size, seed=seed, rank=rank, world_size=world_size)
@@ -131,17 +131,20 @@ class Order:
             mine = torch.arange(self.count)[self._used()]
             return [mine[start : start + self.batch_size] for start in range(0, len(mine), self.batch_size)]
         order = torch.from_numpy(_rng(self.seed, epoch, 0).permutation(self.count))[self._used()]
-        return [step.chunk(self.world_size)[self.rank] for step in torch.split(order, self.batch_size)]
+        return [step.tensor_split(self.world_size)[self.rank] for step in torch.split(order, self.batch_size)]
+
+    def size(self, step: int) -> int:
+        """Images of all ranks in a step of training, counted over all epochs."""
+        return min(self.batch_size, self._used().stop - step % len(self) * self.batch_size)
 
     def _used(self) -> slice:
         """The images in the batches: for training those of all ranks, in the epoch's order; else this rank's own."""
         if self.seed is None:
             return slice(self.count * self.rank // self.world_size, self.count * (self.rank + 1) // self.world_size)
         full, rest = divmod(self.count, self.batch_size)
-        share = rest // self.world_size
-        if share == 1 and full > 0:
-            share = 0
-        return slice(0, full * self.batch_size + share * self.world_size)
+        if rest // self.world_size < 2 and full > 0:
+            rest = 0
+        return slice(0, full * self.batch_size + rest)
 
 
 def _rng(seed: int, epoch: int, stream: int) -> np.random.Generator:
