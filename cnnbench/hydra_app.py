@@ -122,6 +122,24 @@ def _bare_argument(command: str, arg: str) -> str:
     return f"what is '{arg}'? Settings are written key=value, as in epochs=5; see cnnbench {command} --help"
 
 
+def jobs(args: list[str]) -> tuple[list[list[str]], list[str]] | None:
+    """The overrides of each job of a sweep, and the keys that it runs over; None where a sweeper chooses as it goes,
+    and where nothing is run. A mistake is left to be found by `launch()`."""
+    given = [arg for arg in args if not arg.startswith("-") and "=" in arg]
+    flags = [arg.partition("=")[0] for arg in args]
+    if any(flag in SHOWS for flag in flags) or any(arg.startswith("hydra/sweeper=") for arg in given):
+        return None
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(schema.conf_dir())):
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            parsed = parser.parse_overrides(given)
+            combined = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    except Exception:  # as in launch(), which says it
+        return None
+    swept = [arg.partition("=")[2] for arg in given if arg.startswith("sweep.keys=")][-1]
+    return combined, swept.strip("[]").split(",")
+
+
 def sweep_dir(args: list[str]) -> Path:
     """Where a sweep lives: the last `sweep.dir=` of a command line, which may be in quotes."""
     value = [arg for arg in args if arg.startswith("sweep.dir=")][-1].partition("=")[2]
@@ -150,16 +168,33 @@ def config_dirs(args: list[str]) -> list[Path]:
 def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> None:
     """Let Hydra compose the configuration from args and call the job with it, once or per job. It must not raise."""
     schema.register_schemas()
+    _prepare_launcher(args)
     argv, sys.argv = sys.argv, ["cnnbench", *args]
     try:
         with _hydra_raises():
             hydra.main(version_base="1.3", config_path=str(schema.conf_dir()), config_name=command)(job)()
-    except BrokenPipeError:
+    except (BrokenPipeError, UserError):
         raise
     except Exception as error:  # Hydra raises more kinds than its own for a command line that it does not like
         raise UserError(explain(error, command, args)) from None
     finally:
         sys.argv = argv
+
+
+def _prepare_launcher(args: list[str]) -> None:
+    """Make ours known to Hydra where one is asked for, and say what is missing for it."""
+    choices = [arg.partition("=")[2] for arg in args if arg.startswith("hydra/launcher=")]
+    if choices and choices[-1] == "slurm":
+        from cnnbench import queueing
+
+        queueing.check(choices[-1])
+    detach = any(arg.lower() == "sweep.detach=true" for arg in args)
+    if detach and choices[-1:] in ([], ["basic"], ["local"], ["ray"]):
+        raise UserError("sweep.detach=true leaves the jobs to a scheduler: it needs hydra/launcher=slurm")
+    if choices:
+        from cnnbench import launchers
+
+        launchers.register()
 
 
 def overrides() -> list[str]:

@@ -21,6 +21,7 @@ class Task:
     def __init__(self, command: str, sweep: Path) -> None:
         self.command, self.sweep, self.token = command, str(sweep), uuid.uuid4().hex
         self.count = 0
+        self.detached: str | None = None  # the job's id, where it was only submitted
 
     def __call__(self, cfg: DictConfig) -> float | None:
         """Run one job here, unless it is done; its top-1 error, for sweepers that look for a low one."""
@@ -97,12 +98,18 @@ def run(command: str, args: list[str]) -> int:
     args = [*args, *runs.sweep_overrides(command, args)]
     folder = hydra_app.sweep_dir(args).expanduser()
     task = Task(command, folder)
+    if (to_come := hydra_app.jobs(args)) is not None:
+        sweeps.expect(folder, command, *to_come)
     code = None
     try:
         hydra_app.launch(command, args, task)
     except KeyboardInterrupt:
         code = cli.INTERRUPTED
     jobs = [job for job in sweeps.state(folder) if job.token == task.token] if sweeps.exists(folder) else []
+    if task.detached and code is None:
+        print(task.detached)
+        say(f"how far they are:  cnnbench report {folder}", sys.stderr)
+        return cli.DONE
     return conclude(command, jobs, task.sweep, code)
 
 

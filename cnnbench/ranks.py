@@ -198,17 +198,19 @@ def start(command: str, cfg: Any, count: int) -> int:
 
 
 @contextmanager
-def forwarding(workers: list[Worker]) -> Iterator[None]:
-    """While entered, requests to stop go to the workers, each of which saves and leaves."""
+def forwarding(workers: list[Worker]) -> Iterator[list[int]]:
+    """While entered, requests to stop go to the workers, each of which saves and leaves; the signals that came."""
+    asked: list[int] = []
 
     def forward(number: int, frame: Any) -> None:
+        asked.append(number)
         slurm.signalled = number
         for worker in workers:
             worker.signal(number)
 
     before = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

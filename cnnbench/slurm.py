@@ -60,6 +60,11 @@ def _ending(state: str, exit_code: str) -> str:
     return f"{state}, exit code {code}" if code not in ("", "0") else state
 
 
+def partitions() -> list[str]:
+    listed = _ask("sinfo", "--noheader", "--format", "%P")
+    return sorted({line.strip("* ") for line in listed.stdout.splitlines()}) if listed else []
+
+
 def cancel(ids: Iterable[str]) -> None:
     """End jobs, whether they run or wait. RunError where Slurm refuses."""
     done = _ask("scancel", *ids)

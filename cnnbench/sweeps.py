@@ -19,7 +19,7 @@ from cnnbench.config import Format, flatten, to_plain
 from cnnbench.errors import UserError
 from cnnbench.tables import plural, render
 
-FOLDER = ".sweep"
+FOLDER, SUBMITTED = ".sweep", "submitted"
 DONE, RUNNING, PENDING, CUT, FAILED = "done", "running", "pending", "cut", "failed"
 ORDER = (DONE, RUNNING, PENDING, CUT, FAILED)
 
@@ -57,6 +57,18 @@ class Job:
     def result(self) -> dict[str, Any]:
         return runs.read_json(Path(self.run_dir) / "result.json") if self.run_dir and self.status == DONE else {}
 
+    @property
+    def outcome(self) -> str:
+        """`done, top-1 error 4.20 %`, `failed: out of memory`."""
+        error = self.result.get("top1_error")
+        text = self.status + (f", top-1 error {error:.2f} %" if error is not None else "")
+        return f"{text}: {self.reason}" if self.reason else text
+
+    def wait_here(self) -> None:
+        """It is to be run by this process, or by one that ends with it."""
+        self.status, self.process = PENDING, _this_process()
+        self.write()
+
     def write(self) -> None:
         if ranks.place().rank > 0:
             return
@@ -65,7 +77,7 @@ class Job:
 
     def begin(self) -> None:
         self.status, self.reason, self.skipped, self.slurm = RUNNING, "", False, slurm.inside()
-        self.process = {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+        self.process = _this_process()
         self.write()
 
     def end(self, code: int, reason: str, run_dir: str | None) -> None:
@@ -73,6 +85,10 @@ class Job:
         self.status = CUT if cut else FAILED if code else DONE
         self.code, self.reason, self.run_dir = code, reason, run_dir or self.run_dir
         self.write()
+
+
+def _this_process() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
 
 
 def name_of(overrides: Iterable[str], swept: Iterable[str]) -> str:
@@ -93,8 +109,28 @@ def read(sweep: Path, only: str = "*") -> list[Job]:
     known = {item.name for item in fields(Job)}
     found = [{key: value for key, value in runs.read_json(file).items() if key in known}
              for file in folder.glob(f"{only}.json")]  # fmt: skip
+    submitted = runs.read_json(folder / SUBMITTED)
     jobs = [Job(**{**content, "sweep": str(sweep)}) for content in found if "name" in content]
+    for job in jobs:
+        if job.status == PENDING and not job.process:
+            job.slurm = submitted.get(job.name)
     return sorted(jobs, key=lambda job: (job.number, job.name))
+
+
+def note_submitted(sweep: Path, ids: dict[str, str]) -> None:
+    """The ids of jobs in Slurm, kept apart from the jobs' own files: those may be at work already, and write there."""
+    file = sweep / FOLDER / SUBMITTED
+    runs.write_json(file, {**runs.read_json(file), **ids})
+
+
+def expect(sweep: Path, command: str, jobs: list[list[str]], swept: list[str]) -> None:
+    """Write down the jobs that are to come, so that a report knows their number; those known already stay as they
+    are."""
+    for number, overrides in enumerate(jobs):
+        shown = [text for text in overrides if not text.startswith(("sweep.", "hydra"))]
+        job = Job(sweep=str(sweep), name=name_of(shown, swept), number=number, command=command, overrides=shown)
+        if not job.file.exists():
+            job.wait_here()
 
 
 def exists(sweep: Path) -> bool:
@@ -117,6 +153,8 @@ def state(sweep: Path, only: str = "*") -> list[Job]:
         if job.slurm is None:
             if job.status == RUNNING and not _alive(job.process):
                 job.status, job.reason = FAILED, "its process is gone (killed?)"
+            if job.status == PENDING and job.process and not _alive(job.process):
+                job.status, job.reason = CUT, "not begun"
         elif queued is None:
             job.reason = "Slurm does not answer"
         elif job.slurm in queued:
@@ -127,19 +165,16 @@ def state(sweep: Path, only: str = "*") -> list[Job]:
 
 
 def _as_queued(job: Job, word: str, reason: str) -> None:
-    if word == "PENDING":
-        job.status, job.reason = PENDING, reason
-    elif job.status != CUT:
-        job.status = RUNNING if job.status == RUNNING or word != "COMPLETING" else job.status
+    job.status, job.reason = (PENDING, reason) if word == "PENDING" else (RUNNING, "")
 
 
 def _as_ended(job: Job) -> None:
     """It may have written its last word while Slurm was asked."""
     written = runs.read_json(job.file)
-    if written.get("status") in (DONE, FAILED):
+    if written.get("status") in (DONE, FAILED, CUT):
         job.status, job.reason = written["status"], written["reason"]
         job.run_dir, job.code = written["run_dir"], written["code"]
-    elif job.status != CUT:
+    else:
         job.status, job.reason = FAILED, f"it ended without a word (Slurm: {slurm.ended(job.slurm or '') or 'unknown'})"
 
 
