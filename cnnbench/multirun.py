@@ -105,6 +105,7 @@ def run(command: str, args: list[str]) -> int:
         hydra_app.launch(command, args, task)
     except KeyboardInterrupt:
         code = cli.INTERRUPTED
+        sweeps.give_up(folder)
     jobs = [job for job in sweeps.state(folder) if job.token == task.token] if sweeps.exists(folder) else []
     if task.detached and code is None:
         print(task.detached)

@@ -133,6 +133,13 @@ def expect(sweep: Path, command: str, jobs: list[list[str]], swept: list[str]) -
             job.wait_here()
 
 
+def give_up(sweep: Path) -> None:
+    """What was to be run by this process is not."""
+    for job in read(sweep) if exists(sweep) else []:
+        if job.status == PENDING and job.process == _this_process():
+            job.end(130, "not begun", None)
+
+
 def exists(sweep: Path) -> bool:
     return (sweep / FOLDER).is_dir()
 
