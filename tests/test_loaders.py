@@ -19,7 +19,17 @@ from PIL import Image
 from torch import Tensor
 
 from cnnbench.config import AugmentConfig, Crop
-from cnnbench.data import Arrays, Dataset, EvalTransform, Files, eval_loader, load_dataset, read_image, train_loader
+from cnnbench.data import (
+    Arrays,
+    Dataset,
+    EvalTransform,
+    Files,
+    eval_loader,
+    load_dataset,
+    placed,
+    read_image,
+    train_loader,
+)
 from cnnbench.data.batched import ResizedCrop, jittered, resized_crop
 from cnnbench.data.transforms import sample_transform
 from cnnbench.errors import UserError
@@ -81,6 +91,21 @@ def test_shift_reaches_every_offset_and_flips_half_the_images() -> None:
     deviation = (counts - 100) / np.sqrt(100)  # each of the 162 outcomes is expected 100 times
     assert np.abs(deviation).max() < 4.5 and (deviation**2).mean() < 1.5
     assert abs(counts[..., 1].sum() / count - 0.5) < 0.02
+
+
+@pytest.mark.parametrize("augment", [PAD_FLIP, COLOR, RESIZED, augment_config(crop=Crop.random, flip=True)])
+@pytest.mark.parametrize("size", [8, 12])
+def test_images_on_a_device_are_augmented_there(augment: AugmentConfig, size: int) -> None:
+    """Nothing goes to and fro, and nothing waits for the device: the meta device could not even answer."""
+    there = placed(replace(arrays(51), crop_ratio=0.8), lambda tensor: tensor.to("meta"))
+    batches = list(train(there, augment, image_size=size).epoch(0))
+    assert len(batches) == 8
+    for images, targets in batches:
+        assert images.is_meta and targets.is_meta and images.dtype == torch.uint8
+        assert images.shape == (len(targets), 3, size, size)
+    assert all(
+        images.is_meta for images, _ in eval_loader(there.val, there, image_size=size, batch_size=7, workers=0).epoch(0)
+    )
 
 
 def test_cutout_sets_a_square_to_the_mean() -> None:
