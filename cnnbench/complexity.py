@@ -54,12 +54,15 @@ def count(model: Net, image_size: int | None = None, in_channels: int | None = N
     return Complexity(sum(row.weights + row.biases for row in rows), sum(row.macs for row in rows))
 
 
-def layers(model: Net, image_size: int | None = None, in_channels: int | None = None) -> list[Layer]:
+def layers(model: Net, image_size: int | None = None, in_channels: int | None = None, trace: Trace | None = None,
+           auxiliary: bool = False) -> list[Layer]:  # fmt: skip
     """A row for each layer in the order in which they run. A layer that runs twice has its parameters in the first row.
 
     A module that holds others has a row where it has parameters or multiply-adds of its own. The net may lie on any
-    device, the meta device included, and its weights are not touched.
+    device, the meta device included, and its weights are not touched. `trace` listens, and `auxiliary` runs the heads
+    that only training uses, too.
     """
+    trace = trace or Trace()
     rows: list[Layer] = []
     counted: set[nn.Parameter] = set()
     running = [0]  # multiply-adds of each module that is still running, without its children; modules nest
@@ -71,6 +74,8 @@ def layers(model: Net, image_size: int | None = None, in_channels: int | None = 
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if module is model:
             trace.begin(inputs[0])
+            model.training = auxiliary  # its own mode alone: it asks for the heads, the layers stay as they are in use
+        trace.enter(not module._modules)
         running.append(0)
 
     def end(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -78,12 +83,14 @@ def layers(model: Net, image_size: int | None = None, in_channels: int | None = 
         # Attention takes a child's weights without calling it. What the net itself does not call is an auxiliary head.
         own = module._parameters if leaf or module is model else dict(module.named_parameters())
         new = {key: p for key, p in own.items() if p is not None and p not in counted}
-        if leaf or new or macs:
+        row = _row(names[module], module, inputs, output, new, macs) if leaf or new or macs else None
+        if row:
             counted.update(new.values())
-            rows.append(_row(names[module], module, inputs, output, new, macs))
+            rows.append(row)
+        trace.leave(leaf, row, inputs, output)
 
     # Hooks on every module there is: to hang one on each of thousands takes longer than to run them.
-    trace = Trace(on_macs)
+    trace.on_macs = on_macs
     with trace, _hooked(begin, end):
         _run(model, image_size or model.image_size, in_channels)
     return rows

@@ -92,7 +92,7 @@ def stages(model: Net) -> list[str]:
 
 def _trace(model: Net, wanted: dict[str, nn.Module], image_size: int, in_channels: int) -> dict[str, Place]:
     found: dict[str, Place] = {}
-    trace = Trace(lambda macs: None)
+    trace = Trace()
 
     def look(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
