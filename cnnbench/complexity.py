@@ -83,7 +83,8 @@ def layers(model: Net, image_size: int | None = None, in_channels: int | None = 
         # Attention takes a child's weights without calling it. What the net itself does not call is an auxiliary head.
         own = module._parameters if leaf or module is model else dict(module.named_parameters())
         new = {key: p for key, p in own.items() if p is not None and p not in counted}
-        row = _row(names[module], module, inputs, output, new, macs) if leaf or new or macs else None
+        counts = (leaf or new or macs) and output is not None  # an auxiliary head that has no room gives nothing
+        row = _row(names[module], module, inputs, output, new, macs) if counts else None
         if row:
             counted.update(new.values())
             rows.append(row)

@@ -43,6 +43,7 @@ POOLS = ("max pool", "average pool")
 class Summary:
     """One net, measured. `asked` is what makes it another net than its paper's, `label` its name with that."""
 
+    net: Net
     label: str
     name: str
     asked: list[str]
@@ -80,6 +81,7 @@ def summarize(cfg: SummaryConfig) -> Summary:
     published = facts.find(name, arguments) if source == "cnnbench" else None
     asked = _asked(cfg, MODELS[name] if source == "cnnbench" else None, arguments)
     return Summary(
+        net=net,
         label=" ".join([name, *asked]),
         name=name,
         asked=asked,

@@ -14,21 +14,24 @@ from torch import Tensor
 
 from cnnbench.complexity import Layer, layers
 from cnnbench.models.layers import Net
+from cnnbench.shapes import pair
 from cnnbench.summaries import POOLS, idle, kind
 from cnnbench.tracing import Trace, tensors
 
 aten = torch.ops.aten
 JOINS = {aten.add: "add", aten.add_: "add", aten.mul: "multiply", aten.mul_: "multiply", aten.cat: "concat",
          aten.stack: "concat"}  # fmt: skip
+CALLED = {aten.max_pool2d_with_indices: "max pool", aten.avg_pool2d: "average pool",
+          aten._adaptive_avg_pool2d: "average pool", aten.mean: "average pool"}  # fmt: skip
 Sources = tuple[int, ...]
 
 
 @dataclass(eq=False)
 class Node:
-    """The image, a layer, or a place where ways meet (`kind` is then "add", "multiply" or "concat").
+    """The image, a layer, a pool that the net calls as a function, or a place where ways meet.
 
     `sources` are the numbers of the nodes that it takes its input from, `stage` the stage of the net and `head` the
-    auxiliary head that it is in, if any. Shapes are without the batch.
+    auxiliary head that it is in, if any. Shapes are without the batch, those of maps with their channels first.
     """
 
     number: int
@@ -36,9 +39,14 @@ class Node:
     shape: tuple[int, ...]
     sources: Sources
     layer: Layer | None = None
+    kernel: str = ""
     stage: str = ""
     head: str = ""
     targets: list[int] = field(default_factory=list)
+
+    @property
+    def joins(self) -> bool:
+        return self.kind in JOINS.values()
 
     @property
     def name(self) -> str:
@@ -68,7 +76,7 @@ class _Wires(Trace):
         if row:
             sources = _sources(tensors([inputs]) if own else tensors([output]))
             node = self._add(kind(row), output, sources)
-            node.layer = row
+            node.layer, node.kernel = row, row.kernel
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         came_from = [] if self.inside else [s for x in tensors(args) if (s := getattr(x, "_sources", None))]
@@ -76,9 +84,11 @@ class _Wires(Trace):
         if not came_from:
             return output
         if len(set(came_from)) > 1 and func.overloadpacket in JOINS:
-            self._add(JOINS[func.overloadpacket], output, tuple(dict.fromkeys(sum(came_from, ()))))
+            self._add(JOINS[func.overloadpacket], output, _together(came_from))
+        elif pool := _called(func, args):
+            self._add(pool, output, came_from[0]).kernel = _slides(func, args)
         else:
-            _mark(output, tuple(dict.fromkeys(sum(came_from, ()))))
+            _mark(output, _together(came_from))
         return output
 
     def _add(self, kind: str, output: Any, sources: Sources) -> Node:
@@ -88,13 +98,33 @@ class _Wires(Trace):
         return node
 
 
+def _together(sources: Iterable[Sources]) -> Sources:
+    return tuple(dict.fromkeys(number for group in sources for number in group))
+
+
+def _called(func: Any, args: tuple) -> str | None:
+    """The kind of pool that an operation is; a mean is one where it takes all places of maps."""
+    if func.overloadpacket is aten.mean and not (args[0].dim() == 4 and len(args) > 1 and len(args[1] or ()) == 2):
+        return None
+    return CALLED.get(func.overloadpacket)
+
+
+def _slides(func: Any, args: tuple) -> str:
+    """The kernel of such a pool, written as that of a layer."""
+    if func.overloadpacket not in (aten.max_pool2d_with_indices, aten.avg_pool2d):
+        return ""
+    kernel = pair(args[1])
+    stride = max(pair(list(args[2]) if len(args) > 2 else [], kernel[0]))
+    return f"{kernel[0]}x{kernel[1]}" + (f"/{stride}" if stride > 1 else "")
+
+
 def _mark(output: Any, sources: Sources) -> None:
     for result in tensors([output]):
         result._sources = sources  # type: ignore[attr-defined]
 
 
 def _sources(values: Iterable[Tensor]) -> Sources:
-    return tuple(dict.fromkeys(number for x in values for number in getattr(x, "_sources", ())))
+    return _together(getattr(x, "_sources", ()) for x in values)
 
 
 def wire(net: Net, image_size: int, in_channels: int) -> list[Node]:
@@ -111,7 +141,24 @@ def wire(net: Net, image_size: int, in_channels: int) -> list[Node]:
     for node in nodes:
         if node.layer:
             node.stage, node.head = _above(node.name, stages), _above(node.name, heads)
+        if len(node.shape) == 3 and _channels_last(node, net):
+            node.shape = (node.shape[2], *node.shape[:2])
+    _inherit(nodes)
     return _used(nodes)
+
+
+def _channels_last(node: Node, net: Net) -> bool:
+    """Whether maps are rows x columns x channels there: linear layers run over the last dimension."""
+    return node.kind == "fc" or (net.map_dims == (1, 2) and node.kind not in ("image", "conv", *POOLS))
+
+
+def _inherit(nodes: list[Node]) -> None:
+    """What is no module belongs where the layer before it does."""
+    by_number = {node.number: node for node in nodes}
+    for node in nodes:
+        if not node.layer and node.sources:
+            before = by_number[max(node.sources)]
+            node.stage, node.head = before.stage, before.head
 
 
 def _above(name: str, owners: dict[str, str]) -> str:
@@ -133,10 +180,8 @@ def _visible(nodes: list[Node]) -> list[Node]:
     standing: dict[int, Sources] = {}
     for node in nodes:
         node.sources = tuple(dict.fromkeys(number for source in node.sources for number in standing[source]))
-        joins = node.layer is None and node.kind != "image"
-        standing[node.number] = (
-            (node.number,) if _shown(node) and not (joins and len(node.sources) < 2) else node.sources
-        )
+        stands = len(node.sources) > 1 if node.joins else _shown(node)
+        standing[node.number] = (node.number,) if stands else node.sources
     return [node for node in nodes if standing[node.number] == (node.number,)]
 
 
