@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from cnnbench.models.layers import Net, evaluating, run_on_meta
+from cnnbench.models.layers import Net, evaluating, run_under
 from cnnbench.tracing import Trace, origin, tensors
 
 
@@ -108,9 +108,9 @@ def _hooked(begin: Callable[..., None], end: Callable[..., None]) -> Iterator[No
 
 
 def _run(model: Net, image_size: int, in_channels: int | None) -> None:
-    """run_on_meta(); a net that lies there already needs no other tensors put in the place of its own."""
+    """run_under(); a net that lies there already needs no other tensors put in the place of its own."""
     if in_channels is None or not next(model.parameters()).is_meta:
-        return run_on_meta(model, image_size, in_channels)
+        return run_under(model, image_size, in_channels)
     with torch.no_grad(), evaluating(model):
         model(torch.empty(1, in_channels, image_size, image_size, device="meta"))
     return None

@@ -17,6 +17,7 @@ from cnnbench.config import DataConfig
 from cnnbench.data.folders import image_folder, imagenet, locked
 from cnnbench.data.sources import Arrays, Dataset, names, pick
 from cnnbench.errors import UserError, unknown
+from cnnbench.light import import_torchvision
 
 
 def load_dataset(cfg: DataConfig) -> Dataset:
@@ -109,6 +110,7 @@ CIFAR_MOMENTS = {
 
 
 def _cifar(cfg: DataConfig, root: Path) -> Dataset:
+    import_torchvision()
     from torchvision import datasets
 
     cifar = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[cfg.name]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.config import Resize
+from cnnbench.light import import_torchvision
 
 Picture = Any
 """A Pillow image or a uint8 tensor (..., C, H, W)."""
@@ -27,6 +28,7 @@ def resized(picture: Picture, height: int, width: int, interpolation: str) -> Pi
     if height_and_width(picture) == (height, width):
         return picture
     if isinstance(picture, Tensor):
+        import_torchvision()
         from torchvision.transforms.v2 import InterpolationMode, functional
 
         return functional.resize(picture, [height, width], InterpolationMode(interpolation))

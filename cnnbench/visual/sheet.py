@@ -85,7 +85,7 @@ def best_columns(count: int) -> int:
 
     def penalty(columns: int) -> float:
         rows = math.ceil(count / columns)
-        return 8 * (rows * columns - count) / count + 0.35 * abs(math.log(columns / rows / WIDE))
+        return 4 * (rows * columns - count) / count + 0.35 * abs(math.log(columns / rows / WIDE))
 
     return min(range(1, min(count, 24) + 1), key=penalty)
 
