@@ -75,8 +75,9 @@ class _Wires(Trace):
         own = self.begun.pop() == len(self.nodes)  # attention has layers that it does not call: its input is its own
         if row:
             sources = _sources(tensors([inputs]) if own else tensors([output]))
-            node = self._add(kind(row), output, sources)
-            node.layer, node.kernel = row, row.kernel
+            if sources:  # not what is worked out from weights alone
+                node = self._add(kind(row), output, sources)
+                node.layer, node.kernel = row, row.kernel
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         came_from = [] if self.inside else [s for x in tensors(args) if (s := getattr(x, "_sources", None))]
@@ -153,12 +154,19 @@ def _channels_last(node: Node, net: Net) -> bool:
 
 
 def _inherit(nodes: list[Node]) -> None:
-    """What is no module belongs where the layer before it does."""
+    """What is no module belongs where the layer before it does, or to the auxiliary head that alone takes it."""
     by_number = {node.number: node for node in nodes}
     for node in nodes:
         if not node.layer and node.sources:
             before = by_number[max(node.sources)]
             node.stage, node.head = before.stage, before.head
+    takers: dict[int, set[str]] = {}
+    for node in reversed(nodes):
+        heads = takers.get(node.number, set())
+        if not node.layer and len(heads) == 1:
+            (node.head,) = heads
+        for source in node.sources:
+            takers.setdefault(source, set()).add(node.head)
 
 
 def _above(name: str, owners: dict[str, str]) -> str:
