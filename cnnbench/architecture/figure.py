@@ -18,21 +18,12 @@ def draw(nets: Sequence[tuple[Summary, Diagram]]) -> str:
     columns = [Column(canvas, summary, diagram, {}) for summary, diagram in nets]
     level = _on_one_level(columns)
     sizes = _sizes(columns) if level else []
-    for column in columns:
-        own = sizes or list(dict.fromkeys(key for key, _ in column.bands))
-        everywhere = dict.fromkeys([*own, *(size(node) for node in boxes(column.diagram.items))])
-        column.colours = {key: COLOURS[number % (len(COLOURS) - 1)] for number, key in enumerate(everywhere)}
-    x, height = 16.0, 0.0
+    _colour(columns, sizes)
     gutter = max(text_width(key, 10.5) for column in columns for key, _ in column.bands) + 16
-    for number, column in enumerate(columns):
-        left, right = column.extent()
-        x += gutter if not (level and number) else 6
-        column.x = x + left
-        x = column.x + right + (22 if number < len(columns) - 1 else 16)
-    canvas.parts.clear()
+    width, height = _place(columns, gutter, level), 0.0
     tops = [column.heading(10) for column in columns]
     if level:
-        height = _level(canvas, columns, sizes, tops[0], x)
+        height = _level(canvas, columns, sizes, tops[0], width)
     else:
         for column, top in zip(columns, tops, strict=True):
             height = max(height, _alone(canvas, column, top, gutter))
@@ -40,7 +31,26 @@ def draw(nets: Sequence[tuple[Summary, Diagram]]) -> str:
         column.stages()
         height = max(height, column.heads(height))
     height = _legend(canvas, columns, height + 18)
-    return canvas.page(x, height, ", ".join(column.summary.label for column in columns))
+    return canvas.page(width, height, ", ".join(column.summary.label for column in columns))
+
+
+def _colour(columns: list[Column], sizes: list[str]) -> None:
+    """A colour for each size of maps: the same in all nets where they stand on one level."""
+    for column in columns:
+        own = sizes or list(dict.fromkeys(key for key, _ in column.bands))
+        everywhere = dict.fromkeys([*own, *(size(node) for node in boxes(column.diagram.items))])
+        column.colours = {key: COLOURS[number % (len(COLOURS) - 1)] for number, key in enumerate(everywhere)}
+
+
+def _place(columns: list[Column], gutter: float, level: bool) -> float:
+    """Gives each net its place from left to right, and says how wide all are. The gutter is for the sizes of maps."""
+    x = 16.0
+    for number, column in enumerate(columns):
+        left, right = column.extent()
+        x += gutter if not (level and number) else 6
+        column.x = x + left
+        x = column.x + right + (22 if number < len(columns) - 1 else 16)
+    return x
 
 
 def _sizes(columns: list[Column]) -> list[str]:
