@@ -18,6 +18,7 @@ from typing import Any
 from cnnbench import __version__
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint is saved, the same command continues
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ COMMANDS = {
             "cnnbench summary model=alexnet",
             "cnnbench summary model=alexnet,vgg16,googlenet,resnet50",
             "cnnbench summary model=resnet34 model.shortcut=A num_classes=10 format=json out=resnet34.json",
+            "cnnbench summary model=vgg19,plain34,resnet34 out=nets.html",
         ),
         compares=True,
     ),
@@ -127,7 +129,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command line; the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        return _main(argv)
+        code = _main(argv)
+        if code == PREEMPTED:
+            from cnnbench import slurm
+
+            slurm.hand_over()
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone (`| head`): nothing is left to say

@@ -45,6 +45,15 @@ class Format(Enum):
     markdown = "markdown"
 
 
+class SummaryFormat(Enum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+    svg = "svg"
+    html = "html"
+
+
 class Crop(Enum):
     none = "none"
     pad = "pad"
@@ -104,6 +113,12 @@ class Debug(Enum):
 OnError = Enum("OnError", {"warn": "warn", "raise": "raise"})  # `raise` can be a name only in this way
 
 
+class Cache(Enum):
+    auto = "auto"
+    device = "device"
+    host = "host"
+
+
 class Optimizer(Enum):
     sgd = "sgd"
     adamw = "adamw"
@@ -139,6 +154,9 @@ class DataConfig:
     mean: list[float] | None = option("channel means in 0..1; null: the data set's own", ge=0, le=1)
     std: list[float] | None = option("channel standard deviations in 0..1; null: the data set's own", gt=0)
     workers: int | None = option("processes that decode image files; null: one per core", ge=0)
+    cache: Cache = option(
+        "images in memory lie on the training device (device), in main memory (host), or auto: where they fit"
+    )
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)
 
@@ -415,8 +433,10 @@ class SummaryConfig:
     image_size: int | None = option("side of the images, pixels; null: the net's native size", gt=0)
     in_channels: int | None = option("channels of the images; null: 3", ge=1)
     layers: Layers = option("main: layers with parameters and pools; all: every one")
-    out: str | None = option("also write the result to this file, in the format of its ending (.json, .csv, .md)")
-    format: Format = option("how the result is printed: table, json, csv or markdown")
+    out: str | None = option(
+        "also write the result to this file, in the format of its ending (.json, .csv, .md, .svg, .html)"
+    )
+    format: SummaryFormat = option("how the result is printed: table, json, csv or markdown; svg or html: drawn")
     run: RunConfig = field(default_factory=RunConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
@@ -424,7 +444,7 @@ class SummaryConfig:
 
 
 LATER: dict[type, dict[str, Any]] = {
-    DataConfig: {"interpolation": "bilinear"}
+    DataConfig: {"interpolation": "bilinear", "cache": "auto"}
 }  # keys that earlier versions did not write, and what they did
 FILLED_IN = ("run.overrides", "sweep.keys")  # by the command line, not by the user
 SCHEMAS: dict[str, type] = {

@@ -150,7 +150,7 @@ def is_lost(error: Exception) -> bool:
 
 def no_sync(net: Any, hold: bool) -> AbstractContextManager[Any]:
     """While entered, gradients stay here where `hold` says so: they are averaged with those of the last part."""
-    module = getattr(net, "_orig_mod", net)
+    module = getattr(net, "model", net)  # of a compiled net
     return module.no_sync() if hold and isinstance(module, DistributedDataParallel) else nullcontext()
 
 

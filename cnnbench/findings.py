@@ -54,6 +54,7 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
         "wall_seconds": training.progress.seconds,
         **results.environment(training.device),
         "run_dir": str(training.directory.path),
+        **({"compile": training.compiling.plain_dict()} if training.compiling else {}),
         **training.about,
     }
 
@@ -62,7 +63,8 @@ def draw_batch(training: "Training") -> None:
     picture = training.directory.path / "train_batch.png"
     if training.device.ranks.main and training.first_batch is not None and not picture.exists():
         with tolerated(picture.name):
-            plots.train_batch(*training.first_batch, training.dataset.classes, picture)
+            images, targets = training.first_batch
+            plots.train_batch(images.cpu(), targets.cpu(), training.dataset.classes, picture)
 
 
 def draw_curves(training: "Training") -> None:

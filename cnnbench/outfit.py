@@ -10,13 +10,33 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnnbench import data, optim, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import TrainConfig
+from cnnbench.config import Cache, TrainConfig
 from cnnbench.distributed import Exchange
 from cnnbench.engine import Trainer
 from cnnbench.errors import UserError
 from cnnbench.features import Cached
 from cnnbench.models.layers import Net
 from cnnbench.tasks.classification import Classification
+
+
+def images(dataset: data.Dataset, cache: Cache, device: runtime.Runtime) -> data.Dataset:
+    """The data set with its images on the device, where they are in memory and leave room there for the training.
+
+    Whole batches are then picked and augmented there, and nothing of them travels. UserError where that was asked for
+    and cannot be.
+    """
+    parts = [part for part in (dataset.train, dataset.val) if isinstance(part, data.Arrays)]
+    if cache is Cache.device and not parts:
+        raise UserError(f"data.cache=device: the images of {dataset.name} are files, which are read anew each time")
+    if all(part.images.device == device.device for part in parts):
+        return dataset
+    size = sum(part.images.nbytes for part in parts)
+    fits = size <= device.free_memory() // 2
+    if cache is Cache.device and not fits:
+        raise UserError(
+            f"data.cache=device: the images take {size / 2**30:.1f} GB, more than half of what is free on {device.name}"
+        )
+    return dataset if cache is Cache.host or not fits else data.placed(dataset, device.to_device)
 
 
 def batch_size(
@@ -55,7 +75,7 @@ def trainer(
     total_steps = min(cfg.epochs * len(batches), cfg.max_steps or sys.maxsize)
     return Trainer(
         model=model,
-        net=cached.net if cached else called(cfg, model, device),
+        net=cached.net if cached else called(cfg, model, device, batch_size),
         task=Classification(cfg.label_smoothing, getattr(model, "aux_weight", 0.0)),
         optimizer=optim.build_optimizer(model, cfg.optim, batch_size, device.fused),
         schedule=optim.build_schedule(cfg.schedule, total_steps, len(batches)),
@@ -69,7 +89,7 @@ def trainer(
     )
 
 
-def called(cfg: TrainConfig, model: Net, device: runtime.Runtime) -> Callable[..., Any]:
+def called(cfg: TrainConfig, model: Net, device: runtime.Runtime, batch_size: int) -> Callable[..., Any]:
     """The net as it is called in training. Made anew when other parameters begin to train."""
     wrapped = device.ranks.wrap(model, device.device, cfg.ddp.bucket_mb, cfg.ddp.compress)
-    return runtime.compiled(wrapped, cfg.compile)
+    return runtime.Compiled(wrapped, batch_size // device.ranks.size, cfg.accumulate) if cfg.compile else wrapped

@@ -17,17 +17,16 @@ from typing import IO, Any
 import yaml
 
 from cnnbench import durable
+from cnnbench.cli import PREEMPTED as PREEMPTED
 from cnnbench.config import RunConfig, flatten, to_plain
 from cnnbench.errors import UserError
 from cnnbench.logfile import tolerated
 from cnnbench.tables import json_value
 
-PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint is saved, the same command continues
-
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
 FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint", "tracking")
 FREE_KEYS = ("format", "device", "devices", "ddp.bucket_mb", "resume", "max_time", "patience", "compile", "data.root",
-             "data.download", "data.workers")  # fmt: skip
+             "data.download", "data.workers", "data.cache")  # fmt: skip
 
 
 # What a run leaves in its directory: where there is nothing else, a missing config.yaml means a crash or a lost file.

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor
 
-from cnnbench import data, findings, freezing, health, optim, outfit, results, runs, runtime
+from cnnbench import compiling, data, findings, freezing, health, optim, outfit, results, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import TrainConfig, seconds, to_plain
 from cnnbench.engine import Batch, evaluate, train_epoch
@@ -68,7 +68,7 @@ class Training:
         device.place(model)
         kept = int(saved["batch_size"]) if saved else None
         self.batch_size = outfit.batch_size(cfg, model, inference, device, len(dataset.train), kept)
-        self.loaded = cached.dataset if cached else dataset
+        self.loaded = outfit.images(cached.dataset if cached else dataset, cfg.data.cache, device)
         self.loading: dict[str, Any] = {
             "image_size": self.loaded.image_size if cached else inference.image_size,
             "batch_size": self.batch_size,
@@ -83,8 +83,8 @@ class Training:
             self.trainer.exchange.notes = self._notes
         self.overdue = False
         self.eval_model = self.trainer.ema.module if self.trainer.ema else model
-        own = self.trainer.ema or not device.ranks.alone
-        self.eval_net = runtime.compiled(self.eval_model, cfg.compile) if own else self.trainer.net
+        self.eval_net = cached.net if cached and not self.trainer.ema else self.eval_model
+        self.compiling: compiling.Cost | None = None
         self.stop = StopRequests(ranks=device.ranks)
         self.sums = Sums(device.device, device.sum_dtype)
         self.speed = 0.0  # images per second of the epoch under way
@@ -144,7 +144,7 @@ class Training:
                 trainer.add_parameters(optim.parameter_groups(trainer.model, self.cfg.optim, lr, new))
                 begun += names
         if begun and trainer.exchange:
-            trainer.net = outfit.called(self.cfg, trainer.model, self.device)
+            trainer.net = outfit.called(self.cfg, trainer.model, self.device, self.batch_size)
         return begun
 
     @cached_property
@@ -219,6 +219,7 @@ class Training:
         """Train to the end of the epoch, or to a limit or a request to stop."""
         progress, trainer = self.progress, self.trainer
         begin, seconds_before, images_before = time.perf_counter(), progress.seconds, self.sums.n
+        parts = trainer.accumulate
 
         def after_step() -> bool:
             elapsed = time.perf_counter() - begin
@@ -230,6 +231,8 @@ class Training:
                 self._hear(seconds_before)
             self.speed = (self.sums.n - images_before) / elapsed
             tracker.after_step(trainer.step, self.sums, self.speed, trainer.lr)
+            if trainer.accumulate > parts:
+                self.warn("memory", health.smaller_parts(trainer.accumulate, self.batch_size, trainer.model))
             if trainer.step % self.device.look_every == 0:
                 self._check_steps()
             if self.keeper.due(trainer.step, self.overdue) and not trainer.guard.look().in_a_row:
@@ -241,7 +244,14 @@ class Training:
             say(f"epoch {progress.epoch + 1}: {', '.join(begun)} begin to train", tracker.stream)
         self.begun = begin
         tracker.begin_epoch(progress.epoch + 1, self.cfg.epochs, len(self.train_batches), progress.batch)
-        train_epoch(trainer, self._batches(), self.sums, after_step)
+        batches = self._batches()
+        if self.cfg.compile and self.compiling is None and not self.cached and not trainer.exchange:
+            batches = compiling.watched(batches, trainer, partial(self._tell_cost, tracker))
+        train_epoch(trainer, batches, self.sums, after_step)
+
+    def _tell_cost(self, tracker: Tracker, cost: compiling.Cost) -> None:
+        self.compiling = cost
+        say(cost.text(), tracker.stream)
 
     def _notes(self) -> list[float]:
         """What this process has to say to the others in a step. What depends on the clock, rank 0 alone says."""
