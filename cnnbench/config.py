@@ -342,6 +342,7 @@ class EvaluateConfig(TrainedConfig):
     precision: Precision = option("auto, fp32, bf16 or fp16")
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
+    devices: int | str = option("processes that share the images, each on a GPU of its own: 4, or all", ge=1)
     format: Format = option("how the result is printed: table, json, csv or markdown")
 
 

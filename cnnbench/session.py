@@ -3,13 +3,14 @@
 import re
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from cnnbench import data, debug, freezing, health, optim, results, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import Format, TrainConfig, seconds
+from cnnbench.distributed import ALONE
 from cnnbench.errors import RunError, UserError
 from cnnbench.features import Cached
 from cnnbench.keeper import interval
@@ -57,6 +58,10 @@ def inference(model: dict[str, Any], dataset: data.Dataset, image_size: int) -> 
 
 def execute(cfg: TrainConfig, job: Job) -> int:
     """Train, or go on with a training that was cut, or say that it is done. Returns the exit code."""
+    if job.cached and not job.device.ranks.alone:  # a head on features that are there already is a matter of seconds
+        if not job.device.ranks.main:
+            return 0
+        job = replace(job, device=replace(job.device, ranks=ALONE))
     with nullcontext(job.log) if job.log else Log() as log:
         ranks = job.device.ranks
         directory = claim(cfg, job)

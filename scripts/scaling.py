@@ -29,11 +29,9 @@ TURNS = 5
 
 @dataclass(frozen=True)
 class Cluster:
-    """Assumptions, none of them measured here: round numbers for GPUs of the H100's kind, to be replaced by one's own."""
+    """Assumptions, none of them measured here: round numbers for GPUs of the H100's kind. Replace them by your own."""
 
-    flops: float = (
-        100e12  # of a GPU in bf16: a tenth of its data sheet's, since between convolutions it waits for memory
-    )
+    flops: float = 100e12  # of a GPU in bf16: a tenth of its data sheet, as it waits for memory between convolutions
     per_node: int = 8
     links: float = 300e9  # bytes/s between the GPUs of a node
     network: float = 40e9  # bytes/s into and out of a node: 400 Gb/s, less a fifth

@@ -85,6 +85,7 @@ PLAIN = ("train", "model=resnet14", "epochs=2", *SMALL)
 PARTS = (*PLAIN, "accumulate=3", "ema=0.9", "optim.clip=1")
 FEW = (*PLAIN, "batch_size=300")  # the images of an epoch make up less than one batch
 NORMED = ("train", "epochs=3", *SMALL)
+JUDGED = ("evaluate", "weights=normed", "run.dir=judged", "shift=2", "device=cpu", "precision=fp32", "format=json")
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two processes, all of one pair of them."""
     folder = tmp_path_factory.mktemp("two")
     commands = {"plain": PLAIN, "parts": PARTS, "few": FEW, "normed": NORMED}
-    results = ended(together(folder, *((*command, f"run.dir={name}") for name, command in commands.items()), more=""))
+    lines = [(*command, f"run.dir={name}") for name, command in commands.items()]
+    results = ended(together(folder, *lines, JUDGED))
     assert [code for code, *_ in results] == [0, 0], results
     assert results[0][1].count("top-1 error") == 4 and not results[1][1], "one of them speaks"
     return folder
@@ -120,9 +122,21 @@ def test_two_processes_train_as_one_does(
 
 
 def test_one_run_directory_with_one_writer(two: Path) -> None:
-    assert {path.name for path in two.iterdir()} == {"plain", "parts", "few", "normed"}
+    assert {path.name for path in two.iterdir()} == {"plain", "parts", "few", "normed", "judged"}
     assert len(list((two / "normed").glob("events.out.*"))) == 1
     assert runs.read_json(two / "normed/status.json")["status"] == "done"
+
+
+def test_two_processes_judge_as_one_does(
+    cnnbench: Callable[..., Ran], two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(two)
+    ran = cnnbench(*(text.replace("judged", "../judged") for text in JUDGED))
+    assert ran.code == 0, ran.err
+    ours, theirs = json.loads(ran.out), runs.read_json(two / "judged/result.json")
+    for key in ("top1_error", "top5_error", "n", "protocol", "shift", "weights"):
+        assert ours[key] == theirs[key], key
+    assert ours["loss"] == pytest.approx(theirs["loss"])
 
 
 def test_a_run_of_two_processes_that_was_cut_goes_on_with_the_same_bits(
