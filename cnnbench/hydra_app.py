@@ -40,6 +40,7 @@ PATH_KEYS = (
 LIST_KEYS = ("what", "layer", "units", "images")  # a,b is a list for them where no sweep is asked for
 INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
+EXTRAS = {"hydra/launcher/ray": "ray", "hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit_slurm": "slurm"}
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
 
 
@@ -171,7 +172,7 @@ def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> N
     _prepare_launcher(args)
     argv, sys.argv = sys.argv, ["cnnbench", *args]
     try:
-        with _hydra_raises():
+        with _hydra_raises(), _composed_by_launcher(args):
             hydra.main(version_base="1.3", config_path=str(schema.conf_dir()), config_name=command)(job)()
     except (BrokenPipeError, UserError):
         raise
@@ -244,6 +245,18 @@ def _search_path(args: list[str]) -> list[str]:
 
 
 @contextmanager
+def _composed_by_launcher(args: list[str]) -> Iterator[None]:
+    """Hydra composes each job of a sweep for a trial before it starts any; our own launchers do so by themselves."""
+    before = BasicSweeper.validate_batch_is_legal
+    if any(arg.startswith("hydra/launcher=") for arg in args):
+        BasicSweeper.validate_batch_is_legal = lambda self, batch: None
+    try:
+        yield
+    finally:
+        BasicSweeper.validate_batch_is_legal = before
+
+
+@contextmanager
 def _hydra_raises() -> Iterator[None]:
     """Hydra prints a refusal in several lines and exits, unless told to raise it: we want to say it ourselves."""
     before = os.environ.get("HYDRA_FULL_ERROR")
@@ -292,6 +305,8 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
         return f"--config-dir: {text[0].lower()}{text[1:]}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if extra := EXTRAS.get(f"{group}/{choice}"):
+            return f"{choice} is not installed: pip install 'cnnbench[{extra}]'"
         if group == "recipe" and not any(arg.startswith("recipe=") for arg in args):
             return f"data={choice} has no recipe of its own: say which to use, as in recipe=folder"
         if group:

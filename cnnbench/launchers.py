@@ -55,10 +55,14 @@ class _Launcher(Launcher):
                 todo.append((job, config))
         if todo:
             self.run(todo)
+        self.finish()
         return [_returned(sweeps.find(job) or job) for job in jobs]
 
     def run(self, todo: list[tuple[Job, Any]]) -> None:
         raise NotImplementedError
+
+    def finish(self) -> None:
+        """Also where there was nothing to run."""
 
 
 def _returned(job: Job) -> JobReturn:
@@ -92,8 +96,11 @@ class SlurmLauncher(_Launcher):
         say(f"Slurm job {array}: {len(todo)} in {folder}", sys.stderr)
         if todo[0][1].sweep.detach:
             self.task.detached = array
-        else:
-            queueing.watch(folder, self.task.token)
+
+    def finish(self) -> None:
+        folder = Path(self.task.sweep)
+        if not self.config.sweep.detach:
+            queueing.watch(folder, self.task.jobs)
 
 
 def register() -> None:

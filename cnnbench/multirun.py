@@ -21,6 +21,7 @@ class Task:
     def __init__(self, command: str, sweep: Path) -> None:
         self.command, self.sweep, self.token = command, str(sweep), uuid.uuid4().hex
         self.count = 0
+        self.names: set[str] = set()
         self.detached: str | None = None  # the job's id, where it was only submitted
 
     def __call__(self, cfg: DictConfig) -> float | None:
@@ -45,6 +46,7 @@ class Task:
             overrides=[text for text in overrides if not text.startswith("sweep.")],
             token=self.token,
         )
+        self.names.add(job.name)
         try:
             config = hydra_app.typed(self.command, cfg, overrides)
         except Exception as error:
@@ -54,6 +56,10 @@ class Task:
         job.fingerprint = sweeps.fingerprint(config)
         job.format = config.format if isinstance(config.format, str) else config.format.value
         return job, config
+
+    def jobs(self) -> list[Job]:
+        """Those of this command, as they are: run here, by others for it, or found to be run by another one."""
+        return [job for job in sweeps.state(Path(self.sweep)) if job.token == self.token or job.name in self.names]
 
     def skips(self, job: Job, config: Any) -> bool:
         """Whether the job is left as an earlier command left it. What is to begin anew is cleared away here."""
@@ -65,7 +71,7 @@ class Task:
         if done and rerun is Rerun.all:
             shutil.rmtree(str(earlier.run_dir), ignore_errors=True)
             return False
-        going_on = earlier.slurm is not None and earlier.status in (sweeps.RUNNING, sweeps.PENDING)
+        going_on = earlier.is_elsewhere
         if not (done or going_on or (earlier.status == sweeps.FAILED and rerun is Rerun.none)):
             return False
         job.__dict__ |= earlier.__dict__ | {"number": job.number, "token": job.token, "skipped": done}
@@ -106,7 +112,7 @@ def run(command: str, args: list[str]) -> int:
     except KeyboardInterrupt:
         code = cli.INTERRUPTED
         sweeps.give_up(folder)
-    jobs = [job for job in sweeps.state(folder) if job.token == task.token] if sweeps.exists(folder) else []
+    jobs = task.jobs() if sweeps.exists(folder) else []
     if task.detached and code is None:
         print(task.detached)
         say(f"how far they are:  cnnbench report {folder}", sys.stderr)

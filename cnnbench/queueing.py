@@ -1,9 +1,12 @@
 """Jobs of a sweep as one array of Slurm's, through submitit: handed in, run there, watched from here."""
 
+import io
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +21,8 @@ from cnnbench.sweeps import Job
 FOR_ALL = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
            "stderr_to_stdout")  # fmt: skip
 LOOK_EVERY = 2.0  # seconds
+HOPELESS = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "InvalidAccount",
+            "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed")  # fmt: skip
 
 
 def check(choice: str) -> None:
@@ -62,11 +67,13 @@ def submit(todo: list[tuple[Job, Any]], settings: dict[str, Any], folder: Path) 
     )
     executor.update_parameters(**{key if key in FOR_ALL else f"slurm_{key}": value for key, value in own.items()})
     before = {job.file: job.file.read_bytes() for job, _ in todo if job.file.exists()}
+    sweeps.note_submitted(folder, dict.fromkeys((job.name for job, _ in todo), ""))
     for job, _ in todo:
-        job.write()
+        job.wait_here()
     tasks = [{"command": job.command, "config": to_plain(cfg), "job": asdict(job)} for job, cfg in todo]
     try:
-        submitted = executor.map_array(Queued(), tasks)
+        with redirect_stderr(io.StringIO()):  # where submitit repeats what the error says too
+            submitted = executor.map_array(Queued(), tasks)
     except (FailedJobError, subprocess.CalledProcessError) as error:
         for job, _ in todo:
             job.file.unlink()
@@ -88,12 +95,24 @@ def _refusal(text: str, settings: dict[str, Any]) -> str:
     return f"Slurm refuses the jobs: {reason}"
 
 
-def watch(folder: Path, token: str) -> None:
+def _give_up(jobs: list[Job]) -> None:
+    """End jobs that Slurm took, but that would wait for ever: what they ask for is nowhere, or not for them."""
+    hopeless = [job for job in jobs if job.status == sweeps.PENDING and job.slurm and job.reason in HOPELESS]
+    if hopeless:
+        slurm.cancel([str(job.slurm) for job in hopeless])
+    for job in hopeless:
+        job.status, job.code = sweeps.FAILED, 2
+        job.reason = f"Slurm would never start it ({job.reason}): ask for less, or for another partition"
+        job.write()
+
+
+def watch(folder: Path, find: Callable[[], list[Job]]) -> None:
     """Say what becomes of the jobs until none runs or waits. Ctrl-C ends the watching, not the jobs."""
     said: set[str] = set()
     try:
         while True:
-            jobs = [job for job in sweeps.state(folder) if job.token == token]
+            jobs = find()
+            _give_up(jobs)
             live = [job for job in jobs if job.status in (sweeps.RUNNING, sweeps.PENDING)]
             for job in jobs:
                 if job not in live and not job.skipped and job.name not in said:

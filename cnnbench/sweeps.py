@@ -7,6 +7,7 @@ nobody could write down any more (kill -9, a node that died) is found out by loo
 import hashlib
 import json
 import os
+import signal
 import socket
 from collections import Counter
 from collections.abc import Iterable
@@ -56,6 +57,11 @@ class Job:
     @property
     def result(self) -> dict[str, Any]:
         return runs.read_json(Path(self.run_dir) / "result.json") if self.run_dir and self.status == DONE else {}
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether, its status being what `state()` says, another process or Slurm has it in hand."""
+        return self.status in (RUNNING, PENDING) and (self.slurm is not None or self.process != _this_process())
 
     @property
     def outcome(self) -> str:
@@ -112,8 +118,8 @@ def read(sweep: Path, only: str = "*") -> list[Job]:
     submitted = runs.read_json(folder / SUBMITTED)
     jobs = [Job(**{**content, "sweep": str(sweep)}) for content in found if "name" in content]
     for job in jobs:
-        if job.status == PENDING and not job.process:
-            job.slurm = submitted.get(job.name)
+        if job.status == PENDING and job.slurm is None:
+            job.slurm = submitted.get(job.name) or None
     return sorted(jobs, key=lambda job: (job.number, job.name))
 
 
@@ -181,8 +187,12 @@ def _as_ended(job: Job) -> None:
     if written.get("status") in (DONE, FAILED, CUT):
         job.status, job.reason = written["status"], written["reason"]
         job.run_dir, job.code = written["run_dir"], written["code"]
+        return
+    word = slurm.ended(job.slurm or "") or "unknown"
+    if word.startswith("CANCELLED"):
+        job.status, job.reason = CUT, "cancelled"
     else:
-        job.status, job.reason = FAILED, f"it ended without a word (Slurm: {slurm.ended(job.slurm or '') or 'unknown'})"
+        job.status, job.reason = FAILED, f"it ended without a word (Slurm: {word})"
 
 
 def line(jobs: list[Job]) -> str:
@@ -206,9 +216,9 @@ def cancel(jobs: list[Job]) -> list[Job]:
     queued = [job for job in live if job.slurm]
     if queued:
         slurm.cancel([str(job.slurm) for job in queued])
-    here = [job for job in live if not job.slurm and job.status == RUNNING and _alive(job.process, unsure=False)]
-    for job in here:
-        os.kill(job.process["pid"], 15)
+    here = [job for job in live if not job.slurm and _alive(job.process, unsure=False)]
+    for pid in {job.process["pid"] for job in here}:  # of those that wait: whoever would run them
+        os.kill(pid, signal.SIGTERM)
     for job in queued:
         if job.status == PENDING:
             job.status, job.reason = CUT, "cancelled before it began"

@@ -247,6 +247,11 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
         if primary:
             compose(*NEEDED.get(name, ()), command=name)
         return
+    if file.parent.parent.name == "hydra":
+        if needed := {"slurm": "submitit_launcher", "tpe": "optuna_sweeper"}.get(name):
+            pytest.importorskip(f"hydra_plugins.hydra_{needed}")
+        compose(f"hydra/{group}={name}")
+        return
     takers = [command for command in ("train", "finetune", "predict", "evaluate") if group in hydra_app.takes(command)]
     command = takers[0] if takers else "train"
     cfg = compose(*hydra_app.check_arguments(command, [f"{group}={name}", *NEEDED.get(command, ())]), command=command)
