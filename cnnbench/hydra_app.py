@@ -249,11 +249,11 @@ def _composed_by_launcher(args: list[str]) -> Iterator[None]:
     """Hydra composes each job of a sweep for a trial before it starts any; our own launchers do so by themselves."""
     before = BasicSweeper.validate_batch_is_legal
     if any(arg.startswith("hydra/launcher=") for arg in args):
-        BasicSweeper.validate_batch_is_legal = lambda self, batch: None
+        BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
     try:
         yield
     finally:
-        BasicSweeper.validate_batch_is_legal = before
+        BasicSweeper.validate_batch_is_legal = before  # type: ignore[method-assign]
 
 
 @contextmanager
