@@ -95,6 +95,16 @@ COMMANDS = {
             "cnnbench visualize what=batch,schedule data=cifar10 model=resnet20",
         ),
     ),
+    "benchmark": Command(
+        "cnnbench.commands.benchmark",
+        "measure how fast nets train and answer here, what holds them up, and how large a batch fits",
+        (
+            "cnnbench benchmark model=resnet18",
+            "cnnbench benchmark model=resnet20,nin_cifar data=cifar10 data.root=DIR batch_size=128",
+            "cnnbench benchmark model=resnet50 precisions=bf16 compile=false batch_size=search format=markdown",
+        ),
+        compares=True,
+    ),
     "doctor": Command(
         "cnnbench.commands.doctor",
         "check this machine: versions, devices, data, disk",
@@ -120,9 +130,7 @@ def console() -> NoReturn:
     of work whose result nobody sees.
     """
     code = main()
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter itself does first: threads are told to end and waited for
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -393,6 +393,28 @@ class SummaryConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
 
 
+@dataclass(kw_only=True)
+class BenchmarkConfig:
+    model: dict[str, Any] = option("the net and its arguments")
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
+    epochs: int = field(default=1, metadata={"unread": True, "help": "", "bounds": {}})
+    batch_size: int | str = option("images per step, or search: the largest that fits", ge=1)
+    precisions: Any = option("what to set side by side: fp32, bf16, fp16 or auto; several as [fp32,bf16]")
+    compile: bool = option("also the compiled net, in the last of the precisions, with what compiling it costs")
+    seconds: float = option("how long each measurement takes, about; three steps at least", gt=0)
+    warmup: int = option("steps before each measurement", ge=2)
+    memory: float | None = option(
+        "batch_size=search: most GB that a step may take; null: nine tenths of what is free", gt=0
+    )
+    device: str = option("auto, cpu, cuda, cuda:1 or mps")
+    format: Format = option("how the result is printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
 LATER: dict[type, dict[str, Any]] = {
     DataConfig: {"interpolation": "bilinear"}
 }  # keys that earlier versions did not write, and what they did
@@ -405,6 +427,7 @@ SCHEMAS: dict[str, type] = {
     "export": ExportConfig,
     "summary": SummaryConfig,
     "visualize": VisualizeConfig,
+    "benchmark": BenchmarkConfig,
     "doctor": DoctorConfig,
 }
 

@@ -4,9 +4,11 @@ import contextlib
 import os
 import platform
 import re
+import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -67,6 +69,11 @@ class Runtime:
     def look_every(self) -> int:
         """Steps between two looks at what the device has counted: each look waits for a device that is not the CPU."""
         return 1 if self.device.type == "cpu" else 50
+
+    @property
+    def matrix_side(self) -> int:
+        """Of square matrices whose product keeps the device busy."""
+        return 2048 if self.device.type == "cpu" else 8192
 
     def step(
         self, optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], clip: float | None, loss: Tensor
@@ -213,3 +220,59 @@ def largest_batch(model: nn.Module, images: Tensor, runtime: Runtime, limit: int
     activations = sum(size for pointer, size in kept.items() if pointer not in parameters)
     fits = max(1, int(0.5 * runtime.free_memory() / (2 * activations / len(images))))  # as much again for gradients
     return int(2 ** ((min(fits, limit)).bit_length() - 1))
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+class Stopwatch:
+    """Marks in time by the device's own clock: on a GPU to set one makes nobody wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.marks = device, list[Any]()
+
+    def mark(self) -> None:
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append(event)
+        else:
+            wait(self.device)
+            self.marks.append(time.perf_counter())
+
+    def seconds(self) -> list[float]:
+        """Between each mark and the next. Waits for the device."""
+        wait(self.device)
+        if self.device.type == "cuda":
+            return [begin.elapsed_time(end) / 1000 for begin, end in pairwise(self.marks)]
+        return [end - begin for begin, end in pairwise(self.marks)]
+
+
+def restart_peak(device: torch.device) -> None:
+    """Forget how much memory was in use before: `peak_memory()` is that from now on."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        machine.restart_peak()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: on a GPU those that tensors took, on a CPU all that the process did."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return machine.peak_memory()
+
+
+def compiler_folder(folder: str | None) -> str | None:
+    """Where the compiler keeps its results; forgets those that it has in memory. Returns the folder before."""
+    torch.compiler.reset()
+    before = os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    if folder is not None:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    return before

@@ -1,8 +1,8 @@
 """The work that all the peers do, said once: what `bench_peers.py` compares is everything else.
 
-ResNet-18 with the ImageNet stem (7x7/2 and a pool; torchvision's and timm's `resnet18`), 10 classes, at 32 px; the first
-so many images of each class of CIFAR-10's training set, shifted by up to 4 pixels (timm: its own crop) and mirrored; all of
-its 10,000 test images after each epoch; SGD with Nesterov-free momentum 0.9, weight decay 5e-4, cosine; channels last.
+ResNet-18 with the ImageNet stem (7x7/2 and a pool; torchvision's and timm's `resnet18`), 10 classes, at 32 px; the
+first so many images of each class of CIFAR-10's training set, shifted by up to 4 pixels (timm: its own crop) and
+mirrored; its 10,000 test images after each epoch; SGD with momentum 0.9, weight decay 5e-4, cosine; channels last.
 """
 
 import argparse
