@@ -9,6 +9,7 @@ import torch
 SMALLEST, LARGEST = 2, 2**16
 FINENESS = 8  # the result is right to this part of it
 CAUTION = 1.05  # on what a step is expected to take
+RISE = 100e6  # bytes: less than that may hide in memory that the process had before
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,14 @@ class Trial:
     images_per_second: float
 
 
-def search(attempt: Callable[[int], Trial], limit: float, most: int = LARGEST) -> list[Trial]:
+def search(attempt: Callable[[int], Trial], limit: float, base: int, most: int = LARGEST) -> list[Trial]:
     """The trials that fit into `limit` bytes, by size; the last is the largest. Empty where not even the smallest fits.
 
     Doubles the batch while the next is expected to fit, then closes in on the largest from below. Memory grows
-    linearly with the batch, so that two trials foretell a third; a GPU, where too much does no harm, may say no.
+    linearly with the batch from `base`, what is taken without one, so that two trials foretell a third; a GPU, where
+    too much does no harm, may say no.
     """
-    trials: list[Trial] = []
+    trials = [Trial(0, base, 0.0)]
 
     def fits(size: int) -> bool:
         if size > most or expected(trials, size) > limit:
@@ -42,26 +44,31 @@ def search(attempt: Callable[[int], Trial], limit: float, most: int = LARGEST) -
     size = min(SMALLEST, most)
     while fits(size):
         size *= 2
-    if trials:
-        step = max(1, trials[-1].batch_size // FINENESS)
-        while size - trials[-1].batch_size > step:
-            # A size that is foretold to fit is tried at once, the largest first; else half of what is left.
-            candidates = range(trials[-1].batch_size + step, size, step)
-            chosen = next((c for c in reversed(candidates) if expected(trials, c) <= limit), None)
-            if chosen is None:
-                break
-            if not fits(chosen):
-                size = chosen
-    return trials
+    size = min(size, most + 1)  # what does not fit
+    step = max(1, trials[-1].batch_size // FINENESS)
+    while len(trials) > 1 and size - trials[-1].batch_size > step:
+        # The largest that is expected to fit is tried at once.
+        candidates = [*range(trials[-1].batch_size + step, size, step), size - 1]
+        chosen = next((candidate for candidate in reversed(candidates) if expected(trials, candidate) <= limit), None)
+        if chosen is None:
+            break
+        if not fits(chosen):
+            size = chosen
+    return trials[1:]
 
 
 def expected(trials: list[Trial], size: int) -> float:
-    """Bytes that a step with so many images will take, from the two largest trials; 0 where nothing is known."""
-    if not trials:
-        return 0.0
-    last = trials[-1]
-    slope = last.memory / last.batch_size  # more than the truth: part of the memory does not grow with the batch
-    if len(trials) > 1:
-        before = trials[-2]
-        slope = max(0.0, (last.memory - before.memory) / (last.batch_size - before.batch_size))
+    """Bytes that a step with so many images will take, from the two largest trials."""
+    last, before = trials[-1], trials[-2] if len(trials) > 1 else None
+    if before is None:
+        return last.memory
+    slope = max(0.0, (last.memory - before.memory) / (last.batch_size - before.batch_size))
     return CAUTION * (last.memory + slope * (size - last.batch_size))
+
+
+def foreseen(attempt: Callable[[int], Trial], size: int) -> float:
+    """The same from small steps that grow until the memory is seen to grow with them."""
+    trials = [attempt(min(SMALLEST, size))]
+    while trials[-1].memory - trials[0].memory < RISE and trials[-1].batch_size < size:
+        trials.append(attempt(min(2 * trials[-1].batch_size, size)))
+    return float(trials[-1].memory) if trials[-1].batch_size == size else expected(trials, size)

@@ -98,6 +98,12 @@ class Debug(Enum):
 OnError = Enum("OnError", {"warn": "warn", "raise": "raise"})  # `raise` can be a name only in this way
 
 
+class Cache(Enum):
+    auto = "auto"
+    device = "device"
+    host = "host"
+
+
 class Optimizer(Enum):
     sgd = "sgd"
     adamw = "adamw"
@@ -133,6 +139,9 @@ class DataConfig:
     mean: list[float] | None = option("channel means in 0..1; null: the data set's own", ge=0, le=1)
     std: list[float] | None = option("channel standard deviations in 0..1; null: the data set's own", gt=0)
     workers: int | None = option("processes that decode image files; null: one per core", ge=0)
+    cache: Cache = option(
+        "images in memory lie on the training device (device), in main memory (host), or auto: where they fit"
+    )
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)
 
@@ -416,7 +425,7 @@ class BenchmarkConfig:
 
 
 LATER: dict[type, dict[str, Any]] = {
-    DataConfig: {"interpolation": "bilinear"}
+    DataConfig: {"interpolation": "bilinear", "cache": "auto"}
 }  # keys that earlier versions did not write, and what they did
 FILLED_IN = ("run.overrides", "sweep.keys")  # by the command line, not by the user
 SCHEMAS: dict[str, type] = {

@@ -62,7 +62,8 @@ def draw_batch(training: "Training") -> None:
     picture = training.directory.path / "train_batch.png"
     if training.first_batch is not None and not picture.exists():
         with tolerated(picture.name):
-            plots.train_batch(*training.first_batch, training.dataset.classes, picture)
+            images, targets = training.first_batch
+            plots.train_batch(images.cpu(), targets.cpu(), training.dataset.classes, picture)
 
 
 def draw_curves(training: "Training") -> None:

@@ -5,13 +5,34 @@ import sys
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cnnbench import optim, runtime
+from cnnbench import data, optim, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import TrainConfig
+from cnnbench.config import Cache, TrainConfig
 from cnnbench.engine import Trainer
+from cnnbench.errors import UserError
 from cnnbench.features import Cached
 from cnnbench.models.layers import Net
 from cnnbench.tasks.classification import Classification
+
+
+def images(dataset: data.Dataset, cache: Cache, device: runtime.Runtime) -> data.Dataset:
+    """The data set with its images on the device, where they are in memory and leave room there for the training.
+
+    Whole batches are then picked and augmented there, and nothing of them travels. UserError where that was asked for
+    and cannot be.
+    """
+    parts = [part for part in (dataset.train, dataset.val) if isinstance(part, data.Arrays)]
+    if cache is Cache.device and not parts:
+        raise UserError(f"data.cache=device: the images of {dataset.name} are files, which are read anew each time")
+    if all(part.images.device == device.device for part in parts):
+        return dataset
+    size = sum(part.images.nbytes for part in parts)
+    fits = size <= device.free_memory() // 2
+    if cache is Cache.device and not fits:
+        raise UserError(
+            f"data.cache=device: the images take {size / 2**30:.1f} GB, more than half of what is free on {device.name}"
+        )
+    return dataset if cache is Cache.host or not fits else data.placed(dataset, device.to_device)
 
 
 def batch_size(

@@ -29,7 +29,7 @@ PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
 FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint", "tracking")
 FREE_KEYS = ("format", "device", "resume", "max_time", "patience", "compile", "data.root", "data.download",
-             "data.workers")  # fmt: skip
+             "data.workers", "data.cache")  # fmt: skip
 
 
 # What a run leaves in its directory: where there is nothing else, a missing config.yaml means a crash or a lost file.

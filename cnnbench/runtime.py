@@ -55,6 +55,9 @@ class Runtime:
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def to_device(self, value: Tensor) -> Tensor:
+        """There without waiting for it: from memory that is locked in place a GPU fetches the bytes by itself."""
+        if self.device.type == "cuda" and value.device.type == "cpu":
+            return value.pin_memory().to(self.device, non_blocking=True)
         return value.to(self.device)
 
     def backward(self, loss: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cnnbench import batch_search, data, models, runtime, speed
+from cnnbench import batch_search, data, models, outfit, runtime, speed
 from cnnbench.batch_search import Trial
 from cnnbench.complexity import count
 from cnnbench.config import BenchmarkConfig
@@ -59,7 +59,7 @@ def measure(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
     batch = trials[-1].batch_size if trials else int(cfg.batch_size)
     if not trials:
         check_batch(cfg, attempt, batch, dataset)
-    dataset = dataset or noise(cfg, size, channels, classes, batch)
+    dataset = outfit.images(dataset or noise(cfg, size, channels, classes, batch), cfg.data.cache, first)
     loader = data.train_loader(
         dataset, cfg.augment, image_size=size, batch_size=batch, seed=0, workers=cfg.data.workers
     )
@@ -148,6 +148,7 @@ def free(device: runtime.Runtime) -> float:
 def searched(cfg: BenchmarkConfig, name: str, attempt: Callable[[int], Trial], most: int, say: Say) -> list[Trial]:
     device = runtime.setup(cfg.device, "fp32", seed=None)
     limit = min(cfg.memory * 1e9 if cfg.memory else float("inf"), free(device))
+    base = runtime.peak_memory(device.device)
 
     def shown(batch: int) -> Trial:
         trial = attempt(batch)
@@ -155,7 +156,7 @@ def searched(cfg: BenchmarkConfig, name: str, attempt: Callable[[int], Trial], m
             f"{trial.images_per_second:,.0f} images/s")  # fmt: skip
         return trial
 
-    trials = batch_search.search(shown, limit, most)
+    trials = batch_search.search(shown, limit, base, most)
     if not trials:
         raise UserError(
             f"{name} does not train within {limit / 1e9:.2f} GB, not even with {batch_search.SMALLEST} images"
@@ -170,10 +171,8 @@ def check_batch(
     if dataset and len(dataset.train) < batch:
         raise UserError(f"batch_size={batch} is more than the {len(dataset.train):,} training images of {dataset.name}")
     try:
-        trials = [attempt(size) for size in (2, 4) if size < batch]
-        needed, there = batch_search.expected(trials, batch), free(runtime.setup(cfg.device, "fp32", seed=None))
-        if not trials:
-            attempt(batch)
+        there = free(runtime.setup(cfg.device, "fp32", seed=None))
+        needed = batch_search.foreseen(attempt, batch)
     except ValueError as error:
         if "more than 1 value per channel" in str(error):
             raise UserError("BatchNorm needs more than one value per channel: raise batch_size") from None

@@ -68,7 +68,7 @@ class Training:
         device.place(model)
         kept = int(saved["batch_size"]) if saved else None
         self.batch_size = outfit.batch_size(cfg, model, inference, device, len(dataset.train), kept)
-        self.loaded = cached.dataset if cached else dataset
+        self.loaded = outfit.images(cached.dataset if cached else dataset, cfg.data.cache, device)
         self.loading: dict[str, Any] = {
             "image_size": self.loaded.image_size if cached else inference.image_size,
             "batch_size": self.batch_size,

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnnbench.config import AugmentConfig, Crop, DataConfig, Interpolation
+from cnnbench.config import AugmentConfig, Cache, Crop, DataConfig, Interpolation
 
 
 def data_config(name: str, **keys: Any) -> DataConfig:
     unset = dict.fromkeys(("image_size", "mean", "std", "workers", "num_classes", "num_images"))
     values = {"root": None, "download": False, "val_fraction": 0.0, "fraction": 1.0, "crop_ratio": 1.0,
-              "interpolation": Interpolation.bilinear, **unset, **keys}  # fmt: skip
+              "interpolation": Interpolation.bilinear, "cache": Cache.auto, **unset, **keys}  # fmt: skip
     return DataConfig(name=name, **{**values, "root": None if values["root"] is None else str(values["root"])})
 
 

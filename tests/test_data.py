@@ -8,6 +8,7 @@ import pickle
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 from data_helpers import data_config
 
-from cnnbench.data import Arrays, load_dataset
+from cnnbench.data import Arrays, cifar, load_dataset
 from cnnbench.data import datasets as sets
 from cnnbench.data.sources import pick
 from cnnbench.errors import UserError
@@ -119,34 +120,34 @@ def cifar_images(seed: int, count: int) -> np.ndarray:
 
 @pytest.fixture
 def tiny_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with cifar-10-python.tar.gz alone: 2 x 10 training and 6 test images; torchvision expects just that."""
-    from torchvision.datasets import CIFAR10
-
+    """A folder with cifar-10-python.tar.gz alone: 2 x 10 training and 6 test images, all that is then expected."""
+    known = cifar.SETS["cifar10"]
     files = {"batches.meta": pickle.dumps({"label_names": ["airplane", "automobile", "bird"]})}
     for name, seed, count in (("data_batch_1", 1, 10), ("data_batch_2", 2, 10), ("test_batch", 3, 6)):
         labels = [index % 3 for index in range(count)]
         files[name] = pickle.dumps({"data": cifar_images(seed, count).reshape(count, -1), "labels": labels})
     folder = tmp_path / "served"
     folder.mkdir()
-    with tarfile.open(folder / CIFAR10.filename, "w:gz") as archive:
+    with tarfile.open(folder / known.archive, "w:gz") as archive:
         for name, content in files.items():
-            member = tarfile.TarInfo(f"{CIFAR10.base_folder}/{name}")
+            member = tarfile.TarInfo(f"{known.folder}/{name}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5[name]] for name in ("data_batch_1", "data_batch_2")])
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
-    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5["batches.meta"]})
-    digest = hashlib.md5((folder / CIFAR10.filename).read_bytes()).hexdigest()
-    monkeypatch.setattr(CIFAR10, "tgz_md5", digest)
+    tiny = replace(
+        known,
+        train={name: md5[name] for name in ("data_batch_1", "data_batch_2")},
+        test={"test_batch": md5["test_batch"]},
+        meta={"batches.meta": md5["batches.meta"]},
+        archive_md5=hashlib.md5((folder / known.archive).read_bytes()).hexdigest(),
+    )
+    monkeypatch.setitem(cifar.SETS, "cifar10", tiny)
     return folder
 
 
 @pytest.fixture
 def server(tiny_cifar: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Serves the archive on the loopback; the paths that were asked for."""
-    from torchvision.datasets import CIFAR10
-
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -157,7 +158,8 @@ def server(tiny_cifar: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[s
         thread = threading.Thread(target=listener.serve_forever)
         thread.start()
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{listener.server_port}/{CIFAR10.filename}")
+        served = replace(cifar.SETS["cifar10"], url=f"http://127.0.0.1:{listener.server_port}/")
+        monkeypatch.setitem(cifar.SETS, "cifar10", served)
         yield asked
         listener.shutdown()
         thread.join()
@@ -174,6 +176,19 @@ def test_cifar_is_unpacked_and_read(tiny_cifar: Path) -> None:
     assert dataset.std == (0.2470, 0.2435, 0.2616) and dataset.split == "test"
     inside = load_dataset(data_config("cifar10", root=tiny_cifar / "cifar-10-batches-py"))
     assert len(inside.train) == 20
+
+
+def test_cifar_is_where_torchvision_says() -> None:
+    """The addresses and checksums of both sets, against torchvision's."""
+    from torchvision import datasets
+
+    for known, theirs in ((cifar.SETS["cifar10"], datasets.CIFAR10), (cifar.SETS["cifar100"], datasets.CIFAR100)):
+        assert (known.folder, known.archive, known.archive_md5) == (theirs.base_folder, theirs.filename, theirs.tgz_md5)
+        assert known.url + known.archive == theirs.url
+        assert [list(known.train.items()), list(known.test.items())] == [
+            [tuple(item) for item in part] for part in (theirs.train_list, theirs.test_list)
+        ]
+        assert (known.meta, known.label_names) == ({theirs.meta["filename"]: theirs.meta["md5"]}, theirs.meta["key"])
 
 
 def test_cifar_root_may_come_from_the_environment(tiny_cifar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,9 +209,8 @@ def test_cifar_is_downloaded_when_asked(tmp_path: Path, server: list[str], capsy
 
 
 def test_cifar_download_that_fails(tmp_path: Path, server: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision.datasets import CIFAR10
-
-    monkeypatch.setattr(CIFAR10, "url", CIFAR10.url + ".gone")
+    known = cifar.SETS["cifar10"]
+    monkeypatch.setitem(cifar.SETS, "cifar10", replace(known, url=known.url + "gone/"))
     with pytest.raises(UserError, match=r"could not fetch http://127.*404"):
         load_dataset(data_config("cifar10", root=tmp_path, download=True))
     blocked = tmp_path / "file"

@@ -19,12 +19,23 @@ from PIL import Image
 from torch import Tensor
 
 from cnnbench.config import AugmentConfig, Crop
-from cnnbench.data import Arrays, Dataset, EvalTransform, Files, eval_loader, load_dataset, read_image, train_loader
+from cnnbench.data import (
+    Arrays,
+    Dataset,
+    EvalTransform,
+    Files,
+    eval_loader,
+    load_dataset,
+    placed,
+    read_image,
+    train_loader,
+)
+from cnnbench.data.batched import ResizedCrop, jittered, resized_crop
 from cnnbench.data.transforms import sample_transform
 from cnnbench.errors import UserError
 
 PAD_FLIP = augment_config(crop=Crop.pad, padding=2, flip=True, cutout=3)
-COLOR = augment_config(crop=Crop.pad, padding=2, flip=True, color=0.4)  # which arrays do image by image
+COLOR = augment_config(crop=Crop.pad, padding=2, flip=True, color=0.4)
 RESIZED = augment_config(crop=Crop.resized, flip=True, cutout=4)
 
 
@@ -82,6 +93,21 @@ def test_shift_reaches_every_offset_and_flips_half_the_images() -> None:
     assert abs(counts[..., 1].sum() / count - 0.5) < 0.02
 
 
+@pytest.mark.parametrize("augment", [PAD_FLIP, COLOR, RESIZED, augment_config(crop=Crop.random, flip=True)])
+@pytest.mark.parametrize("size", [8, 12])
+def test_images_on_a_device_are_augmented_there(augment: AugmentConfig, size: int) -> None:
+    """Nothing goes to and fro, and nothing waits for the device: the meta device could not even answer."""
+    there = placed(replace(arrays(51), crop_ratio=0.8), lambda tensor: tensor.to("meta"))
+    batches = list(train(there, augment, image_size=size).epoch(0))
+    assert len(batches) == 8
+    for images, targets in batches:
+        assert images.is_meta and targets.is_meta and images.dtype == torch.uint8
+        assert images.shape == (len(targets), 3, size, size)
+    assert all(
+        images.is_meta for images, _ in eval_loader(there.val, there, image_size=size, batch_size=7, workers=0).epoch(0)
+    )
+
+
 def test_cutout_sets_a_square_to_the_mean() -> None:
     dataset = arrays(400)
     assert isinstance(dataset.train, Arrays)
@@ -117,9 +143,61 @@ def test_resized_crop_covers_the_area_asked_for() -> None:
         assert [int(crop[0, 0, -1] - crop[0, 0, 0]), int(crop[1, -1, 0] - crop[1, 0, 0])] == [99, 99]  # half the side
 
 
-@pytest.mark.parametrize("augment", [PAD_FLIP, COLOR], ids=["batched", "by sample"])
-def test_pixels_depend_on_seed_epoch_and_index_alone(augment: AugmentConfig) -> None:
-    dataset = arrays(60)
+def test_batched_resized_crops_are_torchvisions() -> None:
+    """The pixels of each part, and how often which parts are drawn."""
+    from torchvision.transforms import RandomResizedCrop
+    from torchvision.transforms.v2 import functional
+
+    images = arrays(40, size=37).train.images  # type: ignore[union-attr]
+    crop = ResizedCrop(scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
+    real, flip = torch.rand(40, crop.numbers), torch.arange(40) % 2
+    part = crop.windows(real, 37, 37)
+    for size in (16, 50):
+        ours = resized_crop(images, part, flip, size)
+        for image, result, mirrored, box in zip(images, ours, flip, torch.stack(part, 1).int().tolist(), strict=True):
+            theirs = functional.resized_crop(image, *box, [size, size])
+            theirs = theirs.flip(-1) if mirrored else theirs
+            assert (result.int() - theirs.int()).abs().max() <= 1
+    for scale, ratio in (((0.08, 1.0), (3 / 4, 4 / 3)), ((0.5, 1.0), (1.5, 3.0)), ((0.9, 1.0), (0.2, 0.5))):
+        count = 20_000
+        crop = ResizedCrop(scale=scale, ratio=ratio)
+        found = torch.stack(crop.windows(torch.rand(count, crop.numbers), 30, 30), 1)
+        draw = [RandomResizedCrop.get_params(images[0][:, :30, :30], list(scale), list(ratio)) for _ in range(4000)]
+        expected = torch.tensor(draw, dtype=torch.float32)
+        assert torch.equal(found, found.round()) and (found[:, :2] >= 0).all()
+        assert (found[:, :2] + found[:, 2:] <= 30).all()
+        error = (found.mean(0) - expected.mean(0)) / (expected.std(0) / 4000**0.5 + 0.01)
+        assert error.abs().max() < 5
+
+
+def test_batched_colours_are_torchvisions() -> None:
+    """In each of the six orders, one after the other, up to the rounding that torchvision does in between."""
+    from itertools import permutations
+
+    from torchvision.transforms.v2 import functional
+
+    images, steps = arrays(6).train.images, ("brightness", "contrast", "saturation")  # type: ignore[union-attr]
+    factors = torch.tensor([0.7, 1.3, 0.65]).expand(6, 3)
+    orders = list(permutations(range(3)))
+    keys = torch.stack([torch.tensor(order).argsort() / 3 for order in orders])
+    ours = jittered(images, torch.cat([(factors - 1) / 0.8 + 0.5, keys], 1), 0.4)
+    for image, result, order in zip(images, ours, orders, strict=True):
+        expected = image
+        for kind in order:
+            expected = getattr(functional, f"adjust_{steps[kind]}")(expected, float(factors[0, kind]))
+        assert (result.int() - expected.int()).abs().max() <= 3
+    assert not torch.equal(ours[0], ours[5])
+    gray = images[:, :1]
+    assert torch.equal(jittered(gray, torch.full((6, 6), 0.5), 0.4), gray)
+
+
+@pytest.mark.parametrize(
+    ("augment", "interpolation"),
+    [(PAD_FLIP, "bilinear"), (COLOR, "bilinear"), (RESIZED, "bilinear"), (RESIZED, "bicubic")],
+    ids=["shifted", "coloured", "resized", "by sample"],
+)
+def test_pixels_depend_on_seed_epoch_and_index_alone(augment: AugmentConfig, interpolation: str) -> None:
+    dataset = replace(arrays(60), interpolation=interpolation)
     truth = by_index(train(dataset, augment, batch_size=60))
     assert len(truth) == 60
     assert same(by_index(train(dataset, augment, batch_size=7)), truth)

@@ -12,6 +12,7 @@ from cnnbench.data.sources import (
     folds,
     names,
     pick,
+    placed,
     read_image,
     with_channels,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "load_dataset",
     "names",
     "pick",
+    "placed",
     "read_image",
     "shared_files",
     "train_loader",

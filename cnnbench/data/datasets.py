@@ -2,19 +2,18 @@
 
 import gzip
 import os
-import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cnnbench.config import DataConfig
-from cnnbench.data.folders import image_folder, imagenet, locked
+from cnnbench.data.cifar import cifar
+from cnnbench.data.folders import image_folder, imagenet
 from cnnbench.data.sources import Arrays, Dataset, names, pick
 from cnnbench.errors import UserError, unknown
 
@@ -100,69 +99,6 @@ def _read_digits() -> tuple[np.ndarray, np.ndarray]:
     return table[:, :-1], table[:, -1]
 
 
-# Mean and std over all pixels of the 50,000 training images. (The .202 that is often copied for the std is the mean of
-# the images' own stds.)
-CIFAR_MOMENTS = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
-
-
-def _cifar(cfg: DataConfig, root: Path) -> Dataset:
-    from torchvision import datasets
-
-    cifar = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[cfg.name]
-    root = root.parent if root.name == cifar.base_folder else root
-    if cfg.download or not (root / cifar.base_folder).is_dir():
-        _fetch_cifar(cfg, cifar, root)
-    try:
-        # The first looks at the checksums of all files, the second need not do so again: that is a third of a second.
-        checked = type(cifar.__name__, (cifar,), {"_check_integrity": lambda self: True})
-        train, test = cifar(str(root), train=True), checked(str(root), train=False)
-    except RuntimeError:
-        raise UserError(
-            f"{root / cifar.base_folder} is incomplete or damaged: a file's checksum is wrong.\n"
-            "Unpack the archive again, or add data.download=true."
-        ) from None
-    mean, std = CIFAR_MOMENTS[cfg.name]
-    return Dataset(
-        name=cfg.name,
-        classes=list(train.classes),
-        mean=mean,
-        std=std,
-        image_size=32,
-        crop_ratio=cfg.crop_ratio,
-        in_channels=3,
-        train=_cifar_arrays(train),
-        val=_cifar_arrays(test),
-        split="test",
-    )
-
-
-def _cifar_arrays(split: Any) -> Arrays:
-    return Arrays(torch.from_numpy(split.data.transpose(0, 3, 1, 2)), torch.tensor(split.targets))
-
-
-def _fetch_cifar(cfg: DataConfig, cifar: Any, root: Path) -> None:
-    """Unpack the archive that lies in root, or with data.download=true fetch it first."""
-    from torchvision.datasets.utils import check_integrity
-
-    archive = root / cifar.filename
-    if not cfg.download and not archive.is_file():
-        raise UserError(
-            f"data={cfg.name} expects the folder {cifar.base_folder} or {cifar.filename} in '{root}'.\n"
-            "Set data.root=DIR (or $CNNBENCH_DATA) to where it is, or data.download=true to fetch it (about 165 MB)."
-        )
-    if not cfg.download and not check_integrity(str(archive), cifar.tgz_md5):
-        raise UserError(f"{archive} is damaged: its checksum is wrong. Add data.download=true to fetch it again.")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with locked(root):
-            cifar(str(root), download=True)
-    except (OSError, EOFError, RuntimeError, tarfile.TarError) as error:
-        raise UserError(f"could not fetch {cifar.url} into '{root}': {error}") from None
-
-
 def _synthetic(cfg: DataConfig, root: Path) -> Dataset:
     """Noise, the same every time: for timing a net without waiting for a disk."""
     if cfg.num_classes is None or cfg.num_images is None:
@@ -190,8 +126,8 @@ def _noise(count: int, num_classes: int, size: int, seed: int) -> Arrays:
 
 SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
     "digits": _digits,
-    "cifar10": _cifar,
-    "cifar100": _cifar,
+    "cifar10": cifar,
+    "cifar100": cifar,
     "imagenet": imagenet,
     "folder": image_folder,
     "synthetic": _synthetic,

@@ -1,12 +1,13 @@
 """Images resized and cut as torchvision does it, pixel for pixel: Pillow images, or uint8 tensors (..., C, H, W).
 
-Pillow images go through Pillow alone: to import torchvision takes longer than to classify a picture.
+Done without torchvision: to import it takes longer than to classify a picture.
 """
 
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cnnbench.config import Resize
@@ -27,12 +28,19 @@ def resized(picture: Picture, height: int, width: int, interpolation: str) -> Pi
     if height_and_width(picture) == (height, width):
         return picture
     if isinstance(picture, Tensor):
-        from torchvision.transforms.v2 import InterpolationMode, functional
-
-        return functional.resize(picture, [height, width], InterpolationMode(interpolation))
+        return _resized_tensor(picture, height, width, interpolation)
     from PIL.Image import Resampling
 
     return picture.resize((width, height), Resampling[interpolation.upper()])
+
+
+def _resized_tensor(images: Tensor, height: int, width: int, interpolation: str) -> Tensor:
+    batch = images.reshape(-1, *images.shape[-3:])
+    native = batch.device.type == "cpu"  # elsewhere torch resizes floats alone
+    smooth = {} if interpolation == "nearest" else {"align_corners": False, "antialias": True}
+    scaled = F.interpolate(batch if native else batch.float(), (height, width), mode=interpolation, **smooth)
+    exact = scaled if native else scaled.round_().clamp_(0, 255).to(torch.uint8)
+    return exact.reshape(*images.shape[:-2], height, width)
 
 
 def rescaled(picture: Picture, side: int, resize: Resize, interpolation: str) -> Picture:

@@ -6,14 +6,17 @@ epoch's order and random numbers come from a table with a row per image, so a re
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config import AugmentConfig, Crop
+from cnnbench.config import AugmentConfig, Crop, Interpolation, Resize
+from cnnbench.data.batched import BatchTransform, ResizedCrop
+from cnnbench.data.geometry import rescaled
 from cnnbench.data.sources import Arrays, Dataset, Files, Source
-from cnnbench.data.transforms import BatchTransform, EvalTransform, Transform, check_augment, sample_transform
+from cnnbench.data.transforms import EvalTransform, Transform, check_augment, sample_transform
 from cnnbench.data.views import Groups, ViewTransform
 from cnnbench.data.workers import SampleReader
 from cnnbench.errors import UserError
@@ -48,16 +51,37 @@ def train_loader(
     native = dataset.image_size if isinstance(source, Arrays) else None
     check_augment(augment, image_size, ratio, native)
     fill = torch.tensor([round(255 * mean) for mean in dataset.mean], dtype=torch.uint8)
-    if isinstance(source, Arrays) and augment.crop in (Crop.none, Crop.pad) and augment.color == 0:
-        padding = augment.padding if augment.crop is Crop.pad else 0
-        resize = _array_resize(source, image_size, dataset)
-        finish = BatchTransform(
-            size=image_size, padding=padding, flip=augment.flip, resize=resize, cutout=augment.cutout, fill=fill
-        )
-        return Loader(source, order, _read_arrays(source), finish)
+    if isinstance(source, Arrays) and _batchable(augment, dataset):
+        return Loader(source, order, _read_arrays(source), _batch_transform(source, augment, image_size, dataset, fill))
     transform = sample_transform(augment, image_size, ratio, native, dataset.interpolation)
     finish = BatchTransform(size=image_size, cutout=augment.cutout, fill=fill)
     return Loader(source, order, SampleReader(source, transform, _workers(workers, source)), finish)
+
+
+def _batchable(augment: AugmentConfig, dataset: Dataset) -> bool:
+    return augment.crop is not Crop.resized or dataset.interpolation == Interpolation.bilinear.value
+
+
+def _batch_transform(
+    source: Arrays, augment: AugmentConfig, size: int, dataset: Dataset, fill: Tensor
+) -> BatchTransform:
+    resized = augment.crop is Crop.resized
+    return BatchTransform(
+        size=size,
+        padding=augment.padding if augment.crop is Crop.pad else 0,
+        room=round(size / dataset.crop_ratio) - size if augment.crop is Crop.random else 0,
+        flip=augment.flip,
+        crop=ResizedCrop(scale=_two(augment.scale), ratio=_two(augment.ratio)) if resized else None,
+        resize=None if resized else _array_resize(source, size, dataset, cut=augment.crop is not Crop.random),
+        color=augment.color,
+        cutout=augment.cutout,
+        fill=fill,
+    )
+
+
+def _two(values: list[float]) -> tuple[float, float]:
+    low, high = values
+    return low, high
 
 
 def eval_loader(
@@ -167,16 +191,23 @@ class Loader:
         rng = _rng(self.order.seed or 0, epoch, 1)
         draws = self.finish.draw(rng, len(self.source))
         seeds = rng.integers(2**32, size=len(self.source))
+        if isinstance(self.source, Arrays):  # they may lie on a GPU: what picks from them goes there once an epoch
+            device = self.source.images.device
+            batches, draws = [indices.to(device) for indices in batches], draws.to(device)
         for indices, images in zip(batches, self.read(batches, seeds), strict=True):
-            yield self.finish(images, draws[indices]), self.source.targets[indices]
+            yield self.finish(images, draws.rows(indices)), self.source.targets[indices]
 
 
 def _read_arrays(source: Arrays) -> Reader:
     return lambda batches, seeds: (source.images[indices] for indices in batches)
 
 
-def _array_resize(source: Arrays, size: int, dataset: Dataset) -> Transform | None:
-    if source.images.shape[2:] == (size, size) and round(size / dataset.crop_ratio) == size:
+def _array_resize(source: Arrays, size: int, dataset: Dataset, *, cut: bool = True) -> Transform | None:
+    """To the side that the data set's crop ratio asks for, and if `cut` the centre of that; None if nothing changes."""
+    side = round(size / dataset.crop_ratio)
+    if not cut:
+        return partial(rescaled, side=side, resize=Resize.shorter, interpolation=dataset.interpolation)
+    if source.images.shape[2:] == (size, size) and side == size:
         return None
     return EvalTransform(size, dataset.crop_ratio, dataset.interpolation)
 

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,6 +114,15 @@ def with_channels(dataset: Dataset, channels: int) -> Dataset:
     moments = [moment * 3 if channels == 3 else (sum(moment) / 3,) for moment in (dataset.mean, dataset.std)]
     train, val = (Arrays(recolored(part.images, channels), part.targets) for part in (dataset.train, dataset.val))
     return replace(dataset, in_channels=channels, train=train, val=val, mean=moments[0], std=moments[1])
+
+
+def placed(dataset: Dataset, place: Callable[[Tensor], Tensor]) -> Dataset:
+    """The same images, those in memory where `place` puts them, with their targets."""
+
+    def there(source: Source) -> Source:
+        return Arrays(place(source.images), place(source.targets)) if isinstance(source, Arrays) else source
+
+    return replace(dataset, train=there(dataset.train), val=there(dataset.val))
 
 
 def recolored(images: Tensor, channels: int) -> Tensor:

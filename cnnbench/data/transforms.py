@@ -8,9 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cnnbench.config import AugmentConfig, Crop, Resize
@@ -82,58 +79,3 @@ def check_augment(augment: AugmentConfig, size: int, crop_ratio: float, native: 
         )
     if augment.cutout >= size:
         raise UserError(f"augment.cutout={augment.cutout} covers the whole image of {size} pixels.")
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class BatchTransform:
-    """The work on a whole batch, uint8 (N, C, H, W) on any device: shift and flip, then resize, then cutout.
-
-    What happens to an image depends on its row of `draw()` alone, never on the rest of the batch.
-    """
-
-    size: int  # side of the result
-    padding: int = 0  # shift by up to so many pixels, before the resizing
-    flip: bool = False
-    resize: Transform | None = None
-    cutout: int = 0
-    fill: Tensor | None = None  # (C,), what cutout writes
-
-    def draw(self, rng: np.random.Generator, count: int) -> Tensor:
-        """int64 (count, 5): each image's shift down and right, flip or not, centre of its cutout; each one uniform."""
-        highs = [2 * self.padding + 1, 2 * self.padding + 1, 2 if self.flip else 1, self.size, self.size]
-        return torch.from_numpy(rng.integers(0, highs, size=(count, 5)))
-
-    def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
-        down, right, flip, *centre = draws.to(images.device).unbind(1)
-        if self.padding > 0 or self.flip:
-            images = shift_and_flip(images, down, right, flip, self.padding)
-        if self.resize is not None:
-            images = self.resize(images)
-        if self.cutout > 0 and self.fill is not None:
-            images = cut_out(images, *centre, side=self.cutout, fill=self.fill.to(images.device))
-        return images
-
-
-def shift_and_flip(images: Tensor, down: Tensor, right: Tensor, flip: Tensor, padding: int) -> Tensor:
-    """Each image's window at (down, right) of itself with a border of zeros, mirrored left to right where flip is 1.
-
-    images (N, C, H, W); down, right in 0..2 * padding and flip: int64 (N,). One gather does all of it.
-    """
-    n, c, h, w = images.shape
-    padded = F.pad(images, (padding,) * 4)
-    rows = down[:, None] + torch.arange(h, device=images.device)
-    columns = torch.arange(w, device=images.device)
-    columns = right[:, None] + torch.where(flip[:, None] == 1, w - 1 - columns, columns)
-    index = rows[:, :, None] * padded.shape[3] + columns[:, None, :]  # (N, H, W), into the flattened padded image
-    return padded.flatten(2).gather(2, index.view(n, 1, h * w).expand(n, c, h * w)).view(n, c, h, w)
-
-
-def cut_out(images: Tensor, row: Tensor, column: Tensor, *, side: int, fill: Tensor) -> Tensor:
-    """A square of `side` pixels around (row, column), (N,) each, set to `fill`, (C,); it may reach over the edge."""
-
-    def covered(centre: Tensor, length: int) -> Tensor:
-        offset = torch.arange(length, device=images.device) - centre[:, None] + side // 2
-        return (offset >= 0) & (offset < side)
-
-    inside = covered(row, images.shape[2])[:, None, :, None] & covered(column, images.shape[3])[:, None, None, :]
-    return torch.where(inside, fill[:, None, None], images)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cnnbench.errors import UserError, did_you_mean
 from cnnbench.models.layers import Net, run_on_meta
+from cnnbench.shapes import Shapes
 from cnnbench.tracing import Axis, Trace, origin, tensors
 
 HEAD = "head"
@@ -172,7 +173,8 @@ def bounded_batch(model: Net, image_size: int, in_channels: int, wanted: int, me
 
     handles = [module.register_forward_hook(hook) for module in model.modules()]
     try:
-        run_on_meta(model, image_size, in_channels)
+        with Shapes():
+            run_on_meta(model, image_size, in_channels)
     finally:
         for handle in handles:
             handle.remove()

@@ -1,0 +1,191 @@
+"""The random part of training on whole batches of uint8 images, on whichever device they lie.
+
+What happens to an image depends on its row of `Draws` alone, never on the rest of the batch. The crops and colours are
+those of torchvision's RandomCrop, RandomResizedCrop and ColorJitter; tests hold them side by side.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnnbench.data.transforms import Transform
+
+ATTEMPTS = 10  # at an area and aspect that fit into the image, as in torchvision
+LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision rounds it
+
+
+Part = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Top, left, height and width (N,) of a part of each image, in whole pixels."""
+
+
+class Draws(NamedTuple):
+    """A row of random numbers for each image."""
+
+    whole: Tensor  # int64 (N, 5): shift down and right, flip or not, centre of the cutout, each one uniform
+    real: Tensor  # float32 (N, K) in 0..1: those of the resized crop, then those of the colours
+
+    def rows(self, indices: Tensor) -> "Draws":
+        return Draws(self.whole[indices], self.real[indices])
+
+    def to(self, device: torch.device) -> "Draws":
+        return Draws(self.whole.to(device), self.real.to(device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResizedCrop:
+    """A random part of the image, of random area and aspect, resized (Szegedy et al., 2015)."""
+
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+
+    @property
+    def numbers(self) -> int:
+        return 2 * ATTEMPTS + 2
+
+    def windows(self, real: Tensor, height: int, width: int) -> Part:
+        """The first attempt that fits; after the last one the centre, as large as the aspect allows."""
+        areas, aspects, (down, right) = real[:, :ATTEMPTS], real[:, ATTEMPTS:-2], real[:, -2:].unbind(1)
+        (least, most), (low, high) = self.scale, (math.log(side) for side in self.ratio)
+        area, aspect = height * width * (least + (most - least) * areas), torch.exp(low + (high - low) * aspects)
+        heights, widths = (area / aspect).sqrt().round(), (area * aspect).sqrt().round()
+        fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
+        first, fitting = fits.float().argmax(1, keepdim=True), fits.any(1)
+        fallback = self._fallback(height, width)
+        h, w = (
+            torch.where(fitting, sides.gather(1, first)[:, 0], side)
+            for sides, side in zip((heights, widths), fallback, strict=True)
+        )
+        top = torch.where(fitting, (down * (height - h + 1)).floor(), (height - fallback[0]) // 2)
+        left = torch.where(fitting, (right * (width - w + 1)).floor(), (width - fallback[1]) // 2)
+        return top, left, h, w
+
+    def _fallback(self, height: int, width: int) -> tuple[int, int]:
+        low, high = self.ratio
+        if width / height < low:
+            return round(width / low), width
+        return (height, round(height * high)) if width / height > high else (height, width)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BatchTransform:
+    """The work on a whole batch, uint8 (N, C, H, W): shift or crop, flip, resize, colour, then cutout."""
+
+    size: int  # side of the result
+    padding: int = 0  # shift by up to so many pixels, before the resizing
+    room: int = 0  # pixels by which the resized image is larger than the window that is cut from it at random
+    flip: bool = False
+    crop: ResizedCrop | None = None
+    resize: Transform | None = None
+    color: float = 0.0
+    cutout: int = 0
+    fill: Tensor | None = None  # (C,), what cutout writes
+
+    def draw(self, rng: np.random.Generator, count: int) -> Draws:
+        shifts = 2 * self.padding + self.room + 1
+        highs = [shifts, shifts, 2 if self.flip else 1, self.size, self.size]
+        whole = torch.from_numpy(rng.integers(0, highs, size=(count, 5)))
+        numbers = (self.crop.numbers if self.crop else 0) + (6 if self.color > 0 else 0)
+        return Draws(whole, torch.from_numpy(rng.random((count, numbers), dtype=np.float32)))
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        down, right, flip, *centre = draws.whole.unbind(1)
+        if self.crop is not None:
+            part = self.crop.windows(draws.real[:, : self.crop.numbers], *images.shape[2:])
+            images = resized_crop(images, part, flip, self.size)
+        elif self.room > 0:
+            whole = self.resize(images) if self.resize else images
+            images = window(whole, down, right, flip, self.size)
+        else:
+            if self.padding > 0 or self.flip:
+                images = window(F.pad(images, (self.padding,) * 4), down, right, flip, images.shape[3])
+            if self.resize is not None:
+                images = self.resize(images)
+        if self.color > 0:
+            images = jittered(images, draws.real[:, -6:], self.color)
+        if self.cutout > 0 and self.fill is not None:
+            images = cut_out(images, *centre, side=self.cutout, fill=self.fill.to(images.device))
+        return images
+
+
+def window(images: Tensor, down: Tensor, right: Tensor, flip: Tensor, side: int) -> Tensor:
+    """Each image's square of `side` pixels at (down, right), mirrored left to right where flip is 1.
+
+    images (N, C, H, W); down, right and flip: int64 (N,). One gather does all of it.
+    """
+    n, c, _, width = images.shape
+    places = torch.arange(side, device=images.device)
+    rows = down[:, None] + places
+    columns = right[:, None] + torch.where(flip[:, None] == 1, side - 1 - places, places)
+    index = rows[:, :, None] * width + columns[:, None, :]  # (N, side, side), into the flattened image
+    return images.flatten(2).gather(2, index.view(n, 1, side**2).expand(n, c, side**2)).view(n, c, side, side)
+
+
+def resized_crop(images: Tensor, part: Part, flip: Tensor, size: int) -> Tensor:
+    """Each image's part resized to `size`, bilinear and without aliasing, mirrored where flip is 1."""
+    top, left, height, width = part
+    rows = resampling(top, height, images.shape[2], size)
+    columns = resampling(left, width, images.shape[3], size)
+    columns = torch.where(flip[:, None, None] == 1, columns.flip(1), columns)
+    scaled = rows[:, None] @ images.float() @ columns.mT[:, None]
+    return scaled.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
+    """Weights (N, size, pixels) that resize the stretch [start, start + length) of a line of pixels to `size`.
+
+    The triangle filter of Pillow and torch, as wide as a pixel of the result where it shrinks; it does not reach
+    beyond the stretch.
+    """
+    place = torch.arange(pixels, device=start.device) + 0.5
+    scale = length[:, None, None] / size
+    middle = start[:, None, None] + (torch.arange(size, device=start.device)[None, :, None] + 0.5) * scale
+    weights = (1 - (place - middle).abs() / scale.clamp(min=1)).clamp_(min=0)
+    inside = (place > start[:, None]) & (place < (start + length)[:, None])
+    weights *= inside[:, None, :]
+    return weights / weights.sum(2, keepdim=True)
+
+
+def jittered(images: Tensor, real: Tensor, strength: float) -> Tensor:
+    """Brightness, contrast and saturation times a factor within 1 +- strength, in an order of its own for each image.
+
+    real (N, 6): the three factors and the three keys of the order. Images of one channel have no saturation.
+    """
+    factors = 1 + strength * (2 * real[:, :3] - 1)
+    order = real[:, 3:].argsort(1)
+    values = images.float()
+    for turn in range(3):  # whose turn it is not is blended with a factor of 1, which changes nothing
+        kind = order[:, turn : turn + 1]
+        brightness, contrast, saturation = torch.where(kind == torch.arange(3, device=images.device), factors, 1.0).T[
+            :, :, None, None, None
+        ]
+        values = (values * brightness).clamp_(0, 255)
+        values = _blend(values, _gray(values).mean((1, 2, 3), keepdim=True), contrast)
+        if images.shape[1] == 3:
+            values = _blend(values, _gray(values), saturation)
+    return values.round_().to(torch.uint8)
+
+
+def _gray(values: Tensor) -> Tensor:
+    if values.shape[1] != 3:
+        return values
+    return (values * torch.tensor(LUMA, device=values.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def _blend(values: Tensor, base: Tensor, factor: Tensor) -> Tensor:
+    return (base + (values - base) * factor).clamp_(0, 255)
+
+
+def cut_out(images: Tensor, row: Tensor, column: Tensor, *, side: int, fill: Tensor) -> Tensor:
+    """A square of `side` pixels around (row, column), (N,) each, set to `fill`, (C,); it may reach over the edge."""
+
+    def covered(centre: Tensor, length: int) -> Tensor:
+        offset = torch.arange(length, device=images.device) - centre[:, None] + side // 2
+        return (offset >= 0) & (offset < side)
+
+    inside = covered(row, images.shape[2])[:, None, :, None] & covered(column, images.shape[3])[:, None, None, :]
+    return torch.where(inside, fill[:, None, None], images)
