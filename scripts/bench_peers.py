@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import signal
 import statistics
 import subprocess
@@ -38,12 +39,13 @@ NAMES = {
 }
 PEERS = ("references", "timm_library", "lightning_fit")
 TEST_IMAGES = 10_000
-POLL = 0.25  # seconds between two looks at the memory
+POLL = 0.5  # seconds between two looks at the memory
 
 
 @dataclass(frozen=True)
 class Ran:
     wall: float  # seconds
+    processor: float  # seconds of all cores: what a busy machine disturbs less
     memory: int  # bytes
 
 
@@ -55,7 +57,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 ran[name].append(timed(command(name, args, Path(folder)), {"PYTHONPATH": str(HERE.parent)}))
             last = ran[name][-1]
-            print(f"round {number + 1}: {name} {last.wall:.2f} s, {last.memory / 1e6:,.0f} MB", file=sys.stderr)
+            text = f"{last.wall:.2f} s, {last.processor:.1f} s of processor time, {last.memory / 1e6:,.0f} MB"
+            print(f"round {number + 1}: {name} {text}", file=sys.stderr, flush=True)
     print(page(ran, args))
     if args.json:
         args.json.write_text(json.dumps({name: [vars(one) for one in all] for name, all in ran.items()}, indent=2))
@@ -98,7 +101,7 @@ def timed(command: list[str], environment: dict[str, str]) -> Ran:
     """Run it to its end, watching the memory of its whole process group. It fails: so do we, with its last words."""
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryDirectory() as cache:
         more = {**environment, "TORCHINDUCTOR_CACHE_DIR": cache}  # compiled anew each time
-        begin = time.perf_counter()
+        begin, used_before = time.perf_counter(), processor_seconds()
         process = subprocess.Popen(
             command, stdout=said, stderr=said, env={**os.environ, **more}, start_new_session=True
         )
@@ -115,7 +118,13 @@ def timed(command: list[str], environment: dict[str, str]) -> Ran:
         if process.returncode:
             said.seek(0)
             sys.exit(f"{' '.join(command)}\nfailed with {process.returncode}:\n{said.read()[-2000:]}")
-        return Ran(wall, memory)
+        return Ran(wall, processor_seconds() - used_before, memory)
+
+
+def processor_seconds() -> float:
+    """Of all processes that this one has waited for so far, and those that they have."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def group_memory(group: int, proc: Path = Path("/proc")) -> int:
@@ -135,14 +144,14 @@ def page(ran: dict[str, list[Ran]], args: argparse.Namespace) -> str:
     images = args.epochs * (args.images + TEST_IMAGES)
     wall = {name: statistics.median(one.wall for one in all) for name, all in ran.items()}
     fastest = min((wall[name] for name in wall if name in PEERS), default=None)
-    lines = [about(args), "", "| | wall s | range | memory MB | images/s | / bare | / fastest peer |",
-             "|---|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    lines = [about(args), "", "| | wall s | range | processor s | memory MB | images/s | / bare | / fastest peer |",
+             "|---|---:|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
     for name, all in ran.items():
         walls = sorted(one.wall for one in all)
-        memory = statistics.median(one.memory for one in all)
+        memory, used = (statistics.median(getattr(one, key) for one in all) for key in ("memory", "processor"))
         ratios = [ratio(wall[name], wall.get("bare")), ratio(wall[name], fastest)]
         lines.append(
-            f"| {NAMES[name]} | {wall[name]:.2f} | {walls[0]:.2f}–{walls[-1]:.2f} | {memory / 1e6:,.0f} | "
+            f"| {NAMES[name]} | {wall[name]:.2f} | {walls[0]:.2f}–{walls[-1]:.2f} | {used:.1f} | {memory / 1e6:,.0f} | "
             f"{images / wall[name]:,.0f} | {' | '.join(ratios)} |"
         )
     return "\n".join(lines)
