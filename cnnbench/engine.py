@@ -13,7 +13,7 @@ from cnnbench.health import Guard
 from cnnbench.metrics import Metrics, Sums, confusion_counts
 from cnnbench.models.layers import Net
 from cnnbench.optim import set_lr, start_momentum
-from cnnbench.runtime import Runtime
+from cnnbench.runtime import Compiled, Runtime, out_of_memory
 from cnnbench.tasks.classification import Classification
 
 Batch = tuple[Tensor, Tensor]  # images uint8 (N, C, H, W), targets int64 (N,)
@@ -40,6 +40,12 @@ class Trainer:
         self.guard = Guard(self.model, self.runtime.device)
         self.base_lrs: list[float] = [group["lr"] for group in self.optimizer.param_groups]
 
+    def split(self, parts: int) -> None:
+        """Take each batch in so many parts from now on."""
+        self.accumulate = parts
+        if isinstance(self.net, Compiled):
+            self.net.parts = parts
+
     @property
     def lr(self) -> float:
         """That of the last step; where groups differ, the largest."""
@@ -60,6 +66,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.runtime.scaler.state_dict(),
             "step": self.step,
+            "accumulate": self.accumulate,
             "skipped": self.guard.look().skipped,
         }
 
@@ -75,6 +82,7 @@ class Trainer:
         if state["scaler"]:  # empty where the run was begun without a scaler, in another precision
             self.runtime.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
+        self.split(max(self.accumulate, state.get("accumulate", 1)))  # more where memory was too small for fewer
         self.guard.restart(state.get("skipped", 0))
         set_lr(self.optimizer, self.base_lrs, self.schedule(max(0, self.step - 1)))  # an epoch may end without a step
 
@@ -96,20 +104,46 @@ def train_epoch(trainer: Trainer, batches: Iterable[Batch], sums: Sums, after_st
 def train_step(trainer: Trainer, images: Tensor, targets: Tensor, sums: Sums) -> None:
     """One optimizer step on one batch, in `accumulate` parts whose gradients add up to the batch's own."""
     set_lr(trainer.optimizer, trainer.base_lrs, trainer.schedule(trainer.step))
+    passes = _passes_that_fit(trainer, images, targets)
+    for loss, logits, part_targets in passes:
+        sums.add(loss, logits, part_targets, finite_only=True)
+    total = torch.stack([loss for loss, _, _ in passes]).sum()
+    norm = trainer.runtime.step(trainer.optimizer, trainer.model.parameters(), trainer.clip, total)
+    trainer.guard.after_step(norm, trainer.step)
+    if trainer.ema is not None:
+        trainer.ema.update_parameters(trainer.model)
+    trainer.step += 1
+
+
+Pass = tuple[Tensor, Tensor, Tensor]  # loss (), logits (N, classes), targets (N,), of a part of a batch
+
+
+def _passes(trainer: Trainer, images: Tensor, targets: Tensor) -> list[Pass]:
+    """Forward and backward, part by part: afterwards the gradient is the batch's."""
     trainer.runtime.seed_step(trainer.seed, trainer.step)
-    parts, losses = min(trainer.accumulate, len(targets)), []
+    parts, done = min(trainer.accumulate, len(targets)), []
     for part_images, part_targets in zip(images.chunk(parts), targets.chunk(parts), strict=True):
         with trainer.runtime.autocast():
             outputs = trainer.net(part_images)
         loss = trainer.task.training_loss(outputs, part_targets)
         trainer.runtime.backward(loss * (len(part_targets) / len(targets)))
-        sums.add(loss, trainer.task.logits(outputs), part_targets, finite_only=True)
-        losses.append(loss.detach())
-    norm = trainer.runtime.step(trainer.optimizer, trainer.model.parameters(), trainer.clip, torch.stack(losses).sum())
-    trainer.guard.after_step(norm, trainer.step)
-    if trainer.ema is not None:
-        trainer.ema.update_parameters(trainer.model)
-    trainer.step += 1
+        done.append((loss.detach(), trainer.task.logits(outputs).detach(), part_targets))
+    return done
+
+
+def _passes_that_fit(trainer: Trainer, images: Tensor, targets: Tensor) -> list[Pass]:
+    """Where memory is too small, the batch is taken in twice as many parts, and so on: the step stays the same but for
+    BatchNorm, which sees a part at a time."""
+    while True:
+        try:
+            return _passes(trainer, images, targets)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) or trainer.accumulate >= len(targets):
+                raise
+        trainer.optimizer.zero_grad(set_to_none=True)  # of the parts that did fit
+        trainer.guard.take_back()
+        trainer.runtime.release_memory()
+        trainer.split(2 * trainer.accumulate)
 
 
 @torch.no_grad()

@@ -54,6 +54,7 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
         "wall_seconds": training.progress.seconds,
         **results.environment(training.device),
         "run_dir": str(training.directory.path),
+        **({"compile": training.compiling.plain_dict()} if training.compiling else {}),
         **training.about,
     }
 

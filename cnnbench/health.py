@@ -51,6 +51,11 @@ class Guard:
         self.in_a_row.add_(1).mul_(skipped)
         self.still.add_(1).mul_(norm == 0)
 
+    def take_back(self) -> None:
+        """What a step that is to be done again has left in the buffers."""
+        if self.kept:
+            torch._foreach_copy_(self.buffers, self.kept)
+
     def look(self) -> Counts:
         """Waits for the device."""
         return Counts(*self.counts.tolist())
@@ -98,6 +103,17 @@ def stopped_by(counts: Counts, epoch: int, batch: int, lr: float, images: list[s
         f"batch {batch}), at lr {lr:.3g}\n"
         f"that batch: {', '.join(images[:3])}{' …' if len(images) > 3 else ''} (all in {file})\n"
         "try a lower lr, optim.clip=1 or precision=fp32; the last checkpoint is as it was"
+    )
+
+
+def smaller_parts(parts: int, batch_size: int, model: nn.Module) -> str:
+    """What it means that a batch did not fit into memory."""
+    part = -(-batch_size // parts)
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    but = f", but BatchNorm now sees {part} images at a time" if normed else ""
+    return (
+        f"out of memory: each batch of {batch_size} is taken in {parts} parts of {part} images from here on, as with "
+        f"accumulate={parts}; the steps are the same{but}"
     )
 
 

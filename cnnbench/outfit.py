@@ -65,7 +65,7 @@ def trainer(
     total_steps = min(cfg.epochs * batches, cfg.max_steps or sys.maxsize)
     return Trainer(
         model=model,
-        net=cached.net if cached else runtime.compiled(model, cfg.compile),
+        net=cached.net if cached else runtime.Compiled(model, batch_size, cfg.accumulate) if cfg.compile else model,
         task=Classification(cfg.label_smoothing, getattr(model, "aux_weight", 0.0)),
         optimizer=optim.build_optimizer(model, cfg.optim, batch_size, device.fused),
         schedule=optim.build_schedule(cfg.schedule, total_steps, batches),

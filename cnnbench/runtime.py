@@ -1,6 +1,7 @@
 """The machine: device, precision, seeds. The only file that knows which device or dtype a run uses."""
 
 import contextlib
+import logging
 import os
 import platform
 import re
@@ -110,6 +111,16 @@ class Runtime:
         # Hashed, since a CPU's generator takes in 32 bits alone.
         torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
 
+    def synchronize(self) -> None:
+        """Wait until the device has done all that it was told to: for measuring time."""
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).synchronize()
+
+    def release_memory(self) -> None:
+        """Give back what torch keeps of the device's memory for later."""
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).empty_cache()
+
     def free_memory(self) -> int:
         """Bytes that a run may still take on the device."""
         if self.device.type == "cuda":
@@ -200,8 +211,32 @@ def _processor() -> str:
 
 
 def compiled(model: nn.Module, enabled: bool) -> Callable[..., Any]:
-    """The net as it is called: compiled where asked for. Weights are always those of the plain module."""
+    """The net as it is called without training: compiled where asked for."""
     return torch.compile(model) if enabled else model
+
+
+class Compiled:
+    """How a net is called that is compiled for training on batches of `size` images, taken in `parts`.
+
+    Every other number of images would be compiled anew, and evaluation too, which takes longer than most trainings win
+    by it: there the plain module runs. Weights are always its own.
+    """
+
+    def __init__(self, model: nn.Module, size: int, parts: int) -> None:
+        self.model, self.size, self.parts = model, size, parts
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no GPU
+        self.fast = torch.compile(model, dynamic=False)
+
+    def __call__(self, images: Tensor) -> Any:
+        fits = self.model.training and len(images) == -(-self.size // self.parts)
+        return (self.fast if fits else self.model)(images)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it says that the device's memory, or the machine's, is too small."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in str(error) for words in ("can't allocate memory", "MPS backend out of memory")
+    )
 
 
 def largest_batch(model: nn.Module, images: Tensor, runtime: Runtime, limit: int) -> int:

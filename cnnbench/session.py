@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-
 from cnnbench import data, debug, freezing, health, optim, results, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import Format, TrainConfig, seconds
@@ -126,7 +124,7 @@ def readable(error: BaseException, log: Log) -> BaseException:
         shown: BaseException = UserError(
             "BatchNorm needs more than one value per channel: raise batch_size (or lower accumulate)"
         )
-    elif isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+    elif runtime.out_of_memory(error):
         shown = RunError("out of memory: lower batch_size, raise accumulate, or use smaller images")
     elif found := re.search(r"(\w+) does not have a deterministic implementation", text):
         shown = UserError(f"deterministic=true: on this device {found[1]}, which the net uses, cannot be; leave it out")

@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor
 
-from cnnbench import data, findings, freezing, health, optim, outfit, results, runs, runtime
+from cnnbench import compiling, data, findings, freezing, health, optim, outfit, results, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import TrainConfig, seconds, to_plain
 from cnnbench.engine import Batch, evaluate, train_epoch
@@ -78,7 +78,8 @@ class Training:
         self.val_batches = data.eval_loader(self.loaded.val, self.loaded, **self.loading)
         self.trainer = outfit.trainer(cfg, model, inference, device, self.batch_size, len(self.train_batches), cached)
         self.eval_model = self.trainer.ema.module if self.trainer.ema else model
-        self.eval_net = runtime.compiled(self.eval_model, cfg.compile) if self.trainer.ema else self.trainer.net
+        self.eval_net = cached.net if cached and not self.trainer.ema else self.eval_model
+        self.compiling: compiling.Cost | None = None
         self.sums = Sums(device.device, device.sum_dtype)
         self.speed = 0.0  # images per second of the epoch under way
         self.confusion: Tensor | None = None
@@ -208,6 +209,7 @@ class Training:
         """Train to the end of the epoch, or to a limit or a request to stop."""
         progress, trainer = self.progress, self.trainer
         begin, seconds_before, images_before = time.perf_counter(), progress.seconds, self.sums.n
+        parts = trainer.accumulate
 
         def after_step() -> bool:
             elapsed = time.perf_counter() - begin
@@ -215,6 +217,8 @@ class Training:
             progress.seconds = seconds_before + elapsed
             self.speed = (self.sums.n - images_before) / elapsed
             tracker.after_step(trainer.step, self.sums, self.speed, trainer.lr)
+            if trainer.accumulate > parts:
+                self.warn("memory", health.smaller_parts(trainer.accumulate, self.batch_size, trainer.model))
             if trainer.step % self.device.look_every == 0:
                 self._check_steps()
             if self.keeper.due(trainer.step) and not trainer.guard.look().in_a_row:
@@ -224,7 +228,14 @@ class Training:
         if begun := self._thaw(progress.epoch):
             say(f"epoch {progress.epoch + 1}: {', '.join(begun)} begin to train", tracker.stream)
         tracker.begin_epoch(progress.epoch + 1, self.cfg.epochs, len(self.train_batches), progress.batch)
-        train_epoch(trainer, self._batches(), self.sums, after_step)
+        batches = self._batches()
+        if self.cfg.compile and self.compiling is None and not self.cached:
+            batches = compiling.watched(batches, trainer, partial(self._tell_cost, tracker))
+        train_epoch(trainer, batches, self.sums, after_step)
+
+    def _tell_cost(self, tracker: Tracker, cost: compiling.Cost) -> None:
+        self.compiling = cost
+        say(cost.text(), tracker.stream)
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of the epoch that are still to come."""

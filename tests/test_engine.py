@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cnnbench import engine, freezing, runtime
+from cnnbench import compiling, engine, freezing, runtime
 from cnnbench.errors import UserError
 from cnnbench.metrics import Sums
 from cnnbench.models.layers import Net
@@ -233,3 +233,78 @@ def test_largest_batch_leaves_the_net_as_it_was_and_fits_the_memory(monkeypatch:
     small = runtime.largest_batch(model, images, CPU, limit=10**6)
     assert 1 <= small < 256
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+class Cramped:
+    """A net as it is called on a device that has room for so many images."""
+
+    def __init__(self, net: Net, room: int, kind: type[Exception] = torch.OutOfMemoryError) -> None:
+        self.net, self.room, self.kind, self.calls = net, room, kind, 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        outputs = self.net(images)
+        if len(images) > self.room or self.calls == 4:  # a second part too, once the first one has its gradient
+            raise self.kind("DefaultCPUAllocator: can't allocate memory")
+        return outputs
+
+
+@pytest.mark.parametrize("kind", [torch.OutOfMemoryError, RuntimeError])
+def test_a_batch_that_does_not_fit_is_taken_in_parts(kind: type[Exception]) -> None:
+    """Halved until it fits, with the same dropout and the same result as if it had been asked for."""
+    torch.manual_seed(0)
+    model = Tiny(norm=True, drop=0.5)
+    twin = copy.deepcopy(model)
+    cramped = trainer(model, net=Cramped(model, room=3, kind=kind))
+    sums = train(cramped)
+    expected = train(trainer(twin, accumulate=8))
+    assert cramped.accumulate == 8 and cramped.state_dict()["accumulate"] == 8
+    for (name, value), other in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
+        assert name.endswith("num_batches_tracked") or torch.equal(value, other)
+    assert sums.compute() == expected.compute()
+    again = trainer(Tiny(norm=True, drop=0.5))
+    again.load_state_dict(cramped.state_dict())
+    assert again.accumulate == 8
+
+
+def test_no_room_for_a_single_image_is_an_error() -> None:
+    model = Tiny()
+    with pytest.raises(torch.OutOfMemoryError):
+        train(trainer(model, net=Cramped(model, room=0)))
+    with pytest.raises(RuntimeError, match="channels"):  # what is no want of memory is not tried again
+        engine.train_step(trainer(model), torch.zeros(2, 5, 8, 8), torch.zeros(2).long(), Sums(CPU.device))
+
+
+def test_comparing_compiled_passes_leaves_the_training_alone() -> None:
+    torch.manual_seed(0)
+    model = Tiny(norm=True)
+    twin = copy.deepcopy(model)
+    told: list[compiling.Cost] = []
+    watched, sums = trainer(model), Sums(CPU.device)
+    engine.train_epoch(watched, compiling.watched(batches(4), watched, told.append), sums, lambda: True)
+    alone = trainer(twin)
+    assert train(alone, count=4).compute() == sums.compute()
+    for value, other in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
+        assert torch.equal(value, other)
+    (cost,) = told
+    assert cost.plain > 0 and cost.compiled > 0 and cost.compiling >= 0
+    assert compiling.Cost(40.0, 0.08, 0.03).break_even == 800
+    assert "won back after 800 steps" in compiling.Cost(40.0, 0.08, 0.03).text()
+    assert compiling.Cost(40.0, 0.08, 0.079).break_even is None and "no gain" in compiling.Cost(40, 0.08, 0.079).text()
+
+
+def test_nothing_in_a_step_waits_for_the_device() -> None:
+    """On the meta device there is no number to wait for. (How the optimizer steps without asking is up to its kind.)"""
+
+    class Blind(runtime.Runtime):
+        def step(self, optimizer: Any, parameters: Any, clip: Any, loss: Tensor) -> Tensor:
+            return nn.utils.get_total_norm(p.grad for p in parameters) + 0 * loss
+
+    there = Blind(torch.device("meta"), torch.float32, CPU.scaler)
+    model = Tiny(norm=True).to("meta")
+    blind = trainer(model, runtime=there, normalize=runtime.Normalize(there, [0.5] * 3, [0.25] * 3), accumulate=2)
+    sums = Sums(there.device)
+    engine.train_epoch(blind, batches(3), sums, lambda: True)
+    assert blind.step == 3 and sums.n == 36
+    with pytest.raises(RuntimeError):
+        sums.compute()

@@ -422,6 +422,9 @@ def test_compile_gives_the_same_training(cnnbench: Callable[..., Ran], tmp_path:
     assert cnnbench(*command, "run.dir=compiled", "compile=true").code == 0
     eager, compiled = rows(tmp_path / "eager")[-1], rows(tmp_path / "compiled")[-1]
     assert compiled["loss/train"] == pytest.approx(eager["loss/train"], rel=1e-3)
+    cost = runs.read_json(tmp_path / "compiled/result.json")["compile"]
+    assert cost["seconds"] > 0 and cost["plain_pass_seconds"] > 0 and cost["compiled_pass_seconds"] > 0
+    assert "compiled in" in (tmp_path / "compiled/log.txt").read_text()
 
 
 def test_evaluate_repeats_the_runs_own_numbers(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
