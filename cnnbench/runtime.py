@@ -260,33 +260,25 @@ def largest_batch(model: nn.Module, images: Tensor, runtime: Runtime, limit: int
     return int(2 ** ((min(fits, limit)).bit_length() - 1))
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
 class Stopwatch:
     """Marks in time by the device's own clock: on a GPU to set one makes nobody wait."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.marks = device, list[Any]()
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime, self.marks = runtime, list[Any]()
 
     def mark(self) -> None:
-        if self.device.type == "cuda":
+        if self.runtime.device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
             event.record()
             self.marks.append(event)
         else:
-            wait(self.device)
+            self.runtime.synchronize()
             self.marks.append(time.perf_counter())
 
     def seconds(self) -> list[float]:
         """Between each mark and the next. Waits for the device."""
-        wait(self.device)
-        if self.device.type == "cuda":
+        self.runtime.synchronize()
+        if self.runtime.device.type == "cuda":
             return [begin.elapsed_time(end) / 1000 for begin, end in pairwise(self.marks)]
         return [end - begin for begin, end in pairwise(self.marks)]
 

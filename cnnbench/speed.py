@@ -116,7 +116,7 @@ def endless(loader: Loader) -> Iterator[Batch]:
 def training(setting: Setting, net: Callable[..., object], batches: Iterator[Batch], *, warmup: int,
              seconds: float) -> Steps:  # fmt: skip
     """Time training steps for about so many seconds, after `warmup` of them (at least two)."""
-    stopwatch = runtime.Stopwatch(setting.device.device)
+    stopwatch = runtime.Stopwatch(setting.device)
     marking = Marking(setting.device.device, setting.device.dtype, setting.device.scaler, stopwatch)
     runtime.restart_peak(marking.device)
     _, targets = next(batches)
@@ -132,8 +132,10 @@ def training(setting: Setting, net: Callable[..., object], batches: Iterator[Bat
         stopwatch.mark()
         train_step(trainer, ready, answers, sums)
         stopwatch.mark()
+        if trainer.accumulate > 1:  # a training goes on with half the batch at a time; we are to say that it must
+            raise torch.OutOfMemoryError
 
-    first, pace = _warmed(step, marking.device, warmup)
+    first, pace = _warmed(step, marking, warmup)
     stopwatch.marks.clear()
     for _ in range(_repeats(seconds, pace)):
         step()
@@ -144,7 +146,7 @@ def training(setting: Setting, net: Callable[..., object], batches: Iterator[Bat
 
 def inference(setting: Setting, net: Callable[..., object], images: Tensor, *, warmup: int, seconds: float) -> Timing:
     """Seconds for the net's answers on the images (uint8), normalisation included."""
-    normalize, stopwatch = setting.normalize, runtime.Stopwatch(setting.device.device)
+    normalize, stopwatch = setting.normalize, runtime.Stopwatch(setting.device)
     images = setting.device.to_device(images)
     setting.model.eval()
 
@@ -155,7 +157,7 @@ def inference(setting: Setting, net: Callable[..., object], images: Tensor, *, w
             net(normalize(images))
         stopwatch.mark()
 
-    _, pace = _warmed(step, setting.device.device, warmup)
+    _, pace = _warmed(step, setting.device, warmup)
     stopwatch.marks.clear()
     for _ in range(_repeats(seconds, pace)):
         step()
@@ -178,14 +180,14 @@ def peak_macs(device: runtime.Runtime, seconds: float) -> float:
     """Multiply-adds per second of a large matrix product in this precision, the fastest of many."""
     side = device.matrix_side
     left, right = (torch.randn(side, side, device=device.device).to(device.dtype) for _ in range(2))
-    stopwatch = runtime.Stopwatch(device.device)
+    stopwatch = runtime.Stopwatch(device)
 
     def step() -> None:
         stopwatch.mark()
         left @ right
         stopwatch.mark()
 
-    _, pace = _warmed(step, device.device, 2)
+    _, pace = _warmed(step, device, 2)
     stopwatch.marks.clear()
     for _ in range(_repeats(seconds, pace)):
         step()
@@ -203,13 +205,13 @@ def cold_compiler() -> Iterator[None]:
             runtime.compiler_folder(before)
 
 
-def _warmed(step: Callable[[], None], device: torch.device, warmup: int) -> tuple[float, float]:
+def _warmed(step: Callable[[], None], device: runtime.Runtime, warmup: int) -> tuple[float, float]:
     """Seconds of the first step and of the last one of the warm-up."""
     first = pace = 0.0
     for number in range(max(2, warmup)):
         begin = time.perf_counter()
         step()
-        runtime.wait(device)
+        device.synchronize()
         pace = time.perf_counter() - begin
         first = first if number else pace
     return first, pace

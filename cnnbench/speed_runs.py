@@ -65,9 +65,12 @@ def measure(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
     )
     say(f"{name}: the machine's matrix products, the loader of {dataset.name}")
     peaks, loaded = where.peaks(cfg.seconds / 2), speed.loading(speed.endless(loader), cfg.seconds)
-    variants = [variant(cfg, replace(setting, device=device), loader, name, say) for device in where.devices]
-    if cfg.compile:
-        variants.append(compiled(cfg, replace(setting, device=where.devices[-1], compile=True), loader, name, say))
+    try:
+        variants = [variant(cfg, replace(setting, device=device), loader, name, say) for device in where.devices]
+        if cfg.compile:
+            variants.append(compiled(cfg, replace(setting, device=where.devices[-1], compile=True), loader, name, say))
+    except torch.OutOfMemoryError:
+        raise UserError(f"batch_size={batch} does not fit: batch_size=search finds the largest that does") from None
     again = where.peaks(cfg.seconds / 2)  # something else may have been running the first time
     peaks = {precision: max(peak, again[precision]) for precision, peak in peaks.items()}
     for one in variants:
@@ -190,7 +193,7 @@ def check_batch(
 def variant(cfg: BenchmarkConfig, setting: speed.Setting, loader: data.Loader, name: str, say: Say) -> dict[str, Any]:
     """The numbers of the net in one precision."""
     label = f"{setting.device.precision}{' compiled' if setting.compile else ''}"
-    net = runtime.compiled(setting.model, setting.compile)
+    net = runtime.Compiled(setting.model, loader.order.batch_size, 1).fast if setting.compile else setting.model
     timing: dict[str, Any] = {"warmup": cfg.warmup, "seconds": cfg.seconds}
     steps = speed.training(setting, net, speed.endless(loader), **timing)
     batch, whole = loader.order.batch_size, steps.whole

@@ -189,12 +189,10 @@ def test_the_verdict_names_what_waits() -> None:
 def test_a_net_that_cannot_be_compiled_is_told_and_the_rest_shown(
     cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(model: torch.nn.Module, enabled: bool) -> Callable[..., object]:
-        if enabled:
-            raise RuntimeError("no C++ compiler\nmore")
-        return model
+    def broken(*args: object) -> None:
+        raise RuntimeError("no C++ compiler\nmore")
 
-    monkeypatch.setattr(runtime, "compiled", broken)
+    monkeypatch.setattr(runtime, "Compiled", broken)
     ran = cnnbench("benchmark", *QUICK, "data=digits", "precisions=fp32")
     assert ran.code == 0
     assert "cannot be compiled here: no C++ compiler" in ran.out

@@ -73,12 +73,7 @@ def directory(cfgs: list[BenchmarkConfig]) -> Path:
     path = runs.directory("benchmark", first, base) if len(cfgs) == 1 or first.run.dir else (
         Path(first.run.root).expanduser() / "benchmark" / (first.run.name or base)
     )  # fmt: skip
-    if (path / "config.yaml").exists():
-        raise UserError(f"{path} holds a training: give another run.dir")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    runs.make_for_results(path)
     return path
 
 

@@ -73,12 +73,7 @@ def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) 
     """Where the results go; made now, so that a place that cannot be written to is known before the work."""
     names = "+".join(weights.short_name(one.weights.source) for one in judged)
     path = runs.directory("evaluate", cfg, runs.slug([f"{names}-{dataset.name}"]))
-    if (path / "config.yaml").exists():
-        raise UserError(f"{path} holds a training: give another run.dir")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    runs.make_for_results(path)
     cfg.run.dir = str(path)
     return path
 
