@@ -83,6 +83,7 @@ COMMANDS = {
             "cnnbench summary model=alexnet",
             "cnnbench summary model=alexnet,vgg16,googlenet,resnet50",
             "cnnbench summary model=resnet34 model.shortcut=A num_classes=10 format=json out=resnet34.json",
+            "cnnbench summary model=vgg19,plain34,resnet34 out=nets.html",
         ),
         compares=True,
     ),

@@ -45,6 +45,15 @@ class Format(Enum):
     markdown = "markdown"
 
 
+class SummaryFormat(Enum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+    svg = "svg"
+    html = "html"
+
+
 class Crop(Enum):
     none = "none"
     pad = "pad"
@@ -394,8 +403,10 @@ class SummaryConfig:
     image_size: int | None = option("side of the images, pixels; null: the net's native size", gt=0)
     in_channels: int | None = option("channels of the images; null: 3", ge=1)
     layers: Layers = option("main: layers with parameters and pools; all: every one")
-    out: str | None = option("also write the result to this file, in the format of its ending (.json, .csv, .md)")
-    format: Format = option("how the result is printed: table, json, csv or markdown")
+    out: str | None = option(
+        "also write the result to this file, in the format of its ending (.json, .csv, .md, .svg, .html)"
+    )
+    format: SummaryFormat = option("how the result is printed: table, json, csv or markdown; svg or html: drawn")
     run: RunConfig = field(default_factory=RunConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})

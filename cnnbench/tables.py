@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from typing import Any
 from unicodedata import combining, east_asian_width
 
@@ -19,16 +20,39 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     JSON and CSV keep the values as they are (JSON has no NaN or infinity: they become null); the table and Markdown
     round them for reading.
     """
-    columns = list(dict.fromkeys(key for row in rows for key in row))
     if format is Format.json:
         return json.dumps(
             [{key: json_value(value) for key, value in row.items()} for row in rows], indent=2, default=str
         )
     if format is Format.csv:
-        return _csv(rows, columns)
-    cells = [_column(name, [row.get(name) for row in rows]) for name in columns]
-    right = [_is_numeric(row.get(name) for row in rows) for name in columns]
-    return (_markdown if format is Format.markdown else _table)(cells, right)
+        return _csv(rows, _names(rows))
+    return (_markdown if format is Format.markdown else _table)(*_cells(rows))
+
+
+def html(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as the table of a web page, rounded for reading."""
+    columns, right = _cells(rows)
+    sides = [' class="number"' if flag else "" for flag in right]
+    head, *body = zip(*columns, strict=True)
+    lines = [_html_row(head, sides, "th"), *(_html_row(row, sides, "td") for row in body)]
+    return "\n".join(["<table>", "<thead>", lines[0], "</thead>", "<tbody>", *lines[1:], "</tbody>", "</table>"])
+
+
+def _html_row(cells: Sequence[str], sides: Sequence[str], tag: str) -> str:
+    return (
+        f"<tr>{''.join(f'<{tag}{side}>{escape(cell)}</{tag}>' for cell, side in zip(cells, sides, strict=True))}</tr>"
+    )
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[bool]]:
+    """The columns, each with its heading first, and which of them are numbers."""
+    names = _names(rows)
+    cells = [_column(name, [row.get(name) for row in rows]) for name in names]
+    return cells, [_is_numeric(row.get(name) for row in rows) for name in names]
 
 
 class Percent(float):

@@ -10,8 +10,9 @@ Lightning live in an environment of their own, which sees this one's torch:
     python -c 'import site; print(site.getsitepackages()[0])' > "$(echo ~/peers/lib/python3*/site-packages)/main.pth"
     ~/peers/bin/pip install timm lightning
 
-Prints a Markdown table: medians of the wall time, the memory of all processes of a peer at most (shared pages counted
-once), images (training and validation) per second of wall time, and ratios to the bare script and the fastest peer.
+Prints a Markdown table: wall time (median and range), the memory of all processes of a peer at most (shared pages
+counted once), images (training and validation) per second of wall time, and ratios to the bare script and the fastest
+peer; of the medians, and of the shortest times, which other work on the machine disturbed least.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,13 +145,14 @@ def page(ran: dict[str, list[Ran]], args: argparse.Namespace) -> str:
     """The table, under a line that says what was done where."""
     images = args.epochs * (args.images + TEST_IMAGES)
     wall = {name: statistics.median(one.wall for one in all) for name, all in ran.items()}
-    fastest = min((wall[name] for name in wall if name in PEERS), default=None)
-    lines = [about(args), "", "| | wall s | range | processor s | memory MB | images/s | / bare | / fastest peer |",
-             "|---|---:|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
+    best = {name: min(one.wall for one in all) for name, all in ran.items()}
+    heads = ("", "wall s", "range", "processor s", "memory MB", "images/s", "/ bare", "/ fastest peer",
+             "shortest / bare", "shortest / fastest peer")  # fmt: skip
+    lines = [about(args), "", f"| {' | '.join(heads)} |", f"|---|{'---:|' * (len(heads) - 1)}"]
     for name, all in ran.items():
         walls = sorted(one.wall for one in all)
         memory, used = (statistics.median(getattr(one, key) for one in all) for key in ("memory", "processor"))
-        ratios = [ratio(wall[name], wall.get("bare")), ratio(wall[name], fastest)]
+        ratios = [text for times in (wall, best) for text in (ratio(name, times, ["bare"]), ratio(name, times, PEERS))]
         lines.append(
             f"| {NAMES[name]} | {wall[name]:.2f} | {walls[0]:.2f}–{walls[-1]:.2f} | {used:.1f} | {memory / 1e6:,.0f} | "
             f"{images / wall[name]:,.0f} | {' | '.join(ratios)} |"
@@ -157,8 +160,10 @@ def page(ran: dict[str, list[Ran]], args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def ratio(value: float, base: float | None) -> str:
-    return "-" if base is None else f"{value / base:.2f}"
+def ratio(name: str, times: dict[str, float], others: Iterable[str]) -> str:
+    """The time of one over that of the fastest of the others, those of them that ran."""
+    found = [times[other] for other in others if other in times]
+    return f"{times[name] / min(found):.2f}" if found else "-"
 
 
 def about(args: argparse.Namespace) -> str:

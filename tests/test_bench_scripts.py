@@ -33,7 +33,7 @@ def test_ratios_are_to_the_bare_script_and_to_the_fastest_peer(peers, monkeypatc
     page = peers.page(ran, argparse.Namespace(epochs=2, images=5120))
     row = next(line for line in page.splitlines() if "cnnbench" in line)
     assert [cell.strip() for cell in row.split("|")[2:-1]] == [
-        "9.60", "9.00–30.00", "19.2", "1,000", f"{2 * 15120 / 9.6:,.0f}", "1.07", "0.80"]  # fmt: skip
+        "9.60", "9.00–30.00", "19.2", "1,000", f"{2 * 15120 / 9.6:,.0f}", "1.07", "0.80", "1.12", "0.82"]  # fmt: skip
 
 
 def test_memory_is_that_of_all_processes_and_failures_are_told(peers) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from cnnbench.config import AugmentConfig, Crop, Resize
 from cnnbench.data.geometry import as_tensor, centre, rescaled
 from cnnbench.errors import UserError
+from cnnbench.light import import_torchvision
 
 Transform = Callable[[Any], Tensor]
 """Pillow image or uint8 tensor (C, H, W) -> uint8 tensor (C, S, S)."""
@@ -41,6 +42,7 @@ def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, nativ
     It draws from torch's generator. `native`: the side of images that all have the same, where crop=pad pads them;
     other images are padded after they have been resized to `size`.
     """
+    import_torchvision()
     from torchvision.transforms import v2
 
     check_augment(augment, size, crop_ratio, native)
