@@ -260,7 +260,7 @@ def verdict(loader: float, variants: list[dict[str, Any]]) -> str:
     taken = f"{thousands(net)} ({best['variant']})"
     if loader < net:
         return f"data-bound: the loader gives {thousands(loader)} images/s, the net could take {taken}"
-    return f"compute-bound: the net takes {taken} images/s, the loader could give {thousands(loader)}"
+    return f"compute-bound: the net takes {thousands(net)} images/s ({best['variant']}), the loader could give {thousands(loader)}"
 
 
 def thousands(number: float) -> str:

@@ -183,7 +183,7 @@ def test_the_verdict_names_what_waits() -> None:
     assert speed_runs.verdict(900, variants) == (
         "data-bound: the loader gives 900 images/s, the net could take 2 k (bf16 compiled)"
     )
-    assert speed_runs.verdict(63_000, variants).startswith("compute-bound: the net takes 2 k (bf16 compiled) images/s")
+    assert speed_runs.verdict(63_000, variants).startswith("compute-bound: the net takes 2 k images/s (bf16 compiled)")
 
 
 def test_a_net_that_cannot_be_compiled_is_told_and_the_rest_shown(
