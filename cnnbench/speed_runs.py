@@ -256,11 +256,11 @@ def add_break_even(variants: list[dict[str, Any]]) -> None:
 def verdict(loader: float, variants: list[dict[str, Any]]) -> str:
     """Which of the two, the loader or the net, keeps the other waiting, by the fastest variant."""
     best = max(variants, key=lambda one: one["net_images_per_second"] or 0)
-    net = best["net_images_per_second"]
-    taken = f"{thousands(net)} ({best['variant']})"
+    net, which = best["net_images_per_second"], best["variant"]
+    given, taken = thousands(loader), thousands(net)
     if loader < net:
-        return f"data-bound: the loader gives {thousands(loader)} images/s, the net could take {taken}"
-    return f"compute-bound: the net takes {thousands(net)} images/s ({best['variant']}), the loader could give {thousands(loader)}"
+        return f"data-bound: the loader gives {given} images/s, the net could take {taken} ({which})"
+    return f"compute-bound: the net takes {taken} images/s ({which}), the loader could give {given}"
 
 
 def thousands(number: float) -> str:
