@@ -38,7 +38,8 @@ class Member:
 
 def scores(member: Member, views: ViewTransform, reading: Reading, progress: Progress) -> Tensor:
     """float32 (N, classes) on the CPU: logits, or the logarithms of the mean probabilities where there are views."""
-    return torch.cat([averaged(logits) for logits in _view_logits(member, views, reading, progress)]).cpu()
+    with member.runtime.weights_at_rest():
+        return torch.cat([averaged(logits) for logits in _view_logits(member, views, reading, progress)]).cpu()
 
 
 def averaged(logits: Tensor) -> Tensor:

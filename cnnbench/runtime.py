@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -50,6 +50,16 @@ class Runtime:
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+    @contextlib.contextmanager
+    def weights_at_rest(self) -> Iterator[None]:
+        """Inside this block no weight may change: each is brought to the precision once, not for every batch."""
+        torch.autocast_increment_nesting()  # autocast keeps what it has cast until the outermost block ends
+        try:
+            yield
+        finally:
+            if torch.autocast_decrement_nesting() == 0:
+                torch.clear_autocast_cache()
 
     def place(self, model: Module) -> Module:
         """The model on the device, in the memory format in which convolutions are fastest."""
