@@ -94,6 +94,14 @@ COMMANDS = {
             "cnnbench visualize what=batch,schedule data=cifar10 model=resnet20",
         ),
     ),
+    "prepare": Command(
+        "cnnbench.commands.prepare",
+        "pack folders of images into shards, resized and checksummed, that are read several times as fast",
+        (
+            "cnnbench prepare data=imagenet data.root=DIR out=PACKED",
+            "cnnbench train model=resnet18 data=imagenet data.packed=PACKED",
+        ),
+    ),
     "doctor": Command(
         "cnnbench.commands.doctor",
         "check this machine: versions, devices, data, disk",

@@ -74,7 +74,8 @@ class Training:
             "batch_size": self.batch_size,
             "workers": cfg.data.workers,
         }
-        self.train_batches = data.train_loader(self.loaded, cfg.augment, seed=cfg.seed, **self.loading)
+        self.train_batches = data.train_loader(self.loaded, cfg.augment, seed=cfg.seed, decode=cfg.data.decode,
+                                               **self.loading)  # fmt: skip
         self.val_batches = data.eval_loader(self.loaded.val, self.loaded, **self.loading)
         self.trainer = outfit.trainer(cfg, model, inference, device, self.batch_size, len(self.train_batches), cached)
         self.eval_model = self.trainer.ema.module if self.trainer.ema else model

@@ -6,14 +6,22 @@ epoch's order and random numbers come from a table with a row per image, so a re
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config import AugmentConfig, Crop
-from cnnbench.data.sources import Arrays, Dataset, Files, Source
-from cnnbench.data.transforms import BatchTransform, EvalTransform, Transform, check_augment, sample_transform
+from cnnbench.config import AugmentConfig, Crop, Decoder
+from cnnbench.data.sources import Arrays, Dataset, Source
+from cnnbench.data.transforms import (
+    BatchTransform,
+    EvalTransform,
+    Transform,
+    check_augment,
+    decode_transform,
+    sample_transform,
+)
 from cnnbench.data.views import Groups, ViewTransform
 from cnnbench.data.workers import SampleReader
 from cnnbench.errors import UserError
@@ -36,6 +44,7 @@ def train_loader(
     workers: int | None,
     rank: int = 0,
     world_size: int = 1,
+    decode: Decoder = Decoder.auto,
 ) -> "Loader":
     """Shuffled, augmented batches of the training images.
 
@@ -55,8 +64,11 @@ def train_loader(
             size=image_size, padding=padding, flip=augment.flip, resize=resize, cutout=augment.cutout, fill=fill
         )
         return Loader(source, order, _read_arrays(source), finish)
-    transform = sample_transform(augment, image_size, ratio, native, dataset.interpolation)
     finish = BatchTransform(size=image_size, cutout=augment.cutout, fill=fill)
+    if isinstance(source, Arrays) or decode is Decoder.pillow:
+        transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation)
+    else:
+        transform = decode_transform(augment, image_size, ratio, dataset.interpolation)
     return Loader(source, order, SampleReader(source, transform, _workers(workers, source)), finish)
 
 
@@ -94,7 +106,7 @@ def view_batches(
     Each rank gets a stretch of the images. Views of one image stay together: where batch_size is smaller than their
     number, N is 1. So it is where the views keep the image's own shape, which differs from file to file.
     """
-    ragged = transform.ragged and isinstance(source, Files)
+    ragged = transform.ragged and not isinstance(source, Arrays)
     images = 1 if ragged else max(1, batch_size // transform.count)
     batches = Order(len(source), images, seed=None, rank=rank, world_size=world_size).batches(0)
     if isinstance(source, Arrays):
@@ -185,5 +197,5 @@ def _workers(workers: int | None, source: Source) -> int:
     """By default a process per core, but none for so few images that starting it takes longer than reading them."""
     if workers is not None:
         return workers
-    few = 64 if isinstance(source, Files) else 10_000
+    few = 10_000 if isinstance(source, Arrays) else 64
     return 0 if len(source) <= few else cores()
