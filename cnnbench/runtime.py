@@ -100,6 +100,14 @@ class Runtime:
         # Hashed, since a CPU's generator takes in 32 bits alone.
         torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
 
+    def check_decodes_jpeg(self) -> None:
+        """UserError where JPEGs cannot be decoded on the device."""
+        if self.device.type != "cuda":
+            raise UserError(
+                f"data.decode=nvjpeg decodes on an NVIDIA GPU, and this run is on {self.device.type}: use "
+                "data.decode=auto"
+            )
+
     def free_memory(self) -> int:
         """Bytes that a run may still take on the device."""
         if self.device.type == "cuda":

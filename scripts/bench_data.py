@@ -2,17 +2,23 @@
 """How fast images of JPEG files become batches: the usual pipeline, ours, and ours from the packed form, side by side.
 
     scripts/bench_data.py [DIR] [--images 2000] [--workers 2] [--rounds 5] [--batch 128]
+    scripts/bench_data.py [DIR] [--images 2000] --memory
 
 DIR has a folder of JPEGs per class. Without it, photograph-like ones of 500 x 375 are made. Fewer files than --images
 are read under several names. All crop alike: RandomResizedCrop(224, scale 0.08 to 1, aspect 3/4 to 4/3), mirrored at
 random. Every pipeline keeps its workers from epoch to epoch and has run one epoch before the clock starts; then they
 take turns, an epoch each. Prints a table in Markdown: the median, the extremes, and the ratio to the usual pipeline.
+
+With --memory: the memory that the main process and a worker take at most, for --images and for ten times as many.
 """
 
 import argparse
 import io
+import json
+import multiprocessing
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +55,17 @@ Epoch = Callable[[int], Iterator[Any]]
 def main() -> None:
     args = arguments()
     torch.set_num_threads(1)
+    if args.peak:
+        print(json.dumps(peak(Path(args.dir), Path(args.peak) if args.peak != "raw" else None, args)))
+        return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         source = Path(args.dir) if args.dir else photographs(folder / "made", 200)
+        if args.memory:
+            print(memory(source, folder, args))
+            return
         tree = grown(source, folder / "tree", args.images)
-        packed = folder / "packed"
-        with redirect_stdout(sys.stderr):
-            if cli.main(["prepare", "data=folder", f"data.root={tree}", f"out={packed}", "data.val_fraction=0.001"]):
-                raise SystemExit("cnnbench prepare failed")
+        packed = prepared(tree, folder / "packed")
         pipelines = {
             "torchvision: ImageFolder, Pillow, ToTensor, Normalize": usual(tree, args, normalize=True),
             "the same as uint8, normalised later": usual(tree, args, normalize=False),
@@ -74,6 +84,8 @@ def arguments() -> Any:
     parser.add_argument("dir", nargs="?")
     for name, default in (("images", 2000), ("workers", 2), ("rounds", 5), ("batch", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--peak", help=argparse.SUPPRESS)  # of this process, for --memory
     return parser.parse_args()
 
 
@@ -110,6 +122,13 @@ def grown(source: Path, tree: Path, images: int) -> Path:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.resolve())
     return tree
+
+
+def prepared(tree: Path, packed: Path) -> Path:
+    with redirect_stdout(sys.stderr):
+        if cli.main(["prepare", "data=folder", f"data.root={tree}", f"out={packed}", "data.val_fraction=0.001"]):
+            raise SystemExit("cnnbench prepare failed")
+    return packed
 
 
 # The pipelines
@@ -228,6 +247,36 @@ def rate(decode: Callable[[bytes], None], images: list[bytes]) -> float:
             decode(data)
         found.append(len(images) / (time.process_time() - begin))
     return statistics.median(found)
+
+
+# Memory
+
+
+def memory(source: Path, scratch: Path, args: Any) -> str:
+    """A table of the peaks, each measured in a process of its own."""
+    lines = ["| images | | main process | a worker |", "|--:|---|--:|--:|"]
+    for count in (args.images, 10 * args.images):
+        tree = grown(source, scratch / f"tree{count}", count)
+        packed = prepared(tree, scratch / f"packed{count}")
+        for name, where in (("raw", "raw"), ("packed", str(packed))):
+            command = [sys.executable, __file__, str(tree), "--peak", where, "--workers", str(args.workers)]
+            found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+            lines.append(f"| {count:,} | {name} | {found['main']:.0f} MB | {found['worker']:.0f} MB |")
+    return "\n".join(lines)
+
+
+def peak(tree: Path, packed: Path | None, args: Any) -> dict[str, float]:
+    """MB that this process and its workers took at most over one epoch, or over 200 batches of a longer one."""
+    epoch = ours(tree, packed, args, Decoder.auto)(0)
+    for _ in islice(epoch, 200):
+        pass
+    workers = [child.pid for child in multiprocessing.active_children()]
+    return {"main": most("self"), "worker": max(most(pid) for pid in workers)}
+
+
+def most(pid: int | str | None) -> float:
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1e3 for line in status if line.startswith("VmHWM"))
 
 
 if __name__ == "__main__":

@@ -46,9 +46,12 @@ class Decode:
     interpolation: str
 
     def __call__(self, item: Any) -> Tensor:
+        return self.cut(*read_region(content(item), item, self.region))
+
+    def cut(self, region: Region, pixels: Tensor) -> Tensor:
+        """The region of the pixels uint8 (3, H, W), on any device, at its size and with all that follows."""
         from torchvision.transforms.v2 import InterpolationMode, functional
 
-        region, pixels = read_region(content(item), item, self.region)
         part = pixels[:, region.top : region.top + region.height, region.left : region.left + region.width]
         size, mode = [region.to_height, region.to_width], InterpolationMode(self.interpolation)
         return self.then(functional.resize(part, size, mode, antialias=True))
@@ -78,7 +81,7 @@ def read_region(data: bytes, item: Any, draw: Callable[[int, int], Region]) -> t
             pixels = _scaled(image, int(wanted)) if wanted >= 2 else _whole(data, image)
     if isinstance(item, Record):
         height, width = item.height, item.width
-    return _moved(region, pixels.shape[1] / height, pixels.shape[2] / width, pixels), pixels
+    return moved(region, pixels.shape[1] / height, pixels.shape[2] / width, pixels), pixels
 
 
 def _scaled(image: Any, times: int) -> Tensor:
@@ -100,7 +103,7 @@ def _loaded(image: Any) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def _moved(region: Region, down: float, across: float, pixels: Tensor) -> Region:
+def moved(region: Region, down: float, across: float, pixels: Tensor) -> Region:
     """The region of an image whose sides were scaled by these factors; at least a pixel of it, and none outside."""
     if down == across == 1:
         return region

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.config import AugmentConfig, Crop, Decoder
+from cnnbench.data.nvjpeg import BatchDecoder
 from cnnbench.data.sources import Arrays, Dataset, Source
 from cnnbench.data.transforms import (
     BatchTransform,
@@ -45,12 +46,15 @@ def train_loader(
     rank: int = 0,
     world_size: int = 1,
     decode: Decoder = Decoder.auto,
+    device: torch.device | None = None,
 ) -> "Loader":
     """Shuffled, augmented batches of the training images.
 
     batch_size counts the images of one optimizer step over all ranks; each rank gets its share, so that any number
     of ranks sees the same steps. The last, smaller batch of an epoch is kept, but cut to a multiple of world_size (all
     ranks then weigh the same) and dropped if it leaves a rank with a single image, which BatchNorm cannot take.
+
+    device: where decode=nvjpeg decodes, and leaves the images.
     """
     source, ratio = dataset.train, dataset.crop_ratio
     order = Order(len(source), batch_size, seed=seed, rank=rank, world_size=world_size)
@@ -69,6 +73,8 @@ def train_loader(
         transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation)
     else:
         transform = decode_transform(augment, image_size, ratio, dataset.interpolation)
+        if decode is Decoder.nvjpeg and device is not None:
+            return Loader(source, order, BatchDecoder(source, transform, _workers(workers, source), device), finish)
     return Loader(source, order, SampleReader(source, transform, _workers(workers, source)), finish)
 
 
