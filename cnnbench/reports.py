@@ -126,9 +126,7 @@ def mistakes(source: Source, classes: Sequence[str], logits: Tensor) -> list[she
             sheets.Cell(
                 picture=thumbnail(read_item(source.item(index)), sheets.PIXELS),
                 title=classes[target],
-                note=f"no. {index}"
-                if isinstance(source, Arrays)
-                else Path(names(source, torch.tensor([index]))[0]).name,
+                note=f"no. {index}" if isinstance(source, Arrays) else Path(name).name,
                 bars=[(classes[one], float(probabilities[one]), one == target) for one in shown],
             )
         )

@@ -146,7 +146,7 @@ def test_decoding_in_batches_gives_the_same_images(
     dataset = files(tmp_path)
     if refused:
         monkeypatch.setattr("torchvision.io.decode_jpeg", refuse)
-    loading: dict[str, Any] = {"image_size": 32, "batch_size": 4, "seed": 0, "workers": 0}
+    loading: dict[str, Any] = {"image_size": 96, "batch_size": 4, "seed": 0, "workers": 0}
     one_by_one = train_loader(dataset, AUGMENTS["resized, colour"], **loading)
     batched = train_loader(dataset, AUGMENTS["resized, colour"], **loading, decode=Decoder.nvjpeg,
                            device=torch.device("cpu"))  # fmt: skip
