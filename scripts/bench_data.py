@@ -267,8 +267,8 @@ def memory(source: Path, scratch: Path, args: Any) -> str:
 
 def peak(tree: Path, packed: Path | None, args: Any) -> dict[str, float]:
     """MB that this process and its workers took at most over one epoch, or over 200 batches of a longer one."""
-    epoch = ours(tree, packed, args, Decoder.auto)(0)
-    for _ in islice(epoch, 200):
+    epoch = ours(tree, packed, args, Decoder.auto)  # kept: the workers end with it
+    for _ in islice(epoch(0), 200):
         pass
     workers = [child.pid for child in multiprocessing.active_children()]
     return {"main": most("self"), "worker": max(most(pid) for pid in workers)}
