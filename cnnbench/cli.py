@@ -106,6 +106,14 @@ COMMANDS = {
         ),
         compares=True,
     ),
+    "prepare": Command(
+        "cnnbench.commands.prepare",
+        "pack folders of images into shards, resized and checksummed, that are read several times as fast",
+        (
+            "cnnbench prepare data=imagenet data.root=DIR out=PACKED",
+            "cnnbench train model=resnet18 data=imagenet data.packed=PACKED",
+        ),
+    ),
     "doctor": Command(
         "cnnbench.commands.doctor",
         "check this machine: versions, devices, data, disk",

@@ -113,6 +113,15 @@ class Cache(Enum):
     host = "host"
 
 
+OnBadImage = Enum("OnBadImage", {"raise": "raise", "skip": "skip"})
+
+
+class Decoder(Enum):
+    auto = "auto"
+    pillow = "pillow"
+    nvjpeg = "nvjpeg"
+
+
 class Optimizer(Enum):
     sgd = "sgd"
     adamw = "adamw"
@@ -151,6 +160,12 @@ class DataConfig:
     cache: Cache = option(
         "images in memory lie on the training device (device), in main memory (host), or auto: where they fit"
     )
+    packed: str | None = option("folder that `cnnbench prepare` wrote: its images are read in place of those of root")
+    decode: Decoder = option(
+        "training images: auto decodes only what a crop needs; pillow: all of it, as torchvision's scripts do; nvjpeg: "
+        "on the GPU"
+    )
+    on_error: OnBadImage = option("an image that cannot be read: raise and stop, or skip it, having said so")
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)
 
@@ -337,6 +352,18 @@ class PrepareConfig:
 
 
 @dataclass(kw_only=True)
+class PackConfig:
+    data: DataConfig = field(default_factory=DataConfig)
+    out: str | None = option("folder to write; null: one named after the data under run.root")
+    side: int = option("larger images are resized until their shorter side has so many pixels", ge=32)
+    quality: int = option("quality of the JPEGs that are written", ge=1, le=95)
+    shard: int = option("images in a shard", ge=1)
+    format: Format = option("how the result is printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
+@dataclass(kw_only=True)
 class PredictConfig(TrainedConfig):
     input: Any = option("images, folders, patterns such as 'photos/*.jpg', or - for a list on stdin", bare=True)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
@@ -436,7 +463,13 @@ class BenchmarkConfig:
 
 
 LATER: dict[type, dict[str, Any]] = {
-    DataConfig: {"interpolation": "bilinear", "cache": "auto"}
+    DataConfig: {
+        "interpolation": "bilinear",
+        "cache": "auto",
+        "packed": None,
+        "decode": "pillow",
+        "on_error": "raise",
+    }
 }  # keys that earlier versions did not write, and what they did
 FILLED_IN = ("run.overrides", "sweep.keys")  # by the command line, not by the user
 SCHEMAS: dict[str, type] = {
@@ -448,6 +481,7 @@ SCHEMAS: dict[str, type] = {
     "summary": SummaryConfig,
     "visualize": VisualizeConfig,
     "benchmark": BenchmarkConfig,
+    "prepare": PackConfig,
     "doctor": DoctorConfig,
 }
 

@@ -36,6 +36,7 @@ PATH_KEYS = (
     "run.root",
     "sweep.dir",
     "data.root",
+    "data.packed",
 )
 LIST_KEYS = ("what", "layer", "units", "images", "precisions")  # a,b is a list for them where no sweep is asked for
 INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")

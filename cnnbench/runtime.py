@@ -131,6 +131,14 @@ class Runtime:
         if self.device.type != "cpu":
             getattr(torch, self.device.type).empty_cache()
 
+    def check_decodes_jpeg(self) -> None:
+        """UserError where JPEGs cannot be decoded on the device."""
+        if self.device.type != "cuda":
+            raise UserError(
+                f"data.decode=nvjpeg decodes on an NVIDIA GPU, and this run is on {self.device.type}: use "
+                "data.decode=auto"
+            )
+
     def free_memory(self) -> int:
         """Bytes that a run may still take on the device."""
         if self.device.type == "cuda":

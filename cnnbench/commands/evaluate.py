@@ -52,6 +52,7 @@ def run(cfg: EvaluateConfig) -> int:
     verdict = judge(logits, source.targets)
     result = {
         **reports.headline(verdict),
+        "skipped_images": len(dataset.unreadable),
         "split": dataset.split if cfg.split is Split.val else "train",
         **protocol(judged),
         "shift": shifted(cfg, judged[0]),
