@@ -8,12 +8,13 @@ import atexit
 import gc
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from cnnbench import __version__
 
@@ -107,6 +108,24 @@ COMMANDS = {
             "cnnbench report DIR cancel=true",
         ),
     ),
+    "benchmark": Command(
+        "cnnbench.commands.benchmark",
+        "measure how fast nets train and answer here, what holds them up, and how large a batch fits",
+        (
+            "cnnbench benchmark model=resnet18",
+            "cnnbench benchmark model=resnet20,nin_cifar data=cifar10 data.root=DIR batch_size=128",
+            "cnnbench benchmark model=resnet50 precisions=bf16 compile=false batch_size=search format=markdown",
+        ),
+        compares=True,
+    ),
+    "prepare": Command(
+        "cnnbench.commands.prepare",
+        "pack folders of images into shards, resized and checksummed, that are read several times as fast",
+        (
+            "cnnbench prepare data=imagenet data.root=DIR out=PACKED",
+            "cnnbench train model=resnet18 data=imagenet data.packed=PACKED",
+        ),
+    ),
     "doctor": Command(
         "cnnbench.commands.doctor",
         "check this machine: versions, devices, data, disk",
@@ -123,6 +142,23 @@ cnnbench COMMAND --help    the keys and choices of a command
 tab completion             eval "$(cnnbench --completion bash)"    (or zsh, fish)
 version                    {version}
 """
+
+
+def console() -> NoReturn:
+    """Run this process's command line and end the process.
+
+    As Python itself would end it, but for taking apart, one by one, the million objects that torch has made: a second
+    of work whose result nobody sees.
+    """
+    code = main()
+    threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter itself does first: threads are told to end and waited for
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # its reader has gone, or the disk that it goes to is full
+            code = code or (DONE if isinstance(sys.exception(), BrokenPipeError) else FAILED)
+    os._exit(code)
 
 
 def main(argv: list[str] | None = None) -> int:

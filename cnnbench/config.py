@@ -119,6 +119,15 @@ class Cache(Enum):
     host = "host"
 
 
+OnBadImage = Enum("OnBadImage", {"raise": "raise", "skip": "skip"})
+
+
+class Decoder(Enum):
+    auto = "auto"
+    pillow = "pillow"
+    nvjpeg = "nvjpeg"
+
+
 class Optimizer(Enum):
     sgd = "sgd"
     adamw = "adamw"
@@ -157,6 +166,12 @@ class DataConfig:
     cache: Cache = option(
         "images in memory lie on the training device (device), in main memory (host), or auto: where they fit"
     )
+    packed: str | None = option("folder that `cnnbench prepare` wrote: its images are read in place of those of root")
+    decode: Decoder = option(
+        "training images: auto decodes only what a crop needs; pillow: all of it, as torchvision's scripts do; nvjpeg: "
+        "on the GPU"
+    )
+    on_error: OnBadImage = option("an image that cannot be read: raise and stop, or skip it, having said so")
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)
 
@@ -359,6 +374,18 @@ class PrepareConfig:
 
 
 @dataclass(kw_only=True)
+class PackConfig:
+    data: DataConfig = field(default_factory=DataConfig)
+    out: str | None = option("folder to write; null: one named after the data under run.root")
+    side: int = option("larger images are resized until their shorter side has so many pixels", ge=32)
+    quality: int = option("quality of the JPEGs that are written", ge=1, le=95)
+    shard: int = option("images in a shard", ge=1)
+    format: Format = option("how the result is printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
+@dataclass(kw_only=True)
 class PredictConfig(TrainedConfig):
     input: Any = option("images, folders, patterns such as 'photos/*.jpg', or - for a list on stdin", bare=True)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
@@ -444,8 +471,36 @@ class SummaryConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
 
 
+@dataclass(kw_only=True)
+class BenchmarkConfig:
+    model: dict[str, Any] = option("the net and its arguments")
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
+    epochs: int = field(default=1, metadata={"unread": True, "help": "", "bounds": {}})
+    batch_size: int | str = option("images per step, or search: the largest that fits", ge=1)
+    precisions: Any = option("what to set side by side: fp32, bf16, fp16 or auto; several as [fp32,bf16]")
+    compile: bool = option("also the compiled net, in the last of the precisions, with what compiling it costs")
+    seconds: float = option("how long each measurement takes, about; three steps at least", gt=0)
+    warmup: int = option("steps before each measurement", ge=2)
+    memory: float | None = option(
+        "batch_size=search: most GB that a step may take; null: nine tenths of what is free", gt=0
+    )
+    device: str = option("auto, cpu, cuda, cuda:1 or mps")
+    format: Format = option("how the result is printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
 LATER: dict[type, dict[str, Any]] = {
-    DataConfig: {"interpolation": "bilinear", "cache": "auto"}
+    DataConfig: {
+        "interpolation": "bilinear",
+        "cache": "auto",
+        "packed": None,
+        "decode": "pillow",
+        "on_error": "raise",
+    }
 }  # keys that earlier versions did not write, and what they did
 FILLED_IN = ("run.overrides", "sweep.keys")  # by the command line, not by the user
 SCHEMAS: dict[str, type] = {
@@ -457,6 +512,8 @@ SCHEMAS: dict[str, type] = {
     "summary": SummaryConfig,
     "visualize": VisualizeConfig,
     "report": ReportConfig,
+    "benchmark": BenchmarkConfig,
+    "prepare": PackConfig,
     "doctor": DoctorConfig,
 }
 

@@ -178,9 +178,10 @@ def evaluate(
     """Exact metrics over the batches, and the confusion counts (classes, classes) with the true classes in rows."""
     sums = Sums(runtime.device, runtime.sum_dtype)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=runtime.device)
-    for _, targets, logits in predictions(net, batches, runtime, normalize):
-        sums.add(task.loss(logits, targets), logits, targets)
-        confusion += confusion_counts(logits, targets)
+    with runtime.weights_at_rest():
+        for _, targets, logits in predictions(net, batches, runtime, normalize):
+            sums.add(task.loss(logits, targets), logits, targets)
+            confusion += confusion_counts(logits, targets)
     sums.over(runtime.ranks)
     runtime.ranks.sum(confusion)
     return sums.compute(), confusion.cpu()

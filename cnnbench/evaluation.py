@@ -42,7 +42,8 @@ def scores(member: Member, views: ViewTransform, reading: Reading, progress: Pro
 
     Of all images, also where several processes share them.
     """
-    rows = torch.cat([averaged(logits) for logits in _view_logits(member, views, reading, progress)])
+    with member.runtime.weights_at_rest():
+        rows = torch.cat([averaged(logits) for logits in _view_logits(member, views, reading, progress)])
     return member.runtime.ranks.gather(rows, len(reading.source)).cpu()
 
 

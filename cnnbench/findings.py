@@ -33,6 +33,7 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
         "loss": last["loss/val"],
         "n": len(dataset.val),
         "train_n": len(dataset.train),
+        "skipped_images": len(dataset.unreadable),
         "split": dataset.split,
         "crop": results.crop(size, dataset.crop_ratio),
         "select_on": "last epoch",

@@ -1,6 +1,8 @@
-"""What the operating system tells of the machine: usable cores, free memory. torch is not needed for it."""
+"""What the operating system tells of the machine: usable cores, memory. torch is not needed for it."""
 
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -18,3 +20,21 @@ def free_memory(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs
     if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
         free = min(free, float(text) - float(used.read_text()))
     return free
+
+
+def restart_peak(proc: Path = Path("/proc/self")) -> None:
+    """Let `peak_memory()` begin anew. Where the system cannot do that, it stays the peak since the process began."""
+    with suppress(OSError):
+        (proc / "clear_refs").write_text("5")
+
+
+def peak_memory(proc: Path = Path("/proc/self")) -> int:
+    """Bytes of memory that this process took at most."""
+    with suppress(OSError):
+        for line in (proc / "status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource  # not there on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -82,6 +82,16 @@ def sweep_overrides(command: str, args: list[str]) -> list[str]:
     return more
 
 
+def make_for_results(path: Path) -> None:
+    """Make a directory for results alone. UserError where it cannot be made, or is that of a training."""
+    if (path / "config.yaml").exists():
+        raise UserError(f"{path} holds a training: give another run.dir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+
+
 class RunDirectory:
     """A directory that this process alone writes to, from `claim()` to `release()` or the end of the process."""
 

@@ -5,9 +5,11 @@ import logging
 import os
 import platform
 import re
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -50,6 +52,16 @@ class Runtime:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
+    @contextlib.contextmanager
+    def weights_at_rest(self) -> Iterator[None]:
+        """Inside this block no weight may change: each is brought to the precision once, not for every batch."""
+        torch.autocast_increment_nesting()  # autocast keeps what it has cast until the outermost block ends
+        try:
+            yield
+        finally:
+            if torch.autocast_decrement_nesting() == 0:
+                torch.clear_autocast_cache()
+
     def place(self, model: Module) -> Module:
         """The model on the device, in the memory format in which convolutions are fastest."""
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -77,6 +89,11 @@ class Runtime:
     def look_every(self) -> int:
         """Steps between two looks at what the device has counted: each look waits for a device that is not the CPU."""
         return 1 if self.device.type == "cpu" else 50
+
+    @property
+    def matrix_side(self) -> int:
+        """Of square matrices whose product keeps the device busy."""
+        return 2048 if self.device.type == "cpu" else 8192
 
     def step(
         self, optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], clip: float | None, loss: Tensor
@@ -120,6 +137,14 @@ class Runtime:
         """Give back what torch keeps of the device's memory for later."""
         if self.device.type != "cpu":
             getattr(torch, self.device.type).empty_cache()
+
+    def check_decodes_jpeg(self) -> None:
+        """UserError where JPEGs cannot be decoded on the device."""
+        if self.device.type != "cuda":
+            raise UserError(
+                f"data.decode=nvjpeg decodes on an NVIDIA GPU, and this run is on {self.device.type}: use "
+                "data.decode=auto"
+            )
 
     def free_memory(self) -> int:
         """Bytes that a run may still take on the device."""
@@ -275,3 +300,51 @@ def largest_batch(model: nn.Module, images: Tensor, runtime: Runtime, limit: int
     activations = sum(size for pointer, size in kept.items() if pointer not in parameters)
     fits = max(1, int(0.5 * runtime.free_memory() / (2 * activations / len(images))))  # as much again for gradients
     return int(2 ** ((min(fits, limit)).bit_length() - 1))
+
+
+class Stopwatch:
+    """Marks in time by the device's own clock: on a GPU to set one makes nobody wait."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime, self.marks = runtime, list[Any]()
+
+    def mark(self) -> None:
+        if self.runtime.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append(event)
+        else:
+            self.runtime.synchronize()
+            self.marks.append(time.perf_counter())
+
+    def seconds(self) -> list[float]:
+        """Between each mark and the next. Waits for the device."""
+        self.runtime.synchronize()
+        if self.runtime.device.type == "cuda":
+            return [begin.elapsed_time(end) / 1000 for begin, end in pairwise(self.marks)]
+        return [end - begin for begin, end in pairwise(self.marks)]
+
+
+def restart_peak(device: torch.device) -> None:
+    """Forget how much memory was in use before: `peak_memory()` is that from now on."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        machine.restart_peak()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: on a GPU those that tensors took, on a CPU all that the process did."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return machine.peak_memory()
+
+
+def compiler_folder(folder: str | None) -> str | None:
+    """Where the compiler keeps its results; forgets those that it has in memory. Returns the folder before."""
+    torch.compiler.reset()
+    before = os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    if folder is not None:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    return before

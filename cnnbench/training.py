@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnbench import compiling, data, findings, freezing, health, optim, outfit, results, runs, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import TrainConfig, seconds, to_plain
+from cnnbench.config import Decoder, TrainConfig, seconds, to_plain
 from cnnbench.engine import Batch, evaluate, train_epoch
 from cnnbench.errors import RunError, UserError
 from cnnbench.features import Cached
@@ -76,7 +76,10 @@ class Training:
             "rank": device.ranks.rank,
             "world_size": device.ranks.size,
         }
-        self.train_batches = data.train_loader(self.loaded, cfg.augment, seed=cfg.seed, **self.loading)
+        if cfg.data.decode is Decoder.nvjpeg:
+            device.check_decodes_jpeg()
+        self.train_batches = data.train_loader(self.loaded, cfg.augment, seed=cfg.seed, decode=cfg.data.decode,
+                                               device=device.device, **self.loading)  # fmt: skip
         self.val_batches = data.eval_loader(self.loaded.val, self.loaded, **self.loading)
         self.trainer = outfit.trainer(cfg, model, inference, device, self.batch_size, self.train_batches, cached)
         if self.trainer.exchange:

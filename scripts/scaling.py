@@ -38,7 +38,7 @@ class Cluster:
     hop: float = 10e-6  # seconds for a message from one GPU to the next
     overlap: float = 0.9  # of the backward pass, during which gradients travel
     batch: int = 256  # images of a GPU
-    core: float = 60.0  # photographs that a core reads, cuts out and resizes in a second
+    core: float = 470.0  # packed photographs that a core reads and augments in a second: measured, docs/benchmarks.md
     cores: int = 128  # of a node
     disk: float = 1e9  # bytes/s that rank 0 writes to the file system
 

@@ -52,6 +52,7 @@ def run(cfg: EvaluateConfig) -> int:
     verdict = judge(logits, source.targets)
     result = {
         **reports.headline(verdict),
+        "skipped_images": len(dataset.unreadable),
         "split": dataset.split if cfg.split is Split.val else "train",
         **protocol(judged),
         "shift": shifted(cfg, judged[0]),
@@ -75,12 +76,7 @@ def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) 
     """Where the results go; made now, so that a place that cannot be written to is known before the work."""
     names = "+".join(weights.short_name(one.weights.source) for one in judged)
     path = runs.directory("evaluate", cfg, runs.slug([f"{names}-{dataset.name}"]))
-    if (path / "config.yaml").exists():
-        raise UserError(f"{path} holds a training: give another run.dir")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    runs.make_for_results(path)
     cfg.run.dir = str(path)
     return path
 
