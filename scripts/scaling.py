@@ -39,7 +39,6 @@ class Cluster:
     overlap: float = 0.9  # of the backward pass, during which gradients travel
     batch: int = 256  # images of a GPU
     core: float = 470.0  # packed photographs that a core reads and augments in a second: measured, docs/benchmarks.md
-    cores: int = 128  # of a node
     disk: float = 1e9  # bytes/s that rank 0 writes to the file system
 
 
@@ -109,7 +108,7 @@ def ddp() -> list[dict[str, object]]:
     """In turn, since other work on the machine comes and goes."""
     kinds = {"1 process x 2 threads": (1, 2), "2 processes x 1 thread": (2, 1)}
     rows: list[dict[str, object]] = []
-    for net, size, batch, steps in (("resnet20", 32, 128, 24), ("resnet18", 64, 64, 10)):
+    for net, size, batch, steps in (("resnet20", 32, 128, 12), ("resnet18", 64, 64, 6)):
         speeds: dict[str, list[float]] = {kind: [] for kind in kinds}
         with tempfile.TemporaryDirectory() as folder:
             for turn in range(TURNS):
