@@ -49,6 +49,7 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
         "skipped_steps": training.trainer.guard.look().skipped,
         "warnings": list(training.warned.values()),
         "batch_size": training.batch_size,
+        "devices": training.device.ranks.size,
         "stopped": reason,
         **results.complexity(training.trainer.model, training.inference),
         "images_per_second": last["images_per_second"],

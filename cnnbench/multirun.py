@@ -69,7 +69,7 @@ class Task:
         done = earlier.status == sweeps.DONE and bool(earlier.result)
         rerun = config.sweep.rerun
         if done and rerun is Rerun.all:
-            shutil.rmtree(str(earlier.run_dir), ignore_errors=True)
+            shutil.rmtree(str(earlier.run), ignore_errors=True)
             return False
         going_on = earlier.is_elsewhere
         if not (done or going_on or (earlier.status == sweeps.FAILED and rerun is Rerun.none)):
@@ -129,7 +129,7 @@ def conclude(command: str, jobs: list[Job], sweep: str, code: int | None) -> int
     if code is not None:
         return next((job.code for job in reversed(jobs) if job.status == sweeps.CUT), code)
     if cli.COMMANDS[command].after_sweep:
-        done = [Path(job.run_dir) for job in jobs if job.status == sweeps.DONE and job.run_dir]
+        done = [job.run for job in jobs if job.status == sweeps.DONE and job.run]
         cli.load(command, "after_sweep")(Path(sweep), done)
     failed = [job for job in jobs if job.status == sweeps.FAILED]
     if len(failed) == len(jobs) and all(job.code == cli.MISTAKE for job in failed):

@@ -56,7 +56,15 @@ class Job:
 
     @property
     def result(self) -> dict[str, Any]:
-        return runs.read_json(Path(self.run_dir) / "result.json") if self.run_dir and self.status == DONE else {}
+        return runs.read_json(self.run / "result.json") if self.run and self.status == DONE else {}
+
+    @property
+    def run(self) -> Path | None:
+        """The job's directory, also where the sweep was moved or is looked at from elsewhere."""
+        if self.run_dir is None:
+            return None
+        inside = Path(self.sweep) / Path(self.run_dir).name
+        return inside if inside.is_dir() else Path(self.run_dir)
 
     @property
     def is_elsewhere(self) -> bool:
