@@ -76,7 +76,7 @@ def test_jobs_of_the_local_launcher_outlive_one_that_is_killed(cnnbench: Callabl
     command = (*SWEEP, "hydra/launcher=local", "hydra.launcher.jobs=2", "checkpoint.every=3", "epochs=8")
     process = subprocess.Popen([sys.executable, "-m", "cnnbench", *command], cwd=tmp_path, stderr=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True)  # fmt: skip
-    run = tmp_path / "s" / f"resnet8-digits-{runs.slug(runs.named(['epochs=30', *SMALL, 'seed=1'], ['seed']))}"
+    run = tmp_path / "s" / f"resnet8-digits-{runs.slug(runs.named(['epochs=8', *SMALL, 'seed=1'], ['seed']))}"
     wait_for(run / "checkpoints/last.pt")
     assert len(children(process.pid)) == 2
     os.kill(books(tmp_path / "s")["seed=1"].process["pid"], signal.SIGKILL)
