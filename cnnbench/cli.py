@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from cnnbench import __version__
+from cnnbench.machine import keep_freed_memory
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint is saved, the same command continues
@@ -150,6 +151,7 @@ def console() -> NoReturn:
     As Python itself would end it, but for taking apart, one by one, the million objects that torch has made: a second
     of work whose result nobody sees.
     """
+    keep_freed_memory()
     code = main()
     threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter itself does first: threads are told to end and waited for
     atexit._run_exitfuncs()

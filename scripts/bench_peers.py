@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """cnnbench beside its peers: the same training as whole processes, in turn, A B C A B C …
 
-    scripts/bench_peers.py --data DIR --peers-python ~/peers/bin/python [--rounds 3] [--epochs 1] [--compile]
+    scripts/bench_peers.py --data DIR --peers-python ~/peers/bin/python [--rounds 3] [--epochs 1] [--compile [--warm]]
 
 What each does is in scripts/peers/ (work.py says what is the same); cnnbench runs as its users run it. timm and
 Lightning live in an environment of their own, which sees this one's torch:
@@ -54,10 +54,13 @@ class Ran:
 def main() -> None:
     args = arguments()
     ran: dict[str, list[Ran]] = {name: [] for name in args.which}
+    environment, cache = {"PYTHONPATH": str(HERE.parent)}, tempfile.TemporaryDirectory()
+    if args.warm:
+        environment["TORCHINDUCTOR_CACHE_DIR"] = cache.name
     for number in range(args.rounds):
         for name in args.which:  # in turn, so that a machine that slows down slows all
             with tempfile.TemporaryDirectory() as folder:
-                ran[name].append(timed(command(name, args, Path(folder)), {"PYTHONPATH": str(HERE.parent)}))
+                ran[name].append(timed(command(name, args, Path(folder)), environment))
             last = ran[name][-1]
             text = f"{last.wall:.2f} s, {last.processor:.1f} s of processor time, {last.memory / 1e6:,.0f} MB"
             print(f"round {number + 1}: {name} {text}", file=sys.stderr, flush=True)
@@ -75,6 +78,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=5120, help="training images")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="all but the bare script compile their net")
+    parser.add_argument("--warm", action="store_true", help="keep what was compiled from round to round")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--json", type=Path, help="write the single measurements there")
     args = parser.parse_args()
@@ -102,7 +106,7 @@ def command(name: str, args: argparse.Namespace, out: Path) -> list[str]:
 def timed(command: list[str], environment: dict[str, str]) -> Ran:
     """Run it to its end, watching the memory of its whole process group. It fails: so do we, with its last words."""
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryDirectory() as cache:
-        more = {**environment, "TORCHINDUCTOR_CACHE_DIR": cache}  # compiled anew each time
+        more = {"TORCHINDUCTOR_CACHE_DIR": cache, **environment}  # compiled anew each time, unless told otherwise
         begin, used_before = time.perf_counter(), processor_seconds()
         process = subprocess.Popen(
             command, stdout=said, stderr=said, env={**os.environ, **more}, start_new_session=True
