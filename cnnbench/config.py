@@ -277,6 +277,7 @@ class TrainConfig:
     seed: int = option("seed of initialisation, shuffle, augmentation and dropout", ge=0, lt=2**32)
     deterministic: bool = option("the same bits each time on a GPU too, at a price in speed; a CPU needs no asking")
     debug: Debug | None = option("fast: one batch of everything, end to end; overfit: learn one batch by heart")
+    lr_find: bool = option("search for a learning rate by a range test of 100 steps, say it and stop", default=False)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     weights: str | None = option("initial weights: a run directory, a weights file, imagenet or zoo:NAME")
     weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")

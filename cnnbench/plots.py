@@ -74,6 +74,28 @@ def schedule(epochs: Sequence[float], rates: Sequence[float], path: str | Path, 
     return save(figure, path)
 
 
+def lr_range(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], lr: float | None,
+             path: str | Path, title: str) -> Figure:  # fmt: skip
+    """The loss of each step over its learning rate, with the suggested one; what is far above the start is cut off."""
+    figure = new_figure(8, 4.6, title)
+    ax = figure.subplots()
+    known = len(smoothed)
+    ax.plot(rates[:known], losses[:known], ".", color=GREY, markersize=4, label="loss of each step")
+    ax.plot(rates[:known], smoothed, color=BLUE, linewidth=2, label="smoothed")
+    if known:
+        low, first = min(smoothed), smoothed[0]
+        room = max(first - low, 0.05 * first)
+        ax.set_ylim(low - 0.15 * room, first + 0.5 * room)
+    if lr is not None:
+        at = float(np.interp(np.log10(lr), np.log10(rates[:known]), smoothed))
+        ax.axvline(lr, color=VERMILLION, linestyle=(0, (4, 1.5)), linewidth=1.4, zorder=1)
+        ax.plot([lr], [at], "o", color=VERMILLION, markersize=8, label=f"suggestion: lr {lr:.2g}")
+    ax.set(xscale="log", xlim=(rates[0], rates[-1]), xlabel="learning rate of the step", ylabel="training loss")
+    ax.legend(frameon=False, loc="lower left")
+    _quiet(ax)
+    return save(figure, path)
+
+
 def train_batch(images: Any, targets: Any, classes: Sequence[str], path: str | Path) -> Figure:
     """The first pictures (N,C,H,W uint8) of a batch as the net sees them, each under its class."""
     pictures, targets = _pictures(images), array(targets)

@@ -25,13 +25,14 @@ from cnnbench.tables import json_value
 
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
 FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint", "tracking")
-FREE_KEYS = ("format", "device", "devices", "ddp.bucket_mb", "resume", "max_time", "patience", "compile", "data.root",
-             "data.download", "data.workers", "data.cache")  # fmt: skip
+FREE_KEYS = ("format", "device", "devices", "ddp.bucket_mb", "resume", "lr_find", "max_time", "patience", "compile",
+             "data.root", "data.download", "data.workers", "data.cache")  # fmt: skip
 
 
 # What a run leaves in its directory: where there is nothing else, a missing config.yaml means a crash or a lost file.
 OURS = re.compile(r"\.lock|\..+\.tmp|status\.json|log\.txt|overrides|metrics\.jsonl|result\.json|checkpoints"
                   r"|bad_batch\.txt|events\.out\.tfevents\..+"
+                  r"|lr_find\.(json|png)"
                   r"|(curves|train_batch|val_predictions|confusion_matrix)\.png")  # fmt: skip
 
 SWEEP = re.compile(r"^[^\[{]*,|^(choice|range|interval|glob)\(")  # the values that Hydra sweeps over
@@ -57,7 +58,9 @@ def named(overrides: Iterable[str], swept: Iterable[str] = ()) -> list[str]:
     """The overrides that tell one run from another: in a sweep all that it runs over."""
     last = {override.partition("=")[0].lstrip("+~"): override for override in overrides}
     return [
-        text for key, text in last.items() if key in swept or not (is_free(key) or key in ("model", "data", "weights"))
+        text
+        for key, text in last.items()
+        if key in (*swept, "lr_find") or not (is_free(key) or key in ("model", "data", "weights"))
     ]
 
 

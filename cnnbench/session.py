@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from cnnbench import data, debug, freezing, health, optim, results, runs, runtime
+from cnnbench import data, debug, freezing, health, lr_find, optim, results, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import Format, TrainConfig, seconds
 from cnnbench.distributed import ALONE
@@ -58,6 +58,8 @@ def inference(model: dict[str, Any], dataset: data.Dataset, image_size: int) -> 
 
 def execute(cfg: TrainConfig, job: Job) -> int:
     """Train, or go on with a training that was cut, or say that it is done. Returns the exit code."""
+    if cfg.lr_find:
+        lr_find.check(cfg, job.directory, alone=job.device.ranks.alone)
     if job.cached and not job.device.ranks.alone:  # a head on features that are there already is a matter of seconds
         if not job.device.ranks.main:
             return 0
@@ -71,7 +73,7 @@ def execute(cfg: TrainConfig, job: Job) -> int:
             code = _train(cfg, job, directory)
         except BaseException as error:
             shown = readable(ranks.tell(error), log)
-            if directory.made or directory.last.exists():
+            if not cfg.lr_find and (directory.made or directory.last.exists()):
                 status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 directory.set_status(status, f"{type(error).__name__}: {shown}".rstrip(": "))
             if isinstance(shown, UserError):
@@ -79,7 +81,7 @@ def execute(cfg: TrainConfig, job: Job) -> int:
             raise shown from None
         finally:
             directory.release()
-        if code == 0 and ranks.main:
+        if code == 0 and ranks.main and not cfg.lr_find:
             result = runs.read_json(directory.path / "result.json")
             results.show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
             if text := debug.verdict(cfg, result["best_top1_error"]):
@@ -108,6 +110,8 @@ def _train(cfg: TrainConfig, job: Job, directory: runs.RunDirectory) -> int:
         return 0
     training = Training(cfg, job.device, job.dataset, job.model, job.inference, directory,
                         cached=job.cached, about=job.about, spent=job.spent)  # fmt: skip
+    if cfg.lr_find:
+        return lr_find.run(training, directory.path, stream)
     directory.record(cfg)
     for note in training.notes:
         warn(note)

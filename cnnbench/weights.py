@@ -24,6 +24,7 @@ from cnnbench.light import import_torchvision
 from cnnbench.models.layers import Net
 
 ZOO = Path(__file__).parent / "zoo"
+DEFAULT = "zoo:resnet20-cifar10"  # where neither a net nor weights are named
 METADATA = "cnnbench"  # the key under which a .safetensors file of ours carries, as JSON, what it takes to use it
 
 # Our nets that are torchvision's, by its names for them: their published weights are for exactly these functions.

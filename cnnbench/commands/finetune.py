@@ -22,8 +22,6 @@ from cnnbench.models.layers import Net
 from cnnbench.tables import json_value
 from cnnbench.weights import Weights
 
-DEFAULT = "zoo:resnet20-cifar10"
-
 
 def run(cfg: FinetuneConfig) -> int:
     """Choose the strategy, prepare the net for it, train or fit. Returns the exit code."""
@@ -57,7 +55,7 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
         "weights": given.source if given else None,
         "advice": advised.as_dict() if advised else None,
     }
-    if cfg.folds:
+    if cfg.folds and not cfg.lr_find:
         code, about["cross_validation"] = cross_validate(cfg, given, extractor, advised, about)
         if code:
             return code
@@ -71,7 +69,7 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
 def choose(cfg: FinetuneConfig) -> Weights | None:
     """The weights asked for, or those that go with the net; cfg then names both. None to begin from scratch."""
     if not cfg.model and cfg.weights is None:
-        cfg.weights = DEFAULT
+        cfg.weights = weights.DEFAULT
     if cfg.transfer.name is Strategy.scratch and cfg.model:
         cfg.weights = None
         return None
