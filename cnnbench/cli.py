@@ -129,8 +129,13 @@ COMMANDS = {
     ),
     "doctor": Command(
         "cnnbench.commands.doctor",
-        "check this machine: versions, devices, data, disk",
-        ("cnnbench doctor", "cnnbench doctor format=json"),
+        "check this machine: versions, devices, data, disk; or read a configuration before it trains",
+        (
+            "cnnbench doctor",
+            "cnnbench doctor format=json",
+            "cnnbench doctor config model=resnet20 data=cifar10 batch_size=32 optim.lr=0.4",
+            "cnnbench doctor config finetune model=resnet34 data=folder data.root=DIR",
+        ),
     ),
 }
 
@@ -207,8 +212,14 @@ def _main(argv: list[str]) -> int:
         from cnnbench import help_page
 
         args = [arg for arg in args if arg not in ("--help", "-h")]
+        if command == "doctor" and args[:1] == ["config"]:
+            args = []
         print(help_page.render(command, COMMANDS[command], args), end="")
         return DONE
+    if command == "doctor" and args[:1] == ["config"]:
+        from cnnbench import hydra_app
+
+        return load("doctor", "read")(hydra_app.readings(args[1:]))
     return run(command, args)
 
 

@@ -241,6 +241,34 @@ def combinations(command: str, args: list[str]) -> list[Any]:
         raise UserError(explain(error, command, [*made_by, *(a for a in args if a not in given)])) from None
 
 
+def readings(args: list[str]) -> list[tuple[Any, Any]]:
+    """For `doctor config [train|finetune] …`: each configuration that the arguments stand for, with its recipe, which
+    is what the same choice of net and data has when nothing else is set."""
+    command, args = (args[0], args[1:]) if args[:1] in (["train"], ["finetune"]) else ("train", args)
+    args = check_arguments(command, args)
+    if "--config" in args:
+        at = args.index("--config")
+        configs = [replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])]
+    else:
+        configs = combinations(command, args) or [_one(command, [arg for arg in args if "=" in arg], args)]
+    return [(config, _one(command, _chosen(config.run.overrides), args)) for config in configs]
+
+
+def _chosen(overrides: list[str]) -> list[str]:
+    """The overrides that say what is trained on what; all others are to be compared with what goes with these."""
+    return [text for text in overrides if re.match(r"\+?(model|data|recipe|experiment|transfer)\b", text)]
+
+
+def _one(command: str, overrides: list[str], args: list[str]) -> Any:
+    folders = [part for folder in config_dirs(args) for part in ("--config-dir", str(folder))]
+    try:
+        return typed(command, compose(command, [*folders, *overrides]), overrides)
+    except UserError:
+        raise
+    except Exception as error:  # as in launch()
+        raise UserError(explain(error, command, [*overrides, *folders])) from None
+
+
 def _search_path(args: list[str]) -> list[str]:
     return [f"hydra.searchpath=[file://{folder.absolute()}]" for folder in config_dirs(args)]
 

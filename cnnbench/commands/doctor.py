@@ -1,4 +1,7 @@
-"""`cnnbench doctor`: is this machine ready? A line for each thing that has stopped somebody, with the remedy."""
+"""`cnnbench doctor`: is this machine ready? A line for each thing that has stopped somebody, with the remedy.
+
+`cnnbench doctor config …` reads a configuration instead.
+"""
 
 import json
 import os
@@ -9,18 +12,17 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
 
-from cnnbench.config import DoctorConfig, Format, conf_dir
+from cnnbench.config import DoctorConfig, Format, TrainConfig, conf_dir
 from cnnbench.machine import cores, free_memory
+from cnnbench.remarks import OK, PROBLEM, WARNING, Finding, rows
 from cnnbench.tables import render
 
-OK, WARNING, PROBLEM = "ok", "warning", "problem"
 TESTED_PAIR = ("2.15.0", "0.29.2")  # torch and torchvision, as in constraints.txt
 PYTHON = (3, 11)
 GB = 1e9
@@ -32,27 +34,26 @@ DATA_FOLDERS = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    check: str
-    status: str
-    detail: str
-    advice: str = ""
-
-
 def run(cfg: DoctorConfig) -> int:
     """Print what was found; 1 if there is a problem. Warnings are for reading."""
     findings = list(examine(Path(cfg.run.root)))
-    print(render([row for finding in findings for row in _rows(finding, cfg.format)], cfg.format))
+    print(render([row for finding in findings for row in rows(finding, cfg.format)], cfg.format))
     return int(any(finding.status == PROBLEM for finding in findings))
 
 
-def _rows(finding: Finding, format: Format) -> list[dict[str, str]]:
-    """One row; on a terminal the advice gets a line of its own, so that lines stay short."""
-    if format is not Format.table:
-        return [asdict(finding)]
-    row = {"status": finding.status, "check": finding.check, "detail": finding.detail}
-    return [row, {"status": "", "check": "", "detail": f"-> {finding.advice}"}] if finding.advice else [row]
+def read(jobs: list[tuple[TrainConfig, TrainConfig]]) -> int:
+    """`doctor config`: print what is to be said of each configuration, given with its recipe; 1 if one cannot run."""
+    from cnnbench import reading
+
+    found, format = [], jobs[0][0].format
+    for number, (cfg, recipe) in enumerate(jobs):
+        findings = list(reading.read(cfg, recipe))
+        found += findings
+        if len(jobs) > 1:
+            blank = "\n" if number else ""
+            print(f"{blank}{' '.join(cfg.run.overrides)}", file=sys.stdout if format is Format.table else sys.stderr)
+        print(render([row for finding in findings for row in rows(finding, format)], format))
+    return int(any(finding.status == PROBLEM for finding in found))
 
 
 def examine(output: Path) -> Iterator[Finding]:
