@@ -30,7 +30,7 @@ WIDTH = 3.0  # steps: standard deviation of the bell that smooths the losses, a 
 MEMORY = 0.9  # of the running mean that says when to stop
 DIVERGED = 4.0  # times the lowest running mean: no larger lr will do better
 LEARNED = 0.98  # of the first loss: a net that gets no lower has not learned
-DECADE = 10.0
+DECADE, SAFETY = 10.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,30 @@ class Range:
     stopped: str
 
     @property
-    def lr(self) -> float | None:
-        """The suggestion: a decade below the lowest loss, but no lower than where the loss falls fastest.
-
-        At the minimum the steps are as long as the net can bear for a moment; a training needs some distance from
-        there, also for the curvature that comes later. The steepest descent alone is often too careful.
-        """
+    def candidates(self) -> dict[str, float]:
+        """Three lrs, each by the rule that it is named after; empty where the loss does not fall."""
         if self.steepest is None or self.lowest is None:
-            return None
-        return max(self.steepest, self.lowest / DECADE)
+            return {}
+        return {
+            "steepest descent": self.steepest,
+            "a decade below the lowest loss": self.lowest / DECADE,
+            "a third of the lr of the lowest loss": self.lowest / SAFETY,
+        }
 
     @property
     def rule(self) -> str:
-        if self.lr is None:
-            return "none"
-        return "steepest descent" if self.lr == self.steepest else "a decade below the lowest loss"
+        """Where the loss falls fastest, but no lower than a decade below its lowest, and no higher than a third of it.
+
+        At the minimum the steps are as long as the net can bear for a moment; a training needs some distance from
+        there, also for the curvature that comes later. The steepest descent alone is often too careful, as a net first
+        unlearns the guesses that it was initialised with.
+        """
+        return sorted(self.candidates, key=self.candidates.__getitem__)[1] if self.candidates else "none"
+
+    @property
+    def lr(self) -> float | None:
+        """The suggestion."""
+        return self.candidates.get(self.rule)
 
 
 def check(cfg: TrainConfig, directory: Path, alone: bool) -> None:
@@ -86,7 +95,7 @@ def run(training: Training, path: Path, stream: TextIO) -> int:
             f"({path / 'lr_find.png'}): try debug=overfit, which tells whether the net learns at all"
         )
     if cfg.format is Format.table:
-        say(_text(training, found, about), stream)
+        say(_text(found, about), stream)
     elif cfg.sweep.dir is None:
         flat = {key: value for key, value in about.items() if not isinstance(value, dict | list)}
         print(json.dumps(json_value(about), indent=2) if cfg.format is Format.json else render([flat], cfg.format))
@@ -193,18 +202,22 @@ def _two_digits(lr: float) -> float:
 
 
 def _title(training: Training, about: dict[str, Any]) -> str:
-    found = f"optim.lr={about['optim.lr']:g} ({about['rule']})" if about["lr"] else "no lr makes the loss fall"
+    found = _suggestion(about) if about["lr"] else "no lr makes the loss fall"
     return (
         f"{about['model']} on {about['data']}, batch {about['batch_size']}, {about['optimizer']}: "
         f"learning-rate range test\n{found}"
     )
 
 
-def _text(training: Training, found: Range, about: dict[str, Any]) -> str:
-    scaled = about["lr"] != about["optim.lr"]
-    batch = f", which is lr {about['lr']:g} at batch {about['batch_size']}" if scaled else ""
+def _text(found: Range, about: dict[str, Any]) -> str:
     return (
         f"loss lowest at lr {found.lowest:.2g}, falling fastest at {found.steepest:.2g}; "
         f"stopped after {plural(about['steps'], 'step')}: {found.stopped}\n"
-        f"try optim.lr={about['optim.lr']:g}{batch} ({about['rule']})"
+        f"try {_suggestion(about)}"
     )
+
+
+def _suggestion(about: dict[str, Any]) -> str:
+    scaled = about["lr"] != about["optim.lr"]
+    batch = f", which is lr {about['lr']:g} at batch {about['batch_size']}" if scaled else ""
+    return f"optim.lr={about['optim.lr']:g}{batch} ({about['rule']})"

@@ -52,6 +52,16 @@ def test_a_loss_that_does_not_fall_gives_no_suggestion() -> None:
     assert lr_find.read(rates[:1], [math.nan]).lr is None
 
 
+def test_the_suggestion_is_the_steepest_descent_within_bounds_of_the_lowest_loss() -> None:
+    def suggested(steepest: float) -> tuple[str, float | None]:
+        found = lr_find.Range([], [], [], steepest, 0.3, "")
+        return found.rule.split()[0] + " " + found.rule.split()[1], found.lr
+
+    assert suggested(0.05) == ("steepest descent", 0.05)
+    assert suggested(0.001) == ("a decade", pytest.approx(0.03))
+    assert suggested(0.2) == ("a third", pytest.approx(0.1))
+
+
 def test_smoothing_keeps_a_constant_and_lags_behind_nothing() -> None:
     assert np.allclose(lr_find.smooth([2.0] * 30), 2.0)
     line = lr_find.smooth(list(range(60)))
@@ -82,7 +92,7 @@ def test_the_suggestion_trains_and_the_text_names_the_rule(cnnbench: Callable[..
     assert ran.code == 0, ran.err
     line = next(line for line in ran.out.splitlines() if line.startswith("try optim.lr="))
     assert "at batch 64" in line
-    assert "a decade below the lowest loss" in line or "steepest descent" in line
+    assert any(rule in line for rule in ("a decade below", "a third of", "steepest descent"))
     typed = line.split()[1].rstrip(",")
     done = cnnbench("train", typed, "epochs=8", "format=json", "run.dir=trained", *SMALL)
     assert json.loads(done.out)["top1_error"] < 40  # of 90 by guessing
