@@ -6,17 +6,16 @@ sentence; nothing here trains, and the net has shapes alone.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 
-from cnnbench import data, freezing, health, models, optim, runtime, weights
+from cnnbench import health, models, optim, plans, runtime
 from cnnbench.complexity import count
-from cnnbench.config import AugmentConfig, Crop, OptimConfig, Schedule, Strategy, TrainConfig
+from cnnbench.config import AugmentConfig, Crop, OptimConfig, Schedule, TrainConfig
 from cnnbench.errors import UserError
 from cnnbench.models.layers import Net
+from cnnbench.plans import Plan, size_of_batch
 from cnnbench.remarks import OK, PROBLEM, WARNING, Finding
-from cnnbench.shapes import Shapes
 from cnnbench.tables import plural
 
 USUAL = 2.0  # within this factor of the recipe nothing is said to be unusual
@@ -27,38 +26,20 @@ COMPILING_PAYS = 673  # steps: ResNet-18 on two cores, docs/benchmarks.md; more 
 PASSES = 3  # a training step is a forward pass, and a backward pass of twice its work
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a configuration amounts to. The net lies on the meta device."""
-
-    cfg: TrainConfig
-    recipe: TrainConfig
-    dataset: data.Dataset
-    net: Net
-    size: int
-    batch: int
-    lr: float
-    fitted: bool  # the head is fitted, not trained by steps
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return max(1, math.ceil(len(self.dataset.train) / self.batch))
-
-    @property
-    def steps(self) -> int:
-        return min(self.steps_per_epoch * self.cfg.epochs, self.cfg.max_steps or 10**18)
-
-
 def read(cfg: TrainConfig, recipe: TrainConfig) -> Iterator[Finding]:
     """The findings, the cost last. What cannot work ends the reading: the rest would rest on it."""
     try:
         device = runtime.setup(cfg.device, cfg.precision.value, None)
-        dataset = data.load_dataset(cfg.data)
-        plan = _plan(cfg, recipe, dataset)
+        images, missing = plans.known_images(cfg)
+        plan = plans.make(cfg, recipe, images)
     except UserError as error:
-        yield Finding("settings", PROBLEM, " ".join(str(error).splitlines()))
+        yield Finding("settings", PROBLEM, _line(str(error)))
         return
-    yield from _data(plan)
+    if missing:
+        advice = f"the rest is reckoned with {images.train:,} training images"
+        yield Finding("data", PROBLEM, _line(missing), advice)
+    else:
+        yield from _data(plan)
     yield from _net(plan)
     if not plan.fitted:
         yield from _lr(plan)
@@ -72,44 +53,30 @@ def read(cfg: TrainConfig, recipe: TrainConfig) -> Iterator[Finding]:
     yield _cost(plan)
 
 
-def _plan(cfg: TrainConfig, recipe: TrainConfig, dataset: data.Dataset) -> Plan:
-    arguments = dict(cfg.model)
-    if not arguments:  # finetune: the net is that of its weights
-        loaded = weights.load(cfg.weights or weights.DEFAULT, None)
-        if loaded.inference is None:
-            raise UserError(f"{loaded.source} holds tensors alone: say of which net they are, as in model=resnet34")
-        arguments = dict(loaded.inference.model)
-    name, channels = arguments.pop("name"), arguments.pop("in_channels", None) or dataset.in_channels
-    with torch.device("meta"), Shapes():
-        net = models.build(name, num_classes=len(dataset.classes), in_channels=channels, **arguments)
-    size = cfg.data.image_size or net.image_size
-    models.check_image_size(net, size)
-    freezing.freeze(net, cfg.freeze)
-    batch = cfg.batch_size if isinstance(cfg.batch_size, int) else 128
-    strategy = getattr(cfg, "transfer", None)
-    fitted = strategy is not None and strategy.name in (Strategy.auto, Strategy.svm, Strategy.deep_features)
-    return Plan(cfg, recipe, dataset, net, size, batch, optim.scaled_lr(cfg.optim, batch), fitted)
+def _line(text: str) -> str:
+    return " ".join(text.splitlines())
 
 
 def _data(plan: Plan) -> Iterator[Finding]:
-    dataset, cfg = plan.dataset, plan.cfg
-    detail = (f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.val):,} {dataset.split} images, "
-              f"{len(dataset.classes)} classes")  # fmt: skip
+    images, cfg = plan.images, plan.cfg
+    detail = (
+        f"{images.name}: {images.train:,} training and {images.val:,} {images.split} images, {images.classes} classes"
+    )
     if cfg.data.fraction < 1:
         detail += f"; data.fraction={cfg.data.fraction:g} leaves the other training images out"
     yield Finding("data", OK, detail)
-    if cfg.patience and dataset.split == "test":
+    if cfg.patience and images.split == "test":
         yield Finding("validation", WARNING, "patience looks at the test images, so the error at its end is too low",
                       "data.val_fraction=0.1 holds training images out for that")  # fmt: skip
 
 
 def _net(plan: Plan) -> Iterator[Finding]:
     net, size = plan.net, plan.size
-    cost = count(net, size, plan.dataset.in_channels)
+    cost = count(net, size, plan.images.channels)
     detail = f"{net.name}: {cost.params:,} parameters, {cost.macs:,} multiply-adds at {size} x {size} px"
     yield Finding("net", OK, detail)
     if size != net.image_size:
-        part = cost.macs / count(net, net.image_size, plan.dataset.in_channels).macs
+        part = cost.macs / count(net, net.image_size, plan.images.channels).macs
         smaller = size < net.image_size
         yield Finding("image size", WARNING if smaller else OK,
                       f"{size} px, where the net is made for {net.image_size}: {part:.2g}x the multiply-adds"
@@ -129,9 +96,9 @@ def _lr(plan: Plan) -> Iterator[Finding]:
         if mine.name.value == "adamw" and plan.lr > 0.01:
             yield Finding("learning rate", WARNING, f"{text} is large for adamw; 0.001 is usual", "optim.lr=0.001")
     else:
-        usual = theirs.lr * plan.batch / (theirs.lr_batch or _size(plan.recipe))
+        usual = theirs.lr * plan.batch / (theirs.lr_batch or size_of_batch(plan.recipe))
         ratio = plan.lr / usual
-        source = f"({theirs.lr:g} at {theirs.lr_batch or _size(plan.recipe)})"
+        source = f"({theirs.lr:g} at {theirs.lr_batch or size_of_batch(plan.recipe)})"
         if 1 / USUAL <= ratio <= USUAL:
             yield Finding("learning rate", OK, f"{text}{_scaled(mine, plan.lr)}: {_times(ratio)} the recipe's {source}")
         else:
@@ -141,10 +108,6 @@ def _lr(plan: Plan) -> Iterator[Finding]:
     for text in health.risky_settings(mine, plan.net, plan.lr):
         if text not in own:
             yield Finding("settings", WARNING, text)
-
-
-def _size(cfg: TrainConfig) -> int:
-    return cfg.batch_size if isinstance(cfg.batch_size, int) else 128
 
 
 def _scaled(cfg: OptimConfig, lr: float) -> str:
@@ -161,7 +124,7 @@ def _typed(cfg: OptimConfig, plan: Plan, lr: float) -> float:
 
 
 def _batch(plan: Plan) -> Iterator[Finding]:
-    cfg, images = plan.cfg, len(plan.dataset.train)
+    cfg, images = plan.cfg, plan.images.train
     part = math.ceil(plan.batch / cfg.accumulate)
     if cfg.batch_size == "auto":
         yield Finding("batch", OK, "auto: the largest that fits; reckoned with 128 here")
@@ -208,7 +171,8 @@ def _length(plan: Plan) -> Iterator[Finding]:
 
 def _schedule(plan: Plan) -> Iterator[Finding]:
     cfg, schedule = plan.cfg, plan.cfg.schedule
-    warmup = f"{schedule.warmup_epochs:g} epochs of warm-up" if schedule.warmup_epochs else "no warm-up"
+    epochs = "epoch" if schedule.warmup_epochs == 1 else "epochs"
+    warmup = f"{schedule.warmup_epochs:g} {epochs} of warm-up" if schedule.warmup_epochs else "no warm-up"
     usual = plan.recipe.schedule.warmup_epochs
     if cfg.epochs and schedule.warmup_epochs >= cfg.epochs:
         yield Finding("schedule", WARNING, f"the warm-up takes all of the {plural(cfg.epochs, 'epoch')}: lr never "
@@ -295,12 +259,12 @@ def _machine(plan: Plan, device: runtime.Runtime) -> Iterator[Finding]:
 
 def _cost(plan: Plan) -> Finding:
     """The last line: the work, in multiply-adds, that these settings ask for."""
-    macs = count(plan.net, plan.size, plan.dataset.in_channels).macs
-    images = len(plan.dataset.train)
+    macs = count(plan.net, plan.size, plan.images.channels).macs
+    images = plan.images.train
     if plan.fitted or plan.cfg.epochs == 0:
-        once = macs * (images + len(plan.dataset.val))
+        once = macs * (images + plan.images.val)
         return Finding("cost", OK, f"features of all images once: {_amount(once)} multiply-adds"
-                       f"{'' if plan.fitted else ', and the epochs'}")  # fmt: skip
+                       f"{'' if plan.fitted else '; what the epochs take comes on top'}")  # fmt: skip
     seen = min(images * plan.cfg.epochs, plan.steps * plan.batch)
     work = PASSES * macs * seen
     less = "at most " if not all(parameter.requires_grad for parameter in plan.net.parameters()) else ""

@@ -19,7 +19,7 @@ from cnnbench import cli, hydra_app
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OWN_FILES = {  # as in docs/your-model.md
-    "mine/model/wide.yaml": "defaults:\n  - resnet20\n  - _self_\nmodel:\n  shortcut: C\n",
+    "mine/model/wide.yaml": "# @package _global_\ndefaults:\n  - resnet20\n  - _self_\nmodel:\n  shortcut: C\n",
     "mine/data/photos.yaml": "defaults:\n  - folder\n  - _self_\nroot: photos\n",
     "mine/experiment/small_batch.yaml": "# @package _global_\nbatch_size: 32\nepochs: 30\n",
 }
