@@ -25,7 +25,8 @@ class Command:
     module: str  # exposes run(cfg) -> exit code
     help: str
     examples: tuple[str, ...]
-    after_sweep: bool = False  # exposes after_sweep(cfgs), for what a sweep's runs show together
+    after_sweep: bool = False  # exposes after_sweep(sweep, run_dirs), for what a sweep's runs show together
+    resumes: bool = False  # a run that is done need not run again: a sweep skips it
     compares: bool = False  # exposes compare(cfgs) -> exit code too: a sweep is then one table, with -m or without
 
 
@@ -38,6 +39,7 @@ COMMANDS = {
             "cnnbench train model=alexnet data=imagenet data.root=DIR",
             "cnnbench train -m model=resnet20,plain20 seed=0,1",
         ),
+        resumes=True,
     ),
     "finetune": Command(
         "cnnbench.commands.finetune",
@@ -47,6 +49,7 @@ COMMANDS = {
             "cnnbench finetune model=resnet34 freeze=backbone data=folder data.root=DIR",
             "cnnbench finetune -m transfer=scratch,svm,full data.fraction=0.1,0.3,1",
         ),
+        resumes=True,
         after_sweep=True,
     ),
     "evaluate": Command(
@@ -92,6 +95,14 @@ COMMANDS = {
             "cnnbench visualize weights=outputs/train/resnet8-digits what=filters",
             "cnnbench visualize weights=RUN what=gradcam,occlusion images=photos/ target=cat",
             "cnnbench visualize what=batch,schedule data=cifar10 model=resnet20",
+        ),
+    ),
+    "report": Command(
+        "cnnbench.commands.report",
+        "say how far a sweep is and what came of its jobs; or end it",
+        (
+            "cnnbench report outputs/train/sweep-model_resnet20+plain20-seed_0+1",
+            "cnnbench report DIR cancel=true",
         ),
     ),
     "doctor": Command(
@@ -168,7 +179,7 @@ def usage() -> str:
 
 def run(command: str, args: list[str]) -> int:
     """Compose the configuration (with -m: one per job) and hand it to the command; the exit code."""
-    from cnnbench import hydra_app, runs
+    from cnnbench import hydra_app, multirun
 
     args = hydra_app.check_arguments(command, args)
     if "--config" in args:
@@ -177,49 +188,29 @@ def run(command: str, args: list[str]) -> int:
         return load(command)(config)
     if COMMANDS[command].compares and (configs := hydra_app.combinations(command, args)):
         return load(command, "compare")(configs)
-    sweep = hydra_app.is_sweep(args)
-    if sweep:
-        args = [*args, *runs.sweep_overrides(command, args)]
-    outcomes: list[runs.Outcome] = []
+    if hydra_app.is_sweep(args):
+        return multirun.run(command, args)
+    code: list[int] = []
+    errors: list[Exception] = []
 
     def job(cfg: Any) -> None:
         """Hydra takes a job that raises for a mistake of its own and says so at length: nothing is raised here."""
-        outcome = runs.Outcome(overrides=hydra_app.overrides())
-        outcomes.append(outcome)
-        if sweep:
-            print(f"job {len(outcomes)}: {' '.join(outcome.overrides)}", file=sys.stderr, flush=True)
         try:
-            outcome.config = hydra_app.typed(command, cfg)
-            outcome.code = load(command)(outcome.config)
+            code.append(load(command)(hydra_app.typed(command, cfg)))
         except Exception as error:
-            outcome.error = error
-            outcome.code = report(error) if sweep else FAILED
-        if sweep and outcome.code in (INTERRUPTED, runs.PREEMPTED):
-            raise KeyboardInterrupt  # the user or the scheduler wants the machine back: no further jobs
+            errors.append(error)
 
-    try:
-        hydra_app.launch(command, args, job)
-    except KeyboardInterrupt:
-        if outcomes and sweep:
-            runs.report_sweep(outcomes)
-        return outcomes[-1].code if outcomes and outcomes[-1].code else INTERRUPTED
-    if sweep and outcomes:
-        code = runs.report_sweep(outcomes)
-        if COMMANDS[command].after_sweep:
-            load(command, "after_sweep")([outcome.config for outcome in outcomes if outcome.code == DONE])
-        return code
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.code
-    return DONE
+    hydra_app.launch(command, args, job)
+    for error in errors:
+        raise error
+    return code[0] if code else DONE
 
 
-def load(command: str, function: str = "run") -> Callable[[Any], int]:
+def load(command: str, function: str = "run") -> Callable[..., int]:
     """The function behind a command. Only now is anything heavy imported."""
     with nothing_is_garbage() if "torch" not in sys.modules else nullcontext():
         module = import_module(COMMANDS[command].module)
-    found: Callable[[Any], int] = getattr(module, function)
+    found: Callable[..., int] = getattr(module, function)
     return found
 
 

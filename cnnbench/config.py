@@ -90,6 +90,12 @@ class Sort(Enum):
     none = "none"
 
 
+class Rerun(Enum):
+    failed = "failed"
+    all = "all"
+    none = "none"
+
+
 class Debug(Enum):
     fast = "fast"
     overfit = "overfit"
@@ -203,6 +209,8 @@ class RunConfig:
 @dataclass(kw_only=True)
 class SweepConfig:
     dir: str | None = option("directory of a sweep (-m); by default root/<command>/<name from the overrides>")
+    rerun: Rerun = option("of the jobs of an earlier start: failed runs these again, all also those done, none neither")
+    detach: bool = option("hydra/launcher=slurm: submit the jobs and leave; cnnbench report DIR says how far they are")
     keys: list[str] = option("what the sweep runs over; filled in by the command line itself")
 
 
@@ -381,6 +389,15 @@ class VisualizeConfig(TrainedConfig):
 
 
 @dataclass(kw_only=True)
+class ReportConfig:
+    input: Any = option("the directory of a sweep", bare=True)
+    cancel: bool = option("end the jobs that run or wait; those that run save first")
+    format: Format = option("how the table is printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
+@dataclass(kw_only=True)
 class DoctorConfig:
     format: Format = option("how the result is printed: table, json, csv or markdown")
     run: RunConfig = field(default_factory=RunConfig)
@@ -414,6 +431,7 @@ SCHEMAS: dict[str, type] = {
     "export": ExportConfig,
     "summary": SummaryConfig,
     "visualize": VisualizeConfig,
+    "report": ReportConfig,
     "doctor": DoctorConfig,
 }
 

@@ -122,6 +122,13 @@ def _bare_argument(command: str, arg: str) -> str:
     return f"what is '{arg}'? Settings are written key=value, as in epochs=5; see cnnbench {command} --help"
 
 
+def sweep_dir(args: list[str]) -> Path:
+    """Where a sweep lives: the last `sweep.dir=` of a command line, which may be in quotes."""
+    value = [arg for arg in args if arg.startswith("sweep.dir=")][-1].partition("=")[2]
+    quoted = value[:1] in ("'", '"') and value[-1:] == value[:1]
+    return Path(re.sub(r"\\(.)", r"\1", value[1:-1]) if quoted else value)
+
+
 def is_sweep(args: list[str]) -> bool:
     return any(arg in ("-m", "--multirun", "hydra.mode=MULTIRUN") for arg in args)
 
@@ -140,7 +147,7 @@ def config_dirs(args: list[str]) -> list[Path]:
     return [Path(value) for flag, value in pairwise(args) if flag in ("--config-dir", "-cd")]
 
 
-def launch(command: str, args: list[str], job: Callable[[DictConfig], None]) -> None:
+def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> None:
     """Let Hydra compose the configuration from args and call the job with it, once or per job. It must not raise."""
     schema.register_schemas()
     argv, sys.argv = sys.argv, ["cnnbench", *args]

@@ -226,7 +226,12 @@ def test_a_recipe_in_a_model_file_gives_way_to_the_command_line(compose: Callabl
     assert compose("data=cifar10", "augment=none").augment.flip is False
 
 
-NEEDED = {"evaluate": ("weights=x",), "predict": ("weights=x", "input=x"), "export": ("weights=x",)}
+NEEDED = {
+    "evaluate": ("weights=x",),
+    "predict": ("weights=x", "input=x"),
+    "export": ("weights=x",),
+    "report": ("input=x",),
+}
 
 
 @pytest.mark.parametrize(
