@@ -37,7 +37,7 @@ PATH_KEYS = (
     "sweep.dir",
     "data.root",
 )
-LIST_KEYS = ("what", "layer", "units", "images")  # a,b is a list for them where no sweep is asked for
+LIST_KEYS = ("what", "layer", "units", "images", "where")  # a,b is a list for them where no sweep is asked for
 INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")

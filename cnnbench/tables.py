@@ -26,9 +26,25 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
         )
     if format is Format.csv:
         return _csv(rows, columns)
-    cells = [_column(name, [row.get(name) for row in rows]) for name in columns]
-    right = [_is_numeric(row.get(name) for row in rows) for name in columns]
-    return (_markdown if format is Format.markdown else _table)(cells, right)
+    return (_markdown if format is Format.markdown else _table)(*cells(rows))
+
+
+def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[bool]]:
+    """The columns, each its heading and then its cells rounded for reading; and which of them are of numbers."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    shown = [_column(name, [row.get(name) for row in rows]) for name in columns]
+    return shown, [_is_numeric(row.get(name) for row in rows) for name in columns]
+
+
+def fitted(rows: list[dict[str, Any]], format: Format, width: int | None, dispensable: Sequence[str]) -> str:
+    """The table with as many columns as fit into the width of a terminal; the dispensable ones go first, in order."""
+    text = render(rows, format)
+    for column in dispensable:
+        if format is not Format.table or width is None or max(map(display_width, text.splitlines())) <= width:
+            break
+        rows = [{key: value for key, value in row.items() if key != column} for row in rows]
+        text = render(rows, format)
+    return text
 
 
 class Percent(float):
@@ -41,6 +57,13 @@ class Percent(float):
 def plural(count: int, noun: str) -> str:
     """`1 epoch`, `5 epochs`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:42, 12:05 or 3:00:10."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def display_width(text: str) -> int:

@@ -93,6 +93,7 @@ def identity(judged: list[Judged], dataset: data.Dataset) -> dict[str, Any]:
         "weights": single.source if single else [one.weights.source for one in judged],
         "epochs": single.epochs if single else None,
         "seed": (single.config or {}).get("seed") if single else None,
+        "trained": (single.config or {}).get("run", {}).get("overrides") if single else None,
         **{key: sum(size[key] for size in sizes) for key in sizes[0]},
     }
 

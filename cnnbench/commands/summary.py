@@ -13,7 +13,7 @@ from cnnbench.config import Format, Layers, SummaryConfig
 from cnnbench.errors import UserError
 from cnnbench.facts import ALEXNET_PARAMS
 from cnnbench.summaries import WEIGHTED, Summary, as_data, difference, kind, neurons, notes, shown, summarize
-from cnnbench.tables import ENDINGS, Percent, display_width, render
+from cnnbench.tables import ENDINGS, Percent, fitted, render
 
 # The columns that a narrow terminal goes without, in this order.
 DISPENSABLE = ("kernel", "biases", "field", "kind", "measured on", "output", "% params", "neurons", "% macs")
@@ -74,7 +74,7 @@ def single(summary: Summary, which: Layers, format: Format, width: int | None = 
         return render(rows, format)
     size, line = summary.image_size, "# " if format is Format.markdown else ""
     title = f"{line}{summary.label}: {summary.in_channels} x {size} x {size} to {summary.num_classes:,} classes"
-    table = fitted([*rows, _total(summary)], format, width)
+    table = fitted([*rows, _total(summary)], format, width, DISPENSABLE)
     parts = [title, table]
     if summary.aux_params:
         least = summary.aux_skipped
@@ -143,7 +143,7 @@ def _published(summary: Summary) -> list[dict[str, Any]]:
 
 def side_by_side(summaries: list[Summary], format: Format, width: int | None = None) -> str:
     """A row for each net; where there is no room to say how the errors were measured, that comes below."""
-    table = fitted([_row(summary) for summary in summaries], format, width)
+    table = fitted([_row(summary) for summary in summaries], format, width, DISPENSABLE)
     if "measured on" in table.partition("\n")[0]:
         return table
     nets: dict[str, list[str]] = {}
@@ -166,17 +166,6 @@ def _row(summary: Summary) -> dict[str, Any]:
         "params / alexnet": Ratio(summary.params / ALEXNET_PARAMS),
         "measured on": said.protocol if said else None,
     }
-
-
-def fitted(rows: list[dict[str, Any]], format: Format, width: int | None) -> str:
-    """The table with as many columns as fit into the width; a name for each row and its numbers stay."""
-    text = render(rows, format)
-    for column in DISPENSABLE:
-        if format is not Format.table or width is None or max(map(display_width, text.splitlines())) <= width:
-            break
-        rows = [{key: value for key, value in row.items() if key != column} for row in rows]
-        text = render(rows, format)
-    return text
 
 
 def _wrap(text: str, width: int | None) -> str:
