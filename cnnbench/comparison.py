@@ -16,6 +16,7 @@ STYLES = {
     "partial": ("#E69F00", "D"),
     "full": ("#D55E00", "v"),
 }
+NEEDED = {"strategy", "train_n", "wall_seconds", "model", "data"}  # of a result
 
 
 def lines(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float, float]]]:

@@ -19,7 +19,7 @@ HEAD = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-body {{ margin: 0 auto; max-width: 1200px; padding: 1rem 1.5rem 4rem; color: #1b1b1b; background: #fff;
+body {{ margin: 0 auto; max-width: 1240px; padding: 1rem 1.5rem 4rem; color: #1b1b1b; background: #fff;
   font: 16px/1.5 system-ui, "DejaVu Sans", Helvetica, Arial, sans-serif; }}
 h1 {{ font-size: 1.6rem; margin: 1rem 0 0; }}
 h2 {{ font-size: 1.25rem; margin: 3rem 0 0; padding-top: .6rem; border-top: 1px solid #ccc; }}
@@ -31,7 +31,7 @@ img {{ display: block; max-width: 100%; height: auto; border: 1px solid #ddd; }}
 figcaption {{ max-width: 90ch; color: #444; margin-top: .5rem; }}
 .wide {{ overflow-x: auto; margin: 1rem 0; }}
 table {{ border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .3rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }}
+th, td {{ padding: .3rem .5rem; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }}
 th {{ white-space: nowrap; border-bottom: 2px solid #888; }}
 td {{ white-space: nowrap; }}
 td.long {{ white-space: normal; min-width: 40ch; max-width: 60ch; overflow-wrap: anywhere; }}

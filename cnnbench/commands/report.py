@@ -23,7 +23,10 @@ def run(cfg: ReportConfig) -> int:
         cancel(found, roots)
     if not found.runs and not found.sweeps and not cfg.history:
         raise UserError("\n".join([f"no runs in {', '.join(map(str, roots))}", *found.damaged[:2]]))
-    groups = group.ordered(group.grouped(group.chosen(found.runs, conditions(cfg.where))), cfg.sort)
+    chosen = group.chosen(found.runs, conditions(cfg.where))
+    if found.runs and not chosen:
+        raise UserError(f"none of the {plural(len(found.runs), 'run')} is as where={cfg.where} says")
+    groups = group.ordered(group.grouped(chosen), cfg.sort)
     if cfg.out and not cfg.history:
         write(Path(cfg.out).expanduser(), cfg, found, groups)
     if cfg.history:
@@ -44,6 +47,10 @@ def directories(cfg: ReportConfig) -> list[Path]:
     if not given or not all(isinstance(path, str) for path in given):
         raise UserError("report takes directories, as in cnnbench report outputs/train")
     return [Path(path).expanduser() for path in given]
+
+
+def title(cfg: ReportConfig) -> str:
+    return f"Report on {', '.join(map(str, directories(cfg)))}".removesuffix(" on ")
 
 
 def conditions(where: object) -> list[str]:
@@ -73,7 +80,7 @@ def write(path: Path, cfg: ReportConfig, found: Gathered, groups: list[Group]) -
         if path.suffix.lower() == ".html":
             from cnnbench.reporting import page  # pictures take a second to load
 
-            page.write(path, "Report", found, groups, cfg.history)
+            page.write(path, title(cfg), found, groups, cfg.history)
         elif path.suffix.lower() == ".png":
             draw(path, groups)
         else:
@@ -109,7 +116,7 @@ def history(cfg: ReportConfig, found: Gathered, groups: list[Group]) -> None:
             pairs = [(name, one.mean("top5_error") or 0.0) for name, one in zip(group.labels(own), own, strict=True)]
             figures.save(charts.history(pairs), path)
         elif path.suffix.lower() == ".html":
-            page.write(path, "Report", found, groups, history=True)
+            page.write(path, title(cfg), found, groups, history=True)
         else:
             runs.write_text(path, render(text.history_rows(own), ENDINGS[path.suffix.lower()]) + "\n")
     except OSError as error:

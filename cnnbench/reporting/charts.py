@@ -3,8 +3,9 @@
 Colours are Okabe and Ito's, each with a marker of its own; validation is solid and training dashed.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,106 +15,105 @@ from matplotlib.ticker import MaxNLocator
 
 from cnnbench.facts import HISTORY
 from cnnbench.figures import label, log_axis, new_figure
-from cnnbench.plots import PANELS, Series, series
+from cnnbench.plots import PANELS, series
 from cnnbench.reporting.group import Group
 
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
           ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#8B6508", "*"))  # fmt: skip
-GREY, DASHES = "#767676", (0, (4, 1.5))
+BLUE, GREY, DASHES = "#0072B2", "#767676", "--"
 SHOWN = len(STYLES)  # groups in one picture
+SIZES = {"params": "parameters", "macs": "multiply-adds for one image", "wall_seconds": "seconds of training"}
 NAME = 44  # characters of a group's name in a legend
 HEADROOM = 3  # times the largest last error is what an axis of curves shows: the first epochs would flatten the rest
+
+
+class Curve(NamedTuple):
+    """Of the runs of a group, by epoch: their mean, the least and the largest. NaN where none has a finite value."""
+
+    epochs: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
 def curves(groups: Sequence[Group], names: Sequence[str], title: str) -> Figure | None:
     """Top-1 and top-5 error of training and validation over the epochs: of each group the mean over its runs, with a
     band from the least to the largest of them. None where no run has an epoch behind it."""
-    groups, names = groups[:SHOWN], names[:SHOWN]
-    lines = [[(split, key, averaged(group, f"{key}/{split}")) for key in ("top1_error", "top5_error")
-              for split in ("train", "val")] for group in groups]  # fmt: skip
-    panels = [key for key in ("top1_error", "top5_error")
-              if any(found.any() for one in lines for _, k, (_, found) in one if k == key)]  # fmt: skip
+    panels = {key: [{split: curve(group, f"{key}/{split}") for split in ("train", "val")} for group in groups[:SHOWN]]
+              for key in ("top1_error", "top5_error")}  # fmt: skip
+    panels = {key: lines for key, lines in panels.items()  # with two classes the top-5 error says nothing
+              if any(np.nansum(one.mean) > 0 for line in lines for one in line.values())}  # fmt: skip
     if not panels:
         return None
     figure = new_figure(4.9 * len(panels) + 2.6, 4.6, title)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, panel in zip(axes, panels, strict=True):
-        last: list[float] = []
-        for (color, marker), one in zip(STYLES, lines, strict=False):
-            for split, key, (epochs, values) in one:
-                if key == panel and len(epochs):
-                    _band(ax, epochs, values, color, marker, split)
-                    last.append(float(np.nanmean(values[:, -1])))
-        top = max(float(line.get_ydata().max()) for line in ax.lines)
-        ax.set(
-            xlabel="epoch", ylabel=PANELS[panel], ylim=(0, max(min(top * 1.05, max(HEADROOM * max(last), top / 5)), 1))
-        )
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        _quiet(ax)
-    how = [
-        Line2D([], [], color=GREY, label="validation"),
-        Line2D([], [], color=GREY, linestyle=DASHES, label="training"),
-    ]
-    _legend(figure, names, how)
+    for ax, (key, lines) in zip(axes, panels.items(), strict=True):
+        _curve_panel(ax, key, lines)
+    drawn = {index: name for index, name in enumerate(names[:SHOWN])
+             if any(len(one.epochs) for lines in panels.values() for one in lines[index].values())}  # fmt: skip
+    how = {"validation": "-", "training": DASHES}
+    _legend(figure, drawn, [Line2D([], [], color=GREY, linestyle=style, label=text) for text, style in how.items()])
     return figure
 
 
-def averaged(group: Group, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """The epochs that all runs of the group have behind them, and the values, (runs, epochs)."""
-    found = [one for run in group.runs if len((one := _whole(run.rows, key)).epochs)]
-    if not found:
-        return np.empty(0), np.empty((0, 0))
-    common = sorted(set.intersection(*(set(one.epochs.tolist()) for one in found)))
-    if len(found) > 1 and not common:
-        found, common = found[:1], found[0].epochs.tolist()
-    return np.array(common), np.array([[one.values[one.epochs == epoch][-1] for epoch in common] for one in found])
+def curve(group: Group, key: str) -> Curve:
+    found = [series(run.rows, key) for run in group.runs]
+    epochs = np.unique(np.concatenate([one.epochs for one in found]))
+    values = np.full((len(found), len(epochs)), np.nan)
+    for row, one in zip(values, found, strict=True):
+        row[np.searchsorted(epochs, one.epochs)] = one.values
+    known = np.ma.masked_invalid(values)
+    return Curve(epochs, *(getattr(known, name)(axis=0).filled(np.nan) for name in ("mean", "min", "max")))
 
 
-def _whole(rows: list[dict[str, Any]], key: str) -> Series:
-    return series([row for row in rows if isinstance(row, dict) and isinstance(row.get("epoch"), int)], key)
-
-
-def _band(ax: Axes, epochs: np.ndarray, values: np.ndarray, color: str, marker: str, split: str) -> None:
-    solid = split == "val"
-    style: dict[str, Any] = {"linewidth": 1.8, "marker": marker} if solid else {"linewidth": 1.1, "linestyle": DASHES}
-    ax.plot(epochs, values.mean(axis=0), color=color, markersize=5, markevery=max(1, len(epochs) // 8), **style)
-    if len(values) > 1 and solid:
-        ax.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, linewidth=0)
+def _curve_panel(ax: Axes, key: str, lines: Sequence[Mapping[str, Curve]]) -> None:
+    last, top = [1 / HEADROOM], 0.0
+    for (color, marker), line in zip(STYLES, lines, strict=False):
+        for split, one in line.items():
+            style: dict[str, Any] = {"linewidth": 1.8, "marker": marker} if split == "val" else {"linestyle": DASHES}
+            ax.plot(one.epochs, one.mean, color=color, markersize=5, markevery=max(1, len(one.epochs) // 8), **style)
+            if split == "val" and (one.low < one.high).any():
+                ax.fill_between(one.epochs, one.low, one.high, color=color, alpha=0.15, linewidth=0)
+            finite = one.mean[np.isfinite(one.mean)]
+            last += finite[-1:].tolist()
+            top = max([top, *finite.tolist()])
+    ax.set(xlabel="epoch", ylabel=PANELS[key], ylim=(0, min(1.05 * top, max(HEADROOM * max(last), top / 5))))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    ax.grid(color="#dddddd", linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
 
 
 def costs(groups: Sequence[Group], names: Sequence[str], title: str) -> Figure | None:
     """Top-1 error against parameters, multiply-adds and seconds of training; hollow: what the paper has."""
     some = [(group, name) for group, name in zip(groups, names, strict=True) if group.mean("top1_error") is not None]
-    if not some:
+    panels = {key: text for key, text in SIZES.items() if any(_size(group, key) for group, _ in some)}
+    if not panels:
         return None
-    figure = new_figure(12.2, 4.4, title)
-    axes = figure.subplots(1, 3, sharey=True)
-    panels = (
-        ("params", "parameters"),
-        ("macs", "multiply-adds for one image"),
-        ("wall_seconds", "seconds of training"),
-    )
-    for ax, (key, text) in zip(axes, panels, strict=True):
+    figure = new_figure(3.2 * len(panels) + 2.6, 4.4, title)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, (key, text) in zip(axes, panels.items(), strict=True):
         for index, (group, _) in reversed([*enumerate(some)]):
             color, marker = STYLES[index] if index < SHOWN else (GREY, ".")
             _point(ax, group, key, color, marker)
-        if ax.lines:
-            log_axis(ax, text, _amount)
-        else:
-            ax.set_axis_off()
+        log_axis(ax, text, _amount)
     axes[0].set_ylabel(PANELS["top1_error"])
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(max(0, low - 0.1 * (high - low)), high)
     paper = any(group.facts for group, _ in some)
     how = [Line2D([], [], color=GREY, marker="o", fillstyle="none", linestyle="", label="published")] if paper else []
     others = [Line2D([], [], color=GREY, marker=".", linestyle="", label=f"{len(some) - SHOWN} more")]
-    _legend(figure, [name for _, name in some[:SHOWN]], how + (others if len(some) > SHOWN else []))
+    _legend(figure, dict(enumerate(name for _, name in some[:SHOWN])), how + (others if len(some) > SHOWN else []))
     return figure
 
 
+def _size(group: Group, key: str) -> float | None:
+    """An evaluation says nothing of the seconds of training."""
+    return None if key == "wall_seconds" and group.first.command == "evaluate" else group.mean(key)
+
+
 def _point(ax: Axes, group: Group, key: str, color: str, marker: str) -> None:
-    error, x = group.mean("top1_error"), group.mean(key)
-    if error is None or not x or (key == "wall_seconds" and group.first.command == "evaluate"):
+    error, x = group.mean("top1_error"), _size(group, key)
+    if error is None or not x:
         return
     ax.errorbar(x, error, yerr=group.std("top1_error"), color=color, marker=marker, markersize=8, capsize=3)
     if group.facts and group.facts.top1_error is not None and key != "wall_seconds":
@@ -127,39 +127,28 @@ def _amount(value: float) -> str:
     return f"{value:g}"
 
 
-def _legend(figure: Figure, names: Sequence[str], how: list[Line2D]) -> None:
-    of = [Line2D([], [], color=color, marker=marker, label=label(name, NAME))
-          for (color, marker), name in zip(STYLES, names, strict=False)]  # fmt: skip
+def _legend(figure: Figure, names: Mapping[int, str], how: list[Line2D]) -> None:
+    of = [Line2D([], [], color=STYLES[index][0], marker=STYLES[index][1], label=label(name, NAME))
+          for index, name in names.items()]  # fmt: skip
     figure.legend(handles=[*of, *how], loc="outside right center", frameon=False, fontsize=9)
-
-
-def _quiet(ax: Axes) -> None:
-    ax.grid(color="#dddddd", linewidth=0.6)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def history(own: Sequence[tuple[str, float]] = ()) -> Figure:
     """The top-5 errors of the ImageNet challenge as bars, with their depth, and one's own: name and error."""
     own = sorted(own, key=lambda pair: pair[1])[:SHOWN]
-    bars = [*HISTORY]
     figure = new_figure(9.6 + 0.95 * len(own), 5.0, "ImageNet challenge (ILSVRC): top-5 error of classification, %")
     ax = figure.subplots()
-    errors = [entry.top5_error for entry in bars] + [error for _, error in own]
-    colors = ["#0072B2" if entry.layers else "#767676" for entry in bars] + ["#E69F00"] * len(own)
-    colors[len(bars) - 1] = "#009E73"
-    drawn = ax.bar(range(len(errors)), errors, color=colors, width=0.62)
-    for index, bar in enumerate(drawn):
-        bar.set_hatch("//" if index >= len(bars) else ".." if bars[index].year is None else "")
-        bar.set_edgecolor("white")
-        depth = _depth(index)
-        text = f"{errors[index]:g}" if index < len(bars) else f"{errors[index]:.2f}"
-        ax.annotate(text, (index, errors[index]), (0, 4), textcoords="offset points", ha="center", fontsize=12,
-                    fontweight="bold")  # fmt: skip
-        if depth:
-            ax.annotate(depth, (index, errors[index]), (0, 20), textcoords="offset points", ha="center", fontsize=9)
-    ticks = [f"{entry.year or ''}\n{entry.net}\n{entry.team}" if entry.year else "\nhuman\n" for entry in bars]
-    ax.set_xticks(range(len(errors)), [*ticks, *(f"here\n{_two_lines(name)}" for name, _ in own)], fontsize=8.5)
-    ax.set(ylim=(0, 33), ylabel="top-5 error, %")
+    ticks = []
+    for at, entry in enumerate(HISTORY):
+        color, hatch = ("#009E73", "..") if entry.year is None else (BLUE if entry.layers else GREY, "")
+        depth = "" if entry.year is None else f"{entry.layers} layers" if entry.layers else "not deep"
+        _bar(ax, at, entry.top5_error, f"{entry.top5_error:g}", depth, color, hatch)
+        ticks.append(f"{entry.year}\n{entry.net}\n{entry.team}" if entry.year else f"\n{entry.net}\n")
+    for at, (name, error) in enumerate(own, start=len(HISTORY)):
+        _bar(ax, at, error, f"{error:.2f}", "", "#E69F00", "//")
+        ticks.append("\n".join(["here", *textwrap.wrap(label(name, 40), 13)[:3]]))
+    ax.set_xticks(range(len(ticks)), ticks, fontsize=8.5)
+    ax.set(ylim=(0, max(33, *(1.15 * error for _, error in own), 0)), ylabel="top-5 error, %")
     ax.tick_params(axis="x", length=0)
     ax.grid(axis="y", color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
@@ -167,13 +156,7 @@ def history(own: Sequence[tuple[str, float]] = ()) -> Figure:
     return figure
 
 
-def _depth(index: int) -> str:
-    entry = HISTORY[index] if index < len(HISTORY) else None
-    if entry is None or entry.year is None:
-        return ""
-    return f"{entry.layers} layers" if entry.layers else "not deep"
-
-
-def _two_lines(name: str) -> str:
-    text = label(name, 26)
-    return text if len(text) <= 13 else f"{text[:13]}\n{text[13:]}"
+def _bar(ax: Axes, at: int, height: float, text: str, above: str, color: str, hatch: str) -> None:
+    ax.bar(at, height, color=color, width=0.62, hatch=hatch, edgecolor="white")
+    ax.annotate(text, (at, height), (0, 4), textcoords="offset points", ha="center", fontsize=12, fontweight="bold")
+    ax.annotate(above, (at, height), (0, 20), textcoords="offset points", ha="center", fontsize=9)

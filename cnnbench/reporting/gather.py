@@ -44,8 +44,8 @@ class Run:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """A line per epoch."""
-        return runs.read_rows(self.path / "metrics.jsonl")
+        """A line per epoch, of numbers alone."""
+        return [row for line in runs.read_rows(self.path / "metrics.jsonl") if (row := _numbers(line))]
 
     @property
     def data(self) -> str:
@@ -134,7 +134,7 @@ def _read(path: Path, files: set[str], damaged: list[str]) -> Run | None:
         return None
     last = {} if result else _last_row(path / "metrics.jsonl")
     status, reason = _state(path, said, result)
-    if not result and bad and status == DONE:
+    if not result and bad and status in (DONE, FAILED):
         status, reason = FAILED, bad[0]
     return Run(
         path=path,
@@ -174,9 +174,13 @@ def _settings(config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         return {"command": "finetune" if "transfer" in config else "train", **flat}
     if not result:
         return {}
-    trained = result.get("trained")
-    kept = [text for text in trained or [] if not (runs.is_free(_key(text)) or _key(text) in ("seed", "model", "data"))]
-    flat = {f"protocol.{key}": value for key, value in (result.get("protocol") or {}).items()}
+    trained, protocol = result.get("trained"), result.get("protocol")
+    kept = [
+        text
+        for text in map(str, trained or [])
+        if not (runs.is_free(_key(text)) or _key(text) in ("seed", "model", "data"))
+    ]
+    flat = flatten({"protocol": protocol}) if isinstance(protocol, dict) else {}
     return {
         "command": "evaluate",
         **({"model.name": result["model"]} if "model" in result else {}),
@@ -250,8 +254,15 @@ def _rows(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict):
+        if row := _numbers(row):
             yield row
+
+
+def _numbers(row: Any) -> dict[str, Any]:
+    """What a line of metrics says in numbers; nothing where it does not say of which epoch."""
+    if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+        return {}
+    return {key: value for key, value in row.items() if isinstance(value, int | float)}
 
 
 def _date(file: Path) -> str:

@@ -15,7 +15,6 @@ from cnnbench.reporting.gather import Run
 from cnnbench.sweeps import DONE, ORDER
 
 ALWAYS = ("model.name", "data.name")
-SHORT = {"model.name": "model", "data.name": "data"}
 
 
 @dataclass(frozen=True)
@@ -105,6 +104,7 @@ def told_apart(found: Sequence[Run]) -> list[str]:
             values.setdefault(key, set()).add(value)
     several = [key for key in values if len(values[key]) > 1 and key not in ALWAYS]
     typed = {override.partition("=")[0].lstrip("+~") for run in found for override in run.overrides}
+    typed |= {f"{key}.name" for key in typed}  # optim=adamw
     chosen = [*ALWAYS, *(key for key in several if key in typed or key == "command")]
     classes = [0] * len(texts)
     for key in chosen:
@@ -125,7 +125,7 @@ def refined(classes: list[int], texts: list[dict[str, str]], key: str) -> list[i
 
 
 def _rank(key: str, typed: set[str]) -> tuple[bool, bool, str]:
-    """`optim.name` comes first where somebody typed `optim=adamw`."""
+    """What somebody chose as a whole, as `augment=none`, comes first."""
     section, _, name = key.rpartition(".")
     return section not in typed, name != "name", key
 
@@ -141,13 +141,17 @@ def text(value: Any) -> str:
     return str(value)
 
 
+def short(key: str) -> str:
+    """`model` for `model.name`: as one types it."""
+    return key.removesuffix(".name")
+
+
 def headings(groups: Sequence[Group]) -> dict[str, str]:
     """The keys with a name for each: `lr` for `optim.lr`, where that is clear."""
     keys = list(groups[0].keys) if groups else []
-    last = [key.rpartition(".")[2] for key in keys]
-    taken = {*COLUMNS, "runs", "model", "data"}
-    return {key: SHORT.get(key) or (short if last.count(short) == 1 and short not in taken and short != "name" else key)
-            for key, short in zip(keys, last, strict=True)}  # fmt: skip
+    last = [short(key).rpartition(".")[2] for key in keys]
+    return {key: name if last.count(name) == 1 and (name not in COLUMNS or name == key) else key
+            for key, name in zip(keys, last, strict=True)}  # fmt: skip
 
 
 def labels(groups: Sequence[Group]) -> list[str]:
@@ -160,10 +164,10 @@ def labels(groups: Sequence[Group]) -> list[str]:
         if len(set(finer)) > len(set(classes)):
             used.append(key)
             classes = finer
-    bare = (*ALWAYS, "command", "protocol.name")  # what is understood without its key
     found = []
     for group, one in zip(groups, texts, strict=True):
-        parts = [one[key] if key in bare else f"{names[key]}={one[key]}" for key in used if group.keys[key] is not None]
+        parts = [one[key] if key == "command" or key != short(key) else f"{names[key]}={one[key]}"
+                 for key in used if group.keys[key] is not None]  # fmt: skip
         found.append(" ".join(parts) or group.first.model)
     return found
 
@@ -180,7 +184,7 @@ def row(group: Group) -> dict[str, Any]:
     """A group in full; errors in percent, the means over its finished runs."""
     facts = group.facts
     return {
-        **{SHORT.get(key, key): value for key, value in group.keys.items()},
+        **{short(key): value for key, value in group.keys.items()},
         "runs": len(group.done),
         "seeds": group.seeds,
         "state": group.state,

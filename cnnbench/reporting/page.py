@@ -70,7 +70,7 @@ def _pictures(groups: list[Group], data: str) -> list[str]:
         parts.append(html.picture(figures.png(figure), f"error on {data} against cost", COSTS))
     for model in dict.fromkeys(group.first.model for group in groups):
         results: list[dict[str, Any]] = [run.result for group in groups if group.first.model == model
-                                         for run in group.done if "strategy" in run.result]  # fmt: skip
+                                         for run in group.done if comparison.NEEDED <= run.result.keys()]  # fmt: skip
         if comparison.worth_drawing(results):
             parts.append(html.picture(figures.png(comparison.draw(results)), f"transfer of {model} on {data}",
                                       "Error against the number of training images, and against seconds."))  # fmt: skip
@@ -81,7 +81,11 @@ def _published(groups: list[Group]) -> list[str]:
     rows = text.published_rows(groups)
     if not rows:
         return []
-    return [html.table(rows), html.paragraph(BESIDE)]
+    return [
+        html.table([{key: value for key, value in row.items() if key != "citation"} for row in rows]),
+        html.paragraph(BESIDE),
+        *(html.paragraph(text) for text in dict.fromkeys(row["citation"] for row in rows)),
+    ]
 
 
 def _history(own: list[Group]) -> list[str]:

@@ -16,7 +16,7 @@ DISPENSABLE = ("device", "date", "select_on", "split", "crop", "seeds", "n", "tr
                "top-5 error", "time", "difference", "published")  # fmt: skip
 FACTORS = 6  # settings that stand before the errors; the others come last
 PROTOCOL = ("crop", "split", "n", "select_on", "device", "date")
-NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {:,}", "crop": "crop {}", "device": "on {}",
+NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {}", "crop": "{}", "device": "on {}",
          "date": "{}"}  # fmt: skip
 
 
@@ -84,6 +84,11 @@ def _setting(value: Any) -> Any:
     )
 
 
+def said(key: str, value: Any) -> str:
+    """A part of the protocol in words."""
+    return NAMES[key].format(f"{value:,}" if isinstance(value, int) else value)
+
+
 def main_rows(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], str]:
     """The table, without the columns that say nothing or the same in each row; and what the latter say."""
     rows = [shown_row(group, headings(groups)) for group in groups]
@@ -92,8 +97,8 @@ def main_rows(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], str]:
     if all(row["state"] == f"{row['runs']}/{row['runs']}" for row in rows):
         empty.add("state")
     kept = [{key: value for key, value in row.items() if key not in {*same, *empty}} for row in rows]
-    said = [NAMES[key].format(value) for key, value in same.items() if value is not None]
-    return kept, f"measured: {', '.join(said)}" if said else ""
+    words = [said(key, value) for key, value in same.items() if value is not None]
+    return kept, f"measured: {', '.join(words)}" if words else ""
 
 
 def published_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -103,7 +108,7 @@ def published_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
         if group.facts is None or not group.done:
             continue
         full = row(group)
-        own = [NAMES[key].format(full[key]) for key in ("crop", "split", "n", "select_on") if full[key] is not None]
+        own = [said(key, full[key]) for key in ("crop", "split", "n", "select_on") if full[key] is not None]
         for k in (1, 5):
             if full[f"published_top{k}_error"] is not None:
                 rows.append({
@@ -140,10 +145,10 @@ def history_rows(own: Sequence[Group]) -> list[dict[str, Any]]:
              "top-5 error": spread(entry.top5_error, None), "note": entry.note or None}
             for entry in facts.HISTORY]  # fmt: skip
     for group, label in zip(own, labels(own), strict=True):
-        known, how = facts.find(group.first.model, {}), group.said("crop")
+        known = facts.find(group.first.model, {})
         rows.append({"year": None, "team": "here", "net": label, "layers": known.depth if known else None,
                      "top-5 error": spread(group.mean("top5_error"), group.std("top5_error")),
-                     "note": f"{how}, {group.said('split')} images, n = {group.said('n'):,}"})  # fmt: skip
+                     "note": ", ".join(said(key, group.said(key)) for key in ("crop", "split", "n") if group.said(key))})  # fmt: skip
     return rows
 
 
