@@ -153,6 +153,9 @@ def test_a_sweep_says_what_its_books_say(make: Callable, cnnbench: Callable, tmp
     assert ran.code == 1  # a job failed
     assert "1/3 done, 1 cut, 1 failed: seed=1: out of memory" in ran.err
     assert len(ran.err.splitlines()) == 1  # the run is not counted twice
+    (path.parent / sweeps.FOLDER / "odd.json").write_text('{"name": "x"}')
+    odd = cnnbench("report", str(tmp_path / "runs"))
+    assert odd.code == 0 and "of the sweep's jobs is damaged" in odd.err
     many = [Job(sweep="", name=str(n), number=n, command="train", overrides=[f"seed={n}"], status="failed", reason="x")
             for n in range(50)]  # fmt: skip
     assert sweeps.line(many).endswith("; 42 more")

@@ -20,7 +20,7 @@ from cnnbench.reporting.group import Group
 
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
           ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#8B6508", "*"))  # fmt: skip
-BLUE, GREY, DASHES = "#0072B2", "#767676", "--"
+BLUE, GREY = "#0072B2", "#767676"
 SHOWN = len(STYLES)  # groups in one picture
 SIZES = {"params": "parameters", "macs": "multiply-adds for one image", "wall_seconds": "seconds of training"}
 NAME = 44  # characters of a group's name in a legend
@@ -51,8 +51,9 @@ def curves(groups: Sequence[Group], names: Sequence[str], title: str) -> Figure 
         _curve_panel(ax, key, lines)
     drawn = {index: name for index, name in enumerate(names[:SHOWN])
              if any(len(one.epochs) for lines in panels.values() for one in lines[index].values())}  # fmt: skip
-    how = {"validation": "-", "training": DASHES}
-    _legend(figure, drawn, [Line2D([], [], color=GREY, linestyle=style, label=text) for text, style in how.items()])
+    how = [Line2D([], [], color=GREY, label="validation"),
+           Line2D([], [], color=GREY, linestyle="--", label="training")]  # fmt: skip
+    _legend(figure, drawn, how)
     return figure
 
 
@@ -70,7 +71,7 @@ def _curve_panel(ax: Axes, key: str, lines: Sequence[Mapping[str, Curve]]) -> No
     last, top = [1 / HEADROOM], 0.0
     for (color, marker), line in zip(STYLES, lines, strict=False):
         for split, one in line.items():
-            style: dict[str, Any] = {"linewidth": 1.8, "marker": marker} if split == "val" else {"linestyle": DASHES}
+            style: dict[str, Any] = {"linewidth": 1.8, "marker": marker} if split == "val" else {"linestyle": "--"}
             ax.plot(one.epochs, one.mean, color=color, markersize=5, markevery=max(1, len(one.epochs) // 8), **style)
             if split == "val" and (one.low < one.high).any():
                 ax.fill_between(one.epochs, one.low, one.high, color=color, alpha=0.15, linewidth=0)
@@ -98,7 +99,8 @@ def costs(groups: Sequence[Group], names: Sequence[str], title: str) -> Figure |
         log_axis(ax, text, _amount)
     axes[0].set_ylabel(PANELS["top1_error"])
     low, high = axes[0].get_ylim()
-    axes[0].set_ylim(max(0, low - 0.1 * (high - low)), high)
+    room = max(0.1 * (high - low), 0.5 - (high - low) / 2)  # a hundredth of a point must not look like a difference
+    axes[0].set_ylim(max(0, low - room), high + room)
     paper = any(group.facts for group, _ in some)
     how = [Line2D([], [], color=GREY, marker="o", fillstyle="none", linestyle="", label="published")] if paper else []
     others = [Line2D([], [], color=GREY, marker=".", linestyle="", label=f"{len(some) - SHOWN} more")]

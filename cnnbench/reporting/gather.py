@@ -98,17 +98,24 @@ def gather(roots: list[Path]) -> Gathered:
             raise UserError(f"{root}: there is no such directory; give one that holds runs, as outputs")
         for folder, subfolders, files in os.walk(root, followlinks=True):
             path = Path(folder)
-            where = path.stat()
-            if (where.st_dev, where.st_ino) in seen:
+            if (real := os.path.realpath(path)) in seen:  # by a link, or given twice
                 subfolders.clear()
                 continue
-            seen.add((where.st_dev, where.st_ino))
+            seen.add(real)
             if sweeps.FOLDER in subfolders:
-                found.sweeps[path] = sweeps.state(path)
+                _read_books(path, found)
             subfolders[:] = sorted(name for name in subfolders if name not in NO_RUNS_IN)
             if SIGNS & set(files) and (run := _read(path, set(files), found.damaged)):
                 found.runs.append(run)
     return found
+
+
+def _read_books(path: Path, found: Gathered) -> None:
+    """What a sweep has written down of its jobs."""
+    try:
+        found.sweeps[path] = sweeps.state(path)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        found.damaged.append(f"{path / sweeps.FOLDER}: what is written there of the sweep's jobs is damaged")
 
 
 def _read(path: Path, files: set[str], damaged: list[str]) -> Run | None:

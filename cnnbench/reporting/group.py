@@ -38,7 +38,8 @@ class Group:
 
     @property
     def seeds(self) -> list[int]:
-        return sorted({run.settings["seed"] for run in self.done if isinstance(run.settings.get("seed"), int)})
+        """Of the runs that are done."""
+        return _seeds(self.done)
 
     def values(self, key: str) -> list[float]:
         found = [run.result.get(key) for run in self.done]
@@ -75,14 +76,18 @@ class Group:
     @property
     def command_line(self) -> str:
         """What one types for these runs."""
-        run, seeds = self.first, ",".join(map(str, self.seeds))
+        run, seeds = self.first, _seeds(self.runs)
         if run.command == "evaluate":
             return shlex.join(["cnnbench", "evaluate", f"weights={run.result.get('weights')}"])
         last = {override.partition("=")[0]: override for override in run.overrides}
         kept = [override for key, override in last.items()
                 if key not in ("seed", "format") and not key.startswith(("run.", "sweep.", "hydra"))]  # fmt: skip
-        kept += [f"seed={seeds}"] if len(self.seeds) > 1 or "seed" in last else []
-        return shlex.join(["cnnbench", run.command, *(["-m"] if len(self.seeds) > 1 else []), *kept])
+        kept += [f"seed={','.join(map(str, seeds))}"] if len(seeds) > 1 or "seed" in last else []
+        return shlex.join(["cnnbench", run.command, *(["-m"] if len(seeds) > 1 else []), *kept])
+
+
+def _seeds(of: list[Run]) -> list[int]:
+    return sorted({seed for run in of if isinstance(seed := run.settings.get("seed"), int)})
 
 
 def grouped(found: Sequence[Run]) -> list[Group]:

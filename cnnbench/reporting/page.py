@@ -70,7 +70,7 @@ def _pictures(groups: list[Group], data: str) -> list[str]:
         parts.append(html.picture(figures.png(figure), f"error on {data} against cost", COSTS))
     for model in dict.fromkeys(group.first.model for group in groups):
         results: list[dict[str, Any]] = [run.result for group in groups if group.first.model == model
-                                         for run in group.done if comparison.NEEDED <= run.result.keys()]  # fmt: skip
+                                         for run in group.done if run.result.keys() >= comparison.NEEDED]  # fmt: skip
         if comparison.worth_drawing(results):
             parts.append(html.picture(figures.png(comparison.draw(results)), f"transfer of {model} on {data}",
                                       "Error against the number of training images, and against seconds."))  # fmt: skip

@@ -92,12 +92,13 @@ def said(key: str, value: Any) -> str:
 def main_rows(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], str]:
     """The table, without the columns that say nothing or the same in each row; and what the latter say."""
     rows = [shown_row(group, headings(groups)) for group in groups]
-    same = {key: rows[0][key] for key in PROTOCOL if len({str(row[key]) for row in rows}) == 1}
+    known = {key: [row[key] for row in rows if row[key] is not None] for key in PROTOCOL}
+    same = {key: values[0] for key, values in known.items() if values and len({*map(str, values)}) == 1}
     empty = {key for key in rows[0] if all(row[key] is None for row in rows)} if rows else set()
     if all(row["state"] == f"{row['runs']}/{row['runs']}" for row in rows):
         empty.add("state")
     kept = [{key: value for key, value in row.items() if key not in {*same, *empty}} for row in rows]
-    words = [said(key, value) for key, value in same.items() if value is not None]
+    words = [said(key, value) for key, value in same.items()]
     return kept, f"measured: {', '.join(words)}" if words else ""
 
 
@@ -136,6 +137,7 @@ def run_row(run: Run) -> dict[str, Any]:
         "top-5 error": spread(result.get("top5_error"), None),
         "time": Clock(result["wall_seconds"]) if isinstance(result.get("wall_seconds"), int | float) else None,
         "overrides": " ".join(run.overrides) or None,
+        "warnings": "; ".join(map(str, result.get("warnings") or [])) or None,
     }
 
 
@@ -146,9 +148,10 @@ def history_rows(own: Sequence[Group]) -> list[dict[str, Any]]:
             for entry in facts.HISTORY]  # fmt: skip
     for group, label in zip(own, labels(own), strict=True):
         known = facts.find(group.first.model, {})
+        how = ", ".join(said(key, group.said(key)) for key in ("crop", "split", "n"))
         rows.append({"year": None, "team": "here", "net": label, "layers": known.depth if known else None,
                      "top-5 error": spread(group.mean("top5_error"), group.std("top5_error")),
-                     "note": ", ".join(said(key, group.said(key)) for key in ("crop", "split", "n") if group.said(key))})  # fmt: skip
+                     "note": how})  # fmt: skip
     return rows
 
 
