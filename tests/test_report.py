@@ -209,7 +209,8 @@ def test_what_evaluate_leaves_is_part_of_it_and_pictures_are_not(
         path.mkdir(parents=True)
         result = {"top1_error": error, "top5_error": 0.3, "n": 10_000, "split": "test", "crop": "ten 32 of 36",
                   "protocol": {"name": "ten", "views": 10}, "model": "resnet20", "data": "cifar10", "seed": seed,
-                  "weights": f"r{seed}/best.pt", "trained": [*RESNET, f"seed={seed}", f"run.dir=r{seed}"],
+                  "weights": f"r{seed}/best.pt", "arguments": {"shortcut": "A"},
+                  "trained": [*RESNET, f"seed={seed}", f"run.dir=r{seed}"],
                   "params": 269_722, "macs": 40_551_040, "wall_seconds": 1.0, "device": "a CPU"}  # fmt: skip
         (path / "result.json").write_text(json.dumps(result))
     (tmp_path / "runs" / "pictures").mkdir()
@@ -220,6 +221,10 @@ def test_what_evaluate_leaves_is_part_of_it_and_pictures_are_not(
     assert (ten["command"], ten["runs"], ten["seeds"], ten["crop"]) == ("evaluate", 2, [0, 1], "ten 32 of 36")
     assert (one["command"], one["runs"], one["top1_error"]) == ("train", 1, 9.0)
     assert len(report("where=command=evaluate")["groups"]) == 1
+    assert ten["published_top1_error"] == 8.75
+    result["arguments"] = {"shortcut": "B"}  # not the paper's net
+    (tmp_path / "runs" / "evaluate" / "e1" / "result.json").write_text(json.dumps(result))
+    assert [one["published_top1_error"] for one in report("where=command=evaluate")["groups"]] == [8.75, None]
 
 
 def test_runs_are_chosen_by_their_settings(make: Callable, report: Callable) -> None:

@@ -89,6 +89,7 @@ def identity(judged: list[Judged], dataset: data.Dataset) -> dict[str, Any]:
     single = judged[0].weights if len(judged) == 1 else None
     return {
         "model": "+".join(str(one.inference.model["name"]) for one in judged),
+        "arguments": {k: v for k, v in judged[0].inference.model.items() if k != "name"} if single else None,
         "data": dataset.name,
         "weights": single.source if single else [one.weights.source for one in judged],
         "epochs": single.epochs if single else None,

@@ -122,4 +122,4 @@ def history(cfg: ReportConfig, found: Gathered, groups: list[Group]) -> None:
     except OSError as error:
         raise UserError(f"out={path}: cannot write there: {error.strerror}") from None
     print(render(text.history_rows(own), cfg.format))
-    print(f"picture -> {path}", file=sys.stderr)
+    print(f"history -> {path}", file=sys.stderr)

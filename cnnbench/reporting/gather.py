@@ -21,8 +21,8 @@ from cnnbench.errors import UserError
 from cnnbench.sweeps import CUT, DONE, FAILED, RUNNING, Job
 
 SIGNS = {"config.yaml", "status.json", "metrics.jsonl", "result.json"}  # of a run: any of them
-NO_RUNS_IN = ("checkpoints", sweeps.FOLDER)
 STATES = {"done": DONE, "running": RUNNING, "failed": FAILED, "interrupted": CUT, "preempted": CUT}
+SAID = ("seed", "model", "data")  # by an evaluation itself
 TAIL = 4096  # bytes of a metrics.jsonl, of which the last line is but a part
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -104,7 +104,7 @@ def gather(roots: list[Path]) -> Gathered:
             seen.add(real)
             if sweeps.FOLDER in subfolders:
                 _read_books(path, found)
-            subfolders[:] = sorted(name for name in subfolders if name not in NO_RUNS_IN)
+            subfolders[:] = sorted(name for name in subfolders if name != "checkpoints" and name[0] != ".")
             if SIGNS & set(files) and (run := _read(path, set(files), found.damaged)):
                 found.runs.append(run)
     return found
@@ -170,23 +170,16 @@ def _state(path: Path, said: dict[str, Any], result: dict[str, Any]) -> tuple[st
 def _settings(config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """What was computed: from the configuration, or, of an evaluation, from what it says of itself."""
     if config:
-        flat = {key: value for key, value in flatten(config).items() if not runs.is_free(key)}
-        flat.pop("model.in_channels", None)
-        name, root = (
-            flat.get("data.name"),
-            (config["data"].get("root") if isinstance(config.get("data"), dict) else None),
-        )
+        flat = {key: value for key, value in flatten(config).items()
+                if not runs.is_free(key) and key != "model.in_channels"}  # fmt: skip
+        name, root = flat.get("data.name"), flatten(config).get("data.root")
         if name == "folder" and root:  # folders are told apart by their own names
             flat["data.name"] = Path(root).name
         return {"command": "finetune" if "transfer" in config else "train", **flat}
     if not result:
         return {}
     trained, protocol = result.get("trained"), result.get("protocol")
-    kept = [
-        text
-        for text in map(str, trained or [])
-        if not (runs.is_free(_key(text)) or _key(text) in ("seed", "model", "data"))
-    ]
+    kept = [text for text in map(str, trained or []) if not (runs.is_free(_key(text)) or _key(text) in SAID)]
     flat = flatten({"protocol": protocol}) if isinstance(protocol, dict) else {}
     return {
         "command": "evaluate",
@@ -194,6 +187,7 @@ def _settings(config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         **({"data.name": result["data"]} if "data" in result else {}),
         **{key: result.get(key) for key in ("seed", "split", "crop")},
         **flat,
+        **flatten({"model": arguments} if isinstance(arguments := result.get("arguments"), dict) else {}),
         "trained": " ".join(sorted(kept)) if trained is not None else result.get("weights"),
     }
 

@@ -2,6 +2,7 @@
 
 import shlex
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -67,9 +68,9 @@ class Group:
     @property
     def state(self) -> str:
         """`3/3`, or what is not done and how far it is."""
-        counts = {status: sum(run.status == status for run in self.runs) for status in ORDER[1:]}
-        parts = [f"{counts_}{' ' + status}" for status, counts_ in counts.items() if counts_]
-        text = ", ".join([f"{sum(run.status == DONE for run in self.runs)}/{len(self.runs)}", *parts])
+        counts = Counter(run.status for run in self.runs)
+        parts = [f"{counts[status]} {status}" for status in ORDER[1:] if counts[status]]
+        text = ", ".join([f"{counts[DONE]}/{len(self.runs)}", *parts])
         going = [run for run in self.runs if not run.result]
         return f"{text}: {going[0].so_far}" if len(going) == 1 and going[0].last else text
 
@@ -187,9 +188,9 @@ COLUMNS = ("runs", "seeds", "state", "top1_error", "top1_error_std", "top5_error
 
 def row(group: Group) -> dict[str, Any]:
     """A group in full; errors in percent, the means over its finished runs."""
-    facts = group.facts
+    facts, keys = group.facts, {short(key): value for key, value in group.keys.items()}
     return {
-        **{short(key): value for key, value in group.keys.items()},
+        **keys,
         "runs": len(group.done),
         "seeds": group.seeds,
         "state": group.state,
@@ -208,6 +209,7 @@ def row(group: Group) -> dict[str, Any]:
         "published_protocol": facts.protocol if facts else None,
         "citation": facts.citation if facts else None,
         "command_line": group.command_line,
+        **keys,  # the epochs asked for, where they set runs apart, and not those done
     }  # fmt: skip
 
 
@@ -241,8 +243,8 @@ def chosen(found: Iterable[Run], where: Iterable[str]) -> list[Run]:
         key, sign, wanted = condition.partition("=")
         if not sign:
             raise UserError(f"where={condition}: write KEY=VALUE, as in where=model=resnet20")
-        full = f"{key}.name" if key in ("model", "data", "optim", "schedule", "transfer") else key
         known = {name for run in kept for name in run.settings} | {"status"}
+        full = f"{key}.name" if f"{key}.name" in known else key
         if kept and full not in known:
             raise unknown("key in where", key, known)
         kept = [run for run in kept

@@ -77,11 +77,8 @@ def shown_row(group: Group, names: dict[str, str]) -> dict[str, Any]:
 
 def _setting(value: Any) -> Any:
     """Numbers stay such, so that they are sorted as numbers."""
-    return (
-        value
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-        else shorten(text(value), 40)
-    )
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if number or value is None else shorten(text(value), 40)
 
 
 def said(key: str, value: Any) -> str:
@@ -92,13 +89,13 @@ def said(key: str, value: Any) -> str:
 def main_rows(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], str]:
     """The table, without the columns that say nothing or the same in each row; and what the latter say."""
     rows = [shown_row(group, headings(groups)) for group in groups]
-    known = {key: [row[key] for row in rows if row[key] is not None] for key in PROTOCOL}
-    same = {key: values[0] for key, values in known.items() if values and len({*map(str, values)}) == 1}
+    done = [row for row in rows if row["runs"]] or rows
+    same = {key: done[0][key] for key in PROTOCOL if len({str(row[key]) for row in done}) == 1}
     empty = {key for key in rows[0] if all(row[key] is None for row in rows)} if rows else set()
     if all(row["state"] == f"{row['runs']}/{row['runs']}" for row in rows):
         empty.add("state")
     kept = [{key: value for key, value in row.items() if key not in {*same, *empty}} for row in rows]
-    words = [said(key, value) for key, value in same.items()]
+    words = [said(key, value) for key, value in same.items() if value is not None]
     return kept, f"measured: {', '.join(words)}" if words else ""
 
 
@@ -111,7 +108,7 @@ def published_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
         full = row(group)
         own = [said(key, full[key]) for key in ("crop", "split", "n", "select_on") if full[key] is not None]
         for k in (1, 5):
-            if full[f"published_top{k}_error"] is not None:
+            if full[f"top{k}_difference"] is not None:
                 rows.append({
                     "net": label if len(groups) > 1 else group.first.model,
                     "error": f"top-{k}",
