@@ -27,6 +27,7 @@ from cnnbench.sweeps import Job
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
+COMPOSED: dict[tuple[str, ...], dict[str, Any]] = {}  # configurations by their overrides, as they take a while
 
 
 def metrics(epochs: int, last: float) -> list[dict[str, float]]:
@@ -40,14 +41,13 @@ def metrics(epochs: int, last: float) -> list[dict[str, float]]:
 @pytest.fixture
 def make(tmp_path: Path, compose: Callable[..., Any]) -> Callable[..., Path]:
     """A run directory as a training leaves it, without the training."""
-    composed: dict[tuple[str, ...], dict[str, Any]] = {}
 
     def make(name: str, *overrides: str, error: float | None = 10.0, status: str = "done", epochs: int = 3) -> Path:
         path = tmp_path / "runs" / name
         path.mkdir(parents=True)
-        if overrides not in composed:
-            composed[overrides] = to_plain(compose(*overrides))
-        config = {**composed[overrides], "run": {"overrides": [*overrides]}}
+        if overrides not in COMPOSED:
+            COMPOSED[overrides] = to_plain(compose(*overrides))
+        config = {**COMPOSED[overrides], "run": {"overrides": [*overrides]}}
         (path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         (path / "overrides").write_text("".join(f"{text}\n" for text in overrides))
         (path / "status.json").write_text(json.dumps({"status": status, "reason": "why it is so", "pid": 1}))

@@ -169,7 +169,7 @@ def render_report(found: Gathered, groups: list[Group], format: Format, width: i
     if beside := published_rows(groups):
         shown = [{key: value for key, value in row.items() if format is Format.markdown or key != "citation"}
                  for row in beside]  # fmt: skip
-        parts.append(fitted(shown, format, width, ("runs",)))
+        parts.append(fitted(shown, format, width, ("runs", "measured here")))
     if format is Format.markdown:
         pairs = zip(labels(groups), groups, strict=True)
         parts += [render([{"net": name, "command": f"`{group.command_line}`"} for name, group in pairs], format)]
