@@ -16,7 +16,9 @@ from cnnbench.checkpoint import Inference
 from cnnbench.config import Interpolation, PrepareConfig
 from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.errors import UserError
+from cnnbench.light import import_torchvision
 from cnnbench.models.layers import Net, output_layer
+from cnnbench.shapes import Shapes
 from cnnbench.transfer import MergeReport
 from cnnbench.weights import Weights
 
@@ -69,7 +71,7 @@ def _from_tensors(
             f"{weights.source} does not say of which net its weights are: add model=…, as in model=resnet20"
         )
     arguments = {key: value for key, value in model.items() if value is not None}
-    with torch.device("meta"):
+    with torch.device("meta"), Shapes():
         sketch = models.build(**arguments)
     transfer.check_names(rename, skip)
     state = transfer.renamed(weights, rename or {})
@@ -145,6 +147,7 @@ def class_names(given: Any) -> list[str] | None:
 
 
 def imagenet_classes() -> list[str]:
+    import_torchvision()
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 
     return list(_IMAGENET_CATEGORIES)

@@ -8,16 +8,19 @@ import atexit
 import gc
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from cnnbench import __version__
+from cnnbench.machine import keep_freed_memory
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint is saved, the same command continues
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ COMMANDS = {
             "cnnbench summary model=alexnet",
             "cnnbench summary model=alexnet,vgg16,googlenet,resnet50",
             "cnnbench summary model=resnet34 model.shortcut=A num_classes=10 format=json out=resnet34.json",
+            "cnnbench summary model=vgg19,plain34,resnet34 out=nets.html",
         ),
         compares=True,
     ),
@@ -107,6 +111,24 @@ COMMANDS = {
             "cnnbench report SWEEP cancel=true",
         ),
     ),
+    "benchmark": Command(
+        "cnnbench.commands.benchmark",
+        "measure how fast nets train and answer here, what holds them up, and how large a batch fits",
+        (
+            "cnnbench benchmark model=resnet18",
+            "cnnbench benchmark model=resnet20,nin_cifar data=cifar10 data.root=DIR batch_size=128",
+            "cnnbench benchmark model=resnet50 precisions=bf16 compile=false batch_size=search format=markdown",
+        ),
+        compares=True,
+    ),
+    "prepare": Command(
+        "cnnbench.commands.prepare",
+        "pack folders of images into shards, resized and checksummed, that are read several times as fast",
+        (
+            "cnnbench prepare data=imagenet data.root=DIR out=PACKED",
+            "cnnbench train model=resnet18 data=imagenet data.packed=PACKED",
+        ),
+    ),
     "doctor": Command(
         "cnnbench.commands.doctor",
         "check this machine: versions, devices, data, disk",
@@ -125,11 +147,34 @@ version                    {version}
 """
 
 
+def console() -> NoReturn:
+    """Run this process's command line and end the process.
+
+    As Python itself would end it, but for taking apart, one by one, the million objects that torch has made: a second
+    of work whose result nobody sees.
+    """
+    keep_freed_memory()
+    code = main()
+    threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter itself does first: threads are told to end and waited for
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # its reader has gone, or the disk that it goes to is full
+            code = code or (DONE if isinstance(sys.exception(), BrokenPipeError) else FAILED)
+    os._exit(code)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        return _main(argv)
+        code = _main(argv)
+        if code == PREEMPTED:
+            from cnnbench import slurm
+
+            slurm.hand_over()
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone (`| head`): nothing is left to say
@@ -187,7 +232,7 @@ def run(command: str, args: list[str]) -> int:
     if "--config" in args:
         at = args.index("--config")
         config = hydra_app.replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])
-        return load(command)(config)
+        return perform(command, config)
     if COMMANDS[command].compares and (configs := hydra_app.combinations(command, args)):
         return load(command, "compare")(configs)
     if hydra_app.is_sweep(args):
@@ -198,7 +243,7 @@ def run(command: str, args: list[str]) -> int:
     def job(cfg: Any) -> None:
         """Hydra takes a job that raises for a mistake of its own and says so at length: nothing is raised here."""
         try:
-            code.append(load(command)(hydra_app.typed(command, cfg)))
+            code.append(perform(command, hydra_app.typed(command, cfg)))
         except Exception as error:
             errors.append(error)
 
@@ -206,6 +251,15 @@ def run(command: str, args: list[str]) -> int:
     for error in errors:
         raise error
     return code[0] if code else DONE
+
+
+def perform(command: str, config: Any) -> int:
+    """Run a command here, or where `devices=` asks for several processes in those; the exit code."""
+    from cnnbench import ranks
+
+    if (count := ranks.wanted(config)) > 1:
+        return ranks.start(command, config, count)
+    return load(command)(config)
 
 
 def load(command: str, function: str = "run") -> Callable[..., int]:
@@ -231,8 +285,11 @@ def nothing_is_garbage() -> Iterator[None]:
 
 def report(error: Exception) -> int:
     """Say what went wrong: one to three lines for what a user can mend, a traceback for our own mistakes."""
+    from cnnbench import ranks
     from cnnbench.errors import RunError, UserError
 
+    if ranks.place().rank > 0:  # the first of several processes says it for all
+        return MISTAKE if isinstance(error, UserError) else FAILED
     if isinstance(error, UserError | RunError):
         print(f"cnnbench: {error}", file=sys.stderr)
         return MISTAKE if isinstance(error, UserError) else FAILED

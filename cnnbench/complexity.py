@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from cnnbench.models.layers import Net, evaluating, run_on_meta
+from cnnbench.models.layers import Net, evaluating, run_under
 from cnnbench.tracing import Trace, origin, tensors
 
 
@@ -54,12 +54,15 @@ def count(model: Net, image_size: int | None = None, in_channels: int | None = N
     return Complexity(sum(row.weights + row.biases for row in rows), sum(row.macs for row in rows))
 
 
-def layers(model: Net, image_size: int | None = None, in_channels: int | None = None) -> list[Layer]:
+def layers(model: Net, image_size: int | None = None, in_channels: int | None = None, trace: Trace | None = None,
+           auxiliary: bool = False) -> list[Layer]:  # fmt: skip
     """A row for each layer in the order in which they run. A layer that runs twice has its parameters in the first row.
 
     A module that holds others has a row where it has parameters or multiply-adds of its own. The net may lie on any
-    device, the meta device included, and its weights are not touched.
+    device, the meta device included, and its weights are not touched. `trace` listens, and `auxiliary` runs the heads
+    that only training uses, too.
     """
+    trace = trace or Trace()
     rows: list[Layer] = []
     counted: set[nn.Parameter] = set()
     running = [0]  # multiply-adds of each module that is still running, without its children; modules nest
@@ -71,6 +74,8 @@ def layers(model: Net, image_size: int | None = None, in_channels: int | None = 
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if module is model:
             trace.begin(inputs[0])
+            model.training = auxiliary  # its own mode alone: it asks for the heads, the layers stay as they are in use
+        trace.enter(not module._modules)
         running.append(0)
 
     def end(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -78,12 +83,15 @@ def layers(model: Net, image_size: int | None = None, in_channels: int | None = 
         # Attention takes a child's weights without calling it. What the net itself does not call is an auxiliary head.
         own = module._parameters if leaf or module is model else dict(module.named_parameters())
         new = {key: p for key, p in own.items() if p is not None and p not in counted}
-        if leaf or new or macs:
+        counts = (leaf or new or macs) and output is not None  # an auxiliary head that has no room gives nothing
+        row = _row(names[module], module, inputs, output, new, macs) if counts else None
+        if row:
             counted.update(new.values())
-            rows.append(_row(names[module], module, inputs, output, new, macs))
+            rows.append(row)
+        trace.leave(leaf, row, inputs, output)
 
     # Hooks on every module there is: to hang one on each of thousands takes longer than to run them.
-    trace = Trace(on_macs)
+    trace.on_macs = on_macs
     with trace, _hooked(begin, end):
         _run(model, image_size or model.image_size, in_channels)
     return rows
@@ -100,9 +108,9 @@ def _hooked(begin: Callable[..., None], end: Callable[..., None]) -> Iterator[No
 
 
 def _run(model: Net, image_size: int, in_channels: int | None) -> None:
-    """run_on_meta(); a net that lies there already needs no other tensors put in the place of its own."""
+    """run_under(); a net that lies there already needs no other tensors put in the place of its own."""
     if in_channels is None or not next(model.parameters()).is_meta:
-        return run_on_meta(model, image_size, in_channels)
+        return run_under(model, image_size, in_channels)
     with torch.no_grad(), evaluating(model):
         model(torch.empty(1, in_channels, image_size, image_size, device="meta"))
     return None

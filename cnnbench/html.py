@@ -64,12 +64,18 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 """
 
 
-def write(path: Path, title: str, body: Sequence[str], script: str = "") -> None:
-    """The page, in one step. The script is the only one that a browser will run there."""
+def document(title: str, body: Sequence[str], *, style: str = "", script: str = "") -> str:
+    """The page. The script is the only one that a browser will run there."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     head = HEAD.format(title=escape(title), csp=f"; script-src 'sha256-{digest}'" if script else "")
+    head = head.replace("</style>", f"{style}</style>")
     end = [f"<script>{script}</script>"] if script else []
-    runs.write_text(path, "\n".join([head, f"<h1>{escape(title)}</h1>", *body, *end, "</body>", "</html>", ""]))
+    return "\n".join([head, f"<h1>{escape(title)}</h1>", *body, *end, "</body>", "</html>", ""])
+
+
+def write(path: Path, title: str, body: Sequence[str], script: str = "") -> None:
+    """The page at `path`, in one step."""
+    runs.write_text(path, document(title, body, script=script))
 
 
 def paragraph(text: str) -> str:
@@ -97,12 +103,12 @@ def picture(png: bytes, title: str, caption: str) -> str:
     )
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows; with the script SORTING a click on a heading sorts by that column."""
+def table(rows: Sequence[Mapping[str, Any]], *, sorts: bool = True) -> str:
+    """The rows, rounded for reading; on a page with the script SORTING a click on a heading sorts by that column."""
     columns, numeric = cells(rows)
     of = [' class="number"' if flag else "" for flag in numeric]
-    head = "".join(f'<th scope="col"{at}><button>{escape(column[0])}</button></th>'
-                   for column, at in zip(columns, of, strict=True))  # fmt: skip
+    names = [f"<button>{escape(column[0])}</button>" if sorts else escape(column[0]) for column in columns]
+    head = "".join(f'<th scope="col"{at}>{name}</th>' for name, at in zip(names, of, strict=True))
     lines = []
     for number, row in enumerate(rows, start=1):
         parts = [f"<td{at or _long(column[number])}{_value(row.get(column[0]), flag)}>{escape(column[number])}</td>"

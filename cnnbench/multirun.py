@@ -21,6 +21,8 @@ class Task:
     def __init__(self, command: str, sweep: Path) -> None:
         self.command, self.sweep, self.token = command, str(sweep), uuid.uuid4().hex
         self.count = 0
+        self.names: set[str] = set()
+        self.detached: str | None = None  # the job's id, where it was only submitted
 
     def __call__(self, cfg: DictConfig) -> float | None:
         """Run one job here, unless it is done; its top-1 error, for sweepers that look for a low one."""
@@ -44,6 +46,7 @@ class Task:
             overrides=[text for text in overrides if not text.startswith("sweep.")],
             token=self.token,
         )
+        self.names.add(job.name)
         try:
             config = hydra_app.typed(self.command, cfg, overrides)
         except Exception as error:
@@ -54,6 +57,10 @@ class Task:
         job.format = config.format if isinstance(config.format, str) else config.format.value
         return job, config
 
+    def jobs(self) -> list[Job]:
+        """Those of this command, as they are: run here, by others for it, or found to be run by another one."""
+        return [job for job in sweeps.state(Path(self.sweep)) if job.token == self.token or job.name in self.names]
+
     def skips(self, job: Job, config: Any) -> bool:
         """Whether the job is left as an earlier command left it. What is to begin anew is cleared away here."""
         earlier = sweeps.find(job)
@@ -62,9 +69,9 @@ class Task:
         done = earlier.status == sweeps.DONE and bool(earlier.result)
         rerun = config.sweep.rerun
         if done and rerun is Rerun.all:
-            shutil.rmtree(str(earlier.run_dir), ignore_errors=True)
+            shutil.rmtree(str(earlier.run), ignore_errors=True)
             return False
-        going_on = earlier.slurm is not None and earlier.status in (sweeps.RUNNING, sweeps.PENDING)
+        going_on = earlier.is_elsewhere
         if not (done or going_on or (earlier.status == sweeps.FAILED and rerun is Rerun.none)):
             return False
         job.__dict__ |= earlier.__dict__ | {"number": job.number, "token": job.token, "skipped": done}
@@ -78,7 +85,7 @@ def execute(job: Job, config: Any) -> int:
     job.begin()
     reason, code = "", cli.FAILED
     try:
-        code = cli.load(job.command)(config)
+        code = cli.perform(job.command, config)
     except KeyboardInterrupt:
         code = cli.INTERRUPTED
     except Exception as error:
@@ -97,12 +104,19 @@ def run(command: str, args: list[str]) -> int:
     args = [*args, *runs.sweep_overrides(command, args)]
     folder = hydra_app.sweep_dir(args).expanduser()
     task = Task(command, folder)
+    if (to_come := hydra_app.jobs(args)) is not None:
+        sweeps.expect(folder, command, *to_come)
     code = None
     try:
         hydra_app.launch(command, args, task)
     except KeyboardInterrupt:
         code = cli.INTERRUPTED
-    jobs = [job for job in sweeps.state(folder) if job.token == task.token] if sweeps.exists(folder) else []
+        sweeps.give_up(folder)
+    jobs = task.jobs() if sweeps.exists(folder) else []
+    if task.detached and code is None:
+        print(task.detached)
+        say(f"how far they are:  cnnbench report {folder}", sys.stderr)
+        return cli.DONE
     return conclude(command, jobs, task.sweep, code)
 
 
@@ -115,7 +129,7 @@ def conclude(command: str, jobs: list[Job], sweep: str, code: int | None) -> int
     if code is not None:
         return next((job.code for job in reversed(jobs) if job.status == sweeps.CUT), code)
     if cli.COMMANDS[command].after_sweep:
-        done = [Path(job.run_dir) for job in jobs if job.status == sweeps.DONE and job.run_dir]
+        done = [job.run for job in jobs if job.status == sweeps.DONE and job.run]
         cli.load(command, "after_sweep")(Path(sweep), done)
     failed = [job for job in jobs if job.status == sweeps.FAILED]
     if len(failed) == len(jobs) and all(job.code == cli.MISTAKE for job in failed):

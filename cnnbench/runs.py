@@ -17,17 +17,16 @@ from typing import IO, Any
 import yaml
 
 from cnnbench import durable
+from cnnbench.cli import PREEMPTED as PREEMPTED
 from cnnbench.config import RunConfig, flatten, to_plain
 from cnnbench.errors import UserError
 from cnnbench.logfile import tolerated
 from cnnbench.tables import json_value
 
-PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint is saved, the same command continues
-
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
 FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint", "tracking")
-FREE_KEYS = ("format", "device", "resume", "max_time", "patience", "compile", "data.root", "data.download",
-             "data.workers", "data.cache")  # fmt: skip
+FREE_KEYS = ("format", "device", "devices", "ddp.bucket_mb", "resume", "max_time", "patience", "compile", "data.root",
+             "data.download", "data.workers", "data.cache")  # fmt: skip
 
 
 # What a run leaves in its directory: where there is nothing else, a missing config.yaml means a crash or a lost file.
@@ -83,6 +82,16 @@ def sweep_overrides(command: str, args: list[str]) -> list[str]:
     return more
 
 
+def make_for_results(path: Path) -> None:
+    """Make a directory for results alone. UserError where it cannot be made, or is that of a training."""
+    if (path / "config.yaml").exists():
+        raise UserError(f"{path} holds a training: give another run.dir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+
+
 class RunDirectory:
     """A directory that this process alone writes to, from `claim()` to `release()` or the end of the process."""
 
@@ -119,6 +128,22 @@ class RunDirectory:
         """Remove a directory that this process made and that holds no checkpoint yet: a mistake leaves nothing."""
         if self.made and not self.last.exists():
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Followed(RunDirectory):
+    """The directory of a run of several processes, as those see it that do not write."""
+
+    def __init__(self, path: Path, *, config_known: bool) -> None:
+        self.path, self.made, self.config_known = path, False, config_known
+
+    def set_status(self, status: str, reason: str = "") -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+    def record(self, cfg: Any) -> None:
+        cfg.run.dir = str(self.path)
 
 
 def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:

@@ -13,6 +13,7 @@ from cnnbench.errors import RunError
 ANSWER = 30  # seconds that a command of Slurm may take
 KILLED_WITHIN = 600  # seconds after SIGTERM in which Slurm ends a job, at the latest
 GONE = "Invalid job id"
+signalled: int | None = None  # the signal that last asked this process to stop
 
 
 def present() -> bool:
@@ -59,6 +60,11 @@ def _ending(state: str, exit_code: str) -> str:
     return f"{state}, exit code {code}" if code not in ("", "0") else state
 
 
+def partitions() -> list[str]:
+    listed = _ask("sinfo", "--noheader", "--format", "%P")
+    return sorted({line.strip("* ") for line in listed.stdout.splitlines()}) if listed else []
+
+
 def cancel(ids: Iterable[str]) -> None:
     """End jobs, whether they run or wait. RunError where Slurm refuses."""
     done = _ask("scancel", *ids)
@@ -73,18 +79,18 @@ def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
         return None
 
 
-def hand_over(number: int) -> None:
-    """What a job does once it has saved because the signal asked for it, so that Slurm starts it again.
+def hand_over() -> None:
+    """What a job does once it has saved because a signal asked for it, so that Slurm starts it again.
 
     Within submitit its own handler requeues the job. After SIGTERM a job waits to be killed: one that ends by itself
     counts as failed, and would not be requeued after a preemption.
     """
-    if inside() is None:
+    if inside() is None or signalled is None:
         return
-    handler = signal.getsignal(number)
-    if number != signal.SIGTERM:
+    handler = signal.getsignal(signalled)
+    if signalled != signal.SIGTERM:
         if callable(handler):
-            handler(number, None)
+            handler(signalled, None)
         return
     end = time.monotonic() + KILLED_WITHIN
     while time.monotonic() < end:

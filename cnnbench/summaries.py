@@ -33,6 +33,7 @@ KINDS = {
     "LocalResponseNorm": "response norm",
     "ReLU": "relu",
     "Dropout": "dropout",
+    "PadShortcut": "zero pad",
 }
 WEIGHTED = ("conv", "fc", "local")
 POOLS = ("max pool", "average pool")
@@ -42,6 +43,7 @@ POOLS = ("max pool", "average pool")
 class Summary:
     """One net, measured. `asked` is what makes it another net than its paper's, `label` its name with that."""
 
+    net: Net
     label: str
     name: str
     asked: list[str]
@@ -79,6 +81,7 @@ def summarize(cfg: SummaryConfig) -> Summary:
     published = facts.find(name, arguments) if source == "cnnbench" else None
     asked = _asked(cfg, MODELS[name] if source == "cnnbench" else None, arguments)
     return Summary(
+        net=net,
         label=" ".join([name, *asked]),
         name=name,
         asked=asked,
@@ -125,10 +128,10 @@ def shown(rows: list[Layer], which: Layers) -> list[Layer]:
     """`main`: what has parameters or multiply-adds, and pools, but for those that leave their maps as they are."""
     if which is Layers.all:
         return rows
-    return [row for row in rows if row.weights + row.biases + row.macs or (kind(row) in POOLS and not _idle(row))]
+    return [row for row in rows if row.weights + row.biases + row.macs or (kind(row) in POOLS and not idle(row))]
 
 
-def _idle(row: Layer) -> bool:
+def idle(row: Layer) -> bool:
     return row.kind.startswith("Adaptive") and row.input_shape == row.output_shape
 
 

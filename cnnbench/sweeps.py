@@ -7,6 +7,7 @@ nobody could write down any more (kill -9, a node that died) is found out by loo
 import hashlib
 import json
 import os
+import signal
 import socket
 from collections import Counter
 from collections.abc import Iterable
@@ -14,12 +15,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cnnbench import runs, slurm
+from cnnbench import ranks, runs, slurm
 from cnnbench.config import Format, flatten, to_plain
 from cnnbench.errors import UserError
 from cnnbench.tables import plural, render
 
-FOLDER = ".sweep"
+FOLDER, SUBMITTED = ".sweep", "submitted"
 DONE, RUNNING, PENDING, CUT, FAILED = "done", "running", "pending", "cut", "failed"
 NAMED = 8  # failures of which one line says why
 ORDER = (DONE, RUNNING, PENDING, CUT, FAILED)
@@ -56,15 +57,42 @@ class Job:
 
     @property
     def result(self) -> dict[str, Any]:
-        return runs.read_json(Path(self.run_dir) / "result.json") if self.run_dir and self.status == DONE else {}
+        return runs.read_json(self.run / "result.json") if self.run and self.status == DONE else {}
+
+    @property
+    def run(self) -> Path | None:
+        """The job's directory, also where the sweep was moved or is looked at from elsewhere."""
+        if self.run_dir is None:
+            return None
+        inside = Path(self.sweep) / Path(self.run_dir).name
+        return inside if inside.is_dir() else Path(self.run_dir)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether, its status being what `state()` says, another process or Slurm has it in hand."""
+        return self.status in (RUNNING, PENDING) and (self.slurm is not None or self.process != _this_process())
+
+    @property
+    def outcome(self) -> str:
+        """`done, top-1 error 4.20 %`, `failed: out of memory`."""
+        error = self.result.get("top1_error")
+        text = self.status + (f", top-1 error {error:.2f} %" if error is not None else "")
+        return f"{text}: {self.reason}" if self.reason else text
+
+    def wait_here(self) -> None:
+        """It is to be run by this process, or by one that ends with it."""
+        self.status, self.process = PENDING, _this_process()
+        self.write()
 
     def write(self) -> None:
+        if ranks.place().rank > 0:
+            return
         self.file.parent.mkdir(parents=True, exist_ok=True)
         runs.write_json(self.file, asdict(self))
 
     def begin(self) -> None:
         self.status, self.reason, self.skipped, self.slurm = RUNNING, "", False, slurm.inside()
-        self.process = {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+        self.process = _this_process()
         self.write()
 
     def end(self, code: int, reason: str, run_dir: str | None) -> None:
@@ -72,6 +100,10 @@ class Job:
         self.status = CUT if cut else FAILED if code else DONE
         self.code, self.reason, self.run_dir = code, reason, run_dir or self.run_dir
         self.write()
+
+
+def _this_process() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
 
 
 def name_of(overrides: Iterable[str], swept: Iterable[str]) -> str:
@@ -92,8 +124,35 @@ def read(sweep: Path, only: str = "*") -> list[Job]:
     known = {item.name for item in fields(Job)}
     found = [{key: value for key, value in runs.read_json(file).items() if key in known}
              for file in folder.glob(f"{only}.json")]  # fmt: skip
+    submitted = runs.read_json(folder / SUBMITTED)
     jobs = [Job(**{**content, "sweep": str(sweep)}) for content in found if "name" in content]
+    for job in jobs:
+        if job.status == PENDING and job.slurm is None:
+            job.slurm = submitted.get(job.name) or None
     return sorted(jobs, key=lambda job: (job.number, job.name))
+
+
+def note_submitted(sweep: Path, ids: dict[str, str]) -> None:
+    """The ids of jobs in Slurm, kept apart from the jobs' own files: those may be at work already, and write there."""
+    file = sweep / FOLDER / SUBMITTED
+    runs.write_json(file, {**runs.read_json(file), **ids})
+
+
+def expect(sweep: Path, command: str, jobs: list[list[str]], swept: list[str]) -> None:
+    """Write down the jobs that are to come, so that a report knows their number; those known already stay as they
+    are."""
+    for number, overrides in enumerate(jobs):
+        shown = [text for text in overrides if not text.startswith(("sweep.", "hydra"))]
+        job = Job(sweep=str(sweep), name=name_of(shown, swept), number=number, command=command, overrides=shown)
+        if not job.file.exists():
+            job.wait_here()
+
+
+def give_up(sweep: Path) -> None:
+    """What was to be run by this process is not."""
+    for job in read(sweep) if exists(sweep) else []:
+        if job.status == PENDING and job.process == _this_process():
+            job.end(130, "not begun", None)
 
 
 def exists(sweep: Path) -> bool:
@@ -116,6 +175,8 @@ def state(sweep: Path, only: str = "*") -> list[Job]:
         if job.slurm is None:
             if job.status == RUNNING and not _alive(job.process):
                 job.status, job.reason = FAILED, "its process is gone (killed?)"
+            if job.status == PENDING and job.process and not _alive(job.process):
+                job.status, job.reason = CUT, "not begun"
         elif queued is None:
             job.reason = "Slurm does not answer"
         elif job.slurm in queued:
@@ -126,20 +187,21 @@ def state(sweep: Path, only: str = "*") -> list[Job]:
 
 
 def _as_queued(job: Job, word: str, reason: str) -> None:
-    if word == "PENDING":
-        job.status, job.reason = PENDING, reason
-    elif job.status != CUT:
-        job.status = RUNNING if job.status == RUNNING or word != "COMPLETING" else job.status
+    job.status, job.reason = (PENDING, reason) if word == "PENDING" else (RUNNING, "")
 
 
 def _as_ended(job: Job) -> None:
     """It may have written its last word while Slurm was asked."""
     written = runs.read_json(job.file)
-    if written.get("status") in (DONE, FAILED):
+    if written.get("status") in (DONE, FAILED, CUT):
         job.status, job.reason = written["status"], written["reason"]
         job.run_dir, job.code = written["run_dir"], written["code"]
-    elif job.status != CUT:
-        job.status, job.reason = FAILED, f"it ended without a word (Slurm: {slurm.ended(job.slurm or '') or 'unknown'})"
+        return
+    word = slurm.ended(job.slurm or "") or "unknown"
+    if word.startswith("CANCELLED"):
+        job.status, job.reason = CUT, "cancelled"
+    else:
+        job.status, job.reason = FAILED, f"it ended without a word (Slurm: {word})"
 
 
 def line(jobs: list[Job]) -> str:
@@ -164,9 +226,9 @@ def cancel(jobs: list[Job]) -> list[Job]:
     queued = [job for job in live if job.slurm]
     if queued:
         slurm.cancel([str(job.slurm) for job in queued])
-    here = [job for job in live if not job.slurm and job.status == RUNNING and _alive(job.process, unsure=False)]
-    for job in here:
-        os.kill(job.process["pid"], 15)
+    here = [job for job in live if not job.slurm and _alive(job.process, unsure=False)]
+    for pid in {job.process["pid"] for job in here}:  # of those that wait: whoever would run them
+        os.kill(pid, signal.SIGTERM)
     for job in queued:
         if job.status == PENDING:
             job.status, job.reason = CUT, "cancelled before it began"

@@ -19,21 +19,24 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     JSON and CSV keep the values as they are (JSON has no NaN or infinity: they become null); the table and Markdown
     round them for reading.
     """
-    columns = list(dict.fromkeys(key for row in rows for key in row))
     if format is Format.json:
         return json.dumps(
             [{key: json_value(value) for key, value in row.items()} for row in rows], indent=2, default=str
         )
     if format is Format.csv:
-        return _csv(rows, columns)
+        return _csv(rows, _names(rows))
     return (_markdown if format is Format.markdown else _table)(*cells(rows))
 
 
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
 def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[bool]]:
-    """The columns, each its heading and then its cells rounded for reading; and which of them are of numbers."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    shown = [_column(name, [row.get(name) for row in rows]) for name in columns]
-    return shown, [_is_numeric(row.get(name) for row in rows) for name in columns]
+    """The columns, each with its heading first, and which of them are numbers."""
+    names = _names(rows)
+    shown = [_column(name, [row.get(name) for row in rows]) for name in names]
+    return shown, [_is_numeric(row.get(name) for row in rows) for name in names]
 
 
 def fitted(rows: list[dict[str, Any]], format: Format, width: int | None, dispensable: Sequence[str]) -> str:

@@ -58,12 +58,21 @@ class Origin:
 
 
 class Trace(Shapes):
-    """Gives each tensor that depends on `image` an Origin, and each operation's multiply-adds to `on_macs`."""
+    """Gives each tensor that depends on `image` an Origin, and each operation's multiply-adds to `on_macs`.
 
-    def __init__(self, on_macs: Callable[[int], None]) -> None:
+    Who runs the net under it says when modules begin and end, which a kind of Trace may listen to.
+    """
+
+    def __init__(self) -> None:
         super().__init__()
-        self.on_macs = on_macs
+        self.on_macs: Callable[[int], None] = lambda macs: None
         self.image: Origin | None = None
+
+    def enter(self, leaf: bool) -> None:
+        """A module begins to run; a leaf holds no others."""
+
+    def leave(self, leaf: bool, row: Any, inputs: Any, output: Any) -> None:
+        """It has run; `row` is what there is to say of it as a layer, or None."""
 
     def begin(self, image: Tensor) -> None:
         height, width = image.shape[-2:]

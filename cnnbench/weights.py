@@ -20,6 +20,7 @@ from torch import Tensor
 from cnnbench import checkpoint, models, runs
 from cnnbench.checkpoint import Inference
 from cnnbench.errors import UserError, unknown
+from cnnbench.light import import_torchvision
 from cnnbench.models.layers import Net
 
 ZOO = Path(__file__).parent / "zoo"
@@ -172,6 +173,7 @@ def published_name(model: dict[str, Any]) -> str:
 
 def published(model: dict[str, Any], version: str = "") -> Weights:
     """torchvision's weights for this very net, from its cache or fetched into it, with their own preprocessing."""
+    import_torchvision()
     from torchvision.models import get_model_weights
 
     name = published_name(model)

@@ -1,6 +1,8 @@
 """Our nets against torchvision's of the same function, and torchvision's own nets under `source: torchvision`."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -143,3 +145,20 @@ def test_unknown_names_are_explained(name, message):
 def test_its_arguments_are_checked_too():
     with pytest.raises(UserError, match="model squeezenet1_0 has no argument 'dropout'"):
         build("squeezenet1_0", source="torchvision", dropout=0.1)
+
+
+def test_torchvision_is_imported_without_the_compiler_and_works_as_ever() -> None:
+    program = """
+import sys, torch
+from cnnbench.light import import_torchvision
+import_torchvision()
+import torchvision
+assert not {"torch._dynamo", "sympy", "torch._dynamo.utils"} & set(sys.modules)
+box = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
+print(torchvision.ops.roi_align(torch.ones(1, 1, 8, 8), [box], 2).tolist())
+from torch._dynamo.utils import is_compile_supported
+print(is_compile_supported("cpu"), torchvision.ops.roi_align.__module__)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "[[[[1.0, 1.0], [1.0, 1.0]]]]\nTrue torchvision.ops.roi_align\n"

@@ -527,3 +527,14 @@ def test_the_default_run_learns_the_digits(cnnbench: Callable[..., Ran], tmp_pat
     assert ran.code == 0, ran.err
     result = runs.read_json(tmp_path / "outputs/train/resnet8-digits/result.json")
     assert result["top1_error"] < 3
+
+
+def test_a_training_imports_neither_torchvision_nor_the_compiler(tmp_path: Path) -> None:
+    """Each takes longer than a short training does."""
+    code = (
+        "import sys; from cnnbench import cli; code = cli.main(sys.argv[1:]); "
+        "print(code, [name for name in ('torchvision', 'torch._dynamo', 'sympy') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, "train", "epochs=1", "max_steps=2", "ema=0.9", "optim.clip=1", *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr

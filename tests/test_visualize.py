@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browser import CHROMIUM, screenshot
 from conftest import Ran
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -21,9 +20,6 @@ from cnnbench.checkpoint import Inference
 from cnnbench.visual import shows
 from cnnbench.weights import save_safetensors
 
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 QUICK = ("steps=3", "limit=40", "top=4", "device=cpu")
 
 
@@ -77,15 +73,7 @@ def test_a_real_browser_shows_the_page(cnnbench: Callable[..., Ran], tmp_path: P
     ran = cnnbench("visualize", f"weights={digits_run()}", "what=filters,gradcam", f"run.dir={tmp_path}/p", *QUICK)
     assert ran.code == 0, ran.err
     shot = tmp_path / "shot.png"
-    done = subprocess.run(
-        [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-         f"--user-data-dir={tmp_path}/u", "--window-size=1200,2200", "--hide-scrollbars",
-         f"--screenshot={shot}", "--enable-logging=stderr", "--v=0",
-         f"file://{tmp_path}/p/index.html"],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert shot.exists(), done.stderr
-    assert "Refused to load" not in done.stderr and "net::ERR" not in done.stderr
+    screenshot(tmp_path / "p" / "index.html", shot)
     with Image.open(shot) as image:
         pixels = np.asarray(image.convert("RGB"))
     coloured = (pixels.max(2).astype(int) - pixels.min(2) > 60).mean()

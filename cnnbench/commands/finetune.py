@@ -47,7 +47,7 @@ def run(cfg: FinetuneConfig) -> int:
 def _run(cfg: FinetuneConfig, log: Log) -> int:
     begin = time.perf_counter()
     stream = session.output(cfg)
-    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic)
+    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
     session.check(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
     given = choose(cfg)

@@ -8,15 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cnnbench import runs
-from cnnbench.config import Format, Layers, SummaryConfig
+from cnnbench import html, runs, tables
+from cnnbench.config import Format, Layers, SummaryConfig, SummaryFormat
 from cnnbench.errors import UserError
 from cnnbench.facts import ALEXNET_PARAMS
 from cnnbench.summaries import WEIGHTED, Summary, as_data, difference, kind, neurons, notes, shown, summarize
-from cnnbench.tables import ENDINGS, Percent, fitted, render
+from cnnbench.tables import Percent, fitted, render
 
 # The columns that a narrow terminal goes without, in this order.
 DISPENSABLE = ("kernel", "biases", "field", "kind", "measured on", "output", "% params", "neurons", "% macs")
+ENDINGS = {file: SummaryFormat(format.value) for file, format in tables.ENDINGS.items()} | {
+    ".svg": SummaryFormat.svg, ".html": SummaryFormat.html, ".htm": SummaryFormat.html
+}  # fmt: skip
 LEGEND = "macs: multiply-adds for one image."
 FIELD = " field: side in pixels of what one unit sees of the image, padding included."
 Page = Callable[[Format, int | None], str]
@@ -51,10 +54,13 @@ def compare(cfgs: list[SummaryConfig]) -> int:
 def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
     """To the file first: where that cannot be written, nothing is printed."""
 
-    def text(format: Format, width: int | None = None) -> str:
-        if format is Format.json:
+    def text(format: SummaryFormat, width: int | None = None) -> str:
+        if format is SummaryFormat.json:
             return json.dumps([as_data(summary, cfg.layers) for summary in summaries], indent=2)
-        return page(format, width)
+        if format in (SummaryFormat.svg, SummaryFormat.html):
+            svg = _drawn(summaries)
+            return svg if format is SummaryFormat.svg else _web_page(summaries, svg, cfg.layers)
+        return page(Format(format.value), width)
 
     if cfg.out:
         file = Path(cfg.out)
@@ -67,25 +73,42 @@ def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
     return 0
 
 
+def _drawn(summaries: list[Summary]) -> str:
+    from cnnbench.architecture.diagram import diagram  # what only drawings need
+    from cnnbench.architecture.figure import draw
+    from cnnbench.architecture.wiring import wire
+
+    return draw([(one, diagram(wire(one.net, one.image_size, one.in_channels))) for one in summaries])
+
+
+def _web_page(summaries: list[Summary], svg: str, which: Layers) -> str:
+    sections = [(one.label, _section(one, which)) for one in summaries]
+    if len(summaries) > 1:
+        sections.insert(0, ("Side by side", [html.table([_row(one) for one in summaries], sorts=False)]))
+    from cnnbench.architecture import page
+
+    return page.page(", ".join(one.label for one in summaries), svg, sections)
+
+
+def _section(summary: Summary, which: Layers) -> list[str]:
+    """What single() says, as blocks of a web page."""
+    rows = [_layer(summary, row) for row in shown(summary.rows, which)]
+    blocks = [_title(summary), html.table([*rows, _total(summary)], sorts=False), *_auxiliary(summary)]
+    if summary.published:
+        blocks += [f"{summary.published.citation}:", html.table(_published(summary), sorts=False), *_protocol(summary)]
+    return [*blocks, *notes(summary), LEGEND + FIELD]
+
+
 def single(summary: Summary, which: Layers, format: Format, width: int | None = None) -> str:
     """The layers, the totals, the paper's numbers beside ours, and why they differ. CSV: the layers alone."""
-    rows = [_layer(summary, row, format) for row in shown(summary.rows, which)]
+    rows = [_layer(summary, row) for row in shown(summary.rows, which)]
     if format is Format.csv:
         return render(rows, format)
-    size, line = summary.image_size, "# " if format is Format.markdown else ""
-    title = f"{line}{summary.label}: {summary.in_channels} x {size} x {size} to {summary.num_classes:,} classes"
+    line = "# " if format is Format.markdown else ""
     table = fitted([*rows, _total(summary)], format, width, DISPENSABLE)
-    parts = [title, table]
-    if summary.aux_params:
-        least = summary.aux_skipped
-        skipped = f" Skipped here: they need images of at least {least} x {least} pixels." if least else ""
-        parts.append(f"Auxiliary heads, in training only: {summary.aux_params:,} parameters more.{skipped}")
+    parts = [line + _title(summary), table, *_auxiliary(summary)]
     if summary.published:
-        parts += [f"{summary.published.citation}:", render(_published(summary), format)]
-        if summary.published.protocol:
-            parts.append(f"Errors: {summary.published.protocol}.")
-        if not summary.as_published:
-            parts.append(f"Not the paper's settings: {' '.join(summary.asked)}.")
+        parts += [f"{summary.published.citation}:", render(_published(summary), format), *_protocol(summary)]
     legend = LEGEND + (FIELD if "field" in table.partition("\n")[0] else "")
     lines = [*(f"- {note}" for note in notes(summary)), legend]
     if format is Format.table:
@@ -93,7 +116,26 @@ def single(summary: Summary, which: Layers, format: Format, width: int | None = 
     return "\n\n".join(filter(None, [*parts, "\n".join(lines[:-1]), lines[-1]]))
 
 
-def _layer(summary: Summary, row: Any, format: Format) -> dict[str, Any]:
+def _title(summary: Summary) -> str:
+    size = summary.image_size
+    return f"{summary.label}: {summary.in_channels} x {size} x {size} to {summary.num_classes:,} classes"
+
+
+def _auxiliary(summary: Summary) -> list[str]:
+    if not summary.aux_params:
+        return []
+    least = summary.aux_skipped
+    skipped = f" Skipped here: they need images of at least {least} x {least} pixels." if least else ""
+    return [f"Auxiliary heads, in training only: {summary.aux_params:,} parameters more.{skipped}"]
+
+
+def _protocol(summary: Summary) -> list[str]:
+    said = summary.published
+    lines = [f"Errors: {said.protocol}."] if said and said.protocol else []
+    return lines if summary.as_published else [*lines, f"Not the paper's settings: {' '.join(summary.asked)}."]
+
+
+def _layer(summary: Summary, row: Any) -> dict[str, Any]:
     params = row.weights + row.biases
     return {
         "layer": row.name,

@@ -22,6 +22,7 @@ from cnnbench.config import (
     to_plain,
 )  # fmt: skip
 from cnnbench.errors import UserError
+from cnnbench.shapes import Shapes
 from cnnbench.tables import plural, render
 from cnnbench.visual import page, places, shows
 from cnnbench.visual.page import Picture
@@ -99,7 +100,7 @@ def untrained(cfg: VisualizeConfig) -> Inference:
     arguments = {key: value for key, value in (cfg.model or {"name": "no net"}).items() if value is not None}
     size = cfg.data.image_size or dataset.image_size
     if cfg.model:
-        with torch.device("meta"):
+        with torch.device("meta"), Shapes():
             net = models.build(num_classes=len(dataset.classes), **arguments)
         size = cfg.data.image_size or net.image_size
         models.check_image_size(net, size)

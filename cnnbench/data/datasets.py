@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config import DataConfig
+from cnnbench.config import DataConfig, OnBadImage
+from cnnbench.data import packed
 from cnnbench.data.cifar import cifar
 from cnnbench.data.folders import image_folder, imagenet
 from cnnbench.data.sources import Arrays, Dataset, names, pick
+from cnnbench.data.unreadable import without_unreadable
 from cnnbench.errors import UserError, unknown
+from cnnbench.machine import cores
 
 
 def load_dataset(cfg: DataConfig) -> Dataset:
@@ -23,7 +26,10 @@ def load_dataset(cfg: DataConfig) -> Dataset:
     if cfg.name not in SETS:
         raise unknown("data set", cfg.name, SETS)
     root = Path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data").expanduser()
-    dataset = _select(SETS[cfg.name](cfg, root), cfg)
+    dataset = packed.load(cfg) if cfg.packed else SETS[cfg.name](cfg, root)
+    if cfg.on_error is OnBadImage.skip:
+        dataset = without_unreadable(dataset, cores() if cfg.workers is None else cfg.workers)
+    dataset = _select(dataset, cfg)
     _check_labels(dataset)
     return _normalise(dataset, cfg)
 

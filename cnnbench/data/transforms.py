@@ -12,7 +12,9 @@ from torch import Tensor
 
 from cnnbench.config import AugmentConfig, Crop, Resize
 from cnnbench.data.geometry import as_tensor, centre, rescaled
+from cnnbench.data.jpeg import Decode
 from cnnbench.errors import UserError
+from cnnbench.light import import_torchvision
 
 Transform = Callable[[Any], Tensor]
 """Pillow image or uint8 tensor (C, H, W) -> uint8 tensor (C, S, S)."""
@@ -41,6 +43,25 @@ def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, nativ
     It draws from torch's generator. `native`: the side of images that all have the same, where crop=pad pads them;
     other images are padded after they have been resized to `size`.
     """
+    import_torchvision()
+    from torchvision.transforms import v2
+
+    steps = _steps(augment, size, crop_ratio, native, interpolation)
+    transform: Transform = v2.Compose([*steps, v2.PILToTensor()])
+    return transform
+
+
+def decode_transform(augment: AugmentConfig, size: int, crop_ratio: float, interpolation: str) -> Decode:
+    """`sample_transform` for items that are not decoded yet: the same random numbers, cropped while decoding."""
+    from torchvision.transforms import v2
+
+    first, *steps = _steps(augment, size, crop_ratio, None, interpolation)
+    crop = first if augment.crop is Crop.resized else None
+    return Decode(first.size[0], crop, v2.Compose(steps) if steps else v2.Identity(), interpolation)
+
+
+def _steps(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None, interpolation: str) -> list[Any]:
+    """torchvision's transforms, of Pillow images or tensors. The first resizes, save where images are of one size."""
     from torchvision.transforms import v2
 
     check_augment(augment, size, crop_ratio, native)
@@ -61,8 +82,7 @@ def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, nativ
         steps.append(v2.RandomHorizontalFlip())
     if augment.color > 0:
         steps.append(v2.ColorJitter(augment.color, augment.color, augment.color))
-    transform: Transform = v2.Compose([*steps, v2.PILToTensor()])
-    return transform
+    return steps
 
 
 def check_augment(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None = None) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from cnnbench.shapes import Shapes
+
 
 class Net(nn.Module):
     """A plain module that maps images (N, in_channels, H, W) to logits (N, num_classes), and knows a few more things.
@@ -188,12 +190,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-@torch.no_grad()
 def run_on_meta(model: nn.Module, image_size: int, in_channels: int | None = None) -> None:
     """One image through the net in eval mode, with shapes only: neither memory nor arithmetic, whatever its device.
 
     Forward hooks fire as usual. A RuntimeError says that the net cannot take images of this size.
     """
+    with Shapes():
+        run_under(model, image_size, in_channels)
+
+
+@torch.no_grad()
+def run_under(model: nn.Module, image_size: int, in_channels: int | None = None) -> None:
+    """run_on_meta() for a caller who has a kind of Shapes of his own at work."""
     if in_channels is None:
         in_channels = next(module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d))
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}

@@ -9,11 +9,14 @@ from functools import partial
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from cnnbench.errors import UserError, unknown
+from cnnbench.light import import_torchvision
 from cnnbench.models.layers import Net, convolved
+
+import_torchvision()
+import torchvision  # noqa: E402
 
 AUX_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
 AUX_IMAGE_SIZES = {"inception_v3": 299}

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnbench.models.layers import WEIGHTED, Linear, Net, normal, run_on_meta
-from cnnbench.shapes import Shapes
 
 MAX_FEATURES = 4096
 FINEST = 8
@@ -78,8 +77,7 @@ def grids(net: Net) -> dict[str, tuple[int, int]]:
     names = list(net.stages)[:-1]
     handles = [net.stages[name][-1].register_forward_hook(look(name)) for name in names]
     try:
-        with Shapes():
-            run_on_meta(net, net.image_size)
+        run_on_meta(net, net.image_size)
     finally:
         for handle in handles:
             handle.remove()

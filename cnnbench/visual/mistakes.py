@@ -13,6 +13,7 @@ from cnnbench.runtime import Runtime
 from cnnbench.visual.sheet import Tile, as_picture
 
 SHOWN = 24
+LEGEND = "Above, what the image is; below, what the net says and how sure it is: the surest wrong answers."
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,12 @@ def find(
     total = int(are_wrong.sum())
     order = torch.where(are_wrong, probabilities, -1.0).topk(min(count, total)).indices.tolist()
     return Mistakes(len(said), total, [(index, int(said[index]), float(probabilities[index])) for index in order])
+
+
+def title(net: str, found: Mistakes, images: str) -> str:
+    """Above a sheet of them: `images` says which those are, as `test images of cifar10`."""
+    share = f"{100 * found.wrong / found.n:.2f} % wrong"
+    return f"{net}: its worst mistakes, of {found.wrong:,} among {found.n:,} {images} ({share})"
 
 
 def tiles(found: Mistakes, pixels: Sequence[Tensor], targets: Tensor, classes: Sequence[str]) -> list[Tile]:

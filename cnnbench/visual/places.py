@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.errors import UserError, did_you_mean
-from cnnbench.models.layers import Net, run_on_meta
-from cnnbench.shapes import Shapes
+from cnnbench.models.layers import Net, run_on_meta, run_under
 from cnnbench.tracing import Axis, Trace, origin, tensors
 
 HEAD = "head"
@@ -93,7 +92,7 @@ def stages(model: Net) -> list[str]:
 
 def _trace(model: Net, wanted: dict[str, nn.Module], image_size: int, in_channels: int) -> dict[str, Place]:
     found: dict[str, Place] = {}
-    trace = Trace(lambda macs: None)
+    trace = Trace()
 
     def look(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -110,7 +109,7 @@ def _trace(model: Net, wanted: dict[str, nn.Module], image_size: int, in_channel
     handles += [module.register_forward_hook(look(name)) for name, module in wanted.items()]
     try:
         with trace:
-            run_on_meta(model, image_size, in_channels)
+            run_under(model, image_size, in_channels)
     finally:
         for handle in handles:
             handle.remove()
@@ -173,8 +172,7 @@ def bounded_batch(model: Net, image_size: int, in_channels: int, wanted: int, me
 
     handles = [module.register_forward_hook(hook) for module in model.modules()]
     try:
-        with Shapes():
-            run_on_meta(model, image_size, in_channels)
+        run_on_meta(model, image_size, in_channels)
     finally:
         for handle in handles:
             handle.remove()

@@ -85,7 +85,7 @@ def best_columns(count: int) -> int:
 
     def penalty(columns: int) -> float:
         rows = math.ceil(count / columns)
-        return 8 * (rows * columns - count) / count + 0.35 * abs(math.log(columns / rows / WIDE))
+        return 4 * (rows * columns - count) / count + 0.35 * abs(math.log(columns / rows / WIDE))
 
     return min(range(1, min(count, 24) + 1), key=penalty)
 
@@ -173,7 +173,7 @@ def _write(ax: Any, tile: Tile, x: float, y: float, side: float, font: float) ->
     if tile.title:
         ax.text(x + side / 2, y - 0.03, label(tile.title, room), ha="center", va="bottom", fontsize=font)
     if tile.note:
-        ax.text(x + side / 2, y + _tall(tile, side) + 0.025, label(tile.note, int(room * 1.15)), ha="center", va="top",
+        ax.text(x + side / 2, y + _tall(tile, side) + 0.035, label(tile.note, int(room * 1.15)), ha="center", va="top",
                 fontsize=font - 1, color=GREY)  # fmt: skip
 
 

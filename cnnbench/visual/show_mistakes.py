@@ -7,8 +7,6 @@ from cnnbench.visual import mistakes, sheet
 from cnnbench.visual.page import Picture
 from cnnbench.visual.studio import Studio
 
-LEGEND = "Above, what the image is; below, what the net says and how sure it is: the surest wrong answers."
-
 
 def draw_mistakes(studio: Studio) -> Iterator[Picture]:
     studio.check_channels()
@@ -21,9 +19,8 @@ def draw_mistakes(studio: Studio) -> Iterator[Picture]:
     with studio.progress(len(source), "mistakes") as advance:
         found = mistakes.find(studio.model, studio.batches(source), studio.runtime, studio.normalize, advance)
     pixels = studio.pixels(source, [index for index, _, _ in found.worst])
-    title = (f"{studio.title}: its worst mistakes, of {found.wrong:,} among {found.n:,} {studio.split} images of "
-             f"{studio.data_name} ({100 * found.wrong / found.n:.2f} % wrong)")  # fmt: skip
-    picture = studio.picture("mistakes", "mistakes", title, LEGEND)
+    title = mistakes.title(studio.title, found, f"{studio.split} images of {studio.data_name}")
+    picture = studio.picture("mistakes", "mistakes", title, mistakes.LEGEND)
     tiles = mistakes.tiles(found, list(pixels), source.targets, studio.classes)
-    sheet.draw(sheet.grid(tiles), picture.path, title, side=1.5, footer=LEGEND)
+    sheet.draw(sheet.grid(tiles), picture.path, title, side=1.5, footer=mistakes.LEGEND)
     yield picture

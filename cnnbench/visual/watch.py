@@ -28,7 +28,7 @@ class Watch:
 
     def __init__(self, training: "Training", writer: Events) -> None:
         self.training, self.writer = training, writer
-        self.enabled = training.cfg.tracking.images
+        self.enabled = training.cfg.tracking.images and training.device.ranks.main
         self.name = str(training.cfg.model["name"])
         self.statistics = flow.Statistics(training.trainer.model, lambda: training.trainer.step % EVERY == 0)
         self.frames: dict[int, list[np.ndarray]] = {}  # epoch -> the filters then
@@ -101,8 +101,8 @@ class Watch:
         shown = data.eval_loader(wrong, dataset, workers=0, **loading).epoch(0) if found.worst else ()
         pixels = [image for images, _ in shown for image in images]
         tiles = mistakes.tiles(found, pixels, dataset.val.targets, dataset.classes)
-        title = f"{self.name}: its worst mistakes, of {found.wrong:,} among {found.n:,} {dataset.split} images"
-        sheet.draw(sheet.grid(tiles), path, title, footer="Above, what it is; below, what the net says.")
+        title = mistakes.title(self.name, found, f"{dataset.split} images of {training.cfg.data.name}")
+        sheet.draw(sheet.grid(tiles), path, title, footer=mistakes.LEGEND)
 
     def _show(self, tag: str, picture: np.ndarray) -> None:
         self.writer.add_image(tag, picture, self.training.trainer.step)
