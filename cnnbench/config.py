@@ -10,6 +10,7 @@ import operator
 import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -531,6 +532,7 @@ def conf_dir() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "conf"
 
 
+@cache  # for the life of the process: it takes as long as composing does
 def register_schemas() -> None:
     """Make `train_schema` and the like known to Hydra, for the defaults list of each primary file."""
     from hydra.core.config_store import ConfigStore
