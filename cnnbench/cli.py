@@ -180,7 +180,7 @@ def run(command: str, args: list[str]) -> int:
         return load(command, "compare")(configs)
     sweep = hydra_app.is_sweep(args)
     if sweep:
-        args = [*args, *runs.sweep_overrides(command, args)]
+        args = [*args, *runs.sweep_overrides(command, args, hydra_app.swept_by_experiment(args))]
     outcomes: list[runs.Outcome] = []
 
     def job(cfg: Any) -> None:
