@@ -200,7 +200,8 @@ def check_transform(transform_input: bool, in_channels: int) -> None:
 
 
 def googlenet(*, num_classes: int = 1000, in_channels: int = 3, aux: bool = True, bn: bool = False,
-              modules: Modules = "inception", separable_stem: bool = False, dropout: float = 0.4, dropout_aux: float = 0.7) -> GoogLeNet:  # fmt: skip
+              modules: Modules = "inception", separable_stem: bool = False, dropout: float = 0.4,
+              dropout_aux: float = 0.7) -> GoogLeNet:  # fmt: skip
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "aux": aux, "bn": bn}
     return GoogLeNet(as_torchvision=False, modules=modules, separable_stem=separable_stem, dropout=dropout,
                      dropout_aux=dropout_aux, **arguments)  # fmt: skip
