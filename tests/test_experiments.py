@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Ran
 
 from cnnbench import hydra_app, models
 from cnnbench.config import conf_dir
-from conftest import Ran
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
@@ -98,9 +98,7 @@ def test_two_experiments_at_once_are_refused(cnnbench: Callable[..., Ran]) -> No
 
 def test_a_users_own_experiment_sweeps_too(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment/mine.yaml").write_text(
-        "# @package _global_\nhydra: {sweeper: {params: {epochs: '1,2'}}}\n"
-    )
+    (tmp_path / "experiment/mine.yaml").write_text("# @package _global_\nhydra: {sweeper: {params: {epochs: '1,2'}}}\n")
     assert hydra_app.swept_by_experiment(["--config-dir", str(tmp_path), "experiment=mine"]) == ["epochs=1,2"]
 
 
