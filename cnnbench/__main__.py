@@ -1,7 +1,5 @@
 """`python -m cnnbench` is the same as `cnnbench`."""
 
-import sys
+from cnnbench.cli import console
 
-from cnnbench.cli import main
-
-sys.exit(main())
+console()

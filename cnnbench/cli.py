@@ -8,16 +8,19 @@ import atexit
 import gc
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 from cnnbench import __version__
+from cnnbench.machine import keep_freed_memory
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint is saved, the same command continues
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Command:
     module: str  # exposes run(cfg) -> exit code
     help: str
     examples: tuple[str, ...]
-    after_sweep: bool = False  # exposes after_sweep(cfgs), for what a sweep's runs show together
+    after_sweep: bool = False  # exposes after_sweep(sweep, run_dirs), for what a sweep's runs show together
+    resumes: bool = False  # a run that is done need not run again: a sweep skips it
     compares: bool = False  # exposes compare(cfgs) -> exit code too: a sweep is then one table, with -m or without
 
 
@@ -38,6 +42,7 @@ COMMANDS = {
             "cnnbench train model=alexnet data=imagenet data.root=DIR",
             "cnnbench train -m model=resnet20,plain20 seed=0,1",
         ),
+        resumes=True,
     ),
     "finetune": Command(
         "cnnbench.commands.finetune",
@@ -47,6 +52,7 @@ COMMANDS = {
             "cnnbench finetune model=resnet34 freeze=backbone data=folder data.root=DIR",
             "cnnbench finetune -m transfer=scratch,svm,full data.fraction=0.1,0.3,1",
         ),
+        resumes=True,
         after_sweep=True,
     ),
     "evaluate": Command(
@@ -95,6 +101,32 @@ COMMANDS = {
             "cnnbench visualize what=batch,schedule data=cifar10 model=resnet20",
         ),
     ),
+    "report": Command(
+        "cnnbench.commands.report",
+        "say how far a sweep is and what came of its jobs; or end it",
+        (
+            "cnnbench report outputs/train/sweep-model_resnet20+plain20-seed_0+1",
+            "cnnbench report DIR cancel=true",
+        ),
+    ),
+    "benchmark": Command(
+        "cnnbench.commands.benchmark",
+        "measure how fast nets train and answer here, what holds them up, and how large a batch fits",
+        (
+            "cnnbench benchmark model=resnet18",
+            "cnnbench benchmark model=resnet20,nin_cifar data=cifar10 data.root=DIR batch_size=128",
+            "cnnbench benchmark model=resnet50 precisions=bf16 compile=false batch_size=search format=markdown",
+        ),
+        compares=True,
+    ),
+    "prepare": Command(
+        "cnnbench.commands.prepare",
+        "pack folders of images into shards, resized and checksummed, that are read several times as fast",
+        (
+            "cnnbench prepare data=imagenet data.root=DIR out=PACKED",
+            "cnnbench train model=resnet18 data=imagenet data.packed=PACKED",
+        ),
+    ),
     "doctor": Command(
         "cnnbench.commands.doctor",
         "check this machine: versions, devices, data, disk",
@@ -113,11 +145,34 @@ version                    {version}
 """
 
 
+def console() -> NoReturn:
+    """Run this process's command line and end the process.
+
+    As Python itself would end it, but for taking apart, one by one, the million objects that torch has made: a second
+    of work whose result nobody sees.
+    """
+    keep_freed_memory()
+    code = main()
+    threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter itself does first: threads are told to end and waited for
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # its reader has gone, or the disk that it goes to is full
+            code = code or (DONE if isinstance(sys.exception(), BrokenPipeError) else FAILED)
+    os._exit(code)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        return _main(argv)
+        code = _main(argv)
+        if code == PREEMPTED:
+            from cnnbench import slurm
+
+            slurm.hand_over()
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone (`| head`): nothing is left to say
@@ -169,58 +224,47 @@ def usage() -> str:
 
 def run(command: str, args: list[str]) -> int:
     """Compose the configuration (with -m: one per job) and hand it to the command; the exit code."""
-    from cnnbench import hydra_app, runs
+    from cnnbench import hydra_app, multirun
 
     args = hydra_app.check_arguments(command, args)
     if "--config" in args:
         at = args.index("--config")
         config = hydra_app.replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])
-        return load(command)(config)
+        return perform(command, config)
     if COMMANDS[command].compares and (configs := hydra_app.combinations(command, args)):
         return load(command, "compare")(configs)
-    sweep = hydra_app.is_sweep(args)
-    if sweep:
-        args = [*args, *runs.sweep_overrides(command, args, hydra_app.swept_by_experiment(args))]
-    outcomes: list[runs.Outcome] = []
+    if hydra_app.is_sweep(args):
+        return multirun.run(command, args)
+    code: list[int] = []
+    errors: list[Exception] = []
 
     def job(cfg: Any) -> None:
         """Hydra takes a job that raises for a mistake of its own and says so at length: nothing is raised here."""
-        outcome = runs.Outcome(overrides=hydra_app.overrides())
-        outcomes.append(outcome)
-        if sweep:
-            print(f"job {len(outcomes)}: {' '.join(outcome.overrides)}", file=sys.stderr, flush=True)
         try:
-            outcome.config = hydra_app.typed(command, cfg)
-            outcome.code = load(command)(outcome.config)
+            code.append(perform(command, hydra_app.typed(command, cfg)))
         except Exception as error:
-            outcome.error = error
-            outcome.code = report(error) if sweep else FAILED
-        if sweep and outcome.code in (INTERRUPTED, runs.PREEMPTED):
-            raise KeyboardInterrupt  # the user or the scheduler wants the machine back: no further jobs
+            errors.append(error)
 
-    try:
-        hydra_app.launch(command, args, job)
-    except KeyboardInterrupt:
-        if outcomes and sweep:
-            runs.report_sweep(outcomes)
-        return outcomes[-1].code if outcomes and outcomes[-1].code else INTERRUPTED
-    if sweep and outcomes:
-        code = runs.report_sweep(outcomes)
-        if COMMANDS[command].after_sweep:
-            load(command, "after_sweep")([outcome.config for outcome in outcomes if outcome.code == DONE])
-        return code
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.code
-    return DONE
+    hydra_app.launch(command, args, job)
+    for error in errors:
+        raise error
+    return code[0] if code else DONE
 
 
-def load(command: str, function: str = "run") -> Callable[[Any], int]:
+def perform(command: str, config: Any) -> int:
+    """Run a command here, or where `devices=` asks for several processes in those; the exit code."""
+    from cnnbench import ranks
+
+    if (count := ranks.wanted(config)) > 1:
+        return ranks.start(command, config, count)
+    return load(command)(config)
+
+
+def load(command: str, function: str = "run") -> Callable[..., int]:
     """The function behind a command. Only now is anything heavy imported."""
     with nothing_is_garbage() if "torch" not in sys.modules else nullcontext():
         module = import_module(COMMANDS[command].module)
-    found: Callable[[Any], int] = getattr(module, function)
+    found: Callable[..., int] = getattr(module, function)
     return found
 
 
@@ -239,8 +283,11 @@ def nothing_is_garbage() -> Iterator[None]:
 
 def report(error: Exception) -> int:
     """Say what went wrong: one to three lines for what a user can mend, a traceback for our own mistakes."""
+    from cnnbench import ranks
     from cnnbench.errors import RunError, UserError
 
+    if ranks.place().rank > 0:  # the first of several processes says it for all
+        return MISTAKE if isinstance(error, UserError) else FAILED
     if isinstance(error, UserError | RunError):
         print(f"cnnbench: {error}", file=sys.stderr)
         return MISTAKE if isinstance(error, UserError) else FAILED

@@ -99,6 +99,12 @@ class Sort(Enum):
     none = "none"
 
 
+class Rerun(Enum):
+    failed = "failed"
+    all = "all"
+    none = "none"
+
+
 class Debug(Enum):
     fast = "fast"
     overfit = "overfit"
@@ -111,6 +117,15 @@ class Cache(Enum):
     auto = "auto"
     device = "device"
     host = "host"
+
+
+OnBadImage = Enum("OnBadImage", {"raise": "raise", "skip": "skip"})
+
+
+class Decoder(Enum):
+    auto = "auto"
+    pillow = "pillow"
+    nvjpeg = "nvjpeg"
 
 
 class Optimizer(Enum):
@@ -151,6 +166,12 @@ class DataConfig:
     cache: Cache = option(
         "images in memory lie on the training device (device), in main memory (host), or auto: where they fit"
     )
+    packed: str | None = option("folder that `cnnbench prepare` wrote: its images are read in place of those of root")
+    decode: Decoder = option(
+        "training images: auto decodes only what a crop needs; pillow: all of it, as torchvision's scripts do; nvjpeg: "
+        "on the GPU"
+    )
+    on_error: OnBadImage = option("an image that cannot be read: raise and stop, or skip it, having said so")
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)
 
@@ -212,7 +233,18 @@ class RunConfig:
 @dataclass(kw_only=True)
 class SweepConfig:
     dir: str | None = option("directory of a sweep (-m); by default root/<command>/<name from the overrides>")
+    rerun: Rerun = option("of the jobs of an earlier start: failed runs these again, all also those done, none neither")
+    detach: bool = option("hydra/launcher=slurm: submit the jobs and leave; cnnbench report DIR says how far they are")
     keys: list[str] = option("what the sweep runs over; filled in by the command line itself")
+
+
+@dataclass(kw_only=True)
+class DdpConfig:
+    sync_bn: bool = option("devices=N: BatchNorm over the images of all processes, not over each one's own")
+    bucket_mb: int = option(
+        "devices=N: gradients are sent off in pieces of so many MB, while others are computed", ge=1
+    )
+    compress: bool = option("devices=N: send gradients as bf16, in half the bytes")
 
 
 @dataclass(kw_only=True)
@@ -238,6 +270,10 @@ class TrainConfig:
     precision: Precision = option("auto, fp32, bf16 or fp16")
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
+    devices: int | str = option(
+        "processes that train together, each on a GPU of its own (or on the CPU): 4, or all", ge=1
+    )
+    ddp: DdpConfig = field(default_factory=DdpConfig)
     seed: int = option("seed of initialisation, shuffle, augmentation and dropout", ge=0, lt=2**32)
     deterministic: bool = option("the same bits each time on a GPU too, at a price in speed; a CPU needs no asking")
     debug: Debug | None = option("fast: one batch of everything, end to end; overfit: learn one batch by heart")
@@ -321,6 +357,7 @@ class EvaluateConfig(TrainedConfig):
     precision: Precision = option("auto, fp32, bf16 or fp16")
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
+    devices: int | str = option("processes that share the images, each on a GPU of its own: 4, or all", ge=1)
     format: Format = option("how the result is printed: table, json, csv or markdown")
 
 
@@ -334,6 +371,18 @@ class PrepareConfig:
     mean: list[float] | None = option("channel means in 0..1", ge=0, le=1)
     std: list[float] | None = option("channel standard deviations in 0..1", gt=0)
     classes: Any = option("names of the classes: a list, or a text file with one in each line")
+
+
+@dataclass(kw_only=True)
+class PackConfig:
+    data: DataConfig = field(default_factory=DataConfig)
+    out: str | None = option("folder to write; null: one named after the data under run.root")
+    side: int = option("larger images are resized until their shorter side has so many pixels", ge=32)
+    quality: int = option("quality of the JPEGs that are written", ge=1, le=95)
+    shard: int = option("images in a shard", ge=1)
+    format: Format = option("how the result is printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
 @dataclass(kw_only=True)
@@ -390,6 +439,15 @@ class VisualizeConfig(TrainedConfig):
 
 
 @dataclass(kw_only=True)
+class ReportConfig:
+    input: Any = option("the directory of a sweep", bare=True)
+    cancel: bool = option("end the jobs that run or wait; those that run save first")
+    format: Format = option("how the table is printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
+@dataclass(kw_only=True)
 class DoctorConfig:
     format: Format = option("how the result is printed: table, json, csv or markdown")
     run: RunConfig = field(default_factory=RunConfig)
@@ -413,8 +471,36 @@ class SummaryConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
 
 
+@dataclass(kw_only=True)
+class BenchmarkConfig:
+    model: dict[str, Any] = option("the net and its arguments")
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
+    epochs: int = field(default=1, metadata={"unread": True, "help": "", "bounds": {}})
+    batch_size: int | str = option("images per step, or search: the largest that fits", ge=1)
+    precisions: Any = option("what to set side by side: fp32, bf16, fp16 or auto; several as [fp32,bf16]")
+    compile: bool = option("also the compiled net, in the last of the precisions, with what compiling it costs")
+    seconds: float = option("how long each measurement takes, about; three steps at least", gt=0)
+    warmup: int = option("steps before each measurement", ge=2)
+    memory: float | None = option(
+        "batch_size=search: most GB that a step may take; null: nine tenths of what is free", gt=0
+    )
+    device: str = option("auto, cpu, cuda, cuda:1 or mps")
+    format: Format = option("how the result is printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
 LATER: dict[type, dict[str, Any]] = {
-    DataConfig: {"interpolation": "bilinear", "cache": "auto"}
+    DataConfig: {
+        "interpolation": "bilinear",
+        "cache": "auto",
+        "packed": None,
+        "decode": "pillow",
+        "on_error": "raise",
+    }
 }  # keys that earlier versions did not write, and what they did
 FILLED_IN = ("run.overrides", "sweep.keys")  # by the command line, not by the user
 SCHEMAS: dict[str, type] = {
@@ -425,6 +511,9 @@ SCHEMAS: dict[str, type] = {
     "export": ExportConfig,
     "summary": SummaryConfig,
     "visualize": VisualizeConfig,
+    "report": ReportConfig,
+    "benchmark": BenchmarkConfig,
+    "prepare": PackConfig,
     "doctor": DoctorConfig,
 }
 

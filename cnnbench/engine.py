@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from cnnbench.distributed import Exchange, no_sync
 from cnnbench.freezing import train_mode
 from cnnbench.health import Guard
 from cnnbench.metrics import Metrics, Sums, confusion_counts
@@ -35,6 +36,7 @@ class Trainer:
     accumulate: int = 1
     clip: float | None = None
     step: int = 0  # optimizer steps done
+    exchange: Exchange | None = None  # where several processes share each batch
 
     def __post_init__(self) -> None:
         self.guard = Guard(self.model, self.runtime.device)
@@ -105,9 +107,13 @@ def train_step(trainer: Trainer, images: Tensor, targets: Tensor, sums: Sums) ->
     """One optimizer step on one batch, in `accumulate` parts whose gradients add up to the batch's own."""
     set_lr(trainer.optimizer, trainer.base_lrs, trainer.schedule(trainer.step))
     passes = _passes_that_fit(trainer, images, targets)
+    together = trainer.exchange
+    counted = Sums(trainer.runtime.device, trainer.runtime.sum_dtype) if together else sums
     for loss, logits, part_targets in passes:
-        sums.add(loss, logits, part_targets, finite_only=True)
+        counted.add(loss, logits, part_targets, finite_only=True)
     total = torch.stack([loss for loss, _, _ in passes]).sum()
+    if together:
+        total = together(counted, sums, total, trainer.step)
     norm = trainer.runtime.step(trainer.optimizer, trainer.model.parameters(), trainer.clip, total)
     trainer.guard.after_step(norm, trainer.step)
     if trainer.ema is not None:
@@ -122,11 +128,14 @@ def _passes(trainer: Trainer, images: Tensor, targets: Tensor) -> list[Pass]:
     """Forward and backward, part by part: afterwards the gradient is the batch's."""
     trainer.runtime.seed_step(trainer.seed, trainer.step)
     parts, done = min(trainer.accumulate, len(targets)), []
-    for part_images, part_targets in zip(images.chunk(parts), targets.chunk(parts), strict=True):
-        with trainer.runtime.autocast():
-            outputs = trainer.net(part_images)
-        loss = trainer.task.training_loss(outputs, part_targets)
-        trainer.runtime.backward(loss * (len(part_targets) / len(targets)))
+    share = trainer.exchange.share(len(targets), trainer.step) if trainer.exchange else 1.0
+    chunks = list(zip(images.chunk(parts), targets.chunk(parts), strict=True))
+    for number, (part_images, part_targets) in enumerate(chunks, start=1):
+        with no_sync(trainer.net, number < len(chunks)):
+            with trainer.runtime.autocast():
+                outputs = trainer.net(part_images)
+            loss = trainer.task.training_loss(outputs, part_targets)
+            trainer.runtime.backward(loss * (share * len(part_targets) / len(targets)))
         done.append((loss.detach(), trainer.task.logits(outputs).detach(), part_targets))
     return done
 
@@ -138,8 +147,8 @@ def _passes_that_fit(trainer: Trainer, images: Tensor, targets: Tensor) -> list[
         try:
             return _passes(trainer, images, targets)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or trainer.accumulate >= len(targets):
-                raise
+            if not out_of_memory(error) or trainer.accumulate >= len(targets) or trainer.exchange:
+                raise  # of several processes one cannot go back alone
         trainer.optimizer.zero_grad(set_to_none=True)  # of the parts that did fit
         trainer.guard.take_back()
         trainer.runtime.release_memory()
@@ -169,7 +178,10 @@ def evaluate(
     """Exact metrics over the batches, and the confusion counts (classes, classes) with the true classes in rows."""
     sums = Sums(runtime.device, runtime.sum_dtype)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=runtime.device)
-    for _, targets, logits in predictions(net, batches, runtime, normalize):
-        sums.add(task.loss(logits, targets), logits, targets)
-        confusion += confusion_counts(logits, targets)
+    with runtime.weights_at_rest():
+        for _, targets, logits in predictions(net, batches, runtime, normalize):
+            sums.add(task.loss(logits, targets), logits, targets)
+            confusion += confusion_counts(logits, targets)
+    sums.over(runtime.ranks)
+    runtime.ranks.sum(confusion)
     return sums.compute(), confusion.cpu()

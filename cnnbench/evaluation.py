@@ -11,6 +11,7 @@ from torch import Tensor
 from cnnbench.data.loaders import view_batches
 from cnnbench.data.sources import Source
 from cnnbench.data.views import DIRECTIONS, Groups, Shifts, ViewTransform
+from cnnbench.errors import UserError
 from cnnbench.metrics import answers
 from cnnbench.runtime import Normalize, Runtime
 
@@ -37,8 +38,13 @@ class Member:
 
 
 def scores(member: Member, views: ViewTransform, reading: Reading, progress: Progress) -> Tensor:
-    """float32 (N, classes) on the CPU: logits, or the logarithms of the mean probabilities where there are views."""
-    return torch.cat([averaged(logits) for logits in _view_logits(member, views, reading, progress)]).cpu()
+    """float32 (N, classes) on the CPU: logits, or the logarithms of the mean probabilities where there are views.
+
+    Of all images, also where several processes share them.
+    """
+    with member.runtime.weights_at_rest():
+        rows = torch.cat([averaged(logits) for logits in _view_logits(member, views, reading, progress)])
+    return member.runtime.ranks.gather(rows, len(reading.source)).cpu()
 
 
 def averaged(logits: Tensor) -> Tensor:
@@ -56,7 +62,17 @@ def ensemble(members: Sequence[Tensor]) -> Tensor:
 @torch.no_grad()
 def _view_logits(member: Member, views: ViewTransform, reading: Reading, progress: Progress) -> Iterable[Tensor]:
     """float32 (N, V, classes), batch by batch, on the net's device."""
-    batches = view_batches(reading.source, views, batch_size=reading.batch_size, workers=reading.workers)
+    ranks = member.runtime.ranks
+    if len(reading.source) < ranks.size:
+        raise UserError(f"{len(reading.source)} images are too few for {ranks.size} processes")
+    batches = view_batches(
+        reading.source,
+        views,
+        batch_size=reading.batch_size,
+        workers=reading.workers,
+        rank=ranks.rank,
+        world_size=ranks.size,
+    )
     for groups, targets in batches:
         yield _logits(member, groups, reading.batch_size)
         progress(len(targets))
@@ -86,7 +102,8 @@ def robustness(member: Member, shifts: Shifts, reading: Reading, progress: Progr
     best = torch.cat([
         answers(logits.flatten(0, 1))[:, 0].unflatten(0, logits.shape[:2])
         for logits in _view_logits(member, shifts, reading, progress)
-    ]).cpu()  # fmt: skip
+    ])  # fmt: skip
+    best = member.runtime.ranks.gather(best, len(reading.source)).cpu()
     same = best[:, 1:] == best[:, :1]
     wrong = best[:, 1:] != reading.source.targets[:, None]
     shares = 100 * same.double().mean(dim=0)

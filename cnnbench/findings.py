@@ -33,6 +33,7 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
         "loss": last["loss/val"],
         "n": len(dataset.val),
         "train_n": len(dataset.train),
+        "skipped_images": len(dataset.unreadable),
         "split": dataset.split,
         "crop": results.crop(size, dataset.crop_ratio),
         "select_on": "last epoch",
@@ -48,6 +49,7 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
         "skipped_steps": training.trainer.guard.look().skipped,
         "warnings": list(training.warned.values()),
         "batch_size": training.batch_size,
+        "devices": training.device.ranks.size,
         "stopped": reason,
         **results.complexity(training.trainer.model, training.inference),
         "images_per_second": last["images_per_second"],
@@ -61,14 +63,14 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
 
 def draw_batch(training: "Training") -> None:
     picture = training.directory.path / "train_batch.png"
-    if training.first_batch is not None and not picture.exists():
+    if training.device.ranks.main and training.first_batch is not None and not picture.exists():
         with tolerated(picture.name):
             images, targets = training.first_batch
             plots.train_batch(images.cpu(), targets.cpu(), training.dataset.classes, picture)
 
 
 def draw_curves(training: "Training") -> None:
-    if training.rows and training.cfg.epochs:
+    if training.device.ranks.main and training.rows and training.cfg.epochs:
         with tolerated("curves.png"):
             plots.curves(training.rows, training.directory.path / "curves.png", _title(training))
 

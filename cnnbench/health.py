@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.config import OptimConfig, Optimizer
+from cnnbench.distributed import Ranks
 from cnnbench.logfile import tolerated
 from cnnbench.runs import write_text
 
@@ -84,6 +85,16 @@ class OutputRange:
         self.low = low if self.low is None else torch.minimum(self.low, low)
         self.high = high if self.high is None else torch.maximum(self.high, high)
         return logits
+
+    def over(self, ranks: Ranks, like: Tensor) -> None:
+        """Of the images of all processes, some of which may have had none; like: an output for each class."""
+        if ranks.alone:
+            return
+        if self.low is None or self.high is None:
+            self.low, self.high = torch.full_like(like, math.inf), torch.full_like(like, -math.inf)
+        self.low, self.high = self.low.float(), self.high.float()
+        ranks.extremes(self.low, self.high)
+        self.images = int(ranks.add(self.images)[0])
 
     def dead(self) -> list[int]:
         """The outputs that were the same for every image: where a ReLU comes before them, it may never wake again."""

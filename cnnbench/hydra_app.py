@@ -36,10 +36,12 @@ PATH_KEYS = (
     "run.root",
     "sweep.dir",
     "data.root",
+    "data.packed",
 )
-LIST_KEYS = ("what", "layer", "units", "images")  # a,b is a list for them where no sweep is asked for
+LIST_KEYS = ("what", "layer", "units", "images", "precisions")  # a,b is a list for them where no sweep is asked for
 INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
+EXTRAS = {"hydra/launcher/ray": "ray", "hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit_slurm": "slurm"}
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
 
 
@@ -122,6 +124,31 @@ def _bare_argument(command: str, arg: str) -> str:
     return f"what is '{arg}'? Settings are written key=value, as in epochs=5; see cnnbench {command} --help"
 
 
+def jobs(args: list[str]) -> tuple[list[list[str]], list[str]] | None:
+    """The overrides of each job of a sweep, and the keys that it runs over; None where a sweeper chooses as it goes,
+    and where nothing is run. A mistake is left to be found by `launch()`."""
+    given = [arg for arg in args if not arg.startswith("-") and "=" in arg]
+    flags = [arg.partition("=")[0] for arg in args]
+    if any(flag in SHOWS for flag in flags) or any(arg.startswith("hydra/sweeper=") for arg in given):
+        return None
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(schema.conf_dir())):
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            parsed = parser.parse_overrides(given)
+            combined = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    except Exception:  # as in launch(), which says it
+        return None
+    swept = [arg.partition("=")[2] for arg in given if arg.startswith("sweep.keys=")][-1]
+    return combined, swept.strip("[]").split(",")
+
+
+def sweep_dir(args: list[str]) -> Path:
+    """Where a sweep lives: the last `sweep.dir=` of a command line, which may be in quotes."""
+    value = [arg for arg in args if arg.startswith("sweep.dir=")][-1].partition("=")[2]
+    quoted = value[:1] in ("'", '"') and value[-1:] == value[:1]
+    return Path(re.sub(r"\\(.)", r"\1", value[1:-1]) if quoted else value)
+
+
 def is_sweep(args: list[str]) -> bool:
     return any(arg in ("-m", "--multirun", "hydra.mode=MULTIRUN") for arg in args)
 
@@ -155,19 +182,36 @@ def config_dirs(args: list[str]) -> list[Path]:
     return [Path(value) for flag, value in pairwise(args) if flag in ("--config-dir", "-cd")]
 
 
-def launch(command: str, args: list[str], job: Callable[[DictConfig], None]) -> None:
+def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> None:
     """Let Hydra compose the configuration from args and call the job with it, once or per job. It must not raise."""
     schema.register_schemas()
+    _prepare_launcher(args)
     argv, sys.argv = sys.argv, ["cnnbench", *args]
     try:
-        with _hydra_raises():
+        with _hydra_raises(), _composed_by_launcher(args):
             hydra.main(version_base="1.3", config_path=str(schema.conf_dir()), config_name=command)(job)()
-    except BrokenPipeError:
+    except (BrokenPipeError, UserError):
         raise
     except Exception as error:  # Hydra raises more kinds than its own for a command line that it does not like
         raise UserError(explain(error, command, args)) from None
     finally:
         sys.argv = argv
+
+
+def _prepare_launcher(args: list[str]) -> None:
+    """Make ours known to Hydra where one is asked for, and say what is missing for it."""
+    choices = [arg.partition("=")[2] for arg in args if arg.startswith("hydra/launcher=")]
+    if choices and choices[-1] == "slurm":
+        from cnnbench import queueing
+
+        queueing.check(choices[-1])
+    detach = any(arg.lower() == "sweep.detach=true" for arg in args)
+    if detach and choices[-1:] in ([], ["basic"], ["local"], ["ray"]):
+        raise UserError("sweep.detach=true leaves the jobs to a scheduler: it needs hydra/launcher=slurm")
+    if choices:
+        from cnnbench import launchers
+
+        launchers.register()
 
 
 def overrides() -> list[str]:
@@ -214,6 +258,18 @@ def combinations(command: str, args: list[str]) -> list[Any]:
 
 def _search_path(args: list[str]) -> list[str]:
     return [f"hydra.searchpath=[file://{folder.absolute()}]" for folder in config_dirs(args)]
+
+
+@contextmanager
+def _composed_by_launcher(args: list[str]) -> Iterator[None]:
+    """Hydra composes each job of a sweep for a trial before it starts any; our own launchers do so by themselves."""
+    before = BasicSweeper.validate_batch_is_legal
+    if any(arg.startswith("hydra/launcher=") for arg in args):
+        BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        BasicSweeper.validate_batch_is_legal = before  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -265,6 +321,8 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
         return f"--config-dir: {text[0].lower()}{text[1:]}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if extra := EXTRAS.get(f"{group}/{choice}"):
+            return f"{choice} is not installed: pip install 'cnnbench[{extra}]'"
         if group == "recipe" and not any(arg.startswith("recipe=") for arg in args):
             return f"data={choice} has no recipe of its own: say which to use, as in recipe=folder"
         if group:

@@ -25,8 +25,8 @@ BESIDES = 2  # checkpoints that lie there too: the best one, and the one that is
 class Keeper:
     """Loads and saves the checkpoints in a folder that this process alone writes to."""
 
-    def __init__(self, folder: Path, cfg: CheckpointConfig) -> None:
-        self.folder, self.cfg = folder, cfg
+    def __init__(self, folder: Path, cfg: CheckpointConfig, *, writes: bool = True) -> None:
+        self.folder, self.cfg, self.writes = folder, cfg, writes  # writes: of several processes one does
         self.last, self.best = folder / "last.pt", folder / "best.pt"
         self.every_steps, self.every_seconds = interval(cfg.every)
         self.saved_at = time.monotonic()
@@ -60,9 +60,12 @@ class Keeper:
         """The checkpoints before the last one, newest first."""
         return sorted(self.folder.glob("step-*.pt"), key=_step_of, reverse=True)
 
-    def due(self, step: int) -> bool:
+    def due(self, step: int, overdue: bool) -> bool:
         """Whether to save in the middle of an epoch, after this step."""
-        return step % self.every_steps == 0 or time.monotonic() - self.saved_at >= self.every_seconds
+        return step % self.every_steps == 0 or overdue
+
+    def overdue(self) -> bool:
+        return time.monotonic() - self.saved_at >= self.every_seconds
 
     def save(self, payload: dict[str, Any], *, must: bool = False) -> None:
         """Make this the last checkpoint, and keep those before it as the configuration says.
@@ -71,6 +74,8 @@ class Keeper:
         on, unless the run ends here (must). Else raises RunError.
         """
         self.saved_at = time.monotonic()
+        if not self.writes:
+            return
         try:
             self._keep_last(payload["step"])
             checkpoint.save(self.last, payload)
@@ -98,7 +103,7 @@ class Keeper:
 
     def keep_best(self) -> None:
         """The newest is the best so far."""
-        if self.newest and self.newest[1] != self.best:
+        if self.writes and self.newest and self.newest[1] != self.best:
             try:
                 checkpoint.keep_as(self.newest[1], self.best)
             except RunError as error:

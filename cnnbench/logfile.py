@@ -11,9 +11,13 @@ from typing import IO, Any, TextIO
 
 from tqdm import tqdm
 
+silent = False  # in processes that train together with another one, which speaks for all
+
 
 def say(text: str, stream: TextIO) -> None:
     """A line for the user, above the progress bar if there is one."""
+    if silent:
+        return
     try:
         tqdm.write(text, file=stream)
         stream.flush()

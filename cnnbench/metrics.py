@@ -2,10 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from cnnbench.distributed import Ranks
 
 TOP_K = 5
 BINS = 15  # of the calibration error (Guo et al., 2017)
@@ -44,6 +48,12 @@ class Sums:
         self.loss += loss
         self.correct += correct_counts(logits.detach(), targets)
         self.n += len(targets)
+
+    def over(self, ranks: "Ranks") -> None:
+        """Add up over all processes; each then has the sums of all."""
+        if not ranks.alone:
+            ranks.sum(self.loss, self.correct, self.left_out)
+            self.n = int(ranks.add(self.n)[0])
 
     def compute(self) -> Metrics:
         """The metrics so far. Waits for the device."""

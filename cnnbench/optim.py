@@ -1,7 +1,9 @@
 """Parameter groups, optimizers, and learning-rate schedules as pure functions of the step."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +56,18 @@ def build_optimizer(model: nn.Module, cfg: OptimConfig, batch_size: int, fused: 
     groups = parameter_groups(model, cfg, lr)
     kind = {"fused": True} if fused else {}
     if cfg.name is Optimizer.adamw:
-        return torch.optim.AdamW(groups, lr=lr, betas=(cfg.momentum, 0.999), **kind)
-    optimizer = torch.optim.SGD(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
+        return _light(torch.optim.AdamW)(groups, lr=lr, betas=(cfg.momentum, 0.999), **kind)
+    optimizer = _light(torch.optim.SGD)(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
     start_momentum(optimizer)
     return optimizer
+
+
+def _light(kind: type[torch.optim.Optimizer]) -> Any:
+    """The optimizer without what keeps torch's compiler from compiling it, for which torch imports all of the compiler:
+    more than a second at the start of every training. The functions inside are the same."""
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    bare = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), {**bare, "step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 def start_momentum(optimizer: torch.optim.Optimizer) -> None:

@@ -1,13 +1,17 @@
 """From a configuration to what trains: the size of a batch, and the trainer with its optimizer and schedule."""
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnnbench import data, optim, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import Cache, TrainConfig
+from cnnbench.distributed import Exchange
 from cnnbench.engine import Trainer
 from cnnbench.errors import UserError
 from cnnbench.features import Cached
@@ -44,11 +48,13 @@ def batch_size(
         return cfg.batch_size
     if kept:
         return kept
+    ranks = device.ranks
     # Beyond a thousand images, or with few steps in an epoch, a larger batch makes the net worse, not faster.
     limit = max(1, min(1024, images // 10))
     size = inference.image_size
     pair = torch.zeros(2, inference.in_channels, size, size, device=device.device)
-    return runtime.largest_batch(model, pair, device, limit)
+    each = runtime.largest_batch(model, pair, device, max(1, limit // ranks.size))
+    return ranks.agree(lambda: each * ranks.size)
 
 
 def trainer(
@@ -57,22 +63,33 @@ def trainer(
     inference: Inference,
     device: runtime.Runtime,
     batch_size: int,
-    batches: int,
+    batches: data.Loader,
     cached: Cached | None,
 ) -> Trainer:
-    """A trainer at its first step. batches: of an epoch; cached: features to train the head on, in place of images."""
+    """A trainer at its first step. cached: features to train the head on, in place of images."""
+    if cfg.ddp.sync_bn and not device.ranks.alone:
+        if not device.syncs_batchnorm:
+            raise UserError("ddp.sync_bn=true needs GPUs: on a CPU each process has BatchNorm of its own images")
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema), use_buffers=True) if cfg.ema else None
-    total_steps = min(cfg.epochs * batches, cfg.max_steps or sys.maxsize)
+    total_steps = min(cfg.epochs * len(batches), cfg.max_steps or sys.maxsize)
     return Trainer(
         model=model,
-        net=cached.net if cached else runtime.Compiled(model, batch_size, cfg.accumulate) if cfg.compile else model,
+        net=cached.net if cached else called(cfg, model, device, batch_size),
         task=Classification(cfg.label_smoothing, getattr(model, "aux_weight", 0.0)),
         optimizer=optim.build_optimizer(model, cfg.optim, batch_size, device.fused),
-        schedule=optim.build_schedule(cfg.schedule, total_steps, batches),
+        schedule=optim.build_schedule(cfg.schedule, total_steps, len(batches)),
         runtime=device,
         normalize=device.to_device if cached else runtime.Normalize(device, inference.mean, inference.std),
         seed=cfg.seed,
         ema=average,
         accumulate=cfg.accumulate,
         clip=cfg.optim.clip,
+        exchange=None if device.ranks.alone else Exchange(device.ranks, model, batches.order.size),
     )
+
+
+def called(cfg: TrainConfig, model: Net, device: runtime.Runtime, batch_size: int) -> Callable[..., Any]:
+    """The net as it is called in training. Made anew when other parameters begin to train."""
+    wrapped = device.ranks.wrap(model, device.device, cfg.ddp.bucket_mb, cfg.ddp.compress)
+    return runtime.Compiled(wrapped, batch_size // device.ranks.size, cfg.accumulate) if cfg.compile else wrapped

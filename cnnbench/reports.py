@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cnnbench import metrics, plots, runs, sheets
 from cnnbench.config import Format
 from cnnbench.data.pictures import thumbnail
-from cnnbench.data.sources import Dataset, Source, read_item
+from cnnbench.data.sources import Arrays, Dataset, Source, names, read_item
 from cnnbench.errors import UserError
 from cnnbench.metrics import Verdict, wilson
 from cnnbench.tables import Percent, display_width, plural, render, shorten
@@ -120,12 +121,12 @@ def mistakes(source: Source, classes: Sequence[str], logits: Tensor) -> list[she
         probabilities = logits[index].double().softmax(dim=0)
         best, target = probabilities.topk(min(4, len(classes))).indices.tolist(), int(source.targets[index])
         shown = [*best[:3], target] if target not in best[:3] else best[:4]
-        item = source.item(index)
+        name = names(source, torch.tensor([index]))[0]
         cells.append(
             sheets.Cell(
-                picture=thumbnail(read_item(item), sheets.PIXELS),
+                picture=thumbnail(read_item(source.item(index)), sheets.PIXELS),
                 title=classes[target],
-                note=Path(item).name if isinstance(item, str) else f"no. {index}",
+                note=f"no. {index}" if isinstance(source, Arrays) else Path(name).name,
                 bars=[(classes[one], float(probabilities[one]), one == target) for one in shown],
             )
         )

@@ -10,26 +10,23 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
 from cnnbench import durable
-from cnnbench.config import Format, RunConfig, flatten, to_plain
+from cnnbench.cli import PREEMPTED as PREEMPTED
+from cnnbench.config import RunConfig, flatten, to_plain
 from cnnbench.errors import UserError
 from cnnbench.logfile import tolerated
-from cnnbench.tables import json_value, plural, render
-
-PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint is saved, the same command continues
+from cnnbench.tables import json_value
 
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
 FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint", "tracking")
-FREE_KEYS = ("format", "device", "resume", "max_time", "patience", "compile", "data.root", "data.download",
-             "data.workers", "data.cache")  # fmt: skip
+FREE_KEYS = ("format", "device", "devices", "ddp.bucket_mb", "resume", "max_time", "patience", "compile", "data.root",
+             "data.download", "data.workers", "data.cache")  # fmt: skip
 
 
 # What a run leaves in its directory: where there is nothing else, a missing config.yaml means a crash or a lost file.
@@ -41,7 +38,7 @@ SWEEP = re.compile(r"^[^\[{]*,|^(choice|range|interval|glob)\(")  # the values t
 
 
 def is_free(key: str) -> bool:
-    return key in FREE_KEYS or key.partition(".")[0] in FREE_SECTIONS
+    return key in FREE_KEYS or re.split("[./]", key)[0] in FREE_SECTIONS
 
 
 def slug(overrides: Iterable[str]) -> str:
@@ -56,7 +53,7 @@ def slug(overrides: Iterable[str]) -> str:
     return f"{text[:90].rstrip('-_+')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _named(overrides: Iterable[str], swept: Iterable[str] = ()) -> list[str]:
+def named(overrides: Iterable[str], swept: Iterable[str] = ()) -> list[str]:
     """The overrides that tell one run from another: in a sweep all that it runs over."""
     last = {override.partition("=")[0].lstrip("+~"): override for override in overrides}
     return [
@@ -70,7 +67,7 @@ def directory(command: str, cfg: Any, base: str) -> Path:
     if run.dir is not None:
         return Path(run.dir).expanduser()
     parent = Path(cfg.sweep.dir or Path(run.root) / command).expanduser()
-    return parent / (run.name or "-".join([base, *filter(None, [slug(_named(run.overrides, cfg.sweep.keys))])]))
+    return parent / (run.name or "-".join([base, *filter(None, [slug(named(run.overrides, cfg.sweep.keys))])]))
 
 
 def sweep_overrides(command: str, args: list[str], more: list[str]) -> list[str]:
@@ -83,10 +80,20 @@ def sweep_overrides(command: str, args: list[str], more: list[str]) -> list[str]
     keys = [*swept, *(override.partition("=")[0] for override in more)]
     more = [*more, f"sweep.keys=[{','.join(keys)}]"]
     if "sweep.dir" not in settings:
-        named = _named((f"{key}={value}" for key, value in settings.items()), [*swept, "model", "data"])
+        names = named((f"{key}={value}" for key, value in settings.items()), [*swept, "model", "data"])
         root = Path(settings.get("run.root", "outputs").strip("'\"")).expanduser()
-        more.append(f"sweep.dir='{root / command / f'sweep-{slug(named)}'}'")
+        more.append(f"sweep.dir='{root / command / f'sweep-{slug(names)}'}'")
     return more
+
+
+def make_for_results(path: Path) -> None:
+    """Make a directory for results alone. UserError where it cannot be made, or is that of a training."""
+    if (path / "config.yaml").exists():
+        raise UserError(f"{path} holds a training: give another run.dir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from None
 
 
 class RunDirectory:
@@ -125,6 +132,22 @@ class RunDirectory:
         """Remove a directory that this process made and that holds no checkpoint yet: a mistake leaves nothing."""
         if self.made and not self.last.exists():
             shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Followed(RunDirectory):
+    """The directory of a run of several processes, as those see it that do not write."""
+
+    def __init__(self, path: Path, *, config_known: bool) -> None:
+        self.path, self.made, self.config_known = path, False, config_known
+
+    def set_status(self, status: str, reason: str = "") -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+    def record(self, cfg: Any) -> None:
+        cfg.run.dir = str(self.path)
 
 
 def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:
@@ -210,42 +233,6 @@ def refuse_other_config(path: Path, saved: dict[str, Any], cfg: Any) -> None:
             f"{path} holds a run of another configuration ({'; '.join(different[:4])}{more})\n"
             "choose another run.dir or run.name, resume=never for a new run, or resume=force to go on with the changes"
         )
-
-
-@dataclass
-class Outcome:
-    """One run from the command line, alone or in a sweep: what it ran with and how it ended."""
-
-    overrides: list[str]
-    config: Any = None
-    code: int = 0
-    error: Exception | None = None
-
-
-def report_sweep(outcomes: list[Outcome]) -> int:
-    """The table that ends a sweep; exit code 1 when a job failed, 2 when all did for a mistake in their settings."""
-    common = set.intersection(*(set(outcome.overrides) for outcome in outcomes))
-    rows = []
-    for outcome in outcomes:
-        path = outcome.config and outcome.config.run.dir
-        result = read_json(Path(path) / "result.json") if path and outcome.code == 0 else {}
-        rows.append({
-            "job": " ".join(text for text in outcome.overrides if text not in common),
-            "status": "done" if outcome.code == 0 else f"failed: {outcome.error}".splitlines()[0],
-            "top1_error": result.get("top1_error"),
-            "top5_error": result.get("top5_error"),
-            "train_n": result.get("train_n"),
-            "seconds": result.get("wall_seconds"),
-            "directory": path and Path(path).name,
-        })  # fmt: skip
-    format = next((outcome.config.format for outcome in outcomes if outcome.config), Format.table)
-    print(render([{key: value for key, value in row.items() if value is not None} for row in rows], format))
-    failed = sum(outcome.code != 0 for outcome in outcomes)
-    where = next((f" -> {outcome.config.sweep.dir}" for outcome in outcomes if outcome.config), "")
-    print(f"{plural(len(outcomes), 'job')}: {len(outcomes) - failed} done, {failed} failed{where}", file=sys.stderr)
-    if all(isinstance(outcome.error, UserError) for outcome in outcomes):
-        return 2
-    return 1 if failed else 0
 
 
 def write_text(path: Path, text: str) -> None:

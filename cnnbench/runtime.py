@@ -5,16 +5,18 @@ import logging
 import os
 import platform
 import re
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnbench import machine
+from cnnbench import distributed, machine, ranks
 from cnnbench.errors import UserError
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -27,6 +29,7 @@ class Runtime:
     device: torch.device
     dtype: torch.dtype
     scaler: torch.amp.GradScaler = field(repr=False)
+    ranks: distributed.Ranks = field(default=distributed.ALONE, repr=False)
 
     @property
     def name(self) -> str:
@@ -49,6 +52,16 @@ class Runtime:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
+    @contextlib.contextmanager
+    def weights_at_rest(self) -> Iterator[None]:
+        """Inside this block no weight may change: each is brought to the precision once, not for every batch."""
+        torch.autocast_increment_nesting()  # autocast keeps what it has cast until the outermost block ends
+        try:
+            yield
+        finally:
+            if torch.autocast_decrement_nesting() == 0:
+                torch.clear_autocast_cache()
+
     def place(self, model: Module) -> Module:
         """The model on the device, in the memory format in which convolutions are fastest."""
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -68,9 +81,19 @@ class Runtime:
         return self.device.type == "cuda"
 
     @property
+    def syncs_batchnorm(self) -> bool:
+        """Whether torch can compute BatchNorm over several processes here."""
+        return self.device.type == "cuda"
+
+    @property
     def look_every(self) -> int:
         """Steps between two looks at what the device has counted: each look waits for a device that is not the CPU."""
         return 1 if self.device.type == "cpu" else 50
+
+    @property
+    def matrix_side(self) -> int:
+        """Of square matrices whose product keeps the device busy."""
+        return 2048 if self.device.type == "cpu" else 8192
 
     def step(
         self, optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], clip: float | None, loss: Tensor
@@ -102,7 +125,8 @@ class Runtime:
         """Make what is random in a step (dropout) a function of the seed and the step alone: nothing to save, and a
         training that was cut goes on with the same numbers."""
         # Hashed, since a CPU's generator takes in 32 bits alone.
-        torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
+        entropy = (seed, step, self.ranks.rank) if self.ranks.rank else (seed, step)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def synchronize(self) -> None:
         """Wait until the device has done all that it was told to: for measuring time."""
@@ -113,6 +137,14 @@ class Runtime:
         """Give back what torch keeps of the device's memory for later."""
         if self.device.type != "cpu":
             getattr(torch, self.device.type).empty_cache()
+
+    def check_decodes_jpeg(self) -> None:
+        """UserError where JPEGs cannot be decoded on the device."""
+        if self.device.type != "cuda":
+            raise UserError(
+                f"data.decode=nvjpeg decodes on an NVIDIA GPU, and this run is on {self.device.type}: use "
+                "data.decode=auto"
+            )
 
     def free_memory(self) -> int:
         """Bytes that a run may still take on the device."""
@@ -137,12 +169,15 @@ class Normalize:
         return torch.addcmul(self.shift, images.float(), self.scale)
 
 
-def setup(device: str, precision: str, seed: int | None, deterministic: bool = False) -> Runtime:
+def setup(
+    device: str, precision: str, seed: int | None, deterministic: bool = False, *, together: bool = False
+) -> Runtime:
     """Choose the device and the precision, refuse those that are not there, and seed this process, unless with None.
 
     With `deterministic` a GPU gives the same bits each time; an operation that cannot raises. A CPU always does.
+    together: join the other processes, where this one was started as one of several.
     """
-    chosen = _device(device)
+    chosen = _of_rank(_device(device)) if together else _device(device)
     dtype = _dtype(precision, chosen)
     if seed is not None:
         torch.manual_seed(seed)
@@ -154,7 +189,21 @@ def setup(device: str, precision: str, seed: int | None, deterministic: bool = F
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if chosen.type == "cuda":  # images of one size: the fastest algorithm is worth searching for once
         torch.backends.cudnn.benchmark = not deterministic
-    return Runtime(chosen, dtype, torch.amp.GradScaler(chosen.type, enabled=dtype == torch.float16))
+    scaler = torch.amp.GradScaler(chosen.type, enabled=dtype == torch.float16)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    others = distributed.join(chosen, backend) if together else distributed.ALONE
+    return Runtime(chosen, dtype, scaler, others)
+
+
+def _of_rank(device: torch.device) -> torch.device:
+    """The GPU of this process, where it is one of several on a machine: each has its own."""
+    place, count = ranks.place(), torch.cuda.device_count()
+    if place.size == 1 or device.type != "cuda" or count == 1:  # one: the scheduler has shared them out
+        return device
+    if place.local_size > count:
+        raise UserError(f"{place.local_size} processes on a machine with {count} GPUs: start one for each")
+    torch.cuda.set_device(place.local_rank)
+    return torch.device("cuda", place.local_rank)
 
 
 def _device(name: str) -> torch.device:
@@ -251,3 +300,51 @@ def largest_batch(model: nn.Module, images: Tensor, runtime: Runtime, limit: int
     activations = sum(size for pointer, size in kept.items() if pointer not in parameters)
     fits = max(1, int(0.5 * runtime.free_memory() / (2 * activations / len(images))))  # as much again for gradients
     return int(2 ** ((min(fits, limit)).bit_length() - 1))
+
+
+class Stopwatch:
+    """Marks in time by the device's own clock: on a GPU to set one makes nobody wait."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime, self.marks = runtime, list[Any]()
+
+    def mark(self) -> None:
+        if self.runtime.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append(event)
+        else:
+            self.runtime.synchronize()
+            self.marks.append(time.perf_counter())
+
+    def seconds(self) -> list[float]:
+        """Between each mark and the next. Waits for the device."""
+        self.runtime.synchronize()
+        if self.runtime.device.type == "cuda":
+            return [begin.elapsed_time(end) / 1000 for begin, end in pairwise(self.marks)]
+        return [end - begin for begin, end in pairwise(self.marks)]
+
+
+def restart_peak(device: torch.device) -> None:
+    """Forget how much memory was in use before: `peak_memory()` is that from now on."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        machine.restart_peak()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: on a GPU those that tensors took, on a CPU all that the process did."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return machine.peak_memory()
+
+
+def compiler_folder(folder: str | None) -> str | None:
+    """Where the compiler keeps its results; forgets those that it has in memory. Returns the folder before."""
+    torch.compiler.reset()
+    before = os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
+    if folder is not None:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    return before

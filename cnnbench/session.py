@@ -3,20 +3,21 @@
 import re
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from cnnbench import data, debug, freezing, health, optim, results, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import Format, TrainConfig, seconds
+from cnnbench.distributed import ALONE
 from cnnbench.errors import RunError, UserError
 from cnnbench.features import Cached
 from cnnbench.keeper import interval
 from cnnbench.logfile import Log, say, warn
 from cnnbench.models.layers import Net
 from cnnbench.tables import plural
-from cnnbench.tracking import Tracker
+from cnnbench.tracking import Silent, Tracker
 from cnnbench.training import Training
 
 
@@ -57,15 +58,19 @@ def inference(model: dict[str, Any], dataset: data.Dataset, image_size: int) -> 
 
 def execute(cfg: TrainConfig, job: Job) -> int:
     """Train, or go on with a training that was cut, or say that it is done. Returns the exit code."""
+    if job.cached and not job.device.ranks.alone:  # a head on features that are there already is a matter of seconds
+        if not job.device.ranks.main:
+            return 0
+        job = replace(job, device=replace(job.device, ranks=ALONE))
     with nullcontext(job.log) if job.log else Log() as log:
-        if cfg.debug:
-            runs.clear_debug(job.directory)
-        directory = runs.claim(job.directory, cfg, cfg.resume.value)
-        log.open(directory.path / "log.txt", f"cnnbench {job.command} {' '.join(cfg.run.overrides)}")
+        ranks = job.device.ranks
+        directory = claim(cfg, job)
+        if ranks.main:
+            log.open(directory.path / "log.txt", f"cnnbench {job.command} {' '.join(cfg.run.overrides)}")
         try:
             code = _train(cfg, job, directory)
         except BaseException as error:
-            shown = readable(error, log)
+            shown = readable(ranks.tell(error), log)
             if directory.made or directory.last.exists():
                 status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 directory.set_status(status, f"{type(error).__name__}: {shown}".rstrip(": "))
@@ -74,7 +79,7 @@ def execute(cfg: TrainConfig, job: Job) -> int:
             raise shown from None
         finally:
             directory.release()
-        if code == 0:
+        if code == 0 and ranks.main:
             result = runs.read_json(directory.path / "result.json")
             results.show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
             if text := debug.verdict(cfg, result["best_top1_error"]):
@@ -82,9 +87,23 @@ def execute(cfg: TrainConfig, job: Job) -> int:
         return code
 
 
+def claim(cfg: TrainConfig, job: Job) -> runs.RunDirectory:
+    """The directory of the run; of several processes rank 0 takes it, and says to the others which it is."""
+    taken: list[runs.RunDirectory] = []
+
+    def take() -> tuple[str, bool]:
+        if cfg.debug:
+            runs.clear_debug(job.directory)
+        taken.append(runs.claim(job.directory, cfg, cfg.resume.value))
+        return str(taken[0].path), taken[0].config_known
+
+    path, known = job.device.ranks.agree(take)
+    return taken[0] if taken else runs.Followed(Path(path), config_known=known)
+
+
 def _train(cfg: TrainConfig, job: Job, directory: runs.RunDirectory) -> int:
-    stream = output(cfg)
-    if reason := done_without_checkpoints(directory.path, cfg):
+    stream, ranks = output(cfg), job.device.ranks
+    if reason := ranks.agree(lambda: done_without_checkpoints(directory.path, cfg)):
         say(f"already done: {reason}; resume=never trains anew", stream)
         return 0
     training = Training(cfg, job.device, job.dataset, job.model, job.inference, directory,
@@ -92,12 +111,14 @@ def _train(cfg: TrainConfig, job: Job, directory: runs.RunDirectory) -> int:
     directory.record(cfg)
     for note in training.notes:
         warn(note)
-    if (reason := training.stop_reason()) and (directory.path / "result.json").exists():
+    if (reason := training.stop_reason()) and ranks.agree((directory.path / "result.json").exists):
         say(f"already done: {reason}; resume=never trains anew", stream)
         directory.set_status("done", reason)
         return 0
     describe(training, stream)
-    with Tracker(directory.path, training.rows, training.trainer.step, stream) as tracker:
+    with (
+        Tracker(directory.path, training.rows, training.trainer.step, stream) if ranks.main else Silent(stream)
+    ) as tracker:
         return training.run(tracker)
 
 
@@ -172,7 +193,8 @@ def describe(training: Training, stream: TextIO) -> None:
         f"{plural(cfg.epochs, 'epoch')} of {plural(len(training.train_batches), 'step')}, "
         f"batch {training.batch_size}, {cfg.optim.name.value}, lr {lr:g}"
     )
-    lines.append(f"{device.name}, {device.precision}{': ' + steps if cfg.epochs else ''}")
+    times = f"{device.ranks.size} x " if not device.ranks.alone else ""
+    lines.append(f"{times}{device.name}, {device.precision}{': ' + steps if cfg.epochs else ''}")
     if cfg.epochs and lr != cfg.optim.lr:
         lines.append(f"lr {cfg.optim.lr:g} is meant for a batch of {cfg.optim.lr_batch}: scaled to {lr:g}")
     if training.thaw_plan or not all(parameter.requires_grad for parameter in model.parameters()):

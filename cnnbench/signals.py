@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import TypeVar
 
+from cnnbench import slurm
 from cnnbench.cli import INTERRUPTED
+from cnnbench.distributed import ALONE, Ranks
 from cnnbench.runs import PREEMPTED
 
-ASKED_BY = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: PREEMPTED, signal.SIGUSR1: PREEMPTED}
+ASKED_BY = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: PREEMPTED, signal.SIGUSR1: PREEMPTED,
+            signal.SIGUSR2: PREEMPTED}  # fmt: skip
 Item = TypeVar("Item")
 
 
@@ -19,7 +22,8 @@ class Stopped(Exception):  # noqa: N818
 
 
 class StopRequests:
-    """While entered, SIGINT, SIGTERM and SIGUSR1 only set `code`, and SIGHUP (the terminal is gone) changes nothing.
+    """While entered, SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 only set `code`, and SIGHUP (the terminal is gone) changes
+    nothing. Where several processes train together, they stop when `agreed` says so, all at the same step.
 
     A second Ctrl-C ends the process at once: the checkpoint on the disk is whole at any moment. A thread sees to that,
     since Python's own handlers wait while torch is at work. It calls `on_second` before.
@@ -27,8 +31,22 @@ class StopRequests:
 
     code: int | None = None
 
-    def __init__(self, on_second: Callable[[], None] = lambda: None) -> None:
-        self.on_second = on_second
+    def __init__(self, on_second: Callable[[], None] = lambda: None, ranks: Ranks = ALONE) -> None:
+        self.on_second, self.ranks = on_second, ranks
+        self._agreed: int | None = None
+
+    @property
+    def agreed(self) -> int | None:
+        """The code that all know of."""
+        return self.code if self.ranks.alone else self._agreed
+
+    def wishes(self) -> tuple[bool, bool]:
+        """What one process asks for, to be added up over all."""
+        return self.code == INTERRUPTED, self.code == PREEMPTED
+
+    def hear(self, interrupted: float, preempted: float) -> None:
+        """How many ask for it, of all."""
+        self._agreed = PREEMPTED if preempted else INTERRUPTED if interrupted else None
 
     def __enter__(self) -> "StopRequests":
         self.before = {number: signal.signal(number, self._note) for number in ASKED_BY}
@@ -48,13 +66,20 @@ class StopRequests:
             signal.signal(number, handler)
 
     def until_asked(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items for as long as nobody wants to stop; then Stopped is raised."""
+        """The items for as long as nobody wants to stop; then Stopped is raised, in all processes."""
+        asked = False
         for item in items:
-            if self.code is not None:
-                raise Stopped
+            if asked := self.code is not None:
+                break
             yield item
+        if not self.ranks.alone:
+            self.hear(*self.ranks.add(*self.wishes()))
+            asked = self.agreed is not None
+        if asked:
+            raise Stopped
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        slurm.signalled = number
         self.code = self.code or ASKED_BY[signal.Signals(number)]
 
     def _watch(self, read_end: int) -> None:

@@ -139,6 +139,30 @@ class Tracker:
         self.writer.close()
 
 
+class Silent(Tracker):
+    """Of a process that neither writes nor speaks, since another one does."""
+
+    writer: Any = None
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.bar = stream, None
+
+    def begin_epoch(self, *args: object) -> None:
+        pass
+
+    def after_step(self, *args: object) -> None:
+        pass
+
+    def end_epoch(self, *args: object) -> None:
+        pass
+
+    def close_bar(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
 def errors(metrics: Metrics) -> str:
     return f"top-1 err {metrics.top1_error:.2f} %, top-5 err {metrics.top5_error:.2f} %"
 

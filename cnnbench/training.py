@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnbench import compiling, data, findings, freezing, health, optim, outfit, results, runs, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import TrainConfig, seconds, to_plain
+from cnnbench.config import Decoder, TrainConfig, seconds, to_plain
 from cnnbench.engine import Batch, evaluate, train_epoch
 from cnnbench.errors import RunError, UserError
 from cnnbench.features import Cached
@@ -59,7 +59,7 @@ class Training:
         self.cfg, self.device, self.dataset, self.inference, self.directory = cfg, device, dataset, inference, directory
         self.cached, self.about = cached, about or {}
         self.thaw_plan = freezing.thaw_plan(model, cfg.unfreeze_at)
-        self.keeper = Keeper(directory.path / "checkpoints", cfg.checkpoint)
+        self.keeper = Keeper(directory.path / "checkpoints", cfg.checkpoint, writes=device.ranks.main)
         saved, self.notes = self.keeper.load()
         if saved and not directory.config_known:
             runs.refuse_other_config(directory.path, saved["config"], cfg)
@@ -73,13 +73,22 @@ class Training:
             "image_size": self.loaded.image_size if cached else inference.image_size,
             "batch_size": self.batch_size,
             "workers": cfg.data.workers,
+            "rank": device.ranks.rank,
+            "world_size": device.ranks.size,
         }
-        self.train_batches = data.train_loader(self.loaded, cfg.augment, seed=cfg.seed, **self.loading)
+        if cfg.data.decode is Decoder.nvjpeg:
+            device.check_decodes_jpeg()
+        self.train_batches = data.train_loader(self.loaded, cfg.augment, seed=cfg.seed, decode=cfg.data.decode,
+                                               device=device.device, **self.loading)  # fmt: skip
         self.val_batches = data.eval_loader(self.loaded.val, self.loaded, **self.loading)
-        self.trainer = outfit.trainer(cfg, model, inference, device, self.batch_size, len(self.train_batches), cached)
+        self.trainer = outfit.trainer(cfg, model, inference, device, self.batch_size, self.train_batches, cached)
+        if self.trainer.exchange:
+            self.trainer.exchange.notes = self._notes
+        self.overdue = False
         self.eval_model = self.trainer.ema.module if self.trainer.ema else model
         self.eval_net = cached.net if cached and not self.trainer.ema else self.eval_model
         self.compiling: compiling.Cost | None = None
+        self.stop = StopRequests(ranks=device.ranks)
         self.sums = Sums(device.device, device.sum_dtype)
         self.speed = 0.0  # images per second of the epoch under way
         self.confusion: Tensor | None = None
@@ -137,6 +146,8 @@ class Training:
                 lr = optim.scaled_lr(self.cfg.optim, self.batch_size)
                 trainer.add_parameters(optim.parameter_groups(trainer.model, self.cfg.optim, lr, new))
                 begun += names
+        if begun and trainer.exchange:
+            trainer.net = outfit.called(self.cfg, trainer.model, self.device, self.batch_size)
         return begun
 
     @cached_property
@@ -178,15 +189,17 @@ class Training:
     def run(self, tracker: Tracker) -> int:
         """Train until the end, a limit, or until the user or the scheduler wants to stop; the exit code."""
         self.directory.set_status("running")
-        (self.directory.path / "result.json").unlink(missing_ok=True)  # that of an earlier limit, if any
+        if self.device.ranks.main:
+            (self.directory.path / "result.json").unlink(missing_ok=True)  # that of an earlier limit, if any
         drawn = time.monotonic()
-        asked = StopRequests(lambda: self.directory.set_status("interrupted", "twice asked to stop"))
-        with asked as stop, Watch(self, tracker.writer) as watch:
+        twice = "interrupted", "twice asked to stop"
+        self.stop = StopRequests(lambda: self.directory.set_status(*twice), self.device.ranks)
+        with self.stop as stop, Watch(self, tracker.writer) as watch:
             if self.cfg.epochs == 0 and not self.rows:
                 with suppress(Stopped):
                     self._conclude_fitted(tracker, stop)
-                if stop.code is not None and not self.rows:
-                    return self._leave(tracker, stop.code)
+                if stop.agreed is not None and not self.rows:
+                    return self._leave(tracker, stop.agreed)
             while not self.stop_reason() or self._is_ahead():
                 if not self.stop_reason():
                     self._train_epoch(tracker, stop)
@@ -194,8 +207,8 @@ class Training:
                     with suppress(Stopped):
                         self._end_epoch(tracker, stop)
                         watch.after_epoch()
-                if stop.code is not None and (self._is_ahead() or not self.stop_reason()):
-                    return self._leave(tracker, stop.code)
+                if stop.agreed is not None and (self._is_ahead() or not self.stop_reason()):
+                    return self._leave(tracker, stop.agreed)
                 if time.monotonic() - drawn > REDRAW:
                     findings.draw_curves(self)
                     drawn = time.monotonic()
@@ -214,28 +227,46 @@ class Training:
         def after_step() -> bool:
             elapsed = time.perf_counter() - begin
             progress.batch += 1
-            progress.seconds = seconds_before + elapsed
+            looks = trainer.step % self.device.look_every == 0 or self._epoch_is_whole()
+            if not trainer.exchange:
+                progress.seconds, self.overdue = seconds_before + elapsed, self.keeper.overdue()
+            elif looks:
+                self._hear(seconds_before)
             self.speed = (self.sums.n - images_before) / elapsed
             tracker.after_step(trainer.step, self.sums, self.speed, trainer.lr)
             if trainer.accumulate > parts:
                 self.warn("memory", health.smaller_parts(trainer.accumulate, self.batch_size, trainer.model))
             if trainer.step % self.device.look_every == 0:
                 self._check_steps()
-            if self.keeper.due(trainer.step) and not trainer.guard.look().in_a_row:
+            if self.keeper.due(trainer.step, self.overdue) and not trainer.guard.look().in_a_row:
+                self.overdue = False
                 self.save()
-            return stop.code is None and not self.stop_reason()
+            return stop.agreed is None and not self.stop_reason()
 
         if begun := self._thaw(progress.epoch):
             say(f"epoch {progress.epoch + 1}: {', '.join(begun)} begin to train", tracker.stream)
+        self.begun = begin
         tracker.begin_epoch(progress.epoch + 1, self.cfg.epochs, len(self.train_batches), progress.batch)
         batches = self._batches()
-        if self.cfg.compile and self.compiling is None and not self.cached:
+        if self.cfg.compile and self.compiling is None and not self.cached and not trainer.exchange:
             batches = compiling.watched(batches, trainer, partial(self._tell_cost, tracker))
         train_epoch(trainer, batches, self.sums, after_step)
 
     def _tell_cost(self, tracker: Tracker, cost: compiling.Cost) -> None:
         self.compiling = cost
         say(cost.text(), tracker.stream)
+
+    def _notes(self) -> list[float]:
+        """What this process has to say to the others in a step. What depends on the clock, rank 0 alone says."""
+        main = self.device.ranks.main
+        return [*self.stop.wishes(), main and self.keeper.overdue(), main * (time.perf_counter() - self.begun)]
+
+    def _hear(self, seconds_before: float) -> None:
+        """What all have said: the same everywhere, so that all stop and save after the same step."""
+        assert self.trainer.exchange
+        *wishes, overdue, elapsed = self.trainer.exchange.heard.tolist()
+        self.stop.hear(*wishes)
+        self.overdue, self.progress.seconds = overdue > 0, seconds_before + elapsed
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of the epoch that are still to come."""
@@ -273,7 +304,7 @@ class Training:
         train, number, whole = self.sums.compute(), progress.epoch + 1, self._epoch_is_whole()
         begin = time.perf_counter()
         val = self._validate(stop)
-        progress.seconds += time.perf_counter() - begin
+        progress.seconds += self.device.ranks.agree(lambda: time.perf_counter() - begin)
         if not math.isfinite(train.loss + val.loss):
             self._check_steps(bearable=0)
             raise RunError(
@@ -317,6 +348,7 @@ class Training:
     def _validate(self, stop: StopRequests) -> Metrics:
         watched = health.OutputRange(self.eval_net)
         metrics, self.confusion = self._measure(watched, self.val_batches, stop)
+        watched.over(self.device.ranks, self.confusion[0].to(self.device.device, self.device.sum_dtype))
         self.warn("outputs", health.dead_outputs(watched.dead(), self.dataset.classes))
         return metrics
 
@@ -350,7 +382,9 @@ class Training:
     def _finish(self, tracker: Tracker, watch: Watch) -> int:
         reason = self.stop_reason()
         if self.confusion is None:  # a run that was cut after its last checkpoint and before its result
-            self._validate(StopRequests())
+            self._validate(StopRequests(ranks=self.device.ranks))
+        if not self.device.ranks.main:
+            return 0
         result = findings.headline(self, reason)
         findings.draw(self)
         watch.end()

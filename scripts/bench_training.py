@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnbench import data, hydra_app, results, runtime
+from cnnbench import data, hydra_app, machine, results, runtime
 from cnnbench.commands import train
 from cnnbench.config import SCHEMAS, parse
 from cnnbench.runs import claim
@@ -231,6 +231,7 @@ PARTS = {"input": bench_input, "step": bench_step, "start": bench_start}
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(PARTS)
+    machine.keep_freed_memory()  # as the command line does: here the loop by hand gains by it too
     if unknown := [name for name in chosen if name not in PARTS]:
         sys.exit(f"bench_training.py: no part {', '.join(unknown)}\n{__doc__}")
     versions = ", ".join(f"{name} {version}" for name, version in results.versions().items())

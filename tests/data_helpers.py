@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnnbench.config import AugmentConfig, Cache, Crop, DataConfig, Interpolation
+from cnnbench.config import AugmentConfig, Cache, Crop, DataConfig, Decoder, Interpolation, OnBadImage
 
 
 def data_config(name: str, **keys: Any) -> DataConfig:
-    unset = dict.fromkeys(("image_size", "mean", "std", "workers", "num_classes", "num_images"))
+    unset = dict.fromkeys(("image_size", "mean", "std", "workers", "num_classes", "num_images", "packed"))
     values = {"root": None, "download": False, "val_fraction": 0.0, "fraction": 1.0, "crop_ratio": 1.0,
-              "interpolation": Interpolation.bilinear, "cache": Cache.auto, **unset, **keys}  # fmt: skip
-    return DataConfig(name=name, **{**values, "root": None if values["root"] is None else str(values["root"])})
+              "interpolation": Interpolation.bilinear, "cache": Cache.auto, "decode": Decoder.auto,
+              "on_error": OnBadImage["raise"], **unset, **keys}  # fmt: skip
+    paths = {key: None if values[key] is None else str(values[key]) for key in ("root", "packed")}
+    return DataConfig(name=name, **{**values, **paths})
 
 
 def augment_config(**keys: Any) -> AugmentConfig:

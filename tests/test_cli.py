@@ -226,7 +226,12 @@ def test_a_recipe_in_a_model_file_gives_way_to_the_command_line(compose: Callabl
     assert compose("data=cifar10", "augment=none").augment.flip is False
 
 
-NEEDED = {"evaluate": ("weights=x",), "predict": ("weights=x", "input=x"), "export": ("weights=x",)}
+NEEDED = {
+    "evaluate": ("weights=x",),
+    "predict": ("weights=x", "input=x"),
+    "export": ("weights=x",),
+    "report": ("input=x",),
+}
 
 
 @pytest.mark.parametrize(
@@ -241,6 +246,11 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
         assert primary or any(f"- {name}\n" in text for text in primaries)
         if primary:
             compose(*NEEDED.get(name, ()), command=name)
+        return
+    if file.parent.parent.name == "hydra":
+        if needed := {"slurm": "submitit_launcher", "tpe": "optuna_sweeper"}.get(name):
+            pytest.importorskip(f"hydra_plugins.hydra_{needed}")
+        compose(f"hydra/{group}={name}")
         return
     if group == "experiment":  # tests/test_experiments.py composes them with the command in their header
         return
@@ -297,3 +307,25 @@ def test_a_reader_who_leaves_is_no_error(tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, env={**os.environ})
     assert done.stdout.startswith("usage: cnnbench train")
     assert done.stderr == ""
+
+
+def test_the_process_ends_at_once_but_in_order(tmp_path: Path) -> None:
+    """cli.console(): output flushed, exit functions run, threads waited for, the exit code kept."""
+    script = (
+        "import atexit, sys, threading, time\n"
+        "from cnnbench import cli\n"
+        "def late():\n    time.sleep(0.2)\n    print('thread')\n"
+        "atexit.register(print, 'atexit')\n"
+        "threading.Thread(target=late).start()\n"
+        "sys.argv = ['cnnbench', *sys.argv[1:]]\n"
+        "cli.console()\n"
+    )
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True, timeout=60)
+
+    good, bad = run("--version"), run("nothing")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout.split("\n")[1:] == ["thread", "atexit", ""]
+    assert (bad.returncode, bad.stdout) == (2, "thread\natexit\n")
+    assert bad.stderr.startswith("cnnbench: unknown command 'nothing'")

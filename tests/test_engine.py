@@ -308,3 +308,22 @@ def test_nothing_in_a_step_waits_for_the_device() -> None:
     assert blind.step == 3 and sums.n == 36
     with pytest.raises(RuntimeError):
         sums.compute()
+
+
+def test_weights_at_rest_are_cast_once_and_never_after_they_changed() -> None:
+    bf16 = runtime.setup("cpu", "bf16", seed=0)
+    model, images = Tiny(), torch.randn(4, 3, 8, 8)
+
+    def answer() -> Tensor:
+        with torch.no_grad(), bf16.autocast():
+            return model(images)
+
+    with bf16.weights_at_rest():
+        first = answer()
+        with torch.no_grad():
+            model.fc.weight.zero_()
+        assert torch.equal(answer(), first)  # the one that was cast before
+    assert not torch.equal(answer(), first)
+    with pytest.raises(ValueError, match="stop"), bf16.weights_at_rest():
+        raise ValueError("stop")
+    assert torch.autocast_increment_nesting() == 1 and torch.autocast_decrement_nesting() == 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from cnnbench import plots
@@ -93,28 +94,35 @@ def test_a_loss_over_two_decades_gets_a_logarithmic_axis(tmp_path):
 def test_train_batch_shows_up_to_32_pictures_with_their_classes(tmp_path, channels, size, count):
     images = torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8)
     figure = plots.train_batch(images, torch.arange(count) % 2, ["ants", "bees"], tmp_path / "t.png")
-    assert [ax.get_title() for ax in figure.axes] == [["ants", "bees"][i % 2] for i in range(min(count, 32))]
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.texts] == [["ants", "bees"][i % 2] for i in range(min(count, 32))]
     assert np.array_equal(figure.axes[0].images[0].get_array().squeeze(), images[0].permute(1, 2, 0).squeeze())
     assert f"{size} × {size} pixels, {channels} channel" in figure.get_suptitle()
 
 
 def test_pictures_do_not_overlap_and_stay_inside(tmp_path):
     figure = plots.train_batch(np.zeros((11, 3, 20, 40), np.uint8), np.zeros(11), ["a"], tmp_path / "t.png")
-    boxes = [ax.get_position() for ax in figure.axes]
-    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= 1 and box.y1 <= 1 for box in boxes)
+    (ax,) = figure.axes
+    boxes = [patch.get_bbox() for patch in ax.patches]
+    assert len(boxes) == len(ax.images) == 11
+    page = Bbox.from_extents(0, 0, *figure.get_size_inches())
+    assert all(page.fully_containsx(x) for box in boxes for x in (box.x0, box.x1))
+    assert all(page.fully_containsy(y) for box in boxes for y in (box.y0, box.y1))
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    assert figure.axes[0].bbox.width == pytest.approx(2 * figure.axes[0].bbox.height)
+    assert all(tuple(image.get_extent()) == tuple(box.extents[[0, 2, 1, 3]]) for image, box in zip(
+        ax.images, boxes, strict=True))  # fmt: skip
+    assert boxes[0].width == pytest.approx(2 * boxes[0].height)
 
 
 def test_val_predictions_mark_the_wrong_ones_by_sign_weight_and_frame(tmp_path):
     images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     probabilities = torch.tensor([[0.75, 0.25], [0.996, 0.004]], dtype=torch.bfloat16)
     figure = plots.val_predictions(images, torch.tensor([0, 1]), probabilities, ["cat", "dog"], tmp_path / "v.png")
-    right, wrong = figure.axes
-    assert (right.get_title(), right.texts[0].get_text()) == ("cat", "✓ cat, 75 %")
-    assert (wrong.get_title(), wrong.texts[0].get_text()) == ("dog", "✗ cat, >99 %")
-    assert wrong.texts[0].get_fontweight() == "bold"
-    assert wrong.spines["top"].get_linewidth() > right.spines["top"].get_linewidth()
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.texts] == ["cat", "✓ cat, 75 %", "dog", "✗ cat, >99 %"]
+    assert [text.get_fontweight() == "bold" for text in ax.texts] == [False, False, False, True]
+    right, wrong = ax.patches
+    assert wrong.get_linewidth() > right.get_linewidth()
     assert "1 of these 2 wrong" in figure.get_suptitle()
 
 

@@ -233,7 +233,7 @@ def test_a_sweep_over_what_does_not_name_runs_names_them_all_the_same(
 ) -> None:
     ran = cnnbench("train", "-m", "patience=1,2", "sweep.dir=s", "epochs=1", "format=json", *SMALL)
     assert ran.code == 0, ran.err
-    assert len([path for path in (tmp_path / "s").iterdir() if path.is_dir()]) == 2
+    assert len([path for path in (tmp_path / "s").iterdir() if path.is_dir() and path.name != ".sweep"]) == 2
     assert len(json.loads(ran.out)) == 2
 
 
@@ -353,7 +353,7 @@ def test_a_sweep_runs_every_job_and_skips_what_is_done(cnnbench: Callable[..., R
     assert ran.code == 0, ran.err
     assert "4 jobs: 4 done, 0 failed" in ran.err
     (sweep,) = (tmp_path / "outputs/train").iterdir()
-    jobs = [path for path in sweep.iterdir() if path.is_dir()]
+    jobs = [path for path in sweep.iterdir() if path.is_dir() and path.name != ".sweep"]
     assert len(jobs) == 4
     headlines = {path.name: runs.read_json(path / "result.json") for path in jobs}
     assert {(h["model"], h["seed"]) for h in headlines.values()} == {
@@ -361,8 +361,8 @@ def test_a_sweep_runs_every_job_and_skips_what_is_done(cnnbench: Callable[..., R
     }
     again = cnnbench(*command)
     assert again.code == 0
-    assert again.out.count("already done") == 4
-    assert len(list(sweep.iterdir())) == len(jobs) + 1  # and Hydra's multirun.yaml
+    assert again.out.count("skipped: done before") == 4 and "4 jobs: 0 done, 4 skipped" in again.err
+    assert len(list(sweep.iterdir())) == len(jobs) + 2  # and Hydra's multirun.yaml and the sweep's books
 
 
 def test_a_failing_job_does_not_stop_the_others(cnnbench: Callable[..., Ran]) -> None:
@@ -453,7 +453,7 @@ def test_evaluations_do_not_overwrite_each_other_or_the_training(cnnbench: Calla
     weights = [f"outputs/train/{name}" for name in ("one", "two", "two/checkpoints/best.pt")]
     ran = cnnbench("evaluate", "-m", f"weights={','.join(weights)}", "sweep.dir=s")
     assert ran.code == 0, ran.err
-    assert len([path for path in (tmp_path / "s").iterdir() if path.is_dir()]) == 3
+    assert len([path for path in (tmp_path / "s").iterdir() if path.is_dir() and path.name != ".sweep"]) == 3
     assert "top1_error" in ran.out.splitlines()[-4] and "-" not in ran.out.splitlines()[-1].split()[2]
     refused = cnnbench("evaluate", "weights=outputs/train/one", "run.dir=outputs/train/one")
     assert (refused.code, "holds a training" in refused.err) == (2, True)
@@ -527,3 +527,14 @@ def test_the_default_run_learns_the_digits(cnnbench: Callable[..., Ran], tmp_pat
     assert ran.code == 0, ran.err
     result = runs.read_json(tmp_path / "outputs/train/resnet8-digits/result.json")
     assert result["top1_error"] < 3
+
+
+def test_a_training_imports_neither_torchvision_nor_the_compiler(tmp_path: Path) -> None:
+    """Each takes longer than a short training does."""
+    code = (
+        "import sys; from cnnbench import cli; code = cli.main(sys.argv[1:]); "
+        "print(code, [name for name in ('torchvision', 'torch._dynamo', 'sympy') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, "train", "epochs=1", "max_steps=2", "ema=0.9", "optim.clip=1", *SMALL]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import MISSING
 from tqdm import tqdm
 
-from cnnbench import assembly, data, evaluation, models, reports, results, runs, runtime, weights
+from cnnbench import assembly, data, evaluation, logfile, models, reports, results, runs, runtime, weights
 from cnnbench.checkpoint import Inference
 from cnnbench.config import DataConfig, EvaluateConfig, Format, PrepareConfig, Split, restore
 from cnnbench.errors import UserError
@@ -35,14 +35,14 @@ class Judged:
 
 def run(cfg: EvaluateConfig) -> int:
     """Evaluate, leave result.json, tables and pictures behind, print the verdict."""
-    device = runtime.setup(cfg.device, cfg.precision.value, seed=0)
+    device = runtime.setup(cfg.device, cfg.precision.value, seed=0, together=True)
     loaded = [weights.load(where, cfg.model) for where in wheres(cfg.weights)]
     data_cfg = data_config(cfg, loaded)
     dataset = data.load_dataset(data_cfg)
     judged = [ready(cfg, one, dataset, data_cfg.workers, device) for one in loaded]
     if cfg.shift and len(judged) > 1:
         raise UserError("shift judges a single net: give weights=… one only")
-    path = directory(cfg, judged, dataset)
+    path = Path(device.ranks.agree(lambda: str(directory(cfg, judged, dataset))))
     begin = time.perf_counter()
     source = judged[0].reading.source
     with progress(len(source), len(judged)) as advance:
@@ -52,6 +52,7 @@ def run(cfg: EvaluateConfig) -> int:
     verdict = judge(logits, source.targets)
     result = {
         **reports.headline(verdict),
+        "skipped_images": len(dataset.unreadable),
         "split": dataset.split if cfg.split is Split.val else "train",
         **protocol(judged),
         "shift": shifted(cfg, judged[0]),
@@ -61,6 +62,8 @@ def run(cfg: EvaluateConfig) -> int:
         **results.environment(device),
         "run_dir": str(path),
     }
+    if not device.ranks.main:
+        return 0
     reports.write(path, result, verdict, dataset, source, logits)
     if cfg.format is Format.table:
         print(reports.page(result, verdict, dataset.classes, brief=cfg.sweep.dir is not None))
@@ -73,12 +76,7 @@ def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) 
     """Where the results go; made now, so that a place that cannot be written to is known before the work."""
     names = "+".join(weights.short_name(one.weights.source) for one in judged)
     path = runs.directory("evaluate", cfg, runs.slug([f"{names}-{dataset.name}"]))
-    if (path / "config.yaml").exists():
-        raise UserError(f"{path} holds a training: give another run.dir")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    runs.make_for_results(path)
     cfg.run.dir = str(path)
     return path
 
@@ -208,5 +206,5 @@ def protocol(judged: list[Judged]) -> dict[str, Any]:
 def progress(images: int, nets: int = 1, what: str = "evaluate") -> Iterator[Callable[[int], object]]:
     """A bar on the terminal, where a person is looking."""
     with tqdm(total=images * nets, desc=what, unit="image", leave=False, dynamic_ncols=True, file=sys.stderr,
-              disable=not sys.stderr.isatty(), mininterval=0.1) as bar:  # fmt: skip
+              disable=logfile.silent or not sys.stderr.isatty(), mininterval=0.1) as bar:  # fmt: skip
         yield bar.update

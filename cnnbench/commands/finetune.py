@@ -34,7 +34,7 @@ def run(cfg: FinetuneConfig) -> int:
 def _run(cfg: FinetuneConfig, log: Log) -> int:
     begin = time.perf_counter()
     stream = session.output(cfg)
-    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic)
+    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
     session.check(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
     given = choose(cfg)
@@ -223,11 +223,10 @@ def base_name(cfg: FinetuneConfig) -> str:
 # Sweeps
 
 
-def after_sweep(cfgs: list[FinetuneConfig]) -> None:
+def after_sweep(sweep: Path, run_dirs: list[Path]) -> None:
     """Draw error against images and seconds where a sweep ran over several amounts of data."""
-    results = [runs.read_json(Path(cfg.run.dir) / "result.json") for cfg in cfgs if cfg.run.dir]
-    results = [result for result in results if result]
+    results = [result for path in run_dirs if (result := runs.read_json(path / "result.json"))]
     if len({result["train_n"] for result in results}) > 1:
-        path = Path(cfgs[0].sweep.dir or ".") / "transfer.png"
+        path = sweep / "transfer.png"
         comparison.draw(results, path)
         print(f"error against images and seconds -> {path}", file=sys.stderr)

@@ -17,7 +17,7 @@ def run(cfg: TrainConfig) -> int:
 
 
 def _run(cfg: TrainConfig, log: Log) -> int:
-    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic)
+    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
     session.check(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
     model, inference = build(cfg, dataset, session.output(cfg))

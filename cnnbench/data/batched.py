@@ -93,6 +93,7 @@ class BatchTransform:
         return Draws(whole, torch.from_numpy(rng.random((count, numbers), dtype=np.float32)))
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        draws = draws.to(images.device)
         down, right, flip, *centre = draws.whole.unbind(1)
         if self.crop is not None:
             part = self.crop.windows(draws.real[:, : self.crop.numbers], *images.shape[2:])

@@ -1,6 +1,7 @@
 """The data sets by name: where each is found, how it is read, its classes and its channels' mean and std."""
 
 import gzip
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,11 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config import DataConfig
+from cnnbench.config import DataConfig, OnBadImage
+from cnnbench.data import packed
 from cnnbench.data.cifar import cifar
 from cnnbench.data.folders import image_folder, imagenet
 from cnnbench.data.sources import Arrays, Dataset, names, pick
+from cnnbench.data.unreadable import without_unreadable
 from cnnbench.errors import UserError, unknown
+from cnnbench.machine import cores
 
 
 def load_dataset(cfg: DataConfig) -> Dataset:
@@ -23,7 +27,10 @@ def load_dataset(cfg: DataConfig) -> Dataset:
     if cfg.name not in SETS:
         raise unknown("data set", cfg.name, SETS)
     root = Path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data").expanduser()
-    dataset = _select(SETS[cfg.name](cfg, root), cfg)
+    dataset = packed.load(cfg) if cfg.packed else SETS[cfg.name](cfg, root)
+    if cfg.on_error is OnBadImage.skip:
+        dataset = without_unreadable(dataset, cores() if cfg.workers is None else cfg.workers)
+    dataset = _select(dataset, cfg)
     _check_labels(dataset)
     return _normalise(dataset, cfg)
 
@@ -70,12 +77,12 @@ def _digits(cfg: DataConfig, root: Path) -> Dataset:
     source = Arrays(images, torch.from_numpy(targets.astype(np.int64)))
     test, others = pick(source.targets, 0.2)
     train = source.subset(others)
-    values = train.images.double() / 255
+    mean, std = _moments(train.images)
     return Dataset(
         name=cfg.name,
         classes=[str(digit) for digit in range(10)],
-        mean=(values.mean().item(),),
-        std=(values.std(correction=0).item(),),
+        mean=(mean,),
+        std=(std,),
         image_size=8,
         crop_ratio=cfg.crop_ratio,
         in_channels=1,
@@ -83,6 +90,13 @@ def _digits(cfg: DataConfig, root: Path) -> Dataset:
         val=source.subset(test),
         split="test",
     )
+
+
+def _moments(images: Tensor) -> tuple[float, float]:
+    """Mean and std of all pixels in 0..1, from whole numbers: sums of floats differ with the number of threads."""
+    total, squares = int(images.long().sum()), int(images.long().square().sum())
+    n = images.numel()
+    return total / n / 255, math.sqrt(n * squares - total * total) / n / 255
 
 
 def _read_digits() -> tuple[np.ndarray, np.ndarray]:

@@ -47,9 +47,13 @@ def rescaled(picture: Picture, side: int, resize: Resize, interpolation: str) ->
     """The shorter side to `side` with the aspect kept, or both sides."""
     if resize is Resize.squash:
         return resized(picture, side, side, interpolation)
-    height, width = height_and_width(picture)
+    return resized(picture, *rescaled_size(*height_and_width(picture), side), interpolation)
+
+
+def rescaled_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width once the shorter side is `side`, with the aspect kept."""
     longer = int(side * max(height, width) / min(height, width))  # rounded down, as torchvision does
-    return resized(picture, *((side, longer) if height <= width else (longer, side)), interpolation)
+    return (side, longer) if height <= width else (longer, side)
 
 
 def cropped(picture: Picture, top: int, left: int, side: int) -> Picture:

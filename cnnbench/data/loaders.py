@@ -7,16 +7,18 @@ epoch's order and random numbers come from a table with a row per image, so a re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config import AugmentConfig, Crop, Interpolation, Resize
+from cnnbench.config import AugmentConfig, Crop, Decoder, Interpolation, Resize
 from cnnbench.data.batched import BatchTransform, ResizedCrop
 from cnnbench.data.geometry import rescaled
-from cnnbench.data.sources import Arrays, Dataset, Files, Source
-from cnnbench.data.transforms import EvalTransform, Transform, check_augment, sample_transform
+from cnnbench.data.nvjpeg import BatchDecoder
+from cnnbench.data.sources import Arrays, Dataset, Source
+from cnnbench.data.transforms import EvalTransform, Transform, check_augment, decode_transform, sample_transform
 from cnnbench.data.views import Groups, ViewTransform
 from cnnbench.data.workers import SampleReader
 from cnnbench.errors import UserError
@@ -39,12 +41,16 @@ def train_loader(
     workers: int | None,
     rank: int = 0,
     world_size: int = 1,
+    decode: Decoder = Decoder.auto,
+    device: torch.device | None = None,
 ) -> "Loader":
     """Shuffled, augmented batches of the training images.
 
     batch_size counts the images of one optimizer step over all ranks; each rank gets its share, so that any number
-    of ranks sees the same steps. The last, smaller batch of an epoch is kept, but cut to a multiple of world_size (all
-    ranks then weigh the same) and dropped if it leaves a rank with a single image, which BatchNorm cannot take.
+    of ranks sees the same steps. The last, smaller batch of an epoch is kept, in shares that differ by one image at
+    most, and dropped if it leaves a rank with a single image, which BatchNorm cannot take.
+
+    device: where decode=nvjpeg decodes, and leaves the images.
     """
     source, ratio = dataset.train, dataset.crop_ratio
     order = Order(len(source), batch_size, seed=seed, rank=rank, world_size=world_size)
@@ -53,8 +59,13 @@ def train_loader(
     fill = torch.tensor([round(255 * mean) for mean in dataset.mean], dtype=torch.uint8)
     if isinstance(source, Arrays) and _batchable(augment, dataset):
         return Loader(source, order, _read_arrays(source), _batch_transform(source, augment, image_size, dataset, fill))
-    transform = sample_transform(augment, image_size, ratio, native, dataset.interpolation)
     finish = BatchTransform(size=image_size, cutout=augment.cutout, fill=fill)
+    if isinstance(source, Arrays) or decode is Decoder.pillow:
+        transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation)
+    else:
+        transform = decode_transform(augment, image_size, ratio, dataset.interpolation)
+        if decode is Decoder.nvjpeg and device is not None:
+            return Loader(source, order, BatchDecoder(source, transform, _workers(workers, source), device), finish)
     return Loader(source, order, SampleReader(source, transform, _workers(workers, source)), finish)
 
 
@@ -118,7 +129,7 @@ def view_batches(
     Each rank gets a stretch of the images. Views of one image stay together: where batch_size is smaller than their
     number, N is 1. So it is where the views keep the image's own shape, which differs from file to file.
     """
-    ragged = transform.ragged and isinstance(source, Files)
+    ragged = transform.ragged and not isinstance(source, Arrays)
     images = 1 if ragged else max(1, batch_size // transform.count)
     batches = Order(len(source), images, seed=None, rank=rank, world_size=world_size).batches(0)
     if isinstance(source, Arrays):
@@ -155,17 +166,20 @@ class Order:
             mine = torch.arange(self.count)[self._used()]
             return [mine[start : start + self.batch_size] for start in range(0, len(mine), self.batch_size)]
         order = torch.from_numpy(_rng(self.seed, epoch, 0).permutation(self.count))[self._used()]
-        return [step.chunk(self.world_size)[self.rank] for step in torch.split(order, self.batch_size)]
+        return [step.tensor_split(self.world_size)[self.rank] for step in torch.split(order, self.batch_size)]
+
+    def size(self, step: int) -> int:
+        """Images of all ranks in a step of training, counted over all epochs."""
+        return min(self.batch_size, self._used().stop - step % len(self) * self.batch_size)
 
     def _used(self) -> slice:
         """The images in the batches: for training those of all ranks, in the epoch's order; else this rank's own."""
         if self.seed is None:
             return slice(self.count * self.rank // self.world_size, self.count * (self.rank + 1) // self.world_size)
         full, rest = divmod(self.count, self.batch_size)
-        share = rest // self.world_size
-        if share == 1 and full > 0:
-            share = 0
-        return slice(0, full * self.batch_size + share * self.world_size)
+        if rest // self.world_size < 2 and full > 0:
+            rest = 0
+        return slice(0, full * self.batch_size + rest)
 
 
 def _rng(seed: int, epoch: int, stream: int) -> np.random.Generator:
@@ -216,5 +230,5 @@ def _workers(workers: int | None, source: Source) -> int:
     """By default a process per core, but none for so few images that starting it takes longer than reading them."""
     if workers is not None:
         return workers
-    few = 64 if isinstance(source, Files) else 10_000
+    few = 10_000 if isinstance(source, Arrays) else 64
     return 0 if len(source) <= few else cores()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from cnnbench.data.shards import Packed
 from cnnbench.data.sources import Files, Source
 
 ALL = 20_000  # files up to which all sizes are compared; of more only files of one name are, as every look takes time
@@ -14,6 +15,8 @@ ALL = 20_000  # files up to which all sizes are compared; of more only files of 
 
 def shared_files(train: Source, val: Source) -> list[tuple[str, str]]:
     """Pairs of a training and a validation file that are one file, or two of the same content."""
+    if isinstance(train, Packed) and isinstance(val, Packed):
+        return train.same_images(val)
     if not (isinstance(train, Files) and isinstance(val, Files)):
         return []
     ours, theirs = list(train.paths), list(val.paths)

@@ -1,6 +1,7 @@
 """What a data set is made of: images in memory or in files, each with its target, and how one of them is read."""
 
 import hashlib
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnnbench.data.shards import Packed, Record
 from cnnbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 # By content, whatever a file is called. Pillow knows many more, and for one of them it runs an interpreter (EPS).
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+ORIENTATION = 0x0112  # the tag in EXIF that says how a camera was held
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,13 +60,15 @@ class Files:
         return self.paths[index]
 
 
-Source = Arrays | Files
+Source = Arrays | Files | Packed
 
 
 def names(source: Source, indices: Tensor) -> list[str]:
     """What to call images in a message: their files, or their numbers."""
     if isinstance(source, Files):
         return [source.paths[index] for index in indices.tolist()]
+    if isinstance(source, Packed):
+        return [source.name(index) for index in indices.tolist()]
     return [f"image {index}" for index in indices.tolist()]
 
 
@@ -82,6 +87,7 @@ class Dataset:
     train: Source
     val: Source
     split: str  # what val is: "test" or "val" (the set's own) or "held-out" (taken from the training images)
+    unreadable: tuple[str, ...] = ()  # what data.on_error=skip left out, and why
 
 
 def folds(targets: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
@@ -134,11 +140,14 @@ def recolored(images: Tensor, channels: int) -> Tensor:
 
 
 def fingerprint(source: Source) -> str:
-    """A hash that changes when an image does: of the pixels in memory, of the files' names, sizes and times."""
+    """A hash that changes when an image does: of the pixels in memory, of the files' names, sizes and times,
+    of the packed images' checksums."""
     total = hashlib.sha256()
     if isinstance(source, Arrays):
         total.update(str(tuple(source.images.shape)).encode())
         total.update(source.images.contiguous().numpy().data)
+    elif isinstance(source, Packed):
+        total.update(np.ascontiguousarray(source.table).data)
     else:
         for path in source.paths:
             status = Path(path).stat()
@@ -162,7 +171,23 @@ def pick(targets: Tensor, fraction: float, *, leave: int = 0) -> tuple[Tensor, T
 
 def read_item(item: Any) -> "Image | Tensor":
     """An item of a source as a transform takes it: a Pillow image in RGB, or a uint8 tensor (C, H, W)."""
-    return torch.from_numpy(item) if isinstance(item, np.ndarray) else read_image(item)
+    if isinstance(item, np.ndarray):
+        return torch.from_numpy(item)
+    if isinstance(item, Record):
+        with opened(io.BytesIO(item.read()), item) as image:
+            return upright(image)
+    return read_image(item)
+
+
+def content(item: Any) -> bytes:
+    """The bytes of an item of files or shards. UserError that names it."""
+    if isinstance(item, Record):
+        return item.read()
+    _check_is_file(item)
+    try:
+        return Path(item).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the image '{item}': {_reason(error)}") from None
 
 
 def read_image(path: str | os.PathLike[str], quietly: bool = True) -> "Image":
@@ -170,18 +195,29 @@ def read_image(path: str | os.PathLike[str], quietly: bool = True) -> "Image":
 
     Threads that read at the same time do so inside one `quiet_pillow()`, with quietly=False: it is not for threads.
     """
-    from PIL import Image
+    _check_is_file(path)
+    with opened(path, path, quietly) as image:
+        return upright(image)
 
+
+def _check_is_file(path: str | os.PathLike[str]) -> None:
     if not os.path.isfile(path):  # noqa: PTH113  # a pipe of that name would be waited for, for ever
         raise UserError(f"cannot read the image '{os.fspath(path)}': there is no such file")
+
+
+@contextmanager
+def opened(file: Any, item: Any, quietly: bool = True) -> "Iterator[Image]":
+    """A Pillow image whose pixels are still to be loaded. What fails while it is open is a UserError that names it."""
+    from PIL import Image
+
     # What Pillow raises on a broken file is any of a dozen types, and all of them mean that this file is unreadable.
     with quiet_pillow() if quietly else nullcontext():
         try:
-            with Image.open(path, formats=FORMATS) as image:
-                image.load()
-                return upright(image)
+            with Image.open(file, formats=FORMATS) as image:
+                yield image
         except Exception as error:
-            raise UserError(f"cannot read the image '{os.fspath(path)}': {_reason(error)}") from None
+            name = f"{item.shard}: {item.name}" if isinstance(item, Record) else os.fspath(item)
+            raise UserError(f"cannot read the image '{name}': {_reason(error)}") from None
 
 
 @contextmanager
@@ -190,6 +226,11 @@ def quiet_pillow() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
+
+
+def is_plain(image: "Image") -> bool:
+    """Whether an open image is a JPEG, in colour or gray, that is shown as it lies."""
+    return image.format == "JPEG" and image.mode in ("RGB", "L") and image.getexif().get(ORIENTATION, 1) == 1
 
 
 def upright(image: "Image") -> "Image":

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cnnbench.config import AugmentConfig, Crop, Resize
 from cnnbench.data.geometry import as_tensor, centre, rescaled
+from cnnbench.data.jpeg import Decode
 from cnnbench.errors import UserError
 from cnnbench.light import import_torchvision
 
@@ -45,6 +46,24 @@ def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, nativ
     import_torchvision()
     from torchvision.transforms import v2
 
+    steps = _steps(augment, size, crop_ratio, native, interpolation)
+    transform: Transform = v2.Compose([*steps, v2.PILToTensor()])
+    return transform
+
+
+def decode_transform(augment: AugmentConfig, size: int, crop_ratio: float, interpolation: str) -> Decode:
+    """`sample_transform` for items that are not decoded yet: the same random numbers, cropped while decoding."""
+    from torchvision.transforms import v2
+
+    first, *steps = _steps(augment, size, crop_ratio, None, interpolation)
+    crop = first if augment.crop is Crop.resized else None
+    return Decode(first.size[0], crop, v2.Compose(steps) if steps else v2.Identity(), interpolation)
+
+
+def _steps(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None, interpolation: str) -> list[Any]:
+    """torchvision's transforms, of Pillow images or tensors. The first resizes, save where images are of one size."""
+    from torchvision.transforms import v2
+
     check_augment(augment, size, crop_ratio, native)
     mode = v2.InterpolationMode(interpolation)
     resize = v2.Resize(round(size / crop_ratio), mode)
@@ -63,8 +82,7 @@ def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, nativ
         steps.append(v2.RandomHorizontalFlip())
     if augment.color > 0:
         steps.append(v2.ColorJitter(augment.color, augment.color, augment.color))
-    transform: Transform = v2.Compose([*steps, v2.PILToTensor()])
-    return transform
+    return steps
 
 
 def check_augment(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None = None) -> None:

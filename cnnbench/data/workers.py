@@ -13,8 +13,12 @@ import threading
 import types
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
@@ -24,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from cnnbench.data.jpeg import Decode
 from cnnbench.data.sources import Source, read_item
 from cnnbench.errors import UserError
 
@@ -65,10 +70,50 @@ class SampleReader:
         except (RuntimeError, OSError, EOFError) as error:
             if "Caught" in str(error):  # raised in a living worker: ours to mend, not the user's
                 raise
-            raise UserError(
-                "a process that reads images was killed, mostly for lack of memory (or of shared memory, /dev/shm).\n"
-                "Try a smaller data.workers, or data.workers=0."
-            ) from None
+            raise UserError(KILLED) from None
+
+
+KILLED = (
+    "a process that reads images was killed, mostly for lack of memory (or of shared memory, /dev/shm).\n"
+    "Try a smaller data.workers, or data.workers=0."
+)
+CHUNK = 16  # items that a process of `mapped` is given at a time
+
+
+def mapped(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
+    """function(item) of each, in their order: here, or in so many processes, a few items ahead of whoever reads.
+
+    What the function raises is raised here; UserError where a process is killed.
+    """
+    if workers == 0:
+        yield from map(function, items)
+        return
+    _start_fork_server()
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(workers, context, _let_end) as pool:
+        remaining, waiting = iter(items), deque[Future[list[Any]]]()
+        try:
+            while True:
+                while len(waiting) < 4 * workers and (chunk := list(islice(remaining, CHUNK))):
+                    with _no_main_module():
+                        waiting.append(pool.submit(_each, function, chunk))
+                if not waiting:
+                    return
+                yield from waiting.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(KILLED) from None
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _each(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+    return [function(item) for item in items]
+
+
+def _let_end() -> None:
+    """In a process of `mapped`: SIGTERM ends it, as it is what the others get when one of them was killed."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    _watch_parent(0)
 
 
 def _tasks(source: Source, batches: list[Tensor], seeds: np.ndarray) -> Iterator[list[tuple[Any, int]]]:
@@ -105,7 +150,7 @@ class _Worker(TorchDataset[Any]):
         return torch.stack(samples)
 
     def _sample(self, item: Any, seed: int) -> Any:
-        image = read_item(item)
+        image = item if isinstance(self.transform, Decode) else read_item(item)
         with torch.random.fork_rng(devices=[]):  # in the main process, dropout's random numbers must not notice
             torch.default_generator.manual_seed(seed)
             return self.transform(image)

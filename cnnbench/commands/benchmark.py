@@ -1,0 +1,87 @@
+"""`cnnbench benchmark`: how fast nets train and answer on this machine, and what holds them up."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from cnnbench import results, runs, speed_chart, speed_pages
+from cnnbench.config import BenchmarkConfig, Format, Precision
+from cnnbench.errors import UserError, unknown
+from cnnbench.logfile import say, tolerated
+from cnnbench.speed_runs import Machine, measure
+from cnnbench.tables import json_value
+
+
+def run(cfg: BenchmarkConfig) -> int:
+    """Measure one net."""
+    return compare([cfg])
+
+
+def compare(cfgs: list[BenchmarkConfig]) -> int:
+    """Measure all nets, one after the other; leave result.json, tables and the chart behind, print the table."""
+    machines = [Machine(cfg.device, precisions(cfg)) for cfg in cfgs]
+    for cfg in cfgs:
+        check(cfg)
+    path = directory(cfgs)
+    measured = [measure(cfg, machine, progress) for cfg, machine in zip(cfgs, machines, strict=True)]
+    result = {"nets": measured, **environment(machines[0]), "run_dir": str(path)}
+    runs.write_json(path / "result.json", result)
+    rows = [row for net in measured for row in speed_pages.rows(net)]
+    runs.write_text(path / "benchmark.csv", speed_pages.table(rows, Format.csv) + "\n")
+    runs.write_text(path / "benchmark.md", speed_pages.page(measured, Format.markdown) + "\n")
+    with tolerated("benchmark.png"):
+        speed_chart.draw(measured, path / "benchmark.png", machines[0].devices[0].name)
+    if cfgs[0].format is Format.json:
+        print(json.dumps(json_value(result), indent=2))
+    elif cfgs[0].format is Format.csv:
+        print(speed_pages.table(rows, Format.csv))
+    else:
+        print(speed_pages.page(measured, cfgs[0].format))
+        if cfgs[0].format is Format.table:
+            print(f"\n-> {path}")
+    return 0
+
+
+def check(cfg: BenchmarkConfig) -> None:
+    """What the schema cannot say."""
+    if not isinstance(cfg.model.get("name"), str):
+        raise UserError("model.name has no value: give the name of a net, as in model=resnet18")
+    if isinstance(cfg.batch_size, str) and cfg.batch_size != "search":
+        raise UserError(f"batch_size={cfg.batch_size}: give a whole number or search")
+    if cfg.memory is not None and cfg.batch_size != "search":
+        raise UserError("memory= bounds the search for a batch size: it goes with batch_size=search")
+
+
+def precisions(cfg: BenchmarkConfig) -> list[str]:
+    """Those asked for, each once and in order."""
+    given = cfg.precisions if isinstance(cfg.precisions, list) else [cfg.precisions]
+    known = [precision.value for precision in Precision]
+    for name in given:
+        if name not in known:
+            raise unknown("precision", str(name), known)
+    if not given:
+        raise UserError("precisions=[] leaves nothing to measure: give fp32, bf16, fp16 or auto")
+    return list(dict.fromkeys(given))
+
+
+def directory(cfgs: list[BenchmarkConfig]) -> Path:
+    """Where the results go; made now, so that a place that cannot be written to is known before the work."""
+    first = cfgs[0]
+    nets = dict.fromkeys(str(cfg.model["name"]) for cfg in cfgs)
+    base = runs.slug([f"{'+'.join(nets)}-{first.data.name}"])
+    path = runs.directory("benchmark", first, base) if len(cfgs) == 1 or first.run.dir else (
+        Path(first.run.root).expanduser() / "benchmark" / (first.run.name or base)
+    )  # fmt: skip
+    runs.make_for_results(path)
+    return path
+
+
+def environment(machine: Machine) -> dict[str, Any]:
+    known = results.environment(machine.devices[0])
+    del known["precision"]
+    return {**known, "threads": machine.threads}
+
+
+def progress(text: str) -> None:
+    say(text, sys.stderr)

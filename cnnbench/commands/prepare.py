@@ -1,0 +1,112 @@
+"""`cnnbench prepare`: folders of images into shards that are read several times as fast (see data/shards.py)."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cnnbench import data, runs
+from cnnbench.config import Format, OnBadImage, PackConfig
+from cnnbench.data import packing
+from cnnbench.data.folders import locked
+from cnnbench.data.packed import ABOUT, read_about
+from cnnbench.data.unreadable import report
+from cnnbench.errors import UserError
+from cnnbench.logfile import say
+from cnnbench.machine import cores
+from cnnbench.tables import plural, render
+
+
+def run(cfg: PackConfig) -> int:
+    plan = planned(cfg)
+    stream = sys.stdout if cfg.format is Format.table else sys.stderr
+    begin = time.perf_counter()
+    if (plan.folder / ABOUT).exists():
+        about = read_about(plan.folder)
+        if about["settings"] != plan.settings():
+            raise UserError(f"'{plan.folder}' holds other images or was packed with other settings: give another out")
+        say("already done", stream)
+    else:
+        packing.begin(plan)
+        with locked(plan.folder):
+            about = read_about(plan.folder) if (plan.folder / ABOUT).exists() else packed(plan, stream)
+    show(summary(plan.folder, about, time.perf_counter() - begin), cfg.format)
+    return 0
+
+
+def planned(cfg: PackConfig) -> packing.Plan:
+    """UserError for data that are no files, and before anything is written."""
+    if cfg.data.packed:
+        raise UserError("data.packed: these images are packed already")
+    skip, cfg.data.on_error = cfg.data.on_error is OnBadImage.skip, OnBadImage["raise"]  # each is read once, below
+    dataset = data.load_dataset(cfg.data)
+    if not isinstance(dataset.train, data.Files):
+        raise UserError(f"data={cfg.data.name} is no folder of image files: it is in memory, where nothing is faster")
+    source = Path(cfg.data.root).resolve().name if cfg.data.name == "folder" and cfg.data.root else cfg.data.name
+    folder = (
+        Path(cfg.out).expanduser() if cfg.out else Path(cfg.run.root).expanduser() / "prepare" / runs.slug([source])
+    )
+    return packing.Plan(
+        dataset=dataset,
+        folder=folder,
+        side=cfg.side,
+        quality=cfg.quality,
+        shard=cfg.shard,
+        workers=cores() if cfg.data.workers is None else cfg.data.workers,
+        skip=skip,
+    )
+
+
+def packed(plan: packing.Plan, stream: Any) -> dict[str, Any]:
+    """Write what is missing; what is then in dataset.json."""
+    parts = list(plan.parts())
+    missing = [part for part in parts if plan.known(part) is None]
+    count, left = (sum(len(part.paths) for part in some) for some in (parts, missing))
+    needed = packing.space_needed(plan, missing)
+    free = packing.check_space(plan, needed)
+    say(f"{count:,} images in {plural(len(parts), 'shard')}, {len(parts) - len(missing)} of them finished; the rest "
+        f"needs about {size(needed)} of the {size(free)} that are free -> {plan.folder}", stream)  # fmt: skip
+    with tqdm(total=left, desc="prepare", unit="image", leave=False, dynamic_ncols=True, file=sys.stderr,
+              disable=not sys.stderr.isatty(), mininterval=0.1) as bar:  # fmt: skip
+        packing.write_parts(plan, missing, bar.update)
+    about = packing.conclude(plan)
+    if about["skipped"]:
+        report(tuple(about["skipped"]))
+    return about
+
+
+def summary(folder: Path, about: dict[str, Any], seconds: float) -> dict[str, Any]:
+    shards = [shard for split in about["splits"].values() for shard in split["shards"]]
+    return {
+        "data": about["name"],
+        "train_images": about["splits"]["train"]["images"],
+        "val_images": about["splits"]["val"]["images"],
+        "classes": len(about["classes"]),
+        "skipped": len(about["skipped"]),
+        "shards": len(shards),
+        "bytes": sum(shard["bytes"] for shard in shards),
+        "side": about["settings"]["side"],
+        "quality": about["settings"]["quality"],
+        "wall_seconds": seconds,
+        "packed": str(folder),
+    }
+
+
+def show(result: dict[str, Any], format: Format) -> None:
+    if format is Format.json:
+        print(json.dumps(result, indent=2))
+    elif format is not Format.table:
+        print(render([result], format))
+    else:
+        print(
+            f"{result['train_images']:,} training and {result['val_images']:,} validation images, "
+            f"{size(result['bytes'])} in {plural(result['shards'], 'shard')}, {result['skipped']} skipped\n"
+            f"read them with data={result['data']} data.packed={result['packed']}"
+        )
+
+
+def size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,76 @@
+"""A packed data set as `cnnbench prepare` wrote it, opened: what is there is checked against what is written of it."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cnnbench.config import DataConfig
+from cnnbench.data.shards import RECORD, Packed
+from cnnbench.data.sources import Dataset
+from cnnbench.errors import UserError
+
+ABOUT = "dataset.json"
+FORMAT, VERSION = "cnnbench packed images", 1
+
+
+def load(cfg: DataConfig) -> Dataset:
+    """UserError where it is another data set, is not complete, or a shard or the table is not as it was written."""
+    folder = Path(cfg.packed or "").expanduser()
+    about = read_about(folder)
+    if about["name"] != cfg.name:
+        raise UserError(f"'{folder}' was packed from data={about['name']}, not from data={cfg.name}")
+    if cfg.val_fraction > 0 and about["split"] == "held-out":
+        raise UserError(
+            f"'{folder}' has its own held-out images, so data.val_fraction={cfg.val_fraction:g} would hold out others "
+            "of the rest: leave it out"
+        )
+    return Dataset(
+        name=cfg.name,
+        classes=about["classes"],
+        mean=tuple(about["mean"]),
+        std=tuple(about["std"]),
+        image_size=about["image_size"],
+        crop_ratio=cfg.crop_ratio,
+        in_channels=about["in_channels"],
+        train=_source(folder, about["splits"]["train"]),
+        val=_source(folder, about["splits"]["val"]),
+        split=about["split"],
+    )
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        begun = "it is not finished: give the same command again" if (folder / ".parts").is_dir() else "there is none"
+        raise UserError(
+            f"data.packed='{folder}' is to be a folder that `cnnbench prepare` wrote, but {begun}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {folder / ABOUT}: {error}") from None
+    if not isinstance(about, dict) or about.get("format") != FORMAT or about.get("version") != VERSION:
+        raise UserError(f"{folder / ABOUT} is not of a version that can be read here: prepare the images again")
+    return about
+
+
+def _source(folder: Path, split: dict[str, Any]) -> Packed:
+    path = folder / split["table"]
+    try:
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != split["sha256"]:
+                raise UserError(f"{path} is damaged: its checksum is wrong")
+        table = np.load(path, mmap_mode="r")
+        for shard in split["shards"]:
+            if (size := (folder / shard["file"]).stat().st_size) != shard["bytes"]:
+                raise UserError(f"{folder / shard['file']} has {size:,} bytes instead of {shard['bytes']:,}")
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"data.packed: cannot read {getattr(error, 'filename', None) or path}: {error}") from None
+    assert table.dtype == RECORD
+    shards = [str(folder / shard["file"]) for shard in split["shards"]]
+    return Packed(shards, table, torch.from_numpy(table["target"].astype(np.int64)))

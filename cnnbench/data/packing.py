@@ -1,0 +1,244 @@
+"""Writes the packed form of a data set (see shards.py), shard by shard; what a killed process had finished stays.
+
+A shard holds a fixed range of the images, whoever packs them and however often that is cut. It is written beside its
+place, flushed and renamed, then what is known of it is put down in `.parts`. When all are there the tables and
+`dataset.json` are written, and `.parts` goes.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnnbench.config import Resize
+from cnnbench.data.geometry import rescaled
+from cnnbench.data.packed import ABOUT, FORMAT, VERSION
+from cnnbench.data.shards import RECORD
+from cnnbench.data.sources import Dataset, Files, content, is_plain, opened, upright
+from cnnbench.data.workers import mapped
+from cnnbench.durable import Hashing, replacing, sweep
+from cnnbench.errors import UserError
+
+BLOCK = 512  # of a tar file: a header has one, and contents are filled up to whole ones
+SAMPLED = 64  # images that are encoded to find out how much disk the whole will need
+
+
+class Image(NamedTuple):
+    """An encoded image and the size it had before; or why it cannot be read."""
+
+    data: bytes
+    width: int
+    height: int
+    error: str = ""
+
+
+def encode(path: str, side: int, quality: int, interpolation: str) -> Image:
+    """The file as JPEG whose shorter side is `side` at most. A plain JPEG that is small enough stays as it is."""
+    try:
+        data = content(path)
+        with opened(io.BytesIO(data), path) as image:
+            image.load()
+            if is_plain(image) and min(image.size) <= side:
+                return Image(data, *image.size)
+            picture = upright(image)
+            small = rescaled(picture, side, Resize.shorter, interpolation) if min(picture.size) > side else picture
+            stream = io.BytesIO()
+            small.save(stream, "JPEG", quality=quality)
+            return Image(stream.getvalue(), *picture.size)
+    except UserError as error:
+        return Image(b"", 0, 0, str(error))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A shard that is to be: these images of a split."""
+
+    split: str
+    number: int
+    paths: list[str]
+    targets: list[int]
+
+    @property
+    def file(self) -> str:
+        return f"{self.split}-{self.number:05}.tar"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a packing is made of, before anything is written."""
+
+    dataset: Dataset
+    folder: Path
+    side: int
+    quality: int
+    shard: int
+    workers: int
+    skip: bool  # images that cannot be read
+
+    @property
+    def encode(self) -> Callable[[str], Image]:
+        return partial(encode, side=self.side, quality=self.quality, interpolation=self.dataset.interpolation)
+
+    @property
+    def parts_folder(self) -> Path:
+        return self.folder / ".parts"
+
+    def parts(self) -> Iterator[Part]:
+        for split in ("train", "val"):
+            source = self.source(split)
+            for number, start in enumerate(range(0, len(source), self.shard)):
+                here = slice(start, start + self.shard)
+                yield Part(split=split, number=number, paths=list(source.paths[here]),
+                           targets=source.targets[here].tolist())  # fmt: skip
+
+    def source(self, split: str) -> Files:
+        source = self.dataset.train if split == "train" else self.dataset.val
+        assert isinstance(source, Files)
+        return source
+
+    def known(self, part: Part) -> dict[str, Any] | None:
+        """What was put down of a shard that is finished; None where it is still to be written."""
+        try:
+            about: dict[str, Any] = json.loads((self.parts_folder / f"{part.file}.json").read_text(encoding="utf-8"))
+            return about if (self.folder / part.file).stat().st_size == about["bytes"] else None
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def settings(self) -> dict[str, Any]:
+        """What makes the shards what they are: others are not mixed with those that are there."""
+        names = hashlib.sha256()
+        for path in chain(self.source("train").paths, self.source("val").paths):
+            names.update(f"{path}\n".encode())
+        return {"side": self.side, "quality": self.quality, "shard": self.shard, "skip": self.skip,
+                "interpolation": self.dataset.interpolation, "files": names.hexdigest()}  # fmt: skip
+
+
+def space_needed(plan: Plan, missing: list[Part]) -> int:
+    """Bytes that the missing shards will have, from a sample of their images."""
+    paths = [path for part in missing for path in part.paths]
+    sample = [plan.encode(path) for path in paths[:: max(1, len(paths) // SAMPLED)]]
+    sizes = [_filled(len(image.data)) + BLOCK + RECORD.itemsize for image in sample if not image.error]
+    return round(sum(sizes) / max(1, len(sizes)) * len(paths)) + 20 * BLOCK * len(missing)
+
+
+def check_space(plan: Plan, needed: int) -> int:
+    """Free bytes; UserError in one sentence where they do not suffice."""
+    free = shutil.disk_usage(plan.folder).free
+    if needed > free:
+        raise UserError(f"{plan.folder}: the packed images need about {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB "
+                        "are free: choose another out, a smaller side or a lower quality")  # fmt: skip
+    return free
+
+
+def begin(plan: Plan) -> None:
+    """Make the folder, or go on in it. UserError where it holds something else."""
+    try:
+        finished, begun = (plan.folder / ABOUT).exists(), plan.parts_folder.is_dir()
+        if plan.folder.is_dir() and not (finished or begun) and any(_foreign(plan.folder)):
+            raise UserError(f"out='{plan.folder}' holds other files: give a folder that is empty or not there yet")
+        plan.parts_folder.mkdir(parents=True, exist_ok=True)
+        before = plan.parts_folder / "settings.json"
+        if before.exists() and json.loads(before.read_text(encoding="utf-8")) != plan.settings():
+            raise UserError(f"'{plan.folder}' was begun with other images or settings: give another out")
+        with replacing(before) as file:
+            file.write(json.dumps(plan.settings()).encode())
+    except OSError as error:
+        raise UserError(f"cannot write to '{plan.folder}': {error.strerror}") from None
+
+
+def _foreign(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def write_parts(plan: Plan, missing: list[Part], progress: Callable[[int], object]) -> None:
+    """Write the missing shards, calling progress with the images done. UserError names what cannot be read."""
+    sweep(plan.folder)
+    images = mapped(plan.encode, (path for part in missing for path in part.paths), plan.workers)
+    top = _common(plan)
+    for part in missing:
+        try:
+            _write_part(plan, part, top, images, progress)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {plan.folder / part.file}: {error.strerror}; what is finished stays"
+            ) from None
+
+
+def _common(plan: Plan) -> str:
+    """The folder that all files are in: names in the shards are relative to it."""
+    paths = [plan.source(split).paths for split in ("train", "val")]
+    return os.path.commonpath([os.path.dirname(path) for some in paths for path in (min(some), max(some))])  # noqa: PTH120
+
+
+def _write_part(plan: Plan, part: Part, top: str, images: Iterator[Image], progress: Callable[[int], object]) -> None:
+    rows, skipped = [], []
+    with replacing(plan.folder / part.file) as file:
+        hashing = Hashing(file)
+        with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
+            for path, target in zip(part.paths, part.targets, strict=True):
+                image = next(images)
+                progress(1)
+                if image.error:
+                    if not plan.skip:
+                        raise UserError(f"{image.error}\ndata.on_error=skip packs the others; finished shards stay")
+                    skipped.append(image.error)
+                    continue
+                header = archive.offset
+                info = tarfile.TarInfo(os.path.relpath(path, top))
+                info.size = len(image.data)
+                archive.addfile(info, io.BytesIO(image.data))
+                offset = archive.offset - _filled(info.size)
+                rows.append((part.number, header, offset, info.size, zlib.crc32(image.data),
+                             image.width, image.height, target))  # fmt: skip
+    with replacing(plan.parts_folder / f"{part.file}.npy") as file:
+        np.save(file, np.array(rows, RECORD))
+    about = {"file": part.file, "bytes": (plan.folder / part.file).stat().st_size,
+             "sha256": hashing.hash.hexdigest(), "images": len(rows), "skipped": skipped}  # fmt: skip
+    with replacing(plan.parts_folder / f"{part.file}.json") as file:
+        file.write(json.dumps(about).encode())
+
+
+def _filled(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def conclude(plan: Plan) -> dict[str, Any]:
+    """Put the shards' tables together and say in dataset.json what there is; the latter's content."""
+    dataset = plan.dataset
+    splits: dict[str, Any] = {split: {"images": 0, "shards": []} for split in ("train", "val")}
+    tables: dict[str, list[np.ndarray]] = {"train": [], "val": []}
+    skipped: list[str] = []
+    for part in plan.parts():
+        about = plan.known(part)
+        assert about is not None
+        skipped += about.pop("skipped")
+        splits[part.split]["shards"].append(about)
+        splits[part.split]["images"] += about["images"]
+        tables[part.split].append(np.load(plan.parts_folder / f"{part.file}.npy"))
+    for split, rows in tables.items():
+        stream = io.BytesIO()
+        np.save(stream, np.concatenate(rows))
+        with replacing(plan.folder / f"{split}.npy") as file:
+            file.write(stream.getbuffer())
+        splits[split] |= {"table": f"{split}.npy", "sha256": hashlib.sha256(stream.getbuffer()).hexdigest()}
+    about = {
+        "format": FORMAT, "version": VERSION, "name": dataset.name, "classes": list(dataset.classes),
+        "mean": list(dataset.mean), "std": list(dataset.std), "image_size": dataset.image_size,
+        "in_channels": dataset.in_channels, "split": dataset.split, "settings": plan.settings(), "splits": splits,
+        "skipped": skipped,
+    }  # fmt: skip
+    with replacing(plan.folder / ABOUT) as file:
+        file.write(json.dumps(about, indent=1).encode())
+    shutil.rmtree(plan.parts_folder, ignore_errors=True)
+    return about

@@ -1,0 +1,67 @@
+"""`data.on_error=skip`: images that cannot be read are found, named and left out before anything begins.
+
+Before, and not when their turn comes: so every number that follows (images of a split, steps of an epoch, the errors of
+a net) is exact and the same for every number of processes, and a batch is never short.
+"""
+
+import io
+import sys
+from dataclasses import replace
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from cnnbench.data.shards import Record
+from cnnbench.data.sources import Arrays, Dataset, Source, content, opened
+from cnnbench.data.workers import mapped
+from cnnbench.errors import UserError
+
+NAMED = 10  # files that are named; the others are counted
+
+
+def without_unreadable(dataset: Dataset, workers: int) -> Dataset:
+    """The data set without its unreadable images, which are named on stderr. UserError if a class loses all of them."""
+    train, missing = _readable(dataset.train, workers)
+    val, more = _readable(dataset.val, workers)
+    found = (*missing, *more)
+    if found:
+        report(found)
+        if gone := set(dataset.train.targets.tolist()) - set(train.targets.tolist()):
+            raise UserError(f"none of the training images of class {dataset.classes[min(gone)]} can be read")
+    return replace(dataset, train=train, val=val, unreadable=found)
+
+
+def report(found: tuple[str, ...]) -> None:
+    for reason in found[:NAMED]:
+        print(f"skipped: {reason}", file=sys.stderr)
+    more = f", {len(found) - NAMED} of them not named here" if len(found) > NAMED else ""
+    print(f"data.on_error=skip: {len(found)} images cannot be read and are left out{more}", file=sys.stderr)
+
+
+def _readable(source: Source, workers: int) -> tuple[Source, tuple[str, ...]]:
+    if isinstance(source, Arrays):
+        return source, ()
+    count = len(source)
+    items = map(source.item, range(count))
+    reasons = mapped(why_unreadable, items, workers if count > 64 else 0)
+    bar = tqdm(reasons, total=count, desc="check images", unit="image", leave=False, file=sys.stderr,
+               disable=not sys.stderr.isatty())  # fmt: skip
+    found = {index: reason for index, reason in enumerate(bar) if reason}
+    if not found:
+        return source, ()
+    kept = torch.tensor([index for index in range(count) if index not in found], dtype=torch.int64)
+    return source.subset(kept), tuple(found.values())
+
+
+def why_unreadable(item: Any) -> str:
+    """Empty where the image can be read. A JPEG is decoded at an eighth of its size: that reads all of it, and fast."""
+    try:
+        data = content(item)
+        with opened(io.BytesIO(data), item) as image:
+            if not isinstance(item, Record):  # the checksum has told of a packed image
+                image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+                image.load()
+    except UserError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,137 @@
+"""A sweep from its command line to its table: which jobs run, which are done already, what came of them."""
+
+import shutil
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from cnnbench import cli, hydra_app, runs, sweeps
+from cnnbench.config import Rerun
+from cnnbench.errors import RunError, UserError
+from cnnbench.logfile import say
+from cnnbench.sweeps import Job
+
+
+class Task:
+    """What Hydra calls with the configuration of each job of a sweep. It travels to other processes by pickle."""
+
+    def __init__(self, command: str, sweep: Path) -> None:
+        self.command, self.sweep, self.token = command, str(sweep), uuid.uuid4().hex
+        self.count = 0
+        self.names: set[str] = set()
+        self.detached: str | None = None  # the job's id, where it was only submitted
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Run one job here, unless it is done; its top-1 error, for sweepers that look for a low one."""
+        job, config = self.prepare(cfg, hydra_app.overrides(), self.count)
+        self.count += 1
+        if config is None:
+            return None
+        if not self.skips(job, config):
+            say(f"job {job.number + 1}: {' '.join(job.overrides)}", sys.stderr)
+            if execute(job, config) in (cli.INTERRUPTED, runs.PREEMPTED):
+                raise KeyboardInterrupt  # the user or the scheduler wants the machine back: no further jobs
+        return job.result.get("top1_error")
+
+    def prepare(self, cfg: DictConfig, overrides: list[str], number: int) -> tuple[Job, Any]:
+        """The job's page in the books and its typed configuration; None, and the job failed, where there is none."""
+        job = Job(
+            sweep=self.sweep,
+            name=sweeps.name_of(overrides, cfg.sweep["keys"]),
+            number=number,
+            command=self.command,
+            overrides=[text for text in overrides if not text.startswith("sweep.")],
+            token=self.token,
+        )
+        self.names.add(job.name)
+        try:
+            config = hydra_app.typed(self.command, cfg, overrides)
+        except Exception as error:
+            job.begin()
+            job.end(cli.report(error), str(error), None)
+            return job, None
+        job.fingerprint = sweeps.fingerprint(config)
+        job.format = config.format if isinstance(config.format, str) else config.format.value
+        return job, config
+
+    def jobs(self) -> list[Job]:
+        """Those of this command, as they are: run here, by others for it, or found to be run by another one."""
+        return [job for job in sweeps.state(Path(self.sweep)) if job.token == self.token or job.name in self.names]
+
+    def skips(self, job: Job, config: Any) -> bool:
+        """Whether the job is left as an earlier command left it. What is to begin anew is cleared away here."""
+        earlier = sweeps.find(job)
+        if earlier is None or not cli.COMMANDS[self.command].resumes or earlier.fingerprint != job.fingerprint:
+            return False
+        done = earlier.status == sweeps.DONE and bool(earlier.result)
+        rerun = config.sweep.rerun
+        if done and rerun is Rerun.all:
+            shutil.rmtree(str(earlier.run), ignore_errors=True)
+            return False
+        going_on = earlier.is_elsewhere
+        if not (done or going_on or (earlier.status == sweeps.FAILED and rerun is Rerun.none)):
+            return False
+        job.__dict__ |= earlier.__dict__ | {"number": job.number, "token": job.token, "skipped": done}
+        if not going_on:  # else whoever runs it writes
+            job.write()
+        return True
+
+
+def execute(job: Job, config: Any) -> int:
+    """Run a job in this process and write down how it ends; the exit code."""
+    job.begin()
+    reason, code = "", cli.FAILED
+    try:
+        code = cli.perform(job.command, config)
+    except KeyboardInterrupt:
+        code = cli.INTERRUPTED
+    except Exception as error:
+        code, reason = cli.report(error), reason_of(error)
+    job.end(code, reason, config.run.dir)
+    return code
+
+
+def reason_of(error: Exception) -> str:
+    kind = "" if isinstance(error, UserError | RunError) else f"{type(error).__name__}: "
+    return f"{kind}{error}".partition("\n")[0]
+
+
+def run(command: str, args: list[str]) -> int:
+    """All jobs of a sweep; the exit code: 1 when a job failed, 2 when all did for a mistake in their settings."""
+    args = [*args, *runs.sweep_overrides(command, args, hydra_app.swept_by_experiment(args))]
+    folder = hydra_app.sweep_dir(args).expanduser()
+    task = Task(command, folder)
+    if (to_come := hydra_app.jobs(args)) is not None:
+        sweeps.expect(folder, command, *to_come)
+    code = None
+    try:
+        hydra_app.launch(command, args, task)
+    except KeyboardInterrupt:
+        code = cli.INTERRUPTED
+        sweeps.give_up(folder)
+    jobs = task.jobs() if sweeps.exists(folder) else []
+    if task.detached and code is None:
+        print(task.detached)
+        say(f"how far they are:  cnnbench report {folder}", sys.stderr)
+        return cli.DONE
+    return conclude(command, jobs, task.sweep, code)
+
+
+def conclude(command: str, jobs: list[Job], sweep: str, code: int | None) -> int:
+    """The table that ends a sweep."""
+    if not jobs:
+        return code or cli.DONE
+    print(sweeps.table(jobs, jobs[0].format))
+    print(f"{sweeps.summary(jobs)} -> {sweep}", file=sys.stderr)
+    if code is not None:
+        return next((job.code for job in reversed(jobs) if job.status == sweeps.CUT), code)
+    if cli.COMMANDS[command].after_sweep:
+        done = [job.run for job in jobs if job.status == sweeps.DONE and job.run]
+        cli.load(command, "after_sweep")(Path(sweep), done)
+    failed = [job for job in jobs if job.status == sweeps.FAILED]
+    if len(failed) == len(jobs) and all(job.code == cli.MISTAKE for job in failed):
+        return cli.MISTAKE
+    return cli.FAILED if failed else cli.DONE
