@@ -1,6 +1,5 @@
 """conf/experiment: each file is an experiment that runs, and says what it claims; scripts/reproduce runs them."""
 
-import importlib.util
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -14,19 +13,13 @@ from conftest import Ran
 from cnnbench import hydra_app, models
 from cnnbench.config import conf_dir
 
-ROOT = Path(__file__).parents[1]
 NAMES = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
 CLASSES = {"digits": 10, "cifar10": 10, "imagenet": 1000}
 
 
 @pytest.fixture
-def reproduce(monkeypatch: pytest.MonkeyPatch) -> Any:
-    spec = importlib.util.spec_from_file_location("reproduce", ROOT / "scripts" / "reproduce.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "reproduce", module)
-    spec.loader.exec_module(module)
-    return module
+def reproduce(script: Callable[[str], Any]) -> Any:
+    return script("reproduce")
 
 
 def jobs(command: list[str]) -> Iterator[Any]:
