@@ -79,10 +79,22 @@ def reproduce(chosen: list[Experiment], root: str, overrides: list[str]) -> int:
             return code
         if code:
             failed.append(experiment.name)
-    code = cnnbench("report", *sorted(str(folder) for folder in Path(root).glob("*/sweep-experiment_*")))
+    code = report(chosen, Path(root))
     if failed:
         say(f"failed: {', '.join(failed)}")
     return 1 if failed or code else 0
+
+
+def report(chosen: list[Experiment], root: Path) -> int:
+    """A table for each experiment, since each has columns of its own. The highest exit code."""
+    codes = []
+    for experiment in chosen:
+        own = re.compile(rf"experiment_{experiment.name}(-|$)")
+        sweeps = sorted(str(folder) for folder in root.glob("*/sweep-*") if own.search(folder.name))
+        if sweeps:
+            say(f"\n{experiment.title}")
+            codes.append(cnnbench("report", *sweeps))
+    return max(codes, default=0)
 
 
 def duration(experiment: Experiment) -> str:
