@@ -103,10 +103,12 @@ COMMANDS = {
     ),
     "report": Command(
         "cnnbench.commands.report",
-        "say how far a sweep is and what came of its jobs; or end it",
+        "set runs and sweeps side by side, finished or not, and beside the papers; or end a sweep",
         (
-            "cnnbench report outputs/train/sweep-model_resnet20+plain20-seed_0+1",
-            "cnnbench report DIR cancel=true",
+            "cnnbench report outputs/train out=report.html",
+            "cnnbench report SWEEP where=model=resnet* sort=-seconds format=markdown",
+            "cnnbench report history=true",
+            "cnnbench report SWEEP cancel=true",
         ),
     ),
     "benchmark": Command(

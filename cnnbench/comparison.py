@@ -1,13 +1,11 @@
 """Strategies of transfer side by side: error against the number of training images, and against seconds."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from cnnbench.figures import new_figure, save
+from cnnbench.figures import log_axis, new_figure
 
 # Okabe and Ito's colours, each with a marker of its own: nothing is told by colour alone.
 STYLES = {
@@ -18,6 +16,7 @@ STYLES = {
     "partial": ("#E69F00", "D"),
     "full": ("#D55E00", "v"),
 }
+NEEDED = {"strategy", "train_n", "wall_seconds", "model", "data"}  # of a result
 
 
 def lines(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float, float]]]:
@@ -35,8 +34,13 @@ def lines(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, flo
     }
 
 
-def draw(results: Sequence[Mapping[str, Any]], path: Path) -> Figure:
-    """The picture, in `path`."""
+def worth_drawing(results: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether strategies of transfer ran on several amounts of data."""
+    return len({result["train_n"] for result in results if "strategy" in result}) > 1
+
+
+def draw(results: Sequence[Mapping[str, Any]]) -> Figure:
+    """The picture of results of one net on one data set."""
     first = results[0]
     figure = new_figure(9, 4.2, f"{first['model']} on {first['data']}: transfer and training from scratch")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -47,15 +51,8 @@ def draw(results: Sequence[Mapping[str, Any]], path: Path) -> Figure:
         left.plot(images, errors, label=strategy, **style)
         right.plot(seconds, errors, **style)
     for ax, label in ((left, "training images"), (right, "seconds, features and all")):
-        ax.set_xscale("log")
-        ax.set_xlabel(label)
-        ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.grid(color="#dddddd", linewidth=0.6)
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
+        log_axis(ax, label, lambda value: f"{value:,.0f}" if value >= 1 else f"{value:g}")
     left.set_ylabel("top-1 error, %")
     left.set_ylim(bottom=0)
     left.legend(frameon=False)
-    return save(figure, path)
+    return figure

@@ -440,7 +440,13 @@ class VisualizeConfig(TrainedConfig):
 
 @dataclass(kw_only=True)
 class ReportConfig:
-    input: Any = option("the directory of a sweep", bare=True)
+    input: Any = option("directories with runs and sweeps in them; by default run.root", default=None, bare=True)
+    sort: str = option("the column to sort by, as seconds; -seconds: downwards")
+    where: Any = option("only runs with these settings, as model=resnet*,optim.lr=0.1")
+    out: str | None = option(
+        "also write the report to this file: .html is a page with curves, .png the curves alone, or .md, .csv, .json"
+    )
+    history: bool = option("the ImageNet challenge year by year, as a table and a picture, with one's own runs in it")
     cancel: bool = option("end the jobs that run or wait; those that run save first")
     format: Format = option("how the table is printed: table, json, csv or markdown")
     run: RunConfig = field(default_factory=RunConfig)

@@ -79,6 +79,38 @@ class Facts:
     protocol: str | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def data(self) -> str | None:
+        """The data set of the errors, by our name."""
+        ours = {"ImageNet": "imagenet", "CIFAR-10": "cifar10"}
+        return ours.get((self.protocol or "").partition(" ")[0].rstrip(";,"))
+
+
+@dataclass(frozen=True)
+class Winner:
+    """An entry of the ImageNet challenge (ILSVRC), classification: top-5 error in percent of the test images."""
+
+    year: int | None  # None: people
+    team: str
+    net: str
+    layers: int | None  # with weights; None: no deep net
+    top5_error: float
+    note: str = ""
+
+
+# As the lecture shows them.
+HISTORY = (
+    Winner(2010, "NEC-UIUC", "linear SVM", None, 28.2),
+    Winner(2011, "XRCE", "Fisher vectors", None, 25.8),
+    Winner(2012, "SuperVision", "AlexNet", 8, 16.4, "with the challenge's images alone; 15.3 with ImageNet's 22,000 "
+           "classes, which won"),
+    Winner(2013, "Clarifai", "Zeiler's nets", 8, 11.7, "with the challenge's images alone; 11.2 with others"),
+    Winner(2014, "VGG", "VGG-19", 19, 7.3, "second of its year"),
+    Winner(2014, "GoogLeNet", "GoogLeNet", 22, 6.7),
+    Winner(2015, "MSRA", "ResNet-152", 152, 3.57),
+    Winner(None, "a person", "human", None, 5.1, "one trained annotator, 1,500 images (Russakovsky et al., 2015)"),
+)  # fmt: skip
+
 
 # By name, or by name and the one argument that makes it another net of the paper.
 FACTS: dict[str, Facts] = {

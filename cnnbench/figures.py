@@ -1,16 +1,21 @@
 """What every picture shares: a figure without a display, names that fit, a file written in one step."""
 
+import io
+import math
 import os
 import warnings
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import font_manager
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from cnnbench.tables import shorten
 
@@ -54,13 +59,43 @@ def save(figure: Figure, path: str | Path) -> Figure:
     """Write the figure as PNG beside its path and rename it: no reader and no crash meets half a picture."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    for text in figure.findobj(Text):
-        text.set_fontfamily(_fonts())
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box: no font has it
-            figure.savefig(beside, format="png")
+        beside.write_bytes(png(figure))
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
     return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    for text in figure.findobj(Text):
+        text.set_fontfamily(_fonts())
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box: no font has it
+        figure.savefig(stream, format="png")
+    return stream.getvalue()
+
+
+def log_axis(ax: Axes, label: str, form: Callable[[float], str]) -> None:
+    """A logarithmic x axis for what is drawn there, with a few round numbers that people read."""
+    ax.set_xscale("log")
+    low, high = (limit * factor for limit, factor in zip(ax.get_xlim(), (0.9, 1.1), strict=True))
+    ax.set(xlabel=label, xlim=(low, high))
+    ax.xaxis.set_major_locator(FixedLocator(round_numbers(low, high)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.grid(color="#dddddd", linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Three to five numbers of few digits between two limits, for a logarithmic axis; fewer where there are none."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), [n / 10 for n in range(10, 100, 2)]):
+        found = [digit * 10.0**decade for decade in decades for digit in digits if low <= digit * 10.0**decade <= high]
+        if len(found) >= 3:
+            break
+    return found[:: math.ceil(len(found) / 5)] if found else []

@@ -38,7 +38,7 @@ PATH_KEYS = (
     "data.root",
     "data.packed",
 )
-LIST_KEYS = ("what", "layer", "units", "images", "precisions")  # a,b is a list for them where no sweep is asked for
+LIST_KEYS = ("what", "layer", "units", "images", "precisions", "where")  # a,b is a list where no sweep is asked for
 INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
 EXTRAS = {"hydra/launcher/ray": "ray", "hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit_slurm": "slurm"}

@@ -14,7 +14,7 @@ from cnnbench.complexity import count
 from cnnbench.config import Format
 from cnnbench.models.layers import Net
 from cnnbench.runtime import Runtime
-from cnnbench.tables import json_value, plural, render
+from cnnbench.tables import clock, json_value, plural, render
 
 
 def complexity(model: Net, inference: Inference) -> dict[str, int]:
@@ -71,10 +71,3 @@ def show(result: dict[str, Any], format: Format, in_sweep: bool) -> None:
     else:
         flat = {key: json.dumps(value) if isinstance(value, dict | list) else value for key, value in result.items()}
         print(render([flat], format))
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 0:42, 12:05 or 3:00:10."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -204,6 +204,18 @@ def _lock(path: Path) -> IO[str]:
     return lock
 
 
+def is_held(path: Path) -> bool:
+    """Whether a living process writes there."""
+    try:
+        with (path / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _compare_config(path: Path, cfg: Any) -> bool:
     """Refuse another configuration than that of config.yaml. False where it cannot be read, but there are checkpoints
     that know it too."""
@@ -252,3 +264,14 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The lines of a metrics.jsonl; a last line that a crash cut short is left out."""
+    rows = []
+    try:
+        for line in path.read_text().splitlines():
+            rows.append(json.loads(line))
+    except (OSError, ValueError):
+        pass
+    return rows

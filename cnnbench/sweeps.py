@@ -22,6 +22,7 @@ from cnnbench.tables import plural, render
 
 FOLDER, SUBMITTED = ".sweep", "submitted"
 DONE, RUNNING, PENDING, CUT, FAILED = "done", "running", "pending", "cut", "failed"
+NAMED = 8  # failures of which one line says why
 ORDER = (DONE, RUNNING, PENDING, CUT, FAILED)
 
 
@@ -208,7 +209,8 @@ def line(jobs: list[Job]) -> str:
     counts = Counter(job.status for job in jobs)
     parts = [f"{counts[DONE]}/{len(jobs)} done"]
     parts += [f"{counts[status]} {status}" for status in ORDER[1:] if counts[status]]
-    failed = [f"{label(job, jobs)}: {job.reason}" for job in jobs if job.status == FAILED]
+    failed = [f"{label(job, jobs)}: {job.reason}" for job in [job for job in jobs if job.status == FAILED][:NAMED]]
+    failed += [f"{counts[FAILED] - NAMED} more"] if counts[FAILED] > NAMED else []
     return ", ".join(parts) + (f": {'; '.join(failed)}" if failed else "")
 
 

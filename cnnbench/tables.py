@@ -5,7 +5,6 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 from unicodedata import combining, east_asian_width
 
@@ -26,33 +25,29 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
         )
     if format is Format.csv:
         return _csv(rows, _names(rows))
-    return (_markdown if format is Format.markdown else _table)(*_cells(rows))
-
-
-def html(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as the table of a web page, rounded for reading."""
-    columns, right = _cells(rows)
-    sides = [' class="number"' if flag else "" for flag in right]
-    head, *body = zip(*columns, strict=True)
-    lines = [_html_row(head, sides, "th"), *(_html_row(row, sides, "td") for row in body)]
-    return "\n".join(["<table>", "<thead>", lines[0], "</thead>", "<tbody>", *lines[1:], "</tbody>", "</table>"])
-
-
-def _html_row(cells: Sequence[str], sides: Sequence[str], tag: str) -> str:
-    return (
-        f"<tr>{''.join(f'<{tag}{side}>{escape(cell)}</{tag}>' for cell, side in zip(cells, sides, strict=True))}</tr>"
-    )
+    return (_markdown if format is Format.markdown else _table)(*cells(rows))
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
 
 
-def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[bool]]:
+def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[bool]]:
     """The columns, each with its heading first, and which of them are numbers."""
     names = _names(rows)
-    cells = [_column(name, [row.get(name) for row in rows]) for name in names]
-    return cells, [_is_numeric(row.get(name) for row in rows) for name in names]
+    shown = [_column(name, [row.get(name) for row in rows]) for name in names]
+    return shown, [_is_numeric(row.get(name) for row in rows) for name in names]
+
+
+def fitted(rows: list[dict[str, Any]], format: Format, width: int | None, dispensable: Sequence[str]) -> str:
+    """The table with as many columns as fit into the width of a terminal; the dispensable ones go first, in order."""
+    text = render(rows, format)
+    for column in dispensable:
+        if format is not Format.table or width is None or max(map(display_width, text.splitlines())) <= width:
+            break
+        rows = [{key: value for key, value in row.items() if key != column} for row in rows]
+        text = render(rows, format)
+    return text
 
 
 class Percent(float):
@@ -65,6 +60,13 @@ class Percent(float):
 def plural(count: int, noun: str) -> str:
     """`1 epoch`, `5 epochs`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:42, 12:05 or 3:00:10."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def display_width(text: str) -> int:

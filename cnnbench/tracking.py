@@ -17,8 +17,8 @@ from cnnbench.events import Events, event_files
 from cnnbench.logfile import say as say
 from cnnbench.logfile import tolerated
 from cnnbench.metrics import Metrics, Sums
-from cnnbench.results import clock
-from cnnbench.runs import write_text
+from cnnbench.runs import read_rows, write_text
+from cnnbench.tables import clock
 
 NOT_PLOTTED = ("epoch", "step", "seconds")
 BATCH_EVERY = 50  # steps between two points of the training curve within an epoch
@@ -33,17 +33,6 @@ def row(epoch: int, step: int, train: Metrics, val: Metrics, **more: float) -> d
         for split, metrics in (("train", train), ("val", val))
     }
     return {"epoch": epoch, "step": step, **measured, **more}
-
-
-def read_rows(path: Path) -> list[dict[str, float]]:
-    """The lines of a metrics.jsonl; a last line that a crash cut short is left out."""
-    rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
 
 
 class Tracker:

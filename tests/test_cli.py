@@ -230,7 +230,6 @@ NEEDED = {
     "evaluate": ("weights=x",),
     "predict": ("weights=x", "input=x"),
     "export": ("weights=x",),
-    "report": ("input=x",),
 }
 
 

@@ -87,10 +87,12 @@ def identity(judged: list[Judged], dataset: data.Dataset) -> dict[str, Any]:
     single = judged[0].weights if len(judged) == 1 else None
     return {
         "model": "+".join(str(one.inference.model["name"]) for one in judged),
+        "arguments": {k: v for k, v in judged[0].inference.model.items() if k != "name"} if single else None,
         "data": dataset.name,
         "weights": single.source if single else [one.weights.source for one in judged],
         "epochs": single.epochs if single else None,
         "seed": (single.config or {}).get("seed") if single else None,
+        "trained": (single.config or {}).get("run", {}).get("overrides") if single else None,
         **{key: sum(size[key] for size in sizes) for key in sizes[0]},
     }
 

@@ -11,7 +11,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from cnnbench import advice, comparison, data, debug, models, runs, runtime, session, strategies, transfer, weights
+from cnnbench import (
+    advice,
+    comparison,
+    data,
+    debug,
+    figures,
+    models,
+    runs,
+    runtime,
+    session,
+    strategies,
+    transfer,
+    weights,
+)
 from cnnbench.advice import Advice
 from cnnbench.checkpoint import Inference
 from cnnbench.config import FinetuneConfig, Format, Strategy
@@ -226,7 +239,7 @@ def base_name(cfg: FinetuneConfig) -> str:
 def after_sweep(sweep: Path, run_dirs: list[Path]) -> None:
     """Draw error against images and seconds where a sweep ran over several amounts of data."""
     results = [result for path in run_dirs if (result := runs.read_json(path / "result.json"))]
-    if len({result["train_n"] for result in results}) > 1:
+    if comparison.worth_drawing(results):
         path = sweep / "transfer.png"
-        comparison.draw(results, path)
+        figures.save(comparison.draw(results), path)
         print(f"error against images and seconds -> {path}", file=sys.stderr)

@@ -1,25 +1,125 @@
-"""`cnnbench report`: how far a sweep is, what came of its jobs; and the end of those that still run."""
+"""`cnnbench report`: runs and sweeps side by side, finished or not, and beside the papers; and the end of a sweep."""
 
+import shutil
 import sys
 from pathlib import Path
 
-from cnnbench import sweeps
-from cnnbench.config import ReportConfig
+from cnnbench import runs, sweeps
+from cnnbench.config import Format, ReportConfig
 from cnnbench.errors import UserError
-from cnnbench.tables import plural
+from cnnbench.reporting import group, text
+from cnnbench.reporting.gather import Gathered, gather
+from cnnbench.reporting.group import Group
+from cnnbench.tables import ENDINGS, plural, render
 
 
 def run(cfg: ReportConfig) -> int:
-    """Print the state of a sweep, after ending it where that is asked for. Returns 1 where a job failed."""
-    given = cfg.input if isinstance(cfg.input, list) else [cfg.input]
-    if len(given) != 1 or not isinstance(given[0], str):
-        raise UserError("report takes the directory of one sweep, as in cnnbench report outputs/train/sweep-seed_0+1")
-    jobs = sweeps.state(Path(given[0]).expanduser())
+    """Print the report, and write it where asked to. Returns 1 where a job of a sweep failed."""
+    if cfg.out and Path(cfg.out).suffix.lower() not in (*ENDINGS, ".html", ".png"):
+        raise UserError(f"out={cfg.out}: give a name that ends in .html, .png, {', '.join(ENDINGS)}")
+    roots = directories(cfg)
+    found = gather(roots)
     if cfg.cancel:
+        cancel(found, roots)
+    if not found.runs and not found.sweeps and not cfg.history:
+        raise UserError("\n".join([f"no runs in {', '.join(map(str, roots))}", *found.damaged[:2]]))
+    chosen = group.chosen(found.runs, conditions(cfg.where))
+    if found.runs and not chosen:
+        raise UserError(f"none of the {plural(len(found.runs), 'run')} is as where={cfg.where} says")
+    groups = group.ordered(group.grouped(chosen), cfg.sort)
+    if cfg.out and not cfg.history:
+        write(Path(cfg.out).expanduser(), cfg, found, groups)
+    if cfg.history:
+        history(cfg, found, groups)
+    elif groups or cfg.format is not Format.table:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(text.render_report(found, groups, cfg.format, width))
+    remarks(found, groups)
+    return 1 if any(job.status == sweeps.FAILED for jobs in found.sweeps.values() for job in jobs) else 0
+
+
+def directories(cfg: ReportConfig) -> list[Path]:
+    """Those given; else that in which runs are kept."""
+    given = cfg.input if isinstance(cfg.input, list) else [cfg.input]
+    if cfg.input is None:
+        root = Path(cfg.run.root).expanduser()
+        return [] if cfg.history and not root.is_dir() else [root]
+    if not given or not all(isinstance(path, str) for path in given):
+        raise UserError("report takes directories, as in cnnbench report outputs/train")
+    return [Path(path).expanduser() for path in given]
+
+
+def title(cfg: ReportConfig) -> str:
+    return f"Report on {', '.join(map(str, directories(cfg)))}".removesuffix(" on ")
+
+
+def conditions(where: object) -> list[str]:
+    given = where if isinstance(where, list) else [where] if where is not None else []
+    if not all(isinstance(condition, str) for condition in given):
+        raise UserError("where takes settings, as in where=model=resnet20,optim.lr=0.1")
+    return [str(condition) for condition in given]
+
+
+def cancel(found: Gathered, roots: list[Path]) -> None:
+    if not found.sweeps:
+        raise UserError(f"cancel=true ends sweeps, and there is none in {', '.join(map(str, roots))}")
+    for path, jobs in found.sweeps.items():
         ended = sweeps.cancel(jobs)
-        print(f"{plural(len(ended), 'job')} asked to end; the same command goes on with them", file=sys.stderr)
-    for job in jobs:
-        job.skipped = False  # whichever command did it
-    print(sweeps.table(jobs, cfg.format.value))
-    print(sweeps.line(jobs), file=sys.stderr)
-    return 1 if any(job.status == sweeps.FAILED for job in jobs) else 0
+        print(f"{path}: {plural(len(ended), 'job')} asked to end; the same command goes on with them", file=sys.stderr)
+
+
+def remarks(found: Gathered, groups: list[Group]) -> None:
+    """To people: how far all is, what is damaged, what to beware of."""
+    for line in [*found.states(), *(f"damaged: {line}" for line in found.damaged), *group.repeated(groups)]:
+        print(line, file=sys.stderr)
+
+
+def write(path: Path, cfg: ReportConfig, found: Gathered, groups: list[Group]) -> None:
+    """The report in a file, by its ending. UserError where it cannot be written."""
+    try:
+        if path.suffix.lower() == ".html":
+            from cnnbench.reporting import page  # pictures take a second to load
+
+            page.write(path, title(cfg), found, groups, cfg.history)
+        elif path.suffix.lower() == ".png":
+            draw(path, groups)
+        else:
+            runs.write_text(path, text.render_report(found, groups, ENDINGS[path.suffix.lower()], None) + "\n")
+    except OSError as error:
+        raise UserError(f"out={path}: cannot write there: {error.strerror}") from None
+    print(f"report -> {path}", file=sys.stderr)
+
+
+def draw(path: Path, groups: list[Group]) -> None:
+    from cnnbench import figures
+    from cnnbench.reporting import charts
+
+    several = list(dict.fromkeys(one.first.data for one in groups))
+    if len(several) > 1:
+        raise UserError(f"out={path}: curves of one data set at a time, as where=data={several[0]}")
+    figure = charts.curves(groups, group.labels(groups), f"Learning curves on {several[0]}") if groups else None
+    if figure is None:
+        raise UserError(f"out={path}: no run has an epoch behind it yet")
+    figures.save(figure, path)
+
+
+def history(cfg: ReportConfig, found: Gathered, groups: list[Group]) -> None:
+    """The ImageNet challenge as a table on stdout and a picture in a file."""
+    from cnnbench import figures
+    from cnnbench.reporting import charts, page
+
+    own = page.on_imagenet(groups)
+    path = Path(cfg.out or Path(cfg.run.root) / "imagenet-history.png").expanduser()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() == ".png":
+            pairs = [(name, one.mean("top5_error") or 0.0) for name, one in zip(group.labels(own), own, strict=True)]
+            figures.save(charts.history(pairs), path)
+        elif path.suffix.lower() == ".html":
+            page.write(path, title(cfg), found, groups, history=True)
+        else:
+            runs.write_text(path, render(text.history_rows(own), ENDINGS[path.suffix.lower()]) + "\n")
+    except OSError as error:
+        raise UserError(f"out={path}: cannot write there: {error.strerror}") from None
+    print(render(text.history_rows(own), cfg.format))
+    print(f"history -> {path}", file=sys.stderr)

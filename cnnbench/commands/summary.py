@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cnnbench import runs, tables
+from cnnbench import html, runs, tables
 from cnnbench.config import Format, Layers, SummaryConfig, SummaryFormat
 from cnnbench.errors import UserError
 from cnnbench.facts import ALEXNET_PARAMS
 from cnnbench.summaries import WEIGHTED, Summary, as_data, difference, kind, neurons, notes, shown, summarize
-from cnnbench.tables import Percent, display_width, render
+from cnnbench.tables import Percent, fitted, render
 
 # The columns that a narrow terminal goes without, in this order.
 DISPENSABLE = ("kernel", "biases", "field", "kind", "measured on", "output", "% params", "neurons", "% macs")
@@ -84,7 +84,7 @@ def _drawn(summaries: list[Summary]) -> str:
 def _web_page(summaries: list[Summary], svg: str, which: Layers) -> str:
     sections = [(one.label, _section(one, which)) for one in summaries]
     if len(summaries) > 1:
-        sections.insert(0, ("Side by side", [tables.html([_row(one) for one in summaries])]))
+        sections.insert(0, ("Side by side", [html.table([_row(one) for one in summaries], sorts=False)]))
     from cnnbench.architecture import page
 
     return page.page(", ".join(one.label for one in summaries), svg, sections)
@@ -93,9 +93,9 @@ def _web_page(summaries: list[Summary], svg: str, which: Layers) -> str:
 def _section(summary: Summary, which: Layers) -> list[str]:
     """What single() says, as blocks of a web page."""
     rows = [_layer(summary, row) for row in shown(summary.rows, which)]
-    blocks = [_title(summary), tables.html([*rows, _total(summary)]), *_auxiliary(summary)]
+    blocks = [_title(summary), html.table([*rows, _total(summary)], sorts=False), *_auxiliary(summary)]
     if summary.published:
-        blocks += [f"{summary.published.citation}:", tables.html(_published(summary)), *_protocol(summary)]
+        blocks += [f"{summary.published.citation}:", html.table(_published(summary), sorts=False), *_protocol(summary)]
     return [*blocks, *notes(summary), LEGEND + FIELD]
 
 
@@ -105,7 +105,7 @@ def single(summary: Summary, which: Layers, format: Format, width: int | None = 
     if format is Format.csv:
         return render(rows, format)
     line = "# " if format is Format.markdown else ""
-    table = fitted([*rows, _total(summary)], format, width)
+    table = fitted([*rows, _total(summary)], format, width, DISPENSABLE)
     parts = [line + _title(summary), table, *_auxiliary(summary)]
     if summary.published:
         parts += [f"{summary.published.citation}:", render(_published(summary), format), *_protocol(summary)]
@@ -185,7 +185,7 @@ def _published(summary: Summary) -> list[dict[str, Any]]:
 
 def side_by_side(summaries: list[Summary], format: Format, width: int | None = None) -> str:
     """A row for each net; where there is no room to say how the errors were measured, that comes below."""
-    table = fitted([_row(summary) for summary in summaries], format, width)
+    table = fitted([_row(summary) for summary in summaries], format, width, DISPENSABLE)
     if "measured on" in table.partition("\n")[0]:
         return table
     nets: dict[str, list[str]] = {}
@@ -208,17 +208,6 @@ def _row(summary: Summary) -> dict[str, Any]:
         "params / alexnet": Ratio(summary.params / ALEXNET_PARAMS),
         "measured on": said.protocol if said else None,
     }
-
-
-def fitted(rows: list[dict[str, Any]], format: Format, width: int | None) -> str:
-    """The table with as many columns as fit into the width; a name for each row and its numbers stay."""
-    text = render(rows, format)
-    for column in DISPENSABLE:
-        if format is not Format.table or width is None or max(map(display_width, text.splitlines())) <= width:
-            break
-        rows = [{key: value for key, value in row.items() if key != column} for row in rows]
-        text = render(rows, format)
-    return text
 
 
 def _wrap(text: str, width: int | None) -> str:

@@ -1,0 +1,164 @@
+"""The report in pictures: learning curves side by side, error against what it costs, the ImageNet challenge.
+
+Colours are Okabe and Ito's, each with a marker of its own; validation is solid and training dashed.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from cnnbench.facts import HISTORY
+from cnnbench.figures import label, log_axis, new_figure
+from cnnbench.plots import PANELS, series
+from cnnbench.reporting.group import Group
+
+STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
+          ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#8B6508", "*"))  # fmt: skip
+BLUE, GREY = "#0072B2", "#767676"
+SHOWN = len(STYLES)  # groups in one picture
+SIZES = {"params": "parameters", "macs": "multiply-adds for one image", "wall_seconds": "seconds of training"}
+NAME = 44  # characters of a group's name in a legend
+HEADROOM = 3  # times the largest last error is what an axis of curves shows: the first epochs would flatten the rest
+
+
+class Curve(NamedTuple):
+    """Of the runs of a group, by epoch: their mean, the least and the largest. NaN where none has a finite value."""
+
+    epochs: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def curves(groups: Sequence[Group], names: Sequence[str], title: str) -> Figure | None:
+    """Top-1 and top-5 error of training and validation over the epochs: of each group the mean over its runs, with a
+    band from the least to the largest of them. None where no run has an epoch behind it."""
+    panels = {key: [{split: curve(group, f"{key}/{split}") for split in ("train", "val")} for group in groups[:SHOWN]]
+              for key in ("top1_error", "top5_error")}  # fmt: skip
+    panels = {key: lines for key, lines in panels.items()  # with two classes the top-5 error says nothing
+              if any(np.nansum(one.mean) > 0 for line in lines for one in line.values())}  # fmt: skip
+    if not panels:
+        return None
+    figure = new_figure(4.9 * len(panels) + 2.6, 4.6, title)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (key, lines) in zip(axes, panels.items(), strict=True):
+        _curve_panel(ax, key, lines)
+    drawn = {index: name for index, name in enumerate(names[:SHOWN])
+             if any(len(one.epochs) for lines in panels.values() for one in lines[index].values())}  # fmt: skip
+    how = [Line2D([], [], color=GREY, label="validation"),
+           Line2D([], [], color=GREY, linestyle="--", label="training")]  # fmt: skip
+    _legend(figure, drawn, how)
+    return figure
+
+
+def curve(group: Group, key: str) -> Curve:
+    found = [series(run.rows, key) for run in group.runs]
+    epochs = np.unique(np.concatenate([one.epochs for one in found]))
+    values = np.full((len(found), len(epochs)), np.nan)
+    for row, one in zip(values, found, strict=True):
+        row[np.searchsorted(epochs, one.epochs)] = one.values
+    known = np.ma.masked_invalid(values)
+    return Curve(epochs, *(getattr(known, name)(axis=0).filled(np.nan) for name in ("mean", "min", "max")))
+
+
+def _curve_panel(ax: Axes, key: str, lines: Sequence[Mapping[str, Curve]]) -> None:
+    last, top = [1 / HEADROOM], 0.0
+    for (color, marker), line in zip(STYLES, lines, strict=False):
+        for split, one in line.items():
+            style: dict[str, Any] = {"linewidth": 1.8, "marker": marker} if split == "val" else {"linestyle": "--"}
+            ax.plot(one.epochs, one.mean, color=color, markersize=5, markevery=max(1, len(one.epochs) // 8), **style)
+            if split == "val" and (one.low < one.high).any():
+                ax.fill_between(one.epochs, one.low, one.high, color=color, alpha=0.15, linewidth=0)
+            finite = one.mean[np.isfinite(one.mean)]
+            last += finite[-1:].tolist()
+            top = max([top, *finite.tolist()])
+    ax.set(xlabel="epoch", ylabel=PANELS[key], ylim=(0, min(1.05 * top, max(HEADROOM * max(last), top / 5))))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    ax.grid(color="#dddddd", linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def costs(groups: Sequence[Group], names: Sequence[str], title: str) -> Figure | None:
+    """Top-1 error against parameters, multiply-adds and seconds of training; hollow: what the paper has."""
+    some = [(group, name) for group, name in zip(groups, names, strict=True) if group.mean("top1_error") is not None]
+    panels = {key: text for key, text in SIZES.items() if any(_size(group, key) for group, _ in some)}
+    if not panels:
+        return None
+    figure = new_figure(3.2 * len(panels) + 2.6, 4.4, title)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, (key, text) in zip(axes, panels.items(), strict=True):
+        for index, (group, _) in reversed([*enumerate(some)]):
+            color, marker = STYLES[index] if index < SHOWN else (GREY, ".")
+            _point(ax, group, key, color, marker)
+        log_axis(ax, text, _amount)
+    axes[0].set_ylabel(PANELS["top1_error"])
+    low, high = axes[0].get_ylim()
+    room = max(0.1 * (high - low), 0.5 - (high - low) / 2)  # a hundredth of a point must not look like a difference
+    axes[0].set_ylim(max(0, low - room), high + room)
+    paper = any(group.facts for group, _ in some)
+    how = [Line2D([], [], color=GREY, marker="o", fillstyle="none", linestyle="", label="published")] if paper else []
+    others = [Line2D([], [], color=GREY, marker=".", linestyle="", label=f"{len(some) - SHOWN} more")]
+    _legend(figure, dict(enumerate(name for _, name in some[:SHOWN])), how + (others if len(some) > SHOWN else []))
+    return figure
+
+
+def _size(group: Group, key: str) -> float | None:
+    """An evaluation says nothing of the seconds of training."""
+    return None if key == "wall_seconds" and group.first.command == "evaluate" else group.mean(key)
+
+
+def _point(ax: Axes, group: Group, key: str, color: str, marker: str) -> None:
+    error, x = group.mean("top1_error"), _size(group, key)
+    if error is None or not x:
+        return
+    ax.errorbar(x, error, yerr=group.std("top1_error"), color=color, marker=marker, markersize=8, capsize=3)
+    if group.facts and group.facts.top1_error is not None and key != "wall_seconds":
+        ax.plot(x, group.facts.top1_error, color=color, marker=marker, markersize=9, fillstyle="none")
+
+
+def _amount(value: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g} {letter}"
+    return f"{value:g}"
+
+
+def _legend(figure: Figure, names: Mapping[int, str], how: list[Line2D]) -> None:
+    of = [Line2D([], [], color=STYLES[index][0], marker=STYLES[index][1], label=label(name, NAME))
+          for index, name in names.items()]  # fmt: skip
+    figure.legend(handles=[*of, *how], loc="outside right center", frameon=False, fontsize=9)
+
+
+def history(own: Sequence[tuple[str, float]] = ()) -> Figure:
+    """The top-5 errors of the ImageNet challenge as bars, with their depth, and one's own: name and error."""
+    own = sorted(own, key=lambda pair: pair[1])[:SHOWN]
+    figure = new_figure(9.6 + 0.95 * len(own), 5.0, "ImageNet challenge (ILSVRC): top-5 error of classification, %")
+    ax = figure.subplots()
+    ticks = []
+    for at, entry in enumerate(HISTORY):
+        color, hatch = ("#009E73", "..") if entry.year is None else (BLUE if entry.layers else GREY, "")
+        depth = "" if entry.year is None else f"{entry.layers} layers" if entry.layers else "not deep"
+        _bar(ax, at, entry.top5_error, f"{entry.top5_error:g}", depth, color, hatch)
+        ticks.append(f"{entry.year}\n{entry.net}\n{entry.team}" if entry.year else f"\n{entry.net}\n")
+    for at, (name, error) in enumerate(own, start=len(HISTORY)):
+        _bar(ax, at, error, f"{error:.2f}", "", "#E69F00", "//")
+        ticks.append("\n".join(["here", *textwrap.wrap(label(name, 40), 13)[:3]]))
+    ax.set_xticks(range(len(ticks)), ticks, fontsize=8.5)
+    ax.set(ylim=(0, max(33, *(1.15 * error for _, error in own), 0)), ylabel="top-5 error, %")
+    ax.tick_params(axis="x", length=0)
+    ax.grid(axis="y", color="#dddddd", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _bar(ax: Axes, at: int, height: float, text: str, above: str, color: str, hatch: str) -> None:
+    ax.bar(at, height, color=color, width=0.62, hatch=hatch, edgecolor="white")
+    ax.annotate(text, (at, height), (0, 4), textcoords="offset points", ha="center", fontsize=12, fontweight="bold")
+    ax.annotate(above, (at, height), (0, 20), textcoords="offset points", ha="center", fontsize=9)

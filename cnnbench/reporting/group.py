@@ -1,0 +1,270 @@
+"""Runs that differ in nothing but their seed, as one: mean and spread, and what sets it apart from others."""
+
+import shlex
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+from cnnbench.errors import UserError, unknown
+from cnnbench.facts import Facts
+from cnnbench.reporting import published
+from cnnbench.reporting.gather import Run
+from cnnbench.sweeps import DONE, ORDER
+
+ALWAYS = ("model.name", "data.name")
+
+
+@dataclass(frozen=True)
+class Group:
+    """keys: what tells the groups of a report apart, with the values of this one."""
+
+    keys: dict[str, Any]
+    runs: list[Run]
+
+    @property
+    def first(self) -> Run:
+        return self.runs[0]
+
+    @cached_property
+    def done(self) -> list[Run]:
+        return [run for run in self.runs if run.result]
+
+    @cached_property
+    def facts(self) -> Facts | None:
+        return published.find(self.first)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the runs that are done."""
+        return _seeds(self.done)
+
+    def values(self, key: str) -> list[float]:
+        found = [run.result.get(key) for run in self.done]
+        return [value for value in found if isinstance(value, int | float) and not isinstance(value, bool)]
+
+    def mean(self, key: str) -> float | None:
+        values = self.values(key)
+        return statistics.fmean(values) if values else None
+
+    def std(self, key: str) -> float | None:
+        """Of the sample: a single run has none."""
+        values = self.values(key)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def size(self, key: str) -> int | None:
+        value = self.mean(key)
+        return round(value) if value is not None else None
+
+    def said(self, key: str) -> Any:
+        """What all of its runs say; where they do not agree, each."""
+        found = list(dict.fromkeys(str(value) for run in self.done if (value := run.result.get(key)) is not None))
+        same = next((run.result[key] for run in self.done if run.result.get(key) is not None), None)
+        return same if len(found) < 2 else " / ".join(found)
+
+    @property
+    def state(self) -> str:
+        """`3/3`, or what is not done and how far it is."""
+        counts = Counter(run.status for run in self.runs)
+        parts = [f"{counts[status]} {status}" for status in ORDER[1:] if counts[status]]
+        text = ", ".join([f"{counts[DONE]}/{len(self.runs)}", *parts])
+        going = [run for run in self.runs if not run.result]
+        return f"{text}: {going[0].so_far}" if len(going) == 1 and going[0].last else text
+
+    @property
+    def command_line(self) -> str:
+        """What one types for these runs."""
+        run, seeds = self.first, _seeds(self.runs)
+        if run.command == "evaluate":
+            return shlex.join(["cnnbench", "evaluate", f"weights={run.result.get('weights')}"])
+        last = {override.partition("=")[0]: override for override in run.overrides}
+        kept = [override for key, override in last.items()
+                if key not in ("seed", "format") and not key.startswith(("run.", "sweep.", "hydra"))]  # fmt: skip
+        kept += [f"seed={','.join(map(str, seeds))}"] if len(seeds) > 1 or "seed" in last else []
+        return shlex.join(["cnnbench", run.command, *(["-m"] if len(seeds) > 1 else []), *kept])
+
+
+def _seeds(of: list[Run]) -> list[int]:
+    return sorted({seed for run in of if isinstance(seed := run.settings.get("seed"), int)})
+
+
+def grouped(found: Sequence[Run]) -> list[Group]:
+    """The runs by what sets them apart, in the order in which they come."""
+    keys = told_apart(found)
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in found:
+        groups.setdefault(tuple(text(run.settings.get(key)) for key in keys), []).append(run)
+    return [Group({key: members[0].settings.get(key) for key in keys}, members) for members in groups.values()]
+
+
+def told_apart(found: Sequence[Run]) -> list[str]:
+    """The fewest keys that tell the runs apart: the net, the data, what somebody typed, and of all else, which mostly
+    follows from these (a net's file chooses its learning rate), only what is needed."""
+    texts = [{key: text(value) for key, value in run.settings.items() if key != "seed"} for run in found]
+    values: dict[str, set[str]] = {}
+    for one in texts:
+        for key, value in one.items():
+            values.setdefault(key, set()).add(value)
+    several = [key for key in values if len(values[key]) > 1 and key not in ALWAYS]
+    typed = {override.partition("=")[0].lstrip("+~") for run in found for override in run.overrides}
+    typed |= {f"{key}.name" for key in typed}  # optim=adamw
+    chosen = [*ALWAYS, *(key for key in several if key in typed or key == "command")]
+    classes = [0] * len(texts)
+    for key in chosen:
+        classes = refined(classes, texts, key)
+    for key in sorted((key for key in several if key not in chosen), key=lambda key: _rank(key, typed)):
+        finer = refined(classes, texts, key)
+        if len(set(finer)) > len(set(classes)):
+            chosen.append(key)
+            classes = finer
+    return sorted(chosen, key=lambda key: key not in (*ALWAYS, "command"))
+
+
+def refined(classes: list[int], texts: list[dict[str, str]], key: str) -> list[int]:
+    """The classes split by the values of one more key."""
+    names: dict[tuple[int, str | None], int] = {}
+    pairs = zip(classes, texts, strict=True)
+    return [names.setdefault((number, one.get(key)), len(names)) for number, one in pairs]
+
+
+def _rank(key: str, typed: set[str]) -> tuple[bool, bool, str]:
+    """What somebody chose as a whole, as `augment=none`, comes first."""
+    section, _, name = key.rpartition(".")
+    return section not in typed, name != "name", key
+
+
+def text(value: Any) -> str:
+    """A setting as one types it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(text, value))}]"
+    return str(value)
+
+
+def short(key: str) -> str:
+    """`model` for `model.name`: as one types it."""
+    return key.removesuffix(".name")
+
+
+def headings(groups: Sequence[Group]) -> dict[str, str]:
+    """The keys with a name for each: `lr` for `optim.lr`, where that is clear."""
+    keys = list(groups[0].keys) if groups else []
+    last = [short(key).rpartition(".")[2] for key in keys]
+    return {key: name if last.count(name) == 1 and (name not in COLUMNS or name == key) else key
+            for key, name in zip(keys, last, strict=True)}  # fmt: skip
+
+
+def labels(groups: Sequence[Group]) -> list[str]:
+    """A name for each group, of no more than it takes to tell it from the others: `resnet20 lr=0.1`."""
+    names = headings(groups)
+    texts = [{key: text(value) for key, value in group.keys.items()} for group in groups]
+    classes, used = [0] * len(groups), []
+    for key in names:
+        finer = refined(classes, texts, key)
+        if len(set(finer)) > len(set(classes)):
+            used.append(key)
+            classes = finer
+    found = []
+    for group, one in zip(groups, texts, strict=True):
+        parts = [one[key] if key == "command" or key != short(key) else f"{names[key]}={one[key]}"
+                 for key in used if group.keys[key] is not None]  # fmt: skip
+        found.append(" ".join(parts) or group.first.model)
+    return found
+
+
+# Rows: one for each group, with plain numbers
+
+COLUMNS = ("runs", "seeds", "state", "top1_error", "top1_error_std", "top5_error", "top5_error_std", "train_top1_error",
+           "params", "macs", "seconds", "epochs", "crop", "split", "n", "select_on", "device", "date",
+           "published_top1_error", "top1_difference", "published_top5_error", "top5_difference", "published_protocol",
+           "citation", "command_line")  # fmt: skip
+
+
+def row(group: Group) -> dict[str, Any]:
+    """A group in full; errors in percent, the means over its finished runs."""
+    facts, keys = group.facts, {short(key): value for key, value in group.keys.items()}
+    return {
+        **keys,
+        "runs": len(group.done),
+        "seeds": group.seeds,
+        "state": group.state,
+        **{name: value for key in ("top1_error", "top5_error")
+           for name, value in ((key, group.mean(key)), (f"{key}_std", group.std(key)))},
+        "train_top1_error": group.mean("train_top1_error"),
+        "params": group.size("params"),
+        "macs": group.size("macs"),
+        "seconds": group.mean("wall_seconds"),
+        **{key: group.said(key) for key in ("epochs", "crop", "split", "n", "select_on", "device")},
+        "date": max(run.date for run in group.runs),
+        "published_top1_error": facts.top1_error if facts else None,
+        "top1_difference": difference(group.mean("top1_error"), facts.top1_error if facts else None),
+        "published_top5_error": facts.top5_error if facts else None,
+        "top5_difference": difference(group.mean("top5_error"), facts.top5_error if facts else None),
+        "published_protocol": facts.protocol if facts else None,
+        "citation": facts.citation if facts else None,
+        "command_line": group.command_line,
+        **keys,  # the epochs asked for, where they set runs apart, and not those done
+    }  # fmt: skip
+
+
+def difference(measured: float | None, printed: float | None) -> float | None:
+    return measured - printed if measured is not None and printed is not None else None
+
+
+def ordered(groups: list[Group], sort: str) -> list[Group]:
+    """By a column of `row()`, downwards with a minus before its name; groups without a value last."""
+    name, down = sort.lstrip("-"), sort.startswith("-")
+    rows = [row(group) for group in groups]
+    known = list(dict.fromkeys(key for one in rows for key in one))
+    full = next((key for key, short in headings(groups).items() if short == name and key in known), name)
+    if rows and full not in known:
+        raise unknown("column", name, known)
+    pairs = list(zip(groups, (one.get(full) for one in rows), strict=True))
+    with_value = [pair for pair in pairs if pair[1] is not None]
+    with_value.sort(key=lambda pair: _comparable(pair[1]), reverse=down)
+    return [group for group, _ in with_value] + [group for group, value in pairs if value is None]
+
+
+def _comparable(value: Any) -> tuple[bool, float, str]:
+    number = isinstance(value, int | float)
+    return not number, float(value) if number else 0.0, text(value)
+
+
+def chosen(found: Iterable[Run], where: Iterable[str]) -> list[Run]:
+    """The runs whose settings are those of `KEY=VALUE`, where VALUE may be a pattern: model=resnet*, optim.lr=0.1."""
+    kept = list(found)
+    for condition in where:
+        key, sign, wanted = condition.partition("=")
+        if not sign:
+            raise UserError(f"where={condition}: write KEY=VALUE, as in where=model=resnet20")
+        known = {name for run in kept for name in run.settings} | {"status"}
+        full = f"{key}.name" if f"{key}.name" in known else key
+        if kept and full not in known:
+            raise unknown("key in where", key, known)
+        kept = [run for run in kept
+                if fnmatchcase(run.status if full == "status" else text(run.settings.get(full)), wanted)]  # fmt: skip
+    return kept
+
+
+def repeated(groups: Iterable[Group]) -> list[str]:
+    """A warning for each group in which a seed occurs twice: its spread is then none over seeds."""
+    found = []
+    for group in groups:
+        seeds = [run.settings.get("seed") for run in group.done]
+        twice = sorted({seed for seed in seeds if seed is not None and seeds.count(seed) > 1})
+        if twice:
+            which = f"{group.first.model} on {group.first.data}"
+            found.append(f"{which}: seed {', '.join(map(str, twice))} occurs more than once "
+                         f"({runs_named(group, twice[0])}): the spread is not over seeds alone")  # fmt: skip
+    return found
+
+
+def runs_named(group: Group, seed: int) -> str:
+    names = [str(run.path) for run in group.done if run.settings.get("seed") == seed]
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")

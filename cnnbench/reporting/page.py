@@ -1,0 +1,99 @@
+"""The report as one HTML page: tables that sort, pictures, and every run with the command line that made it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnbench import comparison, figures, html
+from cnnbench.reporting import charts, text
+from cnnbench.reporting.gather import Gathered
+from cnnbench.reporting.group import Group, labels
+
+CURVES = (
+    "Solid: validation; dashed: training. Of several runs the mean is drawn, and the band reaches from the least to "
+    "the largest of them."
+)
+COSTS = "Bars: one standard deviation over the runs. Sizes are those of the net at inference, for one image."
+BESIDE = (
+    "Differences in points of percent: below zero, the error here is lower. Compare the protocols first: ten crops are "
+    "worth two points."
+)
+HISTORY = (
+    "The winners' errors, and that of VGG, are those of several nets together on the test images of their year; "
+    "a person's are of one annotator on 1,500 images. One's own runs are single nets on the validation images."
+)
+
+
+def write(path: Path, title: str, found: Gathered, groups: list[Group], history: bool) -> None:
+    """The page at `path`."""
+    sections: list[tuple[str, list[str]]] = [("Results", _results(groups))]
+    for data in dict.fromkeys(group.first.data for group in groups):
+        of = [group for group in groups if group.first.data == data]
+        sections.append((f"On {data}", _pictures(of, data)))
+    sections.append(("Measured and published", _published(groups)))
+    own = on_imagenet(groups)
+    if own or history:
+        sections.append(("The ImageNet challenge", _history(own)))
+    sections.append(("Commands", _commands(groups)))
+    runs = [run for group in groups for run in group.runs]
+    sections.append(("Every run", [html.table([text.run_row(run) for run in runs])] if runs else []))
+    sections.append(("Damaged", [html.paragraph(line) for line in found.damaged]))
+    sections = [(name, parts) for name, parts in sections if parts]
+    body = [html.paragraph(line) for line in found.states()]
+    body.append(html.navigation([name for name, _ in sections]))
+    for name, parts in sections:
+        body += [html.heading(name), *parts]
+    html.write(path, title, body, html.SORTING)
+
+
+def on_imagenet(groups: Sequence[Group]) -> list[Group]:
+    return [group for group in groups if group.first.data == "imagenet" and group.mean("top5_error") is not None]
+
+
+def _results(groups: list[Group]) -> list[str]:
+    rows, measured = text.main_rows(groups)
+    parts = [html.table(rows)] if rows else []
+    parts += [html.paragraph(f"{measured[0].upper()}{measured[1:]}.")] if measured else []
+    if any(len(group.done) > 1 for group in groups):
+        parts.append(
+            html.paragraph("Errors in percent; ±: standard deviation over the runs, whose seeds are in the table.")
+        )
+    return parts
+
+
+def _pictures(groups: list[Group], data: str) -> list[str]:
+    names, parts = labels(groups), []
+    more = f" The first {charts.SHOWN} of {len(groups)} are drawn." if len(groups) > charts.SHOWN else ""
+    if figure := charts.curves(groups, names, f"Learning curves on {data}"):
+        parts.append(html.picture(figures.png(figure), f"learning curves on {data}", CURVES + more))
+    if figure := charts.costs(groups, names, f"Error on {data} against what it costs"):
+        parts.append(html.picture(figures.png(figure), f"error on {data} against cost", COSTS))
+    for model in dict.fromkeys(group.first.model for group in groups):
+        results: list[dict[str, Any]] = [run.result for group in groups if group.first.model == model
+                                         for run in group.done if run.result.keys() >= comparison.NEEDED]  # fmt: skip
+        if comparison.worth_drawing(results):
+            parts.append(html.picture(figures.png(comparison.draw(results)), f"transfer of {model} on {data}",
+                                      "Error against the number of training images, and against seconds."))  # fmt: skip
+    return parts
+
+
+def _published(groups: list[Group]) -> list[str]:
+    rows = text.published_rows(groups)
+    if not rows:
+        return []
+    return [
+        html.table([{key: value for key, value in row.items() if key != "citation"} for row in rows]),
+        html.paragraph(BESIDE),
+        *(html.paragraph(text) for text in dict.fromkeys(row["citation"] for row in rows)),
+    ]
+
+
+def _history(own: list[Group]) -> list[str]:
+    pairs = [(name, group.mean("top5_error") or 0.0) for name, group in zip(labels(own), own, strict=True)]
+    figure = charts.history(pairs)
+    return [html.picture(figures.png(figure), "the ImageNet challenge", HISTORY), html.table(text.history_rows(own))]
+
+
+def _commands(groups: list[Group]) -> list[str]:
+    return [html.table([{"net": name, "command": group.command_line}
+                        for name, group in zip(labels(groups), groups, strict=True)])] if groups else []  # fmt: skip

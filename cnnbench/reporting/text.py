@@ -1,0 +1,190 @@
+"""The report for a terminal, as Markdown, CSV or JSON."""
+
+import json
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from cnnbench import facts
+from cnnbench.config import Format
+from cnnbench.reporting.gather import Gathered, Run
+from cnnbench.reporting.group import Group, headings, labels, row, text
+from cnnbench.tables import clock, fitted, json_value, render, shorten
+
+# The columns that a narrow terminal goes without, in this order.
+DISPENSABLE = ("device", "date", "select_on", "split", "crop", "seeds", "n", "train top-1", "macs", "params",
+               "top-5 error", "time", "difference", "published")  # fmt: skip
+FACTORS = 6  # settings that stand before the errors; the others come last
+PROTOCOL = ("crop", "split", "n", "select_on", "device", "date")
+NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {}", "crop": "{}", "device": "on {}",
+         "date": "{}"}  # fmt: skip
+
+
+class Spread(float):
+    """A mean in percent with the standard deviation over the runs, where there are several."""
+
+    std: float | None
+
+    def __new__(cls, mean: float, std: float | None) -> "Spread":
+        made = super().__new__(cls, mean)
+        made.std = std
+        return made
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):.2f}" + (f" ± {self.std:.2f}" if self.std is not None else "")
+
+
+class Signed(float):
+    """A difference in points of percent."""
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):+.2f}"
+
+
+class Clock(float):
+    """Seconds as 0:42 or 3:00:10."""
+
+    def __format__(self, spec: str) -> str:
+        return clock(self)
+
+
+def spread(mean: float | None, std: float | None) -> Spread | None:
+    return None if mean is None else Spread(mean, std)
+
+
+def shown_row(group: Group, names: dict[str, str]) -> dict[str, Any]:
+    """A group as people read it."""
+    full, keys = row(group), {names[key]: _setting(value) for key, value in group.keys.items()}
+    first = dict([*keys.items()][:FACTORS])
+    published, difference = full["published_top1_error"], full["top1_difference"]
+    return {
+        **first,
+        "runs": full["runs"],
+        "seeds": ",".join(map(str, full["seeds"])) or None,
+        "top-1 error": spread(full["top1_error"], full["top1_error_std"]),
+        "top-5 error": spread(full["top5_error"], full["top5_error_std"]),
+        "train top-1": spread(full["train_top1_error"], None),
+        "published": spread(published, None),
+        "difference": Signed(difference) if difference is not None else None,
+        "params": full["params"],
+        "macs": full["macs"],
+        "time": Clock(full["seconds"]) if full["seconds"] is not None else None,
+        "state": group.state,
+        **{key: full[key] for key in PROTOCOL},
+        **{key: value for key, value in keys.items() if key not in first},
+    }
+
+
+def _setting(value: Any) -> Any:
+    """Numbers stay such, so that they are sorted as numbers."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if number or value is None else shorten(text(value), 40)
+
+
+def said(key: str, value: Any) -> str:
+    """A part of the protocol in words."""
+    return NAMES[key].format(f"{value:,}" if isinstance(value, int) else value)
+
+
+def main_rows(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], str]:
+    """The table, without the columns that say nothing or the same in each row; and what the latter say."""
+    rows = [shown_row(group, headings(groups)) for group in groups]
+    done = [row for row in rows if row["runs"]] or rows
+    same = {key: done[0][key] for key in PROTOCOL if len({str(row[key]) for row in done}) == 1}
+    empty = {key for key in rows[0] if all(row[key] is None for row in rows)} if rows else set()
+    if all(row["state"] == f"{row['runs']}/{row['runs']}" for row in rows):
+        empty.add("state")
+    kept = [{key: value for key, value in row.items() if key not in {*same, *empty}} for row in rows]
+    words = [said(key, value) for key, value in same.items() if value is not None]
+    return kept, f"measured: {', '.join(words)}" if words else ""
+
+
+def published_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """What papers say of the nets of the report, beside what was measured, each with its protocol."""
+    rows = []
+    for group, label in zip(groups, labels(groups), strict=True):
+        if group.facts is None or not group.done:
+            continue
+        full = row(group)
+        own = [said(key, full[key]) for key in ("crop", "split", "n", "select_on") if full[key] is not None]
+        for k in (1, 5):
+            if full[f"top{k}_difference"] is not None:
+                rows.append({
+                    "net": label if len(groups) > 1 else group.first.model,
+                    "error": f"top-{k}",
+                    "here": spread(full[f"top{k}_error"], full[f"top{k}_error_std"]),
+                    "paper": spread(full[f"published_top{k}_error"], None),
+                    "difference": Signed(full[f"top{k}_difference"]),
+                    "runs": full["runs"],
+                    "measured here": ", ".join(own),
+                    "measured in the paper": full["published_protocol"],
+                    "citation": full["citation"],
+                })  # fmt: skip
+    return rows
+
+
+def run_row(run: Run) -> dict[str, Any]:
+    """One run with the command line that made it."""
+    result = run.result
+    return {
+        "run": str(run.path),
+        "status": run.status,
+        "reason": run.reason or (None if result else run.so_far),
+        "top-1 error": spread(result.get("top1_error"), None),
+        "top-5 error": spread(result.get("top5_error"), None),
+        "time": Clock(result["wall_seconds"]) if isinstance(result.get("wall_seconds"), int | float) else None,
+        "overrides": " ".join(run.overrides) or None,
+        "warnings": "; ".join(map(str, result.get("warnings") or [])) or None,
+    }
+
+
+def history_rows(own: Sequence[Group]) -> list[dict[str, Any]]:
+    """The ImageNet challenge year by year, and one's own runs on ImageNet."""
+    rows = [{"year": entry.year and str(entry.year), "team": entry.team, "net": entry.net, "layers": entry.layers,
+             "top-5 error": spread(entry.top5_error, None), "note": entry.note or None}
+            for entry in facts.HISTORY]  # fmt: skip
+    for group, label in zip(own, labels(own), strict=True):
+        known = facts.find(group.first.model, {})
+        how = ", ".join(said(key, group.said(key)) for key in ("crop", "split", "n"))
+        rows.append({"year": None, "team": "here", "net": label, "layers": known.depth if known else None,
+                     "top-5 error": spread(group.mean("top5_error"), group.std("top5_error")),
+                     "note": how})  # fmt: skip
+    return rows
+
+
+def render_report(found: Gathered, groups: list[Group], format: Format, width: int | None) -> str:
+    """The report without a final newline."""
+    if format is Format.json:
+        return json.dumps(json_value(as_data(found, groups)), indent=2, default=str)
+    if format is Format.csv:
+        flat = [{key: json.dumps(value) if isinstance(value, list) else value for key, value in row(group).items()}
+                for group in groups]  # fmt: skip
+        return render(flat, format)
+    rows, measured = main_rows(groups)
+    parts = [*found.states()] if format is Format.markdown else []
+    parts += [fitted(rows, format, width, DISPENSABLE)] if rows else []
+    parts += [measured] if measured else []
+    if any(len(group.done) > 1 for group in groups):
+        parts.append("±: standard deviation over the runs")
+    if beside := published_rows(groups):
+        shown = [{key: value for key, value in row.items() if format is Format.markdown or key != "citation"}
+                 for row in beside]  # fmt: skip
+        parts.append(fitted(shown, format, width, ("runs", "measured here")))
+    if format is Format.markdown:
+        pairs = zip(labels(groups), groups, strict=True)
+        parts += [render([{"net": name, "command": f"`{group.command_line}`"} for name, group in pairs], format)]
+        parts += ["\n".join(f"- damaged: {line}" for line in found.damaged)] if found.damaged else []
+        return "\n\n".join(parts)
+    return "\n\n".join(part if "\n" in part else textwrap.fill(part, min(width or 120, 120)) for part in parts)
+
+
+def as_data(found: Gathered, groups: list[Group]) -> dict[str, Any]:
+    """The object of `format=json`."""
+    return {
+        "states": found.states(),
+        "groups": [{**row(group), "paths": [str(run.path) for run in group.runs]} for group in groups],
+        "runs": [{"path": str(run.path), "status": run.status, "reason": run.reason, "overrides": run.overrides,
+                  "date": run.date, "last": run.last, "result": run.result}
+                 for group in groups for run in group.runs],
+        "damaged": found.damaged,
+    }  # fmt: skip
