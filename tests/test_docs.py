@@ -1,6 +1,5 @@
 """The commands in README.md and docs/*.md: all are composed as the command line would, those on the digits run."""
 
-import importlib.util
 import os
 import re
 import shlex
@@ -9,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -163,12 +163,9 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_reference_is_what_the_schema_says() -> None:
-    spec = importlib.util.spec_from_file_location("config_reference", ROOT / "scripts" / "config_reference.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.FILE.read_text() == module.page(), "run: python scripts/config_reference.py"
+def test_the_reference_is_what_the_schema_says(script: Callable[[str], ModuleType]) -> None:
+    reference = script("config_reference")
+    assert reference.FILE.read_text() == reference.page(), "run: python scripts/config_reference.py"
 
 
 def test_the_reference_is_checked_by_its_script(tmp_path: Path) -> None:
