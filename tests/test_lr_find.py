@@ -138,6 +138,23 @@ def test_a_training_is_left_as_it_is(cnnbench: Callable[..., Ran], no_pictures: 
     assert {path.name: path.read_bytes() for path in Path("x").iterdir() if path.is_file()} == before
 
 
+def test_a_run_from_before_the_setting_existed_goes_on(cnnbench: Callable[..., Ran], no_pictures: None) -> None:
+    assert cnnbench("train", "max_steps=1", "run.dir=x", *SMALL).code == 0
+    config = Path("x/config.yaml")
+    config.write_text("".join(line for line in config.read_text().splitlines(True) if "lr_find" not in line))
+    assert "already done" in cnnbench("train", "max_steps=1", "run.dir=x", *SMALL).out
+    assert cnnbench("train", "--config", "x/config.yaml", "run.dir=y").code == 0
+
+
+def test_ctrl_c_leaves_no_run_behind(cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lr_find, "train_epoch", interrupted)
+    assert cnnbench("train", "lr_find=true", "run.dir=x", *SMALL).code == 130
+    assert {path.name for path in Path("x").iterdir()} == {".lock", "log.txt"}
+
+
 def test_finetune_searches_for_the_lr_of_its_strategy(cnnbench: Callable[..., Ran]) -> None:
     ran = cnnbench("finetune", "lr_find=true", "transfer=head", "transfer.probe=false", "data.fraction=0.2",
                    "format=json", "transfer.cache=false", "precision=fp32", "device=cpu")  # fmt: skip
