@@ -265,6 +265,7 @@ def readings(args: list[str]) -> list[tuple[Any, Any]]:
         at = args.index("--config")
         configs = [replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])]
     else:
+        args += swept_by_experiment(args) if is_sweep(args) else []
         configs = combinations(command, args) or [_one(command, [arg for arg in args if "=" in arg], args)]
     return [(config, _one(command, _chosen(config.run.overrides), args)) for config in configs]
 

@@ -132,6 +132,12 @@ def test_a_sweep_is_read_job_by_job_and_a_mistake_is_a_mistake(cnnbench: Callabl
     assert cnnbench("doctor", "config", "--help").code == 0
 
 
+def test_an_experiment_is_a_recipe_and_its_sweep_is_read() -> None:
+    pairs = hydra_app.readings(["-m", "experiment=degradation", "seed=0", "optim.lr=1"])
+    assert {mine.model["name"] for mine, _ in pairs} >= {"plain20", "plain56", "resnet56"}
+    assert all(mine.model == theirs.model and mine.optim.lr == 1 and theirs.optim.lr < 1 for mine, theirs in pairs)
+
+
 def test_a_saved_configuration_can_be_read(cnnbench: Callable[..., Ran], no_pictures: None) -> None:
     assert cnnbench("train", "max_steps=1", "data.fraction=0.1", "optim.lr=3", "run.dir=x", *CPU).code == 0
     ran = cnnbench("doctor", "config", "--config", "x/config.yaml")
