@@ -153,6 +153,21 @@ def is_sweep(args: list[str]) -> bool:
     return any(arg in ("-m", "--multirun", "hydra.mode=MULTIRUN") for arg in args)
 
 
+def swept_by_experiment(args: list[str]) -> list[str]:
+    """What the file of `experiment=` sweeps over (its `hydra.sweeper.params`), apart from what args set themselves.
+
+    Hydra would find it too; but whoever names and counts the jobs has to know it beforehand.
+    """
+    settings = dict(arg.partition("=")[::2] for arg in args if "=" in arg and not arg.startswith("-"))
+    names = settings.get("experiment", "").split(",")
+    files = [file for name in names for root in (*config_dirs(args), schema.conf_dir())
+             if (file := root / "experiment" / f"{name}.yaml").is_file()]  # fmt: skip
+    params = [OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {} for file in files]
+    if len(names) > 1 and any(params):
+        raise UserError("one experiment at a time: each has a sweep of its own")
+    return [f"{key}={value}" for found in params[:1] for key, value in found.items() if key not in settings]
+
+
 def groups(*more: Path) -> dict[str, list[str]]:
     """The groups of YAML files and their choices, also those of the user's own folders."""
     found: dict[str, set[str]] = {}

@@ -101,7 +101,7 @@ def reason_of(error: Exception) -> str:
 
 def run(command: str, args: list[str]) -> int:
     """All jobs of a sweep; the exit code: 1 when a job failed, 2 when all did for a mistake in their settings."""
-    args = [*args, *runs.sweep_overrides(command, args)]
+    args = [*args, *runs.sweep_overrides(command, args, hydra_app.swept_by_experiment(args))]
     folder = hydra_app.sweep_dir(args).expanduser()
     task = Task(command, folder)
     if (to_come := hydra_app.jobs(args)) is not None:

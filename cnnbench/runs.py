@@ -70,11 +70,15 @@ def directory(command: str, cfg: Any, base: str) -> Path:
     return parent / (run.name or "-".join([base, *filter(None, [slug(named(run.overrides, cfg.sweep.keys))])]))
 
 
-def sweep_overrides(command: str, args: list[str]) -> list[str]:
-    """What the sweep runs over, and its directory: from its overrides, so that the same command finds its jobs."""
+def sweep_overrides(command: str, args: list[str], more: list[str]) -> list[str]:
+    """What the sweep runs over, and its directory: from its overrides, so that the same command finds its jobs.
+
+    `more` is what an experiment's file sweeps over: with it the jobs are told apart, while its name names the sweep.
+    """
     settings = dict(arg.partition("=")[::2] for arg in args if "=" in arg and not arg.startswith("-"))
     swept = [key for key, value in settings.items() if SWEEP.search(value) and value[:1] not in "'\""]
-    more = [f"sweep.keys=[{','.join(swept)}]"]
+    keys = [*swept, *(override.partition("=")[0] for override in more)]
+    more = [*more, f"sweep.keys=[{','.join(keys)}]"]
     if "sweep.dir" not in settings:
         names = named((f"{key}={value}" for key, value in settings.items()), [*swept, "model", "data"])
         root = Path(settings.get("run.root", "outputs").strip("'\"")).expanduser()

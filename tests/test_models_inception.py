@@ -57,6 +57,28 @@ def test_googlenet_module_by_module():
     assert outputs(on_meta("googlenet"), "inception")["5b"] == (1024, 7)
 
 
+def test_googlenet_without_its_bottlenecks_costs_what_the_lecture_says():
+    """The 5x5 of 3a: 120 M multiply-adds from 192 maps directly, 12.4 M through 16 maps, whatever the other filters."""
+    costs = {}
+    for modules in ("inception", "direct"):
+        rows = layers(on_meta("googlenet", modules=modules))
+        costs[modules] = sum(row.macs for row in rows if row.name.startswith("inception3a.branch3."))
+        assert sum(row.macs for row in rows if row.name.startswith("inception3a.branch1.")) == 28 * 28 * 192 * 64
+    assert costs == {"inception": 12_443_648, "direct": 120_422_400}
+    assert outputs(on_meta("googlenet", modules="direct"), "inception") == outputs(on_meta("googlenet"), "inception")
+
+
+def test_googlenet_of_one_filter_size_costs_the_same():
+    """Module by module within the rounding of one filter, and as many maps come out of each."""
+    several, one = (on_meta("googlenet", modules=modules) for modules in ("inception", "one_size"))
+    assert outputs(one, "inception") == outputs(several, "inception")
+    for name, (depth, weights, _) in GOOGLENET.items():
+        own = [row for row in layers(one) if row.name.startswith(f"inception{name}.") and row.weights]
+        assert len(own) == 2 and own[-1].output_shape[0] == depth
+        one_filter = own[0].weights // own[0].output_shape[0] + 9 * depth
+        assert abs(sum(row.weights for row in own) - weights) <= one_filter / 2
+
+
 def test_googlenet_is_the_papers_and_googlenet_tv_is_torchvisions():
     paper, theirs, bn = on_meta("googlenet"), on_meta("googlenet_tv"), on_meta("googlenet bn=true")
     assert paper.inception3a.branch3[1].conv.kernel_size == bn.inception3a.branch3[1].conv.kernel_size == (5, 5)

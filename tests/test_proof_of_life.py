@@ -1,6 +1,5 @@
 """scripts/proof_of_life: the nets in its table exist, and its verdict is that of the training."""
 
-import importlib.util
 import json
 import sys
 from collections.abc import Callable
@@ -13,13 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def proof(monkeypatch: pytest.MonkeyPatch) -> Any:
-    spec = importlib.util.spec_from_file_location("proof_of_life", ROOT / "scripts" / "proof_of_life.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "proof_of_life", module)
-    spec.loader.exec_module(module)
-    return module
+def proof(script: Callable[[str], Any]) -> Any:
+    return script("proof_of_life")
 
 
 def test_every_net_is_trained_as_a_user_would(proof: Any, compose: Callable[..., Any]) -> None:

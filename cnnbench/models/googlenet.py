@@ -19,6 +19,8 @@ Not in the paper, or not as it is there:
 - The paper names no initialisation. It is He's here: without BatchNorm the net learns only if the signal keeps its
   size through 22 layers.
 - `bn` puts BatchNorm after each convolution and takes the response norm out.
+- `modules` are the lecture's two comparisons. `direct`: without the 1x1 layers that reduce the channels before the 3x3
+  and the 5x5. `one_size`: all filters 3x3, after a 1x1 as wide as makes the module cost what the paper's does.
 - At 224 pixels the auxiliary pools give the 4 x 4 maps that their linear layers need; at other sizes the maps are
   pooled to that. Below 79 pixels there is no room for a 5x5 pool: the auxiliary classifiers are then skipped.
 
@@ -28,7 +30,7 @@ parameters.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -49,12 +51,27 @@ MODULES = {
     "5b": (384, 192, 384, 48, 128, 128),
 }
 Filters = tuple[int, int, int, int, int, int]
+Modules = Literal["inception", "direct", "one_size"]
 
 
 def out_channels(module: str) -> int:
     """Of the four branches together."""
     one, _, three, _, five, pool = MODULES[module]
     return one + three + five + pool
+
+
+def reduced(in_channels: int, reduce: int, channels: int, kernel: int, bn: bool) -> nn.Sequential:
+    """A 1x1 layer of `reduce` filters, the bottleneck, or none for 0; then `channels` filters of kernel x kernel."""
+    filters = ConvUnit(reduce or in_channels, channels, kernel, padding=kernel // 2, bn=bn)
+    return nn.Sequential(ConvUnit(in_channels, reduce, 1, bn=bn), filters) if reduce else nn.Sequential(filters)
+
+
+def one_size(in_channels: int, filters: Filters, bn: bool) -> nn.Sequential:
+    """3x3 filters alone, as many as the four branches have, behind a 1x1 that makes the weights as many as theirs."""
+    one, reduce3, three, reduce5, five, pool = filters
+    channels = one + three + five + pool
+    weights = in_channels * (one + reduce3 + reduce5 + pool) + 9 * reduce3 * three + 25 * reduce5 * five
+    return reduced(in_channels, round(weights / (in_channels + 9 * channels)), channels, 3, bn)
 
 
 class Inception(nn.Module):
@@ -64,12 +81,8 @@ class Inception(nn.Module):
         super().__init__()
         one, reduce3, three, reduce5, five_by_five, pool = filters
         self.branch1 = ConvUnit(in_channels, one, 1, bn=bn)
-        self.branch2 = nn.Sequential(
-            ConvUnit(in_channels, reduce3, 1, bn=bn), ConvUnit(reduce3, three, 3, padding=1, bn=bn)
-        )
-        self.branch3 = nn.Sequential(
-            ConvUnit(in_channels, reduce5, 1, bn=bn), ConvUnit(reduce5, five_by_five, five, padding=five // 2, bn=bn)
-        )
+        self.branch2 = reduced(in_channels, reduce3, three, 3, bn)
+        self.branch3 = reduced(in_channels, reduce5, five_by_five, five, bn)
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), ConvUnit(in_channels, pool, 1, bn=bn))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +113,7 @@ class GoogLeNet(Net):
     aux_weight = 0.3
 
     def __init__(self, *, as_torchvision: bool, num_classes: int, in_channels: int, aux: bool, bn: bool,
-                 dropout: float, dropout_aux: float, separable_stem: bool = False,
+                 dropout: float, dropout_aux: float, modules: Modules = "inception", separable_stem: bool = False,
                  transform_input: bool = False) -> None:  # fmt: skip
         super().__init__()
         self.transform_input = transform_input
@@ -108,8 +121,14 @@ class GoogLeNet(Net):
         norm = nn.Identity if bn else response_norm
         five = 3 if as_torchvision else 5
 
-        def inception(before: int | str, name: str) -> Inception:
-            return Inception(before if isinstance(before, int) else out_channels(before), MODULES[name], five, bn)
+        def inception(before: int | str, name: str) -> nn.Module:
+            in_channels = before if isinstance(before, int) else out_channels(before)
+            filters = MODULES[name]
+            if modules == "one_size":
+                return one_size(in_channels, filters, bn)
+            if modules == "direct":
+                filters = (filters[0], 0, filters[2], 0, *filters[4:])
+            return Inception(in_channels, filters, five, bn)
 
         self.conv1 = ConvUnit(in_channels, 64, 7, 2, padding=3, bn=bn)
         if separable_stem:
@@ -181,10 +200,11 @@ def check_transform(transform_input: bool, in_channels: int) -> None:
 
 
 def googlenet(*, num_classes: int = 1000, in_channels: int = 3, aux: bool = True, bn: bool = False,
-              separable_stem: bool = False, dropout: float = 0.4, dropout_aux: float = 0.7) -> GoogLeNet:  # fmt: skip
+              modules: Modules = "inception", separable_stem: bool = False, dropout: float = 0.4,
+              dropout_aux: float = 0.7) -> GoogLeNet:  # fmt: skip
     arguments: dict[str, Any] = {"num_classes": num_classes, "in_channels": in_channels, "aux": aux, "bn": bn}
-    return GoogLeNet(as_torchvision=False, separable_stem=separable_stem, dropout=dropout, dropout_aux=dropout_aux,
-                     **arguments)  # fmt: skip
+    return GoogLeNet(as_torchvision=False, modules=modules, separable_stem=separable_stem, dropout=dropout,
+                     dropout_aux=dropout_aux, **arguments)  # fmt: skip
 
 
 def googlenet_tv(*, num_classes: int = 1000, in_channels: int = 3, aux: bool = True, dropout: float = 0.2,

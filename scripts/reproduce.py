@@ -1,0 +1,121 @@
+"""Run experiments of conf/experiment, one after the other, and show what came of them in one report.
+
+Without names: all that say in their header how many minutes they take on a processor. Those of ImageNet and CIFAR-10 do
+not; they run with the command in their header.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnbench.config import conf_dir
+from cnnbench.errors import unknown
+
+CUT = (130, 75)  # the exit codes of a sweep that was asked to stop: the same command goes on
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment as the header of its file tells it."""
+
+    name: str
+    title: str
+    header: dict[str, str]  # Claim, Command, Minutes, Expected, Measured
+
+    @property
+    def command(self) -> list[str]:
+        """The arguments of `cnnbench`."""
+        return self.header["Command"].split()[1:]
+
+    @property
+    def minutes(self) -> int | None:
+        """On two free cores; None where it is nothing for a processor."""
+        return int(self.header["Minutes"]) if self.header["Minutes"].isdigit() else None
+
+
+def read(file: Path) -> Experiment:
+    comments = [line.removeprefix("#").strip() for line in file.read_text().splitlines() if line.startswith("# ")]
+    header = dict(found.groups() for line in comments if (found := re.fullmatch(r"([A-Z]\w+): (.+)", line)))
+    return Experiment(file.stem, comments[1], header)
+
+
+def experiments() -> dict[str, Experiment]:
+    return {file.stem: read(file) for file in sorted((conf_dir() / "experiment").glob("*.yaml"))}
+
+
+def main() -> int:
+    known = experiments()
+    listed = "\n".join(f"  {name:24} {experiment.title}" for name, experiment in known.items())
+    parser = argparse.ArgumentParser(
+        prog="scripts/reproduce",
+        description=__doc__,
+        epilog=f"experiments\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME or key=value", help="which ones; what they are to change")
+    parser.add_argument("--root", default="outputs/reproduce", help="where the runs live (%(default)s)")
+    options = parser.parse_args()
+    names = [name for name in options.names if "=" not in name]
+    for name in names:
+        if name not in known:
+            parser.error(str(unknown("experiment", name, known)))
+    chosen = [known[name] for name in names] if names else [e for e in known.values() if e.minutes is not None]
+    return reproduce(chosen, options.root, [name for name in options.names if "=" in name])
+
+
+def reproduce(chosen: list[Experiment], root: str, overrides: list[str]) -> int:
+    """Run all of them and report; 1 where one failed. Stops at once where one was asked to stop."""
+    say(f"{len(chosen)} experiments, about {sum(e.minutes or 0 for e in chosen)} minutes on two free cores")
+    failed = []
+    for number, experiment in enumerate(chosen, start=1):
+        line = [*experiment.command, *overrides, f"run.root={root}"]
+        say(f"[{number}/{len(chosen)}] {experiment.title} {duration(experiment)}\n  cnnbench {' '.join(line)}")
+        code = cnnbench(*line)
+        if code in CUT:
+            say("stopped: the same command goes on from here")
+            return code
+        if code:
+            failed.append(experiment.name)
+    code = report(chosen, Path(root))
+    if failed:
+        say(f"failed: {', '.join(failed)}")
+    return 1 if failed or code else 0
+
+
+def report(chosen: list[Experiment], root: Path) -> int:
+    """A table for each experiment, since each has columns of its own. The highest exit code."""
+    codes = []
+    for experiment in chosen:
+        own = re.compile(rf"experiment_{experiment.name}(-|$)")
+        sweeps = sorted(str(folder) for folder in root.glob("*/sweep-*") if own.search(folder.name))
+        if sweeps:
+            say(f"\n{experiment.title}")
+            codes.append(cnnbench("report", *sweeps))
+    return max(codes, default=0)
+
+
+def duration(experiment: Experiment) -> str:
+    if experiment.minutes is None:
+        return "Nothing for a processor: days."
+    return f"About {experiment.minutes} minute{'s' if experiment.minutes != 1 else ''}."
+
+
+def cnnbench(*args: str) -> int:
+    """The exit code of one command line. A Ctrl-C reaches it as well as this process, and it saves before it leaves."""
+    process = subprocess.Popen([sys.executable, "-m", "cnnbench", *args])
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
