@@ -22,7 +22,6 @@ USUAL = 2.0  # within this factor of the recipe nothing is said to be unusual
 LARGE_BATCH = 1024  # from here on SGD needs a warm-up (Goyal et al., 2017)
 SMALL_PART = 8  # images: BatchNorm's statistics over fewer are noise
 FEW_STEPS = 100
-COMPILING_PAYS = 673  # steps: ResNet-18 on two cores, docs/benchmarks.md; more for a smaller net
 PASSES = 3  # a training step is a forward pass, and a backward pass of twice its work
 
 
@@ -252,9 +251,9 @@ def _machine(plan: Plan, device: runtime.Runtime) -> Iterator[Finding]:
     cfg = plan.cfg
     auto = f" (precision={cfg.precision.value})" if cfg.precision.value != device.precision else ""
     yield Finding("device", OK, f"{device.name}, {device.precision}{auto}")
-    if cfg.compile and not plan.fitted and device.device.type == "cpu" and cfg.epochs and plan.steps < COMPILING_PAYS:
-        yield Finding("compile", WARNING, f"on a CPU compiling takes about a minute and has not paid after "
-                      f"{plural(plan.steps, 'step')}", "compile=false")  # fmt: skip
+    if cfg.compile and not plan.fitted and device.device.type == "cpu" and cfg.epochs:
+        yield Finding("compile", WARNING, "on a CPU compiling takes about half a minute, and for ResNet-18 it gained "
+                      "nothing (docs/benchmarks.md); cnnbench benchmark measures it for your net", "compile=false")  # fmt: skip
 
 
 def _cost(plan: Plan) -> Finding:
