@@ -253,7 +253,8 @@ def _machine(plan: Plan, device: runtime.Runtime) -> Iterator[Finding]:
     yield Finding("device", OK, f"{device.name}, {device.precision}{auto}")
     if cfg.compile and not plan.fitted and device.device.type == "cpu" and cfg.epochs:
         yield Finding("compile", WARNING, "on a CPU compiling takes about half a minute, and for ResNet-18 it gained "
-                      "nothing (docs/benchmarks.md); cnnbench benchmark measures it for your net", "compile=false")  # fmt: skip
+                      "nothing (docs/benchmarks.md); cnnbench benchmark measures it for your net",
+                      "compile=false")  # fmt: skip
 
 
 def _cost(plan: Plan) -> Finding:
