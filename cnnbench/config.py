@@ -543,7 +543,10 @@ def register_schemas() -> None:
 
 def parse(schema: type, cfg: DictConfig | ListConfig) -> Any:
     """The composed configuration as its typed dataclass, each key known, given and within its range."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:  # ${…} of something that is not there
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     assert isinstance(plain, dict)
     return _build(schema, {str(key): value for key, value in plain.items()}, "", partial=False)
 

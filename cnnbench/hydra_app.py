@@ -215,8 +215,11 @@ def _prepare_launcher(args: list[str]) -> None:
 
 
 def overrides() -> list[str]:
-    """Those of the job that Hydra is running."""
-    return list(HydraConfig.get().overrides.task)
+    """Those of the job that Hydra is running. UserError where one refers to what is not there."""
+    try:
+        return list(HydraConfig.get().overrides.task)
+    except OmegaConfBaseException as error:
+        raise UserError(_reason(str(error))) from None
 
 
 def typed(command: str, cfg: DictConfig, made_by: list[str] | None = None) -> Any:
