@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cnnbench.complexity import layers
 from cnnbench.config import OptimConfig, Optimizer
 from cnnbench.distributed import Ranks
 from cnnbench.logfile import tolerated
+from cnnbench.models.layers import Net
 from cnnbench.runs import write_text
 
 IN_A_ROW = 20  # steps: fp16 needs up to some ten at its start to find its scale
@@ -158,3 +160,22 @@ def risky_settings(cfg: OptimConfig, model: nn.Module, lr: float) -> list[str]:
     if cfg.name is Optimizer.sgd and cfg.weight_decay >= 0.01:
         found.append(f"weight decay {cfg.weight_decay:g} is strong for SGD; 0.0001 to 0.0005 is usual")
     return found
+
+
+def wrong_gradients(model: Net, image_size: int, in_channels: int) -> list[str]:
+    """A sentence where weights would get a gradient made of memory that nobody wrote, on a CPU in bf16.
+
+    Seen with torch 2.15: filters of 5x5, with their padding, over maps of a single pixel. Those of 3x3 are right.
+    """
+    convolutions = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    wide = [name for name, module in convolutions.items()
+            if min(module.kernel_size) >= 5 and module.weight.requires_grad]  # fmt: skip
+    if not wide:
+        return []
+    shapes = {row.name: row.input_shape[1:] for row in layers(model, image_size, in_channels)}
+    return [
+        f"in bf16 the gradient of {name}, wide filters over maps of one pixel, is wrong here (a fault of oneDNN): give "
+        "precision=fp32, or larger images"
+        for name in wide
+        if shapes.get(name) == (1, 1)
+    ][:1]

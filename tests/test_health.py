@@ -348,3 +348,13 @@ def test_a_debug_run_clears_no_other_run(cnnbench: Callable[..., Ran], tmp_path:
     refused = cnnbench("train", "debug=fast", "run.dir=r", *SMALL)
     assert (refused.code, "another configuration" in refused.err) == (2, True)
     assert (tmp_path / "r/result.json").read_text() == before
+
+
+def test_gradients_that_bf16_gets_wrong_are_named_before_the_first_step() -> None:
+    """Filters of 5x5 over maps of one pixel: GoogLeNet's last modules at 32 pixels, not at 64, nor frozen ones."""
+    net = models.build("googlenet", num_classes=10)
+    (said,) = health.wrong_gradients(net, 32, 3)
+    assert "inception5a" in said and "precision=fp32" in said
+    assert health.wrong_gradients(net, 64, 3) == []
+    assert health.wrong_gradients(net.requires_grad_(False), 32, 3) == []
+    assert health.wrong_gradients(models.build("resnet20", num_classes=10), 32, 3) == []
