@@ -17,6 +17,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from cnnbench.models.layers import Net, evaluating, run_under
 from cnnbench.tracing import Trace, origin, tensors
 
+TRAINING_PASSES = 3  # multiply-adds of a training step over those of an answer: forward, and both gradients of backward
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:

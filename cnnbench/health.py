@@ -163,13 +163,12 @@ def risky_settings(cfg: OptimConfig, model: nn.Module, lr: float) -> list[str]:
 
 
 def wrong_gradients(model: Net, image_size: int, in_channels: int) -> list[str]:
-    """A sentence where weights would get a gradient made of memory that nobody wrote, on a CPU in bf16.
-
-    Seen with torch 2.15: filters of 5x5, with their padding, over maps of a single pixel. Those of 3x3 are right.
-    """
-    convolutions = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
-    wide = [name for name, module in convolutions.items()
-            if min(module.kernel_size) >= 5 and module.weight.requires_grad]  # fmt: skip
+    """A sentence where the net trains filters that a `Runtime.spoils_wide_filters` would spoil."""
+    wide = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and min(module.kernel_size) >= 5 and module.weight.requires_grad
+    ]
     if not wide:
         return []
     shapes = {row.name: row.input_shape[1:] for row in layers(model, image_size, in_channels)}

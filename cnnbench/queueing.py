@@ -16,6 +16,7 @@ from cnnbench import runs, slurm, sweeps
 from cnnbench.config import to_plain
 from cnnbench.errors import UserError
 from cnnbench.logfile import say
+from cnnbench.machine import keep_freed_memory
 from cnnbench.sweeps import Job
 
 FOR_ALL = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
@@ -44,6 +45,7 @@ class Queued:
             os.environ.setdefault("OMP_NUM_THREADS", cpus)
         from cnnbench import config, multirun
 
+        keep_freed_memory()
         cfg = config.restore(config.SCHEMAS[task["command"]], task["config"])
         code = multirun.execute(Job(**task["job"]), cfg)
         if code == runs.PREEMPTED:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from cnnbench import health, models, optim, plans, runtime
-from cnnbench.complexity import count
+from cnnbench.complexity import TRAINING_PASSES, count
 from cnnbench.config import AugmentConfig, Crop, OptimConfig, Schedule, TrainConfig
 from cnnbench.errors import UserError
 from cnnbench.models.layers import Net
@@ -22,7 +22,6 @@ USUAL = 2.0  # within this factor of the recipe nothing is said to be unusual
 LARGE_BATCH = 1024  # from here on SGD needs a warm-up (Goyal et al., 2017)
 SMALL_PART = 8  # images: BatchNorm's statistics over fewer are noise
 FEW_STEPS = 100
-PASSES = 3  # a training step is a forward pass, and a backward pass of twice its work
 
 
 def read(cfg: TrainConfig, recipe: TrainConfig) -> Iterator[Finding]:
@@ -251,6 +250,9 @@ def _machine(plan: Plan, device: runtime.Runtime) -> Iterator[Finding]:
     cfg = plan.cfg
     auto = f" (precision={cfg.precision.value})" if cfg.precision.value != device.precision else ""
     yield Finding("device", OK, f"{device.name}, {device.precision}{auto}")
+    if cfg.epochs and not plan.fitted and device.spoils_wide_filters:
+        for text in health.wrong_gradients(plan.net, plan.size, plan.images.channels):
+            yield Finding("gradients", WARNING, text, "precision=fp32")
     if cfg.compile and not plan.fitted and device.device.type == "cpu" and cfg.epochs:
         yield Finding("compile", WARNING, "on a CPU compiling takes about half a minute, and for ResNet-18 it gained "
                       "nothing (docs/benchmarks.md); cnnbench benchmark measures it for your net",
@@ -266,10 +268,10 @@ def _cost(plan: Plan) -> Finding:
         return Finding("cost", OK, f"features of all images once: {_amount(once)} multiply-adds"
                        f"{'' if plan.fitted else '; what the epochs take comes on top'}")  # fmt: skip
     seen = min(images * plan.cfg.epochs, plan.steps * plan.batch)
-    work = PASSES * macs * seen
+    work = TRAINING_PASSES * macs * seen
     less = "at most " if not all(parameter.requires_grad for parameter in plan.net.parameters()) else ""
     return Finding("cost", OK, f"{plural(plan.steps, 'step')}, {seen:,} images: {less}{_amount(work)} multiply-adds, "
-                   f"{PASSES} x {macs:,} an image")  # fmt: skip
+                   f"{TRAINING_PASSES} x {macs:,} an image")  # fmt: skip
 
 
 def _amount(number: float) -> str:

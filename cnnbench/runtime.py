@@ -86,6 +86,12 @@ class Runtime:
         return self.device.type == "cuda"
 
     @property
+    def spoils_wide_filters(self) -> bool:
+        """Whether filters of 5x5 over maps of a single pixel get gradients made of memory that nobody wrote: a fault of
+        oneDNN, seen with torch 2.15. (Those of 3x3, and larger maps, are right.)"""
+        return self.device.type == "cpu" and self.dtype == torch.bfloat16
+
+    @property
     def look_every(self) -> int:
         """Steps between two looks at what the device has counted: each look waits for a device that is not the CPU."""
         return 1 if self.device.type == "cpu" else 50

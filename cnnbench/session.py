@@ -221,7 +221,7 @@ def risks(training: Training, lr: float) -> list[str]:
             f"{len(shared)} of the {len(dataset.val):,} {dataset.split} images are training images too, as "
             f"{shared[0][1]} = {shared[0][0]}: the error measured on them is too low"
         )
-    device, inference = training.device, training.inference
-    if cfg.epochs and device.device.type == "cpu" and device.precision == "bf16":
+    inference = training.inference
+    if cfg.epochs and training.device.spoils_wide_filters:
         found += health.wrong_gradients(training.trainer.model, inference.image_size, inference.in_channels)
     return found

@@ -9,7 +9,7 @@ import torch
 
 from cnnbench import batch_search, data, models, outfit, runtime, speed
 from cnnbench.batch_search import Trial
-from cnnbench.complexity import count
+from cnnbench.complexity import TRAINING_PASSES, count
 from cnnbench.config import BenchmarkConfig
 from cnnbench.engine import Batch
 from cnnbench.errors import UserError
@@ -17,7 +17,6 @@ from cnnbench.models.layers import Net
 
 Say = Callable[[str], None]
 OF_FREE = 0.9  # part of the free memory that a search may use
-PASSES = 3  # multiply-adds of a training step over those of an answer: forward, and both gradients of the backward pass
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def measure(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
     again = where.peaks(cfg.seconds / 2)  # something else may have been running the first time
     peaks = {precision: max(peak, again[precision]) for precision, peak in peaks.items()}
     for one in variants:
-        work = PASSES * complexity.macs * (one["train_images_per_second"] or 0)
+        work = TRAINING_PASSES * complexity.macs * (one["train_images_per_second"] or 0)
         one["macs_per_second"], one["peak_macs_per_second"] = work or None, peaks[one["precision"]]
         one["peak_share"] = work / peaks[one["precision"]] if work else None
     add_break_even(variants)

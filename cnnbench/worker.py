@@ -15,6 +15,7 @@ from typing import Any
 
 from cnnbench import cli, config
 from cnnbench.errors import RunError, UserError
+from cnnbench.machine import keep_freed_memory
 
 
 def main() -> int:
@@ -24,6 +25,7 @@ def main() -> int:
     busy = threading.Event()
     threading.Thread(target=_read, args=(tasks, busy), daemon=True).start()
     code = cli.DONE
+    keep_freed_memory()
     with os.fdopen(descriptor, "w") as answers:
         while (line := tasks.get()) is not None:
             busy.set()

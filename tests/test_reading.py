@@ -16,7 +16,7 @@ CPU = ("device=cpu", "precision=fp32")
 @pytest.fixture
 def read(cnnbench: Callable[..., Ran]) -> Callable[..., list[dict]]:
     def read(*args: str, code: int = 0) -> list[dict]:
-        ran = cnnbench("doctor", "config", *args, *CPU, "format=json")
+        ran = cnnbench("doctor", "config", *CPU, *args, "format=json")
         assert ran.code == code, ran.err
         assert not Path("outputs").exists()  # nothing runs, nothing is left
         return json.loads(ran.out)
@@ -80,6 +80,7 @@ def test_lr_that_scales_with_the_batch_is_as_usual(read: Callable[..., list[dict
         (["model=googlenet", "schedule.warmup_epochs=0"], "schedule", "schedule.warmup_epochs=1"),
         (["schedule=constant"], "schedule", "schedule=cosine"),
         (["optim=adamw", "optim.lr=0.1"], "learning rate", "optim.lr=0.001"),
+        (["model=googlenet", "data.image_size=48", "precision=bf16"], "gradients", "precision=fp32"),
         (["model=googlenet", "data.image_size=64"], "auxiliary heads", "data.image_size=79"),
     ],
 )

@@ -96,6 +96,8 @@ def prepare(cfg: VisualizeConfig) -> Studio:
 
 def untrained(cfg: VisualizeConfig) -> Inference:
     """What a training of these settings would begin with; without a net, images as large as the data's own."""
+    from cnnbench import session  # all of training: not for the pictures of a net that is there
+
     dataset = data.load_dataset(cfg.data)
     arguments = {key: value for key, value in (cfg.model or {"name": "no net"}).items() if value is not None}
     size = cfg.data.image_size or dataset.image_size
@@ -104,15 +106,7 @@ def untrained(cfg: VisualizeConfig) -> Inference:
             net = models.build(num_classes=len(dataset.classes), **arguments)
         size = cfg.data.image_size or net.image_size
         models.check_image_size(net, size)
-    return Inference(
-        model=arguments,
-        classes=list(dataset.classes),
-        mean=list(dataset.mean),
-        std=list(dataset.std),
-        image_size=size,
-        in_channels=dataset.in_channels,
-        crop_ratio=dataset.crop_ratio,
-    )
+    return session.inference(arguments, dataset, size)
 
 
 def data_config(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -> DataConfig | None:
