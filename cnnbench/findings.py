@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from cnnbench import data, plots, results, runtime
-from cnnbench.config import flatten, to_plain
 from cnnbench.engine import predictions
 from cnnbench.logfile import tolerated
+from cnnbench.parsing import flatten, to_plain
 
 if TYPE_CHECKING:
     from cnnbench.training import Training

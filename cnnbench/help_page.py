@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from cnnbench import config as schema
+from cnnbench import parsing
 from cnnbench.errors import UserError
 from cnnbench.hydra_app import check_arguments, compose, config_dirs, explain, groups, takes
 
@@ -45,7 +46,7 @@ def render(command: str, entry: "Command", args: list[str]) -> str:
     except Exception as error:
         raise UserError(explain(error, command, args)) from None
     assert isinstance(composed, dict)
-    values = schema.flatten({str(key): value for key, value in composed.items()})
+    values = parsing.flatten({str(key): value for key, value in composed.items()})
     return PAGE.format(
         command=command,
         bare=f" [{bare.upper()} ...]" if (bare := schema.bare(schema.SCHEMAS[command])) else "",

@@ -1,6 +1,6 @@
 """Between the command line and Hydra: what Hydra is given, and what the user is told when it refuses.
 
-With config.py the only place that knows Hydra.
+With config.py and parsing.py the only place that knows Hydra.
 """
 
 import os
@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench import config as schema
+from cnnbench import parsing
 from cnnbench.errors import UserError, did_you_mean, unknown
 
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config")
@@ -229,7 +230,7 @@ def typed(command: str, cfg: DictConfig, made_by: list[str] | None = None) -> An
         key = override.partition("=")[0].lstrip("+~")
         if key.partition(".")[0] in schema.unread(schema.SCHEMAS[command]):
             raise UserError(_unknown_key(key, command, []))
-    return schema.parse(schema.SCHEMAS[command], cfg)
+    return parsing.parse(schema.SCHEMAS[command], cfg)
 
 
 def combinations(command: str, args: list[str]) -> list[Any]:
@@ -339,7 +340,7 @@ def replay(command: str, file: list[str], overrides: list[str]) -> Any:
             raise UserError(
                 f"{override}: --config replays a run as it was, so only single keys can change, as in seed=1"
             )
-    config = schema.replay(command, Path(file[0]), overrides)
+    config = parsing.replay(command, Path(file[0]), overrides)
     if not any(override.startswith(("run.dir=", "run.name=")) for override in overrides):
         config.run.dir, config.resume = None, schema.Resume.never  # a run of its own: the replayed one stays as it is
     config.run.overrides = [*config.run.overrides, *overrides]

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench import checkpoint
-from cnnbench.config import CheckpointConfig, OnError, seconds
+from cnnbench.config import CheckpointConfig, OnError
 from cnnbench.errors import RunError, UserError
 from cnnbench.logfile import warn
+from cnnbench.parsing import seconds
 
 BESIDES = 2  # checkpoints that lie there too: the best one, and the one that is being written
 

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from cnnbench import machine, ranks, sweeps
-from cnnbench.config import to_plain
 from cnnbench.logfile import say
+from cnnbench.parsing import to_plain
 from cnnbench.ranks import Worker
 from cnnbench.sweeps import Job
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench import runs, slurm, sweeps
-from cnnbench.config import to_plain
 from cnnbench.errors import UserError
 from cnnbench.logfile import say
 from cnnbench.machine import keep_freed_memory
+from cnnbench.parsing import to_plain
 from cnnbench.sweeps import Job
 
 FOR_ALL = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
@@ -43,10 +43,10 @@ class Queued:
     def __call__(self, task: dict[str, Any]) -> int:
         if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
             os.environ.setdefault("OMP_NUM_THREADS", cpus)
-        from cnnbench import config, multirun
+        from cnnbench import config, multirun, parsing
 
         keep_freed_memory()
-        cfg = config.restore(config.SCHEMAS[task["command"]], task["config"])
+        cfg = parsing.restore(config.SCHEMAS[task["command"]], task["config"])
         code = multirun.execute(Job(**task["job"]), cfg)
         if code == runs.PREEMPTED:
             slurm.hand_over()

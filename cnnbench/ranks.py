@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from cnnbench import machine, slurm
-from cnnbench.config import to_plain
 from cnnbench.errors import RunError, UserError
+from cnnbench.parsing import to_plain
 from cnnbench.runs import PREEMPTED
 
 STORE = "CNNBENCH_STORE"  # a file by which the processes of one machine find each other, without a port

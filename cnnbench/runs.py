@@ -18,9 +18,10 @@ import yaml
 
 from cnnbench import durable
 from cnnbench.cli import PREEMPTED as PREEMPTED
-from cnnbench.config import RunConfig, flatten, to_plain
+from cnnbench.config import RunConfig
 from cnnbench.errors import UserError
 from cnnbench.logfile import tolerated
+from cnnbench.parsing import flatten, to_plain
 from cnnbench.tables import json_value
 
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.

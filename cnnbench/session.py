@@ -11,13 +11,14 @@ import torch
 
 from cnnbench import data, debug, freezing, health, lr_find, optim, results, runs, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import Format, TrainConfig, seconds
+from cnnbench.config import Format, TrainConfig
 from cnnbench.distributed import ALONE
 from cnnbench.errors import RunError, UserError
 from cnnbench.features import Cached
 from cnnbench.keeper import interval
 from cnnbench.logfile import Log, say, warn
 from cnnbench.models.layers import Net
+from cnnbench.parsing import seconds
 from cnnbench.tables import plural
 from cnnbench.tracking import Silent, Tracker
 from cnnbench.training import Training

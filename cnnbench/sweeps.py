@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench import ranks, runs, slurm
-from cnnbench.config import Format, flatten, to_plain
+from cnnbench.config import Format
 from cnnbench.errors import UserError
+from cnnbench.parsing import flatten, to_plain
 from cnnbench.tables import plural, render
 
 FOLDER, SUBMITTED = ".sweep", "submitted"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnbench import compiling, data, findings, freezing, health, optim, outfit, results, runs, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import Decoder, TrainConfig, seconds, to_plain
+from cnnbench.config import Decoder, TrainConfig
 from cnnbench.engine import Batch, evaluate, train_epoch
 from cnnbench.errors import RunError, UserError
 from cnnbench.features import Cached
@@ -20,6 +20,7 @@ from cnnbench.keeper import Keeper, size_of
 from cnnbench.logfile import say, warn
 from cnnbench.metrics import Metrics, Sums
 from cnnbench.models.layers import Net
+from cnnbench.parsing import seconds, to_plain
 from cnnbench.runs import RunDirectory
 from cnnbench.signals import Stopped, StopRequests
 from cnnbench.tracking import Tracker, epoch_text, errors, row

@@ -40,7 +40,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.io import decode_jpeg
 
-from cnnbench import cli, hydra_app
+from cnnbench import cli, hydra_app, parsing
 from cnnbench import config as schema
 from cnnbench.config import Decoder
 from cnnbench.data import load_dataset, train_loader
@@ -148,7 +148,7 @@ def usual(tree: Path, args: Any, *, normalize: bool) -> Epoch:
 def _composed(tree: Path, packed: Path | None) -> Any:
     more = [f"data.packed={packed}"] if packed else ["data.val_fraction=0.001"]
     cfg = hydra_app.compose("train", ["model=resnet18", "data=folder", f"data.root={tree}", *more])
-    return schema.parse(schema.SCHEMAS["train"], cfg)
+    return parsing.parse(schema.SCHEMAS["train"], cfg)
 
 
 def ours(tree: Path, packed: Path | None, args: Any, decode: Decoder) -> Epoch:

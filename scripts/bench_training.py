@@ -26,7 +26,8 @@ from torch.nn import functional as F
 
 from cnnbench import data, hydra_app, machine, results, runtime
 from cnnbench.commands import train
-from cnnbench.config import SCHEMAS, parse
+from cnnbench.config import SCHEMAS
+from cnnbench.parsing import parse
 from cnnbench.runs import claim
 from cnnbench.signals import StopRequests
 from cnnbench.tracking import Tracker

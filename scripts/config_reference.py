@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 
 from omegaconf import OmegaConf
 
-from cnnbench import cli, hydra_app
+from cnnbench import cli, hydra_app, parsing
 from cnnbench import config as schema
 
 FILE = Path(__file__).parents[1] / "docs" / "config.md"
@@ -88,7 +88,7 @@ def _row(item: Any, key: str, defaults: dict[str, Any]) -> str:
 def _defaults(command: str) -> dict[str, Any]:
     composed = OmegaConf.to_container(hydra_app.compose(command, []), resolve=False)
     assert isinstance(composed, dict)
-    return schema.flatten({str(key): value for key, value in composed.items()})
+    return parsing.flatten({str(key): value for key, value in composed.items()})
 
 
 def _shown(value: Any) -> str:

@@ -20,8 +20,9 @@ from torchvision.transforms.v2 import functional
 from trained import colour_run, digits_run, foreign_file, random_net
 
 from cnnbench import data, evaluation, plots, reports, runs, sheets, weights
-from cnnbench.config import DataConfig, restore
+from cnnbench.config import DataConfig
 from cnnbench.metrics import judge, wilson
+from cnnbench.parsing import restore
 
 CPU = ("precision=fp32", "device=cpu")
 LEFT = ("result.json", "confusion_matrix.png", "confusion_matrix.csv", "classes.csv", "calibration.png", "mistakes.png")

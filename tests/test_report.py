@@ -19,7 +19,7 @@ from conftest import Ran
 from PIL import Image
 
 from cnnbench import facts, figures, sweeps
-from cnnbench.config import to_plain
+from cnnbench.parsing import to_plain
 from cnnbench.reporting import charts, group
 from cnnbench.reporting.gather import gather
 from cnnbench.sweeps import Job

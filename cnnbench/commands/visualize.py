@@ -11,17 +11,9 @@ import torch
 
 from cnnbench import assembly, data, models, runs, runtime, weights
 from cnnbench.checkpoint import Inference
-from cnnbench.config import (
-    AugmentConfig,
-    DataConfig,
-    Format,
-    OptimConfig,
-    ScheduleConfig,
-    VisualizeConfig,
-    restore,
-    to_plain,
-)  # fmt: skip
+from cnnbench.config import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig, VisualizeConfig
 from cnnbench.errors import UserError
+from cnnbench.parsing import restore, to_plain
 from cnnbench.shapes import Shapes
 from cnnbench.tables import plural, render
 from cnnbench.visual import page, places, shows

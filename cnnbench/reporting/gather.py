@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from cnnbench import runs, sweeps
-from cnnbench.config import flatten
 from cnnbench.errors import UserError
+from cnnbench.parsing import flatten
 from cnnbench.sweeps import CUT, DONE, FAILED, RUNNING, Job
 
 SIGNS = {"config.yaml", "status.json", "metrics.jsonl", "result.json"}  # of a run: any of them
