@@ -1,6 +1,6 @@
 """Between the command line and Hydra: what Hydra is given, and what the user is told when it refuses.
 
-With config.py and parsing.py the only place that knows Hydra.
+With schemas.py and parsing.py the only place that knows Hydra.
 """
 
 import os
@@ -21,8 +21,8 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cnnbench import config as schema
-from cnnbench import parsing
+from cnnbench import parsing, schemas
+from cnnbench.config import Resume, conf_dir
 from cnnbench.errors import UserError, did_you_mean, unknown
 
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config")
@@ -51,7 +51,7 @@ def check_arguments(command: str, args: list[str]) -> list[str]:
     options: list[str] = []
     overrides: list[str] = []
     bare: list[str] = []
-    takes_bare = schema.bare(schema.SCHEMAS[command])
+    takes_bare = schemas.bare(schemas.SCHEMAS[command])
     remaining = iter(args)
     for arg in remaining:
         if takes_bare and (arg == "-" or ("=" not in arg and arg[0:1] not in ("-", "~"))):
@@ -133,7 +133,7 @@ def jobs(args: list[str]) -> tuple[list[list[str]], list[str]] | None:
     if any(flag in SHOWS for flag in flags) or any(arg.startswith("hydra/sweeper=") for arg in given):
         return None
     try:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(schema.conf_dir())):
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             parsed = parser.parse_overrides(given)
             combined = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
@@ -161,7 +161,7 @@ def swept_by_experiment(args: list[str]) -> list[str]:
     """
     settings = dict(arg.partition("=")[::2] for arg in args if "=" in arg and not arg.startswith("-"))
     names = settings.get("experiment", "").split(",")
-    files = [file for name in names for root in (*config_dirs(args), schema.conf_dir())
+    files = [file for name in names for root in (*config_dirs(args), conf_dir())
              if (file := root / "experiment" / f"{name}.yaml").is_file()]  # fmt: skip
     params = [OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {} for file in files]
     if len(names) > 1 and any(params):
@@ -172,7 +172,7 @@ def swept_by_experiment(args: list[str]) -> list[str]:
 def groups(*more: Path) -> dict[str, list[str]]:
     """The groups of YAML files and their choices, also those of the user's own folders."""
     found: dict[str, set[str]] = {}
-    for root in (schema.conf_dir(), *more):
+    for root in (conf_dir(), *more):
         for file in sorted(root.glob("*/*.yaml")):
             found.setdefault(file.parent.name, set()).add(file.stem)
     return {group: sorted(choices) for group, choices in sorted(found.items()) if group != "hydra"}
@@ -185,12 +185,12 @@ def config_dirs(args: list[str]) -> list[Path]:
 
 def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> None:
     """Let Hydra compose the configuration from args and call the job with it, once or per job. It must not raise."""
-    schema.register_schemas()
+    schemas.register_schemas()
     _prepare_launcher(args)
     argv, sys.argv = sys.argv, ["cnnbench", *args]
     try:
         with _hydra_raises(), _composed_by_launcher(args):
-            hydra.main(version_base="1.3", config_path=str(schema.conf_dir()), config_name=command)(job)()
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     except (BrokenPipeError, UserError):
         raise
     except Exception as error:  # Hydra raises more kinds than its own for a command line that it does not like
@@ -228,9 +228,9 @@ def typed(command: str, cfg: DictConfig, made_by: list[str] | None = None) -> An
     cfg.run.overrides = overrides() if made_by is None else made_by
     for override in cfg.run.overrides:
         key = override.partition("=")[0].lstrip("+~")
-        if key.partition(".")[0] in schema.unread(schema.SCHEMAS[command]):
+        if key.partition(".")[0] in schemas.unread(schemas.SCHEMAS[command]):
             raise UserError(_unknown_key(key, command, []))
-    return parsing.parse(schema.SCHEMAS[command], cfg)
+    return parsing.parse(schemas.SCHEMAS[command], cfg)
 
 
 def combinations(command: str, args: list[str]) -> list[Any]:
@@ -241,10 +241,10 @@ def combinations(command: str, args: list[str]) -> list[Any]:
     given = [arg for arg in args if not arg.startswith("-") and "=" in arg]
     if any(flag.partition("=")[0] in SHOWS for flag in args):
         return []
-    schema.register_schemas()
+    schemas.register_schemas()
     made_by: list[str] = given
     try:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(schema.conf_dir())):
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
             search = _search_path(args)
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             parsed = parser.parse_overrides(given)
@@ -321,10 +321,10 @@ def _hydra_raises() -> Iterator[None]:
 
 def compose(command: str, args: list[str]) -> DictConfig:
     """The configuration of a command, for those who only want to look at it. args may hold `--config-dir`."""
-    schema.register_schemas()
+    schemas.register_schemas()
     overrides = [arg for arg in args if not arg.startswith("-") and "=" in arg]
     overrides += _search_path(args)
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(schema.conf_dir())):
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         return hydra.compose(command, overrides)
 
 
@@ -342,7 +342,7 @@ def replay(command: str, file: list[str], overrides: list[str]) -> Any:
             )
     config = parsing.replay(command, Path(file[0]), overrides)
     if not any(override.startswith(("run.dir=", "run.name=")) for override in overrides):
-        config.run.dir, config.resume = None, schema.Resume.never  # a run of its own: the replayed one stays as it is
+        config.run.dir, config.resume = None, Resume.never  # a run of its own: the replayed one stays as it is
     config.run.overrides = [*config.run.overrides, *overrides]
     return config
 
@@ -400,7 +400,7 @@ def _first_in(section: str, known: list[str]) -> str:
 
 def known_keys(command: str, args: list[str], key: str) -> list[str]:
     """The keys that this command takes; the arguments of the chosen net too, where the key in question is such."""
-    known = {*schema.help_texts(schema.SCHEMAS[command]), *takes(command)} - set(schema.FILLED_IN)
+    known = {*schemas.help_texts(schemas.SCHEMAS[command]), *takes(command)} - set(schemas.FILLED_IN)
     if key.startswith("model."):
         chosen = [arg for arg in args if arg.partition("=")[0] in takes(command) and "," not in arg]
         folders = [part for folder in config_dirs(args) for part in ("--config-dir", str(folder))]
@@ -412,9 +412,9 @@ def known_keys(command: str, args: list[str], key: str) -> list[str]:
 
 def takes(command: str) -> list[str]:
     """The groups that a command knows: those in the defaults list of its primary file, and what its recipes choose."""
-    primary = OmegaConf.load(schema.conf_dir() / f"{command}.yaml")
+    primary = OmegaConf.load(conf_dir() / f"{command}.yaml")
     entries = [str(key) for entry in primary.defaults if isinstance(entry, DictConfig) for key in entry]
-    unread = schema.unread(schema.SCHEMAS[command])
+    unread = schemas.unread(schemas.SCHEMAS[command])
     listed = [entry for entry in entries if not entry.startswith("override ") and entry not in unread]
     return [*listed, "augment"] if "recipe" in listed else listed
 

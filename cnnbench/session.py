@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from cnnbench import data, debug, freezing, health, lr_find, optim, results, runs, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import Format, TrainConfig
+from cnnbench.config import Format
 from cnnbench.distributed import ALONE
 from cnnbench.errors import RunError, UserError
 from cnnbench.features import Cached
@@ -17,6 +17,7 @@ from cnnbench.keeper import interval
 from cnnbench.logfile import Log, say, warn
 from cnnbench.models.layers import Net
 from cnnbench.parsing import seconds
+from cnnbench.schemas import TrainConfig
 from cnnbench.tables import plural
 from cnnbench.tracking import Silent, Tracker
 from cnnbench.training import Training

@@ -15,14 +15,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnnbench import cli, hydra_app
-from cnnbench import config as schema
+from cnnbench import cli, hydra_app, schemas
 from cnnbench.data import read_image
 from cnnbench.errors import UserError
 
 MORE = int(os.environ.get("FUZZ", "1"))  # times as many examples, and others each time
 KEYS = sorted(
-    {*schema.help_texts(schema.TrainConfig), *hydra_app.groups(), "model.name", "model.shortcut", "hydra.run.dir"}
+    {*schemas.help_texts(schemas.TrainConfig), *hydra_app.groups(), "model.name", "model.shortcut", "hydra.run.dir"}
 )
 CHOICES = sorted({choice for names in hydra_app.groups().values() for choice in names})
 ODD = ["", "null", "true", "0", "-1", "1e400", "nan", "[1,2", "{a:1}", "[]", "a,b", "${seed}", "${nope}",
