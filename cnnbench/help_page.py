@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from cnnbench import parsing, schemas
+from cnnbench import arguments, parsing, schemas
+from cnnbench.arguments import config_dirs, groups
 from cnnbench.errors import UserError
-from cnnbench.hydra_app import check_arguments, compose, config_dirs, explain, groups, takes
+from cnnbench.hydra_app import compose, explain, takes
 
 if TYPE_CHECKING:
     from cnnbench.cli import Command
@@ -33,7 +34,7 @@ keys
 
 def render(command: str, entry: "Command", args: list[str]) -> str:
     """The page; the defaults shown are those that go with the groups chosen in args."""
-    args = check_arguments(command, args)
+    args = arguments.check(command, args)
     width = min(shutil.get_terminal_size((120, 24)).columns, 140)
     known = groups(*config_dirs(args))
     listed = "\n".join(

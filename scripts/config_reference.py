@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 
 from omegaconf import OmegaConf
 
-from cnnbench import cli, hydra_app, parsing, schemas
+from cnnbench import arguments, cli, hydra_app, parsing, schemas
 
 FILE = Path(__file__).parents[1] / "docs" / "config.md"
 HEAD = """\
@@ -38,7 +38,7 @@ def page() -> str:
 
 def _groups() -> str:
     listed = "\n".join(
-        f"| `{group}=` | {', '.join(f'`{name}`' for name in names)} |" for group, names in hydra_app.groups().items()
+        f"| `{group}=` | {', '.join(f'`{name}`' for name in names)} |" for group, names in arguments.groups().items()
     )
     return f"## Choices\n\nEach is a file in `conf/`.\n\n| group | choices |\n| --- | --- |\n{listed}\n"
 

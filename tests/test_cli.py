@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Ran
 
-from cnnbench import cli, hydra_app, schemas
+from cnnbench import arguments, cli, hydra_app, schemas
 from cnnbench.config import conf_dir
 
 
@@ -253,7 +253,7 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
         return
     takers = [command for command in ("train", "finetune", "predict", "evaluate") if group in hydra_app.takes(command)]
     command = takers[0] if takers else "train"
-    cfg = compose(*hydra_app.check_arguments(command, [f"{group}={name}", *NEEDED.get(command, ())]), command=command)
+    cfg = compose(*arguments.check(command, [f"{group}={name}", *NEEDED.get(command, ())]), command=command)
     assert group == "recipe" or getattr(cfg, group) is not None
 
 
