@@ -53,6 +53,11 @@ class Crop(Enum):
     resized = "resized"
 
 
+class PaddingMode(Enum):
+    constant = "constant"
+    reflect = "reflect"
+
+
 class Interpolation(Enum):
     nearest = "nearest"
     bilinear = "bilinear"
@@ -123,6 +128,7 @@ class Decoder(Enum):
 class Optimizer(Enum):
     sgd = "sgd"
     adamw = "adamw"
+    muon = "muon"
 
 
 class Strategy(Enum):
@@ -172,22 +178,33 @@ class DataConfig:
 class AugmentConfig:
     crop: Crop = option("none, pad (shift by zero padding), random (fixed scale) or resized (random area and aspect)")
     padding: int = option("crop=pad: pixels of padding, at the data set's own size", ge=0)
+    padding_mode: PaddingMode = option(
+        "crop=pad: constant (zeros) or reflect (the image, mirrored at its edge)", default=PaddingMode.constant
+    )
     scale: list[float] = option("crop=resized: range of the cropped part of the area", gt=0, le=1)
     ratio: list[float] = option("crop=resized: range of the aspect ratio", gt=0)
     flip: bool = option("mirror every other image left to right")
+    alternate: bool = option("flip: each image in every other epoch, in place of by chance", default=False)
     color: float = option("strength of the brightness, contrast and saturation jitter; 0: none", ge=0, lt=1)
     cutout: int = option("side of a random square set to the mean, pixels of the net's input; 0: none", ge=0)
 
 
 @dataclass(kw_only=True)
+class RestConfig:
+    lr: float = option("muon: learning rate of SGD for the head, biases and normalisation", default=0.1, gt=0)
+    momentum: float = option("muon: momentum of SGD for the head, biases and normalisation", default=0.9, ge=0, lt=1)
+    weight_decay: float = option("muon: weight decay of the head", default=0.0, ge=0)
+
+
+@dataclass(kw_only=True)
 class OptimConfig:
-    name: Optimizer = option("sgd or adamw")
+    name: Optimizer = option("sgd, adamw or muon")
     lr: float = option("learning rate for a batch of lr_batch images", gt=0)
     lr_batch: int | None = option(
         "batch size that lr was tuned for: lr scales linearly from it; null: lr as it is", gt=0
     )
     momentum: float = option("momentum (for adamw its first beta)", ge=0, lt=1)
-    nesterov: bool = option("sgd: Nesterov's momentum")
+    nesterov: bool = option("sgd and muon: Nesterov's momentum")
     weight_decay: float = option("weight decay of convolution and linear weights", ge=0)
     decay_all: bool = option("decay biases and normalisation parameters too, as the papers did")
     clip: float | None = option("largest norm of the gradient; null: no clipping", gt=0)
@@ -195,6 +212,8 @@ class OptimConfig:
         "factor on lr for each stage that lies further from the head; 1: the same for all", gt=0, le=1
     )
     head_lr: float = option("factor on lr for the head", gt=0)
+    bias_lr: float = option("factor on lr for biases and normalisation", default=1.0, gt=0)
+    rest: RestConfig = field(default_factory=RestConfig)
 
 
 @dataclass(kw_only=True)

@@ -50,8 +50,8 @@ class Trainer:
 
     @property
     def lr(self) -> float:
-        """That of the last step; where groups differ, the largest."""
-        return float(max(group["lr"] for group in self.optimizer.param_groups))
+        """That of the last step; groups may have multiples of it."""
+        return float(self.optimizer.defaults["lr"]) * self.schedule(max(0, self.step - 1))
 
     def add_parameters(self, groups: list[dict[str, Any]]) -> None:
         """Parameters that begin to train."""

@@ -27,6 +27,7 @@ def compared_settings(training: "Training") -> dict[str, Any]:
 def headline(training: "Training", reason: str) -> dict[str, Any]:
     """The headline is the last epoch's, not the best one's: choosing by the validation images would flatter it."""
     last, cfg, dataset, size = training.rows[-1], training.cfg, training.dataset, training.inference.image_size
+    complexity = results.complexity(training.trainer.model, training.inference)
     return {
         "top1_error": last["top1_error/val"],
         "top5_error": last["top5_error/val"],
@@ -51,7 +52,8 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
         "batch_size": training.batch_size,
         "devices": training.device.ranks.size,
         "stopped": reason,
-        **results.complexity(training.trainer.model, training.inference),
+        **complexity,
+        "training_flops": training_flops(training, complexity["macs"]),
         "images_per_second": last["images_per_second"],
         "wall_seconds": training.progress.seconds,
         **results.environment(training.device),
@@ -59,6 +61,16 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
         **({"compile": training.compiling.plain_dict()} if training.compiling else {}),
         **training.about,
     }
+
+
+def training_flops(training: "Training", macs: int) -> int | None:
+    """Two for each multiply-add of an image, the backward pass counted as two forward ones. None where parts of the net
+    were frozen: it would be less."""
+    model = training.trainer.model
+    if training.cached or not all(parameter.requires_grad for parameter in model.parameters()):
+        return None
+    images = training.trainer.step * len(training.dataset.train) / len(training.train_batches)
+    return round(6 * macs * images)
 
 
 def draw_batch(training: "Training") -> None:

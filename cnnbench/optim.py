@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,29 +11,54 @@ from torch import Tensor, nn
 
 from cnnbench.config import OptimConfig, Optimizer, Schedule, ScheduleConfig
 from cnnbench.models.layers import LocallyConnected2d, Net
+from cnnbench.muon import Muon
 
 WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, LocallyConnected2d)
+MATRICES = (nn.Conv2d, nn.Linear)  # whose weights Muon takes
 
 
 def parameter_groups(
     model: nn.Module, cfg: OptimConfig, lr: float, only: Iterable[Tensor] | None = None
 ) -> list[dict[str, object]]:
-    """What trains (or `only` these of it), grouped by weight decay and by lr.
+    """What trains (or `only` these of it), grouped by weight decay and by lr, and with Muon by what trains it.
 
     The weights of convolutions and linear layers decay, the rest does not; the kind of module decides, never a name.
-    With decay_all everything decays, as in the papers. lr falls with the distance from the head where cfg asks for it.
+    With decay_all everything decays, as in the papers. lr differs by the distance from the head, and for biases, as cfg
+    says.
     """
-    decayed = {
-        id(module.weight) for module in model.modules() if isinstance(module, WEIGHTS) and module.weight is not None
-    }
-    factors = lr_factors(model, cfg)
     chosen = list(model.parameters() if only is None else only)
+    if cfg.name is Optimizer.muon:
+        return _muon_groups(model, cfg, lr, chosen)
+    weights = {id(module.weight) for module in model.modules() if isinstance(module, WEIGHTS)}
+    factors = lr_factors(model, cfg)
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for parameter in chosen:
         if parameter.requires_grad:
-            decay = cfg.weight_decay if cfg.decay_all or id(parameter) in decayed else 0.0
-            groups.setdefault((factors.get(id(parameter), 1.0), -decay), []).append(parameter)
+            decayed = cfg.decay_all or id(parameter) in weights
+            extra = 1.0 if id(parameter) in weights else cfg.bias_lr
+            # Of what the larger lr would add to the decay, nothing: a step takes as much from biases as from weights.
+            decay = cfg.weight_decay / extra if decayed else 0.0
+            groups.setdefault((factors.get(id(parameter), 1.0) * extra, -decay), []).append(parameter)
     return [{"params": groups[key], "lr": lr * key[0], "weight_decay": -key[1]} for key in sorted(groups)]
+
+
+def _muon_groups(model: nn.Module, cfg: OptimConfig, lr: float, chosen: list[Tensor]) -> list[dict[str, object]]:
+    """Muon trains the weights of convolutions and of linear layers that come before the head; SGD what is left."""
+    assert isinstance(model, Net)
+    head = {id(parameter) for module in model.stages["head"] for parameter in module.parameters()}
+    layers = (module for module in model.modules() if isinstance(module, MATRICES))
+    inner = {id(layer.weight) for layer in layers} - head
+    matrices = [parameter for parameter in chosen if id(parameter) in inner]
+    others = [parameter for parameter in chosen if id(parameter) not in inner]
+    as_sgd = replace(cfg, name=Optimizer.sgd)
+    rest = replace(as_sgd, weight_decay=cfg.rest.weight_decay)
+    return [
+        *({**group, "muon": True} for group in parameter_groups(model, as_sgd, lr, matrices)),
+        *(
+            {**group, "muon": False, "momentum": cfg.rest.momentum}
+            for group in parameter_groups(model, rest, lr * cfg.rest.lr / cfg.lr, others)
+        ),
+    ]
 
 
 def lr_factors(model: nn.Module, cfg: OptimConfig) -> dict[int, float]:
@@ -57,6 +83,8 @@ def build_optimizer(model: nn.Module, cfg: OptimConfig, batch_size: int, fused: 
     kind = {"fused": True} if fused else {}
     if cfg.name is Optimizer.adamw:
         return _light(torch.optim.AdamW)(groups, lr=lr, betas=(cfg.momentum, 0.999), **kind)
+    if cfg.name is Optimizer.muon:
+        return Muon(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov)
     optimizer = _light(torch.optim.SGD)(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
     start_momentum(optimizer)
     return optimizer

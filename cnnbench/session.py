@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
+
 from cnnbench import data, debug, freezing, health, lr_find, optim, results, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import Format
@@ -21,6 +23,8 @@ from cnnbench.schemas import TrainConfig
 from cnnbench.tables import plural
 from cnnbench.tracking import Silent, Tracker
 from cnnbench.training import Training
+
+FIT_IMAGES = 5000  # as many as Jordan (2024) whitens patches of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,17 @@ def inference(model: dict[str, Any], dataset: data.Dataset, image_size: int) -> 
         crop_ratio=dataset.crop_ratio,
         interpolation=dataset.interpolation,
     )
+
+
+def fit_to_images(model: Net, dataset: data.Dataset, image_size: int) -> None:
+    """Compute from the first training images what of a net follows from them; most nets have nothing of the kind."""
+    if type(model).fit_to is Net.fit_to:
+        return
+    some = dataset.train.subset(torch.arange(min(len(dataset.train), FIT_IMAGES)))
+    batches = data.eval_loader(some, dataset, image_size=image_size, batch_size=len(some), workers=0)
+    images, _ = next(iter(batches.epoch()))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (dataset.mean, dataset.std))
+    model.fit_to((images.float() / 255 - mean) / std)
 
 
 def execute(cfg: TrainConfig, job: Job) -> int:

@@ -89,6 +89,7 @@ COUNTS = {
     "preact_resnet1202": (19_421_274, 2_829_238_912),
     "preact_resnet164": (1_703_258, 244_500_992),
     "preact_resnet1001": (10_327_706, 1_487_849_984),
+    "airbench": (1_971_352, 118_147_360),
     "deepface": (118_923_774, 517_624_448),
     "deepface c3_groups=2": (118_903_038, 435_323_264),
     # Not in a paper: 6n + 2 layers as the rest of the family, so 97,216 parameters less for each n.
@@ -127,6 +128,7 @@ SMALL = {
     "cifar_resnet": ("resnet20", 1, 32),
     "cifar_plain": ("plain20", 3, 32),
     "preact": ("preact_resnet18", 3, 32),
+    "airbench": ("airbench", 3, 32),
     "cifar_preact": ("preact_resnet20", 1, 16),
     "deepface": ("deepface image_size=72", 3, 72),
     "torchvision": ("squeezenet1_1 source=torchvision", 1, 48),

@@ -17,8 +17,9 @@ import torch
 from data_helpers import augment_config, class_tree, data_config, picture
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
-from cnnbench.config import AugmentConfig, Crop
+from cnnbench.config import AugmentConfig, Crop, PaddingMode
 from cnnbench.data import (
     Arrays,
     Dataset,
@@ -30,7 +31,7 @@ from cnnbench.data import (
     read_image,
     train_loader,
 )
-from cnnbench.data.batched import ResizedCrop, jittered, resized_crop
+from cnnbench.data.batched import ResizedCrop, jittered, pad, resized_crop
 from cnnbench.data.transforms import sample_transform
 from cnnbench.errors import UserError
 
@@ -106,6 +107,50 @@ def test_images_on_a_device_are_augmented_there(augment: AugmentConfig, size: in
     assert all(
         images.is_meta for images, _ in eval_loader(there.val, there, image_size=size, batch_size=7, workers=0).epoch(0)
     )
+
+
+def mirrored(loader: Any, images: Tensor, epoch: int) -> list[bool]:
+    """Of each image whether it is its mirror image; there is nothing else to happen to it."""
+    given = by_index(loader, epoch)
+    found = [torch.equal(given[index], image.flip(-1)) for index, image in enumerate(images)]
+    assert all(flipped or torch.equal(given[index], images[index]) for index, flipped in enumerate(found))
+    return found
+
+
+def test_alternating_flips_show_both_sides_in_two_epochs(files: Dataset) -> None:
+    augment = augment_config(flip=True, alternate=True)
+    for dataset in (arrays(200), files):
+        plain = by_index(train(dataset, augment_config()))
+        images = torch.stack([plain[index] for index in range(len(plain))])
+        loader = train(dataset, augment)
+        first, second, third = (mirrored(loader, images, epoch) for epoch in range(3))
+        assert first == third == [not flipped for flipped in second]
+        assert 0.2 < sum(first) / len(first) < 0.8
+    assert mirrored(train(dataset, augment, seed=1), images, 0) != first
+
+
+@pytest.mark.parametrize("mode", PaddingMode)
+def test_padding_is_torchvisions(mode: PaddingMode) -> None:
+    images = arrays(5, size=7).train
+    assert isinstance(images, Arrays)
+    theirs = functional.pad(images.images, [3], padding_mode=mode.value)
+    assert torch.equal(pad(images.images, 3, mode.value), theirs)
+
+
+def test_what_comes_in_at_the_edge_is_what_was_asked_for(files: Dataset) -> None:
+    """Zeros where the padding is constant, never where it reflects: in memory and from files alike."""
+    bright = arrays(60)
+    bright = replace(bright, train=Arrays(bright.train.images.clamp(min=1), bright.train.targets))  # type: ignore[union-attr]
+    for dataset in (bright, files):
+        constant, reflect = (
+            torch.stack(
+                list(by_index(train(dataset, augment_config(crop=Crop.pad, padding=4, padding_mode=mode))).values())
+            )
+            for mode in (PaddingMode.constant, PaddingMode.reflect)
+        )
+        black = [(images == 0).all(1).all(-1).any(-1) for images in (constant, reflect)]  # whole rows of an image
+        assert black[0].float().mean() > 0.5
+        assert not black[1].any()
 
 
 def test_cutout_sets_a_square_to_the_mean() -> None:

@@ -1,11 +1,16 @@
 """Learning-rate curves, scaling, and which parameters decay."""
 
+from copy import deepcopy
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from cnnbench import optim
-from cnnbench.config import OptimConfig, Optimizer, Schedule, ScheduleConfig
+from cnnbench.config import OptimConfig, Optimizer, RestConfig, Schedule, ScheduleConfig
+from cnnbench.models import build
+from cnnbench.muon import Muon
 
 
 def schedule(name: str, total: int, warmup_epochs: float = 0, steps_per_epoch: int = 10) -> list[float]:
@@ -60,7 +65,7 @@ def test_past_its_end_a_curve_stays_where_it_was(name: str) -> None:
 def optim_config(**changes: object) -> OptimConfig:
     values: dict = {
         "name": Optimizer.sgd, "lr": 0.1, "lr_batch": 128, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4,
-        "decay_all": False, "clip": None, "lr_decay": 1.0, "head_lr": 1.0,
+        "decay_all": False, "clip": None, "lr_decay": 1.0, "head_lr": 1.0, "bias_lr": 1.0,
     }  # fmt: skip
     return OptimConfig(**{**values, **changes})
 
@@ -122,3 +127,82 @@ def test_lr_is_always_set_from_its_base() -> None:
     for factor in (0.5, 0.5, 0.1):
         optim.set_lr(optimizer, [0.1, 0.1], factor)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1 * factor] * 2)
+
+
+def test_biases_may_be_faster_without_decaying_faster() -> None:
+    net = Named()
+    weights, biases = optim.parameter_groups(net, optim_config(weight_decay=0.01, decay_all=True, bias_lr=64.0), 0.1)
+    assert (weights["lr"], weights["weight_decay"]) == (0.1, 0.01)
+    assert biases["lr"] == pytest.approx(6.4)
+    assert biases["lr"] * biases["weight_decay"] == pytest.approx(0.1 * 0.01)  # type: ignore[operator]
+    (one, other) = optim.parameter_groups(net, optim_config(weight_decay=0.01, bias_lr=64.0), 0.1)
+    assert {one["weight_decay"], other["weight_decay"]} == {0.01, 0.0}
+
+
+def muon(net: nn.Module, **changes: Any) -> Muon:
+    cfg = optim_config(
+        name=Optimizer.muon, lr_batch=None, rest=RestConfig(lr=0.5, momentum=0.8, weight_decay=0.01), **changes
+    )
+    optimizer = optim.build_optimizer(net, cfg, 128)
+    assert isinstance(optimizer, Muon)
+    return optimizer
+
+
+def one_step(net: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    torch.manual_seed(seed)
+    net(torch.randn(8, 3, 32, 32)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_muon_steps_along_the_orthogonal_matrix_and_sgd_trains_the_rest(layout: torch.memory_format) -> None:
+    """A layer's step is lr times a matrix whose singular values are about 1, however it lies in memory."""
+    torch.manual_seed(0)
+    net = build("airbench").to(memory_format=layout)
+    optimizer = muon(net, weight_decay=0.0, lr=0.1)
+    before = {name: value.clone() for name, value in net.named_parameters()}
+    torch.manual_seed(1)
+    net(torch.randn(8, 3, 32, 32)).square().mean().backward()
+    gradients = {name: value.grad.clone() for name, value in net.named_parameters()}  # type: ignore[union-attr]
+    optimizer.step()
+    for name, value in net.named_parameters():
+        step = before[name] - value.detach()
+        if value.ndim == 4:
+            left, sizes, right = torch.linalg.svd(gradients[name].flatten(1), full_matrices=False)
+            along = (left.T @ step.flatten(1) @ right.T).diagonal() / 0.1
+            clear = sizes > 0.05 * sizes[0]  # torch's iteration needs more than its five steps for the smallest
+            assert along[clear].min() > 0.6 and along.max() < 1.3, name
+        else:
+            lr, decay = 0.5, 0.01 if name == "fc.weight" else 0.0
+            torch.testing.assert_close(step, lr * (gradients[name] + decay * before[name]), atol=1e-6, rtol=1e-4)
+
+
+def test_muon_goes_on_from_its_state_as_if_nothing_had_happened() -> None:
+    torch.manual_seed(0)
+    net = build("airbench")
+    optimizer = muon(net)
+    one_step(net, optimizer, 1)
+    kept = deepcopy((net.state_dict(), optimizer.state_dict()))
+    one_step(net, optimizer, 2)
+    other = build("airbench")
+    resumed = muon(other)
+    other.load_state_dict(kept[0])
+    resumed.load_state_dict(kept[1])
+    one_step(other, resumed, 2)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in net.state_dict().items())
+
+
+def test_muon_takes_what_begins_to_train_later() -> None:
+    net = build("resnet8")
+    net.requires_grad_(False)
+    net.fc.requires_grad_(True)
+    cfg = optim_config(name=Optimizer.muon)
+    optimizer = optim.build_optimizer(net, cfg, 128)
+    assert isinstance(optimizer, Muon) and optimizer.muon is None
+    net.layer3.requires_grad_(True)
+    for group in optim.parameter_groups(net, cfg, 0.1, net.layer3.parameters()):
+        optimizer.add_param_group(group)
+    before = net.layer3[0].conv1.weight.clone()
+    one_step(net, optimizer, 0)
+    assert not torch.equal(before, net.layer3[0].conv1.weight)

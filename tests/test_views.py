@@ -79,6 +79,17 @@ def test_ten_crops_are_those_of_2012() -> None:
     assert torch.equal(found, theirs)
 
 
+def test_six_views_are_the_centre_and_two_neighbours_with_their_mirror_images() -> None:
+    image = torch.arange(3 * 36 * 36).reshape(3, 36, 36).to(torch.uint8)
+    six = views("six", 32, ratio=32 / 36)
+    (found,) = six(image)
+    windows = [image[:, 2:34, 2:34], image[:, 3:35, 3:35], image[:, 1:33, 1:33]]
+    assert torch.equal(found, torch.stack([*windows, *(window.flip(-1) for window in windows)]))
+    assert (six.count, six.text) == (6, "six 32 of 36")
+    (whole,) = views("six", 32, ratio=1.0)(image[:, :32, :32])  # what moves in from beyond the edge is the edge
+    assert torch.equal(whole[1][:, -1], whole[1][:, -2])
+
+
 @pytest.mark.parametrize(("width", "height"), [(400, 300), (300, 400)])
 def test_144_crops_are_those_of_googlenet(width: int, height: int) -> None:
     image = picture(2, width, height)
@@ -152,7 +163,7 @@ def tree(folder: Path, count: int) -> Files:
     return Files(paths, torch.arange(count))
 
 
-@pytest.mark.parametrize("name", ["center", "ten", "144", "multi_scale_dense"])
+@pytest.mark.parametrize("name", ["center", "six", "ten", "144", "multi_scale_dense"])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_hold_the_same_views_whatever_their_size(tmp_path: Path, name: str, workers: int) -> None:
     if workers and name != "multi_scale_dense":

@@ -77,8 +77,10 @@ class BatchTransform:
 
     size: int  # side of the result
     padding: int = 0  # shift by up to so many pixels, before the resizing
+    padding_mode: str = "constant"  # zeros; or reflect
     room: int = 0  # pixels by which the resized image is larger than the window that is cut from it at random
     flip: bool = False
+    alternate: bool = False  # mirror each image in every other epoch, not by chance
     crop: ResizedCrop | None = None
     resize: Transform | None = None
     color: float = 0.0
@@ -103,7 +105,8 @@ class BatchTransform:
             images = window(whole, down, right, flip, self.size)
         else:
             if self.padding > 0 or self.flip:
-                images = window(F.pad(images, (self.padding,) * 4), down, right, flip, images.shape[3])
+                padded = pad(images, self.padding, self.padding_mode)
+                images = window(padded, down, right, flip, images.shape[3])
             if self.resize is not None:
                 images = self.resize(images)
         if self.color > 0:
@@ -111,6 +114,17 @@ class BatchTransform:
         if self.cutout > 0 and self.fill is not None:
             images = cut_out(images, *centre, side=self.cutout, fill=self.fill.to(images.device))
         return images
+
+
+def pad(images: Tensor, pixels: int, mode: str) -> Tensor:
+    """Room on all four sides: zeros, or with `reflect` the image mirrored at its outermost pixels."""
+    if mode == "constant" or not pixels:
+        return F.pad(images, (pixels,) * 4)
+    rows, columns = (
+        side - 1 - (side - 1 - torch.arange(-pixels, side + pixels, device=images.device).abs()).abs()
+        for side in images.shape[2:]
+    )
+    return images[:, :, rows][..., columns]
 
 
 def window(images: Tensor, down: Tensor, right: Tensor, flip: Tensor, side: int) -> Tensor:

@@ -59,7 +59,8 @@ def train_loader(
     fill = torch.tensor([round(255 * mean) for mean in dataset.mean], dtype=torch.uint8)
     if isinstance(source, Arrays) and _batchable(augment, dataset):
         return Loader(source, order, _read_arrays(source), _batch_transform(source, augment, image_size, dataset, fill))
-    finish = BatchTransform(size=image_size, cutout=augment.cutout, fill=fill)
+    alternate = augment.alternate
+    finish = BatchTransform(size=image_size, flip=alternate, alternate=alternate, cutout=augment.cutout, fill=fill)
     if isinstance(source, Arrays) or decode is Decoder.pillow:
         transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation)
     else:
@@ -80,8 +81,10 @@ def _batch_transform(
     return BatchTransform(
         size=size,
         padding=augment.padding if augment.crop is Crop.pad else 0,
+        padding_mode=augment.padding_mode.value,
         room=round(size / dataset.crop_ratio) - size if augment.crop is Crop.random else 0,
         flip=augment.flip,
+        alternate=augment.alternate,
         crop=ResizedCrop(scale=_two(augment.scale), ratio=_two(augment.ratio)) if resized else None,
         resize=None if resized else _array_resize(source, size, dataset, cut=augment.crop is not Crop.random),
         color=augment.color,
@@ -183,8 +186,13 @@ class Order:
 
 
 def _rng(seed: int, epoch: int, stream: int) -> np.random.Generator:
-    """Independent generators for the order (stream 0) and the augmentation (1) of each epoch of each run."""
+    """Independent generators for the order (stream 0), the augmentation (1) and who is mirrored first (2)."""
     return np.random.default_rng((seed, epoch, stream))
+
+
+def _first_flips(seed: int, count: int) -> Tensor:
+    """Which images are mirrored in epoch 0, and so in every other one: int64 (count,) of 0 and 1."""
+    return torch.from_numpy(_rng(seed, 0, 2).integers(2, size=count))
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +212,8 @@ class Loader:
         batches = self.order.batches(epoch)[start:]
         rng = _rng(self.order.seed or 0, epoch, 1)
         draws = self.finish.draw(rng, len(self.source))
+        if self.finish.alternate:
+            draws.whole[:, 2] = (_first_flips(self.order.seed or 0, len(self.source)) + epoch) % 2
         seeds = rng.integers(2**32, size=len(self.source))
         if isinstance(self.source, Arrays):  # they may lie on a GPU: what picks from them goes there once an epoch
             device = self.source.images.device

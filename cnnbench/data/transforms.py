@@ -38,7 +38,7 @@ class EvalTransform:
 
 def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None = None,
                      interpolation: str = "bilinear") -> Transform:  # fmt: skip
-    """The random part of training that is done image by image: everything but the cutout.
+    """The random part of training that is done image by image: everything but the cutout and alternating flips.
 
     It draws from torch's generator. `native`: the side of images that all have the same, where crop=pad pads them;
     other images are padded after they have been resized to `size`.
@@ -70,15 +70,14 @@ def _steps(augment: AugmentConfig, size: int, crop_ratio: float, native: int | N
     steps: list[Any]
     if augment.crop is Crop.none:
         steps = [resize, v2.CenterCrop(size)]
-    elif augment.crop is Crop.pad and native is None:
-        steps = [v2.Resize(size, mode), v2.CenterCrop(size), v2.RandomCrop(size, padding=augment.padding)]
     elif augment.crop is Crop.pad:
-        steps = [v2.RandomCrop(native, padding=augment.padding), resize, v2.CenterCrop(size)]
+        crop = v2.RandomCrop(native or size, padding=augment.padding, padding_mode=augment.padding_mode.value)
+        steps = [crop, resize, v2.CenterCrop(size)] if native else [v2.Resize(size, mode), v2.CenterCrop(size), crop]
     elif augment.crop is Crop.random:
         steps = [resize, v2.RandomCrop(size)]
     else:
         steps = [v2.RandomResizedCrop(size, scale=augment.scale, ratio=augment.ratio, interpolation=mode)]
-    if augment.flip:
+    if augment.flip and not augment.alternate:
         steps.append(v2.RandomHorizontalFlip())
     if augment.color > 0:
         steps.append(v2.ColorJitter(augment.color, augment.color, augment.color))
@@ -97,5 +96,7 @@ def check_augment(augment: AugmentConfig, size: int, crop_ratio: float, native: 
             f"augment.crop=random has no room: data.crop_ratio={crop_ratio:g} resizes images to the crop's own size.\n"
             "Set data.crop_ratio=0.875, or use augment.crop=pad."
         )
+    if augment.alternate and not augment.flip:
+        raise UserError("augment.alternate says how images are mirrored, and augment.flip=false that they are not.")
     if augment.cutout >= size:
         raise UserError(f"augment.cutout={augment.cutout} covers the whole image of {size} pixels.")

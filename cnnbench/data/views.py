@@ -59,7 +59,7 @@ class Views:
 
     @property
     def count(self) -> int:
-        return {"center": 1, "ten": 10, "multi_scale_dense": 2, "144": 36}[self.name] * len(self.scales)
+        return {"center": 1, "six": 6, "ten": 10, "multi_scale_dense": 2, "144": 36}[self.name] * len(self.scales)
 
     @property
     def dense(self) -> bool:
@@ -109,6 +109,12 @@ def _center(views: Views, scaled: list[Picture]) -> Groups:
     return [as_tensor(centre(scaled[0], views.size)).unsqueeze(-4)]
 
 
+def _six(views: Views, scaled: list[Picture]) -> Groups:
+    """Jordan (2024), section 3.5: the centre where it is, and moved by one pixel up left and down right."""
+    whole = as_tensor(scaled[0])
+    return [_with_mirrors([centre(shifted(whole, by, by), views.size) for by in (0, -1, 1)])]
+
+
 def _ten(views: Views, scaled: list[Picture]) -> Groups:
     """Krizhevsky et al. (2012) cut the five crops from the central square, 256 x 256, not from the whole image."""
     square = as_tensor(centre(scaled[0], min(height_and_width(scaled[0]))))
@@ -135,6 +141,7 @@ def _with_mirrors(crops: list[Tensor]) -> Tensor:
 
 PROTOCOLS: dict[str, Callable[[Views, list[Picture]], Groups]] = {
     "center": _center,
+    "six": _six,
     "ten": _ten,
     "multi_scale_dense": _multi_scale_dense,
     "144": _144,

@@ -5,7 +5,18 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 from cnnbench.errors import UserError, did_you_mean, unknown
-from cnnbench.models import alexnet, bn_inception, deepface, googlenet, inception, nin, preact_resnet, resnet, vgg
+from cnnbench.models import (
+    airbench,
+    alexnet,
+    bn_inception,
+    deepface,
+    googlenet,
+    inception,
+    nin,
+    preact_resnet,
+    resnet,
+    vgg,
+)
 from cnnbench.models.layers import Dense, Net, run_on_meta
 
 SOURCES = ("cnnbench", "torchvision")
@@ -19,6 +30,7 @@ MODELS: dict[str, Callable[..., Net]] = {
     **resnet.MODELS,
     **preact_resnet.MODELS,
     **deepface.MODELS,
+    **airbench.MODELS,
 }
 
 
