@@ -237,16 +237,16 @@ def usage() -> str:
 
 def run(command: str, args: list[str]) -> int:
     """Compose the configuration (with -m: one per job) and hand it to the command; the exit code."""
-    from cnnbench import hydra_app, multirun
+    from cnnbench import arguments, hydra_app, multirun
 
-    args = hydra_app.check_arguments(command, args)
+    args = arguments.check(command, args)
     if "--config" in args:
         at = args.index("--config")
         config = hydra_app.replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])
         return perform(command, config)
     if COMMANDS[command].compares and (configs := hydra_app.combinations(command, args)):
         return load(command, "compare")(configs)
-    if hydra_app.is_sweep(args):
+    if arguments.is_sweep(args):
         return multirun.run(command, args)
     code: list[int] = []
     errors: list[Exception] = []

@@ -5,9 +5,10 @@ from typing import TypeVar
 
 import torch
 
-from cnnbench.config import Crop, Debug, Schedule, TrainConfig
+from cnnbench.config import Crop, Debug, Schedule
 from cnnbench.data.sources import Dataset
 from cnnbench.errors import RunError
+from cnnbench.schemas import TrainConfig
 
 Config = TypeVar("Config", bound=TrainConfig)
 IMAGES = 32  # to be learned by heart

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from cnnbench import config as schema
-from cnnbench import parsing
+from cnnbench import arguments, parsing, schemas
+from cnnbench.arguments import config_dirs, groups
 from cnnbench.errors import UserError
-from cnnbench.hydra_app import check_arguments, compose, config_dirs, explain, groups, takes
+from cnnbench.hydra_app import compose, explain, takes
 
 if TYPE_CHECKING:
     from cnnbench.cli import Command
@@ -34,7 +34,7 @@ keys
 
 def render(command: str, entry: "Command", args: list[str]) -> str:
     """The page; the defaults shown are those that go with the groups chosen in args."""
-    args = check_arguments(command, args)
+    args = arguments.check(command, args)
     width = min(shutil.get_terminal_size((120, 24)).columns, 140)
     known = groups(*config_dirs(args))
     listed = "\n".join(
@@ -49,20 +49,20 @@ def render(command: str, entry: "Command", args: list[str]) -> str:
     values = parsing.flatten({str(key): value for key, value in composed.items()})
     return PAGE.format(
         command=command,
-        bare=f" [{bare.upper()} ...]" if (bare := schema.bare(schema.SCHEMAS[command])) else "",
+        bare=f" [{bare.upper()} ...]" if (bare := schemas.bare(schemas.SCHEMAS[command])) else "",
         help=f"{entry.help[0].upper()}{entry.help[1:]}.",
         examples="\n".join(f"  {example}" for example in entry.examples),
         groups=f"\ngroups (each choice is a YAML file)\n{listed}\n" if listed else "",
-        keys="\n".join(_keys(schema.SCHEMAS[command], values, width)),
+        keys="\n".join(_keys(schemas.SCHEMAS[command], values, width)),
     )
 
 
 def _keys(which: type, values: dict[str, Any], width: int) -> list[str]:
     """Each key of the schema, the arguments of the net in the place of `model`."""
     lines = []
-    texts = schema.help_texts(which)
+    texts = schemas.help_texts(which)
     for key, text in sorted(texts.items(), key=lambda entry: "." in entry[0]):  # what people type daily comes first
-        if key in schema.FILLED_IN:
+        if key in schemas.FILLED_IN:
             continue
         if key == "model":
             own = ", ".join(f"{name}={_shown(value)}" for name, value in values.items() if name.startswith("model."))

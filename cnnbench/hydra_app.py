@@ -1,6 +1,6 @@
-"""Between the command line and Hydra: what Hydra is given, and what the user is told when it refuses.
+"""Between our command line and Hydra: what Hydra composes and launches, and what the user is told when it refuses.
 
-With config.py and parsing.py the only place that knows Hydra.
+With schemas.py and parsing.py the only place that knows Hydra.
 """
 
 import os
@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,108 +20,12 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cnnbench import config as schema
-from cnnbench import parsing
+from cnnbench import parsing, schemas
+from cnnbench.arguments import SHOWS, check, config_dirs, groups, is_sweep
+from cnnbench.config import Resume, conf_dir
 from cnnbench.errors import UserError, did_you_mean, unknown
 
-FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config")
-PATH_KEYS = (
-    "weights",
-    "input",
-    "out",
-    "sheet",
-    "prepare.classes",
-    "run.dir",
-    "run.name",
-    "run.root",
-    "sweep.dir",
-    "data.root",
-    "data.packed",
-)
-LIST_KEYS = ("what", "layer", "units", "images", "precisions", "where")  # a,b is a list where no sweep is asked for
-INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
 EXTRAS = {"hydra/launcher/ray": "ray", "hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit_slurm": "slurm"}
-FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
-
-
-def check_arguments(command: str, args: list[str]) -> list[str]:
-    """The arguments as Hydra wants them: options before overrides. Refuses, in our own words, what is neither."""
-    options: list[str] = []
-    overrides: list[str] = []
-    bare: list[str] = []
-    takes_bare = schema.bare(schema.SCHEMAS[command])
-    remaining = iter(args)
-    for arg in remaining:
-        if takes_bare and (arg == "-" or ("=" not in arg and arg[0:1] not in ("-", "~"))):
-            if "${" in arg:
-                raise UserError(f"{arg}: names with ${{ in them are taken from stdin alone: ls | cnnbench {command} -")
-            bare.append(arg)
-        elif arg.startswith("-"):
-            flag, joined, value = arg.partition("=")
-            if flag not in FLAGS:
-                raise unknown("option", flag, [flag for flag in FLAGS if flag.startswith("--")])
-            options.append(flag)
-            if flag in FLAGS_WITH_VALUE:
-                value = value if joined else next(remaining, "")
-                _check_option(command, flag, value)
-                options.append(value)
-        elif "=" not in arg and not arg.startswith("~"):
-            raise UserError(_bare_argument(command, arg))
-        else:
-            overrides.append(_quoted(arg))
-    if bare and any(override.startswith(f"{takes_bare}=") for override in overrides):
-        raise UserError(f"give either {takes_bare}=… or {' '.join(bare)}, not both")
-    if not is_sweep(options):
-        overrides = [_as_list(override) for override in overrides]
-    return options + overrides + ([f"{takes_bare}=[{','.join(map(_in_quotes, bare))}]"] if bare else [])
-
-
-def _as_list(override: str) -> str:
-    """`what=a,b` as `what=[a,b]`, each in quotes unless it is a number: names and paths may hold signs of Hydra's."""
-    key, _, value = override.partition("=")
-    if key not in LIST_KEYS or value[:1] in ("", "[", "'", '"') or value in ("null", "all"):
-        return override
-    items = [part if part.isdigit() else _in_quotes(part) for part in value.split(",")]
-    return f"{key}=[{','.join(items)}]" if len(items) > 1 else f"{key}={items[0]}"
-
-
-def _check_option(command: str, flag: str, value: str) -> None:
-    if not value:
-        raise UserError(f"{flag} needs a value; see cnnbench {command} --help")
-    if flag in ("--cfg", "-c") and value not in ("job", "hydra", "all"):
-        raise unknown("value of --cfg", value, ("job", "hydra", "all"))
-    if flag in ("--info", "-i") and value not in INFOS:
-        raise unknown("value of --info", value, INFOS)
-    if flag in ("--config-dir", "-cd") and not Path(value).is_dir():
-        raise UserError(f"--config-dir: there is no folder {value}")
-
-
-def _quoted(override: str) -> str:
-    """A path may hold signs that mean something to Hydra, such as blanks and equals signs: quote it for the user."""
-    key, _, value = override.partition("=")
-    if key == "crop" and value.isdigit():  # the name of a YAML file, which Hydra would take for a number
-        return f"{key}={_in_quotes(value)}"
-    if (
-        key not in PATH_KEYS
-        or re.fullmatch(r"[\w/+.$%*@:|?,-]*", value, re.ASCII)
-        or value[:1] in ("'", '"', "")
-        or (value[0] == "[" and value[-1] == "]")
-        or "${" in value
-    ):
-        return override
-    return f"{key}={_in_quotes(value)}"
-
-
-def _in_quotes(text: str) -> str:
-    return "'{}'".format(text.replace("\\", "\\\\").replace("'", "\\'"))
-
-
-def _bare_argument(command: str, arg: str) -> str:
-    for group, names in groups().items():
-        if arg in names:
-            return f"what is '{arg}'? Settings are written key=value: did you mean {group}={arg}?"
-    return f"what is '{arg}'? Settings are written key=value, as in epochs=5; see cnnbench {command} --help"
 
 
 def jobs(args: list[str]) -> tuple[list[list[str]], list[str]] | None:
@@ -133,7 +36,7 @@ def jobs(args: list[str]) -> tuple[list[list[str]], list[str]] | None:
     if any(flag in SHOWS for flag in flags) or any(arg.startswith("hydra/sweeper=") for arg in given):
         return None
     try:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(schema.conf_dir())):
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             parsed = parser.parse_overrides(given)
             combined = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
@@ -143,17 +46,6 @@ def jobs(args: list[str]) -> tuple[list[list[str]], list[str]] | None:
     return combined, swept.strip("[]").split(",")
 
 
-def sweep_dir(args: list[str]) -> Path:
-    """Where a sweep lives: the last `sweep.dir=` of a command line, which may be in quotes."""
-    value = [arg for arg in args if arg.startswith("sweep.dir=")][-1].partition("=")[2]
-    quoted = value[:1] in ("'", '"') and value[-1:] == value[:1]
-    return Path(re.sub(r"\\(.)", r"\1", value[1:-1]) if quoted else value)
-
-
-def is_sweep(args: list[str]) -> bool:
-    return any(arg in ("-m", "--multirun", "hydra.mode=MULTIRUN") for arg in args)
-
-
 def swept_by_experiment(args: list[str]) -> list[str]:
     """What the file of `experiment=` sweeps over (its `hydra.sweeper.params`), apart from what args set themselves.
 
@@ -161,7 +53,7 @@ def swept_by_experiment(args: list[str]) -> list[str]:
     """
     settings = dict(arg.partition("=")[::2] for arg in args if "=" in arg and not arg.startswith("-"))
     names = settings.get("experiment", "").split(",")
-    files = [file for name in names for root in (*config_dirs(args), schema.conf_dir())
+    files = [file for name in names for root in (*config_dirs(args), conf_dir())
              if (file := root / "experiment" / f"{name}.yaml").is_file()]  # fmt: skip
     params = [OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {} for file in files]
     if len(names) > 1 and any(params):
@@ -169,28 +61,14 @@ def swept_by_experiment(args: list[str]) -> list[str]:
     return [f"{key}={value}" for found in params[:1] for key, value in found.items() if key not in settings]
 
 
-def groups(*more: Path) -> dict[str, list[str]]:
-    """The groups of YAML files and their choices, also those of the user's own folders."""
-    found: dict[str, set[str]] = {}
-    for root in (schema.conf_dir(), *more):
-        for file in sorted(root.glob("*/*.yaml")):
-            found.setdefault(file.parent.name, set()).add(file.stem)
-    return {group: sorted(choices) for group, choices in sorted(found.items()) if group != "hydra"}
-
-
-def config_dirs(args: list[str]) -> list[Path]:
-    """The folder of `--config-dir`, if there is one."""
-    return [Path(value) for flag, value in pairwise(args) if flag in ("--config-dir", "-cd")]
-
-
 def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> None:
     """Let Hydra compose the configuration from args and call the job with it, once or per job. It must not raise."""
-    schema.register_schemas()
+    schemas.register_schemas()
     _prepare_launcher(args)
     argv, sys.argv = sys.argv, ["cnnbench", *args]
     try:
         with _hydra_raises(), _composed_by_launcher(args):
-            hydra.main(version_base="1.3", config_path=str(schema.conf_dir()), config_name=command)(job)()
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     except (BrokenPipeError, UserError):
         raise
     except Exception as error:  # Hydra raises more kinds than its own for a command line that it does not like
@@ -228,9 +106,9 @@ def typed(command: str, cfg: DictConfig, made_by: list[str] | None = None) -> An
     cfg.run.overrides = overrides() if made_by is None else made_by
     for override in cfg.run.overrides:
         key = override.partition("=")[0].lstrip("+~")
-        if key.partition(".")[0] in schema.unread(schema.SCHEMAS[command]):
+        if key.partition(".")[0] in schemas.unread(schemas.SCHEMAS[command]):
             raise UserError(_unknown_key(key, command, []))
-    return parsing.parse(schema.SCHEMAS[command], cfg)
+    return parsing.parse(schemas.SCHEMAS[command], cfg)
 
 
 def combinations(command: str, args: list[str]) -> list[Any]:
@@ -241,10 +119,10 @@ def combinations(command: str, args: list[str]) -> list[Any]:
     given = [arg for arg in args if not arg.startswith("-") and "=" in arg]
     if any(flag.partition("=")[0] in SHOWS for flag in args):
         return []
-    schema.register_schemas()
+    schemas.register_schemas()
     made_by: list[str] = given
     try:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(schema.conf_dir())):
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
             search = _search_path(args)
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             parsed = parser.parse_overrides(given)
@@ -264,7 +142,7 @@ def readings(args: list[str]) -> list[tuple[Any, Any]]:
     """For `doctor config [train|finetune] …`: each configuration that the arguments stand for, with its recipe, which
     is what the same choice of net and data has when nothing else is set."""
     command, args = (args[0], args[1:]) if args[:1] in (["train"], ["finetune"]) else ("train", args)
-    args = check_arguments(command, args)
+    args = check(command, args)
     if "--config" in args:
         at = args.index("--config")
         configs = [replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])]
@@ -321,10 +199,10 @@ def _hydra_raises() -> Iterator[None]:
 
 def compose(command: str, args: list[str]) -> DictConfig:
     """The configuration of a command, for those who only want to look at it. args may hold `--config-dir`."""
-    schema.register_schemas()
+    schemas.register_schemas()
     overrides = [arg for arg in args if not arg.startswith("-") and "=" in arg]
     overrides += _search_path(args)
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(schema.conf_dir())):
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         return hydra.compose(command, overrides)
 
 
@@ -342,7 +220,7 @@ def replay(command: str, file: list[str], overrides: list[str]) -> Any:
             )
     config = parsing.replay(command, Path(file[0]), overrides)
     if not any(override.startswith(("run.dir=", "run.name=")) for override in overrides):
-        config.run.dir, config.resume = None, schema.Resume.never  # a run of its own: the replayed one stays as it is
+        config.run.dir, config.resume = None, Resume.never  # a run of its own: the replayed one stays as it is
     config.run.overrides = [*config.run.overrides, *overrides]
     return config
 
@@ -400,7 +278,7 @@ def _first_in(section: str, known: list[str]) -> str:
 
 def known_keys(command: str, args: list[str], key: str) -> list[str]:
     """The keys that this command takes; the arguments of the chosen net too, where the key in question is such."""
-    known = {*schema.help_texts(schema.SCHEMAS[command]), *takes(command)} - set(schema.FILLED_IN)
+    known = {*schemas.help_texts(schemas.SCHEMAS[command]), *takes(command)} - set(schemas.FILLED_IN)
     if key.startswith("model."):
         chosen = [arg for arg in args if arg.partition("=")[0] in takes(command) and "," not in arg]
         folders = [part for folder in config_dirs(args) for part in ("--config-dir", str(folder))]
@@ -412,9 +290,9 @@ def known_keys(command: str, args: list[str], key: str) -> list[str]:
 
 def takes(command: str) -> list[str]:
     """The groups that a command knows: those in the defaults list of its primary file, and what its recipes choose."""
-    primary = OmegaConf.load(schema.conf_dir() / f"{command}.yaml")
+    primary = OmegaConf.load(conf_dir() / f"{command}.yaml")
     entries = [str(key) for entry in primary.defaults if isinstance(entry, DictConfig) for key in entry]
-    unread = schema.unread(schema.SCHEMAS[command])
+    unread = schemas.unread(schemas.SCHEMAS[command])
     listed = [entry for entry in entries if not entry.startswith("override ") and entry not in unread]
     return [*listed, "augment"] if "recipe" in listed else listed
 

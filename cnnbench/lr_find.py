@@ -16,11 +16,12 @@ import numpy as np
 from tqdm import tqdm
 
 from cnnbench import optim, plots, results, runs
-from cnnbench.config import Format, TrainConfig
+from cnnbench.config import Format
 from cnnbench.engine import train_epoch
 from cnnbench.errors import RunError, UserError
 from cnnbench.logfile import say
 from cnnbench.metrics import Sums
+from cnnbench.schemas import TrainConfig
 from cnnbench.tables import json_value, plural, render
 from cnnbench.training import Training
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cnnbench import cli, hydra_app, runs, sweeps
+from cnnbench import arguments, cli, hydra_app, runs, sweeps
 from cnnbench.config import Rerun
 from cnnbench.errors import RunError, UserError
 from cnnbench.logfile import say
@@ -102,7 +102,7 @@ def reason_of(error: Exception) -> str:
 def run(command: str, args: list[str]) -> int:
     """All jobs of a sweep; the exit code: 1 when a job failed, 2 when all did for a mistake in their settings."""
     args = [*args, *runs.sweep_overrides(command, args, hydra_app.swept_by_experiment(args))]
-    folder = hydra_app.sweep_dir(args).expanduser()
+    folder = arguments.sweep_dir(args).expanduser()
     task = Task(command, folder)
     if (to_come := hydra_app.jobs(args)) is not None:
         sweeps.expect(folder, command, *to_come)

@@ -10,12 +10,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnnbench import data, optim, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import Cache, TrainConfig
+from cnnbench.config import Cache
 from cnnbench.distributed import Exchange
 from cnnbench.engine import Trainer
 from cnnbench.errors import UserError
 from cnnbench.features import Cached
 from cnnbench.models.layers import Net
+from cnnbench.schemas import TrainConfig
 from cnnbench.tasks.classification import Classification
 
 

@@ -14,8 +14,9 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cnnbench.config import SCHEMAS, DataConfig
+from cnnbench.config import DataConfig
 from cnnbench.errors import UserError, unknown
+from cnnbench.schemas import SCHEMAS
 
 LATER: dict[type, dict[str, Any]] = {
     DataConfig: {

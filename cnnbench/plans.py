@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from cnnbench import data, freezing, models, optim, weights
-from cnnbench.config import Strategy, TrainConfig
+from cnnbench.config import Strategy
 from cnnbench.errors import UserError
 from cnnbench.models.layers import Net
+from cnnbench.schemas import TrainConfig
 from cnnbench.shapes import Shapes
 
 USUAL_BATCH = 128  # reckoned with where batch_size=auto

@@ -43,10 +43,10 @@ class Queued:
     def __call__(self, task: dict[str, Any]) -> int:
         if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
             os.environ.setdefault("OMP_NUM_THREADS", cpus)
-        from cnnbench import config, multirun, parsing
+        from cnnbench import multirun, parsing, schemas
 
         keep_freed_memory()
-        cfg = parsing.restore(config.SCHEMAS[task["command"]], task["config"])
+        cfg = parsing.restore(schemas.SCHEMAS[task["command"]], task["config"])
         code = multirun.execute(Job(**task["job"]), cfg)
         if code == runs.PREEMPTED:
             slurm.hand_over()

@@ -11,11 +11,12 @@ import torch
 
 from cnnbench import health, models, optim, plans, runtime
 from cnnbench.complexity import TRAINING_PASSES, count
-from cnnbench.config import AugmentConfig, Crop, OptimConfig, Schedule, TrainConfig
+from cnnbench.config import AugmentConfig, Crop, OptimConfig, Schedule
 from cnnbench.errors import UserError
 from cnnbench.models.layers import Net
 from cnnbench.plans import Plan, size_of_batch
 from cnnbench.remarks import OK, PROBLEM, WARNING, Finding
+from cnnbench.schemas import TrainConfig
 from cnnbench.tables import plural
 
 USUAL = 2.0  # within this factor of the recipe nothing is said to be unusual

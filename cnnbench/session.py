@@ -11,7 +11,7 @@ import torch
 
 from cnnbench import data, debug, freezing, health, lr_find, optim, results, runs, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import Format, TrainConfig
+from cnnbench.config import Format
 from cnnbench.distributed import ALONE
 from cnnbench.errors import RunError, UserError
 from cnnbench.features import Cached
@@ -19,6 +19,7 @@ from cnnbench.keeper import interval
 from cnnbench.logfile import Log, say, warn
 from cnnbench.models.layers import Net
 from cnnbench.parsing import seconds
+from cnnbench.schemas import TrainConfig
 from cnnbench.tables import plural
 from cnnbench.tracking import Silent, Tracker
 from cnnbench.training import Training

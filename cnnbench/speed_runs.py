@@ -10,10 +10,10 @@ import torch
 from cnnbench import batch_search, data, models, outfit, runtime, speed
 from cnnbench.batch_search import Trial
 from cnnbench.complexity import TRAINING_PASSES, count
-from cnnbench.config import BenchmarkConfig
 from cnnbench.engine import Batch
 from cnnbench.errors import UserError
 from cnnbench.models.layers import Net
+from cnnbench.schemas import BenchmarkConfig
 
 Say = Callable[[str], None]
 OF_FREE = 0.9  # part of the free memory that a search may use

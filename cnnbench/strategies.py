@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from cnnbench import advice, data, freezing, probes
 from cnnbench.advice import Advice
 from cnnbench.checkpoint import Inference
-from cnnbench.config import AugmentConfig, Crop, FinetuneConfig, Strategy
+from cnnbench.config import AugmentConfig, Crop, Strategy
 from cnnbench.engine import predictions
 from cnnbench.errors import UserError, unknown
 from cnnbench.features import BATCH, PENULTIMATE, Cached, Extractor
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.truncated import Truncated
 from cnnbench.runtime import Normalize
+from cnnbench.schemas import FinetuneConfig
 from cnnbench.tracking import say
 
 FITTED = (Strategy.svm, Strategy.deep_features)  # their head is computed: nothing is trained by steps

@@ -13,9 +13,10 @@ import torch
 
 from cnnbench import facts
 from cnnbench.complexity import Layer, layers
-from cnnbench.config import Layers, SummaryConfig
+from cnnbench.config import Layers
 from cnnbench.models import MODELS, build, check_image_size
 from cnnbench.models.layers import Net
+from cnnbench.schemas import SummaryConfig
 from cnnbench.shapes import Shapes
 
 KINDS = {

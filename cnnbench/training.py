@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnbench import compiling, data, findings, freezing, health, optim, outfit, results, runs, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import Decoder, TrainConfig
+from cnnbench.config import Decoder
 from cnnbench.engine import Batch, evaluate, train_epoch
 from cnnbench.errors import RunError, UserError
 from cnnbench.features import Cached
@@ -22,6 +22,7 @@ from cnnbench.metrics import Metrics, Sums
 from cnnbench.models.layers import Net
 from cnnbench.parsing import seconds, to_plain
 from cnnbench.runs import RunDirectory
+from cnnbench.schemas import TrainConfig
 from cnnbench.signals import Stopped, StopRequests
 from cnnbench.tracking import Tracker, epoch_text, errors, row
 from cnnbench.visual.watch import Watch

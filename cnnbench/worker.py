@@ -13,7 +13,7 @@ import threading
 import traceback
 from typing import Any
 
-from cnnbench import cli, config, parsing
+from cnnbench import cli, parsing, schemas
 from cnnbench.errors import RunError, UserError
 from cnnbench.machine import keep_freed_memory
 
@@ -49,7 +49,7 @@ def _read(tasks: "queue.Queue[str | None]", busy: threading.Event) -> None:
 
 def perform(task: dict[str, Any]) -> dict[str, Any]:
     """Run a command with a configuration. A job of a sweep has its own console, and writes its end into the books."""
-    cfg = parsing.restore(config.SCHEMAS[task["command"]], task["config"])
+    cfg = parsing.restore(schemas.SCHEMAS[task["command"]], task["config"])
     if "job" in task:
         from cnnbench import multirun
         from cnnbench.sweeps import Job

@@ -40,9 +40,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.io import decode_jpeg
 
-from cnnbench import cli, hydra_app, parsing
-from cnnbench import config as schema
-from cnnbench.config import Decoder
+from cnnbench import cli, hydra_app, parsing, schemas
+from cnnbench.config import Crop, Decoder
 from cnnbench.data import load_dataset, train_loader
 from cnnbench.data.transforms import decode_transform
 from cnnbench.machine import cores
@@ -148,12 +147,12 @@ def usual(tree: Path, args: Any, *, normalize: bool) -> Epoch:
 def _composed(tree: Path, packed: Path | None) -> Any:
     more = [f"data.packed={packed}"] if packed else ["data.val_fraction=0.001"]
     cfg = hydra_app.compose("train", ["model=resnet18", "data=folder", f"data.root={tree}", *more])
-    return parsing.parse(schema.SCHEMAS["train"], cfg)
+    return parsing.parse(schemas.SCHEMAS["train"], cfg)
 
 
 def ours(tree: Path, packed: Path | None, args: Any, decode: Decoder) -> Epoch:
     cfg = _composed(tree, packed)
-    cfg.augment.crop, cfg.augment.scale, cfg.augment.flip = schema.Crop.resized, [0.08, 1.0], True
+    cfg.augment.crop, cfg.augment.scale, cfg.augment.flip = Crop.resized, [0.08, 1.0], True
     loader = train_loader(load_dataset(cfg.data), cfg.augment, image_size=SIZE, batch_size=args.batch, seed=0,
                           workers=args.workers, decode=decode)  # fmt: skip
     return loader.epoch
@@ -162,7 +161,7 @@ def ours(tree: Path, packed: Path | None, args: Any, decode: Decoder) -> Epoch:
 def threads(tree: Path, args: Any) -> Epoch:
     """The same work in threads of this process: the decoder and the resizing release the interpreter's lock."""
     cfg = _composed(tree, None)
-    cfg.augment.crop, cfg.augment.scale, cfg.augment.flip = schema.Crop.resized, [0.08, 1.0], True
+    cfg.augment.crop, cfg.augment.scale, cfg.augment.flip = Crop.resized, [0.08, 1.0], True
     source = load_dataset(cfg.data).train
     transform = decode_transform(cfg.augment, SIZE, 0.875, "bilinear")
 

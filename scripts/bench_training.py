@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 from cnnbench import data, hydra_app, machine, results, runtime
 from cnnbench.commands import train
-from cnnbench.config import SCHEMAS
 from cnnbench.parsing import parse
 from cnnbench.runs import claim
+from cnnbench.schemas import SCHEMAS
 from cnnbench.signals import StopRequests
 from cnnbench.tracking import Tracker
 from cnnbench.training import Training

@@ -12,14 +12,13 @@ from typing import Any, Union, get_args, get_origin
 
 from omegaconf import OmegaConf
 
-from cnnbench import cli, hydra_app, parsing
-from cnnbench import config as schema
+from cnnbench import arguments, cli, hydra_app, parsing, schemas
 
 FILE = Path(__file__).parents[1] / "docs" / "config.md"
 HEAD = """\
 # All settings
 
-Written by `scripts/config_reference.py` from `cnnbench/config.py` and `conf/`; do not edit by hand. Defaults are those
+Written by `scripts/config_reference.py` from the package's schema and `conf/`; do not edit by hand. Defaults are those
 of the command as it is typed without settings; a choice of `model=`, `data=`, `optim=` and so on changes what its file
 says, and `cnnbench COMMAND model=NAME --help` shows the values that then hold. `null` is no value. Ranges are checked
 before anything runs.
@@ -30,7 +29,7 @@ def page() -> str:
     """The whole file. A section that several commands share stands once, with the defaults of the first of them."""
     shared: dict[type, tuple[str, str]] = {}
     parts = [HEAD, _groups()]
-    for command, which in schema.SCHEMAS.items():
+    for command, which in schemas.SCHEMAS.items():
         if command in cli.COMMANDS:
             parts.append(_command(command, which, shared))
     parts += [_section(which, name, command) for which, (name, command) in shared.items()]
@@ -39,7 +38,7 @@ def page() -> str:
 
 def _groups() -> str:
     listed = "\n".join(
-        f"| `{group}=` | {', '.join(f'`{name}`' for name in names)} |" for group, names in hydra_app.groups().items()
+        f"| `{group}=` | {', '.join(f'`{name}`' for name in names)} |" for group, names in arguments.groups().items()
     )
     return f"## Choices\n\nEach is a file in `conf/`.\n\n| group | choices |\n| --- | --- |\n{listed}\n"
 
@@ -49,7 +48,7 @@ def _command(command: str, which: type, shared: dict[type, tuple[str, str]]) -> 
     rows, links = [], []
     defaults = _defaults(command)
     for item in fields(which):
-        if item.name in schema.unread(which):
+        if item.name in schemas.unread(which):
             continue
         if isinstance(item.type, type) and is_dataclass(item.type):
             shared.setdefault(item.type, (item.name, command))
@@ -84,7 +83,7 @@ def _table(rows: list[str]) -> list[str]:
 
 
 def _row(item: Any, key: str, defaults: dict[str, Any]) -> str:
-    if key in schema.FILLED_IN:
+    if key in schemas.FILLED_IN:
         return ""
     bounds = " and ".join(f"{sign} {bound:,}" for sign, bound in item.metadata["bounds"].items())
     default = "" if key == "model" else f"`{_shown(defaults[key])}`" if defaults.get(key, "???") != "???" else ""

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from cnnbench import cli, findings, hydra_app, parsing
-from cnnbench import config as schema
+from cnnbench import cli, findings, hydra_app, parsing, schemas
 
 
 @dataclass
@@ -48,7 +47,7 @@ def compose() -> Callable[..., Any]:
     """The typed configuration of `cnnbench train` with overrides."""
 
     def compose(*overrides: str, command: str = "train") -> Any:
-        return parsing.parse(schema.SCHEMAS[command], hydra_app.compose(command, list(overrides)))
+        return parsing.parse(schemas.SCHEMAS[command], hydra_app.compose(command, list(overrides)))
 
     return compose
 

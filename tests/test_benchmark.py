@@ -99,10 +99,9 @@ def test_each_part_is_where_its_time_is_spent() -> None:
 
 
 def _setting() -> speed.Setting:
-    from cnnbench import config as schema
-    from cnnbench import hydra_app, models, parsing
+    from cnnbench import hydra_app, models, parsing, schemas
 
-    cfg = parsing.parse(schema.SCHEMAS["benchmark"], hydra_app.compose("benchmark", ["model=resnet8"]))
+    cfg = parsing.parse(schemas.SCHEMAS["benchmark"], hydra_app.compose("benchmark", ["model=resnet8"]))
     device = runtime.setup("cpu", "fp32", seed=0)
     model = models.build("resnet8", num_classes=10)
     return speed.Setting(model=model, optim=cfg.optim, device=device, mean=[0.5] * 3, std=[0.25] * 3)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import Ran
 
-from cnnbench import cli, hydra_app
-from cnnbench import config as schema
+from cnnbench import arguments, cli, hydra_app, schemas
+from cnnbench.config import conf_dir
 
 
 def test_without_a_command_all_are_listed_with_an_example(cnnbench: Callable[..., Ran]) -> None:
@@ -28,8 +28,8 @@ def test_help_teaches_every_key_and_choice(cnnbench: Callable[..., Ran], command
     assert ran.code == 0
     assert len(cli.COMMANDS[command].examples) >= 2
     assert all(example in ran.out for example in cli.COMMANDS[command].examples)
-    for key in schema.help_texts(schema.SCHEMAS[command]):
-        if key not in ("model", *schema.FILLED_IN):
+    for key in schemas.help_texts(schemas.SCHEMAS[command]):
+        if key not in ("model", *schemas.FILLED_IN):
             assert f"{key}=" in ran.out
     for group in hydra_app.takes(command):
         assert f"\n  {group}=" in ran.out
@@ -233,15 +233,13 @@ NEEDED = {
 }
 
 
-@pytest.mark.parametrize(
-    "file", sorted(schema.conf_dir().rglob("*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}"
-)
+@pytest.mark.parametrize("file", sorted(conf_dir().rglob("*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> None:
     """A dead file, or one with a key that nobody knows, fails here."""
     group, name = file.parent.name, file.stem
-    if file.parent == schema.conf_dir():
-        primary = name in schema.SCHEMAS
-        primaries = [(schema.conf_dir() / f"{command}.yaml").read_text() for command in schema.SCHEMAS]
+    if file.parent == conf_dir():
+        primary = name in schemas.SCHEMAS
+        primaries = [(conf_dir() / f"{command}.yaml").read_text() for command in schemas.SCHEMAS]
         assert primary or any(f"- {name}\n" in text for text in primaries)
         if primary:
             compose(*NEEDED.get(name, ()), command=name)
@@ -255,23 +253,25 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
         return
     takers = [command for command in ("train", "finetune", "predict", "evaluate") if group in hydra_app.takes(command)]
     command = takers[0] if takers else "train"
-    cfg = compose(*hydra_app.check_arguments(command, [f"{group}={name}", *NEEDED.get(command, ())]), command=command)
+    cfg = compose(*arguments.check(command, [f"{group}={name}", *NEEDED.get(command, ())]), command=command)
     assert group == "recipe" or getattr(cfg, group) is not None
 
 
 def test_primary_files_stay_short() -> None:
-    for command in schema.SCHEMAS:
-        assert len((schema.conf_dir() / f"{command}.yaml").read_text().splitlines()) <= 25
+    for command in schemas.SCHEMAS:
+        assert len((conf_dir() / f"{command}.yaml").read_text().splitlines()) <= 25
 
 
 def test_every_key_of_the_schema_is_read_somewhere() -> None:
     """A key without a back end is a lie: each leaf's name appears as an attribute in the package's code."""
     package = Path(cli.__file__).parent
     code = "\n".join(
-        file.read_text() for file in package.rglob("*.py") if file.name not in ("config.py", "help_page.py")
+        file.read_text()
+        for file in package.rglob("*.py")
+        if file.name not in ("config.py", "schemas.py", "help_page.py")
     )
-    for command, which in schema.SCHEMAS.items():
-        for key in schema.help_texts(which):
+    for command, which in schemas.SCHEMAS.items():
+        for key in schemas.help_texts(which):
             leaf = key.rpartition(".")[2]
             assert f".{leaf}" in code, f"{command}: nobody reads {key}"
 

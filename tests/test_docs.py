@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 from conftest import Ran
 
-from cnnbench import cli, hydra_app
+from cnnbench import arguments, cli, hydra_app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -101,8 +101,8 @@ def compose(line: Line) -> None:
     if line.command == "doctor" and args[:1] == ["config"]:
         assert hydra_app.readings(args[1:])
         return
-    args = hydra_app.check_arguments(line.command, args)
-    if any(flag in args for flag in hydra_app.SHOWS):
+    args = arguments.check(line.command, args)
+    if any(flag in args for flag in arguments.SHOWS):
         return
     if not hydra_app.combinations(line.command, args):
         given = [arg for arg in args if "=" in arg]

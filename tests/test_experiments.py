@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import Ran
 
-from cnnbench import hydra_app, models
+from cnnbench import arguments, hydra_app, models
 from cnnbench.config import conf_dir
 
 NAMES = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
@@ -24,7 +24,7 @@ def reproduce(script: Callable[[str], Any]) -> Any:
 
 def jobs(command: list[str]) -> Iterator[Any]:
     """The typed configuration of each job of a command line, for the first seed of the sweep."""
-    name, args = command[0], hydra_app.check_arguments(command[0], command[1:])
+    name, args = command[0], arguments.check(command[0], command[1:])
     swept = [text.split(",")[0] if text.startswith("seed=") else text for text in hydra_app.swept_by_experiment(args)]
     if "-m" in args:
         yield from hydra_app.combinations(name, [*args, *swept])
@@ -43,7 +43,7 @@ def test_the_header_says_what_it_is_about(name: str, reproduce: Any) -> None:
     assert sweeps == ("-m" in experiment.command)
     for line in re.findall(r"`cnnbench (.+?)`", (conf_dir() / "experiment" / f"{name}.yaml").read_text()):
         command, *args = line.replace("'", "").replace("RUN", "x").split()
-        quoted = hydra_app.check_arguments(command, [arg.replace('"', "") for arg in args])
+        quoted = arguments.check(command, [arg.replace('"', "") for arg in args])
         assert hydra_app.combinations(command, quoted) or hydra_app.compose(command, quoted)
 
 

@@ -15,16 +15,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnnbench import cli, hydra_app
-from cnnbench import config as schema
+from cnnbench import arguments, cli, schemas
 from cnnbench.data import read_image
 from cnnbench.errors import UserError
 
 MORE = int(os.environ.get("FUZZ", "1"))  # times as many examples, and others each time
 KEYS = sorted(
-    {*schema.help_texts(schema.TrainConfig), *hydra_app.groups(), "model.name", "model.shortcut", "hydra.run.dir"}
+    {*schemas.help_texts(schemas.TrainConfig), *arguments.groups(), "model.name", "model.shortcut", "hydra.run.dir"}
 )
-CHOICES = sorted({choice for names in hydra_app.groups().values() for choice in names})
+CHOICES = sorted({choice for names in arguments.groups().values() for choice in names})
 ODD = ["", "null", "true", "0", "-1", "1e400", "nan", "[1,2", "{a:1}", "[]", "a,b", "${seed}", "${nope}",
        "${oc.env:NOPE}", "'", '"', "\\", "!!python/name:os", "🦆", "1,2,3", "range(3)", "choice(1)", "x=y", "$(id)",
        "..", "\x00", "\n"]  # fmt: skip

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench import results, runs, speed_chart, speed_pages
-from cnnbench.config import BenchmarkConfig, Format, Precision
+from cnnbench.config import Format, Precision
 from cnnbench.errors import UserError, unknown
 from cnnbench.logfile import say, tolerated
+from cnnbench.schemas import BenchmarkConfig
 from cnnbench.speed_runs import Machine, measure
 from cnnbench.tables import json_value
 

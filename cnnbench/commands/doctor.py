@@ -18,9 +18,10 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from cnnbench.config import DoctorConfig, Format, TrainConfig, conf_dir
+from cnnbench.config import Format, conf_dir
 from cnnbench.machine import cores, free_memory
 from cnnbench.remarks import OK, PROBLEM, WARNING, Finding, rows
+from cnnbench.schemas import DoctorConfig, TrainConfig
 from cnnbench.tables import render
 
 TESTED_PAIR = ("2.15.0", "0.29.2")  # torch and torchvision, as in constraints.txt

@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from cnnbench import assembly, data, evaluation, logfile, models, reports, results, runs, runtime, weights
 from cnnbench.checkpoint import Inference
-from cnnbench.config import DataConfig, EvaluateConfig, Format, PrepareConfig, Split
+from cnnbench.config import DataConfig, Format, PrepareConfig, Split
 from cnnbench.errors import UserError
 from cnnbench.evaluation import Member, Reading
 from cnnbench.metrics import judge
 from cnnbench.models.layers import Dense, Net
 from cnnbench.parsing import restore
+from cnnbench.schemas import EvaluateConfig
 from cnnbench.weights import Weights
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from cnnbench import exporting, weights
 from cnnbench.assembly import ready
-from cnnbench.config import ExportConfig
 from cnnbench.errors import UserError, unknown
+from cnnbench.schemas import ExportConfig
 
 
 def run(cfg: ExportConfig) -> int:

@@ -27,11 +27,12 @@ from cnnbench import (
 )
 from cnnbench.advice import Advice
 from cnnbench.checkpoint import Inference
-from cnnbench.config import FinetuneConfig, Format, Strategy
+from cnnbench.config import Format, Strategy
 from cnnbench.errors import UserError
 from cnnbench.features import Extractor
 from cnnbench.logfile import Log, say
 from cnnbench.models.layers import Net
+from cnnbench.schemas import FinetuneConfig
 from cnnbench.tables import json_value
 from cnnbench.weights import Weights
 

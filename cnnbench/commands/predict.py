@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 from cnnbench import runs, runtime, weights
 from cnnbench.assembly import ready
-from cnnbench.config import Format, PredictConfig
+from cnnbench.config import Format
 from cnnbench.data.inputs import find
 from cnnbench.errors import UserError
 from cnnbench.inference import Answer, Classifier
+from cnnbench.schemas import PredictConfig
 from cnnbench.tables import ENDINGS, Percent, plural, render, shorten
 
 DONE, SOME_UNREADABLE = 0, 1

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cnnbench import data, runs
-from cnnbench.config import Format, OnBadImage, PackConfig
+from cnnbench.config import Format, OnBadImage
 from cnnbench.data import packing
 from cnnbench.data.folders import locked
 from cnnbench.data.packed import ABOUT, read_about
@@ -17,6 +17,7 @@ from cnnbench.data.unreadable import report
 from cnnbench.errors import UserError
 from cnnbench.logfile import say
 from cnnbench.machine import cores
+from cnnbench.schemas import PackConfig
 from cnnbench.tables import plural, render
 
 

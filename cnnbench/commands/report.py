@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 from cnnbench import runs, sweeps
-from cnnbench.config import Format, ReportConfig
+from cnnbench.config import Format
 from cnnbench.errors import UserError
 from cnnbench.reporting import group, text
 from cnnbench.reporting.gather import Gathered, gather
 from cnnbench.reporting.group import Group
+from cnnbench.schemas import ReportConfig
 from cnnbench.tables import ENDINGS, plural, render
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench import html, runs, tables
-from cnnbench.config import Format, Layers, SummaryConfig, SummaryFormat
+from cnnbench.config import Format, Layers, SummaryFormat
 from cnnbench.errors import UserError
 from cnnbench.facts import ALEXNET_PARAMS
+from cnnbench.schemas import SummaryConfig
 from cnnbench.summaries import WEIGHTED, Summary, as_data, difference, kind, neurons, notes, shown, summarize
 from cnnbench.tables import Percent, fitted, render
 

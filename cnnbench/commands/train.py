@@ -4,10 +4,10 @@ from typing import TextIO
 
 from cnnbench import data, debug, freezing, models, runs, runtime, session, transfer, weights
 from cnnbench.checkpoint import Inference
-from cnnbench.config import TrainConfig
 from cnnbench.errors import UserError
 from cnnbench.logfile import Log, say
 from cnnbench.models.layers import Net
+from cnnbench.schemas import TrainConfig
 
 
 def run(cfg: TrainConfig) -> int:

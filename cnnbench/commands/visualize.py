@@ -11,9 +11,10 @@ import torch
 
 from cnnbench import assembly, data, models, runs, runtime, weights
 from cnnbench.checkpoint import Inference
-from cnnbench.config import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig, VisualizeConfig
+from cnnbench.config import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig
 from cnnbench.errors import UserError
 from cnnbench.parsing import restore, to_plain
+from cnnbench.schemas import VisualizeConfig
 from cnnbench.shapes import Shapes
 from cnnbench.tables import plural, render
 from cnnbench.visual import page, places, shows

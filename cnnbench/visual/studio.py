@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from cnnbench import data
 from cnnbench.checkpoint import Inference
-from cnnbench.config import AugmentConfig, Crop, DataConfig, OptimConfig, ScheduleConfig, Split, VisualizeConfig
+from cnnbench.config import AugmentConfig, Crop, DataConfig, OptimConfig, ScheduleConfig, Split
 from cnnbench.data import Dataset, Source
 from cnnbench.data.inputs import find as find_files
 from cnnbench.data.pictures import as_picture
 from cnnbench.errors import UserError, did_you_mean
 from cnnbench.models.layers import Net
 from cnnbench.runtime import Normalize, Runtime
+from cnnbench.schemas import VisualizeConfig
 from cnnbench.visual.page import Picture
 from cnnbench.visual.places import HEAD, Place, bounded_batch, choose_units, find
 
