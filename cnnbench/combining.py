@@ -10,10 +10,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from cnnbench import schemas
-from cnnbench.arguments import SHOWS, check, config_dirs, is_sweep
+from cnnbench.arguments import FLAGS_WITH_VALUE, SHOWS, check, config_dirs, is_sweep
 from cnnbench.config import conf_dir
 from cnnbench.errors import UserError
 from cnnbench.hydra_app import compose, explain, replay, search_path, typed
+
+READ = ("train", "finetune")  # what `doctor config` reads; the first where none is named
 
 
 def jobs(args: list[str]) -> tuple[list[list[str]], list[str]] | None:
@@ -77,10 +79,11 @@ def combinations(command: str, args: list[str]) -> list[Any]:
 
 
 def readings(args: list[str]) -> list[tuple[Any, Any]]:
-    """For `doctor config [train|finetune] …`: each configuration that the arguments stand for, with its recipe, which
-    is what the same choice of net and data has when nothing else is set."""
-    command, args = (args[0], args[1:]) if args[:1] in (["train"], ["finetune"]) else ("train", args)
-    args = check(command, args)
+    """For `doctor config [train|finetune] …`, the command's name being anywhere among the arguments: each configuration
+    that they stand for, with its recipe, which is what the same choice of net and data has when nothing else is set."""
+    named = [at for at, arg in enumerate(args) if arg in READ and args[max(0, at - 1)] not in FLAGS_WITH_VALUE]
+    command = args[named[0]] if named else READ[0]
+    args = check(command, [arg for at, arg in enumerate(args) if at not in named[:1]])
     if "--config" in args:
         at = args.index("--config")
         configs = [replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])]

@@ -9,6 +9,8 @@ from conftest import Ran
 from data_helpers import class_tree
 
 from cnnbench import combining
+from cnnbench.errors import UserError
+from cnnbench.schemas import FinetuneConfig, TrainConfig
 
 CPU = ("device=cpu", "precision=fp32")
 
@@ -137,6 +139,17 @@ def test_a_sweep_is_read_job_by_job_and_a_mistake_is_a_mistake(cnnbench: Callabl
     assert ran.code == 2
     assert "Did you mean 'model'?" in ran.err
     assert cnnbench("doctor", "config", "--help").code == 0
+
+
+def test_the_command_that_is_read_may_be_named_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train").mkdir()
+    settings = ["model=resnet8", "data=digits", "--config-dir", "train"]
+    for line in (["finetune", *settings], [*settings, "finetune"], [settings[0], "finetune", *settings[1:]]):
+        assert type(combining.readings(line)[0][0]) is FinetuneConfig
+    assert type(combining.readings(settings)[0][0]) is TrainConfig
+    with pytest.raises(UserError, match="what is 'finetune'"):
+        combining.readings(["train", *settings, "finetune"])
 
 
 def test_an_experiment_is_a_recipe_and_its_sweep_is_read() -> None:
