@@ -268,7 +268,7 @@ class TrackingConfig:
 
 @dataclass(kw_only=True)
 class CropConfig:
-    name: str = option("center, ten, multi_scale_dense or 144: the views of an image whose answers are averaged")
+    name: str = option("center, six, ten, multi_scale_dense or 144: the views of an image whose answers are averaged")
     resize: Resize = option("shorter: the shorter side to the scale; squash: both sides, whatever the aspect")
     scales: list[int] | None = option(
         "multi_scale_dense, 144: sides that images are resized to; null: the paper's, in proportion to the net's size",

@@ -61,10 +61,17 @@ def restore(schema: type, plain: dict[str, Any]) -> Any:
 
 
 def to_plain(config: Any) -> dict[str, Any]:
-    """A typed configuration as dicts, lists, strings and numbers alone: what YAML, JSON and a checkpoint can hold."""
+    """A typed configuration (or a schema, of which most is MISSING) as dicts, lists, strings and numbers alone: what
+    YAML, JSON and a checkpoint can hold."""
     plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def completed(saved: dict[str, Any], schema: type) -> dict[str, Any]:
+    """A saved configuration, flat, with the keys that its version did not have yet, at what that version did."""
+    defaults = flatten(to_plain(schema))
+    return {**{key: value for key, value in defaults.items() if value != MISSING}, **flatten(saved)}
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

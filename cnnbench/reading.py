@@ -95,7 +95,9 @@ def _lr(plan: Plan) -> Iterator[Finding]:
         if mine.name.value == "adamw" and plan.lr > 0.01:
             yield Finding("learning rate", WARNING, f"{text} is large for adamw; 0.001 is usual", "optim.lr=0.001")
     else:
-        usual = theirs.lr * plan.batch / (theirs.lr_batch or size_of_batch(plan.recipe))
+        # The length of Muon's steps is that of lr, whatever the gradient's and so the batch.
+        grown = 1 if mine.name.value == "muon" else plan.batch / (theirs.lr_batch or size_of_batch(plan.recipe))
+        usual = theirs.lr * grown
         ratio = plan.lr / usual
         source = f"({theirs.lr:g} at {theirs.lr_batch or size_of_batch(plan.recipe)})"
         if 1 / USUAL <= ratio <= USUAL:

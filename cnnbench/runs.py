@@ -21,7 +21,7 @@ from cnnbench.cli import PREEMPTED as PREEMPTED
 from cnnbench.config import RunConfig
 from cnnbench.errors import UserError
 from cnnbench.logfile import tolerated
-from cnnbench.parsing import flatten, to_plain
+from cnnbench.parsing import completed, flatten, to_plain
 from cnnbench.tables import json_value
 
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
@@ -237,7 +237,7 @@ def _compare_config(path: Path, cfg: Any) -> bool:
 
 def refuse_other_config(path: Path, saved: dict[str, Any], cfg: Any) -> None:
     """UserError with the differences where a run was made with other settings than those asked for."""
-    wanted, saved = flatten(to_plain(cfg)), flatten(saved)
+    wanted, saved = flatten(to_plain(cfg)), completed(saved, type(cfg))
     different = [
         f"{key}: {saved.get(key)} there, {wanted.get(key)} here"
         for key in sorted({*saved, *wanted})

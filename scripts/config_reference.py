@@ -64,9 +64,17 @@ def _command(command: str, which: type, shared: dict[type, tuple[str, str]]) -> 
 
 
 def _section(which: type, name: str, command: str) -> str:
-    defaults = _defaults(command)
-    rows = [_row(item, f"{name}.{item.name}", defaults) for item in fields(which)]
+    rows = _rows(which, name, _defaults(command))
     return "\n".join([f"## {name}: {which.__name__}", "", *_table([row for row in rows if row])]) + "\n"
+
+
+def _rows(which: type, name: str, defaults: dict[str, Any]) -> list[str]:
+    rows = []
+    for item in fields(which):
+        key = f"{name}.{item.name}"
+        inner = isinstance(item.type, type) and is_dataclass(item.type)
+        rows += _rows(item.type, key, defaults) if inner else [_row(item, key, defaults)]  # type: ignore[arg-type]
+    return rows
 
 
 def _table(rows: list[str]) -> list[str]:

@@ -293,6 +293,17 @@ def test_another_configuration_is_refused_with_its_difference(cnnbench: Callable
     assert checkpoint.load(tmp_path / "r/checkpoints/last.pt")["optimizer"]["param_groups"][0]["momentum"] == 0.5
 
 
+def test_a_run_of_a_version_without_some_keys_goes_on(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    """What a key that it did not have does by default is what it did."""
+    assert cnnbench("train", "max_steps=2", "run.dir=r", *SMALL).code == 0
+    saved = yaml.safe_load((tmp_path / "r/config.yaml").read_text())
+    del saved["optim"]["rest"], saved["optim"]["bias_lr"], saved["augment"]["alternate"], saved["lr_find"]
+    (tmp_path / "r/config.yaml").write_text(yaml.safe_dump(saved))
+    refused = cnnbench("train", "max_steps=2", "run.dir=r", *SMALL, "optim.bias_lr=2")
+    assert (refused.code, "optim.bias_lr: 1.0 there, 2.0 here" in refused.err) == (2, True)
+    assert cnnbench("train", "max_steps=2", "run.dir=r", *SMALL).code == 0
+
+
 def test_resume_never_starts_beside_the_old_run(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     command = ("train", "epochs=1", "run.name=r", *SMALL)
     assert cnnbench(*command).code == 0
