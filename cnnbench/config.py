@@ -268,10 +268,16 @@ class TrackingConfig:
 
 @dataclass(kw_only=True)
 class CropConfig:
-    name: str = option("center, six, ten, multi_scale_dense or 144: the views of an image whose answers are averaged")
-    resize: Resize = option("shorter: the shorter side to the scale; squash: both sides, whatever the aspect")
+    name: str = option(
+        "center, six, ten, multi_scale_dense or 144: the views of an image whose answers are averaged",
+        default="center",
+    )
+    resize: Resize = option(
+        "shorter: the shorter side to the scale; squash: both sides, whatever the aspect", default=Resize.shorter
+    )
     scales: list[int] | None = option(
         "multi_scale_dense, 144: sides that images are resized to; null: the paper's, in proportion to the net's size",
+        default=None,
         gt=0,
     )
 

@@ -1,13 +1,17 @@
 """A trained net, or several whose answers are averaged, asked about every image of a data set by a protocol."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from cnnbench import logfile
 from cnnbench.data.loaders import view_batches
 from cnnbench.data.sources import Source
 from cnnbench.data.views import DIRECTIONS, Groups, Shifts, ViewTransform
@@ -57,6 +61,14 @@ def averaged(logits: Tensor) -> Tensor:
 def ensemble(members: Sequence[Tensor]) -> Tensor:
     """The scores of several nets (N, classes) as those of one: their softmax, averaged."""
     return averaged(torch.stack(list(members), dim=1))
+
+
+@contextmanager
+def progress(images: int, nets: int = 1, what: str = "evaluate") -> Iterator[Progress]:
+    """A bar on the terminal, where a person is looking."""
+    with tqdm(total=images * nets, desc=what, unit="image", leave=False, dynamic_ncols=True, file=sys.stderr,
+              disable=logfile.silent or not sys.stderr.isatty(), mininterval=0.1) as bar:  # fmt: skip
+        yield bar.update
 
 
 @torch.no_grad()

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cnnbench import data, plots, results, runtime
+from cnnbench import data, evaluation, plots, results, runtime
 from cnnbench.engine import predictions
 from cnnbench.logfile import tolerated
+from cnnbench.metrics import judge
+from cnnbench.models.layers import Dense, Net
 from cnnbench.parsing import flatten, to_plain
 
 if TYPE_CHECKING:
@@ -60,6 +62,32 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
         "run_dir": str(training.directory.path),
         **({"compile": training.compiling.plain_dict()} if training.compiling else {}),
         **training.about,
+    }
+
+
+def by_views(training: "Training") -> dict[str, Any]:
+    """What of the headline crop= says otherwise than the last epoch's validation, by the centre. All processes take
+    part."""
+    if training.views is None:
+        return {}
+    known, net = training.inference, training.eval_model
+    assert isinstance(net, Net)
+    net.eval()
+    member = evaluation.Member(
+        net=Dense(net) if training.views.dense else net,
+        normalize=runtime.Normalize(training.device, known.mean, known.std),
+        runtime=training.device,
+    )
+    source = training.dataset.val
+    reading = evaluation.Reading(source=source, batch_size=training.batch_size, workers=training.cfg.data.workers)
+    with evaluation.progress(len(source), what=f"crop={training.views.name}") as advance:
+        verdict = judge(evaluation.scores(member, training.views, reading, advance), source.targets)
+    return {
+        "top1_error": verdict.top1_error,
+        "top5_error": verdict.top5_error,
+        "loss": verdict.loss,
+        "crop": training.views.text,
+        "center_top1_error": training.rows[-1]["top1_error/val"],
     }
 
 

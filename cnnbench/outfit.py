@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cnnbench import data, optim, runtime
+from cnnbench import data, models, optim, runtime
 from cnnbench.checkpoint import Inference
-from cnnbench.config import Cache
+from cnnbench.config import Cache, CropConfig
 from cnnbench.distributed import Exchange
 from cnnbench.engine import Trainer
 from cnnbench.errors import UserError
@@ -56,6 +56,17 @@ def batch_size(
     pair = torch.zeros(2, inference.in_channels, size, size, device=device.device)
     each = runtime.largest_batch(model, pair, device, max(1, limit // ranks.size))
     return ranks.agree(lambda: each * ranks.size)
+
+
+def views(cfg: TrainConfig, model: Net, inference: Inference) -> data.Views | None:
+    """By which views the images of the validation are judged at the end; None where that is by the centre, as after
+    each epoch. UserError where the net or the images cannot be viewed so."""
+    if cfg.crop == CropConfig():
+        return None
+    chosen = data.views(cfg.crop, inference.image_size, inference.crop_ratio, inference.interpolation)
+    if chosen.dense:
+        models.check_dense(model, min(chosen.scales))
+    return chosen
 
 
 def trainer(

@@ -61,9 +61,10 @@ def show(result: dict[str, Any], format: Format, in_sweep: bool) -> None:
         return
     if format is Format.table:
         after = f" after {plural(result['epochs'], 'epoch')}" if result["epochs"] else ""
+        how = f" ({result['crop']})" if "center_top1_error" in result else ""
         print(
             f"top-1 error {result['top1_error']:.2f} %, top-5 error {result['top5_error']:.2f} % on {result['n']:,} "
-            f"{result['split']} images{after} in {clock(result['wall_seconds'])}"
+            f"{result['split']} images{how}{after} in {clock(result['wall_seconds'])}"
             f" -> {result['run_dir']}"
         )
     elif format is Format.json:

@@ -37,6 +37,7 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
     epochs: int = option("passes over the training images", ge=1)
     batch_size: int | str = option("images per optimizer step, or auto: the largest that fits", ge=1)
     accumulate: int = option("split each batch into this many parts to save memory; the step stays the same", ge=1)

@@ -66,6 +66,7 @@ class Training:
         if saved and not directory.config_known:
             runs.refuse_other_config(directory.path, saved["config"], cfg)
         self.progress = Progress(**saved["progress"]) if saved else Progress(seconds=spent)
+        self.views = outfit.views(cfg, model, inference)
         self.time_limit = seconds(cfg.max_time) if cfg.max_time else math.inf
         device.place(model)
         kept = int(saved["batch_size"]) if saved else None
@@ -335,9 +336,10 @@ class Training:
         reason = self.stop_reason()
         if self.confusion is None:  # a run that was cut after its last checkpoint and before its result
             self._validate(StopRequests(ranks=self.device.ranks))
+        by_views = findings.by_views(self)
         if not self.device.ranks.main:
             return 0
-        result = findings.headline(self, reason)
+        result = findings.headline(self, reason) | by_views
         findings.draw(self)
         watch.end()
         tags = ("top1_error/val", "top5_error/val", "loss/val")

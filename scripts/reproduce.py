@@ -1,7 +1,7 @@
 """Run experiments of conf/experiment, one after the other, and show what came of them in one report.
 
-Without names: all that say in their header how many minutes they take on a processor. Those of ImageNet and CIFAR-10 do
-not; they run with the command in their header.
+Without names: all that say in their header how many minutes they take on a processor, and need no data beyond those that
+come with cnnbench. The others run by their name, or with the command in their header.
 """
 
 import argparse
@@ -23,12 +23,17 @@ class Experiment:
 
     name: str
     title: str
-    header: dict[str, str]  # Claim, Command, Minutes, Expected, Measured
+    header: dict[str, str]  # Claim, Command, Needs, Minutes, Expected, Measured
 
     @property
     def command(self) -> list[str]:
         """The arguments of `cnnbench`."""
         return self.header["Command"].split()[1:]
+
+    @property
+    def needs(self) -> str:
+        """Data that do not come with cnnbench."""
+        return self.header.get("Needs", "")
 
     @property
     def minutes(self) -> int | None:
@@ -62,7 +67,7 @@ def main() -> int:
     for name in names:
         if name not in known:
             parser.error(str(unknown("experiment", name, known)))
-    chosen = [known[name] for name in names] if names else [e for e in known.values() if e.minutes is not None]
+    chosen = [known[name] for name in names] if names else [e for e in known.values() if e.minutes and not e.needs]
     return reproduce(chosen, options.root, [name for name in options.names if "=" in name])
 
 

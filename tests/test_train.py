@@ -293,6 +293,30 @@ def test_another_configuration_is_refused_with_its_difference(cnnbench: Callable
     assert checkpoint.load(tmp_path / "r/checkpoints/last.pt")["optimizer"]["param_groups"][0]["momentum"] == 0.5
 
 
+@pytest.mark.parametrize("crop", ["crop=six", "crop=ten"])
+def test_the_last_validation_is_by_the_views_asked_for(cnnbench: Callable[..., Ran], tmp_path: Path, crop: str) -> None:
+    """The headline is what `evaluate` finds by the same protocol; that by the centre stays beside it."""
+    extra = ("data.crop_ratio=0.8", crop)
+    ran = cnnbench("train", "epochs=2", "run.dir=r", *SMALL, *extra)
+    assert ran.code == 0 and crop.removeprefix("crop=") in ran.out, ran.err
+    result = runs.read_json(tmp_path / "r/result.json")
+    assert result["center_top1_error"] == rows(tmp_path / "r")[-1]["top1_error/val"]
+    judged = cnnbench("evaluate", "weights=r", crop, "format=json", "precision=fp32", "device=cpu")
+    other = json.loads(judged.out)
+    assert {key: other[key] for key in ("top1_error", "top5_error", "crop", "n")} == {
+        key: result[key] for key in ("top1_error", "top5_error", "crop", "n")
+    }
+    assert result["loss"] == pytest.approx(other["loss"], rel=1e-5)
+
+
+def test_views_for_which_there_is_no_room_are_refused_before_the_training(
+    cnnbench: Callable[..., Ran], tmp_path: Path
+) -> None:
+    refused = cnnbench("train", "epochs=1", "run.dir=r", "crop=ten", *SMALL)
+    assert (refused.code, "crop=ten has no room" in refused.err) == (2, True)
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_run_of_a_version_without_some_keys_goes_on(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     """What a key that it did not have does by default is what it did."""
     assert cnnbench("train", "max_steps=2", "run.dir=r", *SMALL).code == 0

@@ -1,17 +1,13 @@
 """`cnnbench evaluate`: what a trained net's answers are worth, by a named protocol."""
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
-from tqdm import tqdm
 
-from cnnbench import assembly, data, evaluation, logfile, models, reports, results, runs, runtime, weights
+from cnnbench import assembly, data, evaluation, models, reports, results, runs, runtime, weights
 from cnnbench.checkpoint import Inference
 from cnnbench.config import DataConfig, Format, PrepareConfig, Split
 from cnnbench.errors import UserError
@@ -47,7 +43,7 @@ def run(cfg: EvaluateConfig) -> int:
     path = Path(device.ranks.agree(lambda: str(directory(cfg, judged, dataset))))
     begin = time.perf_counter()
     source = judged[0].reading.source
-    with progress(len(source), len(judged)) as advance:
+    with evaluation.progress(len(source), len(judged)) as advance:
         scores = [evaluation.scores(one.member, one.views, one.reading, advance) for one in judged]
     elapsed = time.perf_counter() - begin
     logits = evaluation.ensemble(scores)
@@ -182,7 +178,7 @@ def shifted(cfg: EvaluateConfig, judged: Judged) -> dict[str, Any] | None:
                          interpolation=known.interpolation, pixels=cfg.shift)  # fmt: skip
     if judged.views.dense:
         member = replace(member, net=judged.model)
-    with progress(len(judged.reading.source), what="shifted") as advance:
+    with evaluation.progress(len(judged.reading.source), what="shifted") as advance:
         return asdict(evaluation.robustness(member, shifts, judged.reading, advance))
 
 
@@ -204,11 +200,3 @@ def protocol(judged: list[Judged]) -> dict[str, Any]:
             "averaged": "softmax of " + " and ".join(filter(None, mean_of)) if any(mean_of) else None,
         },
     }
-
-
-@contextmanager
-def progress(images: int, nets: int = 1, what: str = "evaluate") -> Iterator[Callable[[int], object]]:
-    """A bar on the terminal, where a person is looking."""
-    with tqdm(total=images * nets, desc=what, unit="image", leave=False, dynamic_ncols=True, file=sys.stderr,
-              disable=logfile.silent or not sys.stderr.isatty(), mininterval=0.1) as bar:  # fmt: skip
-        yield bar.update
