@@ -219,9 +219,9 @@ def _main(argv: list[str]) -> int:
         print(help_page.render(command, COMMANDS[command], args), end="")
         return DONE
     if command == "doctor" and args[:1] == ["config"]:
-        from cnnbench import hydra_app
+        from cnnbench import combining
 
-        return load("doctor", "read")(hydra_app.readings(args[1:]))
+        return load("doctor", "read")(combining.readings(args[1:]))
     return run(command, args)
 
 
@@ -237,14 +237,14 @@ def usage() -> str:
 
 def run(command: str, args: list[str]) -> int:
     """Compose the configuration (with -m: one per job) and hand it to the command; the exit code."""
-    from cnnbench import arguments, hydra_app, multirun
+    from cnnbench import arguments, combining, hydra_app, multirun
 
     args = arguments.check(command, args)
     if "--config" in args:
         at = args.index("--config")
         config = hydra_app.replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])
         return perform(command, config)
-    if COMMANDS[command].compares and (configs := hydra_app.combinations(command, args)):
+    if COMMANDS[command].compares and (configs := combining.combinations(command, args)):
         return load(command, "compare")(configs)
     if arguments.is_sweep(args):
         return multirun.run(command, args)

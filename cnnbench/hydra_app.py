@@ -1,6 +1,6 @@
 """Between our command line and Hydra: what Hydra composes and launches, and what the user is told when it refuses.
 
-With schemas.py and parsing.py the only place that knows Hydra.
+With schemas.py, parsing.py, combining.py and launchers.py what knows Hydra.
 """
 
 import os
@@ -13,52 +13,17 @@ from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench import parsing, schemas
-from cnnbench.arguments import SHOWS, check, config_dirs, groups, is_sweep
+from cnnbench.arguments import config_dirs, groups
 from cnnbench.config import Resume, conf_dir
 from cnnbench.errors import UserError, did_you_mean, unknown
 
 EXTRAS = {"hydra/launcher/ray": "ray", "hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit_slurm": "slurm"}
-
-
-def jobs(args: list[str]) -> tuple[list[list[str]], list[str]] | None:
-    """The overrides of each job of a sweep, and the keys that it runs over; None where a sweeper chooses as it goes,
-    and where nothing is run. A mistake is left to be found by `launch()`."""
-    given = [arg for arg in args if not arg.startswith("-") and "=" in arg]
-    flags = [arg.partition("=")[0] for arg in args]
-    if any(flag in SHOWS for flag in flags) or any(arg.startswith("hydra/sweeper=") for arg in given):
-        return None
-    try:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-            parsed = parser.parse_overrides(given)
-            combined = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    except Exception:  # as in launch(), which says it
-        return None
-    swept = [arg.partition("=")[2] for arg in given if arg.startswith("sweep.keys=")][-1]
-    return combined, swept.strip("[]").split(",")
-
-
-def swept_by_experiment(args: list[str]) -> list[str]:
-    """What the file of `experiment=` sweeps over (its `hydra.sweeper.params`), apart from what args set themselves.
-
-    Hydra would find it too; but whoever names and counts the jobs has to know it beforehand.
-    """
-    settings = dict(arg.partition("=")[::2] for arg in args if "=" in arg and not arg.startswith("-"))
-    names = settings.get("experiment", "").split(",")
-    files = [file for name in names for root in (*config_dirs(args), conf_dir())
-             if (file := root / "experiment" / f"{name}.yaml").is_file()]  # fmt: skip
-    params = [OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {} for file in files]
-    if len(names) > 1 and any(params):
-        raise UserError("one experiment at a time: each has a sweep of its own")
-    return [f"{key}={value}" for found in params[:1] for key, value in found.items() if key not in settings]
 
 
 def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> None:
@@ -111,63 +76,7 @@ def typed(command: str, cfg: DictConfig, made_by: list[str] | None = None) -> An
     return parsing.parse(schemas.SCHEMAS[command], cfg)
 
 
-def combinations(command: str, args: list[str]) -> list[Any]:
-    """The typed configuration of each job of a sweep, in order: nothing runs and no file is written.
-
-    Empty where there is nothing to combine, and where Hydra is only asked to show something (`--cfg`).
-    """
-    given = [arg for arg in args if not arg.startswith("-") and "=" in arg]
-    if any(flag.partition("=")[0] in SHOWS for flag in args):
-        return []
-    schemas.register_schemas()
-    made_by: list[str] = given
-    try:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
-            search = _search_path(args)
-            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-            parsed = parser.parse_overrides(given)
-            if not is_sweep(args) and not any(override.is_sweep_override() for override in parsed):
-                return []
-            configs = []
-            for made_by in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]:
-                configs.append(typed(command, hydra.compose(command, [*made_by, *search]), made_by))
-            return configs
-    except UserError:
-        raise
-    except Exception as error:  # as in launch()
-        raise UserError(explain(error, command, [*made_by, *(a for a in args if a not in given)])) from None
-
-
-def readings(args: list[str]) -> list[tuple[Any, Any]]:
-    """For `doctor config [train|finetune] …`: each configuration that the arguments stand for, with its recipe, which
-    is what the same choice of net and data has when nothing else is set."""
-    command, args = (args[0], args[1:]) if args[:1] in (["train"], ["finetune"]) else ("train", args)
-    args = check(command, args)
-    if "--config" in args:
-        at = args.index("--config")
-        configs = [replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])]
-    else:
-        args += swept_by_experiment(args) if is_sweep(args) else []
-        configs = combinations(command, args) or [_one(command, [arg for arg in args if "=" in arg], args)]
-    return [(config, _one(command, _chosen(config.run.overrides), args)) for config in configs]
-
-
-def _chosen(overrides: list[str]) -> list[str]:
-    """The overrides that say what is trained on what; all others are to be compared with what goes with these."""
-    return [text for text in overrides if re.match(r"\+?(model|data|recipe|experiment|transfer)\b", text)]
-
-
-def _one(command: str, overrides: list[str], args: list[str]) -> Any:
-    folders = [part for folder in config_dirs(args) for part in ("--config-dir", str(folder))]
-    try:
-        return typed(command, compose(command, [*folders, *overrides]), overrides)
-    except UserError:
-        raise
-    except Exception as error:  # as in launch()
-        raise UserError(explain(error, command, [*overrides, *folders])) from None
-
-
-def _search_path(args: list[str]) -> list[str]:
+def search_path(args: list[str]) -> list[str]:
     return [f"hydra.searchpath=[file://{folder.absolute()}]" for folder in config_dirs(args)]
 
 
@@ -201,7 +110,7 @@ def compose(command: str, args: list[str]) -> DictConfig:
     """The configuration of a command, for those who only want to look at it. args may hold `--config-dir`."""
     schemas.register_schemas()
     overrides = [arg for arg in args if not arg.startswith("-") and "=" in arg]
-    overrides += _search_path(args)
+    overrides += search_path(args)
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
         return hydra.compose(command, overrides)
 

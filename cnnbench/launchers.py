@@ -1,7 +1,7 @@
 """Hydra's launchers of ours: several jobs at a time on this machine, and jobs handed to Slurm.
 
-With schemas.py, parsing.py and hydra_app.py this is what knows Hydra. Each job is composed here, so that a mistake is
-known before anything is submitted, and travels as plain data.
+One of the files that know Hydra, as hydra_app.py does. Each job is composed here, so that a mistake is known before
+anything is submitted, and travels as plain data.
 """
 
 import sys

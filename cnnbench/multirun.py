@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cnnbench import arguments, cli, hydra_app, runs, sweeps
+from cnnbench import arguments, cli, combining, hydra_app, runs, sweeps
 from cnnbench.config import Rerun
 from cnnbench.errors import RunError, UserError
 from cnnbench.logfile import say
@@ -101,10 +101,10 @@ def reason_of(error: Exception) -> str:
 
 def run(command: str, args: list[str]) -> int:
     """All jobs of a sweep; the exit code: 1 when a job failed, 2 when all did for a mistake in their settings."""
-    args = [*args, *runs.sweep_overrides(command, args, hydra_app.swept_by_experiment(args))]
+    args = [*args, *runs.sweep_overrides(command, args, combining.swept_by_experiment(args))]
     folder = arguments.sweep_dir(args).expanduser()
     task = Task(command, folder)
-    if (to_come := hydra_app.jobs(args)) is not None:
+    if (to_come := combining.jobs(args)) is not None:
         sweeps.expect(folder, command, *to_come)
     code = None
     try:

@@ -4,17 +4,17 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor
 
-from cnnbench import compiling, data, findings, freezing, health, optim, outfit, results, runs, runtime
+from cnnbench import compiling, data, findings, freezing, health, optim, outfit, resuming, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import Decoder
 from cnnbench.engine import Batch, evaluate, train_epoch
-from cnnbench.errors import RunError, UserError
+from cnnbench.errors import RunError
 from cnnbench.features import Cached
 from cnnbench.keeper import Keeper, size_of
 from cnnbench.logfile import say, warn
@@ -99,49 +99,10 @@ class Training:
         self.rows: list[dict[str, Any]] = []  # those of metrics.jsonl
         self.warned: dict[str, str] = {}  # what was found wrong, each once
         if saved:
-            self._restore(saved)
+            resuming.restore(self, saved)
         self.space = self.keeper.check_space(size_of(model, self.trainer.ema, self.trainer.optimizer))
 
-    def _restore(self, saved: dict[str, Any]) -> None:
-        ours, theirs = (
-            self._identity(),
-            {
-                "inference": asdict(Inference(**saved["inference"])),
-                "images": saved["images"],
-            },
-        )
-        if ours != theirs:
-            what = "images" if ours["images"] != theirs["images"] else "classes, sizes or normalisation"
-            raise UserError(
-                f"{self.directory.path} was trained on other data (its {what} differ): give another run.dir"
-            )
-        self._thaw(self.progress.epoch)
-        try:
-            self.trainer.load_state_dict(saved)
-        except (RuntimeError, KeyError, ValueError):
-            raise UserError("resume=force cannot change the net, the optimizer or what is frozen") from None
-        self.sums.load_state_dict(saved["sums"])
-        self.speed = saved.get("images_per_second", 0.0)
-        progress, self.rows, self.warned = self.progress, saved["rows"], saved.get("warned", {})
-        before = saved.get("versions", {})
-        if other := [name for name, version in results.versions().items() if before.get(name, version) != version]:
-            self.notes.append(f"this run began with another version of {', '.join(other)}: the last bits may differ")
-        if saved["batch_size"] != self.batch_size:  # a forced change: the epoch under way begins again
-            progress.batch, self.trainer.step = 0, progress.epoch * len(self.train_batches)
-            self.sums = Sums(self.device.device, self.device.sum_dtype)
-        if not self.stop_reason():  # an epoch that a limit had cut is finished now, and written down then
-            self.rows = [row for row in self.rows if row["epoch"] <= progress.epoch]
-        if progress.batch == 0 and progress.best_epoch == progress.epoch > 0:  # a crash may have come between the two
-            self.keeper.keep_best()
-        elif progress.best_epoch and not self.keeper.best.exists():
-            self.notes.append("checkpoints/best.pt is gone: the next epoch that is better brings it back")
-
-    def _identity(self) -> dict[str, Any]:
-        """What must not change under a run, whatever its configuration says: the same name may mean other data."""
-        images = [len(self.dataset.train), len(self.dataset.val)]
-        return {"inference": asdict(self.inference), "images": images}
-
-    def _thaw(self, epoch: int) -> list[str]:
+    def thaw(self, epoch: int) -> list[str]:
         """Let train what is to train once so many epochs are done; the stages that begin to."""
         trainer, begun = self.trainer, []
         for names in [names for after, names in self.thaw_plan.items() if after <= epoch]:
@@ -154,23 +115,12 @@ class Training:
         return begun
 
     @cached_property
-    def _config(self) -> dict[str, Any]:
+    def plain_config(self) -> dict[str, Any]:
         return to_plain(self.cfg)
 
     def save(self, *, must: bool = False) -> None:
         """must: the run ends here, so that a checkpoint which cannot be written is an error."""
-        state = {
-            "config": self._config,
-            **self._identity(),
-            "progress": asdict(self.progress),
-            "rows": self.rows,
-            "warned": self.warned,
-            "sums": self.sums.state_dict(),
-            "images_per_second": self.speed,
-            "batch_size": self.batch_size,
-            "versions": results.versions(),
-        }
-        self.keeper.save(state | self.trainer.state_dict(), must=must)
+        self.keeper.save(resuming.state(self), must=must)
 
     # The training
 
@@ -246,7 +196,7 @@ class Training:
                 self.save()
             return stop.agreed is None and not self.stop_reason()
 
-        if begun := self._thaw(progress.epoch):
+        if begun := self.thaw(progress.epoch):
             say(f"epoch {progress.epoch + 1}: {', '.join(begun)} begin to train", tracker.stream)
         self.begun = begin
         tracker.begin_epoch(progress.epoch + 1, self.cfg.epochs, len(self.train_batches), progress.batch)

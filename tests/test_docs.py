@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 from conftest import Ran
 
-from cnnbench import arguments, cli, hydra_app
+from cnnbench import arguments, cli, combining, hydra_app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -99,12 +99,12 @@ def compose(line: Line) -> None:
     if "--help" in args or "--config" in args or any(arg.startswith(BY_HAND) for arg in args):
         return
     if line.command == "doctor" and args[:1] == ["config"]:
-        assert hydra_app.readings(args[1:])
+        assert combining.readings(args[1:])
         return
     args = arguments.check(line.command, args)
     if any(flag in args for flag in arguments.SHOWS):
         return
-    if not hydra_app.combinations(line.command, args):
+    if not combining.combinations(line.command, args):
         given = [arg for arg in args if "=" in arg]
         hydra_app.typed(line.command, hydra_app.compose(line.command, args), given)
 

@@ -95,7 +95,7 @@ class BatchTransform:
         return Draws(whole, torch.from_numpy(rng.random((count, numbers), dtype=np.float32)))
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        draws = draws.to(images.device)
+        draws = draws.to(images.device)  # where they are already, but for images that nvjpeg has left on a device
         down, right, flip, *centre = draws.whole.unbind(1)
         if self.crop is not None:
             part = self.crop.windows(draws.real[:, : self.crop.numbers], *images.shape[2:])
