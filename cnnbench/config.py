@@ -237,6 +237,7 @@ class SweepConfig:
     rerun: Rerun = option("of the jobs of an earlier start: failed runs these again, all also those done, none neither")
     detach: bool = option("hydra/launcher=slurm: submit the jobs and leave; cnnbench report DIR says how far they are")
     keys: list[str] = option("what the sweep runs over; filled in by the command line itself")
+    trial: int | None = option("the number of this job in a search; filled in by the command line itself")
 
 
 @dataclass(kw_only=True)
@@ -510,7 +511,7 @@ LATER: dict[type, dict[str, Any]] = {
         "on_error": "raise",
     }
 }  # keys that earlier versions did not write, and what they did
-FILLED_IN = ("run.overrides", "sweep.keys")  # by the command line, not by the user
+FILLED_IN = ("run.overrides", "sweep.keys", "sweep.trial")  # by the command line, not by the user
 SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
     "finetune": FinetuneConfig,

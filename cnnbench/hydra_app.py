@@ -41,7 +41,7 @@ PATH_KEYS = (
 LIST_KEYS = ("what", "layer", "units", "images", "precisions", "where")  # a,b is a list where no sweep is asked for
 INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
-EXTRAS = {"hydra/launcher/ray": "ray", "hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit_slurm": "slurm"}
+EXTRAS = {"hydra/launcher/ray": "ray", "hydra/launcher/submitit_slurm": "slurm"}
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
 
 
@@ -208,7 +208,7 @@ def _prepare_launcher(args: list[str]) -> None:
     detach = any(arg.lower() == "sweep.detach=true" for arg in args)
     if detach and choices[-1:] in ([], ["basic"], ["local"], ["ray"]):
         raise UserError("sweep.detach=true leaves the jobs to a scheduler: it needs hydra/launcher=slurm")
-    if choices:
+    if choices or any(arg.startswith("hydra/sweeper=") for arg in args):
         from cnnbench import launchers
 
         launchers.register()
