@@ -51,24 +51,37 @@ class Search:
     def __init__(self, sweep: Path, space: Mapping[str, BaseDistribution], plan: Plan, *, retry: bool) -> None:
         self.space, self.plan = space, plan
         self._lock = _lock(sweep)
-        self.study = optuna.create_study(study_name=NAME, storage=_storage(sweep), load_if_exists=True)
+        try:
+            self.study = optuna.create_study(study_name=NAME, storage=_storage(sweep), load_if_exists=True)
+        except (ValueError, KeyError, AssertionError):
+            self.close()
+            raise UserError(f"{sweep / FILE} is damaged: without it the search begins anew") from None
         before = self.study.user_attrs.get("plan", {}).get("settings", plan.settings)
         if before != plan.settings:
-            there, here = (" ".join(sorted({*one} - {*other}) or ["less"]) for one, other in
+            self.close()
+            there, here = (" ".join(sorted({*one} - {*other}) or ["nothing"]) for one, other in
                            ((before, plan.settings), (plan.settings, before)))  # fmt: skip
             raise UserError(f"{sweep} holds a search with other settings: {there} there, {here} here\n"
                             "give another sweep.dir")  # fmt: skip
         self.study.set_user_attr("plan", asdict(plan))
-        trials = self.study.get_trials()
-        self._cut = [trial for trial in trials if trial.state is TrialState.RUNNING]
-        self._failed = [trial.params for trial in trials if trial.state is TrialState.FAIL] if retry else []
-        ended = [trial.params for trial in trials if trial.state is not TrialState.FAIL]
-        self._failed = [params for n, params in enumerate(self._failed)
-                        if params not in ended and params not in self._failed[:n]]  # fmt: skip
+        self._cut = [trial for trial in self.study.get_trials() if trial.state is TrialState.RUNNING]
+        self._failed = self.failed() if retry else []
 
-    def ended(self, *, failed: bool = False) -> list[FrozenTrial]:
-        states = (*ENDED, TrialState.FAIL) if failed else ENDED
-        return [trial for trial in self.study.get_trials() if trial.state in states]
+    def close(self) -> None:
+        self._lock.close()
+
+    def ended(self) -> list[FrozenTrial]:
+        """What is done or pruned."""
+        return [trial for trial in self.study.get_trials() if trial.state in ENDED]
+
+    def failed(self) -> list[dict[str, Any]]:
+        """The settings that have failed, however often, and have not succeeded since."""
+        trials, found = self.study.get_trials(), []
+        others = [trial.params for trial in trials if trial.state is not TrialState.FAIL]
+        for trial in trials:
+            if trial.state is TrialState.FAIL and trial.params not in [*others, *found]:
+                found.append(trial.params)
+        return found
 
     def ask(self) -> Trial:
         """The next trial: one that was cut, then those that failed before, then new settings."""
@@ -89,11 +102,11 @@ class Search:
     def tell(self, trial: Trial, job: Job | None) -> None:
         """What became of it. One that was cut is left open, so that the same command goes on with it."""
         value = job.result.get(self.plan.metric) if job else None
-        if job and job.status == sweeps.PRUNED:
-            self.study.tell(trial, state=TrialState.PRUNED)
-        elif value is not None and np.isfinite(value):
+        if value is not None and np.isfinite(value):
             self.study.tell(trial, value)
-        elif job is None or job.status in (sweeps.FAILED, sweeps.DONE):
+        elif job and job.status == sweeps.PRUNED:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        elif job and job.status in (sweeps.FAILED, sweeps.DONE):
             self.study.tell(trial, state=TrialState.FAIL)
 
     def best(self) -> FrozenTrial | None:
@@ -134,8 +147,10 @@ def judge(sweep: Path, number: int) -> Callable[[dict[str, Any]], str]:
                 memory.append(_trial(sweep, number))
             study, plan, trial = memory[0]
             epoch, value = int(line["epoch"]), float(line[f"{plan.metric}/val"])
-            seen = study._storage.get_trial(trial._trial_id)
-            if epoch not in seen.intermediate_values and not seen.state.is_finished():
+            seen = study.get_trials(deepcopy=False)[number]
+            if seen.state.is_finished():  # somebody does it again, outside of the search
+                return ""
+            if epoch not in seen.intermediate_values:
                 trial.report(value, epoch)
             if not trial.should_prune():
                 return ""
@@ -143,8 +158,8 @@ def judge(sweep: Path, number: int) -> Callable[[dict[str, Any]], str]:
                       if epoch in other.intermediate_values]  # fmt: skip
             return (f"{said(plan.metric, value)} after epoch {epoch}, where the median of {len(others)} others is "
                     f"{amount(plan.metric, median(others))}")  # fmt: skip
-        except OSError as error:
-            warn(f"cannot ask {sweep / FILE} whether this trial is worth going on: {error.strerror or error}")
+        except (OSError, LookupError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
+            warn(f"{sweep / FILE} does not say whether this trial is worth going on ({error}), so it goes on")
             return ""
 
     return verdict

@@ -6,6 +6,7 @@ hydra/launcher=local or slurm, `n_jobs` at a time.
 
 import shlex
 import sys
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from cnnbench.config import Rerun
 from cnnbench.errors import UserError, unknown
 from cnnbench.logfile import say, warn
 from cnnbench.search_result import METRICS, Found
+from cnnbench.sweeps import Job
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -47,9 +49,11 @@ class TpeSweeper(Sweeper):
         self.context, self.base = hydra_context, config
         self.task = task_function  # type: ignore[assignment]
         check(self.task.command, self.settings, detach=config.sweep.detach)
-        self.launch = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        ).launch
+        self.launch = (
+            Plugins.instance()
+            .instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
+            .launch
+        )
 
     def sweep(self, arguments: list[str]) -> None:
         from cnnbench.search import FILE, Plan, Search
@@ -67,8 +71,9 @@ class TpeSweeper(Sweeper):
             raise UserError("seed is no setting to search: that would choose the luckiest one")
         self.check_jobs(space)
         folder = Path(self.task.sweep)
-        settings = [self.task.command, *(override.input_line or key for key, override in overrides.items()
-                                         if not runs.is_free(key))]  # fmt: skip
+        settings = [self.task.command, f"hydra.sweeper.metric={self.settings['metric']}",
+                    *sorted(override.input_line or key for key, override in overrides.items()
+                            if not runs.is_free(key))]  # fmt: skip
         plan = Plan(**{key: value for key, value in self.settings.items() if key not in ("n_trials", "n_jobs")},
                     settings=settings)  # fmt: skip
         rerun = self.base.sweep.rerun
@@ -76,11 +81,15 @@ class TpeSweeper(Sweeper):
             for file in (FILE, search_result.FILE):
                 (folder / file).unlink(missing_ok=True)
         search = Search(folder, space, plan, retry=rerun is not Rerun.none)
-        self.own_earlier(search)
+        for trial in search.ended():  # what an earlier command has done belongs to this one's table too
+            if job := self.job(trial.params):
+                job.token, job.skipped = self.task.token, job.status == sweeps.DONE
+                job.write()
         try:
             self.run(search)
         finally:
             self.conclude(search)
+            search.close()
 
     def run(self, search: "Search") -> None:
         total = self.settings["n_trials"]
@@ -91,28 +100,32 @@ class TpeSweeper(Sweeper):
             try:
                 self.launch([self.overrides(trial) for trial in trials], trials[0].number)
             finally:
-                jobs = {job.number: job for job in sweeps.read(Path(self.task.sweep))}
-                for trial in trials:
-                    search.tell(trial, jobs.get(trial.number))
+                jobs = [self.job(trial.params) for trial in trials]
+                for trial, job in zip(trials, jobs, strict=True):
+                    search.tell(trial, job)
             if best := search.best():
                 what = search_result.said(search.plan.metric, best.value or 0.0)
                 say(f"{total - left} of {total} trials: the best is job {best.number + 1}, {what}", sys.stderr)
-            elif all(job.code == cli.MISTAKE for job in jobs.values()):
+            elif all(job and job.code == cli.MISTAKE for job in jobs):
                 break  # the others would make it too
 
     def overrides(self, trial: "Trial") -> list[str]:
         return [*self.fixed, *_chosen(trial.params), f"sweep.trial={trial.number}"]
 
+    def job(self, params: dict[str, Any]) -> Job | None:
+        """That of a trial, as the books have it."""
+        name = sweeps.name_of([*self.fixed, *_chosen(params)], self.base.sweep["keys"])
+        return next(iter(sweeps.read(Path(self.task.sweep), only=name)), None)
+
     def conclude(self, search: "Search") -> None:
         """Leave behind what was found, for the end of the command and for `cnnbench report`."""
-        folder, best = Path(self.task.sweep), search.best()
-        job = next((job for job in sweeps.read(folder) if best and job.number == best.number), None)
+        best = search.best()
+        job = self.job(best.params) if best else None
         if best is None or job is None:
             return
         result = job.result
-        counts = {"done": 0, "pruned": 0, "failed": 0}
-        for trial in search.ended(failed=True):
-            counts[{"COMPLETE": "done", "PRUNED": "pruned"}.get(trial.state.name, "failed")] += 1
+        names = Counter(trial.state.name for trial in search.ended())
+        counts = {"done": names["COMPLETE"], "pruned": names["PRUNED"], "failed": len(search.failed())}
         Found(
             metric=search.plan.metric,
             counts=counts,
@@ -121,7 +134,7 @@ class TpeSweeper(Sweeper):
             images=f"{result.get('n', 0):,} {result.get('split', '')} images",
             command=self.command_line(best.params),
             importance=search.importance(),
-        ).write(folder)
+        ).write(Path(self.task.sweep))
 
     def command_line(self, params: dict[str, Any]) -> str:
         """Of the best settings. Where the data have test images it trains on all others: the choice is made."""
@@ -130,22 +143,16 @@ class TpeSweeper(Sweeper):
             kept = [text for text in kept if not text.startswith("data.val_fraction=")]
         return shlex.join(["cnnbench", self.task.command, *kept, *_chosen(params)])
 
-    def own_earlier(self, search: "Search") -> None:
-        """Jobs that an earlier command has done belong to this one's table too."""
-        ended = {trial.number for trial in search.ended()}
-        for job in sweeps.read(Path(self.task.sweep)):
-            if job.number in ended:
-                job.token, job.skipped = self.task.token, job.status == sweeps.DONE
-                job.write()
-
     def check_jobs(self, space: "dict[str, BaseDistribution]") -> None:
-        """One job is composed before any runs: what is wrong with the settings is then said at once."""
-        least = {key: getattr(by, "low", None) or getattr(by, "choices", [0])[0] for key, by in space.items()}
-        overrides = [*self.fixed, *_chosen(least)]
-        cfg = self.context.config_loader.load_sweep_config(self.base, overrides)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        config = hydra_app.typed(self.task.command, cfg, overrides)
+        """The two ends of the space are composed before anything runs: what is wrong is then said at once."""
+        for end, at in (("low", 0), ("high", -1)):
+            chosen = {key: getattr(by, end) if hasattr(by, end) else vars(by)["choices"][at]
+                      for key, by in space.items()}  # fmt: skip
+            overrides = [*self.fixed, *_chosen(chosen)]
+            cfg = self.context.config_loader.load_sweep_config(self.base, overrides)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            config = hydra_app.typed(self.task.command, cfg, overrides)
         if not config.data.val_fraction and not config.data.packed and not config.debug:
             warn("the search chooses by the very images that the error is measured on, so that of the best is too low: "
                  "data.val_fraction=0.1 holds training images out for the choice")  # fmt: skip

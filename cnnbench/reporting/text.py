@@ -172,7 +172,8 @@ def render_report(found: Gathered, groups: list[Group], format: Format, width: i
                  for row in beside]  # fmt: skip
         parts.append(fitted(shown, format, width, ("runs", "measured here")))
     for path, search in found.searches.items():
-        parts += [f"{path}: {search.best}", f"`{search.command}`" if format is Format.markdown else search.command]
+        parts += [f"{path}: {search.best}\n\n`{search.command}`" if format is Format.markdown else
+                  f"{path}: {search.best}\n{search.command}"]  # fmt: skip
         parts += [render(search.rows(), format), search.how] if search.importance else []
     if format is Format.markdown:
         pairs = zip(labels(groups), groups, strict=True)
