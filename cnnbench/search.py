@@ -76,7 +76,7 @@ class Search:
 
     def failed(self) -> list[dict[str, Any]]:
         """The settings that have failed, however often, and have not succeeded since."""
-        trials, found = self.study.get_trials(), []
+        trials, found = self.study.get_trials(), list[dict[str, Any]]()
         others = [trial.params for trial in trials if trial.state is not TrialState.FAIL]
         for trial in trials:
             if trial.state is TrialState.FAIL and trial.params not in [*others, *found]:
@@ -85,16 +85,14 @@ class Search:
 
     def ask(self) -> Trial:
         """The next trial: one that was cut, then those that failed before, then new settings."""
-        if self._cut:
-            trial = Trial(self.study, self._cut.pop(0)._trial_id)
-        else:
-            if self._failed:
-                self.study.enqueue_trial(self._failed.pop(0))
-            # A stream of its own for each trial: a search that was cut goes on as it would have.
-            seed = np.random.SeedSequence([self.plan.seed, len(self.study.get_trials())]).generate_state(1)[0]
-            startup = self.plan.warmup_trials
-            self.study.sampler = optuna.samplers.TPESampler(seed=int(seed), n_startup_trials=startup)
-            trial = self.study.ask()
+        cut = self._cut.pop(0) if self._cut else None
+        # A stream of random numbers of its own for each trial: a search that was cut goes on as it would have.
+        number = cut.number if cut else len(self.study.get_trials())
+        seed = int(np.random.SeedSequence([self.plan.seed, number]).generate_state(1)[0])
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.plan.warmup_trials)
+        if not cut and self._failed:
+            self.study.enqueue_trial(self._failed.pop(0))
+        trial = Trial(self.study, cut._trial_id) if cut else self.study.ask()
         for key, distribution in self.space.items():
             _suggest(trial, key, distribution)
         return trial
@@ -194,11 +192,13 @@ def _lock(sweep: Path) -> IO[str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")
+    except OSError as error:
+        raise UserError(f"cannot write to {sweep}: {error.strerror}") from None
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        lock.close()
         raise UserError(
             f"another process is searching in {sweep}; another sweep.dir begins a search beside it"
         ) from None
-    except OSError as error:
-        raise UserError(f"cannot write to {sweep}: {error.strerror}") from None
     return lock
