@@ -415,7 +415,7 @@ def _plugin_keys(args: list[str]) -> set[str]:
     """The settings of the sweeper and the launcher that are asked for, where they are ours."""
     chosen = [arg.partition("=")[::2] for arg in args if arg.startswith(("hydra/sweeper=", "hydra/launcher="))]
     files = [(group, schema.conf_dir() / group / f"{name}.yaml") for group, name in chosen]
-    keys = [(group, key) for group, file in files if file.is_file() for key in OmegaConf.load(file)]
+    keys = [(group, str(key)) for group, file in files if file.is_file() for key in OmegaConf.load(file)]
     return {f"{group.replace('/', '.')}.{key}" for group, key in keys if key not in ("defaults", "_target_")}
 
 

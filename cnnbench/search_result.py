@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench import runs
-from cnnbench.tables import Percent, plural
+from cnnbench.tables import plural
 
 FILE = "search.json"
 METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error", "loss": "loss"}  # what may be looked for
@@ -43,7 +43,7 @@ class Found:
         return HOW.format(metric=METRICS[self.metric], count=count)
 
     def rows(self) -> list[dict[str, Any]]:
-        return [{"setting": key, "importance": Percent(100 * share)} for key, share in self.importance.items()]
+        return [{"setting": key, "importance, %": round(100 * share)} for key, share in self.importance.items()]
 
     def lines(self) -> list[str]:
         """What the search's own command ends with."""
