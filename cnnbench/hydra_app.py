@@ -23,7 +23,7 @@ from cnnbench.arguments import config_dirs, groups
 from cnnbench.config import Resume, conf_dir
 from cnnbench.errors import UserError, did_you_mean, unknown
 
-EXTRAS = {"hydra/launcher/ray": "ray", "hydra/sweeper/optuna": "optuna", "hydra/launcher/submitit_slurm": "slurm"}
+EXTRAS = {"hydra/launcher/ray": "ray", "hydra/launcher/submitit_slurm": "slurm"}
 
 
 def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> None:
@@ -52,7 +52,7 @@ def _prepare_launcher(args: list[str]) -> None:
     detach = any(arg.lower() == "sweep.detach=true" for arg in args)
     if detach and choices[-1:] in ([], ["basic"], ["local"], ["ray"]):
         raise UserError("sweep.detach=true leaves the jobs to a scheduler: it needs hydra/launcher=slurm")
-    if choices:
+    if choices or any(arg.startswith("hydra/sweeper=") for arg in args):
         from cnnbench import launchers
 
         launchers.register()
@@ -130,7 +130,7 @@ def replay(command: str, file: list[str], overrides: list[str]) -> Any:
     config = parsing.replay(command, Path(file[0]), overrides)
     if not any(override.startswith(("run.dir=", "run.name=")) for override in overrides):
         config.run.dir, config.resume = None, Resume.never  # a run of its own: the replayed one stays as it is
-    config.run.overrides = [*config.run.overrides, *overrides]
+    config.run.overrides, config.sweep.trial = [*config.run.overrides, *overrides], None
     return config
 
 
@@ -188,6 +188,8 @@ def _first_in(section: str, known: list[str]) -> str:
 def known_keys(command: str, args: list[str], key: str) -> list[str]:
     """The keys that this command takes; the arguments of the chosen net too, where the key in question is such."""
     known = {*schemas.help_texts(schemas.SCHEMAS[command]), *takes(command)} - set(schemas.FILLED_IN)
+    if key.startswith("hydra."):
+        known |= _plugin_keys(args)
     if key.startswith("model."):
         chosen = [arg for arg in args if arg.partition("=")[0] in takes(command) and "," not in arg]
         folders = [part for folder in config_dirs(args) for part in ("--config-dir", str(folder))]
@@ -195,6 +197,14 @@ def known_keys(command: str, args: list[str], key: str) -> list[str]:
             model = compose(command, [*folders, *chosen]).model
             known |= {f"model.{name}" for name in model or {}}
     return sorted(known)
+
+
+def _plugin_keys(args: list[str]) -> set[str]:
+    """The settings of the sweeper and the launcher that are asked for, where they are ours."""
+    chosen = [arg.partition("=")[::2] for arg in args if arg.startswith(("hydra/sweeper=", "hydra/launcher="))]
+    files = [(group, conf_dir() / group / f"{name}.yaml") for group, name in chosen]
+    keys = [(group, str(key)) for group, file in files if file.is_file() for key in OmegaConf.load(file)]
+    return {f"{group.replace('/', '.')}.{key}" for group, key in keys if key not in ("defaults", "_target_")}
 
 
 def takes(command: str) -> list[str]:

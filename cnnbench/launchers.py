@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cnnbench import pool, queueing, sweeps
 from cnnbench.logfile import say
+from cnnbench.sweeper import TpeSweeper
 from cnnbench.sweeps import Job
 
 if TYPE_CHECKING:
@@ -104,12 +105,12 @@ class SlurmLauncher(_Launcher):
 
 
 def register() -> None:
-    """Make the launchers known. Hydra looks for them by name within its own package of plugins, where they are not:
-    so this module is found under that name too."""
+    """Make the launchers and the sweeper known. Hydra looks for them by name within its own package of plugins, where
+    they are not: so this module is found under that name too."""
     try:
         package = import_module(PACKAGE.partition(".")[0])
     except ImportError:  # nobody has installed a plugin
         package = sys.modules["hydra_plugins"] = ModuleType("hydra_plugins")
     package.cnnbench = sys.modules[PACKAGE] = sys.modules[__name__]  # type: ignore[attr-defined]
-    for launcher in (LocalLauncher, SlurmLauncher):
-        Plugins.instance().register(launcher)
+    for plugin in (LocalLauncher, SlurmLauncher, TpeSweeper):
+        Plugins.instance().register(plugin)

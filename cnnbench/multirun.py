@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cnnbench import arguments, cli, combining, hydra_app, runs, sweeps
+from cnnbench import arguments, cli, combining, hydra_app, runs, search_result, sweeps
 from cnnbench.config import Rerun
 from cnnbench.errors import RunError, UserError
 from cnnbench.logfile import say
@@ -41,7 +41,7 @@ class Task:
         job = Job(
             sweep=self.sweep,
             name=sweeps.name_of(overrides, cfg.sweep["keys"]),
-            number=number,
+            number=number if cfg.sweep["trial"] is None else cfg.sweep["trial"],
             command=self.command,
             overrides=[text for text in overrides if not text.startswith("sweep.")],
             token=self.token,
@@ -72,7 +72,8 @@ class Task:
             shutil.rmtree(str(earlier.run), ignore_errors=True)
             return False
         going_on = earlier.is_elsewhere
-        if not (done or going_on or (earlier.status == sweeps.FAILED and rerun is Rerun.none)):
+        settled = done or (earlier.status == sweeps.PRUNED and rerun is not Rerun.all)
+        if not (settled or going_on or (earlier.status == sweeps.FAILED and rerun is Rerun.none)):
             return False
         job.__dict__ |= earlier.__dict__ | {"number": job.number, "token": job.token, "skipped": done}
         if not going_on:  # else whoever runs it writes
@@ -126,6 +127,8 @@ def conclude(command: str, jobs: list[Job], sweep: str, code: int | None) -> int
         return code or cli.DONE
     print(sweeps.table(jobs, jobs[0].format))
     print(f"{sweeps.summary(jobs)} -> {sweep}", file=sys.stderr)
+    if found := search_result.read(Path(sweep)):
+        print("\n".join(found.lines()), file=sys.stderr)
     if code is not None:
         return next((job.code for job in reversed(jobs) if job.status == sweeps.CUT), code)
     if cli.COMMANDS[command].after_sweep:

@@ -242,7 +242,7 @@ class BenchmarkConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
-FILLED_IN = ("run.overrides", "sweep.keys")  # by the command line, not by the user
+FILLED_IN = ("run.overrides", "sweep.keys", "sweep.trial")  # by the command line, not by the user
 SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
     "finetune": FinetuneConfig,

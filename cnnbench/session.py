@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -98,8 +99,7 @@ def execute(cfg: TrainConfig, job: Job) -> int:
             raise shown from None
         finally:
             directory.release()
-        if code == 0 and ranks.main and not cfg.lr_find:
-            result = runs.read_json(directory.path / "result.json")
+        if code == 0 and ranks.main and not cfg.lr_find and (result := runs.read_json(directory.path / "result.json")):
             results.show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
             if text := debug.verdict(cfg, result["best_top1_error"]):
                 say(text, sys.stderr)
@@ -126,7 +126,7 @@ def _train(cfg: TrainConfig, job: Job, directory: runs.RunDirectory) -> int:
         say(f"already done: {reason}; resume=never trains anew", stream)
         return 0
     training = Training(cfg, job.device, job.dataset, job.model, job.inference, directory,
-                        cached=job.cached, about=job.about, spent=job.spent)  # fmt: skip
+                        cached=job.cached, about=job.about, spent=job.spent, prune=pruner(cfg))  # fmt: skip
     if cfg.lr_find:
         return lr_find.run(training, directory.path, stream)
     directory.record(cfg)
@@ -141,6 +141,15 @@ def _train(cfg: TrainConfig, job: Job, directory: runs.RunDirectory) -> int:
         Tracker(directory.path, training.rows, training.trainer.step, stream) if ranks.main else Silent(stream)
     ) as tracker:
         return training.run(tracker)
+
+
+def pruner(cfg: TrainConfig) -> Callable[[dict[str, Any]], str] | None:
+    """Who may end this training as hopeless: the search of which it is a trial."""
+    if cfg.sweep.trial is None or cfg.sweep.dir is None:
+        return None
+    from cnnbench import search  # with Optuna, of which nobody else has to know
+
+    return search.judge(Path(cfg.sweep.dir).expanduser(), cfg.sweep.trial)
 
 
 def done_without_checkpoints(path: Path, cfg: TrainConfig) -> str:

@@ -23,13 +23,14 @@ from cnnbench.tables import plural, render
 
 FOLDER, SUBMITTED = ".sweep", "submitted"
 DONE, RUNNING, PENDING, CUT, FAILED = "done", "running", "pending", "cut", "failed"
+PRUNED = "pruned"  # stopped by a search, as hopeless: neither a result nor a failure
 NAMED = 8  # failures of which one line says why
-ORDER = (DONE, RUNNING, PENDING, CUT, FAILED)
+ORDER = (DONE, RUNNING, PENDING, CUT, PRUNED, FAILED)
 
 
 @dataclass(kw_only=True)
 class Job:
-    """One job of a sweep. status: done, running, pending, cut (asked to stop, saved) or failed; reason: why."""
+    """One job of a sweep. status: done, running, pending, cut (asked to stop, saved), pruned or failed; reason: why."""
 
     sweep: str  # the sweep's directory
     name: str
@@ -100,6 +101,9 @@ class Job:
         cut = code in (130, runs.PREEMPTED)
         self.status = CUT if cut else FAILED if code else DONE
         self.code, self.reason, self.run_dir = code, reason, run_dir or self.run_dir
+        said = runs.read_json(self.run / "status.json") if self.run and self.status == DONE else {}
+        if said.get("status") == PRUNED:
+            self.status, self.reason = PRUNED, str(said.get("reason"))
         self.write()
 
 
@@ -259,7 +263,7 @@ def summary(jobs: list[Job]) -> str:
     skipped = sum(job.skipped for job in jobs)
     counts = Counter(job.status for job in jobs)
     parts = [f"{counts[DONE] - skipped} done", *([f"{skipped} skipped"] if skipped else [])]
-    parts += [f"{counts[status]} {status}" for status in (RUNNING, PENDING, CUT) if counts[status]]
+    parts += [f"{counts[status]} {status}" for status in (RUNNING, PENDING, CUT, PRUNED) if counts[status]]
     return f"{plural(len(jobs), 'job')}: {', '.join([*parts, f'{counts[FAILED]} failed'])}"
 
 

@@ -40,6 +40,7 @@ class Progress:
     seconds: float = 0.0  # of training, validation included, over all starts
     best_top1_error: float = math.inf
     best_epoch: int = 0
+    pruned: str = ""  # why somebody outside, who compares it with others, has ended it
 
 
 class Training:
@@ -57,9 +58,11 @@ class Training:
         cached: Cached | None = None,
         about: dict[str, Any] | None = None,
         spent: float = 0.0,
+        prune: Callable[[dict[str, Any]], str] | None = None,
     ) -> None:
+        """prune: takes the line of metrics of each epoch but the last, and says why to stop there, if it is to."""
         self.cfg, self.device, self.dataset, self.inference, self.directory = cfg, device, dataset, inference, directory
-        self.cached, self.about = cached, about or {}
+        self.cached, self.about, self.prune = cached, about or {}, prune
         self.thaw_plan = freezing.thaw_plan(model, cfg.unfreeze_at)
         self.keeper = Keeper(directory.path / "checkpoints", cfg.checkpoint, writes=device.ranks.main)
         saved, self.notes = self.keeper.load()
@@ -135,6 +138,8 @@ class Training:
             return f"max_steps={cfg.max_steps}"
         if done.seconds >= self.time_limit:
             return f"max_time={cfg.max_time}"
+        if done.pruned:
+            return done.pruned
         if cfg.patience and done.batch == 0 and done.epoch - done.best_epoch >= cfg.patience:
             return f"no better top-1 error in {cfg.patience} epochs"
         return ""
@@ -274,6 +279,8 @@ class Training:
             number, trainer.step, train, val, lr=trainer.lr, images_per_second=self.speed, seconds=progress.seconds
         )
         self.rows.append(line)
+        if self.prune and not self.stop_reason():
+            progress.pruned = self.device.ranks.agree(partial(self.prune, line))
         losses = [row["loss/train"] for row in self.rows]
         self.warn("divergence", health.divergence(losses, len(self.dataset.classes)))
         if skipped := trainer.guard.look().skipped:
@@ -334,6 +341,11 @@ class Training:
 
     def _finish(self, tracker: Tracker, watch: Watch) -> int:
         reason = self.stop_reason()
+        if self.progress.pruned:  # no result: it is not what these settings lead to
+            findings.draw_curves(self)
+            self.directory.set_status("pruned", reason)
+            say(f"pruned: {reason} -> {self.directory.path}", tracker.stream)
+            return 0
         if self.confusion is None:  # a run that was cut after its last checkpoint and before its result
             self._validate(StopRequests(ranks=self.device.ranks))
         by_views = findings.by_views(self)

@@ -1,7 +1,7 @@
 """Run experiments of conf/experiment, one after the other, and show what came of them in one report.
 
-Without names: all that say in their header how many minutes they take on a processor, and need no data beyond those that
-come with cnnbench. The others run by their name, or with the command in their header.
+Without names: all that say in their header how many minutes they take on a processor, and need no data but the digits.
+The others run by their name, or with the command in their header.
 """
 
 import argparse

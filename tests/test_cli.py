@@ -245,7 +245,7 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
             compose(*NEEDED.get(name, ()), command=name)
         return
     if file.parent.parent.name == "hydra":
-        if needed := {"slurm": "submitit_launcher", "tpe": "optuna_sweeper"}.get(name):
+        if needed := {"slurm": "submitit_launcher"}.get(name):
             pytest.importorskip(f"hydra_plugins.hydra_{needed}")
         compose(f"hydra/{group}={name}")
         return

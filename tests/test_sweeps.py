@@ -203,14 +203,3 @@ def test_bad_input(
     ran = cnnbench(*arguments)
     assert ran.code == 2 and said in ran.err and len(ran.err.splitlines()) <= 3, ran.err
     assert not ranks.place().rank
-
-
-def test_optuna_looks_for_a_low_error(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
-    """The same command tries the same settings, so it goes on where it was cut."""
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs pip install 'cnnbench[optuna]'")
-    command = ("train", "-m", "hydra/sweeper=tpe", "hydra.sweeper.n_trials=3", "optim.lr=tag(log,interval(0.001,1))",
-               "epochs=1", "sweep.dir=s", *SMALL)  # fmt: skip
-    ran = cnnbench(*command)
-    assert ran.code == 0 and "3 jobs: 3 done, 0 failed" in ran.err, ran.err
-    assert "best_value" in (tmp_path / "s/optimization_results.yaml").read_text()
-    assert "3 jobs: 0 done, 3 skipped" in cnnbench(*command).err

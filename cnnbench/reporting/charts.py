@@ -17,6 +17,7 @@ from cnnbench.facts import HISTORY
 from cnnbench.figures import label, log_axis, new_figure
 from cnnbench.plots import PANELS, series
 from cnnbench.reporting.group import Group
+from cnnbench.search_result import METRICS, Found
 
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
           ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#8B6508", "*"))  # fmt: skip
@@ -153,6 +154,23 @@ def history(own: Sequence[tuple[str, float]] = ()) -> Figure:
     ax.set(ylim=(0, max(33, *(1.15 * error for _, error in own), 0)), ylabel="top-5 error, %")
     ax.tick_params(axis="x", length=0)
     ax.grid(axis="y", color="#dddddd", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def importance(search: Found) -> Figure:
+    """The share of each setting of a search in the variance of the error, the largest on top."""
+    names, shares = [*search.importance], [100 * share for share in search.importance.values()]
+    figure = new_figure(7.5, 1.5 + 0.42 * len(names), f"What mattered for the {METRICS[search.metric]}")
+    ax = figure.subplots()
+    bars = ax.barh([label(name, NAME) for name in names], shares, color=BLUE, height=0.62)
+    ax.bar_label(bars, [f"{share:.0f} %" for share in shares], padding=5, fontsize=11, fontweight="bold")
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 112), xlabel="share of the variance, %")
+    ax.set_xticks(range(0, 101, 20))
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x", color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     return figure

@@ -15,13 +15,15 @@ from typing import Any
 
 import yaml
 
-from cnnbench import runs, sweeps
+from cnnbench import runs, search_result, sweeps
 from cnnbench.errors import UserError
 from cnnbench.parsing import flatten
-from cnnbench.sweeps import CUT, DONE, FAILED, RUNNING, Job
+from cnnbench.search_result import Found
+from cnnbench.sweeps import CUT, DONE, FAILED, PRUNED, RUNNING, Job
 
 SIGNS = {"config.yaml", "status.json", "metrics.jsonl", "result.json"}  # of a run: any of them
-STATES = {"done": DONE, "running": RUNNING, "failed": FAILED, "interrupted": CUT, "preempted": CUT}
+STATES = {"done": DONE, "running": RUNNING, "failed": FAILED, "interrupted": CUT, "preempted": CUT,
+          "pruned": PRUNED}  # fmt: skip
 SAID = ("seed", "model", "data")  # by an evaluation itself
 TAIL = 4096  # bytes of a metrics.jsonl, of which the last line is but a part
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -72,10 +74,12 @@ class Run:
 
 @dataclass
 class Gathered:
-    """runs in the order of their paths; jobs of each sweep; damaged: a line for each file that cannot be read."""
+    """runs in the order of their paths; jobs of each sweep; what those found that searched; damaged: a line for each
+    file that cannot be read."""
 
     runs: list[Run] = field(default_factory=list)
     sweeps: dict[Path, list[Job]] = field(default_factory=dict)
+    searches: dict[Path, Found] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
     def states(self) -> list[str]:
@@ -104,6 +108,8 @@ def gather(roots: list[Path]) -> Gathered:
             seen.add(real)
             if sweeps.FOLDER in subfolders:
                 _read_books(path, found)
+            if search_result.FILE in files:
+                _read_search(path, found)
             subfolders[:] = sorted(name for name in subfolders if name != "checkpoints" and name[0] != ".")
             if SIGNS & set(files) and (run := _read(path, set(files), found.damaged)):
                 found.runs.append(run)
@@ -116,6 +122,13 @@ def _read_books(path: Path, found: Gathered) -> None:
         found.sweeps[path] = sweeps.state(path)
     except (TypeError, ValueError, KeyError, AttributeError):
         found.damaged.append(f"{path / sweeps.FOLDER}: what is written there of the sweep's jobs is damaged")
+
+
+def _read_search(path: Path, found: Gathered) -> None:
+    if search := search_result.read(path):
+        found.searches[path] = search
+    else:
+        found.damaged.append(f"{path}: {search_result.FILE} is damaged")
 
 
 def _read(path: Path, files: set[str], damaged: list[str]) -> Run | None:

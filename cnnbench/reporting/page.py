@@ -8,6 +8,7 @@ from cnnbench import comparison, figures, html
 from cnnbench.reporting import charts, text
 from cnnbench.reporting.gather import Gathered
 from cnnbench.reporting.group import Group, labels
+from cnnbench.search_result import Found
 
 CURVES = (
     "Solid: validation; dashed: training. Of several runs the mean is drawn, and the band reaches from the least to "
@@ -30,6 +31,7 @@ def write(path: Path, title: str, found: Gathered, groups: list[Group], history:
     for data in dict.fromkeys(group.first.data for group in groups):
         of = [group for group in groups if group.first.data == data]
         sections.append((f"On {data}", _pictures(of, data)))
+    sections.append(("Search", [part for path, one in found.searches.items() for part in _search(path, one)]))
     sections.append(("Measured and published", _published(groups)))
     own = on_imagenet(groups)
     if own or history:
@@ -74,6 +76,14 @@ def _pictures(groups: list[Group], data: str) -> list[str]:
         if comparison.worth_drawing(results):
             parts.append(html.picture(figures.png(comparison.draw(results)), f"transfer of {model} on {data}",
                                       "Error against the number of training images, and against seconds."))  # fmt: skip
+    return parts
+
+
+def _search(path: Path, search: Found) -> list[str]:
+    parts = [html.paragraph(f"{path}: {search.best}"), html.code(search.command)]
+    if search.importance:
+        picture = figures.png(charts.importance(search))
+        parts += [html.picture(picture, f"importance of the settings in {path}", search.how), html.table(search.rows())]
     return parts
 
 

@@ -3,6 +3,7 @@
 import json
 import textwrap
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from cnnbench import facts
@@ -170,6 +171,10 @@ def render_report(found: Gathered, groups: list[Group], format: Format, width: i
         shown = [{key: value for key, value in row.items() if format is Format.markdown or key != "citation"}
                  for row in beside]  # fmt: skip
         parts.append(fitted(shown, format, width, ("runs", "measured here")))
+    for path, search in found.searches.items():
+        parts += [f"{path}: {search.best}\n\n`{search.command}`" if format is Format.markdown else
+                  f"{path}: {search.best}\n{search.command}"]  # fmt: skip
+        parts += [render(search.rows(), format), search.how] if search.importance else []
     if format is Format.markdown:
         pairs = zip(labels(groups), groups, strict=True)
         parts += [render([{"net": name, "command": f"`{group.command_line}`"} for name, group in pairs], format)]
@@ -186,5 +191,6 @@ def as_data(found: Gathered, groups: list[Group]) -> dict[str, Any]:
         "runs": [{"path": str(run.path), "status": run.status, "reason": run.reason, "overrides": run.overrides,
                   "date": run.date, "last": run.last, "result": run.result}
                  for group in groups for run in group.runs],
+        "searches": {str(path): asdict(search) for path, search in found.searches.items()},
         "damaged": found.damaged,
     }  # fmt: skip
