@@ -4,6 +4,7 @@ With config.py, hydra_app.py and launchers.py this is what knows Hydra. Trials r
 hydra/launcher=local or slurm, `n_jobs` at a time.
 """
 
+import math
 import shlex
 import sys
 from collections import Counter
@@ -74,8 +75,10 @@ class TpeSweeper(Sweeper):
         settings = [self.task.command, f"hydra.sweeper.metric={self.settings['metric']}",
                     *sorted(override.input_line or key for key, override in overrides.items()
                             if not runs.is_free(key))]  # fmt: skip
-        plan = Plan(**{key: value for key, value in self.settings.items() if key not in ("n_trials", "n_jobs")},
-                    settings=settings)  # fmt: skip
+        about = {key: value for key, value in self.settings.items() if key not in ("n_trials", "n_jobs")}
+        if about["warmup_epochs"] is None:  # early on a net's error says little of where it ends
+            about["warmup_epochs"] = max(1, math.ceil(self.base.epochs / 3))
+        plan = Plan(**about, settings=settings)
         rerun = self.base.sweep.rerun
         if rerun is Rerun.all:
             for file in (FILE, search_result.FILE):
@@ -191,6 +194,8 @@ def check(command: str, settings: dict[str, Any], *, detach: bool) -> None:
         raise UserError("a search waits for its trials, so it does not go with sweep.detach=true")
     for key, least in LEAST.items():
         value = settings[key]
+        if value is None and key == "warmup_epochs":
+            continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"hydra.sweeper.{key}={value}: give a whole number from {least}")
     for key, choices in (("metric", list(METRICS)), ("pruner", ["median", "none"])):
