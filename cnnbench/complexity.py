@@ -118,6 +118,12 @@ def _run(model: Net, image_size: int, in_channels: int | None) -> None:
     return None
 
 
+def _kind(module: nn.Module) -> str:
+    """The layer of torch that it is, or is a variant of; its own name where it is none."""
+    names = [kind.__name__ for kind in type(module).__mro__[:-1] if kind is not nn.Module]
+    return next((name for name in names if hasattr(nn, name)), names[0])
+
+
 def _row(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any, parameters: dict[str, nn.Parameter],
          macs: int) -> Layer:  # fmt: skip
     result = _first(output)
@@ -125,7 +131,7 @@ def _row(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any, par
     biases = sum(p.numel() for key, p in parameters.items() if key.endswith("bias"))
     return Layer(
         name=name,
-        kind=type(module).__name__,
+        kind=_kind(module),
         input_shape=tuple(_first(inputs).shape[1:]),
         output_shape=tuple(result.shape[1:]),
         weights=sum(p.numel() for p in parameters.values()) - biases,
