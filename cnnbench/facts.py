@@ -16,6 +16,7 @@ NIN = "Lin, Chen & Yan, Network in Network, 2013"
 GOOGLENET = "Szegedy et al., Going Deeper with Convolutions, CVPR 2015 (10.1109/CVPR.2015.7298594)"
 BATCH_NORM = "Ioffe & Szegedy, Batch Normalization, 2015"
 INCEPTION = "Szegedy et al., Rethinking the Inception Architecture, CVPR 2016 (10.1109/CVPR.2016.308)"
+AIRBENCH = "Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024"
 RESNET = "He et al., Deep Residual Learning for Image Recognition, 2015"
 PREACT = "He et al., Identity Mappings in Deep Residual Networks, 2016"
 DEEPFACE = "Taigman et al., DeepFace: Closing the Gap to Human-Level Performance in Face Verification, CVPR 2014"
@@ -164,6 +165,7 @@ FACTS: dict[str, Facts] = {
     ),
     "preact_resnet152": Facts(PREACT, None, None, 152, 21.1, 5.5, LARGE_CROP),
     "preact_resnet200": Facts(PREACT, None, None, 200, 20.7, 5.3, LARGE_CROP),
+    "airbench": Facts(AIRBENCH, None, None, None, 5.99, None, f"{CIFAR}, six views, mean of 1,000 seeds, 9.9 epochs"),
     "deepface": Facts(
         DEEPFACE,
         ">120 M",
