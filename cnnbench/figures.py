@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from cnnbench.tables import shorten
 
@@ -94,8 +94,10 @@ def round_numbers(low: float, high: float) -> list[float]:
     """Three to five numbers of few digits between two limits, for a logarithmic axis; fewer where there are none."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found: list[float] = []
-    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), [n / 10 for n in range(10, 100, 2)]):
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         found = [digit * 10.0**decade for decade in decades for digit in digits if low <= digit * 10.0**decade <= high]
         if len(found) >= 3:
-            break
-    return found[:: math.ceil(len(found) / 5)] if found else []
+            return found[:: math.ceil(len(found) / 5)]
+    # A narrow stretch, on which a logarithm is nearly a straight line.
+    steps = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [float(f"{step:.6g}") for step in steps if low <= step <= high]
