@@ -154,7 +154,7 @@ def test_auxiliary_heads_take_part_where_their_maps_are_large_enough(spec):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "alexnt"}, "unknown model 'alexnt'. Did you mean 'alexnet'?\nchoices: alexnet, "),
+        ({"name": "alexnt"}, "unknown model 'alexnt'. Did you mean 'alexnet'?\nchoices: airbench, alexnet, "),
         ({"name": "squeezenet1_0"}, "\ntorchvision has it: model=torchvision model.name=squeezenet1_0"),
         ({"name": "resnet18", "source": "timm"}, "unknown model source 'timm'.\nchoices: cnnbench, torchvision"),
         ({"name": "alexnet", "lnr": True}, "model alexnet has no argument 'lnr'. Did you mean 'lrn'?\nits own: "),
