@@ -247,7 +247,7 @@ class SweepConfig:
     rerun: Rerun = option("of the jobs of an earlier start: failed runs these again, all also those done, none neither")
     detach: bool = option("hydra/launcher=slurm: submit the jobs and leave; cnnbench report DIR says how far they are")
     keys: list[str] = option("what the sweep runs over; filled in by the command line itself")
-    trial: int | None = option("the number of this job in a search; filled in by the command line itself")
+    trial: int | None = option("the number of this job in a search; filled in by the command line itself", default=None)
 
 
 @dataclass(kw_only=True)

@@ -30,6 +30,7 @@ class Reading:
     source: Source
     batch_size: int  # views in a forward pass
     workers: int | None
+    until: Callable[[Iterable[Any]], Iterable[Any]] = iter  # ends a pass over the batches early, by an exception
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +86,7 @@ def _view_logits(member: Member, views: ViewTransform, reading: Reading, progres
         rank=ranks.rank,
         world_size=ranks.size,
     )
-    for groups, targets in batches:
+    for groups, targets in reading.until(batches):
         yield _logits(member, groups, reading.batch_size)
         progress(len(targets))
 

@@ -67,7 +67,7 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
 
 def by_views(training: "Training") -> dict[str, Any]:
     """What of the headline crop= says otherwise than the last epoch's validation, by the centre. All processes take
-    part."""
+    part; Stopped where somebody wants to stop."""
     if training.views is None:
         return {}
     known, net = training.inference, training.eval_model
@@ -79,7 +79,8 @@ def by_views(training: "Training") -> dict[str, Any]:
         runtime=training.device,
     )
     source = training.dataset.val
-    reading = evaluation.Reading(source=source, batch_size=training.batch_size, workers=training.cfg.data.workers)
+    reading = evaluation.Reading(source=source, batch_size=training.batch_size, workers=training.cfg.data.workers,
+                                 until=training.stop.until_asked)  # fmt: skip
     with evaluation.progress(len(source), what=f"crop={training.views.name}") as advance:
         verdict = judge(evaluation.scores(member, training.views, reading, advance), source.targets)
     return {

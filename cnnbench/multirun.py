@@ -68,11 +68,11 @@ class Task:
             return False
         done = earlier.status == sweeps.DONE and bool(earlier.result)
         rerun = config.sweep.rerun
-        if done and rerun is Rerun.all:
+        settled = done or earlier.status == sweeps.PRUNED
+        if settled and rerun is Rerun.all:
             shutil.rmtree(str(earlier.run), ignore_errors=True)
             return False
         going_on = earlier.is_elsewhere
-        settled = done or (earlier.status == sweeps.PRUNED and rerun is not Rerun.all)
         if not (settled or going_on or (earlier.status == sweeps.FAILED and rerun is Rerun.none)):
             return False
         job.__dict__ |= earlier.__dict__ | {"number": job.number, "token": job.token, "skipped": done}

@@ -20,7 +20,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cnnbench import sweeps
+from cnnbench import search_result, sweeps
 from cnnbench.errors import UserError
 from cnnbench.logfile import warn
 from cnnbench.search_result import amount, said
@@ -48,9 +48,15 @@ class Plan:
 class Search:
     """The study of a sweep, from the first command to the last that goes on with it; one process at a time has it."""
 
-    def __init__(self, sweep: Path, space: Mapping[str, BaseDistribution], plan: Plan, *, retry: bool) -> None:
+    def __init__(
+        self, sweep: Path, space: Mapping[str, BaseDistribution], plan: Plan, *, retry: bool, anew: bool = False
+    ) -> None:
+        """retry: what failed before; anew: forget what there was."""
         self.space, self.plan = space, plan
         self._lock = _lock(sweep)
+        if anew:  # only now that nobody else can be at it
+            for file in (FILE, search_result.FILE):
+                (sweep / file).unlink(missing_ok=True)
         try:
             self.study = optuna.create_study(study_name=NAME, storage=_storage(sweep), load_if_exists=True)
         except (ValueError, KeyError, AssertionError):

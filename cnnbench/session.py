@@ -25,7 +25,7 @@ from cnnbench.tables import plural
 from cnnbench.tracking import Silent, Tracker
 from cnnbench.training import Training
 
-FIT_IMAGES = 5000  # as many as Jordan (2024) whitens patches of
+FIT_IMAGES, FIT_BATCH = 5000, 250  # as many as Jordan (2024) whitens patches of, and how many at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +64,15 @@ def inference(model: dict[str, Any], dataset: data.Dataset, image_size: int) -> 
 
 
 def fit_to_images(model: Net, dataset: data.Dataset, image_size: int) -> None:
-    """Compute from the first training images what of a net follows from them; most nets have nothing of the kind."""
+    """Compute from some training images what of a net follows from them; most nets have nothing of the kind."""
     if type(model).fit_to is Net.fit_to:
         return
-    some = dataset.train.subset(torch.arange(min(len(dataset.train), FIT_IMAGES)))
-    batches = data.eval_loader(some, dataset, image_size=image_size, batch_size=len(some), workers=0)
-    images, _ = next(iter(batches.epoch()))
+    count = len(dataset.train)
+    spread = torch.linspace(0, count - 1, min(count, FIT_IMAGES)).long()  # files lie class by class
+    some = dataset.train.subset(spread)
+    batches = data.eval_loader(some, dataset, image_size=image_size, batch_size=FIT_BATCH, workers=0)
     mean, std = (torch.tensor(values)[:, None, None] for values in (dataset.mean, dataset.std))
-    model.fit_to((images.float() / 255 - mean) / std)
+    model.fit_to((images.float() / 255 - mean) / std for images, _ in batches.epoch())
 
 
 def execute(cfg: TrainConfig, job: Job) -> int:

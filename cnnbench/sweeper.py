@@ -57,7 +57,7 @@ class TpeSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from cnnbench.search import FILE, Plan, Search
+        from cnnbench.search import Plan, Search
 
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         typed = [f"{key}={value}" for key, value in self.params.items()] + arguments
@@ -69,7 +69,7 @@ class TpeSweeper(Sweeper):
         if not space:
             raise UserError(f"hydra/sweeper=tpe has nothing to search: give a key an interval, as in {EXAMPLE}")
         if "seed" in space:
-            raise UserError("seed is no setting to search: that would choose the luckiest one")
+            raise UserError("seed is no setting to search: that would choose the luckiest one; give one, as in seed=0")
         self.check_jobs(space)
         folder = Path(self.task.sweep)
         settings = [self.task.command, f"hydra.sweeper.metric={self.settings['metric']}",
@@ -80,10 +80,7 @@ class TpeSweeper(Sweeper):
             about["warmup_epochs"] = max(1, math.ceil(self.base.epochs / 3))
         plan = Plan(**about, settings=settings)
         rerun = self.base.sweep.rerun
-        if rerun is Rerun.all:
-            for file in (FILE, search_result.FILE):
-                (folder / file).unlink(missing_ok=True)
-        search = Search(folder, space, plan, retry=rerun is not Rerun.none)
+        search = Search(folder, space, plan, retry=rerun is not Rerun.none, anew=rerun is Rerun.all)
         for trial in search.ended():  # what an earlier command has done belongs to this one's table too
             if job := self.job(trial.params):
                 job.token, job.skipped = self.task.token, job.status == sweeps.DONE
@@ -100,15 +97,18 @@ class TpeSweeper(Sweeper):
         while left > 0:
             trials = [search.ask() for _ in range(min(left, self.settings["n_jobs"]))]
             left -= len(trials)
+            # Two with the same settings would be one job, twice at a time.
+            distinct = list({str(trial.params): trial for trial in reversed(trials)}.values())[::-1]
             try:
-                self.launch([self.overrides(trial) for trial in trials], trials[0].number)
+                self.launch([self.overrides(trial) for trial in distinct], distinct[0].number)
             finally:
                 jobs = [self.job(trial.params) for trial in trials]
                 for trial, job in zip(trials, jobs, strict=True):
                     search.tell(trial, job)
-            if best := search.best():
+            best = search.best()
+            if best and (found := self.job(best.params)):
                 what = search_result.said(search.plan.metric, best.value or 0.0)
-                say(f"{total - left} of {total} trials: the best is job {best.number + 1}, {what}", sys.stderr)
+                say(f"{total - left} of {total} trials: the best is job {found.number + 1}, {what}", sys.stderr)
             elif all(job and job.code == cli.MISTAKE for job in jobs):
                 break  # the others would make it too
 
@@ -132,7 +132,7 @@ class TpeSweeper(Sweeper):
         Found(
             metric=search.plan.metric,
             counts=counts,
-            job=best.number + 1,
+            job=job.number + 1,  # where the same settings were tried twice: as the table has it
             value=best.value or 0.0,
             images=f"{result.get('n', 0):,} {result.get('split', '')} images",
             command=self.command_line(best.params),

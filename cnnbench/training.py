@@ -334,6 +334,8 @@ class Training:
         findings.draw_curves(self)
         name = "preempted" if code == runs.PREEMPTED else "interrupted"
         where = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
+        if self.stop_reason() and not self._is_ahead():
+            where = f"the validation by crop={self.cfg.crop.name}"
         self.directory.set_status(name, f"asked to stop in {where}")
         tracker.close_bar()
         say(f"{name} in {where}; saved. The same command goes on from there -> {self.directory.path}", tracker.stream)
@@ -348,7 +350,11 @@ class Training:
             return 0
         if self.confusion is None:  # a run that was cut after its last checkpoint and before its result
             self._validate(StopRequests(ranks=self.device.ranks))
-        by_views = findings.by_views(self)
+        try:
+            by_views = findings.by_views(self)
+        except Stopped:
+            assert self.stop.agreed is not None
+            return self._leave(tracker, self.stop.agreed)
         if not self.device.ranks.main:
             return 0
         result = findings.headline(self, reason) | by_views

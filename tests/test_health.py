@@ -16,10 +16,11 @@ from test_engine import CPU, Tiny, batches, trainer
 from test_train import SMALL
 from torch import Tensor, nn
 
-from cnnbench import data, engine, health, models, optim, runs, runtime
-from cnnbench.config import OptimConfig, Optimizer
+from cnnbench import data, debug, engine, health, hydra_app, models, optim, runs, runtime
+from cnnbench.config import Crop, OptimConfig, Optimizer
 from cnnbench.data import datasets
 from cnnbench.data.sources import Arrays, Files
+from cnnbench.data.transforms import check_augment
 from cnnbench.errors import UserError
 from cnnbench.metrics import Sums
 from cnnbench.models.layers import Net
@@ -358,3 +359,10 @@ def test_gradients_that_bf16_gets_wrong_are_named_before_the_first_step() -> Non
     assert health.wrong_gradients(net, 64, 3) == []
     assert health.wrong_gradients(net.requires_grad_(False), 32, 3) == []
     assert health.wrong_gradients(models.build("resnet20", num_classes=10), 32, 3) == []
+
+
+def test_a_batch_is_learnt_by_heart_as_it_is_whatever_the_augmentation() -> None:
+    cfg = hydra_app.typed("train", hydra_app.compose("train", ["augment=alternate_flip", "debug=overfit"]), [])
+    augment = debug.small(cfg).augment
+    check_augment(augment, 32, 1.0)
+    assert (augment.flip, augment.alternate, augment.crop) == (False, False, Crop.none)

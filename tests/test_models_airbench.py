@@ -25,7 +25,7 @@ def images(count: int = 200) -> torch.Tensor:
 def test_patches_are_white_behind_the_first_layer(net: Airbench) -> None:
     """12 components that are neither correlated nor of different size, then their negatives (section 3.2)."""
     x = images()
-    net.fit_to(x)
+    net.fit_to(x.split(70))
     with torch.no_grad():
         out = net.whiten(x).transpose(0, 1).flatten(1).double()
     moments = out @ out.T / out.shape[1]
@@ -59,12 +59,12 @@ def test_what_is_fixed_is_saved_and_moved_but_not_trained(net: Airbench) -> None
     assert fixed <= set(net.state_dict()) and not fixed & names
     assert "whiten.bias" in names and "layer1.norm1.bias" in names
     copy = build("airbench")
-    net.fit_to(images(20))
+    net.fit_to([images(20)])
     copy.load_state_dict(net.state_dict())
     assert torch.equal(copy.get_buffer("whiten.weight"), net.get_buffer("whiten.weight"))
 
 
 def test_other_images_and_classes() -> None:
     net = build("airbench", in_channels=1, num_classes=7)
-    net.fit_to(torch.randn(30, 1, 16, 16))
+    net.fit_to([torch.randn(30, 1, 16, 16)])
     assert net(torch.randn(2, 1, 16, 16)).shape == (2, 7)

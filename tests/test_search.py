@@ -68,6 +68,9 @@ def test_a_search_finds_prunes_and_is_reported(cnnbench: Callable[..., Ran], tmp
     (tmp_path / "s/search.json").write_text('{"metric": 3}')
     assert "search.json is damaged" in cnnbench("report", "s").err
 
+    anew = cnnbench(*command, "hydra.sweeper.n_trials=6", "sweep.rerun=all", "hydra.sweeper.pruner=none")
+    assert anew.code == 0 and "6 jobs: 6 done, 0 failed" in anew.err, anew.err  # what was pruned as well
+
 
 def test_a_search_that_was_cut_goes_on_as_if_it_had_not_been(
     cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -240,3 +243,18 @@ def test_a_search_does_not_detach() -> None:
 def test_a_choice_by_the_test_images_is_warned_of(cnnbench: Callable[..., Ran]) -> None:
     ran = cnnbench("train", "-m", "hydra/sweeper=tpe", LR, "hydra.sweeper.n_trials=1", "checkpoint.every=soon")
     assert ran.code == 2 and "warning: the search chooses by the very images that the error is measured on" in ran.err
+
+
+@pytest.mark.parametrize("at_a_time", [(), ("hydra.sweeper.n_jobs=4", "hydra/launcher=local", "hydra.launcher.jobs=2")])
+def test_settings_tried_twice_are_one_job(
+    cnnbench: Callable[..., Ran], tmp_path: Path, at_a_time: tuple[str, ...]
+) -> None:
+    """It is trained once, and has the number that the table gives it."""
+    ran = cnnbench(*TPE, "optim.nesterov=true,false", "epochs=1", "hydra.sweeper.n_trials=4", *at_a_time)
+    assert ran.code == 0, ran.err
+    jobs, found = sweeps.state(tmp_path / "s"), search_result.read(tmp_path / "s")
+    assert 1 <= len(jobs) <= 2 and all(job.status == "done" for job in jobs)
+    assert [trial.state for trial in study(tmp_path / "s").get_trials()] == [TrialState.COMPLETE] * 4
+    best = min(jobs, key=lambda job: job.result["top1_error"])
+    assert found and found.value == best.result["top1_error"]
+    assert next(job for job in jobs if job.number == found.job - 1).result["top1_error"] == found.value

@@ -20,7 +20,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from cnnbench import checkpoint, models, runs, tracking
+from cnnbench import checkpoint, evaluation, models, runs, tracking
 from cnnbench.errors import RunError, UserError
 from cnnbench.models import resnet
 from cnnbench.models.layers import Net
@@ -309,6 +309,27 @@ def test_the_last_validation_is_by_the_views_asked_for(cnnbench: Callable[..., R
     assert result["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
 
+def test_a_request_to_stop_is_heard_in_the_validation_by_views(
+    cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ("train", "epochs=1", "run.dir=r", "crop=six", *SMALL)
+    ask = evaluation._logits
+
+    def asked(*given: Any) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ask(*given)
+
+    monkeypatch.setattr(evaluation, "_logits", asked)
+    cut = cnnbench(*args)
+    assert cut.code == runs.PREEMPTED and "preempted in the validation by crop=six" in cut.out, cut.err
+    assert runs.read_json(tmp_path / "r/status.json")["status"] == "preempted"
+    assert not (tmp_path / "r/result.json").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert cnnbench(*args).code == 0
+    assert runs.read_json(tmp_path / "r/result.json")["crop"] == "six 8"
+
+
 def test_views_for_which_there_is_no_room_are_refused_before_the_training(
     cnnbench: Callable[..., Ran], tmp_path: Path
 ) -> None:
@@ -322,10 +343,14 @@ def test_a_run_of_a_version_without_some_keys_goes_on(cnnbench: Callable[..., Ra
     assert cnnbench("train", "max_steps=2", "run.dir=r", *SMALL).code == 0
     saved = yaml.safe_load((tmp_path / "r/config.yaml").read_text())
     del saved["optim"]["rest"], saved["optim"]["bias_lr"], saved["augment"]["alternate"], saved["lr_find"]
+    del saved["sweep"]["trial"], saved["crop"]
     (tmp_path / "r/config.yaml").write_text(yaml.safe_dump(saved))
     refused = cnnbench("train", "max_steps=2", "run.dir=r", *SMALL, "optim.bias_lr=2")
     assert (refused.code, "optim.bias_lr: 1.0 there, 2.0 here" in refused.err) == (2, True)
     assert cnnbench("train", "max_steps=2", "run.dir=r", *SMALL).code == 0
+    replayed = cnnbench("train", "--config", str(tmp_path / "r/config.yaml"), "run.dir=again")
+    assert replayed.code == 0, replayed.err
+    assert rows(tmp_path / "again")[-1]["loss/val"] == rows(tmp_path / "r")[-1]["loss/val"]
 
 
 def test_resume_never_starts_beside_the_old_run(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:

@@ -212,6 +212,7 @@ def cross_validate(
         say(f"fold {number}/{cfg.folds}", stream)
         one = copy.deepcopy(cfg)
         one.folds, one.run.dir, one.format = None, str(directory / f"fold{number}"), Format.table
+        one.sweep.trial = None  # a search judges the training on all of the images, not its folds
         train, val = dataset.train.subset(others), dataset.train.subset(fold)
         part = replace(dataset, train=train, val=val, split=f"fold {number}")
         model, inference, _ = prepare(one, given, dataset, None)

@@ -15,8 +15,9 @@ The recipe in conf/model/airbench.yaml is that of the later airbench94_muon, wit
 training the biases of `whiten` after three epochs; this one does not.
 """
 
+import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -48,10 +49,15 @@ class Whiten(Conv2d):
         self._assign(torch.eye(size))
 
     @torch.no_grad()
-    def fit(self, images: Tensor, eps: float = 5e-4) -> None:
-        """From normalised images (N, C, H, W); eps is added to each component's variance."""
-        patches = nn.functional.unfold(images.float(), self.kernel_size).transpose(1, 2).flatten(0, 1)
-        variances, components = torch.linalg.eigh((patches.T @ patches / len(patches)).double())
+    def fit(self, batches: Iterable[Tensor], eps: float = 5e-4) -> None:
+        """From normalised images (N, C, H, W) each; eps is added to each component's variance."""
+        size = self.in_channels * math.prod(self.kernel_size)
+        moments, count = torch.zeros(size, size, dtype=torch.float64), 0
+        for images in batches:
+            patches = nn.functional.unfold(images.float(), self.kernel_size)  # N x size x places
+            moments += torch.einsum("nip,njp->ij", patches, patches).double()
+            count += patches.shape[0] * patches.shape[2]
+        variances, components = torch.linalg.eigh(moments / count)
         self._assign(components.T / (variances[:, None] + eps).sqrt())
 
     @torch.no_grad()
@@ -121,8 +127,8 @@ class Airbench(Net):
             "head": [self.pool, self.fc],
         }
 
-    def fit_to(self, images: Tensor) -> None:
-        self.whiten.fit(images)
+    def fit_to(self, batches: Iterable[Tensor]) -> None:
+        self.whiten.fit(batches)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.whiten(x))  # 24 x 31 x 31

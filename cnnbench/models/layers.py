@@ -38,8 +38,8 @@ class Net(nn.Module):
         """The heads that only training uses, by name. They lie in the stage `head` too."""
         return {}
 
-    def fit_to(self, images: Tensor) -> None:
-        """Compute what does not train but follows from training images, normalised (N, in_channels, H, W)."""
+    def fit_to(self, batches: Iterable[Tensor]) -> None:
+        """Compute what does not train but follows from training images, normalised (N, in_channels, H, W) each."""
 
     def dense(self, x: Tensor) -> Tensor:
         """Whole images of any size (N, in_channels, H, W) to the logits at each place of them (N, num_classes, h, w).
