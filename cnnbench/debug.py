@@ -3,9 +3,8 @@
 from dataclasses import replace
 from typing import TypeVar
 
-import torch
-
 from cnnbench.config import Crop, Debug, Schedule
+from cnnbench.data import spread
 from cnnbench.data.sources import Dataset
 from cnnbench.errors import RunError
 from cnnbench.schemas import TrainConfig
@@ -50,15 +49,11 @@ def few_images(cfg: TrainConfig, dataset: Dataset) -> Dataset:
     if cfg.debug is None:
         return dataset
     assert isinstance(cfg.batch_size, int)
-    some = [_spread(len(source), cfg.batch_size) for source in (dataset.train, dataset.val)]
+    some = [spread(source, cfg.batch_size) for source in (dataset.train, dataset.val)]
     if cfg.debug is Debug.fast:
         return replace(dataset, train=dataset.train.subset(some[0]), val=dataset.val.subset(some[1]))
     batch = dataset.train.subset(some[0])
     return replace(dataset, train=dataset.train.subset(some[0].repeat(STEPS)), val=batch, split="memorised")
-
-
-def _spread(count: int, wanted: int) -> torch.Tensor:
-    return torch.linspace(0, count - 1, min(count, wanted)).long()
 
 
 def verdict(cfg: TrainConfig, top1_error: float) -> str:

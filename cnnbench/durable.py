@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, and that tell when they were damaged."""
 
+import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -12,6 +13,17 @@ COMMENT = len(MARK) + 64  # a SHA-256 in hexadecimal
 LENGTH = COMMENT.to_bytes(2, "little")
 NO_COMMENT = b"\0\0"  # the end of a zip archive that has none: the comment's length
 CHUNK = 2**20
+
+
+def held(path: Path) -> IO[str] | None:
+    """A lock on a file that is ours for as long as what is returned stays open; None where another process has it."""
+    lock = path.open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
 
 
 @contextmanager

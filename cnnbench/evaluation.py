@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cnnbench import logfile
+from cnnbench import logfile, models
+from cnnbench.checkpoint import Inference
+from cnnbench.config import CropConfig
 from cnnbench.data.loaders import view_batches
 from cnnbench.data.sources import Source
-from cnnbench.data.views import DIRECTIONS, Groups, Shifts, ViewTransform
+from cnnbench.data.views import DIRECTIONS, Groups, Shifts, Views, ViewTransform
+from cnnbench.data.views import views as protocol
 from cnnbench.errors import UserError
 from cnnbench.metrics import answers
-from cnnbench.runtime import Normalize, Runtime
+from cnnbench.models.layers import Dense, Net
+from cnnbench.runtime import Normalize, Runtime, compiled
 
 Progress = Callable[[int], object]
 """Called with the number of images that have been answered since the last call."""
@@ -40,6 +44,20 @@ class Member:
     net: Callable[[Tensor], Any]
     normalize: Normalize
     runtime: Runtime
+
+
+def views(crop: CropConfig, model: Net, known: Inference) -> Views:
+    """The views by which a net is to be asked; UserError where its images or its layers leave no room for them."""
+    chosen = protocol(crop, known.image_size, known.crop_ratio, known.interpolation)
+    if chosen.dense:
+        models.check_dense(model, min(chosen.scales))
+    return chosen
+
+
+def member(model: Net, asked: Views, known: Inference, runtime: Runtime, *, compile: bool = False) -> Member:
+    """A net, ready to be asked by these views."""
+    net = compiled(runtime.place(Dense(model) if asked.dense else model), compile)
+    return Member(net=net, normalize=Normalize(runtime, known.mean, known.std), runtime=runtime)
 
 
 def scores(member: Member, views: ViewTransform, reading: Reading, progress: Progress) -> Tensor:
@@ -65,9 +83,9 @@ def ensemble(members: Sequence[Tensor]) -> Tensor:
 
 
 @contextmanager
-def progress(images: int, nets: int = 1, what: str = "evaluate") -> Iterator[Progress]:
+def progress(total: int, what: str = "evaluate", unit: str = "image") -> Iterator[Progress]:
     """A bar on the terminal, where a person is looking."""
-    with tqdm(total=images * nets, desc=what, unit="image", leave=False, dynamic_ncols=True, file=sys.stderr,
+    with tqdm(total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, file=sys.stderr,
               disable=logfile.silent or not sys.stderr.isatty(), mininterval=0.1) as bar:  # fmt: skip
         yield bar.update
 

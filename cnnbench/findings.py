@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from cnnbench import data, evaluation, plots, results, runtime
+from cnnbench import data, evaluation, freezing, plots, results, runtime
+from cnnbench.complexity import TRAINING_PASSES
 from cnnbench.engine import predictions
 from cnnbench.logfile import tolerated
 from cnnbench.metrics import judge
-from cnnbench.models.layers import Dense, Net
+from cnnbench.models.layers import Net
 from cnnbench.parsing import flatten, to_plain
 
 if TYPE_CHECKING:
@@ -70,14 +70,10 @@ def by_views(training: "Training") -> dict[str, Any]:
     part; Stopped where somebody wants to stop."""
     if training.views is None:
         return {}
-    known, net = training.inference, training.eval_model
+    net = training.eval_model
     assert isinstance(net, Net)
     net.eval()
-    member = evaluation.Member(
-        net=Dense(net) if training.views.dense else net,
-        normalize=runtime.Normalize(training.device, known.mean, known.std),
-        runtime=training.device,
-    )
+    member = evaluation.member(net, training.views, training.inference, training.device)
     source = training.dataset.val
     reading = evaluation.Reading(source=source, batch_size=training.batch_size, workers=training.cfg.data.workers,
                                  until=training.stop.until_asked)  # fmt: skip
@@ -95,11 +91,10 @@ def by_views(training: "Training") -> dict[str, Any]:
 def training_flops(training: "Training", macs: int) -> int | None:
     """Two for each multiply-add of an image, the backward pass counted as two forward ones. None where parts of the net
     were frozen: it would be less."""
-    model = training.trainer.model
-    if training.cached or not all(parameter.requires_grad for parameter in model.parameters()):
+    if training.cached or not freezing.trains_wholly(training.trainer.model):
         return None
     images = training.trainer.step * len(training.dataset.train) / len(training.train_batches)
-    return round(6 * macs * images)
+    return round(2 * TRAINING_PASSES * macs * images)
 
 
 def draw_batch(training: "Training") -> None:
@@ -134,9 +129,8 @@ def _title(training: "Training") -> str:
 def _some_predictions(training: "Training") -> tuple[Tensor, Tensor, Tensor]:
     """Images from all over the validation set, their classes and the net's probabilities for each class."""
     dataset = training.dataset
-    n = len(dataset.val)
     batches = data.eval_loader(
-        dataset.val.subset(torch.linspace(0, n - 1, min(SHOWN, n)).long()),
+        dataset.val.subset(data.spread(dataset.val, SHOWN)),
         dataset,
         image_size=training.inference.image_size,
         batch_size=SHOWN,

@@ -65,6 +65,11 @@ def is_frozen(part: list[nn.Module]) -> bool:
     return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
+def trains_wholly(model: nn.Module) -> bool:
+    """Whether each of its parameters trains."""
+    return all(parameter.requires_grad for parameter in model.parameters())
+
+
 def train_mode(model: Net) -> None:
     """`model.train()`, except that what is frozen stays in eval mode: whole stages, and single modules within one."""
     model.train()

@@ -1,6 +1,6 @@
 """Between our command line and Hydra: what Hydra composes and launches, and what the user is told when it refuses.
 
-With schemas.py, parsing.py, combining.py and launchers.py what knows Hydra.
+With schemas.py, parsing.py, combining.py, launchers.py and sweeper.py what knows Hydra.
 """
 
 import os

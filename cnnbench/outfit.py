@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cnnbench import data, models, optim, runtime
+from cnnbench import data, evaluation, optim, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import Cache, CropConfig
 from cnnbench.distributed import Exchange
@@ -18,6 +18,8 @@ from cnnbench.features import Cached
 from cnnbench.models.layers import Net
 from cnnbench.schemas import TrainConfig
 from cnnbench.tasks.classification import Classification
+
+FIT_IMAGES, FIT_BATCH = 5000, 250  # as many as Jordan (2024) whitens patches of, and how many at a time
 
 
 def images(dataset: data.Dataset, cache: Cache, device: runtime.Runtime) -> data.Dataset:
@@ -38,6 +40,16 @@ def images(dataset: data.Dataset, cache: Cache, device: runtime.Runtime) -> data
             f"data.cache=device: the images take {size / 2**30:.1f} GB, more than half of what is free on {device.name}"
         )
     return dataset if cache is Cache.host or not fits else data.placed(dataset, device.to_device)
+
+
+def fit_to_images(model: Net, dataset: data.Dataset, inference: Inference, device: runtime.Runtime) -> None:
+    """Compute from some training images what of a new net follows from them; most nets have nothing of the kind."""
+    if type(model).fit_to is Net.fit_to:
+        return
+    some = dataset.train.subset(data.spread(dataset.train, FIT_IMAGES))
+    batches = data.eval_loader(some, dataset, image_size=inference.image_size, batch_size=FIT_BATCH, workers=0)
+    normalize = runtime.Normalize(device, inference.mean, inference.std)
+    model.fit_to(normalize(images) for images, _ in batches.epoch())
 
 
 def batch_size(
@@ -63,10 +75,7 @@ def views(cfg: TrainConfig, model: Net, inference: Inference) -> data.Views | No
     each epoch. UserError where the net or the images cannot be viewed so."""
     if cfg.crop == CropConfig():
         return None
-    chosen = data.views(cfg.crop, inference.image_size, inference.crop_ratio, inference.interpolation)
-    if chosen.dense:
-        models.check_dense(model, min(chosen.scales))
-    return chosen
+    return evaluation.views(cfg.crop, model, inference)
 
 
 def trainer(

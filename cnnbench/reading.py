@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import torch
 
-from cnnbench import health, models, optim, plans, runtime
+from cnnbench import freezing, health, models, optim, plans, runtime
 from cnnbench.complexity import TRAINING_PASSES, count
 from cnnbench.config import AugmentConfig, Crop, OptimConfig, Schedule
 from cnnbench.errors import UserError
@@ -272,7 +272,7 @@ def _cost(plan: Plan) -> Finding:
                        f"{'' if plan.fitted else '; what the epochs take comes on top'}")  # fmt: skip
     seen = min(images * plan.cfg.epochs, plan.steps * plan.batch)
     work = TRAINING_PASSES * macs * seen
-    less = "at most " if not all(parameter.requires_grad for parameter in plan.net.parameters()) else ""
+    less = "" if freezing.trains_wholly(plan.net) else "at most "
     return Finding("cost", OK, f"{plural(plan.steps, 'step')}, {seen:,} images: {less}{_amount(work)} multiply-adds, "
                    f"{TRAINING_PASSES} x {macs:,} an image")  # fmt: skip
 

@@ -196,16 +196,10 @@ def clear_debug(path: Path) -> None:
 
 
 def _lock(path: Path) -> IO[str]:
-    lock = (path / ".lock").open("a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        pid = read_json(path / "status.json").get("pid")
-        raise UserError(
-            f"another process ({pid}) is running {path}; resume=never starts a second run beside it"
-        ) from None
-    return lock
+    if lock := durable.held(path / ".lock"):
+        return lock
+    pid = read_json(path / "status.json").get("pid")
+    raise UserError(f"another process ({pid}) is running {path}; resume=never starts a second run beside it")
 
 
 def is_held(path: Path) -> bool:

@@ -4,7 +4,6 @@ The only file that knows how Optuna works. A trial is a job of the sweep; while 
 its error after each epoch to the study, which says whether it is hopeless (`judge`).
 """
 
-import fcntl
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cnnbench import search_result, sweeps
+from cnnbench import durable, search_result, sweeps
 from cnnbench.errors import UserError
 from cnnbench.logfile import warn
 from cnnbench.search_result import amount, said
@@ -197,14 +196,9 @@ def _lock(sweep: Path) -> IO[str]:
     folder = sweep / sweeps.FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a")
+        lock = durable.held(folder / ".lock")
     except OSError as error:
         raise UserError(f"cannot write to {sweep}: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise UserError(
-            f"another process is searching in {sweep}; another sweep.dir begins a search beside it"
-        ) from None
+    if lock is None:
+        raise UserError(f"another process is searching in {sweep}; another sweep.dir begins a search beside it")
     return lock

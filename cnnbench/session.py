@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-
 from cnnbench import data, debug, freezing, health, lr_find, optim, results, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import Format
@@ -24,8 +22,6 @@ from cnnbench.schemas import TrainConfig
 from cnnbench.tables import plural
 from cnnbench.tracking import Silent, Tracker
 from cnnbench.training import Training
-
-FIT_IMAGES, FIT_BATCH = 5000, 250  # as many as Jordan (2024) whitens patches of, and how many at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,18 +57,6 @@ def inference(model: dict[str, Any], dataset: data.Dataset, image_size: int) -> 
         crop_ratio=dataset.crop_ratio,
         interpolation=dataset.interpolation,
     )
-
-
-def fit_to_images(model: Net, dataset: data.Dataset, image_size: int) -> None:
-    """Compute from some training images what of a net follows from them; most nets have nothing of the kind."""
-    if type(model).fit_to is Net.fit_to:
-        return
-    count = len(dataset.train)
-    spread = torch.linspace(0, count - 1, min(count, FIT_IMAGES)).long()  # files lie class by class
-    some = dataset.train.subset(spread)
-    batches = data.eval_loader(some, dataset, image_size=image_size, batch_size=FIT_BATCH, workers=0)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (dataset.mean, dataset.std))
-    model.fit_to((images.float() / 255 - mean) / std for images, _ in batches.epoch())
 
 
 def execute(cfg: TrainConfig, job: Job) -> int:
@@ -228,7 +212,7 @@ def describe(training: Training, stream: TextIO) -> None:
     lines.append(f"{times}{device.name}, {device.precision}{': ' + steps if cfg.epochs else ''}")
     if cfg.epochs and lr != cfg.optim.lr:
         lines.append(f"lr {cfg.optim.lr:g} is meant for a batch of {cfg.optim.lr_batch}: scaled to {lr:g}")
-    if training.thaw_plan or not all(parameter.requires_grad for parameter in model.parameters()):
+    if training.thaw_plan or not freezing.trains_wholly(model):
         lines.append(freezing.table(model, training.thaw_plan))
     if training.trainer.step:
         lines.append(f"going on from epoch {training.progress.epoch + 1}, batch {training.progress.batch}")

@@ -30,7 +30,6 @@ KINDS = {
     "AdaptiveMaxPool2d": "max pool",
     "BatchNorm2d": "batch norm",
     "LayerNorm": "layer norm",
-    "LayerNorm2d": "layer norm",
     "LocalResponseNorm": "response norm",
     "ReLU": "relu",
     "Dropout": "dropout",

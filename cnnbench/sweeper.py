@@ -1,6 +1,6 @@
 """Hydra's sweeper of ours, `hydra/sweeper=tpe`: reads what is to be searched, and has the trials run as a sweep's jobs.
 
-With config.py, hydra_app.py and launchers.py this is what knows Hydra. Trials run one after the other, or, with
+One of the files that know Hydra, as hydra_app.py does. Trials run one after the other, or, with
 hydra/launcher=local or slurm, `n_jobs` at a time.
 """
 

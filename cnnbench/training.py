@@ -75,6 +75,8 @@ class Training:
         kept = int(saved["batch_size"]) if saved else None
         self.batch_size = outfit.batch_size(cfg, model, inference, device, len(dataset.train), kept)
         self.loaded = outfit.images(cached.dataset if cached else dataset, cfg.data.cache, device)
+        if not saved and cfg.weights is None:
+            outfit.fit_to_images(model, self.loaded, inference, device)
         self.loading: dict[str, Any] = {
             "image_size": self.loaded.image_size if cached else inference.image_size,
             "batch_size": self.batch_size,

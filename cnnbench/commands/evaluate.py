@@ -7,13 +7,13 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from cnnbench import assembly, data, evaluation, models, reports, results, runs, runtime, weights
+from cnnbench import assembly, data, evaluation, reports, results, runs, runtime, weights
 from cnnbench.checkpoint import Inference
 from cnnbench.config import DataConfig, Format, PrepareConfig, Split
 from cnnbench.errors import UserError
 from cnnbench.evaluation import Member, Reading
 from cnnbench.metrics import judge
-from cnnbench.models.layers import Dense, Net
+from cnnbench.models.layers import Net
 from cnnbench.parsing import restore
 from cnnbench.schemas import EvaluateConfig
 from cnnbench.weights import Weights
@@ -43,7 +43,7 @@ def run(cfg: EvaluateConfig) -> int:
     path = Path(device.ranks.agree(lambda: str(directory(cfg, judged, dataset))))
     begin = time.perf_counter()
     source = judged[0].reading.source
-    with evaluation.progress(len(source), len(judged)) as advance:
+    with evaluation.progress(len(source) * len(judged)) as advance:
         scores = [evaluation.scores(one.member, one.views, one.reading, advance) for one in judged]
     elapsed = time.perf_counter() - begin
     logits = evaluation.ensemble(scores)
@@ -123,16 +123,13 @@ def ready(
     model, known, _ = assembly.ready(loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip)
     check_classes(known, dataset, loaded.source)
     dataset = data.with_channels(dataset, known.in_channels)
-    views = data.views(cfg.crop, known.image_size, known.crop_ratio, known.interpolation)
-    if views.dense:
-        models.check_dense(model, min(views.scales))
-    net = runtime.compiled(device.place(Dense(model) if views.dense else model), cfg.compile)
+    views = evaluation.views(cfg.crop, model, known)
     return Judged(
         weights=loaded,
         model=model,
         inference=known,
         views=views,
-        member=Member(net=net, normalize=runtime.Normalize(device, known.mean, known.std), runtime=device),
+        member=evaluation.member(model, views, known, device, compile=cfg.compile),
         reading=Reading(
             source=dataset.val if cfg.split is Split.val else dataset.train,
             batch_size=cfg.batch_size,

@@ -126,8 +126,6 @@ def prepare(
         say(said, stream)
     image_size = cfg.data.image_size or (known.image_size if known else model.image_size)
     models.check_image_size(model, image_size)
-    if not given:
-        session.fit_to_images(model, dataset, image_size)
     inference = session.inference(arguments, dataset, image_size)
     return model, inference, dataset
 

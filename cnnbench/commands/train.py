@@ -42,7 +42,6 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
     models.check_image_size(model, image_size)
     for note in models.notes(model, image_size):
         say(note, stream)
-    session.fit_to_images(model, dataset, image_size)
     if cfg.weights is not None:
         loaded = weights.load(cfg.weights, {"name": cfg.model["name"], **arguments})
         transfer.check_variant(cfg.model, loaded)

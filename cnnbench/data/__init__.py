@@ -14,6 +14,7 @@ from cnnbench.data.sources import (
     pick,
     placed,
     read_image,
+    spread,
     with_channels,
 )
 from cnnbench.data.transforms import EvalTransform
@@ -38,6 +39,7 @@ __all__ = [
     "placed",
     "read_image",
     "shared_files",
+    "spread",
     "train_loader",
     "view_batches",
     "views",

@@ -63,6 +63,11 @@ class Files:
 Source = Arrays | Files | Packed
 
 
+def spread(source: Source, wanted: int) -> Tensor:
+    """Indices of so many images from all over the source (files lie class by class), or of all of them: int64."""
+    return torch.linspace(0, len(source) - 1, min(wanted, len(source))).long()
+
+
 def names(source: Source, indices: Tensor) -> list[str]:
     """What to call images in a message: their files, or their numbers."""
     if isinstance(source, Files):

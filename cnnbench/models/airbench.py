@@ -55,7 +55,7 @@ class Whiten(Conv2d):
         moments, count = torch.zeros(size, size, dtype=torch.float64), 0
         for images in batches:
             patches = nn.functional.unfold(images.float(), self.kernel_size)  # N x size x places
-            moments += torch.einsum("nip,njp->ij", patches, patches).double()
+            moments += torch.einsum("nip,njp->ij", patches, patches).cpu().double()
             count += patches.shape[0] * patches.shape[2]
         variances, components = torch.linalg.eigh(moments / count)
         self._assign(components.T / (variances[:, None] + eps).sqrt())

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.errors import UserError
+from cnnbench.evaluation import progress
 from cnnbench.visual import attribution, sheet
 from cnnbench.visual.page import Picture
 from cnnbench.visual.places import stages
@@ -48,7 +49,7 @@ def draw_saliency(studio: Studio) -> Iterator[Picture]:
 
 def draw_occlusion(studio: Studio) -> Iterator[Picture]:
     images, targets, probabilities = _questions(studio)
-    with studio.progress(len(images), "occlusion") as advance:
+    with progress(len(images), "occlusion") as advance:
         heat = attribution.occlusion(
             studio.model, images, targets, studio.normalize, batch=studio.batch(), progress=advance
         )

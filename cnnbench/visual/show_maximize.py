@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from cnnbench.evaluation import progress
 from cnnbench.visual import maximize, sheet
 from cnnbench.visual.page import Picture
 from cnnbench.visual.places import HEAD, spread
@@ -16,7 +17,7 @@ def draw_maximize(studio: Studio) -> Iterator[Picture]:
     studio.check_channels()
     for place in studio.places(studio.layers or [HEAD]):
         units = studio.units(place) or spread(place.units, UNITS + 1)
-        with studio.progress(len(units) * studio.cfg.steps, f"maximize {place.name}", "step") as advance:
+        with progress(len(units) * studio.cfg.steps, f"maximize {place.name}", "step") as advance:
             found = maximize.maximise(
                 studio.model, place, units, studio.runtime, studio.normalize, channels=studio.channels,
                 size=studio.size, steps=studio.cfg.steps, seed=studio.cfg.seed, batch=studio.batch(16),

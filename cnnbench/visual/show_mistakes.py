@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from cnnbench.errors import UserError
+from cnnbench.evaluation import progress
 from cnnbench.visual import mistakes, sheet
 from cnnbench.visual.page import Picture
 from cnnbench.visual.studio import Studio
@@ -16,7 +17,7 @@ def draw_mistakes(studio: Studio) -> Iterator[Picture]:
             f"those of {studio.data_name}"
         )
     source = studio.looked_through
-    with studio.progress(len(source), "mistakes") as advance:
+    with progress(len(source), "mistakes") as advance:
         found = mistakes.find(studio.model, studio.batches(source), studio.runtime, studio.normalize, advance)
     pixels = studio.pixels(source, [index for index, _, _ in found.worst])
     title = mistakes.title(studio.title, found, f"{studio.split} images of {studio.data_name}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from cnnbench.evaluation import progress
 from cnnbench.visual import patches, sheet
 from cnnbench.visual.page import Picture
 from cnnbench.visual.places import HEAD, some, stages
@@ -18,7 +19,7 @@ def draw_patches(studio: Studio) -> Iterator[Picture]:
     names = studio.layers or some([*stages(studio.model), HEAD], LAYERS)
     places = studio.places(names)
     source, top = studio.looked_through, min(studio.cfg.top, len(studio.looked_through))
-    with studio.progress(len(source), "patches") as advance:
+    with progress(len(source), "patches") as advance:
         found = patches.search(
             studio.model, studio.batches(source), places, top, studio.runtime, studio.normalize, advance
         )

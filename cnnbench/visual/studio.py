@@ -3,7 +3,6 @@
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cnnbench import data
 from cnnbench.checkpoint import Inference
@@ -117,7 +115,7 @@ class Studio:
         source, limit = self.images_of, self.cfg.limit
         if limit is None or len(source) <= limit:
             return source
-        return source.subset(torch.linspace(0, len(source) - 1, limit).long())
+        return source.subset(data.spread(source, limit))
 
     @property
     def split(self) -> str:
@@ -146,7 +144,7 @@ class Studio:
                 f"images={wrong[0]}: {self.dataset.name} has the {self.split} images 0 to {len(source) - 1}"
             )
         if not indices:
-            indices = torch.linspace(0, len(source) - 1, min(IMAGES, len(source))).long().tolist()
+            indices = data.spread(source, IMAGES).tolist()
         pixels = self.pixels(source, indices)
         targets = source.targets[indices].tolist()
         return [Shown(one, f"{self.name_of(target)} (no. {index})", self._own(target))
@@ -229,13 +227,6 @@ class Studio:
     def logits(self, images: Tensor) -> Tensor:
         with self.runtime.autocast():
             return torch.cat([self.model(self.normalize(part)) for part in images.split(self.batch())]).float()
-
-    @contextmanager
-    def progress(self, total: int, what: str, unit: str = "image") -> Iterator[Callable[[int], Any]]:
-        """A bar on the terminal, where a person is looking."""
-        with tqdm(total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, file=sys.stderr,
-                  disable=not sys.stderr.isatty()) as bar:  # fmt: skip
-            yield bar.update
 
     # What is left behind
 
