@@ -4,8 +4,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from cnnbench.config import Crop, Debug, Schedule
-from cnnbench.data import spread
-from cnnbench.data.sources import Dataset
+from cnnbench.data import Dataset, spread
 from cnnbench.errors import RunError
 from cnnbench.schemas import TrainConfig
 
