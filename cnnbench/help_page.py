@@ -12,7 +12,7 @@ from cnnbench.errors import UserError
 from cnnbench.hydra_app import compose, explain, takes
 
 if TYPE_CHECKING:
-    from cnnbench.cli import Command
+    from cnnbench.registry import Command
 
 PAGE = """\
 usage: cnnbench {command}{bare} [key=value ...] [-m] [--cfg job] [--config-dir DIR] [--config FILE]

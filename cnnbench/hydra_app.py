@@ -29,7 +29,6 @@ EXTRAS = {"hydra/launcher/ray": "ray", "hydra/launcher/submitit_slurm": "slurm"}
 def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> None:
     """Let Hydra compose the configuration from args and call the job with it, once or per job. It must not raise."""
     schemas.register_schemas()
-    _prepare_launcher(args)
     argv, sys.argv = sys.argv, ["cnnbench", *args]
     try:
         with _hydra_raises(), _composed_by_launcher(args):
@@ -40,22 +39,6 @@ def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> N
         raise UserError(explain(error, command, args)) from None
     finally:
         sys.argv = argv
-
-
-def _prepare_launcher(args: list[str]) -> None:
-    """Make ours known to Hydra where one is asked for, and say what is missing for it."""
-    choices = [arg.partition("=")[2] for arg in args if arg.startswith("hydra/launcher=")]
-    if choices and choices[-1] == "slurm":
-        from cnnbench import queueing
-
-        queueing.check(choices[-1])
-    detach = any(arg.lower() == "sweep.detach=true" for arg in args)
-    if detach and choices[-1:] in ([], ["basic"], ["local"], ["ray"]):
-        raise UserError("sweep.detach=true leaves the jobs to a scheduler: it needs hydra/launcher=slurm")
-    if choices or any(arg.startswith("hydra/sweeper=") for arg in args):
-        from cnnbench import launchers
-
-        launchers.register()
 
 
 def overrides() -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cnnbench import arguments, cli, combining, hydra_app, runs, search_result, sweeps
+from cnnbench import arguments, combining, execute, exit_codes, hydra_app, registry, runs, search_result, sweeps
 from cnnbench.config import Rerun
 from cnnbench.errors import RunError, UserError
 from cnnbench.logfile import say
@@ -32,7 +32,7 @@ class Task:
             return None
         if not self.skips(job, config):
             say(f"job {job.number + 1}: {' '.join(job.overrides)}", sys.stderr)
-            if execute(job, config) in (cli.INTERRUPTED, runs.PREEMPTED):
+            if run_job(job, config) in (exit_codes.INTERRUPTED, exit_codes.PREEMPTED):
                 raise KeyboardInterrupt  # the user or the scheduler wants the machine back: no further jobs
         return job.result.get("top1_error")
 
@@ -51,7 +51,7 @@ class Task:
             config = hydra_app.typed(self.command, cfg, overrides)
         except Exception as error:
             job.begin()
-            job.end(cli.report(error), str(error), None)
+            job.end(execute.report(error), str(error), None)
             return job, None
         job.fingerprint = sweeps.fingerprint(config)
         job.format = config.format if isinstance(config.format, str) else config.format.value
@@ -64,7 +64,7 @@ class Task:
     def skips(self, job: Job, config: Any) -> bool:
         """Whether the job is left as an earlier command left it. What is to begin anew is cleared away here."""
         earlier = sweeps.find(job)
-        if earlier is None or not cli.COMMANDS[self.command].resumes or earlier.fingerprint != job.fingerprint:
+        if earlier is None or not registry.COMMANDS[self.command].resumes or earlier.fingerprint != job.fingerprint:
             return False
         done = earlier.status == sweeps.DONE and bool(earlier.result)
         rerun = config.sweep.rerun
@@ -81,16 +81,16 @@ class Task:
         return True
 
 
-def execute(job: Job, config: Any) -> int:
+def run_job(job: Job, config: Any) -> int:
     """Run a job in this process and write down how it ends; the exit code."""
     job.begin()
-    reason, code = "", cli.FAILED
+    reason, code = "", exit_codes.FAILED
     try:
-        code = cli.perform(job.command, config)
+        code = execute.perform(job.command, config)
     except KeyboardInterrupt:
-        code = cli.INTERRUPTED
+        code = exit_codes.INTERRUPTED
     except Exception as error:
-        code, reason = cli.report(error), reason_of(error)
+        code, reason = execute.report(error), reason_of(error)
     job.end(code, reason, config.run.dir)
     return code
 
@@ -109,32 +109,49 @@ def run(command: str, args: list[str]) -> int:
         sweeps.expect(folder, command, *to_come)
     code = None
     try:
+        prepare_launcher(args)
         hydra_app.launch(command, args, task)
     except KeyboardInterrupt:
-        code = cli.INTERRUPTED
+        code = exit_codes.INTERRUPTED
         sweeps.give_up(folder)
     jobs = task.jobs() if sweeps.exists(folder) else []
     if task.detached and code is None:
         print(task.detached)
         say(f"how far they are:  cnnbench report {folder}", sys.stderr)
-        return cli.DONE
+        return exit_codes.DONE
     return conclude(command, jobs, task.sweep, code)
+
+
+def prepare_launcher(args: list[str]) -> None:
+    """Make our launchers known to Hydra where one is asked for, and say what is missing for it."""
+    choices = [arg.partition("=")[2] for arg in args if arg.startswith("hydra/launcher=")]
+    if choices and choices[-1] == "slurm":
+        from cnnbench import queueing
+
+        queueing.check(choices[-1])
+    detach = any(arg.lower() == "sweep.detach=true" for arg in args)
+    if detach and choices[-1:] in ([], ["basic"], ["local"], ["ray"]):
+        raise UserError("sweep.detach=true leaves the jobs to a scheduler: it needs hydra/launcher=slurm")
+    if choices or any(arg.startswith("hydra/sweeper=") for arg in args):
+        from cnnbench import launchers
+
+        launchers.register()
 
 
 def conclude(command: str, jobs: list[Job], sweep: str, code: int | None) -> int:
     """The table that ends a sweep."""
     if not jobs:
-        return code or cli.DONE
+        return code or exit_codes.DONE
     print(sweeps.table(jobs, jobs[0].format))
     print(f"{sweeps.summary(jobs)} -> {sweep}", file=sys.stderr)
     if found := search_result.read(Path(sweep)):
         print("\n".join(found.lines()), file=sys.stderr)
     if code is not None:
         return next((job.code for job in reversed(jobs) if job.status == sweeps.CUT), code)
-    if cli.COMMANDS[command].after_sweep:
+    if registry.COMMANDS[command].after_sweep:
         done = [job.run for job in jobs if job.status == sweeps.DONE and job.run]
-        cli.load(command, "after_sweep")(Path(sweep), done)
+        execute.load(command, "after_sweep")(Path(sweep), done)
     failed = [job for job in jobs if job.status == sweeps.FAILED]
-    if len(failed) == len(jobs) and all(job.code == cli.MISTAKE for job in failed):
-        return cli.MISTAKE
-    return cli.FAILED if failed else cli.DONE
+    if len(failed) == len(jobs) and all(job.code == exit_codes.MISTAKE for job in failed):
+        return exit_codes.MISTAKE
+    return exit_codes.FAILED if failed else exit_codes.DONE

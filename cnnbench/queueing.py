@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cnnbench import runs, slurm, sweeps
+from cnnbench import exit_codes, slurm, sweeps
 from cnnbench.errors import UserError
 from cnnbench.logfile import say
 from cnnbench.machine import keep_freed_memory
@@ -47,8 +47,8 @@ class Queued:
 
         keep_freed_memory()
         cfg = parsing.restore(schemas.SCHEMAS[task["command"]], task["config"])
-        code = multirun.execute(Job(**task["job"]), cfg)
-        if code == runs.PREEMPTED:
+        code = multirun.run_job(Job(**task["job"]), cfg)
+        if code == exit_codes.PREEMPTED:
             slurm.hand_over()
         return code
 

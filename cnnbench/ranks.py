@@ -20,8 +20,8 @@ from typing import IO, Any
 
 from cnnbench import machine, slurm
 from cnnbench.errors import RunError, UserError
+from cnnbench.exit_codes import PREEMPTED
 from cnnbench.parsing import to_plain
-from cnnbench.runs import PREEMPTED
 
 STORE = "CNNBENCH_STORE"  # a file by which the processes of one machine find each other, without a port
 GRACE = 10  # seconds that the others have to end by themselves, once one has failed

@@ -17,7 +17,6 @@ from typing import IO, Any
 import yaml
 
 from cnnbench import durable
-from cnnbench.cli import PREEMPTED as PREEMPTED
 from cnnbench.config import RunConfig
 from cnnbench.errors import UserError
 from cnnbench.logfile import tolerated

@@ -8,9 +8,8 @@ from types import FrameType
 from typing import TypeVar
 
 from cnnbench import slurm
-from cnnbench.cli import INTERRUPTED
 from cnnbench.distributed import ALONE, Ranks
-from cnnbench.runs import PREEMPTED
+from cnnbench.exit_codes import INTERRUPTED, PREEMPTED
 
 ASKED_BY = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: PREEMPTED, signal.SIGUSR1: PREEMPTED,
             signal.SIGUSR2: PREEMPTED}  # fmt: skip

@@ -19,7 +19,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cnnbench import cli, hydra_app, runs, search_result, sweeps
+from cnnbench import exit_codes, hydra_app, registry, runs, search_result, sweeps
 from cnnbench.config import Rerun
 from cnnbench.errors import UserError, unknown
 from cnnbench.logfile import say, warn
@@ -109,7 +109,7 @@ class TpeSweeper(Sweeper):
             if best and (found := self.job(best.params)):
                 what = search_result.said(search.plan.metric, best.value or 0.0)
                 say(f"{total - left} of {total} trials: the best is job {found.number + 1}, {what}", sys.stderr)
-            elif all(job and job.code == cli.MISTAKE for job in jobs):
+            elif all(job and job.code == exit_codes.MISTAKE for job in jobs):
                 break  # the others would make it too
 
     def overrides(self, trial: "Trial") -> list[str]:
@@ -186,7 +186,7 @@ def distribution(override: Override, now: Any) -> "BaseDistribution":
 
 def check(command: str, settings: dict[str, Any], *, detach: bool) -> None:
     """What is wrong with a search's own settings; UserError."""
-    if not cli.COMMANDS[command].resumes:
+    if not registry.COMMANDS[command].resumes:
         raise UserError(f"hydra/sweeper=tpe searches for settings of train and finetune, not of {command}")
     if find_spec("optuna") is None:
         raise UserError("optuna is not installed: pip install 'cnnbench[optuna]'")

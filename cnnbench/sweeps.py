@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from cnnbench import ranks, runs, slurm
+from cnnbench import exit_codes, ranks, runs, slurm
 from cnnbench.config import Format
 from cnnbench.errors import UserError
 from cnnbench.parsing import flatten, to_plain
@@ -98,7 +98,7 @@ class Job:
         self.write()
 
     def end(self, code: int, reason: str, run_dir: str | None) -> None:
-        cut = code in (130, runs.PREEMPTED)
+        cut = code in (130, exit_codes.PREEMPTED)
         self.status = CUT if cut else FAILED if code else DONE
         self.code, self.reason, self.run_dir = code, reason, run_dir or self.run_dir
         said = runs.read_json(self.run / "status.json") if self.run and self.status == DONE else {}

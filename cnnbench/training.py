@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnbench import compiling, data, findings, freezing, health, optim, outfit, resuming, runs, runtime
+from cnnbench import compiling, data, exit_codes, findings, freezing, health, optim, outfit, resuming, runs, runtime
 from cnnbench.checkpoint import Inference
 from cnnbench.config import Decoder
 from cnnbench.engine import Batch, evaluate, train_epoch
@@ -334,7 +334,7 @@ class Training:
         """Save between two steps, so that the same command goes on from here."""
         self.save(must=True)
         findings.draw_curves(self)
-        name = "preempted" if code == runs.PREEMPTED else "interrupted"
+        name = "preempted" if code == exit_codes.PREEMPTED else "interrupted"
         where = f"epoch {self.progress.epoch + 1}, batch {self.progress.batch}"
         if self.stop_reason() and not self._is_ahead():
             where = f"the validation by crop={self.cfg.crop.name}"

@@ -13,7 +13,7 @@ import threading
 import traceback
 from typing import Any
 
-from cnnbench import cli, parsing, schemas
+from cnnbench import execute, exit_codes, parsing, schemas
 from cnnbench.errors import RunError, UserError
 from cnnbench.machine import keep_freed_memory
 
@@ -24,7 +24,7 @@ def main() -> int:
     tasks: queue.Queue[str | None] = queue.Queue()
     busy = threading.Event()
     threading.Thread(target=_read, args=(tasks, busy), daemon=True).start()
-    code = cli.DONE
+    code = exit_codes.DONE
     keep_freed_memory()
     with os.fdopen(descriptor, "w") as answers:
         while (line := tasks.get()) is not None:
@@ -60,15 +60,15 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
                 os.dup2(console.fileno(), stream.fileno())
-        return {"code": multirun.execute(job, cfg)}
-    error, mistake, code = "", False, cli.FAILED
+        return {"code": multirun.run_job(job, cfg)}
+    error, mistake, code = "", False, exit_codes.FAILED
     try:
-        code = cli.load(task["command"])(cfg)
+        code = execute.load(task["command"])(cfg)
     except KeyboardInterrupt:
-        code = cli.INTERRUPTED
+        code = exit_codes.INTERRUPTED
     except (UserError, RunError) as caught:
         error, mistake = str(caught), isinstance(caught, UserError)
-        code = cli.MISTAKE if mistake else cli.FAILED
+        code = exit_codes.MISTAKE if mistake else exit_codes.FAILED
     except Exception:
         error = traceback.format_exc()
     return {"code": code, "error": error, "mistake": mistake, "run_dir": cfg.run.dir}

@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 
 from omegaconf import OmegaConf
 
-from cnnbench import arguments, cli, hydra_app, parsing, schemas
+from cnnbench import arguments, hydra_app, parsing, registry, schemas
 
 FILE = Path(__file__).parents[1] / "docs" / "config.md"
 HEAD = """\
@@ -30,7 +30,7 @@ def page() -> str:
     shared: dict[type, tuple[str, str]] = {}
     parts = [HEAD, _groups()]
     for command, which in schemas.SCHEMAS.items():
-        if command in cli.COMMANDS:
+        if command in registry.COMMANDS:
             parts.append(_command(command, which, shared))
     parts += [_section(which, name, command) for which, (name, command) in shared.items()]
     return "\n".join(parts)
@@ -56,7 +56,7 @@ def _command(command: str, which: type, shared: dict[type, tuple[str, str]]) -> 
         else:
             rows.append(_row(item, item.name, defaults))
     groups = ", ".join(f"`{group}=`" for group in hydra_app.takes(command))
-    about = f"{cli.COMMANDS[command].help[0].upper()}{cli.COMMANDS[command].help[1:]}."
+    about = f"{registry.COMMANDS[command].help[0].upper()}{registry.COMMANDS[command].help[1:]}."
     lines = [f"## cnnbench {command}", "", about, ""]
     lines += [f"Groups: {groups}.", ""] if groups else []
     lines += [f"Sections: {', '.join(links)}.", ""] if links else []

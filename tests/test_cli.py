@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Ran
 
-from cnnbench import arguments, cli, hydra_app, schemas
+from cnnbench import arguments, cli, hydra_app, registry, schemas
 from cnnbench.config import conf_dir
 
 
@@ -17,17 +17,17 @@ def test_without_a_command_all_are_listed_with_an_example(cnnbench: Callable[...
     for args in ([], ["--help"]):
         ran = cnnbench(*args)
         assert ran.code == 0
-        for name, command in cli.COMMANDS.items():
+        for name, command in registry.COMMANDS.items():
             assert name in ran.out
             assert command.examples[0] in ran.out
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", registry.COMMANDS)
 def test_help_teaches_every_key_and_choice(cnnbench: Callable[..., Ran], command: str) -> None:
     ran = cnnbench(command, "--help")
     assert ran.code == 0
-    assert len(cli.COMMANDS[command].examples) >= 2
-    assert all(example in ran.out for example in cli.COMMANDS[command].examples)
+    assert len(registry.COMMANDS[command].examples) >= 2
+    assert all(example in ran.out for example in registry.COMMANDS[command].examples)
     for key in schemas.help_texts(schemas.SCHEMAS[command]):
         if key not in ("model", *schemas.FILLED_IN):
             assert f"{key}=" in ran.out

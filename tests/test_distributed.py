@@ -17,7 +17,7 @@ from conftest import Ran
 from test_train import SMALL, assert_same_run, rows
 from torch import nn
 
-from cnnbench import checkpoint, cli, distributed, machine, models, ranks, runs
+from cnnbench import checkpoint, distributed, exit_codes, machine, models, ranks, runs
 from cnnbench.errors import UserError
 from cnnbench.models.layers import Net
 
@@ -161,7 +161,7 @@ def test_a_run_of_two_processes_that_was_cut_goes_on_with_the_same_bits(
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     if process.returncode != 0:  # it may have been quicker than we
-        assert process.returncode == runs.PREEMPTED, err
+        assert process.returncode == exit_codes.PREEMPTED, err
         assert runs.read_json(tmp_path / "cut/status.json")["status"] == "preempted"
     ran = cnnbench(*command)
     assert ran.code == 0, ran.err
@@ -230,7 +230,7 @@ def test_devices_that_are_not_there(
     monkeypatch.setattr(machine, "cores", lambda: 2)
     monkeypatch.setattr(ranks, "gpus", list)
     ran = cnnbench("train", *arguments)
-    assert ran.code == cli.MISTAKE and said in ran.err and len(ran.err.splitlines()) <= 3
+    assert ran.code == exit_codes.MISTAKE and said in ran.err and len(ran.err.splitlines()) <= 3
 
 
 def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, compose: Callable[..., Any]) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 from conftest import Ran
 
-from cnnbench import arguments, cli, combining, hydra_app
+from cnnbench import arguments, combining, hydra_app, registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -71,7 +71,7 @@ ON_DIGITS = [
 
 def test_the_pages_have_commands_and_all_kinds_are_among_them() -> None:
     assert len(EVERY) > 60
-    assert {line.command for line in EVERY} == set(cli.COMMANDS)
+    assert {line.command for line in EVERY} == set(registry.COMMANDS)
     assert len(ON_DIGITS) >= 5
 
 
@@ -96,7 +96,7 @@ def test_every_command_is_one_that_the_command_line_takes(page: Path, own_files:
 
 
 def compose(line: Line) -> None:
-    assert line.command in cli.COMMANDS, f"no command {line.command}"
+    assert line.command in registry.COMMANDS, f"no command {line.command}"
     args = [arg for arg in line.args if not arg.startswith(("hydra/", "hydra.")) and "=tag(" not in arg]
     if "--help" in args or "--config" in args or any(arg.startswith(BY_HAND) for arg in args):
         return

@@ -18,7 +18,7 @@ import pytest
 from conftest import Ran
 from test_train import SMALL, assert_same_run, rows
 
-from cnnbench import checkpoint, health, runs
+from cnnbench import checkpoint, exit_codes, health, runs
 from cnnbench.signals import StopRequests
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -43,7 +43,7 @@ def test_a_request_within_the_validation_saves_first(
 
         patch.setattr(health.OutputRange, "__call__", ask)
         ran = cnnbench(*command, "run.dir=r")
-    assert ran.code == (130 if number == signal.SIGINT else runs.PREEMPTED)
+    assert ran.code == (130 if number == signal.SIGINT else exit_codes.PREEMPTED)
     assert len(seen) == 11  # it was not waited for
     assert len(rows(tmp_path / "r")) == 1
     saved = checkpoint.load(tmp_path / "r/checkpoints/last.pt")

@@ -20,7 +20,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from cnnbench import checkpoint, evaluation, models, runs, tracking
+from cnnbench import checkpoint, evaluation, exit_codes, models, runs, tracking
 from cnnbench.errors import RunError, UserError
 from cnnbench.models import resnet
 from cnnbench.models.layers import Net
@@ -149,7 +149,7 @@ def test_a_scheduler_that_wants_the_machine_gets_its_own_code(
     cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt_after(monkeypatch, 2, signal.SIGTERM)
-    assert cnnbench("train", "epochs=2", "run.dir=r", *SMALL).code == runs.PREEMPTED
+    assert cnnbench("train", "epochs=2", "run.dir=r", *SMALL).code == exit_codes.PREEMPTED
     assert runs.read_json(tmp_path / "r/status.json")["status"] == "preempted"
 
 
@@ -203,7 +203,7 @@ def test_a_request_to_stop_in_the_last_step_is_heard_before_the_validation(
     assert cnnbench(*command, "run.dir=whole").code == 0
     with monkeypatch.context() as patch:
         interrupt_after(patch, 8, signal.SIGTERM)
-        assert cnnbench(*command, "run.dir=r").code == runs.PREEMPTED
+        assert cnnbench(*command, "run.dir=r").code == exit_codes.PREEMPTED
     assert [row["epoch"] for row in rows(tmp_path / "r")] == [1]
     assert cnnbench(*command, "run.dir=r").code == 0
     assert runs.read_json(tmp_path / "r/result.json")["steps"] == 8
@@ -321,7 +321,7 @@ def test_a_request_to_stop_is_heard_in_the_validation_by_views(
 
     monkeypatch.setattr(evaluation, "_logits", asked)
     cut = cnnbench(*args)
-    assert cut.code == runs.PREEMPTED and "preempted in the validation by crop=six" in cut.out, cut.err
+    assert cut.code == exit_codes.PREEMPTED and "preempted in the validation by crop=six" in cut.out, cut.err
     assert runs.read_json(tmp_path / "r/status.json")["status"] == "preempted"
     assert not (tmp_path / "r/result.json").exists()
     monkeypatch.undo()

@@ -1,0 +1,122 @@
+"""The commands: which module is behind each, and what its help says."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    module: str  # exposes run(cfg) -> exit code
+    help: str
+    examples: tuple[str, ...]
+    after_sweep: bool = False  # exposes after_sweep(sweep, run_dirs), for what a sweep's runs show together
+    resumes: bool = False  # a run that is done need not run again: a sweep skips it
+    compares: bool = False  # exposes compare(cfgs) -> exit code too: a sweep is then one table, with -m or without
+
+
+COMMANDS = {
+    "train": Command(
+        "cnnbench.commands.train",
+        "train a net from scratch",
+        (
+            "cnnbench train model=resnet20 data=cifar10 data.root=DIR epochs=5",
+            "cnnbench train model=alexnet data=imagenet data.root=DIR",
+            "cnnbench train -m model=resnet20,plain20 seed=0,1",
+        ),
+        resumes=True,
+    ),
+    "finetune": Command(
+        "cnnbench.commands.finetune",
+        "transfer a trained net to other images, by the strategy that suits them",
+        (
+            "cnnbench finetune model=resnet34 data=folder data.root=DIR",
+            "cnnbench finetune model=resnet34 freeze=backbone data=folder data.root=DIR",
+            "cnnbench finetune -m transfer=scratch,svm,full data.fraction=0.1,0.3,1",
+        ),
+        resumes=True,
+        after_sweep=True,
+    ),
+    "evaluate": Command(
+        "cnnbench.commands.evaluate",
+        "judge a trained net: errors with their intervals, calibration, confusion, the worst mistakes",
+        (
+            "cnnbench evaluate weights=outputs/train/resnet8-digits",
+            "cnnbench evaluate model=resnet34 weights=imagenet data=imagenet crop=ten",
+            "cnnbench evaluate weights=[RUN1,RUN2,RUN3] shift=8 format=json",
+        ),
+    ),
+    "predict": Command(
+        "cnnbench.commands.predict",
+        "say what is on images: the likeliest classes and their probabilities",
+        (
+            "cnnbench predict a.jpg photos/ weights=outputs/train/resnet18-photos",
+            "cnnbench predict photos/ model=resnet34 weights=imagenet sheet=answers.png out=answers.csv",
+            "find . -name '*.jpg' | cnnbench predict - weights=RUN format=json",
+        ),
+    ),
+    "export": Command(
+        "cnnbench.commands.export",
+        "write a trained net for other programs: ONNX, TorchScript, ExportedProgram, safetensors",
+        (
+            "cnnbench export weights=outputs/train/resnet8-digits format=onnx",
+            "cnnbench export model=resnet18 weights=imagenet format=exported_program out=resnet18.pt2",
+        ),
+    ),
+    "summary": Command(
+        "cnnbench.commands.summary",
+        "show what a net is made of, layer by layer, and what its paper says; or compare nets",
+        (
+            "cnnbench summary model=alexnet",
+            "cnnbench summary model=alexnet,vgg16,googlenet,resnet50",
+            "cnnbench summary model=resnet34 model.shortcut=A num_classes=10 format=json out=resnet34.json",
+            "cnnbench summary model=vgg19,plain34,resnet34 out=nets.html",
+        ),
+        compares=True,
+    ),
+    "visualize": Command(
+        "cnnbench.commands.visualize",
+        "see what a net has learned: filters, patches, evidence; or a training before it begins",
+        (
+            "cnnbench visualize weights=outputs/train/resnet8-digits what=filters",
+            "cnnbench visualize weights=RUN what=gradcam,occlusion images=photos/ target=cat",
+            "cnnbench visualize what=batch,schedule data=cifar10 model=resnet20",
+        ),
+    ),
+    "report": Command(
+        "cnnbench.commands.report",
+        "set runs and sweeps side by side, finished or not, and beside the papers; or end a sweep",
+        (
+            "cnnbench report outputs/train out=report.html",
+            "cnnbench report SWEEP where=model=resnet* sort=-seconds format=markdown",
+            "cnnbench report history=true",
+            "cnnbench report SWEEP cancel=true",
+        ),
+    ),
+    "benchmark": Command(
+        "cnnbench.commands.benchmark",
+        "measure how fast nets train and answer here, what holds them up, and how large a batch fits",
+        (
+            "cnnbench benchmark model=resnet18",
+            "cnnbench benchmark model=resnet20,nin_cifar data=cifar10 data.root=DIR batch_size=128",
+            "cnnbench benchmark model=resnet50 precisions=bf16 compile=false batch_size=search format=markdown",
+        ),
+        compares=True,
+    ),
+    "prepare": Command(
+        "cnnbench.commands.prepare",
+        "pack folders of images into shards, resized and checksummed, that are read several times as fast",
+        (
+            "cnnbench prepare data=imagenet data.root=DIR out=PACKED",
+            "cnnbench train model=resnet18 data=imagenet data.packed=PACKED",
+        ),
+    ),
+    "doctor": Command(
+        "cnnbench.commands.doctor",
+        "check this machine: versions, devices, data, disk; or read a configuration before it trains",
+        (
+            "cnnbench doctor",
+            "cnnbench doctor format=json",
+            "cnnbench doctor config model=resnet20 data=cifar10 batch_size=32 optim.lr=0.4",
+            "cnnbench doctor config finetune model=resnet34 data=folder data.root=DIR",
+        ),
+    ),
+}
