@@ -1,5 +1,5 @@
 """`python -m cnnbench` is the same as `cnnbench`."""
 
-from cnnbench.cli import console
+from cnnbench.cli.main import console
 
 console()

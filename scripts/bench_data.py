@@ -40,11 +40,12 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.io import decode_jpeg
 
-from cnnbench import cli, hydra_app, parsing, schemas
-from cnnbench.config import Crop, Decoder
+from cnnbench.cli import main as cli
+from cnnbench.config import commands, compose, parsing
+from cnnbench.config.sections import Crop, Decoder
 from cnnbench.data import load_dataset, train_loader
 from cnnbench.data.transforms import decode_transform
-from cnnbench.machine import cores
+from cnnbench.utils.system import cores
 
 SIZE = 224
 Epoch = Callable[[int], Iterator[Any]]
@@ -146,8 +147,8 @@ def usual(tree: Path, args: Any, *, normalize: bool) -> Epoch:
 
 def _composed(tree: Path, packed: Path | None) -> Any:
     more = [f"data.packed={packed}"] if packed else ["data.val_fraction=0.001"]
-    cfg = hydra_app.compose("train", ["model=resnet18", "data=folder", f"data.root={tree}", *more])
-    return parsing.parse(schemas.SCHEMAS["train"], cfg)
+    cfg = compose.compose("train", ["model=resnet18", "data=folder", f"data.root={tree}", *more])
+    return parsing.parse(commands.SCHEMAS["train"], cfg)
 
 
 def ours(tree: Path, packed: Path | None, args: Any, decode: Decoder) -> Epoch:

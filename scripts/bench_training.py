@@ -24,34 +24,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnbench import data, hydra_app, machine, results, runtime
+from cnnbench import data
 from cnnbench.commands import train
-from cnnbench.parsing import parse
-from cnnbench.runs import claim
-from cnnbench.schemas import SCHEMAS
-from cnnbench.signals import StopRequests
-from cnnbench.tracking import Tracker
-from cnnbench.training import Training
+from cnnbench.config import compose
+from cnnbench.config.commands import SCHEMAS
+from cnnbench.config.parsing import parse
+from cnnbench.runs import result
+from cnnbench.runs.run_directory import claim
+from cnnbench.runs.stop_requests import StopRequests
+from cnnbench.runs.tracker import Tracker
+from cnnbench.runtime.device import Normalize, create_runtime
+from cnnbench.training.trainer import Training
+from cnnbench.utils import system
 
 TURNS = 7
 STEPS = 20  # in each turn
 FIRST_STEP = """
 import os, sys, time
-from cnnbench import cli, engine
+from cnnbench.cli import main
+from cnnbench.training import loop
 def reached(*args):
     began = int(open("/proc/self/stat").read().rsplit(")", 1)[1].split()[19]) / os.sysconf("SC_CLK_TCK")
     print("seconds", time.clock_gettime(time.CLOCK_BOOTTIME) - began, flush=True)
     os._exit(0)
-engine.train_step = reached
-cli.main(sys.argv[1:])
+loop.train_step = reached
+main.main(sys.argv[1:])
 """
 
 
 def training(folder: str, *overrides: str) -> Training:
     """As `cnnbench train` makes it, at its first step."""
     plain = ["data.num_classes=10", "data.num_images=5120", "data=synthetic", "epochs=1000", f"run.dir={folder}"]
-    cfg = parse(SCHEMAS["train"], hydra_app.compose("train", [*plain, *overrides]))
-    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed)
+    cfg = parse(SCHEMAS["train"], compose.compose("train", [*plain, *overrides]))
+    device = create_runtime(cfg.device, cfg.precision.value, cfg.seed)
     dataset = data.load_dataset(cfg.data)
     with contextlib.redirect_stdout(io.StringIO()):
         model, inference = train.build(cfg, dataset, sys.stdout)
@@ -133,7 +138,7 @@ def by_hand(ours: Training) -> float:
 
 
 def bench_input() -> None:
-    dataset = data.load_dataset(parse(SCHEMAS["train"], hydra_app.compose("train", CIFAR_LIKE)).data)
+    dataset = data.load_dataset(parse(SCHEMAS["train"], compose.compose("train", CIFAR_LIKE)).data)
     workers = 2
     kinds = {f"torchvision, {workers} workers": per_sample(dataset, workers), "cnnbench": batched(dataset)}
     found = in_turn(kinds, turns=3)
@@ -152,11 +157,11 @@ CIFAR_LIKE = ["data=synthetic", "data.num_classes=10", "data.num_images=50000", 
 
 
 def batched(dataset: data.Dataset, *overrides: str) -> Callable[[], float]:
-    cfg = parse(SCHEMAS["train"], hydra_app.compose("train", ["data=cifar10", *overrides]))
-    device = runtime.setup("auto", "auto", 0)
+    cfg = parse(SCHEMAS["train"], compose.compose("train", ["data=cifar10", *overrides]))
+    device = create_runtime("auto", "auto", 0)
     there = data.placed(dataset, device.to_device)
     loader = data.train_loader(there, cfg.augment, image_size=32, batch_size=128, seed=0, workers=None)
-    normalize = runtime.Normalize(device, dataset.mean, dataset.std)
+    normalize = Normalize(device, dataset.mean, dataset.std)
 
     def measure() -> float:
         return rate(normalize(images) for images, _ in loader.epoch(0))
@@ -232,10 +237,10 @@ PARTS = {"input": bench_input, "step": bench_step, "start": bench_start}
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(PARTS)
-    machine.keep_freed_memory()  # as the command line does: here the loop by hand gains by it too
+    system.keep_freed_memory()  # as the command line does: here the loop by hand gains by it too
     if unknown := [name for name in chosen if name not in PARTS]:
         sys.exit(f"bench_training.py: no part {', '.join(unknown)}\n{__doc__}")
-    versions = ", ".join(f"{name} {version}" for name, version in results.versions().items())
-    print(f"{date.today()}, {runtime.setup('auto', 'auto', 0).name}, {torch.get_num_threads()} threads, {versions}")
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions().items())
+    print(f"{date.today()}, {create_runtime('auto', 'auto', 0).name}, {torch.get_num_threads()} threads, {versions}")
     for name in chosen:
         PARTS[name]()

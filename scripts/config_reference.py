@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 
 from omegaconf import OmegaConf
 
-from cnnbench import arguments, hydra_app, parsing, registry, schemas
+from cnnbench.config import arguments, commands, compose, parsing, registry
 
 FILE = Path(__file__).parents[1] / "docs" / "config.md"
 HEAD = """\
@@ -29,7 +29,7 @@ def page() -> str:
     """The whole file. A section that several commands share stands once, with the defaults of the first of them."""
     shared: dict[type, tuple[str, str]] = {}
     parts = [HEAD, _groups()]
-    for command, which in schemas.SCHEMAS.items():
+    for command, which in commands.SCHEMAS.items():
         if command in registry.COMMANDS:
             parts.append(_command(command, which, shared))
     parts += [_section(which, name, command) for which, (name, command) in shared.items()]
@@ -48,14 +48,14 @@ def _command(command: str, which: type, shared: dict[type, tuple[str, str]]) -> 
     rows, links = [], []
     defaults = _defaults(command)
     for item in fields(which):
-        if item.name in schemas.unread(which):
+        if item.name in commands.unread(which):
             continue
         if isinstance(item.type, type) and is_dataclass(item.type):
             shared.setdefault(item.type, (item.name, command))
             links.append(f"[`{item.name}.*`](#{item.name}-{item.type.__name__.lower()})")
         else:
             rows.append(_row(item, item.name, defaults))
-    groups = ", ".join(f"`{group}=`" for group in hydra_app.takes(command))
+    groups = ", ".join(f"`{group}=`" for group in compose.takes(command))
     about = f"{registry.COMMANDS[command].help[0].upper()}{registry.COMMANDS[command].help[1:]}."
     lines = [f"## cnnbench {command}", "", about, ""]
     lines += [f"Groups: {groups}.", ""] if groups else []
@@ -83,7 +83,7 @@ def _table(rows: list[str]) -> list[str]:
 
 
 def _row(item: Any, key: str, defaults: dict[str, Any]) -> str:
-    if key in schemas.FILLED_IN:
+    if key in commands.FILLED_IN:
         return ""
     bounds = " and ".join(f"{sign} {bound:,}" for sign, bound in item.metadata["bounds"].items())
     default = "" if key == "model" else f"`{_shown(defaults[key])}`" if defaults.get(key, "???") != "???" else ""
@@ -93,7 +93,7 @@ def _row(item: Any, key: str, defaults: dict[str, Any]) -> str:
 
 
 def _defaults(command: str) -> dict[str, Any]:
-    composed = OmegaConf.to_container(hydra_app.compose(command, []), resolve=False)
+    composed = OmegaConf.to_container(compose.compose(command, []), resolve=False)
     assert isinstance(composed, dict)
     return parsing.flatten({str(key): value for key, value in composed.items()})
 

@@ -11,9 +11,9 @@ import sys
 import time
 from dataclasses import dataclass
 
-from cnnbench.config import Format
-from cnnbench.errors import unknown
-from cnnbench.tables import render
+from cnnbench.config.sections import Format
+from cnnbench.output.tables import render
+from cnnbench.utils.errors import unknown
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnbench.config import conf_dir
-from cnnbench.errors import unknown
+from cnnbench.config.sections import conf_dir
+from cnnbench.utils.errors import unknown
 
 CUT = (130, 75)  # the exit codes of a sweep that was asked to stop: the same command goes on
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnbench import models
-from cnnbench.complexity import count
-from cnnbench.config import Format
-from cnnbench.tables import render
+from cnnbench.analysis.complexity import count
+from cnnbench.config.sections import Format
+from cnnbench.output.tables import render
 
 NETS = ("alexnet", "vgg16", "resnet50")
 GPUS = (8, 64, 512)

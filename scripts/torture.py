@@ -34,8 +34,13 @@ from typing import Any
 
 import torch
 
-from cnnbench import checkpoint, cli, durable, findings, models, tracking
+from cnnbench import models
+from cnnbench.cli import main as cli
 from cnnbench.commands import train  # noqa: F401  # loaded once, for all that are forked
+from cnnbench.runs import tracker
+from cnnbench.training import result
+from cnnbench.utils.files import Hashing
+from cnnbench.weights import checkpoint
 
 COMMAND = ["train", "epochs=4", "data.image_size=8", "data.fraction=0.2", "precision=fp32", "device=cpu",
            "batch_size=50", "ema=0.9", "checkpoint.every=2", "checkpoint.keep=3"]  # fmt: skip
@@ -61,7 +66,7 @@ def start(run: Path, fault: Fault = lambda: None, pictures: bool = False) -> int
             os.dup2(output, descriptor)
         os.chdir(run.parent)
         if not pictures:  # they take longer than all the rest
-            findings.draw = findings.draw_curves = findings.draw_batch = lambda training: None
+            result.draw = result.draw_curves = result.draw_batch = lambda training: None
         fault()
         os._exit(cli.main([*COMMAND, f"run.dir={run.name}"]))
     finally:
@@ -277,14 +282,14 @@ class Torture:
 
 
 def stop_at_step(step: int) -> None:
-    after_step = tracking.Tracker.after_step
+    after_step = tracker.Tracker.after_step
 
-    def stop(self: tracking.Tracker, done: int, *args: Any) -> None:
+    def stop(self: tracker.Tracker, done: int, *args: Any) -> None:
         after_step(self, done, *args)
         if done == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    tracking.Tracker.after_step = stop
+    tracker.Tracker.after_step = stop
 
 
 def die_while_writing(moment: str, at: int, after: bool) -> None:
@@ -308,7 +313,7 @@ def die_while_writing(moment: str, at: int, after: bool) -> None:
         return wrapped
 
     if moment == "byte":
-        durable.Hashing.write = fatal(durable.Hashing.write, lambda args: len(args[1]))
+        Hashing.write = fatal(Hashing.write, lambda args: len(args[1]))
     elif moment == "fsync":
         os.fsync = fatal(os.fsync, lambda args: 1)
     else:

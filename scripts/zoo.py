@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cnnbench import runs, weights
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import read_json
+from cnnbench.weights import sources
 
 CARD = """\
 # {name}
@@ -33,10 +34,10 @@ PAPER = {"resnet20": "8.75 % (He et al., 2015; 164 epochs, multi-step schedule)"
 
 def main(run: str, name: str) -> None:
     directory = Path(run)
-    result: dict[str, Any] = runs.read_json(directory / "result.json")
+    result: dict[str, Any] = read_json(directory / "result.json")
     if not result:
         raise UserError(f"{directory} holds no finished run (result.json)")
-    found = weights.load(str(directory / "checkpoints" / "last.pt"))
+    found = sources.load(str(directory / "checkpoints" / "last.pt"))
     assert found.inference is not None
     overrides = [text for text in (directory / "overrides").read_text().split() if not text.startswith("run.")]
     facts = {
@@ -49,12 +50,12 @@ def main(run: str, name: str) -> None:
         "versions_text": ", ".join(f"{package} {version}" for package, version in result["versions"].items()),
         **{key: getattr(found.inference, key) for key in ("mean", "std", "image_size")},
     }
-    weights.ZOO.mkdir(exist_ok=True)
+    sources.ZOO.mkdir(exist_ok=True)
     about = {key: result[key] for key in ("top1_error", "top5_error", "n", "split", "seed", "epochs", "data")}
-    weights.save_safetensors(weights.ZOO / f"{name}.safetensors", found.state, found.inference, about=about)
-    (weights.ZOO / f"{name}.md").write_text(CARD.format(**facts))
-    checked = weights.build(weights.load(f"zoo:{name}"))
-    print(f"{weights.ZOO / name}.safetensors: {sum(p.numel() for p in checked.parameters()):,} parameters")
+    sources.save_safetensors(sources.ZOO / f"{name}.safetensors", found.state, found.inference, about=about)
+    (sources.ZOO / f"{name}.md").write_text(CARD.format(**facts))
+    checked = sources.build(sources.load(f"zoo:{name}"))
+    print(f"{sources.ZOO / name}.safetensors: {sum(p.numel() for p in checked.parameters()):,} parameters")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from cnnbench import cli, findings, hydra_app, parsing, schemas
+from cnnbench.cli import main
+from cnnbench.config import commands, parsing
+from cnnbench.config import compose as hydra_app
+from cnnbench.training import result
 
 
 @dataclass
@@ -28,7 +31,7 @@ def cnnbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
     def run(*args: str) -> Ran:
         capsys.readouterr()
-        code = cli.main([str(arg) for arg in args])
+        code = main.main([str(arg) for arg in args])
         captured = capsys.readouterr()
         return Ran(code, captured.out, captured.err)
 
@@ -39,7 +42,7 @@ def cnnbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For short runs that are about something else: the pictures take longer than all the rest."""
     for name in ("draw", "draw_curves", "draw_batch"):
-        monkeypatch.setattr(findings, name, lambda training: None)
+        monkeypatch.setattr(result, name, lambda training: None)
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def compose() -> Callable[..., Any]:
     """The typed configuration of `cnnbench train` with overrides."""
 
     def compose(*overrides: str, command: str = "train") -> Any:
-        return parsing.parse(schemas.SCHEMAS[command], hydra_app.compose(command, list(overrides)))
+        return parsing.parse(commands.SCHEMAS[command], hydra_app.compose(command, list(overrides)))
 
     return compose
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnnbench.config import AugmentConfig, Cache, Crop, DataConfig, Decoder, Interpolation, OnBadImage
+from cnnbench.config.sections import AugmentConfig, Cache, Crop, DataConfig, Decoder, Interpolation, OnBadImage
 
 
 def data_config(name: str, **keys: Any) -> DataConfig:

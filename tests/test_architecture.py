@@ -14,11 +14,11 @@ from conftest import Ran
 from PIL import Image
 from torch import Tensor, nn
 
-from cnnbench.architecture.diagram import Fold, Split, Tangle, boxes, diagram, label, rows
-from cnnbench.architecture.wiring import Node, wire
+from cnnbench.analysis.diagram.diagram import Fold, Split, Tangle, boxes, diagram, label, rows
+from cnnbench.analysis.diagram.wiring import Node, wire
 from cnnbench.models import MODELS, build
 from cnnbench.models.layers import Net
-from cnnbench.shapes import Shapes
+from cnnbench.models.meta_kernels import Shapes
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -11,9 +11,12 @@ import torch
 from conftest import Ran
 from PIL import Image
 
-from cnnbench import batch_search, machine, runtime, speed, speed_chart, speed_pages, speed_runs
-from cnnbench.batch_search import Trial
-from cnnbench.speed import Timing
+from cnnbench.benchmark import batch_search, chart, measure, report
+from cnnbench.benchmark.batch_search import Trial
+from cnnbench.benchmark.timing import LEAST, Setting, Timing, training
+from cnnbench.runtime import device as runtime
+from cnnbench.runtime.device import create_runtime
+from cnnbench.utils import system
 
 QUICK = ("model=resnet8", "device=cpu", "seconds=0.05", "warmup=2", "batch_size=16")
 
@@ -33,7 +36,7 @@ def test_the_numbers_follow_from_each_other(cnnbench: Callable[..., Ran], tmp_pa
         assert one["macs_per_second"] == pytest.approx(3 * net["macs"] * one["train_images_per_second"])
         assert one["peak_share"] == pytest.approx(one["macs_per_second"] / one["peak_macs_per_second"])
         assert one["memory_bytes"] > 50e6
-        assert one["steps_timed"] >= speed.LEAST
+        assert one["steps_timed"] >= LEAST
     folder = tmp_path / result["run_dir"]
     assert json.loads((folder / "result.json").read_text()) == result
     rows = list(csv.DictReader((folder / "benchmark.csv").read_text().splitlines()))
@@ -57,8 +60,8 @@ def test_several_nets_are_one_table(cnnbench: Callable[..., Ran]) -> None:
 def test_what_is_timed_changes_no_weight() -> None:
     setting = _setting()
     before = [parameter.detach().clone() for parameter in setting.model.parameters()]
-    steps = speed.training(setting, setting.model, _batches(), warmup=2, seconds=0.0)
-    assert steps.whole.repeats == speed.LEAST
+    steps = training(setting, setting.model, _batches(), warmup=2, seconds=0.0)
+    assert steps.whole.repeats == LEAST
     assert all(torch.equal(a, b) for a, b in zip(before, setting.model.parameters(), strict=True))
 
 
@@ -92,23 +95,24 @@ def test_each_part_is_where_its_time_is_spent() -> None:
         "backward": (lambda images: SlowBackward.apply(setting.model(images)), _batches()),
     }
     for part, (net, batches) in cases.items():
-        steps = speed.training(setting, net, batches, warmup=2, seconds=0.0)
+        steps = training(setting, net, batches, warmup=2, seconds=0.0)
         assert steps.parts[part].median >= 0.08
         assert max(steps.parts, key=lambda name: steps.parts[name].median) == part
         assert (steps.net < 0.08) == (part == "data")
 
 
-def _setting() -> speed.Setting:
-    from cnnbench import hydra_app, models, parsing, schemas
+def _setting() -> Setting:
+    from cnnbench import models
+    from cnnbench.config import commands, compose, parsing
 
-    cfg = parsing.parse(schemas.SCHEMAS["benchmark"], hydra_app.compose("benchmark", ["model=resnet8"]))
-    device = runtime.setup("cpu", "fp32", seed=0)
+    cfg = parsing.parse(commands.SCHEMAS["benchmark"], compose.compose("benchmark", ["model=resnet8"]))
+    device = create_runtime("cpu", "fp32", seed=0)
     model = models.build("resnet8", num_classes=10)
-    return speed.Setting(model=model, optim=cfg.optim, device=device, mean=[0.5] * 3, std=[0.25] * 3)
+    return Setting(model=model, optim=cfg.optim, device=device, mean=[0.5] * 3, std=[0.25] * 3)
 
 
 def _batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    return speed_runs.images(4, (3, 32, 32), 10)
+    return measure.images(4, (3, 32, 32), 10)
 
 
 def test_timings_are_medians_with_their_spread() -> None:
@@ -149,7 +153,7 @@ def test_a_device_may_say_that_its_memory_is_out() -> None:
 
 def test_a_real_search_stays_within_the_memory_it_is_given(cnnbench: Callable[..., Ran]) -> None:
     runtime.restart_peak(torch.device("cpu"))
-    limit = (machine.peak_memory() + 200e6) / 1e9
+    limit = (system.peak_memory() + 200e6) / 1e9
     args = [arg for arg in QUICK if "batch_size" not in arg]
     ran = cnnbench("benchmark", *args, "batch_size=search", f"memory={limit}", "precisions=fp32", "compile=false",
                    "format=json")  # fmt: skip
@@ -160,7 +164,7 @@ def test_a_real_search_stays_within_the_memory_it_is_given(cnnbench: Callable[..
 
 
 def variant(name: str, step: float, compile_seconds: float | None = None, error: str | None = None) -> dict:
-    filled = dict.fromkeys(speed_runs.variant_keys(), 1.0)
+    filled = dict.fromkeys(measure.variant_keys(), 1.0)
     return {**filled, "variant": name, "precision": "bf16", "compiled": compile_seconds is not None or bool(error),
             "step_ms": step, "net_images_per_second": 1e5 / step, "compile_seconds": compile_seconds, "error": error,
             "macs_per_second": 1e9, "peak_macs_per_second": 2e9, "peak_share": 0.5}  # fmt: skip
@@ -168,21 +172,21 @@ def variant(name: str, step: float, compile_seconds: float | None = None, error:
 
 def test_what_compiling_costs_gains_and_when_it_has_paid() -> None:
     variants = [variant("bf16", 100.0), variant("bf16 compiled", 80.0, compile_seconds=40.0)]
-    speed_runs.add_break_even(variants)
+    measure.add_break_even(variants)
     assert (variants[1]["gain_ms"], variants[1]["break_even_steps"]) == (20.0, 2000)
-    assert "gains 20 ms a step and has paid after 2,000 steps" in speed_pages.compile_note(variants[1])
+    assert "gains 20 ms a step and has paid after 2,000 steps" in report.compile_note(variants[1])
     slower = [variant("bf16", 100.0), variant("bf16 compiled", 110.0, compile_seconds=40.0)]
-    speed_runs.add_break_even(slower)
+    measure.add_break_even(slower)
     assert slower[1]["break_even_steps"] is None
-    assert "gains nothing" in speed_pages.compile_note(slower[1])
+    assert "gains nothing" in report.compile_note(slower[1])
 
 
 def test_the_verdict_names_what_waits() -> None:
     variants = [variant("bf16", 100.0), variant("bf16 compiled", 50.0, compile_seconds=1.0)]
-    assert speed_runs.verdict(900, variants) == (
+    assert measure.verdict(900, variants) == (
         "data-bound: the loader gives 900 images/s, the net could take 2 k (bf16 compiled)"
     )
-    assert speed_runs.verdict(63_000, variants).startswith("compute-bound: the net takes 2 k images/s (bf16 compiled)")
+    assert measure.verdict(63_000, variants).startswith("compute-bound: the net takes 2 k images/s (bf16 compiled)")
 
 
 def test_a_net_that_cannot_be_compiled_is_told_and_the_rest_shown(
@@ -202,7 +206,7 @@ def test_the_chart_has_a_bar_for_each_variant(tmp_path: Path) -> None:
     nets = [{"model": name, "batch_size": 128, "data": "cifar10", "variants": [
         variant("fp32", 100.0), variant("bf16", 50.0), variant("bf16 compiled", 1.0, error="none")]}
         for name in ("resnet20", "a_net_with_a_name_that_is_long")]  # fmt: skip
-    figure = speed_chart.draw(nets, tmp_path / "chart.png", "a machine")
+    figure = chart.draw(nets, tmp_path / "chart.png", "a machine")
     left, right = figure.axes
     assert len(left.patches) == 2 * 4  # two speeds for each variant that was measured
     assert len(right.patches) == 4 * 4
@@ -241,10 +245,10 @@ def test_mistakes_are_one_sentence(cnnbench: Callable[..., Ran], args: list[str]
 
 def test_the_peak_of_memory_begins_anew() -> None:
     big = torch.ones(60_000_000)
-    high = machine.peak_memory()
+    high = system.peak_memory()
     del big
-    machine.restart_peak()
-    assert machine.peak_memory() <= high
+    system.restart_peak()
+    assert system.peak_memory() <= high
     big = torch.ones(30_000_000)
-    assert machine.peak_memory() > 100e6
+    assert system.peak_memory() > 100e6
     del big

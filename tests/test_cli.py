@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from conftest import Ran
 
-from cnnbench import arguments, cli, hydra_app, registry, schemas
-from cnnbench.config import conf_dir
+from cnnbench.cli import main
+from cnnbench.config import arguments, commands, registry
+from cnnbench.config.compose import takes
+from cnnbench.config.sections import conf_dir
 
 
 def test_without_a_command_all_are_listed_with_an_example(cnnbench: Callable[..., Ran]) -> None:
@@ -28,10 +30,10 @@ def test_help_teaches_every_key_and_choice(cnnbench: Callable[..., Ran], command
     assert ran.code == 0
     assert len(registry.COMMANDS[command].examples) >= 2
     assert all(example in ran.out for example in registry.COMMANDS[command].examples)
-    for key in schemas.help_texts(schemas.SCHEMAS[command]):
-        if key not in ("model", *schemas.FILLED_IN):
+    for key in commands.help_texts(commands.SCHEMAS[command]):
+        if key not in ("model", *commands.FILLED_IN):
             assert f"{key}=" in ran.out
-    for group in hydra_app.takes(command):
+    for group in takes(command):
         assert f"\n  {group}=" in ran.out
 
 
@@ -55,8 +57,8 @@ def test_help_shows_the_defaults_of_what_was_chosen(cnnbench: Callable[..., Ran]
 def test_torch_is_not_imported_before_the_command_line_is_good(args: list[str], tmp_path: Path) -> None:
     code = f"""
 import sys
-from cnnbench import cli
-code = cli.main({args!r})
+from cnnbench.cli import main
+code = main.main({args!r})
 heavy = [name for name in ("torch", "torchvision", "sklearn", "matplotlib", "numpy") if name in sys.modules]
 assert not heavy, heavy
 sys.exit(code)
@@ -71,10 +73,10 @@ def test_torch_is_no_garbage(tmp_path: Path) -> None:
     """What torch's import leaves is set aside once; collection is on again, and a second command sets nothing aside."""
     code = """
 import gc
-from cnnbench import cli
+from cnnbench.cli import main
 frozen = [gc.get_freeze_count()]
 for _ in range(2):
-    cli.main(["summary", "model=resnet8"])
+    main.main(["summary", "model=resnet8"])
     frozen.append(gc.get_freeze_count())
 assert frozen[0] == 0 and gc.isenabled(), frozen
 assert 100_000 < frozen[1] and frozen[2] < frozen[1] + 1000, frozen
@@ -238,8 +240,8 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
     """A dead file, or one with a key that nobody knows, fails here."""
     group, name = file.parent.name, file.stem
     if file.parent == conf_dir():
-        primary = name in schemas.SCHEMAS
-        primaries = [(conf_dir() / f"{command}.yaml").read_text() for command in schemas.SCHEMAS]
+        primary = name in commands.SCHEMAS
+        primaries = [(conf_dir() / f"{command}.yaml").read_text() for command in commands.SCHEMAS]
         assert primary or any(f"- {name}\n" in text for text in primaries)
         if primary:
             compose(*NEEDED.get(name, ()), command=name)
@@ -251,27 +253,27 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
         return
     if group == "experiment":  # tests/test_experiments.py composes them with the command in their header
         return
-    takers = [command for command in ("train", "finetune", "predict", "evaluate") if group in hydra_app.takes(command)]
+    takers = [command for command in ("train", "finetune", "predict", "evaluate") if group in takes(command)]
     command = takers[0] if takers else "train"
     cfg = compose(*arguments.check(command, [f"{group}={name}", *NEEDED.get(command, ())]), command=command)
     assert group == "recipe" or getattr(cfg, group) is not None
 
 
 def test_primary_files_stay_short() -> None:
-    for command in schemas.SCHEMAS:
+    for command in commands.SCHEMAS:
         assert len((conf_dir() / f"{command}.yaml").read_text().splitlines()) <= 25
 
 
 def test_every_key_of_the_schema_is_read_somewhere() -> None:
     """A key without a back end is a lie: each leaf's name appears as an attribute in the package's code."""
-    package = Path(cli.__file__).parent
+    package = Path(main.__file__).parents[1]
     code = "\n".join(
         file.read_text()
         for file in package.rglob("*.py")
-        if file.name not in ("config.py", "schemas.py", "help_page.py")
+        if file.name not in ("sections.py", "commands.py", "help_page.py")
     )
-    for command, which in schemas.SCHEMAS.items():
-        for key in schemas.help_texts(which):
+    for command, which in commands.SCHEMAS.items():
+        for key in commands.help_texts(which):
             leaf = key.rpartition(".")[2]
             assert f".{leaf}" in code, f"{command}: nobody reads {key}"
 
@@ -309,15 +311,15 @@ def test_a_reader_who_leaves_is_no_error(tmp_path: Path) -> None:
 
 
 def test_the_process_ends_at_once_but_in_order(tmp_path: Path) -> None:
-    """cli.console(): output flushed, exit functions run, threads waited for, the exit code kept."""
+    """main.console(): output flushed, exit functions run, threads waited for, the exit code kept."""
     script = (
         "import atexit, sys, threading, time\n"
-        "from cnnbench import cli\n"
+        "from cnnbench.cli import main\n"
         "def late():\n    time.sleep(0.2)\n    print('thread')\n"
         "atexit.register(print, 'atexit')\n"
         "threading.Thread(target=late).start()\n"
         "sys.argv = ['cnnbench', *sys.argv[1:]]\n"
-        "cli.console()\n"
+        "main.console()\n"
     )
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:

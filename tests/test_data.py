@@ -20,7 +20,7 @@ from data_helpers import data_config
 from cnnbench.data import Arrays, cifar, load_dataset
 from cnnbench.data import datasets as sets
 from cnnbench.data.sources import pick
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 
 def test_digits_are_scikit_learns() -> None:

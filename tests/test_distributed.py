@@ -17,9 +17,14 @@ from conftest import Ran
 from test_train import SMALL, assert_same_run, rows
 from torch import nn
 
-from cnnbench import checkpoint, distributed, exit_codes, machine, models, ranks, runs
-from cnnbench.errors import UserError
+from cnnbench import models
 from cnnbench.models.layers import Net
+from cnnbench.runtime import distributed
+from cnnbench.runtime import processes as ranks
+from cnnbench.utils import exit_codes, system
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import read_json
+from cnnbench.weights import checkpoint
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -28,12 +33,14 @@ SCRIPT = """
 import json, os, sys
 sys.path.insert(0, {tests!r})
 import test_distributed as here
-from cnnbench import cli, findings, models
+from cnnbench import models
+from cnnbench.cli import main
+from cnnbench.training import result
 for name in ("draw", "draw_curves", "draw_batch"):
-    setattr(findings, name, lambda training: None)
+    setattr(result, name, lambda training: None)
 models.MODELS["resnet14"] = here.bare
 {more}
-codes = [cli.main(command) for command in json.loads(sys.argv[1])]
+codes = [main.main(command) for command in json.loads(sys.argv[1])]
 sys.exit(max(codes))
 """
 
@@ -118,13 +125,13 @@ def test_two_processes_train_as_one_does(
     assert last[0]["sums"]["n"] == last[1]["sums"]["n"]
     for key, value in last[0]["ema"].items() if name == "parts" else last[0]["model"].items():
         torch.testing.assert_close(value, last[1]["ema" if name == "parts" else "model"][key], rtol=1e-4, atol=1e-5)
-    assert runs.read_json(two / name / "result.json")["n"] == 359
+    assert read_json(two / name / "result.json")["n"] == 359
 
 
 def test_one_run_directory_with_one_writer(two: Path) -> None:
     assert {path.name for path in two.iterdir()} == {"plain", "parts", "few", "normed", "judged"}
     assert len(list((two / "normed").glob("events.out.*"))) == 1
-    assert runs.read_json(two / "normed/status.json")["status"] == "done"
+    assert read_json(two / "normed/status.json")["status"] == "done"
 
 
 def test_two_processes_judge_as_one_does(
@@ -133,7 +140,7 @@ def test_two_processes_judge_as_one_does(
     monkeypatch.chdir(two)
     ran = cnnbench(*(text.replace("judged", "../judged") for text in JUDGED))
     assert ran.code == 0, ran.err
-    ours, theirs = json.loads(ran.out), runs.read_json(two / "judged/result.json")
+    ours, theirs = json.loads(ran.out), read_json(two / "judged/result.json")
     for key in ("top1_error", "top5_error", "n", "protocol", "shift", "weights"):
         assert ours[key] == theirs[key], key
     assert ours["loss"] == pytest.approx(theirs["loss"])
@@ -143,7 +150,7 @@ def test_a_run_of_two_processes_that_was_cut_goes_on_with_the_same_bits(
     cnnbench: Callable[..., Ran], tmp_path: Path, two: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """devices=2 starts them: one is killed and all end in seconds; then a scheduler stops them; then they finish."""
-    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(system, "cores", lambda: 2)
     command = (*NORMED, "devices=2", "run.dir=cut", "checkpoint.every=1")
     process = start(tmp_path, command)
     wait_for(tmp_path / "cut/checkpoints/last.pt")
@@ -162,7 +169,7 @@ def test_a_run_of_two_processes_that_was_cut_goes_on_with_the_same_bits(
     _, err = process.communicate(timeout=60)
     if process.returncode != 0:  # it may have been quicker than we
         assert process.returncode == exit_codes.PREEMPTED, err
-        assert runs.read_json(tmp_path / "cut/status.json")["status"] == "preempted"
+        assert read_json(tmp_path / "cut/status.json")["status"] == "preempted"
     ran = cnnbench(*command)
     assert ran.code == 0, ran.err
     assert_same_run(tmp_path / "cut", two / "normed")
@@ -171,7 +178,8 @@ def test_a_run_of_two_processes_that_was_cut_goes_on_with_the_same_bits(
 def start(folder: Path, command: tuple[str, ...]) -> subprocess.Popen[str]:
     """As a user does. Two processes fit any machine here."""
     script = (
-        "import sys; from cnnbench import cli, machine; machine.cores = lambda: 2; sys.exit(cli.main(sys.argv[1:]))"
+        "import sys; from cnnbench.cli import main; from cnnbench.utils import system; "
+        "system.cores = lambda: 2; sys.exit(main.main(sys.argv[1:]))"
     )
     return subprocess.Popen([sys.executable, "-c", script, *command], cwd=folder, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE)  # fmt: skip
@@ -194,13 +202,13 @@ def environment(pid: int) -> dict[str, str]:
 
 
 FAILS = """
-from cnnbench import engine
-train_step = engine.train_step
+from cnnbench.training import loop
+train_step = loop.train_step
 def fail(trainer, *args):
     if trainer.step == 2 and trainer.runtime.ranks.rank == 1:
         raise ZeroDivisionError("a fault of one")
     train_step(trainer, *args)
-engine.train_step = fail
+loop.train_step = fail
 """
 
 
@@ -211,7 +219,7 @@ def test_a_process_that_fails_ends_all_with_its_own_traceback(tmp_path: Path) ->
     assert first[2].startswith("cnnbench: unknown stage 'nothing'.") and not second[2]
     assert "process 2 of 2 failed: ZeroDivisionError: a fault of one" in first[2]
     assert "in fail" in first[2], "the traceback"
-    status = runs.read_json(tmp_path / "r/status.json")
+    status = read_json(tmp_path / "r/status.json")
     assert status["status"] == "failed" and "a fault of one" in status["reason"]
 
 
@@ -227,7 +235,7 @@ def test_a_process_that_fails_ends_all_with_its_own_traceback(tmp_path: Path) ->
 def test_devices_that_are_not_there(
     cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
 ) -> None:
-    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(system, "cores", lambda: 2)
     monkeypatch.setattr(ranks, "gpus", list)
     ran = cnnbench("train", *arguments)
     assert ran.code == exit_codes.MISTAKE and said in ran.err and len(ran.err.splitlines()) <= 3

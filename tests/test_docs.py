@@ -14,7 +14,8 @@ from typing import NamedTuple
 import pytest
 from conftest import Ran
 
-from cnnbench import arguments, combining, hydra_app, registry
+from cnnbench.config import arguments, expand, registry
+from cnnbench.config import compose as hydra_app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -101,12 +102,12 @@ def compose(line: Line) -> None:
     if "--help" in args or "--config" in args or any(arg.startswith(BY_HAND) for arg in args):
         return
     if line.command == "doctor" and args[:1] == ["config"]:
-        assert combining.readings(args[1:])
+        assert expand.readings(args[1:])
         return
     args = arguments.check(line.command, args)
     if any(flag in args for flag in arguments.SHOWS):
         return
-    if not combining.combinations(line.command, args):
+    if not expand.combinations(line.command, args):
         given = [arg for arg in args if "=" in arg]
         hydra_app.typed(line.command, hydra_app.compose(line.command, args), given)
 

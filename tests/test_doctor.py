@@ -10,8 +10,8 @@ import pytest
 
 from cnnbench.commands import doctor
 from cnnbench.commands.doctor import OK, PROBLEM, WARNING
-from cnnbench.config import Format, RunConfig, SweepConfig
-from cnnbench.schemas import DoctorConfig
+from cnnbench.config.commands import DoctorConfig
+from cnnbench.config.sections import Format, RunConfig, SweepConfig
 
 HEALTHY = {
     "torch": {"version": "2.15.0+cu132"},

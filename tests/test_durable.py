@@ -14,10 +14,12 @@ import torch
 from conftest import Ran
 from test_train import SMALL, assert_same_run, interrupt_after, rows
 
-from cnnbench import checkpoint, durable, runs
-from cnnbench.config import CheckpointConfig, OnError
-from cnnbench.errors import RunError, UserError
-from cnnbench.keeper import Keeper, interval
+from cnnbench.config.sections import CheckpointConfig, OnError
+from cnnbench.utils import files
+from cnnbench.utils.errors import RunError, UserError
+from cnnbench.utils.files import read_json
+from cnnbench.weights import checkpoint
+from cnnbench.weights.checkpoint_manager import Keeper, interval
 
 NEEDED: dict[str, Any] = {"model": {}, "inference": {}, "config": {}, "progress": {}}
 
@@ -48,11 +50,11 @@ def flip(file: Path, position: int) -> None:
 
 def test_a_sealed_checkpoint_is_still_a_file_of_torch(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "a.pt", {"step": 3, "weights": torch.arange(1000.0)})
-    assert durable.seal_holds(tmp_path / "a.pt") is True
+    assert files.seal_holds(tmp_path / "a.pt") is True
     assert zipfile.ZipFile(tmp_path / "a.pt").testzip() is None
     torch.testing.assert_close(torch.load(tmp_path / "a.pt", weights_only=True)["weights"], torch.arange(1000.0))
     torch.save({"weights": torch.ones(3)}, tmp_path / "foreign.pt")
-    assert durable.seal_holds(tmp_path / "foreign.pt") is None
+    assert files.seal_holds(tmp_path / "foreign.pt") is None
     assert checkpoint.read(tmp_path / "foreign.pt")["weights"].sum() == 3
 
 
@@ -159,15 +161,15 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_a_warning(
 def test_a_disk_that_fills_within_the_writing_of_tensors_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = durable.Hashing.write
+    write = files.Hashing.write
 
-    def full(self: durable.Hashing, data: bytes) -> int:
+    def full(self: files.Hashing, data: bytes) -> int:
         if self.file.tell() > 2000:
             self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise self.error
         return write(self, data)
 
-    monkeypatch.setattr(durable.Hashing, "write", full)
+    monkeypatch.setattr(files.Hashing, "write", full)
     with pytest.raises(RunError, match=r"cannot save .*last.pt: No space left on device"):
         checkpoint.save(tmp_path / "last.pt", {"weights": torch.zeros(10_000)})
     assert names(tmp_path) == []
@@ -250,7 +252,7 @@ def test_checkpoints_within_an_epoch_change_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cnnbench.training.Training._end_epoch", die)
+        patch.setattr("cnnbench.training.trainer.Training._end_epoch", die)
         assert cnnbench(*command, "run.dir=r", "checkpoint.every=4").code == 130
     assert checkpoint.load(tmp_path / "r/checkpoints/last.pt")["step"] == 4
     assert cnnbench(*command, "run.dir=r", "checkpoint.every=1", "checkpoint.keep=5").code == 0
@@ -302,9 +304,9 @@ def test_a_finished_run_without_its_checkpoints_is_not_trained_again(
 ) -> None:
     """They are large, and people remove them when they have their numbers."""
     assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
-    before = runs.read_json(tmp_path / "r/result.json")
+    before = read_json(tmp_path / "r/result.json")
     shutil.rmtree(tmp_path / "r/checkpoints")
     again = cnnbench("train", "epochs=1", "run.dir=r", *SMALL)
     assert again.code == 0 and "already done" in again.out
-    assert runs.read_json(tmp_path / "r/result.json") == before
+    assert read_json(tmp_path / "r/result.json") == before
     assert len(rows(tmp_path / "r")) == 1

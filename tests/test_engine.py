@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cnnbench import compiling, engine, freezing, runtime
-from cnnbench.errors import UserError
-from cnnbench.metrics import Sums
 from cnnbench.models.layers import Net
-from cnnbench.tasks.classification import Classification
+from cnnbench.runtime import device
+from cnnbench.runtime.device import create_runtime
+from cnnbench.tasks.classification.metrics import Sums
+from cnnbench.tasks.classification.task import Classification
+from cnnbench.training import compile_cost, freezing, loop
+from cnnbench.utils.errors import UserError
 
-CPU = runtime.setup("cpu", "fp32", seed=0)
+CPU = create_runtime("cpu", "fp32", seed=0)
 
 
 class Tiny(Net):
@@ -40,17 +42,17 @@ class Tiny(Net):
         return self.fc(self.drop(features.mean(dim=(2, 3))))
 
 
-def trainer(model: Net, **changes: Any) -> engine.Trainer:
+def trainer(model: Net, **changes: Any) -> loop.Trainer:
     parameters = [p for p in model.parameters() if p.requires_grad]
     values: dict[str, Any] = {
         "model": model, "net": model, "task": Classification(), "schedule": lambda step: 1.0, "runtime": CPU,
         "optimizer": torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
-        "normalize": runtime.Normalize(CPU, [0.5] * 3, [0.25] * 3),
+        "normalize": device.Normalize(CPU, [0.5] * 3, [0.25] * 3),
     }  # fmt: skip
-    return engine.Trainer(**{**values, **changes})
+    return loop.Trainer(**{**values, **changes})
 
 
-def batches(count: int, size: int = 12) -> list[engine.Batch]:
+def batches(count: int, size: int = 12) -> list[loop.Batch]:
     generator = torch.Generator().manual_seed(1)
     return [
         (torch.randint(256, (size, 3, 8, 8), dtype=torch.uint8, generator=generator),
@@ -59,9 +61,9 @@ def batches(count: int, size: int = 12) -> list[engine.Batch]:
     ]  # fmt: skip
 
 
-def train(target: engine.Trainer, count: int = 3, size: int = 12) -> Sums:
+def train(target: loop.Trainer, count: int = 3, size: int = 12) -> Sums:
     sums = Sums(CPU.device)
-    engine.train_epoch(target, batches(count, size), sums, lambda: True)
+    loop.train_epoch(target, batches(count, size), sums, lambda: True)
     return sums
 
 
@@ -109,13 +111,13 @@ def test_clipping_bounds_the_norm_of_the_gradient() -> None:
 
 
 def test_bf16_autocast_keeps_float32_weights_and_learns() -> None:
-    bf16 = runtime.setup("cpu", "bf16", seed=0)
+    bf16 = create_runtime("cpu", "bf16", seed=0)
     model = Tiny()
-    target = trainer(model, runtime=bf16, normalize=runtime.Normalize(bf16, [0.5] * 3, [0.25] * 3))
+    target = trainer(model, runtime=bf16, normalize=device.Normalize(bf16, [0.5] * 3, [0.25] * 3))
     fixed, losses = batches(1)[0], []
     for _ in range(60):
         sums = Sums(CPU.device)
-        engine.train_epoch(target, [fixed], sums, lambda: True)
+        loop.train_epoch(target, [fixed], sums, lambda: True)
         losses.append(sums.compute().loss)
     assert losses[-1] < 0.6 * losses[0]
     assert {value.dtype for value in model.parameters()} == {torch.float32}
@@ -127,7 +129,7 @@ def test_ema_is_the_average_it_says() -> None:
     target = trainer(model, ema=average)
     seen = []
     for batch in batches(3):
-        engine.train_epoch(target, [batch], Sums(CPU.device), lambda: True)
+        loop.train_epoch(target, [batch], Sums(CPU.device), lambda: True)
         seen.append(model.fc.weight.detach().clone())
     expected = 0.5 * (0.5 * seen[0] + 0.5 * seen[1]) + 0.5 * seen[2]  # the first update copies
     torch.testing.assert_close(average.module.fc.weight, expected)
@@ -142,7 +144,7 @@ def test_dropout_follows_from_seed_and_step_alone() -> None:
     train(first)
     for batch in batches(3):
         torch.randn(17)
-        engine.train_epoch(second, [batch], Sums(CPU.device), lambda: True)
+        loop.train_epoch(second, [batch], Sums(CPU.device), lambda: True)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in twin.state_dict().items())
 
 
@@ -196,11 +198,11 @@ def test_freezing_everything_is_refused() -> None:
 def test_evaluate_counts_every_image_once_whatever_the_batches() -> None:
     model = Tiny(norm=True).eval()
     images, targets = batches(1, size=37)[0]
-    normalize = runtime.Normalize(CPU, [0.5] * 3, [0.25] * 3)
+    normalize = device.Normalize(CPU, [0.5] * 3, [0.25] * 3)
     results = []
     for size in (1, 10, 37):
         parts = zip(images.split(size), targets.split(size), strict=True)
-        results.append(engine.evaluate(model, parts, CPU, normalize, Classification(), num_classes=4))
+        results.append(loop.evaluate(model, parts, CPU, normalize, Classification(), num_classes=4))
     assert [metrics.n for metrics, _ in results] == [37] * 3
     assert len({metrics.top1_error for metrics, _ in results}) == 1
     assert all(torch.equal(confusion, results[0][1]) for _, confusion in results)
@@ -227,10 +229,10 @@ def test_largest_batch_leaves_the_net_as_it_was_and_fits_the_memory(monkeypatch:
     model = Tiny(norm=True).train()
     before = weights(model)
     images = torch.zeros(2, 3, 8, 8)
-    monkeypatch.setattr(runtime.Runtime, "free_memory", lambda self: 10**12)
-    assert runtime.largest_batch(model, images, CPU, limit=300) == 256
-    monkeypatch.setattr(runtime.Runtime, "free_memory", lambda self: 10**6)
-    small = runtime.largest_batch(model, images, CPU, limit=10**6)
+    monkeypatch.setattr(device.Runtime, "free_memory", lambda self: 10**12)
+    assert device.largest_batch(model, images, CPU, limit=300) == 256
+    monkeypatch.setattr(device.Runtime, "free_memory", lambda self: 10**6)
+    small = device.largest_batch(model, images, CPU, limit=10**6)
     assert 1 <= small < 256
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
@@ -272,46 +274,49 @@ def test_no_room_for_a_single_image_is_an_error() -> None:
     with pytest.raises(torch.OutOfMemoryError):
         train(trainer(model, net=Cramped(model, room=0)))
     with pytest.raises(RuntimeError, match="channels"):  # what is no want of memory is not tried again
-        engine.train_step(trainer(model), torch.zeros(2, 5, 8, 8), torch.zeros(2).long(), Sums(CPU.device))
+        loop.train_step(trainer(model), torch.zeros(2, 5, 8, 8), torch.zeros(2).long(), Sums(CPU.device))
 
 
 def test_comparing_compiled_passes_leaves_the_training_alone() -> None:
     torch.manual_seed(0)
     model = Tiny(norm=True)
     twin = copy.deepcopy(model)
-    told: list[compiling.Cost] = []
+    told: list[compile_cost.Cost] = []
     watched, sums = trainer(model), Sums(CPU.device)
-    engine.train_epoch(watched, compiling.watched(batches(4), watched, told.append), sums, lambda: True)
+    loop.train_epoch(watched, compile_cost.watched(batches(4), watched, told.append), sums, lambda: True)
     alone = trainer(twin)
     assert train(alone, count=4).compute() == sums.compute()
     for value, other in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
         assert torch.equal(value, other)
     (cost,) = told
     assert cost.plain > 0 and cost.compiled > 0 and cost.compiling >= 0
-    assert compiling.Cost(40.0, 0.08, 0.03).break_even == 800
-    assert "won back after 800 steps" in compiling.Cost(40.0, 0.08, 0.03).text()
-    assert compiling.Cost(40.0, 0.08, 0.079).break_even is None and "no gain" in compiling.Cost(40, 0.08, 0.079).text()
+    assert compile_cost.Cost(40.0, 0.08, 0.03).break_even == 800
+    assert "won back after 800 steps" in compile_cost.Cost(40.0, 0.08, 0.03).text()
+    assert (
+        compile_cost.Cost(40.0, 0.08, 0.079).break_even is None
+        and "no gain" in compile_cost.Cost(40, 0.08, 0.079).text()
+    )
 
 
 def test_nothing_in_a_step_waits_for_the_device() -> None:
     """On the meta device there is no number to wait for. (How the optimizer steps without asking is up to its kind.)"""
 
-    class Blind(runtime.Runtime):
+    class Blind(device.Runtime):
         def step(self, optimizer: Any, parameters: Any, clip: Any, loss: Tensor) -> Tensor:
             return nn.utils.get_total_norm(p.grad for p in parameters) + 0 * loss
 
     there = Blind(torch.device("meta"), torch.float32, CPU.scaler)
     model = Tiny(norm=True).to("meta")
-    blind = trainer(model, runtime=there, normalize=runtime.Normalize(there, [0.5] * 3, [0.25] * 3), accumulate=2)
+    blind = trainer(model, runtime=there, normalize=device.Normalize(there, [0.5] * 3, [0.25] * 3), accumulate=2)
     sums = Sums(there.device)
-    engine.train_epoch(blind, batches(3), sums, lambda: True)
+    loop.train_epoch(blind, batches(3), sums, lambda: True)
     assert blind.step == 3 and sums.n == 36
     with pytest.raises(RuntimeError):
         sums.compute()
 
 
 def test_weights_at_rest_are_cast_once_and_never_after_they_changed() -> None:
-    bf16 = runtime.setup("cpu", "bf16", seed=0)
+    bf16 = create_runtime("cpu", "bf16", seed=0)
     model, images = Tiny(), torch.randn(4, 3, 8, 8)
 
     def answer() -> Tensor:

@@ -19,10 +19,14 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.transforms.v2 import functional
 from trained import colour_run, digits_run, foreign_file, random_net
 
-from cnnbench import data, evaluation, plots, reports, runs, sheets, weights
-from cnnbench.config import DataConfig
-from cnnbench.metrics import judge, wilson
-from cnnbench.parsing import restore
+from cnnbench import data
+from cnnbench.config.parsing import restore
+from cnnbench.config.sections import DataConfig
+from cnnbench.output import image_grid, plots
+from cnnbench.tasks.classification import evaluation, report
+from cnnbench.tasks.classification.metrics import judge, wilson
+from cnnbench.utils.files import read_json
+from cnnbench.weights import sources
 
 CPU = ("precision=fp32", "device=cpu")
 LEFT = ("result.json", "confusion_matrix.png", "confusion_matrix.csv", "classes.csv", "calibration.png", "mistakes.png")
@@ -30,7 +34,7 @@ LEFT = ("result.json", "confusion_matrix.png", "confusion_matrix.csv", "classes.
 
 def evaluated(cnnbench: Callable[..., Ran], *args: str) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:  # the numbers alone: pictures take longer than they do
-        for module, picture in ((plots, "confusion_matrix"), (sheets, "calibration"), (sheets, "draw")):
+        for module, picture in ((plots, "confusion_matrix"), (image_grid, "calibration"), (image_grid, "draw")):
             patch.setattr(module, picture, lambda *rest: None)
         ran = cnnbench("evaluate", *args, *CPU, "format=json")
     assert ran.code == 0, ran.err
@@ -40,14 +44,14 @@ def evaluated(cnnbench: Callable[..., Ran], *args: str) -> dict[str, Any]:
 
 def digits_logits() -> tuple[Tensor, Tensor]:
     """Of the run's net on the test set, without any of evaluate's ways: one batch, torchvision's resizing."""
-    loaded = weights.load(str(digits_run()))
+    loaded = sources.load(str(digits_run()))
     assert loaded.inference is not None and loaded.config is not None
     known = loaded.inference
     dataset = data.load_dataset(restore(DataConfig, loaded.config["data"]))
     assert isinstance(dataset.val, data.Arrays)
     images = functional.resize(dataset.val.images, [16, 16]).float() / 255
     with torch.no_grad():
-        return weights.build(loaded)((images - known.mean[0]) / known.std[0]), dataset.val.targets
+        return sources.build(loaded)((images - known.mean[0]) / known.std[0]), dataset.val.targets
 
 
 # The numbers
@@ -154,7 +158,7 @@ def test_an_evaluation_leaves_tables_and_pictures(cnnbench: Callable[..., Ran], 
         classes = list(csv.DictReader(file))
     assert sum(int(row["wrong"]) for row in classes) == verdict.top1_wrong
     assert float(classes[3]["error"]) == pytest.approx(100 * int(classes[3]["wrong"]) / int(classes[3]["n"]))
-    result = runs.read_json(path / "result.json")
+    result = read_json(path / "result.json")
     counts = [pair["images"] for pair in result["confused"]]
     assert counts == sorted(counts, reverse=True) and counts[0] == plots.confused(verdict.confusion.numpy(), 1)[0][0]
     assert "true \\ answer" in ran.out and "Most often confused:" in ran.out
@@ -174,17 +178,17 @@ def test_an_evaluation_leaves_tables_and_pictures(cnnbench: Callable[..., Ran], 
 def test_a_net_without_mistakes_has_no_sheet_of_them() -> None:
     dataset = data.load_dataset(data_config("digits"))
     logits = F.one_hot(dataset.val.targets, 10).float() * 9
-    assert reports.mistakes(dataset.val, dataset.classes, logits) == []
+    assert report.mistakes(dataset.val, dataset.classes, logits) == []
     verdict = judge(logits, dataset.val.targets)
-    assert reports.confused(verdict, dataset.classes) == []
-    assert reports.headline(verdict)["top1_interval"][1] == pytest.approx(1.06, abs=0.01)
+    assert report.confused(verdict, dataset.classes) == []
+    assert report.headline(verdict)["top1_interval"][1] == pytest.approx(1.06, abs=0.01)
 
 
 def test_the_worst_mistakes_show_the_truth_and_the_answer() -> None:
     dataset = data.load_dataset(data_config("digits"))
     logits, _ = digits_logits()
-    cells = reports.mistakes(dataset.val, dataset.classes, logits)
-    assert 0 < len(cells) <= reports.WORST
+    cells = report.mistakes(dataset.val, dataset.classes, logits)
+    assert 0 < len(cells) <= report.WORST
     for cell in cells:
         assert cell.picture.shape[2] == 3
         (truth,) = [name for name, _, true in cell.bars if true]
@@ -197,20 +201,20 @@ def test_many_classes_are_listed_by_their_errors() -> None:
     classes = [f"class {index}" for index in range(40)]
     targets = torch.arange(400) % 40
     verdict = judge(F.one_hot((targets * 3) % 40, 40).float(), targets)
-    result = {**reports.headline(verdict), "crop": "center 8", "split": "val", "images_per_second": 1.0, "shift": None,
+    result = {**report.headline(verdict), "crop": "center 8", "split": "val", "images_per_second": 1.0, "shift": None,
               "protocol": {"interpolation": "bilinear", "averaged": None}, "run_dir": "r"}  # fmt: skip
-    page = reports.page(result, verdict, classes)
+    page = report.page(result, verdict, classes)
     assert "The 10 classes with the largest errors" in page
     assert len(page.splitlines()) < 25
-    assert reports.page(result, verdict, classes, brief=True).startswith("top-1 error")
+    assert report.page(result, verdict, classes, brief=True).startswith("top-1 error")
 
 
 def test_names_that_look_the_same_when_shortened_are_not_put_into_one_column() -> None:
     classes = ["Canis lupus familiaris A lupus", "Canis lupus familiaris B lupus"]
     verdict = judge(torch.eye(2), torch.tensor([0, 0]))
-    rows = reports.per_class(verdict, classes)
+    rows = report.per_class(verdict, classes)
     assert [row["n"] for row in rows] == [2, 0] and rows[1]["error"] is None
-    assert reports._tables(verdict, classes)
+    assert report._tables(verdict, classes)
 
 
 # Weights from elsewhere
@@ -260,7 +264,7 @@ def test_published_weights_on_imagenet_keep_their_own_preprocessing(
     torch.manual_seed(0)
     theirs = get_model("squeezenet1_1").eval()
     torch.save(theirs.state_dict(), tmp_path / "squeezenet.pth")
-    monkeypatch.setattr(weights, "fetched", lambda url: tmp_path / "squeezenet.pth")
+    monkeypatch.setattr(sources, "fetched", lambda url: tmp_path / "squeezenet.pth")
     ids = ["n01440764", *(f"n02{number:06d}" for number in range(998)), "n15075141"]
     for number, name in enumerate(ids):
         for split in ("train", "val"):
@@ -275,7 +279,7 @@ def test_published_weights_on_imagenet_keep_their_own_preprocessing(
     with torch.no_grad():
         logits = theirs(torch.stack([transform(Image.open(file)) for file in files]))
     assert result["top1_wrong"] == int((logits.argmax(1) != torch.arange(1000)).sum())
-    loaded = weights.load("imagenet", {"source": "torchvision", "name": "squeezenet1_1"})
+    loaded = sources.load("imagenet", {"source": "torchvision", "name": "squeezenet1_1"})
     assert loaded.inference is not None
     assert (loaded.inference.image_size, loaded.inference.crop_ratio) == (224, 0.875)
 
@@ -306,11 +310,11 @@ def test_other_classes_are_refused(cnnbench: Callable[..., Ran]) -> None:
 
 def test_gray_images_are_given_to_a_net_that_takes_colour(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert cnnbench("train", "epochs=1", "max_steps=2", "run.dir=r", "data.image_size=8", *CPU).code == 0
-    loaded = weights.load("r")
+    loaded = sources.load("r")
     assert loaded.inference is not None
     colour = random_net("resnet8", 10)
     inference = replace(loaded.inference, in_channels=3, mean=[0.3] * 3, std=[0.4] * 3)
-    weights.save_safetensors(tmp_path / "c.safetensors", colour.state_dict(), inference)
+    sources.save_safetensors(tmp_path / "c.safetensors", colour.state_dict(), inference)
     assert evaluated(cnnbench, "weights=c.safetensors", "data=digits")["n"] == 359
 
 

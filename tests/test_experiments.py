@@ -10,8 +10,9 @@ import pytest
 import torch
 from conftest import Ran
 
-from cnnbench import arguments, combining, hydra_app, models
-from cnnbench.config import conf_dir
+from cnnbench import models
+from cnnbench.config import arguments, compose, expand
+from cnnbench.config.sections import conf_dir
 
 NAMES = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
 CLASSES = {"digits": 10, "cifar10": 10, "imagenet": 1000}
@@ -25,11 +26,11 @@ def reproduce(script: Callable[[str], Any]) -> Any:
 def jobs(command: list[str]) -> Iterator[Any]:
     """The typed configuration of each job of a command line, for the first seed of the sweep."""
     name, args = command[0], arguments.check(command[0], command[1:])
-    swept = [text.split(",")[0] if text.startswith("seed=") else text for text in combining.swept_by_experiment(args)]
+    swept = [text.split(",")[0] if text.startswith("seed=") else text for text in expand.swept_by_experiment(args)]
     if "-m" in args:
-        yield from combining.combinations(name, [*args, *swept])
+        yield from expand.combinations(name, [*args, *swept])
     else:
-        yield hydra_app.typed(name, hydra_app.compose(name, args), [])
+        yield compose.typed(name, compose.compose(name, args), [])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -39,12 +40,12 @@ def test_the_header_says_what_it_is_about(name: str, reproduce: Any) -> None:
     assert re.search(r"\d{4}", experiment.title) or "lecture" in experiment.title, "a source"
     assert experiment.minutes or experiment.header["Minutes"] == "not on a processor"
     assert f"experiment={name}" in experiment.command
-    sweeps = bool(combining.swept_by_experiment([f"experiment={name}"]))
+    sweeps = bool(expand.swept_by_experiment([f"experiment={name}"]))
     assert sweeps == ("-m" in experiment.command)
     for line in re.findall(r"`cnnbench (.+?)`", (conf_dir() / "experiment" / f"{name}.yaml").read_text()):
         command, *args = line.replace("'", "").replace("RUN", "x").split()
         quoted = arguments.check(command, [arg.replace('"', "") for arg in args])
-        assert combining.combinations(command, quoted) or hydra_app.compose(command, quoted)
+        assert expand.combinations(command, quoted) or compose.compose(command, quoted)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,9 +79,9 @@ def test_an_experiment_brings_its_sweep(cnnbench: Callable[..., Ran], no_picture
 
 
 def test_its_own_keys_tell_the_jobs_of_an_experiment_apart() -> None:
-    swept = combining.swept_by_experiment(["experiment=batch_size", "seed=7"])
+    swept = expand.swept_by_experiment(["experiment=batch_size", "seed=7"])
     assert swept == ["batch_size=16,64,128,256,512"]
-    assert combining.swept_by_experiment(["model=resnet8"]) == []
+    assert expand.swept_by_experiment(["model=resnet8"]) == []
 
 
 def test_two_experiments_at_once_are_refused(cnnbench: Callable[..., Ran]) -> None:
@@ -92,7 +93,7 @@ def test_two_experiments_at_once_are_refused(cnnbench: Callable[..., Ran]) -> No
 def test_a_users_own_experiment_sweeps_too(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment/mine.yaml").write_text("# @package _global_\nhydra: {sweeper: {params: {epochs: '1,2'}}}\n")
-    assert combining.swept_by_experiment(["--config-dir", str(tmp_path), "experiment=mine"]) == ["epochs=1,2"]
+    assert expand.swept_by_experiment(["--config-dir", str(tmp_path), "experiment=mine"]) == ["epochs=1,2"]
 
 
 def test_reproduce_says_how_long_it_takes_and_fails_where_one_fails(

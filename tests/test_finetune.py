@@ -14,11 +14,15 @@ import torch
 from conftest import Ran
 from data_helpers import class_tree
 
-from cnnbench import advice, checkpoint, data, features, freezing, models, probes, runtime, weights
-from cnnbench.checkpoint import Inference
+from cnnbench import data, models
 from cnnbench.data import Arrays, Dataset
-from cnnbench.features import PENULTIMATE
 from cnnbench.models.layers import Net, output_layer
+from cnnbench.runtime.device import create_runtime
+from cnnbench.training import freezing
+from cnnbench.transfer import choose, features, linear_svm
+from cnnbench.transfer.features import PENULTIMATE
+from cnnbench.weights import checkpoint, sources
+from cnnbench.weights.checkpoint import Inference
 
 SHARED = Path(__file__).parents[2] / "shared"
 SQUEEZENET = SHARED / "data/weights/squeezenet1_0-deepcompression-imagenet.safetensors"
@@ -46,7 +50,7 @@ def colours(n: int = 60, classes: int = 3) -> Dataset:
 def extractor(model: Net, dataset: Dataset, folder: Path | None = None) -> features.Extractor:
     inference = Inference(model={"name": "resnet8"}, classes=dataset.classes, mean=[0.5] * 3, std=[0.25] * 3,
                           image_size=32, in_channels=3)  # fmt: skip
-    device = runtime.setup("cpu", "fp32", 0)
+    device = create_runtime("cpu", "fp32", 0)
     return features.Extractor(model, dataset, inference, device, folder=folder, workers=0, stream=io.StringIO())
 
 
@@ -113,7 +117,7 @@ def test_the_probe_is_scikit_learns_svm_folded_into_weights() -> None:
     for classes in (2, 4):
         y = np.arange(120) % classes
         x = rng.normal(size=(120, 10)) + 1.5 * np.eye(classes, 10)[y] + np.arange(10)
-        probe = probes.fit(torch.from_numpy(x).float(), torch.from_numpy(y), [0.01])
+        probe = linear_svm.fit(torch.from_numpy(x).float(), torch.from_numpy(y), [0.01])
         svm = make_pipeline(StandardScaler(), LinearSVC(C=0.01, tol=1e-6)).fit(x, y)
         ours = probe.logits(torch.from_numpy(x).float()).argmax(1).numpy()
         assert (ours == svm.predict(x)).mean() > 0.98
@@ -130,7 +134,7 @@ def test_its_probabilities_are_neither_shy_nor_bold() -> None:
     rng = np.random.default_rng(1)
     y = np.arange(3000) % 2
     x = torch.from_numpy(rng.normal(size=(3000, 5)) + y[:, None] * 0.8).float()
-    probe = probes.fit(x[:1500], torch.from_numpy(y[:1500]), [1e-4, 1e-2, 1.0])
+    probe = linear_svm.fit(x[:1500], torch.from_numpy(y[:1500]), [1e-4, 1e-2, 1.0])
     confidence, answer = probe.logits(x[1500:]).softmax(1).max(1)
     accuracy = (answer.numpy() == y[1500:]).mean()
     assert abs(float(confidence.mean()) - accuracy) < 0.05
@@ -138,7 +142,7 @@ def test_its_probabilities_are_neither_shy_nor_bold() -> None:
 
 def test_a_class_with_a_single_image_still_gets_a_classifier() -> None:
     x, y = torch.randn(5, 4), torch.tensor([0, 0, 0, 0, 1])
-    probe = probes.fit(x, y, [1e-3, 1e-2, 1e-1])
+    probe = linear_svm.fit(x, y, [1e-3, 1e-2, 1e-1])
     assert (probe.cv_error, probe.cv_n, probe.c) == (None, 0, 1e-2)
     assert probe.logits(x).shape == (5, 2)
 
@@ -153,7 +157,7 @@ def test_leaving_each_image_out_is_what_the_formula_says() -> None:
     x = torch.from_numpy(rng.normal(size=(24, 6))) + torch.eye(3, 6)[y]
     x = (x - x.mean(0)) / x.std(0)
     errors = []
-    for ridge in advice.RIDGE:
+    for ridge in choose.RIDGE:
         wrong = 0
         for out in range(24):
             kept = torch.arange(24) != out
@@ -162,17 +166,17 @@ def test_leaving_each_image_out_is_what_the_formula_says() -> None:
             alpha = torch.linalg.solve(kernel[kept][:, kept] + ridge * torch.eye(23).double(), one)
             wrong += int((kernel[out, kept] @ alpha).argmax() != y[out])
         errors.append(100 * wrong / 24)
-    assert advice.held_out_error(x, y) == pytest.approx(min(errors))
+    assert choose.held_out_error(x, y) == pytest.approx(min(errors))
 
 
 def test_the_best_features_are_the_last_unless_earlier_ones_are_clearly_better() -> None:
-    assert advice.best_features({"layer1": 9.0, PENULTIMATE: 10.0}, 200) == PENULTIMATE
-    assert advice.best_features({"layer1": 2.0, PENULTIMATE: 10.0}, 200) == "layer1"
-    assert advice.spread(list("abcdefghij"), 4) == ["a", "d", "g", "j"]
+    assert choose.best_features({"layer1": 9.0, PENULTIMATE: 10.0}, 200) == PENULTIMATE
+    assert choose.best_features({"layer1": 2.0, PENULTIMATE: 10.0}, 200) == "layer1"
+    assert choose.spread(list("abcdefghij"), 4) == ["a", "d", "g", "j"]
 
 
 def test_the_quadrants_are_the_lectures() -> None:
-    named = {key: strategy.value for key, (strategy, _) in advice.QUADRANTS.items()}
+    named = {key: strategy.value for key, (strategy, _) in choose.QUADRANTS.items()}
     assert named == {
         (False, True): "svm",
         (False, False): "deep_features",
@@ -249,7 +253,7 @@ def test_freezing_by_hand_is_full_fine_tuning_of_the_rest(cnnbench: Callable[...
     assert "transfer=full with it" in ran.out
     assert "frozen" in ran.out
     trained = checkpoint.load(tmp_path / "run/checkpoints/last.pt")["model"]
-    given = weights.load("zoo:resnet20-cifar10").state
+    given = sources.load("zoo:resnet20-cifar10").state
     same = {name for name in given if torch.equal(given[name], trained[name])}
     assert given.keys() - same == {"fc.weight", "fc.bias"}
 
@@ -378,10 +382,10 @@ def test_no_command_imports_torchvision_or_a_compiler_before_it_needs_them() -> 
 
 
 def test_each_net_of_the_zoo_has_its_card_and_is_small() -> None:
-    assert weights.zoo_names() == ["resnet20-cifar10"]
-    for name in weights.zoo_names():
-        file = weights.zoo_file(name)
+    assert sources.zoo_names() == ["resnet20-cifar10"]
+    for name in sources.zoo_names():
+        file = sources.zoo_file(name)
         assert file.stat().st_size < 1.2e6
         card = file.with_suffix(".md").read_text()
         assert all(word in card for word in ("test error", "command", "seed", "licence", name))
-        assert weights.build(weights.load(f"zoo:{name}")).name == "resnet20"
+        assert sources.build(sources.load(f"zoo:{name}")).name == "resnet20"

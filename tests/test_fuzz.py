@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnnbench import arguments, cli, registry, schemas
+from cnnbench.cli import main
+from cnnbench.config import arguments, commands, registry
 from cnnbench.data import read_image
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 MORE = int(os.environ.get("FUZZ", "1"))  # times as many examples, and others each time
 KEYS = sorted(
-    {*schemas.help_texts(schemas.TrainConfig), *arguments.groups(), "model.name", "model.shortcut", "hydra.run.dir"}
+    {*commands.help_texts(commands.TrainConfig), *arguments.groups(), "model.name", "model.shortcut", "hydra.run.dir"}
 )
 CHOICES = sorted({choice for names in arguments.groups().values() for choice in names})
 ODD = ["", "null", "true", "0", "-1", "1e400", "nan", "[1,2", "{a:1}", "[]", "a,b", "${seed}", "${nope}",
@@ -62,7 +63,7 @@ def runs_quietly(config: Any) -> int:
 def end_well(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 0 or 2, never a traceback, and one to three lines for a mistake."""
     capsys.readouterr()
-    code = cli.main(args)
+    code = main.main(args)
     said = capsys.readouterr()
     assert code in (0, 2), (args, said.err)
     assert "Traceback" not in said.err, args
@@ -85,7 +86,7 @@ def test_no_command_line_ends_in_a_traceback(
 ) -> None:
     """Everything up to the command itself: options, composition, types, ranges."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "load", lambda command, function="run": runs_quietly)
+    monkeypatch.setattr(main, "load", lambda command, function="run": runs_quietly)
     end_well([command, *args], capsys)
 
 
@@ -118,7 +119,7 @@ def test_a_training_with_any_one_setting_ends_in_a_result_or_a_sentence(
     monkeypatch.chdir(tmp_path)
     given_key = [text for text in SMALL if not text.startswith(f"{key}=")]
     capsys.readouterr()
-    code = cli.main(["train", *given_key, f"{key}={value}", "resume=never"])
+    code = main.main(["train", *given_key, f"{key}={value}", "resume=never"])
     said = capsys.readouterr()
     assert code in (0, 2) or (code == 1 and "not finite" in said.err), (key, value, said.err)
     assert "Traceback" not in said.err and len(said.err.strip().splitlines()) <= 4, (key, value, said.err)

@@ -16,14 +16,18 @@ from test_engine import CPU, Tiny, batches, trainer
 from test_train import SMALL
 from torch import Tensor, nn
 
-from cnnbench import data, debug, engine, health, hydra_app, models, optim, runs, runtime
-from cnnbench.config import Crop, OptimConfig, Optimizer
+from cnnbench import data, models
+from cnnbench.config import compose
+from cnnbench.config.sections import Crop, OptimConfig, Optimizer
 from cnnbench.data import datasets
 from cnnbench.data.sources import Arrays, Files
 from cnnbench.data.transforms import check_augment
-from cnnbench.errors import UserError
-from cnnbench.metrics import Sums
 from cnnbench.models.layers import Net
+from cnnbench.runtime.device import create_runtime
+from cnnbench.tasks.classification.metrics import Sums
+from cnnbench.training import debug, health, loop, optim
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import read_json
 
 
 class Spoiled(Tiny):
@@ -43,7 +47,7 @@ class Spoiled(Tiny):
         return logits
 
 
-def state(target: engine.Trainer) -> dict[str, Tensor]:
+def state(target: loop.Trainer) -> dict[str, Tensor]:
     """All that a step changes: weights, running statistics, momentum."""
     memory = target.optimizer.state_dict()["state"]
     moments = {f"{i}.{key}": value for i, values in memory.items() for key, value in values.items()}
@@ -69,7 +73,7 @@ def test_a_step_that_is_not_finite_changes_nothing(kind: str, fused: bool, where
     fed, sums = batches(4), Sums(CPU.device)
     before = state(target)
     for number, batch in enumerate(fed):
-        engine.train_epoch(target, [batch], sums, lambda: True)
+        loop.train_epoch(target, [batch], sums, lambda: True)
         after = state(target)
         unchanged = [name for name, value in before.items() if torch.equal(value, after[name])]
         if number in (0, 2):
@@ -89,7 +93,7 @@ def test_a_scaler_skips_and_is_counted_in_the_same_way() -> None:
     target = trainer(Spoiled({1}), runtime=scaled, clip=5.0)
     before: dict[str, Tensor] = {}
     for number, batch in enumerate(batches(3)):
-        engine.train_epoch(target, [batch], Sums(CPU.device), lambda: True)
+        loop.train_epoch(target, [batch], Sums(CPU.device), lambda: True)
         after = state(target)
         assert (number == 1) == all(torch.equal(value, after[name]) for name, value in before.items()) or number == 0
         before = after
@@ -106,8 +110,8 @@ def test_skipping_is_as_if_the_step_had_not_been(fused: bool) -> None:
     twin.load_state_dict(spoiled.state_dict())
     first, second, third = batches(3)
     targets = [trainer(model, optimizer=optimizer_for(model, "sgd", fused)) for model in (spoiled, twin)]
-    engine.train_epoch(targets[0], [first, second, third], Sums(CPU.device), lambda: True)
-    engine.train_epoch(targets[1], [first, third], Sums(CPU.device), lambda: True)
+    loop.train_epoch(targets[0], [first, second, third], Sums(CPU.device), lambda: True)
+    loop.train_epoch(targets[1], [first, third], Sums(CPU.device), lambda: True)
     ours, theirs = state(targets[0]), state(targets[1])
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -117,7 +121,7 @@ def test_the_guard_knows_where_a_row_began_and_starts_anew_after_a_good_step() -
     target = trainer(model)
     seen = []
     for batch in batches(8):
-        engine.train_epoch(target, [batch], Sums(CPU.device), lambda: True)
+        loop.train_epoch(target, [batch], Sums(CPU.device), lambda: True)
         seen.append(target.guard.look())
     assert [counts.in_a_row for counts in seen] == [0, 0, 1, 2, 0, 1, 2, 3]
     assert (seen[3].first, seen[7].first, seen[7].skipped) == (2, 5, 5)
@@ -164,7 +168,7 @@ def test_skipped_steps_are_said_and_in_the_result(
     ran = cnnbench("train", "epochs=2", "run.dir=r", *SMALL)
     assert ran.code == 0, ran.err
     assert "warning: epoch 1: 3 steps skipped, as their loss or gradient was not finite" in ran.err
-    result = runs.read_json(tmp_path / "r/result.json")
+    result = read_json(tmp_path / "r/result.json")
     assert result["skipped_steps"] == 3 and any("3 steps skipped" in text for text in result["warnings"])
 
 
@@ -186,7 +190,7 @@ def test_many_in_a_row_stop_the_run_and_name_step_lr_and_files(
     order = data.loaders.Order(12, 4, seed=0).batches(1)[1]
     every = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "d/train").rglob("*.jpg"))
     assert named == [every[index] for index in order.tolist()]
-    assert runs.read_json(tmp_path / "r/status.json")["status"] == "failed"
+    assert read_json(tmp_path / "r/status.json")["status"] == "failed"
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -214,7 +218,7 @@ def test_a_dead_net_is_named(cnnbench: Callable[..., Ran], tmp_path: Path, monke
     assert "warning: every output is the same for every image: dead" in ran.err
     assert "the gradient has been exactly zero for 20 steps: the net is dead" in ran.err
     assert ran.err.count("the net is dead") == 1
-    assert len(runs.read_json(tmp_path / "r/result.json")["warnings"]) == 2
+    assert len(read_json(tmp_path / "r/result.json")["warnings"]) == 2
 
 
 def test_some_dead_outputs_are_named_by_their_classes() -> None:
@@ -271,7 +275,7 @@ def test_shared_files_are_warned_of_and_in_the_result(cnnbench: Callable[..., Ra
                    "run.dir=r")  # fmt: skip
     assert ran.code == 0
     assert "12 of the 12 val images are training images too" in ran.out
-    assert "training images too" in runs.read_json(tmp_path / "r/result.json")["warnings"][0]
+    assert "training images too" in read_json(tmp_path / "r/result.json")["warnings"][0]
 
 
 @pytest.mark.parametrize("label", [-1, 10])
@@ -290,9 +294,9 @@ def test_labels_outside_the_classes_are_refused(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_deterministic_is_set_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime.setup("cpu", "fp32", seed=0, deterministic=True)
+    create_runtime("cpu", "fp32", seed=0, deterministic=True)
     assert torch.are_deterministic_algorithms_enabled()
-    runtime.setup("cpu", "fp32", seed=0)
+    create_runtime("cpu", "fp32", seed=0)
     assert not torch.are_deterministic_algorithms_enabled()
 
 
@@ -310,7 +314,7 @@ def test_what_cannot_be_deterministic_is_said(cnnbench: Callable[..., Ran], monk
     def step(*args: Any) -> None:
         raise RuntimeError("adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you …")
 
-    monkeypatch.setattr("cnnbench.engine.train_step", step)
+    monkeypatch.setattr("cnnbench.training.loop.train_step", step)
     ran = cnnbench("train", "deterministic=true", *SMALL)
     assert ran.code == 2
     assert "deterministic=true: on this device adaptive_avg_pool2d_backward_cuda" in ran.err
@@ -322,7 +326,7 @@ def test_debug_fast_runs_everything_once(cnnbench: Callable[..., Ran], tmp_path:
         assert ran.code == 0, ran.err
         assert "debug=fast: training, validation, checkpoint and pictures work" in ran.err
         (path,) = (tmp_path / "outputs/train").iterdir()
-        result = runs.read_json(path / "result.json")
+        result = read_json(path / "result.json")
         assert (result["steps"], result["n"], result["epochs"]) == (1, 128, 1)
         assert all((path / name).exists() for name in ("curves.png", "checkpoints/last.pt", "val_predictions.png"))
 
@@ -335,7 +339,7 @@ def test_debug_overfit_learns_one_batch_by_heart_or_says_that_it_does_not(
     ran = cnnbench(*command, "run.dir=r")
     assert ran.code == 0, ran.err
     assert "the net has learned its batch by heart" in ran.err
-    result = runs.read_json(tmp_path / "r/result.json")
+    result = read_json(tmp_path / "r/result.json")
     assert (result["n"], result["steps"], result["split"]) == (32, 200, "memorised")
     hopeless = cnnbench(*command, "optim.lr=1e-6")
     assert hopeless.code == 1 and "after 200 steps on one batch the net errs on" in hopeless.err
@@ -362,7 +366,7 @@ def test_gradients_that_bf16_gets_wrong_are_named_before_the_first_step() -> Non
 
 
 def test_a_batch_is_learnt_by_heart_as_it_is_whatever_the_augmentation() -> None:
-    cfg = hydra_app.typed("train", hydra_app.compose("train", ["augment=alternate_flip", "debug=overfit"]), [])
+    cfg = compose.typed("train", compose.compose("train", ["augment=alternate_flip", "debug=overfit"]), [])
     augment = debug.small(cfg).augment
     check_augment(augment, 32, 1.0)
     assert (augment.flip, augment.alternate, augment.crop) == (False, False, Crop.none)

@@ -11,7 +11,7 @@ from data_helpers import class_tree, data_config, picture
 
 from cnnbench.data import Files, load_dataset
 from cnnbench.data.folders import _imagenet_names
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 HYMENOPTERA = Path(__file__).parents[2] / "shared" / "data" / "hymenoptera_data.tar"
 

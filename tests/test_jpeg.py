@@ -12,11 +12,11 @@ from data_helpers import augment_config, class_tree, data_config, picture
 from PIL import Image
 from torch import Tensor
 
-from cnnbench.config import AugmentConfig, Crop, Decoder
+from cnnbench.config.sections import AugmentConfig, Crop, Decoder
 from cnnbench.data import Files, jpeg, load_dataset, train_loader
 from cnnbench.data.sources import read_image
 from cnnbench.data.transforms import decode_transform, sample_transform
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 AUGMENTS = {
     "resized": augment_config(crop=Crop.resized, flip=True),

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from cnnbench.config import AugmentConfig, Crop, PaddingMode
+from cnnbench.config.sections import AugmentConfig, Crop, PaddingMode
 from cnnbench.data import (
     Arrays,
     Dataset,
@@ -33,7 +33,7 @@ from cnnbench.data import (
 )
 from cnnbench.data.batched import ResizedCrop, jittered, pad, resized_crop
 from cnnbench.data.transforms import sample_transform
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 PAD_FLIP = augment_config(crop=Crop.pad, padding=2, flip=True, cutout=3)
 COLOR = augment_config(crop=Crop.pad, padding=2, flip=True, color=0.4)
@@ -483,7 +483,7 @@ def test_workers_end_with_an_abandoned_loader(files: Dataset) -> None:
 SCRIPT = """
 import multiprocessing, signal, sys
 from data_helpers import augment_config, data_config
-from cnnbench.config import Crop
+from cnnbench.config.sections import Crop
 from cnnbench.data import load_dataset, train_loader
 
 signal.signal(signal.SIGTERM, lambda *_: None)

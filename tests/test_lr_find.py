@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import Ran
 
-from cnnbench import lr_find
 from cnnbench.commands import train
+from cnnbench.training import lr_finder
 
 SMALL = ("data.image_size=8", "data.fraction=0.5", "batch_size=64", "precision=fp32", "device=cpu")
 
@@ -32,12 +32,12 @@ def descent(rates: list[float], curvature: float = 1.0) -> list[float]:
 @pytest.mark.parametrize("curvature", [0.1, 1.0, 50.0])
 def test_on_a_parabola_the_suggestion_converges_and_follows_the_curvature(curvature: float) -> None:
     rates = np.geomspace(1e-4 / curvature, 1e3 / curvature, 100).tolist()
-    watch, losses = lr_find.Divergence(), []
+    watch, losses = lr_finder.Divergence(), []
     for loss in descent(rates, curvature):
         losses.append(loss)
         if watch.sees(loss):
             break
-    found = lr_find.read(rates[: len(losses)], losses, watch.reason)
+    found = lr_finder.read(rates[: len(losses)], losses, watch.reason)
     assert len(losses) < 100
     assert "times its lowest" in found.stopped or "finite" in found.stopped
     assert found.lr is not None
@@ -47,14 +47,14 @@ def test_on_a_parabola_the_suggestion_converges_and_follows_the_curvature(curvat
 
 def test_a_loss_that_does_not_fall_gives_no_suggestion() -> None:
     rates = np.geomspace(1e-4, 10, 50).tolist()
-    assert lr_find.read(rates, [2.3] * 50).lr is None
-    assert lr_find.read(rates, [2.3 + 0.1 * step for step in range(50)]).lr is None
-    assert lr_find.read(rates[:1], [math.nan]).lr is None
+    assert lr_finder.read(rates, [2.3] * 50).lr is None
+    assert lr_finder.read(rates, [2.3 + 0.1 * step for step in range(50)]).lr is None
+    assert lr_finder.read(rates[:1], [math.nan]).lr is None
 
 
 def test_the_suggestion_is_the_steepest_descent_within_bounds_of_the_lowest_loss() -> None:
     def suggested(steepest: float) -> tuple[str, float | None]:
-        found = lr_find.Range([], [], [], steepest, 0.3, "")
+        found = lr_finder.Range([], [], [], steepest, 0.3, "")
         return found.rule.split()[0] + " " + found.rule.split()[1], found.lr
 
     assert suggested(0.05) == ("steepest descent", 0.05)
@@ -63,10 +63,10 @@ def test_the_suggestion_is_the_steepest_descent_within_bounds_of_the_lowest_loss
 
 
 def test_smoothing_keeps_a_constant_and_lags_behind_nothing() -> None:
-    assert np.allclose(lr_find.smooth([2.0] * 30), 2.0)
-    line = lr_find.smooth(list(range(60)))
+    assert np.allclose(lr_finder.smooth([2.0] * 30), 2.0)
+    line = lr_finder.smooth(list(range(60)))
     assert np.allclose(line[15:45], range(15, 45))
-    assert lr_find.smooth([]).tolist() == []
+    assert lr_finder.smooth([]).tolist() == []
 
 
 def found(ran: Ran) -> dict:
@@ -101,7 +101,7 @@ def test_the_suggestion_trains_and_the_text_names_the_rule(cnnbench: Callable[..
 def test_a_net_that_goes_to_pieces_is_noticed(cnnbench: Callable[..., Ran]) -> None:
     cnnbench("train", "lr_find=true", "optim.lr=1000", "run.dir=x", *SMALL)
     written = json.loads(Path("x/lr_find.json").read_text())
-    assert written["steps"] < lr_find.STEPS
+    assert written["steps"] < lr_finder.STEPS
     assert "finite" in written["stopped"] or "times its lowest" in written["stopped"]
     assert Path("x/lr_find.png").stat().st_size > 5000
 
@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_no_run_behind(cnnbench: Callable[..., Ran], monkeypatch: 
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lr_find, "train_epoch", interrupted)
+    monkeypatch.setattr(lr_finder, "train_epoch", interrupted)
     assert cnnbench("train", "lr_find=true", "run.dir=x", *SMALL).code == 130
     assert {path.name for path in Path("x").iterdir()} == {".lock", "log.txt"}
 
@@ -163,5 +163,5 @@ def test_finetune_searches_for_the_lr_of_its_strategy(cnnbench: Callable[..., Ra
 
 
 def test_no_lr_is_searched_for_by_default(compose: Callable[..., object]) -> None:
-    assert train.session.lr_find is lr_find
+    assert train.session.lr_find is lr_finder
     assert compose().lr_find is False  # type: ignore[attr-defined]

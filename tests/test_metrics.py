@@ -7,7 +7,15 @@ import torch
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from torch.nn import functional as F
 
-from cnnbench.metrics import Sums, calibration, confusion_counts, correct_counts, judge, wilson, worst
+from cnnbench.tasks.classification.metrics import (
+    Sums,
+    calibration,
+    confusion_counts,
+    correct_counts,
+    judge,
+    wilson,
+    worst,
+)
 
 N, CLASSES = 103, 10
 

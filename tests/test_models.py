@@ -12,11 +12,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import cnnbench
-from cnnbench.complexity import count
-from cnnbench.config import Optimizer, conf_dir
-from cnnbench.errors import UserError
+from cnnbench.analysis.complexity import count
+from cnnbench.config.sections import Optimizer, conf_dir
 from cnnbench.models import MODELS, build, check_image_size, notes, smallest_image
 from cnnbench.models.layers import evaluating
+from cnnbench.utils.errors import UserError
 
 
 @pytest.mark.parametrize("spec", slowly(COUNTS, SLOW_NETS))

@@ -6,7 +6,7 @@ import torch
 from model_facts import make, on_meta
 from torch import nn
 
-from cnnbench.complexity import count, layers
+from cnnbench.analysis.complexity import count, layers
 from cnnbench.models import build
 from cnnbench.models.alexnet import response_norm
 from cnnbench.models.layers import LocallyConnected2d

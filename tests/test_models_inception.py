@@ -7,7 +7,7 @@ import torch
 from model_facts import on_meta
 from torch import nn
 
-from cnnbench.complexity import layers
+from cnnbench.analysis.complexity import layers
 from cnnbench.models import build
 from cnnbench.models.googlenet import MODULES, from_imagenet_statistics, out_channels
 

@@ -5,7 +5,7 @@ import torch
 from model_facts import image, on_meta
 from torch import nn
 
-from cnnbench.complexity import count
+from cnnbench.analysis.complexity import count
 from cnnbench.models import build
 from cnnbench.models.preact_resnet import Unit
 from cnnbench.models.resnet import BasicBlock, Bottleneck, PadShortcut

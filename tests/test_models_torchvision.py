@@ -10,9 +10,9 @@ import torchvision
 from model_facts import TORCHVISION, image, on_meta, slowly
 from torch import nn
 
-from cnnbench.errors import UserError
 from cnnbench.models import build, check_image_size, create_model, notes
 from cnnbench.models.torchvision_nets import names
+from cnnbench.utils.errors import UserError
 
 SIZES = {"alexnet_owt": 63, "googlenet_tv": 64, "inception_v3": 299, "vgg11": 32, "vgg11_bn": 32, "resnet18": 64,
          "resnet34": 64, "resnet50": 64}  # fmt: skip
@@ -150,7 +150,7 @@ def test_its_arguments_are_checked_too():
 def test_torchvision_is_imported_without_the_compiler_and_works_as_ever() -> None:
     program = """
 import sys, torch
-from cnnbench.light import import_torchvision
+from cnnbench.utils.fast_start import import_torchvision
 import_torchvision()
 import torchvision
 assert not {"torch._dynamo", "sympy", "torch._dynamo.utils"} & set(sys.modules)

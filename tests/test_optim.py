@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbench import optim
-from cnnbench.config import OptimConfig, Optimizer, RestConfig, Schedule, ScheduleConfig
+from cnnbench.config.sections import OptimConfig, Optimizer, RestConfig, Schedule, ScheduleConfig
 from cnnbench.models import build
-from cnnbench.muon import Muon
+from cnnbench.training import optim
+from cnnbench.training.muon import Muon
 
 
 def schedule(name: str, total: int, warmup_epochs: float = 0, steps_per_epoch: int = 10) -> list[float]:

@@ -54,7 +54,7 @@ def test_the_wheel_holds_the_package_its_licence_and_nothing_else(unpacked):
 
 
 def test_the_wheel_works_in_another_directory_with_its_own_configuration(unpacked, tmp_path):
-    code = "import cnnbench, cnnbench.config as c; print(cnnbench.__file__); print(c.conf_dir())"
+    code = "import cnnbench, cnnbench.config.sections as c; print(cnnbench.__file__); print(c.conf_dir())"
     where = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(unpacked)).stdout.split()
     assert where == [str(unpacked / "cnnbench" / "__init__.py"), str(unpacked / "cnnbench" / "conf")]
     arguments = ("-m", "cnnbench", "train", "model=resnet20", "data=cifar10", "--cfg", "job")

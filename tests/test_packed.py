@@ -18,15 +18,15 @@ import torch
 from data_helpers import augment_config, class_tree, data_config, picture
 from PIL import Image
 
-from cnnbench.config import Crop, OnBadImage
+from cnnbench.config.sections import Crop, OnBadImage
 from cnnbench.data import load_dataset, names, shared_files, train_loader
 from cnnbench.data.jpeg import read_region
 from cnnbench.data.shards import Packed
 from cnnbench.data.sources import Files, content, read_item
 from cnnbench.data.transforms import decode_transform
 from cnnbench.data.workers import mapped
-from cnnbench.errors import UserError
-from cnnbench.reports import mistakes
+from cnnbench.tasks.classification.report import mistakes
+from cnnbench.utils.errors import UserError
 
 SKIP = OnBadImage["skip"]
 
@@ -239,7 +239,7 @@ def test_a_class_whose_images_are_all_unreadable(tree: Path) -> None:
 
 DYING = """
 import os, signal, sys, zlib
-from cnnbench import cli
+from cnnbench.cli import main
 from cnnbench.data import packing
 
 left = iter(range(30))
@@ -251,7 +251,7 @@ class Zlib:
         return zlib.crc32(data)
 
 packing.zlib = Zlib
-cli.main(sys.argv[1:])
+main.main(sys.argv[1:])
 """
 
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from cnnbench import plots
-from cnnbench.figures import label
+from cnnbench.output import plots
+from cnnbench.output.figure import label
 
 
 def row(epoch, loss=1.0, error=20.0, **changes):
@@ -217,7 +217,10 @@ def test_pyplot_is_never_imported(tmp_path):
     import subprocess
     import sys
 
-    code = "import sys, cnnbench.plots as p; p.curves([], sys.argv[1], ''); print('matplotlib.pyplot' in sys.modules)"
+    code = (
+        "import sys; from cnnbench.output import plots; plots.curves([], sys.argv[1], ''); "
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "c.png")], capture_output=True, text=True, check=True
     )

@@ -23,10 +23,10 @@ from torchvision.models import get_model, get_model_weights
 from trained import colour_run, digits_run, foreign_file, random_net
 
 import cnnbench as package
-from cnnbench import weights
 from cnnbench.data import inputs, load_dataset
-from cnnbench.errors import UserError
-from cnnbench.inference import in_threads
+from cnnbench.tasks.classification.predictor import in_threads
+from cnnbench.utils.errors import UserError
+from cnnbench.weights import sources
 
 SQUEEZENET = (
     Path(__file__).parents[2] / "shared" / "data" / "weights" / "squeezenet1_0-deepcompression-imagenet.safetensors"
@@ -57,8 +57,8 @@ def asked(cnnbench: Callable[..., Ran], *args: str) -> list[dict[str, Any]]:
 
 
 def test_answers_are_those_of_the_net_on_the_images_as_torchvision_prepares_them(photos: Path) -> None:
-    loaded = weights.load(str(colour_run()))
-    known, net = loaded.inference, weights.build(loaded)
+    loaded = sources.load(str(colour_run()))
+    known, net = loaded.inference, sources.build(loaded)
     assert known is not None
     preset = get_model_weights("alexnet").DEFAULT.transforms(
         crop_size=32, resize_size=32, mean=known.mean, std=known.std
@@ -279,9 +279,9 @@ def test_python_is_told_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'sizes'"):
         package.load(colour_run(), sizes=3)
     net = random_net("nin_cifar", 10)
-    known = weights.load(str(colour_run())).inference
+    known = sources.load(str(colour_run())).inference
     assert known is not None
-    weights.save_safetensors(tmp_path / "n.safetensors", net.state_dict(), replace(known, model={"name": "nin_cifar"}))
+    sources.save_safetensors(tmp_path / "n.safetensors", net.state_dict(), replace(known, model={"name": "nin_cifar"}))
     with pytest.raises(UserError, match="nin_cifar needs images of at least"):
         package.load(tmp_path / "n.safetensors", image_size=2)
     with pytest.raises(UserError, match="mean has 1 values"):
@@ -349,7 +349,7 @@ def test_a_sheet_shows_every_image_that_was_read(cnnbench: Callable[..., Ran], p
 def test_a_sheet_that_is_full_goes_on_beside(
     cnnbench: Callable[..., Ran], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cnnbench.sheets.PAGE", 3)
+    monkeypatch.setattr("cnnbench.output.image_grid.PAGE", 3)
     assert cnnbench("predict", "photos", f"weights={colour_run()}", "sheet=s.png", "device=cpu").code == 0
     assert sorted(path.name for path in Path().glob("s*.png")) == ["s-2.png", "s-3.png", "s.png"]
 
@@ -358,8 +358,8 @@ def test_one_image_is_answered_without_the_heavy_libraries(photos: Path) -> None
     """They take longer to import than the answer takes: torchvision, matplotlib, and torch's own compiler."""
     code = f"""
 import sys
-from cnnbench import cli
-code = cli.main(["predict", "photos/a.jpg", "weights={colour_run()}", "device=cpu"])
+from cnnbench.cli import main
+code = main.main(["predict", "photos/a.jpg", "weights={colour_run()}", "device=cpu"])
 heavy = ("torchvision", "matplotlib", "sklearn", "tensorboard", "torch._dynamo", "sympy")
 assert not [name for name in heavy if name in sys.modules]
 sys.exit(code)

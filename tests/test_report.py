@@ -18,11 +18,13 @@ import yaml
 from conftest import Ran
 from PIL import Image
 
-from cnnbench import facts, figures, sweeps
-from cnnbench.parsing import to_plain
+from cnnbench.analysis import published
+from cnnbench.config.parsing import to_plain
+from cnnbench.output.figure import round_numbers
 from cnnbench.reporting import charts, group
 from cnnbench.reporting.gather import gather
-from cnnbench.sweeps import Job
+from cnnbench.sweeps import jobs
+from cnnbench.sweeps.jobs import Job
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -153,12 +155,12 @@ def test_a_sweep_says_what_its_books_say(make: Callable, cnnbench: Callable, tmp
     assert ran.code == 1  # a job failed
     assert "1/3 done, 1 cut, 1 failed: seed=1: out of memory" in ran.err
     assert len(ran.err.splitlines()) == 1  # the run is not counted twice
-    (path.parent / sweeps.FOLDER / "odd.json").write_text('{"name": "x"}')
+    (path.parent / jobs.FOLDER / "odd.json").write_text('{"name": "x"}')
     odd = cnnbench("report", str(tmp_path / "runs"))
     assert odd.code == 0 and "of the sweep's jobs is damaged" in odd.err
     many = [Job(sweep="", name=str(n), number=n, command="train", overrides=[f"seed={n}"], status="failed", reason="x")
             for n in range(50)]  # fmt: skip
-    assert sweeps.line(many).endswith("; 42 more")
+    assert jobs.line(many).endswith("; 42 more")
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -363,7 +365,7 @@ def test_the_challenge_is_as_the_lecture_shows_it(make: Callable, cnnbench: Call
     make("mine", "model=resnet34", "data=imagenet")
     rows = json.loads(cnnbench("report", str(tmp_path / "runs"), "history=true", "format=json").out)
     assert (rows[-1]["team"], rows[-1]["net"], rows[-1]["layers"]) == ("here", "resnet34", 34)
-    assert len(charts.history([("resnet34", 9.0)]).axes[0].patches) == len(facts.HISTORY) + 1
+    assert len(charts.history([("resnet34", 9.0)]).axes[0].patches) == len(published.HISTORY) + 1
 
 
 def test_curves_are_means_over_runs_of_unequal_length(make: Callable, tmp_path: Path) -> None:
@@ -378,5 +380,5 @@ def test_curves_are_means_over_runs_of_unequal_length(make: Callable, tmp_path: 
 
 @pytest.mark.parametrize(("low", "high"), [(1e5, 2e5), (11.9e6, 26e6), (16.0, 53.0), (10, 1e9), (269_000, 270_000)])
 def test_a_logarithmic_axis_has_a_few_round_numbers(low: float, high: float) -> None:
-    found = figures.round_numbers(0.9 * low, 1.1 * high)
+    found = round_numbers(0.9 * low, 1.1 * high)
     assert 1 <= len(found) <= 5 and all(0.9 * low <= value <= 1.1 * high for value in found)

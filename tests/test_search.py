@@ -14,9 +14,11 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 from test_train import SMALL, assert_same_run, interrupt_after, rows, without_time
 
-from cnnbench import runs, search, search_result, sweeper, sweeps
-from cnnbench.search import Plan, Search
-from cnnbench.sweeps import Job
+from cnnbench.sweeps import study as search
+from cnnbench.sweeps import study_result, tpe_sweeper
+from cnnbench.sweeps.jobs import Job, read, state
+from cnnbench.sweeps.study import Plan, Search
+from cnnbench.utils.files import read_json
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 TPE = ("train", "-m", "hydra/sweeper=tpe", "sweep.dir=s", "data.val_fraction=0.2", *SMALL)
@@ -33,14 +35,14 @@ def test_a_search_finds_prunes_and_is_reported(cnnbench: Callable[..., Ran], tmp
                "hydra.sweeper.warmup_epochs=0")  # fmt: skip
     ran = cnnbench(*command, "hydra.sweeper.n_trials=6")
     assert ran.code == 0, ran.err
-    jobs = sweeps.state(tmp_path / "s")
+    jobs = state(tmp_path / "s")
     done, pruned = ([job for job in jobs if job.status == status] for status in ("done", "pruned"))
     assert len(jobs) == 6 and len(done) >= 2 and len(done) + len(pruned) == 6
     assert pruned, [job.outcome for job in jobs]
     assert f"6 jobs: {len(done)} done, {len(pruned)} pruned, 0 failed" in ran.err
     for job in pruned:  # it leaves no result behind, and says why
         assert job.run and not (job.run / "result.json").exists() and len(rows(job.run)) == 1
-        assert runs.read_json(job.run / "status.json")["status"] == "pruned"
+        assert read_json(job.run / "status.json")["status"] == "pruned"
         assert "after epoch 1, where the median of" in job.reason and job.code == 0
     best = min(done, key=lambda job: job.result["top1_error"])
     trials = study(tmp_path / "s").get_trials()
@@ -49,7 +51,7 @@ def test_a_search_finds_prunes_and_is_reported(cnnbench: Callable[..., Ran], tmp
         assert f"optim.lr={trial.params['optim.lr']:.4g}" in job.overrides
         assert trial.state is (TrialState.COMPLETE if job in done else TrialState.PRUNED)
         assert job.run and trial.intermediate_values[1] == rows(job.run)[0]["top1_error/val"]
-    found = search_result.read(tmp_path / "s")
+    found = study_result.read(tmp_path / "s")
     assert found and found.value == best.result["top1_error"] and found.job == best.number + 1
     assert math.isclose(sum(found.importance.values()), 1) and set(found.importance) == {"optim.lr", "optim.momentum"}
     assert next(text for text in best.overrides if text.startswith("optim.lr=")) in found.command.split()
@@ -86,7 +88,7 @@ def test_a_search_that_was_cut_goes_on_as_if_it_had_not_been(
     ours, theirs = (study(tmp_path / folder).get_trials() for folder in ("s", "whole"))
     assert [trial.params for trial in ours] == [trial.params for trial in theirs]
     assert [trial.value for trial in ours] == [trial.value for trial in theirs]
-    first, second = (sweeps.read(tmp_path / folder) for folder in ("s", "whole"))
+    first, second = (read(tmp_path / folder) for folder in ("s", "whole"))
     assert [job.status for job in first] == [job.status for job in second]
     for one, other in zip(first, second, strict=True):
         assert one.run and other.run and without_time(rows(one.run)) == without_time(rows(other.run))
@@ -111,13 +113,13 @@ def test_what_failed_is_tried_again_and_more_trials_can_be_had(cnnbench: Callabl
     ran = cnnbench(*command, "hydra.sweeper.n_trials=1", "sweep.rerun=all", "hydra.sweeper.metric=loss")
     assert ran.code == 0, ran.err
     (only,) = study(tmp_path / "s").get_trials()
-    assert only.value == sweeps.read(tmp_path / "s", only=job_of(tmp_path / "s").name)[0].result["loss"]
+    assert only.value == read(tmp_path / "s", only=job_of(tmp_path / "s").name)[0].result["loss"]
 
 
 def job_of(folder: Path) -> Job:
-    found = search_result.read(folder)
+    found = study_result.read(folder)
     assert found
-    return next(job for job in sweeps.read(folder) if job.run and job.result.get("loss") == found.value)
+    return next(job for job in read(folder) if job.run and job.result.get("loss") == found.value)
 
 
 def test_trials_at_a_time(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def test_importance_tells_what_matters(tmp_path: Path) -> None:
     ],
 )
 def test_the_space_is_written_as_hydra_has_it(override: str, now: Any, expected: Any) -> None:
-    found = sweeper.distribution(OverridesParser.create().parse_override(override), now)
+    found = tpe_sweeper.distribution(OverridesParser.create().parse_override(override), now)
     if isinstance(expected, CategoricalDistribution):
         assert isinstance(found, CategoricalDistribution)
         assert [str(choice).lower() for choice in found.choices] == [choice.lower() for choice in expected.choices]
@@ -211,7 +213,10 @@ def test_the_space_is_written_as_hydra_has_it(override: str, now: Any, expected:
             ("optim.lr=interval(0,1)", "hydra.sweeper.n_trials=0"),
             "hydra.sweeper.n_trials=0: give a whole number from 1",
         ),
-        (("optim.lr=interval(0,1)", "hydra.sweeper.n_trials=few"), "hydra.sweeper.n_trials=few: give a whole number"),
+        (
+            ("optim.lr=interval(0,1)", "hydra.sweeper.n_trials=few"),
+            "hydra.sweeper.n_trials=few: give a whole number",
+        ),
         (
             ("optim.lr=interval(0,1)", "hydra.sweeper.direction=up"),
             "choices: hydra.sweeper.metric, hydra.sweeper.n_jobs",
@@ -228,7 +233,7 @@ def test_bad_input(cnnbench: Callable[..., Ran], tmp_path: Path, arguments: tupl
 
 
 def test_without_optuna(cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeper, "find_spec", lambda name: None)
+    monkeypatch.setattr(tpe_sweeper, "find_spec", lambda name: None)
     ran = cnnbench("train", "-m", "hydra/sweeper=tpe", LR)
     assert ran.code == 2 and ran.err == "cnnbench: optuna is not installed: pip install 'cnnbench[optuna]'\n"
     ran = cnnbench("report", "-m", "hydra/sweeper=tpe", "sort=seconds,time")
@@ -237,7 +242,7 @@ def test_without_optuna(cnnbench: Callable[..., Ran], monkeypatch: pytest.Monkey
 
 def test_a_search_does_not_detach() -> None:
     with pytest.raises(search.UserError, match=r"does not go with sweep\.detach=true"):
-        sweeper.check("train", {}, detach=True)
+        tpe_sweeper.check("train", {}, detach=True)
 
 
 def test_a_choice_by_the_test_images_is_warned_of(cnnbench: Callable[..., Ran]) -> None:
@@ -252,7 +257,7 @@ def test_settings_tried_twice_are_one_job(
     """It is trained once, and has the number that the table gives it."""
     ran = cnnbench(*TPE, "optim.nesterov=true,false", "epochs=1", "hydra.sweeper.n_trials=4", *at_a_time)
     assert ran.code == 0, ran.err
-    jobs, found = sweeps.state(tmp_path / "s"), search_result.read(tmp_path / "s")
+    jobs, found = state(tmp_path / "s"), study_result.read(tmp_path / "s")
     assert 1 <= len(jobs) <= 2 and all(job.status == "done" for job in jobs)
     assert [trial.state for trial in study(tmp_path / "s").get_trials()] == [TrialState.COMPLETE] * 4
     best = min(jobs, key=lambda job: job.result["top1_error"])

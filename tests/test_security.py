@@ -12,7 +12,7 @@ from conftest import Ran
 from test_train import SMALL
 
 from cnnbench.data import read_image
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

@@ -18,8 +18,11 @@ import pytest
 from conftest import Ran
 from test_train import SMALL, assert_same_run, rows
 
-from cnnbench import checkpoint, exit_codes, health, runs
-from cnnbench.signals import StopRequests
+from cnnbench.runs.stop_requests import StopRequests
+from cnnbench.training import health
+from cnnbench.utils import exit_codes
+from cnnbench.utils.files import read_json
+from cnnbench.weights import checkpoint
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 COMMAND = [sys.executable, "-m", "cnnbench", "train", "run.dir=r", *SMALL]
@@ -57,15 +60,16 @@ def test_a_second_ctrl_c_leaves_at_once_whatever_torch_does(tmp_path: Path) -> N
     """The step at work takes minutes within torch, where no Python runs."""
     script = """
 import sys, torch
-from cnnbench import cli, engine
-train_step = engine.train_step
+from cnnbench.cli import main
+from cnnbench.training import loop
+train_step = loop.train_step
 def slow(trainer, *args):
     train_step(trainer, *args)
     if trainer.step == 9:
         print("stuck", flush=True)
         torch.linalg.svd(torch.randn(6000, 6000))
-engine.train_step = slow
-sys.exit(cli.main(sys.argv[1:]))
+loop.train_step = slow
+sys.exit(main.main(sys.argv[1:]))
 """
     command = [sys.executable, "-c", script, *COMMAND[3:], "epochs=3"]
     with subprocess.Popen(
@@ -81,7 +85,7 @@ sys.exit(cli.main(sys.argv[1:]))
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
     assert time.monotonic() - begin < 5
-    assert runs.read_json(tmp_path / "r/status.json")["status"] == "interrupted"
+    assert read_json(tmp_path / "r/status.json")["status"] == "interrupted"
     assert checkpoint.load(tmp_path / "r/checkpoints/last.pt")["step"] == 6  # that of the epoch before
 
 
@@ -96,7 +100,7 @@ def test_a_ctrl_c_that_omegaconf_makes_an_error_of_is_still_one(
         finally:
             raise AttributeError("half made")
 
-    monkeypatch.setattr("cnnbench.hydra_app.launch", compose)
+    monkeypatch.setattr("cnnbench.config.compose.launch", compose)
     ran = cnnbench("train")
     assert (ran.code, ran.err) == (130, "")
 
@@ -119,7 +123,7 @@ def test_a_training_outlives_its_terminal(tmp_path: Path) -> None:
         seen += os.read(ours, 1000)
     os.close(ours)
     assert process.wait(timeout=120) == 0
-    assert runs.read_json(tmp_path / "r/status.json")["status"] == "done"
+    assert read_json(tmp_path / "r/status.json")["status"] == "done"
     log = (tmp_path / "r/log.txt").read_text()
     assert "epoch 12/12" in log and "top-1 error" in log
     assert "\r" not in log and "batch/s" not in log and "it/s" not in log  # a progress bar is none of it
@@ -132,7 +136,7 @@ def test_a_training_outlives_the_reader_of_its_output(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 1
-    assert runs.read_json(tmp_path / "r/result.json")["epochs"] == 3
+    assert read_json(tmp_path / "r/result.json")["epochs"] == 3
 
 
 def test_the_log_has_what_the_console_said_with_its_times(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
@@ -154,7 +158,7 @@ def test_an_error_of_ours_gets_one_line_and_its_traceback_lands_in_the_log(
     def fail(*args: Any) -> None:
         raise ZeroDivisionError("a fault\nof ours")
 
-    monkeypatch.setattr("cnnbench.engine.train_step", fail)
+    monkeypatch.setattr("cnnbench.training.loop.train_step", fail)
     ran = cnnbench("train", "epochs=1", "run.dir=r", *SMALL)
     assert ran.code == 1
     assert ran.err.splitlines() == [
@@ -163,7 +167,7 @@ def test_an_error_of_ours_gets_one_line_and_its_traceback_lands_in_the_log(
     ]
     log = (tmp_path / "r/log.txt").read_text()
     assert "Traceback (most recent call last)" in log and "raise ZeroDivisionError" in log
-    status = runs.read_json(tmp_path / "r/status.json")
+    status = read_json(tmp_path / "r/status.json")
     assert status["status"] == "failed" and "ZeroDivisionError" in status["reason"]
 
 

@@ -14,7 +14,10 @@ import pytest
 from conftest import Ran
 from test_train import SMALL, assert_same_run, rows
 
-from cnnbench import checkpoint, runs, slurm, sweeps
+from cnnbench.runtime import slurm
+from cnnbench.sweeps import jobs
+from cnnbench.utils.files import read_json
+from cnnbench.weights import checkpoint
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 LAUNCH = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=20")
@@ -49,8 +52,8 @@ def until(what: str, met: Callable[[], bool], seconds: float = 240) -> None:
         time.sleep(0.2)
 
 
-def state(folder: Path) -> dict[str, sweeps.Job]:
-    return {job.overrides[0]: job for job in sweeps.state(folder)}
+def state(folder: Path) -> dict[str, jobs.Job]:
+    return {job.overrides[0]: job for job in jobs.state(folder)}
 
 
 def restart(job: str) -> None:
@@ -103,8 +106,8 @@ def test_a_job_of_two_processes_on_each_of_two_nodes(cnnbench: Callable[..., Ran
     ran = cnnbench(*command, *LAUNCH, "hydra.launcher.nodes=2", "hydra.launcher.tasks_per_node=2")
     logs = "".join(path.read_text() for path in (tmp_path / "s/.sweep/slurm").glob("**/*.err"))
     assert ran.code == 0, ran.err + logs
-    (job,) = sweeps.state(tmp_path / "s")
-    result = runs.read_json(tmp_path / str(job.run_dir) / "result.json")
+    (job,) = jobs.state(tmp_path / "s")
+    result = read_json(tmp_path / str(job.run_dir) / "result.json")
     assert result["n"] == 359 and result["steps"] == 12
     assert "4 x " in (tmp_path / str(job.run_dir) / "log.txt").read_text()
     assert checkpoint.load(tmp_path / str(job.run_dir) / "checkpoints/last.pt")["progress"]["epoch"] == 2
@@ -123,14 +126,14 @@ def test_what_slurm_refuses_gets_a_sentence(
 ) -> None:
     ran = cnnbench("train", "-m", "seed=0,1", "sweep.dir=s", *SMALL, *LAUNCH, setting)
     assert ran.code == 2 and said in ran.err + ran.out, ran.err
-    assert not slurm.queue([job.slurm for job in sweeps.state(tmp_path / "s") if job.slurm])
+    assert not slurm.queue([job.slurm for job in jobs.state(tmp_path / "s") if job.slurm])
 
 
 def test_a_sweep_is_cancelled(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     ran = cnnbench(*COMMAND, *LAUNCH, "epochs=5000", "hydra.launcher.array_parallelism=1", "sweep.detach=true")
     array = ran.out.strip()
-    until("one runs", lambda: state(tmp_path / "s")["seed=0"].status == sweeps.RUNNING)
+    until("one runs", lambda: state(tmp_path / "s")["seed=0"].status == jobs.RUNNING)
     assert json.loads(cnnbench("report", "s", "cancel=true", "format=json").out)
     until("the array ends", lambda: not slurm.queue([array]))
-    counts = sweeps.line(sweeps.state(tmp_path / "s"))
+    counts = jobs.line(jobs.state(tmp_path / "s"))
     assert counts == "0/4 done, 4 cut"

@@ -14,10 +14,11 @@ from conftest import Ran
 from model_facts import AUXILIARY, COUNTS, make
 from torch import nn
 
-from cnnbench import facts, summaries
+from cnnbench.analysis import published
+from cnnbench.analysis.complexity import layers
+from cnnbench.analysis.summary import difference, summarize
 from cnnbench.commands import summary as command
-from cnnbench.complexity import layers
-from cnnbench.config import Format, Layers
+from cnnbench.config.sections import Format, Layers
 from cnnbench.models import MODELS
 
 # The lecture's table of AlexNet: weights, and neurons.
@@ -167,7 +168,7 @@ def test_formats_and_the_file(cnnbench: Callable[..., Ran], tmp_path: Path) -> N
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
 def test_a_narrow_terminal_gets_fewer_columns(width: int, compose: Callable) -> None:
-    measured = summaries.summarize(compose("model=alexnet", command="summary"))
+    measured = summarize(compose("model=alexnet", command="summary"))
     text = command.single(measured, Layers.main, Format.table, width)
     table = text.split("\n\n")[1].splitlines()
     assert max(map(len, table)) <= width
@@ -177,12 +178,12 @@ def test_a_narrow_terminal_gets_fewer_columns(width: int, compose: Callable) -> 
 
 
 def test_what_the_papers_say_is_compared_in_their_own_digits() -> None:
-    assert summaries.difference(138_357_544, "138 M") == "as printed"
-    assert summaries.difference(60_965_224, "60 M") == "+1.6%"
-    assert summaries.difference(23_834_568, "<25 M") == "as printed"
-    assert summaries.difference(118_923_774, ">120 M") == "-0.9%"
-    assert summaries.difference(48, "42") == "+6"
-    assert {name.split()[0] for name in facts.FACTS} <= set(MODELS)
+    assert difference(138_357_544, "138 M") == "as printed"
+    assert difference(60_965_224, "60 M") == "+1.6%"
+    assert difference(23_834_568, "<25 M") == "as printed"
+    assert difference(118_923_774, ">120 M") == "-0.9%"
+    assert difference(48, "42") == "+6"
+    assert {name.split()[0] for name in published.FACTS} <= set(MODELS)
 
 
 # Receptive fields of single units, where they are known by hand or from the literature.
@@ -263,7 +264,7 @@ def test_every_net_costs_neither_memory_nor_the_compiler(compose: Callable) -> N
     """On the meta device, and without the seconds that torch takes to import what it does not need here."""
     before = set(sys.modules)
     for name in ("vgg19", "googlenet", "deepface", "resnet1202"):
-        measured = summaries.summarize(compose(f"model={name}", command="summary"))
+        measured = summarize(compose(f"model={name}", command="summary"))
         assert (measured.params, measured.macs) == COUNTS[name]
     assert not {"sympy", "torch._inductor"} & (set(sys.modules) - before)
 
@@ -274,6 +275,6 @@ def test_the_deepest_nets_take_well_under_a_second(compose: Callable) -> None:
         cfg, times = compose(f"model={name}", command="summary"), []
         for _ in range(3):
             begin = time.process_time()
-            command.single(summaries.summarize(cfg), cfg.layers, cfg.format)
+            command.single(summarize(cfg), cfg.layers, cfg.format)
             times.append(time.process_time() - begin)
         assert min(times) < 1, name

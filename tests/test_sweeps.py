@@ -14,8 +14,10 @@ from conftest import Ran
 from test_distributed import children, wait_for
 from test_train import SMALL, assert_same_run, interrupt_after, rows
 
-from cnnbench import pool, ranks, runs, slurm, sweeps
-from cnnbench.sweeps import Job
+from cnnbench.runs import run_directory
+from cnnbench.runtime import processes, slurm
+from cnnbench.sweeps import jobs, local
+from cnnbench.sweeps.jobs import Job
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 SWEEP = ("train", "-m", "seed=0,1,2", "epochs=2", "sweep.dir=s", *SMALL)
@@ -23,7 +25,7 @@ SWEEP = ("train", "-m", "seed=0,1,2", "epochs=2", "sweep.dir=s", *SMALL)
 
 def books(folder: Path) -> dict[str, Job]:
     """By seed."""
-    return {next(text for text in job.overrides if text.startswith("seed=")): job for job in sweeps.state(folder)}
+    return {next(text for text in job.overrides if text.startswith("seed=")): job for job in jobs.state(folder)}
 
 
 def test_a_sweep_that_was_cut_goes_on_where_it_was(
@@ -34,12 +36,12 @@ def test_a_sweep_that_was_cut_goes_on_where_it_was(
         first = cnnbench("train", "-m", "seed=0,1", "epochs=1,2", "sweep.dir=s", *SMALL)
     assert first.code == 130
     assert "2 jobs: 1 done, 1 cut, 0 failed" in first.err, first.err
-    assert sweeps.line(sweeps.state(tmp_path / "s")) == "1/4 done, 3 cut"
+    assert jobs.line(jobs.state(tmp_path / "s")) == "1/4 done, 3 cut"
     again = cnnbench("train", "-m", "seed=0,1", "epochs=1,2", "sweep.dir=s", *SMALL)
     assert again.code == 0, again.err
     assert "4 jobs: 3 done, 1 skipped, 0 failed" in again.err
     assert cnnbench("train", "seed=0", "epochs=2", "run.dir=whole", *SMALL).code == 0
-    cut = next(job for job in sweeps.state(tmp_path / "s") if {"seed=0", "epochs=2"} <= set(job.overrides))
+    cut = next(job for job in jobs.state(tmp_path / "s") if {"seed=0", "epochs=2"} <= set(job.overrides))
     assert_same_run(tmp_path / str(cut.run_dir), tmp_path / "whole")
 
 
@@ -76,7 +78,11 @@ def test_jobs_of_the_local_launcher_outlive_one_that_is_killed(cnnbench: Callabl
     command = (*SWEEP, "hydra/launcher=local", "hydra.launcher.jobs=2", "checkpoint.every=3", "epochs=8")
     process = subprocess.Popen([sys.executable, "-m", "cnnbench", *command], cwd=tmp_path, stderr=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True)  # fmt: skip
-    run = tmp_path / "s" / f"resnet8-digits-{runs.slug(runs.named(['epochs=8', *SMALL, 'seed=1'], ['seed']))}"
+    run = (
+        tmp_path
+        / "s"
+        / f"resnet8-digits-{run_directory.slug(run_directory.named(['epochs=8', *SMALL, 'seed=1'], ['seed']))}"
+    )
     wait_for(run / "checkpoints/last.pt")
     assert len(children(process.pid)) == 2
     os.kill(books(tmp_path / "s")["seed=1"].process["pid"], signal.SIGKILL)
@@ -101,17 +107,17 @@ def test_ctrl_c_ends_all_jobs_of_the_local_launcher_and_saves(tmp_path: Path) ->
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "cut" in out and "Traceback" not in err
-    assert sweeps.line(sweeps.state(tmp_path / "s")) == "0/3 done, 3 cut"
+    assert jobs.line(jobs.state(tmp_path / "s")) == "0/3 done, 3 cut"
 
 
 def test_gpus_are_shared_out_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    shares = [pool.environment(["0", "1", "2"], slot, 1, 4)["CUDA_VISIBLE_DEVICES"] for slot in range(4)]
+    shares = [local.environment(["0", "1", "2"], slot, 1, 4)["CUDA_VISIBLE_DEVICES"] for slot in range(4)]
     assert shares == ["0", "1", "2", "0"]
-    pairs = [pool.environment(["0", "1", "2", "3"], slot, 2, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)]
+    pairs = [local.environment(["0", "1", "2", "3"], slot, 2, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)]
     assert pairs == ["0,1", "2,3"]
-    monkeypatch.setattr("cnnbench.machine.cores", lambda: 8)
-    assert pool.environment([], 0, 1, 4) == {"OMP_NUM_THREADS": "2"}
+    monkeypatch.setattr("cnnbench.utils.system.cores", lambda: 8)
+    assert local.environment([], 0, 1, 4) == {"OMP_NUM_THREADS": "2"}
 
 
 def job(folder: Path, number: int, status: str, **more: Any) -> Job:
@@ -126,7 +132,7 @@ def test_the_state_of_a_sweep_is_what_it_is_not_what_was_written_last(
 ) -> None:
     """Processes that are gone, and jobs that Slurm knows better about."""
     gone = {"pid": 2**22 - 1, "host": os.uname().nodename, "started": "1"}
-    here = {"pid": os.getpid(), "host": os.uname().nodename, "started": sweeps._started(os.getpid())}
+    here = {"pid": os.getpid(), "host": os.uname().nodename, "started": jobs._started(os.getpid())}
     folder = tmp_path / "s"
     job(folder, 0, "done", run_dir="r")
     job(folder, 1, "running", process=gone)
@@ -136,11 +142,11 @@ def test_the_state_of_a_sweep_is_what_it_is_not_what_was_written_last(
     job(folder, 5, "cut", slurm="7_1")
     job(folder, 6, "running", slurm="7_2")
     job(folder, 7, "pending")
-    sweeps.note_submitted(folder, {"seed_7": "7_3"})
+    jobs.note_submitted(folder, {"seed_7": "7_3"})
     monkeypatch.setattr(slurm, "queue", lambda ids: {"7_0": ("RUNNING", ""), "7_1": ("PENDING", "BeginTime"),
                                                      "7_3": ("PENDING", "Resources")})  # fmt: skip
     monkeypatch.setattr(slurm, "ended", lambda one: "OUT_OF_MEMORY")
-    state = sweeps.state(folder)
+    state = jobs.state(folder)
     assert [(one.status, one.reason) for one in state] == [
         ("done", ""), ("failed", "its process is gone (killed?)"), ("running", ""), ("cut", "not begun"),
         ("running", ""), ("pending", "BeginTime"), ("failed", "it ended without a word (Slurm: OUT_OF_MEMORY)"),
@@ -157,7 +163,7 @@ def test_the_state_of_a_sweep_is_what_it_is_not_what_was_written_last(
     assert sorted(text for text in ended if text) == [f"{os.getpid()} 15", "7_0", "7_1", "7_3"]
     monkeypatch.undo()
     monkeypatch.setattr(slurm, "queue", lambda ids: None)
-    assert {one.reason for one in sweeps.state(folder) if one.slurm} == {"Slurm does not answer"}
+    assert {one.reason for one in jobs.state(folder) if one.slurm} == {"Slurm does not answer"}
 
 
 def test_what_slurm_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,4 +208,4 @@ def test_bad_input(
     monkeypatch.setattr(slurm, "present", lambda: False)
     ran = cnnbench(*arguments)
     assert ran.code == 2 and said in ran.err and len(ran.err.splitlines()) <= 3, ran.err
-    assert not ranks.place().rank
+    assert not processes.place().rank

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from cnnbench.config import Format
-from cnnbench.tables import display_width, render, shorten
+from cnnbench.config.sections import Format
+from cnnbench.output.tables import display_width, render, shorten
 
 ROWS = [
     {"model": "resnet20", "params": 272474, "top1_error": 8.75, "lr": 0.1},

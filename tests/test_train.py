@@ -20,10 +20,15 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from cnnbench import checkpoint, evaluation, exit_codes, models, runs, tracking
-from cnnbench.errors import RunError, UserError
+from cnnbench import models
 from cnnbench.models import resnet
 from cnnbench.models.layers import Net
+from cnnbench.runs import run_directory, tracker
+from cnnbench.tasks.classification import evaluation
+from cnnbench.utils import exit_codes
+from cnnbench.utils.errors import RunError, UserError
+from cnnbench.utils.files import read_json
+from cnnbench.weights import checkpoint
 
 SMALL = ("data.image_size=8", "data.fraction=0.2", "precision=fp32", "device=cpu", "batch_size=50")
 PICTURES = ("curves.png", "train_batch.png", "val_predictions.png", "confusion_matrix.png")
@@ -66,13 +71,13 @@ def test_a_run_leaves_behind_all_that_it_promises(cnnbench: Callable[..., Ran], 
     assert "\r" not in ran.out + ran.err
     assert lines[-1].startswith("top-1 error ") and str(path.relative_to(tmp_path)) in lines[-1]
 
-    result, last = runs.read_json(path / "result.json"), rows(path)[-1]
+    result, last = read_json(path / "result.json"), rows(path)[-1]
     assert result["top1_error"] == last["top1_error/val"]
     assert result["n"] == 359 and result["split"] == "test" and result["select_on"] == "last epoch"
     for key in ("top5_error", "loss", "crop", "seed", "epochs", "params", "macs", "images_per_second", "wall_seconds",
                 "device", "precision", "versions", "commit"):  # fmt: skip
         assert key in result
-    assert runs.read_json(path / "status.json")["status"] == "done"
+    assert read_json(path / "status.json")["status"] == "done"
     assert yaml.safe_load((path / "config.yaml").read_text())["epochs"] == 2
     assert (path / "overrides").read_text().splitlines() == ["epochs=2", *SMALL]
 
@@ -104,14 +109,14 @@ def test_the_same_command_again_says_that_it_is_done(cnnbench: Callable[..., Ran
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGINT) -> None:
     """The signal arrives while the given step is at work."""
-    after_step = tracking.Tracker.after_step
+    after_step = tracker.Tracker.after_step
 
-    def stop(self: tracking.Tracker, done: int, *args: Any) -> None:
+    def stop(self: tracker.Tracker, done: int, *args: Any) -> None:
         after_step(self, done, *args)
         if done == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(tracking.Tracker, "after_step", stop)
+    monkeypatch.setattr(tracker.Tracker, "after_step", stop)
 
 
 def resnet8_with_dropout(
@@ -139,7 +144,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
             ran = cnnbench(*command, f"run.dir={path}")
         assert ran.code == 130
         assert "interrupted" in ran.out
-        assert runs.read_json(path / "status.json")["status"] == "interrupted"
+        assert read_json(path / "status.json")["status"] == "interrupted"
         assert checkpoint.load(path / "checkpoints/last.pt")["step"] == cut
         assert cnnbench(*command, f"run.dir={path}").code == 0
         assert_same_run(path, tmp_path / "whole")
@@ -150,7 +155,7 @@ def test_a_scheduler_that_wants_the_machine_gets_its_own_code(
 ) -> None:
     interrupt_after(monkeypatch, 2, signal.SIGTERM)
     assert cnnbench("train", "epochs=2", "run.dir=r", *SMALL).code == exit_codes.PREEMPTED
-    assert runs.read_json(tmp_path / "r/status.json")["status"] == "preempted"
+    assert read_json(tmp_path / "r/status.json")["status"] == "preempted"
 
 
 def test_killed_at_random_and_resumed_equals_uninterrupted(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
@@ -170,7 +175,7 @@ def test_killed_at_random_and_resumed_equals_uninterrupted(cnnbench: Callable[..
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("where", ["tracking.Tracker.end_epoch", "checkpoint.keep_as"])
+@pytest.mark.parametrize("where", ["tracker.Tracker.end_epoch", "checkpoint.keep_as"])
 def test_a_crash_right_after_a_checkpoint_loses_nothing(
     cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -206,7 +211,7 @@ def test_a_request_to_stop_in_the_last_step_is_heard_before_the_validation(
         assert cnnbench(*command, "run.dir=r").code == exit_codes.PREEMPTED
     assert [row["epoch"] for row in rows(tmp_path / "r")] == [1]
     assert cnnbench(*command, "run.dir=r").code == 0
-    assert runs.read_json(tmp_path / "r/result.json")["steps"] == 8
+    assert read_json(tmp_path / "r/result.json")["steps"] == 8
     assert_same_run(tmp_path / "r", tmp_path / "whole")
 
 
@@ -239,13 +244,13 @@ def test_a_sweep_over_what_does_not_name_runs_names_them_all_the_same(
 
 def test_limits_stop_early_and_a_higher_one_goes_on(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert cnnbench("train", "epochs=50", "max_steps=8", "run.dir=steps", *SMALL).code == 0
-    result = runs.read_json(tmp_path / "steps/result.json")
+    result = read_json(tmp_path / "steps/result.json")
     assert (result["steps"], result["stopped"]) == (8, "max_steps=8")
     assert rows(tmp_path / "steps")[-1]["epoch"] == 2  # cut in its second epoch, validated all the same
 
     command = ("train", "epochs=3", "run.dir=time", *SMALL)
     assert cnnbench(*command, "max_time=0.001s").code == 0
-    assert runs.read_json(tmp_path / "time/result.json")["steps"] == 1
+    assert read_json(tmp_path / "time/result.json")["steps"] == 1
     assert cnnbench(*command, "max_time=1h").code == 0
     assert cnnbench("train", "epochs=3", "run.dir=whole", *SMALL).code == 0
     assert_same_run(tmp_path / "time", tmp_path / "whole")
@@ -266,14 +271,14 @@ def test_a_run_is_found_by_the_name_it_got_and_paths_need_no_quotes(
 
 def test_patience_stops_a_run_that_does_not_improve(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert cnnbench("train", "epochs=50", "patience=2", "optim.lr=1e-9", "run.dir=r", *SMALL).code == 0
-    result = runs.read_json(tmp_path / "r/result.json")
+    result = read_json(tmp_path / "r/result.json")
     assert result["epochs"] == result["best_epoch"] + 2 < 50
     assert result["stopped"] == "no better top-1 error in 2 epochs"
 
 
 def test_best_is_kept_beside_last(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert cnnbench("train", "epochs=4", "optim.lr=0.3", "schedule=constant", "run.dir=r", *SMALL).code == 0
-    lines, result = rows(tmp_path / "r"), runs.read_json(tmp_path / "r/result.json")
+    lines, result = rows(tmp_path / "r"), read_json(tmp_path / "r/result.json")
     errors = [row["top1_error/val"] for row in lines]
     best = checkpoint.load(tmp_path / "r/checkpoints/best.pt")
     assert best["progress"]["epoch"] == result["best_epoch"] == 1 + errors.index(min(errors))
@@ -286,7 +291,7 @@ def test_another_configuration_is_refused_with_its_difference(cnnbench: Callable
     refused = cnnbench("train", "epochs=2", "optim.lr=0.2", "run.dir=r", *SMALL)
     assert refused.code == 2
     assert "epochs: 1 there, 2 here; optim.lr: 0.1 there, 0.2 here" in refused.err
-    assert runs.read_json(tmp_path / "r/status.json")["status"] == "done"
+    assert read_json(tmp_path / "r/status.json")["status"] == "done"
     forced = cnnbench("train", "epochs=2", "optim.momentum=0.5", "run.dir=r", "resume=force", *SMALL)
     assert forced.code == 0, forced.err
     assert [row["epoch"] for row in rows(tmp_path / "r")] == [1, 2]
@@ -299,7 +304,7 @@ def test_the_last_validation_is_by_the_views_asked_for(cnnbench: Callable[..., R
     extra = ("data.crop_ratio=0.8", crop)
     ran = cnnbench("train", "epochs=2", "run.dir=r", *SMALL, *extra)
     assert ran.code == 0 and crop.removeprefix("crop=") in ran.out, ran.err
-    result = runs.read_json(tmp_path / "r/result.json")
+    result = read_json(tmp_path / "r/result.json")
     assert result["center_top1_error"] == rows(tmp_path / "r")[-1]["top1_error/val"]
     judged = cnnbench("evaluate", "weights=r", crop, "format=json", "precision=fp32", "device=cpu")
     other = json.loads(judged.out)
@@ -322,12 +327,12 @@ def test_a_request_to_stop_is_heard_in_the_validation_by_views(
     monkeypatch.setattr(evaluation, "_logits", asked)
     cut = cnnbench(*args)
     assert cut.code == exit_codes.PREEMPTED and "preempted in the validation by crop=six" in cut.out, cut.err
-    assert runs.read_json(tmp_path / "r/status.json")["status"] == "preempted"
+    assert read_json(tmp_path / "r/status.json")["status"] == "preempted"
     assert not (tmp_path / "r/result.json").exists()
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert cnnbench(*args).code == 0
-    assert runs.read_json(tmp_path / "r/result.json")["crop"] == "six 8"
+    assert read_json(tmp_path / "r/result.json")["crop"] == "six 8"
 
 
 def test_views_for_which_there_is_no_room_are_refused_before_the_training(
@@ -363,14 +368,14 @@ def test_resume_never_starts_beside_the_old_run(cnnbench: Callable[..., Ran], tm
 
 def test_two_processes_never_share_a_directory(cnnbench: Callable[..., Ran], tmp_path: Path, compose: Callable) -> None:
     cfg = compose("run.dir=r")
-    directory = runs.claim(tmp_path / "r", cfg, "auto")
+    directory = run_directory.claim(tmp_path / "r", cfg, "auto")
     directory.set_status("running")
     refused = cnnbench("train", "run.dir=r")
     assert refused.code == 2
     assert f"another process ({os.getpid()}) is running r" in refused.err
-    assert runs.read_json(tmp_path / "r/status.json")["status"] == "running"
+    assert read_json(tmp_path / "r/status.json")["status"] == "running"
     directory.release()
-    runs.claim(tmp_path / "r", cfg, "auto").release()
+    run_directory.claim(tmp_path / "r", cfg, "auto").release()
 
 
 def test_a_folder_of_other_files_is_left_alone(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
@@ -415,7 +420,7 @@ def test_a_sweep_runs_every_job_and_skips_what_is_done(cnnbench: Callable[..., R
     (sweep,) = (tmp_path / "outputs/train").iterdir()
     jobs = [path for path in sweep.iterdir() if path.is_dir() and path.name != ".sweep"]
     assert len(jobs) == 4
-    headlines = {path.name: runs.read_json(path / "result.json") for path in jobs}
+    headlines = {path.name: read_json(path / "result.json") for path in jobs}
     assert {(h["model"], h["seed"]) for h in headlines.values()} == {
         (m, s) for m in ("resnet8", "plain20") for s in (0, 1)
     }
@@ -456,7 +461,7 @@ def test_a_head_for_other_classes_is_initialised_anew(cnnbench: Callable[..., Ra
 def test_batch_size_auto_is_found_and_kept(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     ran = cnnbench("train", "batch_size=auto", "epochs=1", "run.dir=r", *SMALL[:-1])
     assert ran.code == 0, ran.err
-    assert runs.read_json(tmp_path / "r/result.json")["batch_size"] == 16  # a power of two, ten steps an epoch at least
+    assert read_json(tmp_path / "r/result.json")["batch_size"] == 16  # a power of two, ten steps an epoch at least
 
 
 def test_scaled_lr_and_risky_settings_are_said(cnnbench: Callable[..., Ran]) -> None:
@@ -473,7 +478,7 @@ def test_divergence_ends_with_one_sentence_and_keeps_the_checkpoint(
     ran = cnnbench("train", *SMALL, "model=alexnet", "data.image_size=63", "epochs=3", "optim.lr=1e30", "run.dir=r")
     assert ran.code == 1
     assert "the loss is not finite" in ran.err and "Traceback" not in ran.err
-    assert runs.read_json(tmp_path / "r/status.json")["status"] == "failed"
+    assert read_json(tmp_path / "r/status.json")["status"] == "failed"
 
 
 def test_compile_gives_the_same_training(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
@@ -482,14 +487,14 @@ def test_compile_gives_the_same_training(cnnbench: Callable[..., Ran], tmp_path:
     assert cnnbench(*command, "run.dir=compiled", "compile=true").code == 0
     eager, compiled = rows(tmp_path / "eager")[-1], rows(tmp_path / "compiled")[-1]
     assert compiled["loss/train"] == pytest.approx(eager["loss/train"], rel=1e-3)
-    cost = runs.read_json(tmp_path / "compiled/result.json")["compile"]
+    cost = read_json(tmp_path / "compiled/result.json")["compile"]
     assert cost["seconds"] > 0 and cost["plain_pass_seconds"] > 0 and cost["compiled_pass_seconds"] > 0
     assert "compiled in" in (tmp_path / "compiled/log.txt").read_text()
 
 
 def test_evaluate_repeats_the_runs_own_numbers(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert cnnbench("train", "epochs=2", "ema=0.5", "run.dir=r", *SMALL).code == 0
-    trained = runs.read_json(tmp_path / "r/result.json")
+    trained = read_json(tmp_path / "r/result.json")
     for batch_size in (1, 7, 400):
         ran = cnnbench(
             "evaluate", "weights=r", f"batch_size={batch_size}", "precision=fp32", "device=cpu", "format=json"
@@ -585,14 +590,14 @@ def test_the_default_run_learns_the_digits(cnnbench: Callable[..., Ran], tmp_pat
     """What `cnnbench train` promises: under 3 % top-1 error on held-out digits."""
     ran = cnnbench("train")
     assert ran.code == 0, ran.err
-    result = runs.read_json(tmp_path / "outputs/train/resnet8-digits/result.json")
+    result = read_json(tmp_path / "outputs/train/resnet8-digits/result.json")
     assert result["top1_error"] < 3
 
 
 def test_a_training_imports_neither_torchvision_nor_the_compiler(tmp_path: Path) -> None:
     """Each takes longer than a short training does."""
     code = (
-        "import sys; from cnnbench import cli; code = cli.main(sys.argv[1:]); "
+        "import sys; from cnnbench.cli import main; code = main.main(sys.argv[1:]); "
         "print(code, [name for name in ('torchvision', 'torch._dynamo', 'sympy') if name in sys.modules])"
     )
     command = [sys.executable, "-c", code, "train", "epochs=1", "max_steps=2", "ema=0.9", "optim.clip=1", *SMALL]

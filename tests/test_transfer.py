@@ -9,14 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbench import checkpoint, freezing, models, optim, runtime, transfer, weights
-from cnnbench.config import OptimConfig, Optimizer
-from cnnbench.engine import Trainer, train_step
-from cnnbench.errors import UserError
-from cnnbench.metrics import Sums
+from cnnbench import models
+from cnnbench.config.sections import OptimConfig, Optimizer
 from cnnbench.models.layers import Net, output_layer
-from cnnbench.tasks.classification import Classification
-from cnnbench.weights import Weights
+from cnnbench.runtime.device import create_runtime
+from cnnbench.tasks.classification.metrics import Sums
+from cnnbench.tasks.classification.task import Classification
+from cnnbench.training import freezing, optim
+from cnnbench.training.loop import Trainer, train_step
+from cnnbench.utils.errors import UserError
+from cnnbench.weights import checkpoint, merge, sources
+from cnnbench.weights.sources import Weights
 
 INFERENCE = checkpoint.Inference(model={"name": "resnet8", "shortcut": "A"}, classes=list("abc"), mean=[0.5] * 3,
                                  std=[0.25] * 3, image_size=32, in_channels=3)  # fmt: skip
@@ -39,9 +42,9 @@ def test_a_bare_state_dict_a_wrapped_one_and_safetensors_hold_the_same(tmp_path:
     wrapped = {f"module.{name}": value for name, value in state.items()}
     torch.save({"state_dict": wrapped, "best_prec1": 91.7}, tmp_path / "wrapped.th")
     torch.save({f"_orig_mod.{name}": value for name, value in state.items()}, tmp_path / "compiled.pt")
-    weights.save_safetensors(tmp_path / "ours.safetensors", state, INFERENCE, seed=3)
+    sources.save_safetensors(tmp_path / "ours.safetensors", state, INFERENCE, seed=3)
     for name in ("bare.pth", "wrapped.th", "compiled.pt", "ours.safetensors"):
-        found = weights.load(str(tmp_path / name))
+        found = sources.load(str(tmp_path / name))
         assert found.state.keys() == state.keys(), name
         assert all(torch.equal(found.state[key], state[key]) for key in state)
         assert (found.inference == INFERENCE) is (name == "ours.safetensors")
@@ -49,8 +52,8 @@ def test_a_bare_state_dict_a_wrapped_one_and_safetensors_hold_the_same(tmp_path:
 
 def test_safetensors_of_ours_are_all_that_it_takes_to_use_the_net(tmp_path: Path) -> None:
     ours = net()
-    weights.save_safetensors(tmp_path / "net.safetensors", ours.state_dict(), INFERENCE)
-    again = weights.build(weights.load(str(tmp_path / "net.safetensors")))
+    sources.save_safetensors(tmp_path / "net.safetensors", ours.state_dict(), INFERENCE)
+    again = sources.build(sources.load(str(tmp_path / "net.safetensors")))
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(again(images), ours.eval()(images))
 
@@ -68,18 +71,18 @@ def test_a_file_that_would_run_code_is_refused_and_nothing_runs(
     torch.save({"conv": Evil()}, "evil2.pt")
     for name in ("evil.pt", "evil2.pt"):
         with pytest.raises(UserError, match="damaged"):
-            weights.load(name)
+            sources.load(name)
     assert not Path("evidence").exists()
 
 
 def test_a_truncated_file_is_one_sentence(tmp_path: Path) -> None:
     torch.save(net().state_dict(), tmp_path / "net.pt")
-    weights.save_safetensors(tmp_path / "net.safetensors", net().state_dict(), INFERENCE)
+    sources.save_safetensors(tmp_path / "net.safetensors", net().state_dict(), INFERENCE)
     for name in ("net.pt", "net.safetensors"):
         file = tmp_path / name
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
         with pytest.raises(UserError, match="damaged"):
-            weights.load(str(file))
+            sources.load(str(file))
 
 
 @pytest.mark.parametrize(("name", "instead"), [("alexnet", "alexnet_owt"), ("googlenet", "googlenet_tv"),
@@ -87,17 +90,17 @@ def test_a_truncated_file_is_one_sentence(tmp_path: Path) -> None:
                                                ("vgg16_c", "vgg16")])  # fmt: skip
 def test_a_variant_without_published_weights_names_the_one_that_has_them(name: str, instead: str) -> None:
     with pytest.raises(UserError, match=f"model={instead}"):
-        weights.load("imagenet", {"name": name})
+        sources.load("imagenet", {"name": name})
 
 
 def test_all_that_have_published_weights_are_nets_of_torchvision() -> None:
     from torchvision.models import get_model_weights
 
-    for ours, theirs in weights.TWINS.items():
+    for ours, theirs in sources.TWINS.items():
         assert ours in models.MODELS
         assert len(get_model_weights(theirs)) > 0
-    assert not weights.TWINS.keys() & weights.NEAREST.keys()
-    assert set(weights.NEAREST.values()) <= weights.TWINS.keys()
+    assert not sources.TWINS.keys() & sources.NEAREST.keys()
+    assert set(sources.NEAREST.values()) <= sources.TWINS.keys()
 
 
 def test_published_weights_come_with_their_own_preprocessing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,14 +112,14 @@ def test_published_weights_come_with_their_own_preprocessing(tmp_path: Path, mon
     folder.mkdir(parents=True)
     ours = models.build("resnet18")
     torch.save(ours.state_dict(), folder / Path(ResNet18_Weights.IMAGENET1K_V1.url).name)
-    found = weights.load("imagenet", {"name": "resnet18", "shortcut": "B"})
+    found = sources.load("imagenet", {"name": "resnet18", "shortcut": "B"})
     assert found.inference is not None
     assert found.inference.classes[:2] == ["tench", "goldfish"]
     assert found.inference.mean == [0.485, 0.456, 0.406]
     assert (found.inference.image_size, round(224 / found.inference.crop_ratio)) == (224, 256)
-    assert torch.equal(weights.build(found).state_dict()["fc.weight"], ours.state_dict()["fc.weight"])
+    assert torch.equal(sources.build(found).state_dict()["fc.weight"], ours.state_dict()["fc.weight"])
     with pytest.raises(UserError, match="unknown version of the weights of resnet18 'V7'"):
-        weights.load("imagenet:V7", {"name": "resnet18"})
+        sources.load("imagenet:V7", {"name": "resnet18"})
 
 
 def test_without_a_network_the_user_is_told_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +130,7 @@ def test_without_a_network_the_user_is_told_what_to_put_where(tmp_path: Path, mo
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
     with pytest.raises(UserError) as error:
-        weights.load("imagenet", {"name": "resnet34"})
+        sources.load("imagenet", {"name": "resnet34"})
     text = str(error.value)
     assert "resnet34-" in text
     assert str(tmp_path / "hub" / "checkpoints") in text
@@ -137,9 +140,9 @@ def test_without_a_network_the_user_is_told_what_to_put_where(tmp_path: Path, mo
 
 def test_a_url_and_an_unknown_zoo_net_are_refused() -> None:
     with pytest.raises(UserError, match="fetch the file yourself"):
-        weights.load("https://example.org/net.pt")
+        sources.load("https://example.org/net.pt")
     with pytest.raises(UserError, match="unknown weights in the zoo 'resnet21'"):
-        weights.load("zoo:resnet21")
+        sources.load("zoo:resnet21")
 
 
 # The merge
@@ -148,7 +151,7 @@ def test_a_url_and_an_unknown_zoo_net_are_refused() -> None:
 def test_a_head_for_other_classes_is_left_as_initialised_and_said() -> None:
     source, target = net(10), net(3)
     fresh = target.fc.weight.clone()
-    report = transfer.merge(target, given(source.state_dict()))
+    report = merge.merge(target, given(source.state_dict()))
     assert torch.equal(target.conv1.weight, source.conv1.weight)
     assert torch.equal(target.fc.weight, fresh)
     assert set(report.fresh) == {"fc.weight", "fc.bias"}
@@ -157,7 +160,7 @@ def test_a_head_for_other_classes_is_left_as_initialised_and_said() -> None:
 
 def test_as_many_but_other_classes_need_a_new_head_too() -> None:
     source, target = net(3), net(3)
-    transfer.merge(target, given(source.state_dict()), new_head=True)
+    merge.merge(target, given(source.state_dict()), new_head=True)
     assert not torch.equal(target.fc.weight, source.fc.weight)
 
 
@@ -165,22 +168,22 @@ def test_other_names_load_once_they_are_named() -> None:
     source, target = net(), net()
     state = {name.replace("fc.", "linear."): value for name, value in source.state_dict().items()}
     with pytest.raises(UserError, match=r"(?s)fc.weight \(3, 64\) is missing in the file.*weights_rename"):
-        transfer.merge(net(), given(state))
-    transfer.merge(target, given(state), {"linear": "fc"})
+        merge.merge(net(), given(state))
+    merge.merge(target, given(state), {"linear": "fc"})
     assert torch.equal(target.fc.weight, source.fc.weight)
     with pytest.raises(UserError, match="no name in FILE is or begins with 'liner'"):
-        transfer.merge(net(), given(state), {"liner": "fc"})
+        merge.merge(net(), given(state), {"liner": "fc"})
 
 
 def test_what_is_skipped_keeps_its_initialisation() -> None:
     source, target = net(), net()
     fresh = target.layer3[0].conv1.weight.clone()
-    report = transfer.merge(target, given(source.state_dict() | {"ema.x": torch.ones(1)}), skip=["layer3", "ema"])
+    report = merge.merge(target, given(source.state_dict() | {"ema.x": torch.ones(1)}), skip=["layer3", "ema"])
     assert torch.equal(target.layer3[0].conv1.weight, fresh)
     assert torch.equal(target.layer2[0].conv1.weight, source.layer2[0].conv1.weight)
     assert "layer3.0.conv1.weight" in report.fresh
     with pytest.raises(UserError, match="nothing is called 'layer9'"):
-        transfer.merge(net(), given(source.state_dict()), skip=["layer9"])
+        merge.merge(net(), given(source.state_dict()), skip=["layer9"])
 
 
 def test_a_mismatch_that_nobody_named_loads_nothing() -> None:
@@ -188,7 +191,7 @@ def test_a_mismatch_that_nobody_named_loads_nothing() -> None:
     before = {name: value.clone() for name, value in target.state_dict().items()}
     state = net().state_dict() | {"conv1.weight": torch.zeros(16, 1, 3, 3)}
     with pytest.raises(UserError, match=r"conv1.weight is \(16, 1, 3, 3\) in the file, \(16, 3, 3, 3\) in the net"):
-        transfer.merge(target, given(state))
+        merge.merge(target, given(state))
     assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
 
 
@@ -197,19 +200,19 @@ def test_weights_of_another_function_are_refused_though_their_names_fit() -> Non
     other = checkpoint.Inference(model={"name": "resnet50"}, classes=["a"], mean=[0.5], std=[0.5], image_size=224,
                                  in_channels=3)  # fmt: skip
     with pytest.raises(UserError, match="is of resnet50, not of resnet50_v1"):
-        transfer.check_variant({"name": "resnet50_v1"}, given({}, inference=other))
-    transfer.check_variant({"name": "resnet50", "source": "torchvision"}, given({}, inference=other))
+        merge.check_variant({"name": "resnet50_v1"}, given({}, inference=other))
+    merge.check_variant({"name": "resnet50", "source": "torchvision"}, given({}, inference=other))
     padded = given({}, inference=checkpoint.Inference(model={"name": "resnet20", "shortcut_pad": "both"}, classes=["a"],
                                                       mean=[0.5], std=[0.5], image_size=32, in_channels=3))  # fmt: skip
     with pytest.raises(UserError, match="shortcut_pad=both"):
-        transfer.check_variant({"name": "resnet20", "shortcut_pad": "end"}, padded)
+        merge.check_variant({"name": "resnet20", "shortcut_pad": "end"}, padded)
 
 
 # Freezing
 
 
 def trainer(model: Net, lr_decay: float = 1.0) -> Trainer:
-    device = runtime.setup("cpu", "fp32", 0)
+    device = create_runtime("cpu", "fp32", 0)
     cfg = OptimConfig(name=Optimizer.sgd, lr=0.1, lr_batch=None, momentum=0.9, nesterov=False, weight_decay=0.01,
                       decay_all=False, clip=None, lr_decay=lr_decay, head_lr=1.0)  # fmt: skip
     return Trainer(model=model, net=model, task=Classification(), optimizer=optim.build_optimizer(model, cfg, 8),

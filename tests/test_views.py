@@ -13,13 +13,15 @@ from torchvision import models as tv
 from torchvision.transforms import InterpolationMode, functional, v2
 from torchvision.transforms._presets import ImageClassification
 
-from cnnbench import data, models, runtime
-from cnnbench.config import CropConfig, Interpolation, Resize
+from cnnbench import data, models
+from cnnbench.config.sections import CropConfig, Interpolation, Resize
 from cnnbench.data import Arrays, EvalTransform, Files, Shifts, Views, view_batches
 from cnnbench.data.geometry import as_tensor, mirrored, shifted
 from cnnbench.data.views import DIRECTIONS
-from cnnbench.errors import UserError
 from cnnbench.models.layers import Dense
+from cnnbench.runtime import device
+from cnnbench.runtime.device import create_runtime
+from cnnbench.utils.errors import UserError
 
 SIZES = [(640, 480), (333, 500), (224, 224), (257, 256), (1000, 301)]
 
@@ -39,7 +41,7 @@ def test_images_are_prepared_as_torchvisions_weights_want_them(tmp_path: Path, m
     preset = ImageClassification(crop_size=crop, resize_size=side, interpolation=InterpolationMode(mode))
     same = v2.Compose([v2.Resize(side, InterpolationMode(mode)), v2.CenterCrop(crop), v2.PILToTensor()])
     ours = EvalTransform(crop, crop / side, mode)
-    normalize = runtime.Normalize(runtime.setup("cpu", "fp32", None), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    normalize = device.Normalize(create_runtime("cpu", "fp32", None), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     for number, (width, height) in enumerate(SIZES):
         file = tmp_path / f"{number}.{'jpg' if number % 2 else 'png'}"
         picture(number, width, height).save(file)

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cnnbench import models, runtime
-from cnnbench.errors import UserError
+from cnnbench import models
 from cnnbench.models.layers import Net
-from cnnbench.runtime import Normalize
+from cnnbench.runtime.device import Normalize, create_runtime
+from cnnbench.utils.errors import UserError
 from cnnbench.visual import attribution, filters, maps, maximize, mistakes, patches, places, sheet
 from cnnbench.visual.flow import Statistics
 
-CPU = runtime.setup("cpu", "fp32", 0)
+CPU = create_runtime("cpu", "fp32", 0)
 RAW = Normalize(CPU, [0.0], [1.0])  # a gray image's bytes as 0..1
 
 

@@ -15,10 +15,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trained import colour_run, digits_run
 
-from cnnbench import checkpoint, models, optim
-from cnnbench.checkpoint import Inference
+from cnnbench import models
+from cnnbench.training import optim
 from cnnbench.visual import shows
-from cnnbench.weights import save_safetensors
+from cnnbench.weights import checkpoint
+from cnnbench.weights.checkpoint import Inference
+from cnnbench.weights.sources import save_safetensors
 
 QUICK = ("steps=3", "limit=40", "top=4", "device=cpu")
 

@@ -7,7 +7,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from cnnbench import cli, models
+from cnnbench import models
+from cnnbench.cli import main
 from cnnbench.models.layers import Net
 
 
@@ -22,7 +23,7 @@ def _folder() -> Path:
 def digits_run() -> Path:
     """The directory of a resnet8 that has seen the digits, at 16 pixels, for three epochs: a fifth is wrong."""
     path = _folder() / "digits"
-    done = cli.main(["train", "epochs=3", "data.image_size=16", "precision=fp32", "device=cpu", f"run.dir={path}"])
+    done = main.main(["train", "epochs=3", "data.image_size=16", "precision=fp32", "device=cpu", f"run.dir={path}"])
     assert done == 0
     return path
 
@@ -31,7 +32,7 @@ def digits_run() -> Path:
 def colour_run() -> Path:
     """The directory of a resnet8 that has seen three batches of noise: ten classes, three channels, 32 pixels."""
     path = _folder() / "noise"
-    done = cli.main(["train", "data=synthetic", "data.num_classes=10", "data.num_images=60", "data.image_size=32",
+    done = main.main(["train", "data=synthetic", "data.num_classes=10", "data.num_images=60", "data.image_size=32",
                      "epochs=1", "batch_size=20", "precision=fp32", "device=cpu", f"run.dir={path}"])  # fmt: skip
     assert done == 0
     return path

@@ -5,13 +5,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cnnbench import results, runs, speed_chart, speed_pages
-from cnnbench.config import Format, Precision
-from cnnbench.errors import UserError, unknown
-from cnnbench.logfile import say, tolerated
-from cnnbench.schemas import BenchmarkConfig
-from cnnbench.speed_runs import Machine, measure
-from cnnbench.tables import json_value
+from cnnbench.benchmark import chart, report
+from cnnbench.benchmark.measure import Machine, measure
+from cnnbench.config.commands import BenchmarkConfig
+from cnnbench.config.sections import Format, Precision
+from cnnbench.runs import result as results
+from cnnbench.runs import run_directory
+from cnnbench.runs.run_directory import path_for
+from cnnbench.utils.console import say, tolerated
+from cnnbench.utils.errors import UserError, unknown
+from cnnbench.utils.files import json_value, write_json, write_text
 
 
 def run(cfg: BenchmarkConfig) -> int:
@@ -27,18 +30,18 @@ def compare(cfgs: list[BenchmarkConfig]) -> int:
     path = directory(cfgs)
     measured = [measure(cfg, machine, progress) for cfg, machine in zip(cfgs, machines, strict=True)]
     result = {"nets": measured, **environment(machines[0]), "run_dir": str(path)}
-    runs.write_json(path / "result.json", result)
-    rows = [row for net in measured for row in speed_pages.rows(net)]
-    runs.write_text(path / "benchmark.csv", speed_pages.table(rows, Format.csv) + "\n")
-    runs.write_text(path / "benchmark.md", speed_pages.page(measured, Format.markdown) + "\n")
+    write_json(path / "result.json", result)
+    rows = [row for net in measured for row in report.rows(net)]
+    write_text(path / "benchmark.csv", report.table(rows, Format.csv) + "\n")
+    write_text(path / "benchmark.md", report.page(measured, Format.markdown) + "\n")
     with tolerated("benchmark.png"):
-        speed_chart.draw(measured, path / "benchmark.png", machines[0].devices[0].name)
+        chart.draw(measured, path / "benchmark.png", machines[0].devices[0].name)
     if cfgs[0].format is Format.json:
         print(json.dumps(json_value(result), indent=2))
     elif cfgs[0].format is Format.csv:
-        print(speed_pages.table(rows, Format.csv))
+        print(report.table(rows, Format.csv))
     else:
-        print(speed_pages.page(measured, cfgs[0].format))
+        print(report.page(measured, cfgs[0].format))
         if cfgs[0].format is Format.table:
             print(f"\n-> {path}")
     return 0
@@ -70,11 +73,11 @@ def directory(cfgs: list[BenchmarkConfig]) -> Path:
     """Where the results go; made now, so that a place that cannot be written to is known before the work."""
     first = cfgs[0]
     nets = dict.fromkeys(str(cfg.model["name"]) for cfg in cfgs)
-    base = runs.slug([f"{'+'.join(nets)}-{first.data.name}"])
-    path = runs.directory("benchmark", first, base) if len(cfgs) == 1 or first.run.dir else (
+    base = run_directory.slug([f"{'+'.join(nets)}-{first.data.name}"])
+    path = path_for("benchmark", first, base) if len(cfgs) == 1 or first.run.dir else (
         Path(first.run.root).expanduser() / "benchmark" / (first.run.name or base)
     )  # fmt: skip
-    runs.make_for_results(path)
+    run_directory.make_for_results(path)
     return path
 
 

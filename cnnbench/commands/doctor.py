@@ -18,11 +18,11 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from cnnbench.config import Format, conf_dir
-from cnnbench.machine import cores, free_memory
-from cnnbench.remarks import OK, PROBLEM, WARNING, Finding, rows
-from cnnbench.schemas import DoctorConfig, TrainConfig
-from cnnbench.tables import render
+from cnnbench.config.commands import DoctorConfig, TrainConfig
+from cnnbench.config.sections import Format, conf_dir
+from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding, rows
+from cnnbench.output.tables import render
+from cnnbench.utils.system import cores, free_memory
 
 TESTED_PAIR = ("2.15.0", "0.29.2")  # torch and torchvision, as in constraints.txt
 PYTHON = (3, 11)
@@ -44,11 +44,11 @@ def run(cfg: DoctorConfig) -> int:
 
 def read(jobs: list[tuple[TrainConfig, TrainConfig]]) -> int:
     """`doctor config`: print what is to be said of each configuration, given with its recipe; 1 if one cannot run."""
-    from cnnbench import reading
+    from cnnbench.doctor import config_review
 
     found, format = [], jobs[0][0].format
     for number, (cfg, recipe) in enumerate(jobs):
-        findings = list(reading.read(cfg, recipe))
+        findings = list(config_review.read(cfg, recipe))
         found += findings
         if len(jobs) > 1:
             blank = "\n" if number else ""
@@ -73,11 +73,11 @@ def examine(output: Path) -> Iterator[Finding]:
 
 
 def probe() -> dict[str, dict[str, Any]]:
-    """What the stages of `doctor_probe` reported; a stage at which the process died has an `error`."""
+    """What the stages of `machine_check` reported; a stage at which the process died has an `error`."""
     package_root = str(Path(__file__).parents[2])  # so that a checkout that is not installed works too
     paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", "cnnbench.doctor_probe"]
+    command = [sys.executable, "-m", "cnnbench.doctor.machine_check"]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         lines, end = done.stdout, _last_line(done.stderr) or f"the process ended with code {done.returncode}"

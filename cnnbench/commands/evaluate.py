@@ -7,16 +7,22 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from cnnbench import assembly, data, evaluation, reports, results, runs, runtime, weights
-from cnnbench.checkpoint import Inference
-from cnnbench.config import DataConfig, Format, PrepareConfig, Split
-from cnnbench.errors import UserError
-from cnnbench.evaluation import Member, Reading
-from cnnbench.metrics import judge
+from cnnbench import data
+from cnnbench.config.commands import EvaluateConfig
+from cnnbench.config.parsing import restore
+from cnnbench.config.sections import DataConfig, Format, PrepareConfig, Split
 from cnnbench.models.layers import Net
-from cnnbench.parsing import restore
-from cnnbench.schemas import EvaluateConfig
-from cnnbench.weights import Weights
+from cnnbench.runs import run_directory
+from cnnbench.runs.result import complexity, environment, show
+from cnnbench.runs.run_directory import path_for
+from cnnbench.runtime.device import Runtime, create_runtime
+from cnnbench.tasks.classification import evaluation, report
+from cnnbench.tasks.classification.evaluation import Member, Reading
+from cnnbench.tasks.classification.metrics import judge
+from cnnbench.utils.errors import UserError
+from cnnbench.weights import load, sources
+from cnnbench.weights.checkpoint import Inference
+from cnnbench.weights.sources import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +39,8 @@ class Judged:
 
 def run(cfg: EvaluateConfig) -> int:
     """Evaluate, leave result.json, tables and pictures behind, print the verdict."""
-    device = runtime.setup(cfg.device, cfg.precision.value, seed=0, together=True)
-    loaded = [weights.load(where, cfg.model) for where in wheres(cfg.weights)]
+    device = create_runtime(cfg.device, cfg.precision.value, seed=0, together=True)
+    loaded = [sources.load(where, cfg.model) for where in wheres(cfg.weights)]
     data_cfg = data_config(cfg, loaded)
     dataset = data.load_dataset(data_cfg)
     judged = [ready(cfg, one, dataset, data_cfg.workers, device) for one in loaded]
@@ -49,7 +55,7 @@ def run(cfg: EvaluateConfig) -> int:
     logits = evaluation.ensemble(scores)
     verdict = judge(logits, source.targets)
     result = {
-        **reports.headline(verdict),
+        **report.headline(verdict),
         "skipped_images": len(dataset.unreadable),
         "split": dataset.split if cfg.split is Split.val else "train",
         **protocol(judged),
@@ -57,31 +63,31 @@ def run(cfg: EvaluateConfig) -> int:
         **identity(judged, dataset),
         "images_per_second": verdict.n / elapsed,
         "wall_seconds": elapsed,
-        **results.environment(device),
+        **environment(device),
         "run_dir": str(path),
     }
     if not device.ranks.main:
         return 0
-    reports.write(path, result, verdict, dataset, source, logits)
+    report.write(path, result, verdict, dataset, source, logits)
     if cfg.format is Format.table:
-        print(reports.page(result, verdict, dataset.classes, brief=cfg.sweep.dir is not None))
+        print(report.page(result, verdict, dataset.classes, brief=cfg.sweep.dir is not None))
     else:
-        results.show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
+        show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
     return 0
 
 
 def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) -> Path:
     """Where the results go; made now, so that a place that cannot be written to is known before the work."""
-    names = "+".join(weights.short_name(one.weights.source) for one in judged)
-    path = runs.directory("evaluate", cfg, runs.slug([f"{names}-{dataset.name}"]))
-    runs.make_for_results(path)
+    names = "+".join(sources.short_name(one.weights.source) for one in judged)
+    path = path_for("evaluate", cfg, run_directory.slug([f"{names}-{dataset.name}"]))
+    run_directory.make_for_results(path)
     cfg.run.dir = str(path)
     return path
 
 
 def identity(judged: list[Judged], dataset: data.Dataset) -> dict[str, Any]:
     """Of what the numbers are; sizes are those of all nets together, for one view."""
-    sizes = [results.complexity(one.model, one.inference) for one in judged]
+    sizes = [complexity(one.model, one.inference) for one in judged]
     single = judged[0].weights if len(judged) == 1 else None
     return {
         "model": "+".join(str(one.inference.model["name"]) for one in judged),
@@ -115,12 +121,10 @@ def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
     return DataConfig(**{**trained, **said})
 
 
-def ready(
-    cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: int | None, device: runtime.Runtime
-) -> Judged:
+def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: int | None, device: Runtime) -> Judged:
     """The net, and how it is asked about this data."""
     prepare = prepared(cfg, loaded, dataset)
-    model, known, _ = assembly.ready(loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip)
+    model, known, _ = load.ready(loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip)
     check_classes(known, dataset, loaded.source)
     dataset = data.with_channels(dataset, known.in_channels)
     views = evaluation.views(cfg.crop, model, known)

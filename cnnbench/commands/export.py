@@ -2,21 +2,22 @@
 
 from pathlib import Path
 
-from cnnbench import exporting, weights
-from cnnbench.assembly import ready
-from cnnbench.errors import UserError, unknown
-from cnnbench.schemas import ExportConfig
+from cnnbench.config.commands import ExportConfig
+from cnnbench.export import formats
+from cnnbench.utils.errors import UserError, unknown
+from cnnbench.weights import sources
+from cnnbench.weights.load import ready
 
 
 def run(cfg: ExportConfig) -> int:
-    if cfg.format not in exporting.KINDS:
-        raise unknown("format", cfg.format, exporting.KINDS)
-    exporting.check_needs(cfg.format)
-    loaded = weights.load(cfg.weights, cfg.model)
+    if cfg.format not in formats.KINDS:
+        raise unknown("format", cfg.format, formats.KINDS)
+    formats.check_needs(cfg.format)
+    loaded = sources.load(cfg.weights, cfg.model)
     model, inference, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
     out = destination(cfg, loaded.source)
-    difference = exporting.export(model, inference, cfg.format, out)
-    size, beside = out.stat().st_size / 1e6, exporting.preprocessing_file(out)
+    difference = formats.export(model, inference, cfg.format, out)
+    size, beside = out.stat().st_size / 1e6, formats.preprocessing_file(out)
     for note in notes:
         print(note)
     print(
@@ -27,9 +28,9 @@ def run(cfg: ExportConfig) -> int:
 
 
 def destination(cfg: ExportConfig, source: str) -> Path:
-    suffix = exporting.KINDS[cfg.format].suffix
+    suffix = formats.KINDS[cfg.format].suffix
     if cfg.out is None:
-        out = Path(cfg.run.root).expanduser() / "export" / f"{weights.short_name(source)}{suffix}"
+        out = Path(cfg.run.root).expanduser() / "export" / f"{sources.short_name(source)}{suffix}"
     else:
         out = Path(cfg.out).expanduser()
     try:

@@ -11,30 +11,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from cnnbench import (
-    advice,
-    comparison,
-    data,
-    debug,
-    figures,
-    models,
-    runs,
-    runtime,
-    session,
-    strategies,
-    transfer,
-    weights,
-)
-from cnnbench.advice import Advice
-from cnnbench.checkpoint import Inference
-from cnnbench.config import Format, Strategy
-from cnnbench.errors import UserError
-from cnnbench.features import Extractor
-from cnnbench.logfile import Log, say
+from cnnbench import data, models
+from cnnbench.config.commands import FinetuneConfig
+from cnnbench.config.sections import Format, Strategy
 from cnnbench.models.layers import Net
-from cnnbench.schemas import FinetuneConfig
-from cnnbench.tables import json_value
-from cnnbench.weights import Weights
+from cnnbench.output import figure
+from cnnbench.runs import run_directory
+from cnnbench.runs.run_directory import path_for
+from cnnbench.runtime.device import create_runtime
+from cnnbench.training import debug
+from cnnbench.training import run as session
+from cnnbench.transfer import comparison, strategies
+from cnnbench.transfer.choose import Advice, advise
+from cnnbench.transfer.features import Extractor
+from cnnbench.utils.console import Log, say
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import json_value, read_json
+from cnnbench.weights import merge, sources
+from cnnbench.weights.checkpoint import Inference
+from cnnbench.weights.sources import Weights
 
 
 def run(cfg: FinetuneConfig) -> int:
@@ -46,7 +41,7 @@ def run(cfg: FinetuneConfig) -> int:
 def _run(cfg: FinetuneConfig, log: Log) -> int:
     begin = time.perf_counter()
     stream = session.output(cfg)
-    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
+    device = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
     session.check(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
     given = choose(cfg)
@@ -83,19 +78,19 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
 def choose(cfg: FinetuneConfig) -> Weights | None:
     """The weights asked for, or those that go with the net; cfg then names both. None to begin from scratch."""
     if not cfg.model and cfg.weights is None:
-        cfg.weights = weights.DEFAULT
+        cfg.weights = sources.DEFAULT
     if cfg.transfer.name is Strategy.scratch and cfg.model:
         cfg.weights = None
         return None
     if cfg.weights is None:
-        own = [name for name in weights.zoo_names() if name.startswith(f"{cfg.model['name']}-")]
+        own = [name for name in sources.zoo_names() if name.startswith(f"{cfg.model['name']}-")]
         cfg.weights = f"zoo:{own[0]}" if own else "imagenet"
-    found = weights.load(cfg.weights, _without(cfg.model, "in_channels") if cfg.model else None)
+    found = sources.load(cfg.weights, _without(cfg.model, "in_channels") if cfg.model else None)
     if not cfg.model:
         if found.inference is None:
             raise UserError(f"{found.source} holds tensors alone: say of which net they are, as in model=resnet34")
         cfg.model = {**found.inference.model, "in_channels": None}
-    transfer.check_variant(cfg.model, found)
+    merge.check_variant(cfg.model, found)
     if cfg.transfer.name is Strategy.scratch:
         cfg.weights = None
         return None
@@ -114,11 +109,11 @@ def prepare(
     new_head = known is None or known.classes != dataset.classes
     arguments = _without(cfg.model, "in_channels")
     if new_head and "cut" not in arguments:
-        arguments = transfer.for_new_classes(arguments)
+        arguments = merge.for_new_classes(arguments)
     model = models.build(num_classes=len(dataset.classes), in_channels=channels, **arguments)
     if given:
         head = new_head and known is not None
-        report = transfer.merge(model, given, cfg.weights_rename, cfg.weights_skip, new_head=head)
+        report = merge.merge(model, given, cfg.weights_rename, cfg.weights_skip, new_head=head)
         said = report.text()
     else:
         said = f"{model.name}: initialised as in its file, without weights"
@@ -158,7 +153,7 @@ def decide(cfg: FinetuneConfig, extractor: Extractor, dataset: data.Dataset, str
         say(f"freeze={cfg.freeze} says what trains: transfer=full with it", stream)
         chosen.name = Strategy.full
         return None
-    advised = advice.advise(extractor, dataset, chosen.many)
+    advised = advise(extractor, dataset, chosen.many)
     chosen.name = advised.strategy
     if chosen.name is Strategy.deep_features:
         chosen.layer = advised.best
@@ -187,7 +182,7 @@ def job(
         dataset=extractor.dataset,
         model=plan.model,
         inference=plan.inference,
-        directory=runs.directory("finetune", cfg, base_name(cfg)),
+        directory=path_for("finetune", cfg, base_name(cfg)),
         cached=plan.cached,
         about=about,
         command="finetune",
@@ -203,7 +198,7 @@ def cross_validate(
     """
     assert cfg.folds is not None
     dataset, stream = extractor.dataset, extractor.stream
-    directory = runs.directory("finetune", cfg, base_name(cfg))
+    directory = path_for("finetune", cfg, base_name(cfg))
     directory = directory.with_name(f"{directory.name}-folds")
     errors = []
     for number, (others, fold) in enumerate(data.folds(dataset.train.targets, cfg.folds), start=1):
@@ -219,7 +214,7 @@ def cross_validate(
             code = session.execute(one, job(one, below, inference, advised, dict(about)))
         if code:
             return code, {}
-        errors.append(float(runs.read_json(directory / f"fold{number}" / "result.json")["top1_error"]))
+        errors.append(float(read_json(directory / f"fold{number}" / "result.json")["top1_error"]))
     mean, spread = statistics.mean(errors), statistics.stdev(errors)
     say(f"cross-validation: top-1 error {mean:.2f} ± {spread:.2f} % over {cfg.folds} folds of "
         f"{len(dataset.train):,} images; now on all of them", stream)  # fmt: skip
@@ -230,7 +225,7 @@ def base_name(cfg: FinetuneConfig) -> str:
     """`resnet20-digits`, with the weights where they are not the net's usual ones."""
     given = {override.partition("=")[0] for override in cfg.run.overrides}
     source = [Path(cfg.weights).stem] if cfg.weights and "weights" in given else []
-    return runs.slug(["-from-".join([session.base_name(cfg), *source])])
+    return run_directory.slug(["-from-".join([session.base_name(cfg), *source])])
 
 
 # Sweeps
@@ -238,8 +233,8 @@ def base_name(cfg: FinetuneConfig) -> str:
 
 def after_sweep(sweep: Path, run_dirs: list[Path]) -> None:
     """Draw error against images and seconds where a sweep ran over several amounts of data."""
-    results = [result for path in run_dirs if (result := runs.read_json(path / "result.json"))]
+    results = [result for path in run_dirs if (result := read_json(path / "result.json"))]
     if comparison.worth_drawing(results):
         path = sweep / "transfer.png"
-        figures.save(comparison.draw(results), path)
+        figure.save(comparison.draw(results), path)
         print(f"error against images and seconds -> {path}", file=sys.stderr)

@@ -10,14 +10,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cnnbench import runs, runtime, weights
-from cnnbench.assembly import ready
-from cnnbench.config import Format
+from cnnbench.config.commands import PredictConfig
+from cnnbench.config.sections import Format
 from cnnbench.data.inputs import find
-from cnnbench.errors import UserError
-from cnnbench.inference import Answer, Classifier
-from cnnbench.schemas import PredictConfig
-from cnnbench.tables import ENDINGS, Percent, plural, render, shorten
+from cnnbench.output.tables import ENDINGS, Percent, plural, render, shorten
+from cnnbench.runtime.device import create_runtime
+from cnnbench.tasks.classification.predictor import Answer, Classifier
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import write_text
+from cnnbench.weights import sources
+from cnnbench.weights.load import ready
 
 DONE, SOME_UNREADABLE = 0, 1
 FILE = 40  # characters of a path in a table
@@ -32,8 +34,8 @@ def run(cfg: PredictConfig) -> int:
             raise UserError(f"{key}={path}: there is no folder {Path(path).parent}")
     if cfg.sheet and Path(cfg.sheet).suffix.lower() != ".png":
         raise UserError(f"sheet={cfg.sheet}: the picture is a PNG, so its name ends in .png")
-    device = runtime.setup(cfg.device, cfg.precision.value, seed=0)
-    loaded = weights.load(cfg.weights, cfg.model)
+    device = create_runtime(cfg.device, cfg.precision.value, seed=0)
+    loaded = sources.load(cfg.weights, cfg.model)
     model, inference, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
     for note in notes:
         print(note, file=sys.stderr)
@@ -58,26 +60,26 @@ def _with_sheets(answers: Iterator[Answer], sheet: str | None, source: str) -> I
     if sheet is None:
         yield from answers
         return
-    from cnnbench import sheets  # matplotlib takes its time, and one image is to take less than that
+    from cnnbench.output import image_grid  # matplotlib takes its time, and one image is to take less than that
 
     path, page = Path(sheet).expanduser(), 1
-    waiting: list[sheets.Cell] = []
+    waiting: list[image_grid.Cell] = []
 
     def draw() -> None:
         file = path if page == 1 else path.with_name(f"{path.stem}-{page}{path.suffix}")
         try:
-            sheets.draw(waiting, file, f"What {Path(source).name} says" + (f", page {page}" if page > 1 else ""))
+            image_grid.draw(waiting, file, f"What {Path(source).name} says" + (f", page {page}" if page > 1 else ""))
         except OSError as error:
             raise UserError(f"sheet={sheet}: cannot write there: {error.strerror}") from None
 
     for answer in answers:
         if answer.error is None and answer.thumbnail is not None:
-            if len(waiting) == sheets.PAGE:
+            if len(waiting) == image_grid.PAGE:
                 draw()
                 waiting, page = [], page + 1
             bars = [(found.name, found.probability, False) for found in answer.predictions[:5]]
             note = Path(answer.file).name if answer.file else ""
-            waiting.append(sheets.Cell(answer.thumbnail, answer.best.name, note, bars))
+            waiting.append(image_grid.Cell(answer.thumbnail, answer.best.name, note, bars))
         yield answer
     if waiting:
         draw()
@@ -141,7 +143,7 @@ def _width() -> int | None:
 
 def _write(out: Path, answers: Sequence[Answer], format: Format) -> None:
     try:
-        runs.write_text(out, text(answers, ENDINGS.get(out.suffix.lower(), format), None) + "\n")
+        write_text(out, text(answers, ENDINGS.get(out.suffix.lower(), format), None) + "\n")
     except OSError as error:
         raise UserError(f"out={out}: cannot write there: {error.strerror}") from None
 

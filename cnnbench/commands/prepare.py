@@ -8,17 +8,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from cnnbench import data, runs
-from cnnbench.config import Format, OnBadImage
+from cnnbench import data
+from cnnbench.config.commands import PackConfig
+from cnnbench.config.sections import Format, OnBadImage
 from cnnbench.data import packing
 from cnnbench.data.folders import locked
 from cnnbench.data.packed import ABOUT, read_about
 from cnnbench.data.unreadable import report
-from cnnbench.errors import UserError
-from cnnbench.logfile import say
-from cnnbench.machine import cores
-from cnnbench.schemas import PackConfig
-from cnnbench.tables import plural, render
+from cnnbench.output.tables import plural, render
+from cnnbench.runs import run_directory
+from cnnbench.utils.console import say
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.system import cores
 
 
 def run(cfg: PackConfig) -> int:
@@ -48,7 +49,9 @@ def planned(cfg: PackConfig) -> packing.Plan:
         raise UserError(f"data={cfg.data.name} is no folder of image files: it is in memory, where nothing is faster")
     source = Path(cfg.data.root).resolve().name if cfg.data.name == "folder" and cfg.data.root else cfg.data.name
     folder = (
-        Path(cfg.out).expanduser() if cfg.out else Path(cfg.run.root).expanduser() / "prepare" / runs.slug([source])
+        Path(cfg.out).expanduser()
+        if cfg.out
+        else Path(cfg.run.root).expanduser() / "prepare" / run_directory.slug([source])
     )
     return packing.Plan(
         dataset=dataset,

@@ -4,14 +4,15 @@ import shutil
 import sys
 from pathlib import Path
 
-from cnnbench import runs, sweeps
-from cnnbench.config import Format
-from cnnbench.errors import UserError
+from cnnbench.config.commands import ReportConfig
+from cnnbench.config.sections import Format
+from cnnbench.output.tables import ENDINGS, plural, render
 from cnnbench.reporting import group, text
 from cnnbench.reporting.gather import Gathered, gather
 from cnnbench.reporting.group import Group
-from cnnbench.schemas import ReportConfig
-from cnnbench.tables import ENDINGS, plural, render
+from cnnbench.sweeps import jobs as sweeps
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import write_text
 
 
 def run(cfg: ReportConfig) -> int:
@@ -85,14 +86,14 @@ def write(path: Path, cfg: ReportConfig, found: Gathered, groups: list[Group]) -
         elif path.suffix.lower() == ".png":
             draw(path, groups)
         else:
-            runs.write_text(path, text.render_report(found, groups, ENDINGS[path.suffix.lower()], None) + "\n")
+            write_text(path, text.render_report(found, groups, ENDINGS[path.suffix.lower()], None) + "\n")
     except OSError as error:
         raise UserError(f"out={path}: cannot write there: {error.strerror}") from None
     print(f"report -> {path}", file=sys.stderr)
 
 
 def draw(path: Path, groups: list[Group]) -> None:
-    from cnnbench import figures
+    from cnnbench.output.figure import save
     from cnnbench.reporting import charts
 
     several = list(dict.fromkeys(one.first.data for one in groups))
@@ -101,12 +102,12 @@ def draw(path: Path, groups: list[Group]) -> None:
     figure = charts.curves(groups, group.labels(groups), f"Learning curves on {several[0]}") if groups else None
     if figure is None:
         raise UserError(f"out={path}: no run has an epoch behind it yet")
-    figures.save(figure, path)
+    save(figure, path)
 
 
 def history(cfg: ReportConfig, found: Gathered, groups: list[Group]) -> None:
     """The ImageNet challenge as a table on stdout and a picture in a file."""
-    from cnnbench import figures
+    from cnnbench.output.figure import save
     from cnnbench.reporting import charts, page
 
     own = page.on_imagenet(groups)
@@ -115,11 +116,11 @@ def history(cfg: ReportConfig, found: Gathered, groups: list[Group]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".png":
             pairs = [(name, one.mean("top5_error") or 0.0) for name, one in zip(group.labels(own), own, strict=True)]
-            figures.save(charts.history(pairs), path)
+            save(charts.history(pairs), path)
         elif path.suffix.lower() == ".html":
             page.write(path, title(cfg), found, groups, history=True)
         else:
-            runs.write_text(path, render(text.history_rows(own), ENDINGS[path.suffix.lower()]) + "\n")
+            write_text(path, render(text.history_rows(own), ENDINGS[path.suffix.lower()]) + "\n")
     except OSError as error:
         raise UserError(f"out={path}: cannot write there: {error.strerror}") from None
     print(render(text.history_rows(own), cfg.format))

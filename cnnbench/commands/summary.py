@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cnnbench import html, runs, tables
-from cnnbench.config import Format, Layers, SummaryFormat
-from cnnbench.errors import UserError
-from cnnbench.facts import ALEXNET_PARAMS
-from cnnbench.schemas import SummaryConfig
-from cnnbench.summaries import WEIGHTED, Summary, as_data, difference, kind, neurons, notes, shown, summarize
-from cnnbench.tables import Percent, fitted, render
+from cnnbench.analysis.published import ALEXNET_PARAMS
+from cnnbench.analysis.summary import WEIGHTED, Summary, as_data, difference, kind, neurons, notes, shown, summarize
+from cnnbench.config.commands import SummaryConfig
+from cnnbench.config.sections import Format, Layers, SummaryFormat
+from cnnbench.output import html, tables
+from cnnbench.output.tables import Percent, fitted, render
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import write_text
 
 # The columns that a narrow terminal goes without, in this order.
 DISPENSABLE = ("kernel", "biases", "field", "kind", "measured on", "output", "% params", "neurons", "% macs")
@@ -66,7 +67,7 @@ def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
     if cfg.out:
         file = Path(cfg.out)
         try:
-            runs.write_text(file, text(ENDINGS.get(file.suffix, cfg.format)) + "\n")
+            write_text(file, text(ENDINGS.get(file.suffix, cfg.format)) + "\n")
         except OSError as error:
             raise UserError(f"out={cfg.out}: cannot write there: {error.strerror}") from None
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -75,9 +76,9 @@ def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
 
 
 def _drawn(summaries: list[Summary]) -> str:
-    from cnnbench.architecture.diagram import diagram  # what only drawings need
-    from cnnbench.architecture.figure import draw
-    from cnnbench.architecture.wiring import wire
+    from cnnbench.analysis.diagram.diagram import diagram  # what only drawings need
+    from cnnbench.analysis.diagram.figure import draw
+    from cnnbench.analysis.diagram.wiring import wire
 
     return draw([(one, diagram(wire(one.net, one.image_size, one.in_channels))) for one in summaries])
 
@@ -86,7 +87,7 @@ def _web_page(summaries: list[Summary], svg: str, which: Layers) -> str:
     sections = [(one.label, _section(one, which)) for one in summaries]
     if len(summaries) > 1:
         sections.insert(0, ("Side by side", [html.table([_row(one) for one in summaries], sorts=False)]))
-    from cnnbench.architecture import page
+    from cnnbench.analysis.diagram import page
 
     return page.page(", ".join(one.label for one in summaries), svg, sections)
 

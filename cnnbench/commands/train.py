@@ -2,12 +2,17 @@
 
 from typing import TextIO
 
-from cnnbench import data, debug, freezing, models, runs, runtime, session, transfer, weights
-from cnnbench.checkpoint import Inference
-from cnnbench.errors import UserError
-from cnnbench.logfile import Log, say
+from cnnbench import data, models
+from cnnbench.config.commands import TrainConfig
 from cnnbench.models.layers import Net
-from cnnbench.schemas import TrainConfig
+from cnnbench.runs.run_directory import path_for
+from cnnbench.runtime.device import create_runtime
+from cnnbench.training import debug, freezing
+from cnnbench.training import run as session
+from cnnbench.utils.console import Log, say
+from cnnbench.utils.errors import UserError
+from cnnbench.weights import merge, sources
+from cnnbench.weights.checkpoint import Inference
 
 
 def run(cfg: TrainConfig) -> int:
@@ -17,12 +22,12 @@ def run(cfg: TrainConfig) -> int:
 
 
 def _run(cfg: TrainConfig, log: Log) -> int:
-    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
+    device = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
     session.check(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
     model, inference = build(cfg, dataset, session.output(cfg))
     freezing.freeze(model, cfg.freeze)
-    directory = runs.directory("train", cfg, session.base_name(cfg))
+    directory = path_for("train", cfg, session.base_name(cfg))
     return session.execute(
         cfg,
         session.Job(device=device, dataset=dataset, model=model, inference=inference, directory=directory, log=log),
@@ -43,9 +48,9 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
     for note in models.notes(model, image_size):
         say(note, stream)
     if cfg.weights is not None:
-        loaded = weights.load(cfg.weights, {"name": cfg.model["name"], **arguments})
-        transfer.check_variant(cfg.model, loaded)
+        loaded = sources.load(cfg.weights, {"name": cfg.model["name"], **arguments})
+        merge.check_variant(cfg.model, loaded)
         others = loaded.inference is not None and loaded.inference.classes != dataset.classes
-        report = transfer.merge(model, loaded, cfg.weights_rename, cfg.weights_skip, new_head=others)
+        report = merge.merge(model, loaded, cfg.weights_rename, cfg.weights_skip, new_head=others)
         say(report.text(), stream)
     return model, session.inference({"name": cfg.model["name"], **arguments}, dataset, image_size)

@@ -9,18 +9,23 @@ from typing import Any
 
 import torch
 
-from cnnbench import assembly, data, models, runs, runtime, weights
-from cnnbench.checkpoint import Inference
-from cnnbench.config import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig
-from cnnbench.errors import UserError
-from cnnbench.parsing import restore, to_plain
-from cnnbench.schemas import VisualizeConfig
-from cnnbench.shapes import Shapes
-from cnnbench.tables import plural, render
+from cnnbench import data, models
+from cnnbench.config.commands import VisualizeConfig
+from cnnbench.config.parsing import restore, to_plain
+from cnnbench.config.sections import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig
+from cnnbench.models.meta_kernels import Shapes
+from cnnbench.output.tables import plural, render
+from cnnbench.runs import run_directory
+from cnnbench.runs.run_directory import path_for
+from cnnbench.runtime.device import create_runtime
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import write_json
 from cnnbench.visual import page, places, shows
 from cnnbench.visual.page import Picture
 from cnnbench.visual.studio import Plan, Studio, as_list
-from cnnbench.weights import Weights
+from cnnbench.weights import load, sources
+from cnnbench.weights.checkpoint import Inference
+from cnnbench.weights.sources import Weights
 
 PLANNED: dict[str, type] = {"augment": AugmentConfig, "optim": OptimConfig, "schedule": ScheduleConfig}
 
@@ -63,23 +68,23 @@ def pictures(cfg: VisualizeConfig, studio: Studio, name: str) -> list[Picture]:
 
 def prepare(cfg: VisualizeConfig) -> Studio:
     """The net, if there is one, the data, and where the pictures go. Nothing is written yet."""
-    device = runtime.setup(cfg.device, cfg.precision.value, cfg.seed)
+    device = create_runtime(cfg.device, cfg.precision.value, cfg.seed)
     typed = {override.partition("=")[0].lstrip("+~") for override in cfg.run.overrides}
     if cfg.weights is None:
         model, inference = None, untrained(cfg)
-        source, base = inference.model["name"], runs.slug([f"{inference.model['name']}-{cfg.data.name}"])
+        source, base = inference.model["name"], run_directory.slug([f"{inference.model['name']}-{cfg.data.name}"])
         loaded = None
     else:
-        loaded = weights.load(cfg.weights, cfg.model)
+        loaded = sources.load(cfg.weights, cfg.model)
         if "data.image_size" in typed and cfg.prepare.image_size is None:
             cfg.prepare.image_size = cfg.data.image_size
-        model, inference, notes = assembly.ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
+        model, inference, notes = load.ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
         for note in notes:
             print(note, file=sys.stderr)
         model = device.place(places.observed(model))
         places.check(model, as_list(cfg.layer))
-        source, base = loaded.source, weights.short_name(loaded.source)
-    path = runs.directory("visualize", cfg, base)
+        source, base = loaded.source, sources.short_name(loaded.source)
+    path = path_for("visualize", cfg, base)
     if (path / "config.yaml").exists():
         raise UserError(f"{path} holds a training: give another run.dir")
     cfg.run.dir = str(path)
@@ -89,7 +94,7 @@ def prepare(cfg: VisualizeConfig) -> Studio:
 
 def untrained(cfg: VisualizeConfig) -> Inference:
     """What a training of these settings would begin with; without a net, images as large as the data's own."""
-    from cnnbench import session  # all of training: not for the pictures of a net that is there
+    from cnnbench.training import run as session  # all of training: not for the pictures of a net that is there
 
     dataset = data.load_dataset(cfg.data)
     arguments = {key: value for key, value in (cfg.model or {"name": "no net"}).items() if value is not None}
@@ -135,7 +140,7 @@ def conclude(cfg: VisualizeConfig, studio: Studio, drawn: list[Picture]) -> None
     command = f"cnnbench visualize {shlex.join(cfg.run.overrides)}" if cfg.run.overrides else ""
     page.write(path / "index.html", f"What {studio.title} sees", studio.about(), command, drawn)
     rows = [{"what": one.heading, "title": one.title, "caption": one.caption, "file": str(one.path)} for one in drawn]
-    runs.write_json(path / "result.json", {"pictures": rows, "page": str(path / "index.html"), "run_dir": str(path)})
+    write_json(path / "result.json", {"pictures": rows, "page": str(path / "index.html"), "run_dir": str(path)})
     if cfg.format is Format.json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     elif cfg.format is Format.table:

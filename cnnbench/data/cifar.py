@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnnbench.config import DataConfig
+from cnnbench.config.sections import DataConfig
 from cnnbench.data.folders import locked
 from cnnbench.data.sources import Arrays, Dataset
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 URL = "https://www.cs.toronto.edu/~kriz/"
 

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config import DataConfig, OnBadImage
+from cnnbench.config.sections import DataConfig, OnBadImage
 from cnnbench.data import packed
 from cnnbench.data.cifar import cifar
 from cnnbench.data.folders import image_folder, imagenet
 from cnnbench.data.sources import Arrays, Dataset, names, pick
 from cnnbench.data.unreadable import without_unreadable
-from cnnbench.errors import UserError, unknown
-from cnnbench.machine import cores
+from cnnbench.utils.errors import UserError, unknown
+from cnnbench.utils.system import cores
 
 
 def load_dataset(cfg: DataConfig) -> Dataset:

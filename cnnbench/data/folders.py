@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from cnnbench.config import DataConfig
+from cnnbench.config.sections import DataConfig
 from cnnbench.data.sources import Dataset, Files
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VAL_NAMES = {"val": "val", "valid": "val", "validation": "val", "test": "test"}

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnnbench.config import Resize
+from cnnbench.config.sections import Resize
 
 Picture = Any
 """A Pillow image or a uint8 tensor (..., C, H, W)."""

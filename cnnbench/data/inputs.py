@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cnnbench.data.folders import SUFFIXES, images_below
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 
 def find(inputs: Iterable[str], stdin: Iterable[str] | None = None) -> list[str]:

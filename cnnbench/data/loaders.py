@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config import AugmentConfig, Crop, Decoder, Interpolation, Resize
+from cnnbench.config.sections import AugmentConfig, Crop, Decoder, Interpolation, Resize
 from cnnbench.data.batched import BatchTransform, ResizedCrop
 from cnnbench.data.geometry import rescaled
 from cnnbench.data.nvjpeg import BatchDecoder
@@ -21,8 +21,8 @@ from cnnbench.data.sources import Arrays, Dataset, Source
 from cnnbench.data.transforms import EvalTransform, Transform, check_augment, decode_transform, sample_transform
 from cnnbench.data.views import Groups, ViewTransform
 from cnnbench.data.workers import SampleReader
-from cnnbench.errors import UserError
-from cnnbench.machine import cores
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.system import cores
 
 Batch = tuple[Tensor, Tensor]
 """uint8 images (N, C, S, S) and int64 targets (N,)."""

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnnbench.config import DataConfig
+from cnnbench.config.sections import DataConfig
 from cnnbench.data.shards import RECORD, Packed
 from cnnbench.data.sources import Dataset
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 ABOUT = "dataset.json"
 FORMAT, VERSION = "cnnbench packed images", 1

@@ -21,14 +21,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnbench.config import Resize
+from cnnbench.config.sections import Resize
 from cnnbench.data.geometry import rescaled
 from cnnbench.data.packed import ABOUT, FORMAT, VERSION
 from cnnbench.data.shards import RECORD
 from cnnbench.data.sources import Dataset, Files, content, is_plain, opened, upright
 from cnnbench.data.workers import mapped
-from cnnbench.durable import Hashing, replacing, sweep
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import Hashing, replacing, sweep
 
 BLOCK = 512  # of a tar file: a header has one, and contents are filled up to whole ones
 SAMPLED = 64  # images that are encoded to find out how much disk the whole will need

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.data.sources import read_image, recolored, upright
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 
 def as_picture(image: Any, channels: int) -> Any:

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 RECORD = np.dtype([
     ("shard", "<u4"),  # its number in the split

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.data.shards import Packed, Record
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

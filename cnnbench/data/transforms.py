@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnbench.config import AugmentConfig, Crop, Resize
+from cnnbench.config.sections import AugmentConfig, Crop, Resize
 from cnnbench.data.geometry import as_tensor, centre, rescaled
 from cnnbench.data.jpeg import Decode
-from cnnbench.errors import UserError
-from cnnbench.light import import_torchvision
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.fast_start import import_torchvision
 
 Transform = Callable[[Any], Tensor]
 """Pillow image or uint8 tensor (C, H, W) -> uint8 tensor (C, S, S)."""

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from cnnbench.data.shards import Record
 from cnnbench.data.sources import Arrays, Dataset, Source, content, opened
 from cnnbench.data.workers import mapped
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 NAMED = 10  # files that are named; the others are counted
 

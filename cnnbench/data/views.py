@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cnnbench.config import CropConfig, Resize
+from cnnbench.config.sections import CropConfig, Resize
 from cnnbench.data.geometry import (
     Picture,
     as_tensor,
@@ -24,7 +24,7 @@ from cnnbench.data.geometry import (
     shifted,
     squares,
 )
-from cnnbench.errors import UserError, unknown
+from cnnbench.utils.errors import UserError, unknown
 
 Groups = list[Tensor]
 """Views uint8 (..., V, C, H, W); those of one group have one size."""

@@ -30,7 +30,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from cnnbench.data.jpeg import Decode
 from cnnbench.data.sources import Source, read_item
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 
 JOB_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 

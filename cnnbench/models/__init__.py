@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
-from cnnbench.errors import UserError, did_you_mean, unknown
 from cnnbench.models import (
     airbench,
     alexnet,
@@ -18,6 +17,7 @@ from cnnbench.models import (
     vgg,
 )
 from cnnbench.models.layers import Dense, Net, run_on_meta
+from cnnbench.utils.errors import UserError, did_you_mean, unknown
 
 SOURCES = ("cnnbench", "torchvision")
 MODELS: dict[str, Callable[..., Net]] = {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from cnnbench.shapes import Shapes
+from cnnbench.models.meta_kernels import Shapes
 
 
 class Net(nn.Module):

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnbench.errors import UserError, unknown
-from cnnbench.light import import_torchvision
 from cnnbench.models.layers import Net, convolved
+from cnnbench.utils.errors import UserError, unknown
+from cnnbench.utils.fast_start import import_torchvision
 
 import_torchvision()
 import torchvision  # noqa: E402

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cnnbench.facts import HISTORY
-from cnnbench.figures import label, log_axis, new_figure
-from cnnbench.plots import PANELS, series
+from cnnbench.analysis.published import HISTORY
+from cnnbench.output.figure import label, log_axis, new_figure
+from cnnbench.output.plots import PANELS, series
 from cnnbench.reporting.group import Group
-from cnnbench.search_result import METRICS, Found
+from cnnbench.sweeps.study_result import METRICS, Found
 
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
           ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#8B6508", "*"))  # fmt: skip

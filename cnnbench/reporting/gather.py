@@ -15,11 +15,14 @@ from typing import Any
 
 import yaml
 
-from cnnbench import runs, search_result, sweeps
-from cnnbench.errors import UserError
-from cnnbench.parsing import flatten
-from cnnbench.search_result import Found
-from cnnbench.sweeps import CUT, DONE, FAILED, PRUNED, RUNNING, Job
+from cnnbench.config.parsing import flatten
+from cnnbench.runs import run_directory
+from cnnbench.sweeps import jobs as sweeps
+from cnnbench.sweeps import study_result
+from cnnbench.sweeps.jobs import CUT, DONE, FAILED, PRUNED, RUNNING, Job
+from cnnbench.sweeps.study_result import Found
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import read_json, read_rows
 
 SIGNS = {"config.yaml", "status.json", "metrics.jsonl", "result.json"}  # of a run: any of them
 STATES = {"done": DONE, "running": RUNNING, "failed": FAILED, "interrupted": CUT, "preempted": CUT,
@@ -47,7 +50,7 @@ class Run:
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """A line per epoch, of numbers alone."""
-        return [row for line in runs.read_rows(self.path / "metrics.jsonl") if (row := _numbers(line))]
+        return [row for line in read_rows(self.path / "metrics.jsonl") if (row := _numbers(line))]
 
     @property
     def data(self) -> str:
@@ -108,7 +111,7 @@ def gather(roots: list[Path]) -> Gathered:
             seen.add(real)
             if sweeps.FOLDER in subfolders:
                 _read_books(path, found)
-            if search_result.FILE in files:
+            if study_result.FILE in files:
                 _read_search(path, found)
             subfolders[:] = sorted(name for name in subfolders if name != "checkpoints" and name[0] != ".")
             if SIGNS & set(files) and (run := _read(path, set(files), found.damaged)):
@@ -125,10 +128,10 @@ def _read_books(path: Path, found: Gathered) -> None:
 
 
 def _read_search(path: Path, found: Gathered) -> None:
-    if search := search_result.read(path):
+    if search := study_result.read(path):
         found.searches[path] = search
     else:
-        found.damaged.append(f"{path}: {search_result.FILE} is damaged")
+        found.damaged.append(f"{path}: {study_result.FILE} is damaged")
 
 
 def _read(path: Path, files: set[str], damaged: list[str]) -> Run | None:
@@ -175,7 +178,7 @@ def _state(path: Path, said: dict[str, Any], result: dict[str, Any]) -> tuple[st
     status, reason = STATES.get(str(said.get("status")), FAILED), str(said.get("reason") or "").partition("\n")[0]
     if result:
         return DONE, ""
-    if status == RUNNING and not runs.is_held(path):
+    if status == RUNNING and not run_directory.is_held(path):
         return FAILED, "its process is gone (killed?)"
     return status, reason or ("" if said else "it never began")
 
@@ -184,7 +187,7 @@ def _settings(config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """What was computed: from the configuration, or, of an evaluation, from what it says of itself."""
     if config:
         flat = {key: value for key, value in flatten(config).items()
-                if not runs.is_free(key) and key != "model.in_channels"}  # fmt: skip
+                if not run_directory.is_free(key) and key != "model.in_channels"}  # fmt: skip
         name, root = flat.get("data.name"), flatten(config).get("data.root")
         if name == "folder" and root:  # folders are told apart by their own names
             flat["data.name"] = Path(root).name
@@ -192,7 +195,7 @@ def _settings(config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     if not result:
         return {}
     trained, protocol = result.get("trained"), result.get("protocol")
-    kept = [text for text in map(str, trained or []) if not (runs.is_free(_key(text)) or _key(text) in SAID)]
+    kept = [text for text in map(str, trained or []) if not (run_directory.is_free(_key(text)) or _key(text) in SAID)]
     flat = flatten({"protocol": protocol}) if isinstance(protocol, dict) else {}
     return {
         "command": "evaluate",
@@ -220,7 +223,7 @@ def _overrides(file: Path, config: dict[str, Any]) -> list[str]:
 
 
 def _json(path: Path, name: str, files: set[str], bad: list[str]) -> dict[str, Any]:
-    found = runs.read_json(path / name) if name in files else {}
+    found = read_json(path / name) if name in files else {}
     if name in files and not found:
         bad.append(f"{name} is damaged")
     return found

@@ -9,11 +9,11 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
-from cnnbench.errors import UserError, unknown
-from cnnbench.facts import Facts
+from cnnbench.analysis.published import Facts
 from cnnbench.reporting import published
 from cnnbench.reporting.gather import Run
-from cnnbench.sweeps import DONE, ORDER
+from cnnbench.sweeps.jobs import DONE, ORDER
+from cnnbench.utils.errors import UserError, unknown
 
 ALWAYS = ("model.name", "data.name")
 

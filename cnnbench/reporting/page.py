@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnbench import comparison, figures, html
+from cnnbench.output import html
+from cnnbench.output.figure import png
 from cnnbench.reporting import charts, text
 from cnnbench.reporting.gather import Gathered
 from cnnbench.reporting.group import Group, labels
-from cnnbench.search_result import Found
+from cnnbench.sweeps.study_result import Found
+from cnnbench.transfer import comparison
 
 CURVES = (
     "Solid: validation; dashed: training. Of several runs the mean is drawn, and the band reaches from the least to "
@@ -67,14 +69,14 @@ def _pictures(groups: list[Group], data: str) -> list[str]:
     names, parts = labels(groups), []
     more = f" The first {charts.SHOWN} of {len(groups)} are drawn." if len(groups) > charts.SHOWN else ""
     if figure := charts.curves(groups, names, f"Learning curves on {data}"):
-        parts.append(html.picture(figures.png(figure), f"learning curves on {data}", CURVES + more))
+        parts.append(html.picture(png(figure), f"learning curves on {data}", CURVES + more))
     if figure := charts.costs(groups, names, f"Error on {data} against what it costs"):
-        parts.append(html.picture(figures.png(figure), f"error on {data} against cost", COSTS))
+        parts.append(html.picture(png(figure), f"error on {data} against cost", COSTS))
     for model in dict.fromkeys(group.first.model for group in groups):
         results: list[dict[str, Any]] = [run.result for group in groups if group.first.model == model
                                          for run in group.done if run.result.keys() >= comparison.NEEDED]  # fmt: skip
         if comparison.worth_drawing(results):
-            parts.append(html.picture(figures.png(comparison.draw(results)), f"transfer of {model} on {data}",
+            parts.append(html.picture(png(comparison.draw(results)), f"transfer of {model} on {data}",
                                       "Error against the number of training images, and against seconds."))  # fmt: skip
     return parts
 
@@ -82,7 +84,7 @@ def _pictures(groups: list[Group], data: str) -> list[str]:
 def _search(path: Path, search: Found) -> list[str]:
     parts = [html.paragraph(f"{path}: {search.best}"), html.code(search.command)]
     if search.importance:
-        picture = figures.png(charts.importance(search))
+        picture = png(charts.importance(search))
         parts += [html.picture(picture, f"importance of the settings in {path}", search.how), html.table(search.rows())]
     return parts
 
@@ -101,7 +103,7 @@ def _published(groups: list[Group]) -> list[str]:
 def _history(own: list[Group]) -> list[str]:
     pairs = [(name, group.mean("top5_error") or 0.0) for name, group in zip(labels(own), own, strict=True)]
     figure = charts.history(pairs)
-    return [html.picture(figures.png(figure), "the ImageNet challenge", HISTORY), html.table(text.history_rows(own))]
+    return [html.picture(png(figure), "the ImageNet challenge", HISTORY), html.table(text.history_rows(own))]
 
 
 def _commands(groups: list[Group]) -> list[str]:

@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
-from cnnbench import facts
-from cnnbench.config import conf_dir
-from cnnbench.facts import Facts
+from cnnbench.analysis import published
+from cnnbench.analysis.published import Facts
+from cnnbench.config.sections import conf_dir
 from cnnbench.reporting.gather import Run
 
 
@@ -18,12 +18,12 @@ def find(run: Run) -> Facts | None:
     arguments.pop("name")
     if arguments.get("source", "cnnbench") != "cnnbench":
         return None
-    found = facts.find(name, arguments)
+    found = published.find(name, arguments)
     if found is None or found.data != run.data or (found.top1_error is None and found.top5_error is None):
         return None
     own = defaults(name)
     asked = [f"{key}={value}" for key, value in arguments.items() if key in own and value != own[key]]
-    return found if all(f"{name} {setting}" in facts.FACTS for setting in asked) else None
+    return found if all(f"{name} {setting}" in published.FACTS for setting in asked) else None
 
 
 @cache

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cnnbench import facts
-from cnnbench.config import Format
+from cnnbench.analysis.published import HISTORY, find
+from cnnbench.config.sections import Format
+from cnnbench.output.tables import clock, fitted, render, shorten
 from cnnbench.reporting.gather import Gathered, Run
 from cnnbench.reporting.group import Group, headings, labels, row, text
-from cnnbench.tables import clock, fitted, json_value, render, shorten
+from cnnbench.utils.files import json_value
 
 # The columns that a narrow terminal goes without, in this order.
 DISPENSABLE = ("device", "date", "select_on", "split", "crop", "seeds", "n", "train top-1", "macs", "params",
@@ -143,9 +144,9 @@ def history_rows(own: Sequence[Group]) -> list[dict[str, Any]]:
     """The ImageNet challenge year by year, and one's own runs on ImageNet."""
     rows = [{"year": entry.year and str(entry.year), "team": entry.team, "net": entry.net, "layers": entry.layers,
              "top-5 error": spread(entry.top5_error, None), "note": entry.note or None}
-            for entry in facts.HISTORY]  # fmt: skip
+            for entry in HISTORY]  # fmt: skip
     for group, label in zip(own, labels(own), strict=True):
-        known = facts.find(group.first.model, {})
+        known = find(group.first.model, {})
         how = ", ".join(said(key, group.said(key)) for key in ("crop", "split", "n"))
         rows.append({"year": None, "team": "here", "net": label, "layers": known.depth if known else None,
                      "top-5 error": spread(group.mean("top5_error"), group.std("top5_error")),

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnnbench.models.layers import Net
-from cnnbench.runtime import Normalize
+from cnnbench.runtime.device import Normalize
 from cnnbench.visual.places import Place, tapped
 
 SAMPLES, NOISE = 16, 0.12  # SmoothGrad: noisy copies of an image, and the noise as part of the range of its values

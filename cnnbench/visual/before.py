@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from cnnbench import data, optim, plots
-from cnnbench.tables import plural
+from cnnbench import data
+from cnnbench.output import plots
+from cnnbench.output.tables import plural
+from cnnbench.training import optim
 from cnnbench.visual.page import Picture
 from cnnbench.visual.studio import Studio
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from cnnbench.figures import label, new_figure, save
+from cnnbench.output.figure import label, new_figure, save
 
 # Okabe and Ito's colours, and shapes beside them: with both, 40 classes can be told apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cnnbench.errors import UserError, did_you_mean
 from cnnbench.models.layers import Net
+from cnnbench.utils.errors import UserError, did_you_mean
 from cnnbench.visual.sheet import as_picture, coloured
 
 SLICES = 24  # input channels of a deeper filter that are shown

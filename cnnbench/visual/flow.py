@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from torch import Tensor, nn
 
-from cnnbench.figures import new_figure, save
 from cnnbench.models.layers import Net, output_layer
-from cnnbench.optim import WEIGHTS
-from cnnbench.plots import BLUE, VERMILLION
+from cnnbench.output.figure import new_figure, save
+from cnnbench.output.plots import BLUE, VERMILLION
+from cnnbench.training.optim import WEIGHTS
 
 
 class Statistics:

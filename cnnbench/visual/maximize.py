@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnbench.models.layers import Net
-from cnnbench.runtime import Normalize, Runtime
+from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.visual.places import Place, look
 
 RATE = 0.05  # of Adam

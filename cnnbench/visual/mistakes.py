@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnbench.engine import Batch, predictions
-from cnnbench.plots import percent
-from cnnbench.runtime import Runtime
+from cnnbench.output.plots import percent
+from cnnbench.runtime.device import Runtime
+from cnnbench.training.loop import Batch, predictions
 from cnnbench.visual.sheet import Tile, as_picture
 
 SHOWN = 24

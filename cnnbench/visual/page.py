@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnbench import html
+from cnnbench.output import html
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.engine import Batch
 from cnnbench.models.layers import Net
-from cnnbench.runtime import Normalize, Runtime
+from cnnbench.runtime.device import Normalize, Runtime
+from cnnbench.training.loop import Batch
 from cnnbench.visual.places import HEAD, Place, look
 from cnnbench.visual.sheet import as_picture
 

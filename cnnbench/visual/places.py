@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnbench.errors import UserError, did_you_mean
+from cnnbench.analysis.receptive_field import Axis, Trace, origin, tensors
 from cnnbench.models.layers import Net, run_on_meta, run_under
-from cnnbench.tracing import Axis, Trace, origin, tensors
+from cnnbench.utils.errors import UserError, did_you_mean
 
 HEAD = "head"
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from cnnbench.figures import array, label, new_figure, save
-from cnnbench.plots import GREY, VERMILLION
+from cnnbench.output.figure import array, label, new_figure, save
+from cnnbench.output.plots import GREY, VERMILLION
 
 DPI = 144
 MARGIN, GAP = 0.18, 0.08  # inches

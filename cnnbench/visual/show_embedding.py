@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from cnnbench.features import PENULTIMATE, extract
+from cnnbench.transfer.features import PENULTIMATE, extract
 from cnnbench.visual import embedding
 from cnnbench.visual.page import Picture
 from cnnbench.visual.places import spread

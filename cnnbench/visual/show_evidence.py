@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cnnbench.errors import UserError
-from cnnbench.evaluation import progress
+from cnnbench.tasks.classification.evaluation import progress
+from cnnbench.utils.errors import UserError
 from cnnbench.visual import attribution, sheet
 from cnnbench.visual.page import Picture
 from cnnbench.visual.places import stages

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cnnbench.errors import UserError
+from cnnbench.utils.errors import UserError
 from cnnbench.visual import maps, sheet
 from cnnbench.visual.page import Picture
 from cnnbench.visual.places import Place, look, some, stages

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from cnnbench.errors import UserError
-from cnnbench.evaluation import progress
+from cnnbench.tasks.classification.evaluation import progress
+from cnnbench.utils.errors import UserError
 from cnnbench.visual import mistakes, sheet
 from cnnbench.visual.page import Picture
 from cnnbench.visual.studio import Studio

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from importlib import import_module
 
-from cnnbench.errors import unknown
+from cnnbench.utils.errors import unknown
 from cnnbench.visual.page import Picture
 from cnnbench.visual.studio import Studio
 

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from cnnbench import data
-from cnnbench.checkpoint import Inference
-from cnnbench.config import AugmentConfig, Crop, DataConfig, OptimConfig, ScheduleConfig, Split
+from cnnbench.config.commands import VisualizeConfig
+from cnnbench.config.sections import AugmentConfig, Crop, DataConfig, OptimConfig, ScheduleConfig, Split
 from cnnbench.data import Dataset, Source
 from cnnbench.data.inputs import find as find_files
 from cnnbench.data.pictures import as_picture
-from cnnbench.errors import UserError, did_you_mean
 from cnnbench.models.layers import Net
-from cnnbench.runtime import Normalize, Runtime
-from cnnbench.schemas import VisualizeConfig
+from cnnbench.runtime.device import Normalize, Runtime
+from cnnbench.utils.errors import UserError, did_you_mean
 from cnnbench.visual.page import Picture
 from cnnbench.visual.places import HEAD, Place, bounded_batch, choose_units, find
+from cnnbench.weights.checkpoint import Inference
 
 IMAGES = 4  # looked at where the user names none
 

@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cnnbench import data, runtime
-from cnnbench.events import Events
-from cnnbench.logfile import tolerated
+from cnnbench import data
+from cnnbench.output.tensorboard import Events
+from cnnbench.runtime import device
+from cnnbench.utils.console import tolerated
 from cnnbench.visual import filters, flow, mistakes, sheet
 from cnnbench.visual.sheet import Row, Tile
 
 if TYPE_CHECKING:
-    from cnnbench.training import Training
+    from cnnbench.training.trainer import Training
 
 EVERY = 20  # steps between two that statistics are taken of
 FILMED = 10  # times that the filters are drawn in a training
@@ -95,7 +96,7 @@ class Watch:
             training.eval_model,
             batches.epoch(0),
             training.device,
-            runtime.Normalize(training.device, known.mean, known.std),
+            device.Normalize(training.device, known.mean, known.std),
         )
         wrong = dataset.val.subset(torch.tensor([index for index, _, _ in found.worst], dtype=torch.int64))
         shown = data.eval_loader(wrong, dataset, workers=0, **loading).epoch(0) if found.worst else ()

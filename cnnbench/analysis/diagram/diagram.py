@@ -1,0 +1,266 @@
+"""The wiring of a net as nested sequences: boxes, ways that part and meet again, and repeats. What a drawing lays out.
+
+Where a way parts, the ways meet again in the first node that all of them reach (the nearest post-dominator). Ways that
+share nodes before that, as in DenseNets, stay one sequence, with a line for each connection that skips a node of it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cnnbench.analysis.diagram.wiring import Node
+from cnnbench.analysis.summary import POOLS
+
+LIMIT = 44  # rows: a taller drawing has its repeats folded
+LONGEST = 12  # rows of what is repeated
+
+
+@dataclass(eq=False)
+class Box:
+    """One layer, or a join that begins no Split."""
+
+    node: Node
+
+    @property
+    def end(self) -> Node:
+        return self.node
+
+
+@dataclass(eq=False)
+class Split:
+    """Ways from the node `start` that meet in `join`; an empty one is an identity."""
+
+    start: Node
+    ways: list["Way"]
+    join: Node
+
+    @property
+    def end(self) -> Node:
+        return self.join
+
+    @property
+    def residual(self) -> bool:
+        """One way of layers, and others of one layer at most, to which it is added: shortcuts."""
+        return self.join.kind != "concat" and sum(len(list(boxes(way))) > 1 for way in self.ways) <= 1
+
+    @property
+    def main(self) -> "Way":
+        return max(self.ways, key=lambda way: len(list(boxes(way))))
+
+    @property
+    def shortcuts(self) -> list["Way"]:
+        return [way for way in self.ways if way is not self.main]
+
+
+@dataclass(eq=False)
+class Tangle:
+    """Ways that share nodes: all of them in order, the last where everything has met."""
+
+    start: Node
+    nodes: list[Node]
+
+    @property
+    def end(self) -> Node:
+        return self.nodes[-1]
+
+    @property
+    def skips(self) -> list[tuple[int, int]]:
+        """Connections past other nodes, by places: 0 is the start."""
+        places = {self.start.number: 0, **{node.number: place for place, node in enumerate(self.nodes, 1)}}
+        return [
+            (places[s], places[n.number]) for n in self.nodes for s in n.sources if places[n.number] - places[s] > 1
+        ]
+
+
+@dataclass(eq=False)
+class Fold:
+    """Items that follow each other `times` times; those of the first time."""
+
+    items: "Way"
+    times: int
+
+    @property
+    def end(self) -> Node:
+        return self.items[-1].end
+
+
+Item = Box | Split | Tangle | Fold
+Way = list[Item]  # one below the other
+
+
+@dataclass(frozen=True)
+class Head:
+    """An auxiliary head: its layers in order, and the node whose output it takes."""
+
+    name: str
+    source: Node
+    nodes: list[Node]
+
+
+@dataclass(frozen=True)
+class Diagram:
+    image: Node
+    items: Way
+    heads: list[Head]
+
+
+def diagram(nodes: Sequence[Node]) -> Diagram:
+    """Of the nodes of wiring.wire()."""
+    main = [node for node in nodes if not node.head]
+    own = {node.number for node in main}
+    targets = {node.number: [target for target in node.targets if target in own] for node in main}
+    meeting = _meetings(targets)
+    items = _sequence(nodes, targets, meeting, main[0].number, None)
+    items = items[1:]  # without the image
+    if rows(items) > LIMIT:
+        items = _folded(items)
+    names = dict.fromkeys(node.head for node in nodes if node.head)
+    heads = [[node for node in nodes if node.head == name] for name in names]
+    return Diagram(main[0], items, [Head(part[0].head, nodes[part[0].sources[0]], part) for part in heads])
+
+
+def _meetings(targets: dict[int, list[int]]) -> dict[int, int | None]:
+    """For each node the first that all ways from it lead through; numbers grow along every way."""
+    found: dict[int, int | None] = {}
+    for number in sorted(targets, reverse=True):
+        meets: int | None = None
+        for position, target in enumerate(targets[number]):
+            meets = target if position == 0 else _common(meets, target, found)
+        found[number] = meets
+    return found
+
+
+def _common(a: int | None, b: int | None, found: dict[int, int | None]) -> int | None:
+    while a != b:
+        if a is None or b is None:
+            return None
+        if a < b:
+            a = found[a]
+        else:
+            b = found[b]
+    return a
+
+
+def _sequence(nodes: Sequence[Node], targets: dict[int, list[int]], meeting: dict[int, int | None], at: int | None,
+              stop: int | None) -> Way:  # fmt: skip
+    """From the node `at` to that before `stop`."""
+    items: Way = []
+    while at != stop and at is not None:
+        if not items or items[-1].end is not nodes[at]:
+            items.append(Box(nodes[at]))
+        join = meeting[at]
+        if len(targets[at]) > 1 and join is not None:
+            between = [nodes[number] for number in range(at + 1, join + 1) if number in targets]
+            if _apart(nodes[at], between[:-1]):
+                ways = [_sequence(nodes, targets, meeting, target, join) for target in targets[at]]
+                items.append(Split(nodes[at], ways, nodes[join]))
+            else:
+                items.append(Tangle(nodes[at], between))
+        at = join
+    return items
+
+
+def _apart(start: Node, nodes: list[Node]) -> bool:
+    """Whether each of the nodes that follow start lies on one way from it."""
+    way: dict[int, int | None] = {}
+    for node in nodes:
+        ways = {node.number if source == start.number else way.get(source) for source in node.sources}
+        if len(ways) > 1:
+            return False
+        way[node.number] = ways.pop()
+    return True
+
+
+def walk(items: Way) -> Iterator[Node]:
+    """All nodes that are drawn, joins included."""
+    for item in items:
+        if isinstance(item, Box):
+            yield item.node
+        elif isinstance(item, Split):
+            for way in item.ways:
+                yield from walk(way)
+            yield item.join
+        elif isinstance(item, Tangle):
+            yield from item.nodes
+        else:
+            yield from walk(item.items)
+
+
+def boxes(items: Way) -> Iterator[Node]:
+    """The layers among them."""
+    return (node for node in walk(items) if not node.joins)
+
+
+def rows(items: Way) -> int:
+    """How many boxes stand one below the other."""
+    total = 0
+    for item in items:
+        if isinstance(item, Split):
+            total += rows(item.main) if item.residual else max(map(rows, item.ways)) + 1
+        else:
+            total += 1 if isinstance(item, Box) else len(item.nodes) if isinstance(item, Tangle) else rows(item.items)
+    return total
+
+
+def label(node: Node) -> str:
+    """As the papers write it: `3x3 conv, 64, /2`, `3x3 max pool, /2`, `fc 1000`."""
+    row, channels = node.layer, node.shape[0]
+    if node.joins:
+        return f"concat, {channels}" if node.kind == "concat" else {"add": "+", "multiply": "×"}[node.kind]
+    kernel, _, groups = node.kernel.partition(", ")
+    size, _, stride = kernel.partition("/")
+    parts = [f"{size} {node.kind}".strip()]
+    if node.kind == "fc":
+        parts = [f"fc {channels if len(node.shape) == 3 else node.shape[-1]}"]
+    elif row and node.kind in ("conv", "local"):
+        depthwise = groups and groups.split()[0] == str(row.input_shape[0])
+        parts = [f"{size} {'depthwise' if depthwise else node.kind}", str(channels)]
+        parts += [groups] if groups and not depthwise else []
+    elif node.kind in POOLS and not size:
+        parts = [f"global {node.kind}" if max(node.shape[1:], default=1) == 1 else node.kind]
+    elif row and node.kind == "zero pad":
+        stride = str(row.input_shape[-1] // node.shape[-1]).replace("1", "")
+    return ", ".join([*parts, *([f"/{stride}"] if stride else [])])
+
+
+def size(node: Node) -> str:
+    """Of its maps: `56 × 56`; of a vector, or maps of one place, `1 × 1`."""
+    if len(node.shape) == 3:
+        return f"{node.shape[1]} × {node.shape[2]}"
+    return "1 × 1" if len(node.shape) == 1 else f"{node.shape[0]} tokens"
+
+
+def _signature(item: Item) -> tuple:
+    """Equal for items of one stage that look the same."""
+    if isinstance(item, Box):
+        return label(item.node), item.node.shape, item.node.stage
+    if isinstance(item, Split):
+        return item.join.kind, item.join.shape, *(tuple(map(_signature, way)) for way in item.ways)
+    nodes = item.nodes if isinstance(item, Tangle) else walk(item.items)
+    return tuple((label(node), node.shape, node.stage) for node in nodes)
+
+
+def _folded(items: Way) -> Way:
+    """The items, with what is repeated in its place once, the shortest repeats first."""
+    signatures = [_signature(item) for item in items]
+    result: Way = []
+    at = 0
+    while at < len(items):
+        period, times = _repeats(signatures, at)
+        if times > 1:
+            result.append(Fold(items[at : at + period], times))
+            at += period * times
+        else:
+            result.append(items[at])
+            at += 1
+    return result
+
+
+def _repeats(signatures: list[tuple], at: int) -> tuple[int, int]:
+    """How many items from there on are repeated, and how often they stand there."""
+    for period in range(1, LONGEST + 1):
+        first, times = signatures[at : at + period], 1
+        while len(first) == period and signatures[at + times * period : at + (times + 1) * period] == first:
+            times += 1
+        if times > 1:
+            return period, times
+    return 1, 1

@@ -1,0 +1,73 @@
+"""How much room a part of a diagram takes to the left and right of the line that it stands on, in pixels."""
+
+from collections.abc import Sequence
+
+from cnnbench.analysis.diagram.diagram import Box, Fold, Item, Split, Tangle, Way, boxes, label
+from cnnbench.analysis.diagram.svg import text_width
+from cnnbench.analysis.diagram.wiring import Node
+
+BETWEEN, LANE = 14.0, 13.0  # from one way to the next, and from one arc to the next
+SMALL = 9.5  # size of the letters beside the boxes
+
+
+def pill(node: Node) -> float:
+    return text_width(label(node), SMALL) + 8
+
+
+def reach(span: int) -> float:
+    """How far to the right an arc past so many nodes goes."""
+    return min(14.0 + 5 * span, 90.0)
+
+
+def half_of(nodes: Sequence[Node]) -> float:
+    return max([text_width(label(node)) / 2 + 6 for node in nodes], default=0.0)
+
+
+def half_width(items: Way) -> float:
+    """Half the width of the boxes that stand one below the other there."""
+    halves = [0.0]
+    for item in items:
+        if isinstance(item, Box | Tangle):
+            halves.append(half_of([item.node] if isinstance(item, Box) else item.nodes))
+        elif isinstance(item, Fold):
+            halves.append(half_width(item.items))
+        elif item.residual:
+            halves.append(half_width(item.main))
+    return max(halves)
+
+
+def extent(items: Way, half: float) -> tuple[float, float]:
+    """Pixels to the left and right of the line that the items stand on."""
+    sides = [(half, half)]
+    for item in items:
+        sides.append(_sides(item, half))
+    return max(left for left, _ in sides), max(right for _, right in sides)
+
+
+def _sides(item: Item, half: float) -> tuple[float, float]:
+    if isinstance(item, Split) and item.residual:
+        left, right = extent(item.main, half)
+        for way in item.shortcuts:
+            right += LANE
+            pills = [pill(node) - 6 for node in boxes(way)]
+            right += max(pills, default=2)
+        return left, right
+    if isinstance(item, Split):
+        width = centres(item)[1]
+        return width / 2, width / 2
+    if isinstance(item, Fold):
+        left, right = extent(item.items, half)
+        return left + 6, right + 20 + text_width(f"× {item.times}", 14)
+    if isinstance(item, Tangle):
+        return half, half + 0.75 * max((reach(end - start) for start, end in item.skips), default=0)
+    return half, half
+
+
+def centres(split: Split) -> tuple[list[float], float]:
+    """Where the ways stand, from the left edge, and the width of all."""
+    found, x = [], 0.0
+    for way in split.ways:
+        left, right = extent(way, max(half_width(way), 8.0))
+        found.append(x + left)
+        x += left + right + BETWEEN
+    return found, max(x - BETWEEN, text_width(label(split.join), 10) + 8)

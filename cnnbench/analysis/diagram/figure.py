@@ -1,0 +1,129 @@
+"""Nets side by side on one page; where their maps have the same sizes, on the same level."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from cnnbench.analysis.diagram.column import COLOURS, GAP, Column
+from cnnbench.analysis.diagram.diagram import Diagram, Way, boxes, size, walk
+from cnnbench.analysis.diagram.extents import SMALL, extent, half_width
+from cnnbench.analysis.diagram.svg import GREY, Canvas, text_width
+from cnnbench.analysis.summary import Summary
+
+UNEVEN = 1.4  # times the height of the tallest net that nets on one level may take
+
+
+def draw(nets: Sequence[tuple[Summary, Diagram]]) -> str:
+    """The nets side by side, as one SVG."""
+    canvas = Canvas()
+    columns = [Column(canvas, summary, diagram, {}) for summary, diagram in nets]
+    level = _on_one_level(columns)
+    sizes = _sizes(columns) if level else []
+    _colour(columns, sizes)
+    gutter = max(text_width(key, 10.5) for column in columns for key, _ in column.bands) + 16
+    width, height = _place(columns, gutter, level), 0.0
+    tops = [column.heading(10) for column in columns]
+    if level:
+        height = _level(canvas, columns, sizes, tops[0], width)
+    else:
+        for column, top in zip(columns, tops, strict=True):
+            height = max(height, _alone(canvas, column, top, gutter))
+    for column in columns:
+        column.stages()
+        height = max(height, column.heads(height))
+    height = _legend(canvas, columns, height + 18)
+    return canvas.page(width, height, ", ".join(column.summary.label for column in columns))
+
+
+def _colour(columns: list[Column], sizes: list[str]) -> None:
+    """A colour for each size of maps: the same in all nets where they stand on one level."""
+    for column in columns:
+        own = sizes or list(dict.fromkeys(key for key, _ in column.bands))
+        everywhere = dict.fromkeys([*own, *(size(node) for node in boxes(column.diagram.items))])
+        column.colours = {key: COLOURS[number % (len(COLOURS) - 1)] for number, key in enumerate(everywhere)}
+
+
+def _place(columns: list[Column], gutter: float, level: bool) -> float:
+    """Gives each net its place from left to right, and says how wide all are. The gutter is for the sizes of maps."""
+    x = 16.0
+    for number, column in enumerate(columns):
+        left, right = column.extent()
+        x += gutter if not (level and number) else 6
+        column.x = x + left
+        x = column.x + right + (22 if number < len(columns) - 1 else 16)
+    return x
+
+
+def _sizes(columns: list[Column]) -> list[str]:
+    """Of the maps in all nets, from the largest down."""
+    return sorted({key for column in columns for key, _ in column.bands}, key=_side, reverse=True)
+
+
+def _side(key: str) -> int:
+    return int(key.split()[0])
+
+
+def _on_one_level(columns: list[Column]) -> bool:
+    """Whether nets have so many sizes of maps in common that they look well so."""
+    if len(columns) < 2:
+        return False
+    for column in columns:
+        sides = [_side(key) for key, _ in column.bands]
+        tokens = any("tokens" in key for key, _ in column.bands)
+        if tokens or any(a <= b for a, b in pairwise(sides)):
+            return False
+    sizes = [{key for key, _ in column.bands} for column in columns]
+    if 2 * len(set.intersection(*sizes)) < len(set.union(*sizes)):
+        return False
+    heights = [{key: _height(column, items) for key, items in column.bands} for column in columns]
+    together = sum(max(height.get(key, 0) for height in heights) for key in _sizes(columns))
+    return together <= UNEVEN * max(sum(height.values()) for height in heights)
+
+
+def _height(column: Column, items: Way) -> float:
+    trial = Column(
+        Canvas(), column.summary, column.diagram, dict.fromkeys(map(size, walk(column.diagram.items)), COLOURS[0])
+    )
+    return trial.band(items, 0)
+
+
+def _level(canvas: Canvas, columns: list[Column], sizes: list[str], y: float, width: float) -> float:
+    ends = [y for _ in columns]
+    for key in sizes:
+        top = max(ends)
+        _size_line(canvas, key, top, 10, width - 10)
+        for number, column in enumerate(columns):
+            items = dict(column.bands).get(key)
+            if items:
+                column.canvas.path(f"M{column.x:.6g} {ends[number]:.6g}V{top:.6g}")
+                ends[number] = column.band(items, top)
+    return max(ends)
+
+
+def _alone(canvas: Canvas, column: Column, y: float, gutter: float) -> float:
+    left, _ = column.extent()
+    right = extent(column.diagram.items, half_width(column.diagram.items))[1]
+    for key, items in column.bands:
+        _size_line(canvas, key, y, column.x - left - gutter + 4, column.x + right)
+        y = column.band(items, y)
+    return y
+
+
+def _size_line(canvas: Canvas, key: str, y: float, left: float, right: float) -> None:
+    canvas.parts.insert(0, f'<path d="M{left:.6g} {y + 5:.6g}H{right:.6g}" stroke="#dddddd" fill="none"/>')
+    canvas.text(left, y + GAP + 13, key, 10.5, "start", class_="size")
+
+
+def _legend(canvas: Canvas, columns: list[Column], y: float) -> float:
+    """What the lines and frames mean, of those that there are."""
+    text = "\n".join(canvas.parts)
+    lines = [("", "left: size of the maps and name of the stage")]
+    if 'class="shortcut identity"' in text:
+        lines.append(("", "solid arc: the input itself"))
+    if 'class="shortcut projection"' in text:
+        lines.append(("1.5 3", "dotted arc: brought to the new shape"))
+    if 'class="fold"' in text:
+        lines.append(("5 3", "× n: n times the same"))
+    for _, line in lines:
+        y += 13
+        canvas.text(16, y, line, SMALL, "start", GREY)
+    return y + 12

@@ -1,0 +1,26 @@
+"""One web page that shows nets: drawn, and layer by layer. It opens anywhere, and loads nothing."""
+
+from collections.abc import Sequence
+
+from cnnbench.output import html
+
+STYLE = """\
+body { max-width: none; }
+figure { overflow-x: auto; }
+svg { display: block; }
+.layer:hover > rect, .join:hover > rect, .join:hover > circle { stroke-width: 2.5; }
+.layer:hover, .join:hover { cursor: help; }
+th, td { padding: .15rem .7rem; }
+"""
+
+
+def page(title: str, svg: str, sections: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """The drawing, and below it sections: a heading, then tables (as HTML) and lines of text."""
+    parts = [
+        html.paragraph("Rest on a box to read its output, parameters and multiply-adds."),
+        f"<figure>\n{svg}\n</figure>",
+    ]
+    for heading, blocks in sections:
+        parts.append(html.heading(heading))
+        parts += [block if block.startswith("<div") else html.paragraph(block) for block in blocks]
+    return html.document(title, parts, style=STYLE)

@@ -1,0 +1,215 @@
+"""A net measured from its shapes, with what its paper says: what `cnnbench summary` shows.
+
+Neurons are the units that hold weighted sums: those of convolutions and fully connected layers. Shares are those of the
+net's parameters and multiply-adds at inference; auxiliary heads are given apart.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from cnnbench.analysis import published as facts
+from cnnbench.analysis.complexity import Layer, layers
+from cnnbench.config.commands import SummaryConfig
+from cnnbench.config.sections import Layers
+from cnnbench.models import MODELS, build, check_image_size
+from cnnbench.models.layers import Net
+from cnnbench.models.meta_kernels import Shapes
+
+KINDS = {
+    "Conv2d": "conv",
+    "ConvTranspose2d": "conv",
+    "Linear": "fc",
+    "LocallyConnected2d": "local",
+    "MaxPool2d": "max pool",
+    "AvgPool2d": "average pool",
+    "AdaptiveAvgPool2d": "average pool",
+    "AdaptiveMaxPool2d": "max pool",
+    "BatchNorm2d": "batch norm",
+    "LayerNorm": "layer norm",
+    "LocalResponseNorm": "response norm",
+    "ReLU": "relu",
+    "Dropout": "dropout",
+    "PadShortcut": "zero pad",
+}
+WEIGHTED = ("conv", "fc", "local")
+POOLS = ("max pool", "average pool")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One net, measured. `asked` is what makes it another net than its paper's, `label` its name with that."""
+
+    net: Net
+    label: str
+    name: str
+    asked: list[str]
+    image_size: int
+    in_channels: int
+    num_classes: int
+    rows: list[Layer]
+    params: int
+    macs: int
+    aux_params: int
+    aux_skipped: int  # 0, or the side below which images have no room for the auxiliary heads, as here
+    published: facts.Facts | None
+    as_published: bool  # nothing is asked that makes it another net than the one with the published numbers
+
+    @property
+    def depth(self) -> int:
+        return self.rows[-1].depth
+
+    @property
+    def neurons(self) -> int:
+        return sum(neurons(row) for row in self.rows)
+
+
+def summarize(cfg: SummaryConfig) -> Summary:
+    arguments = dict(cfg.model)
+    name, source = arguments.pop("name"), arguments.get("source", "cnnbench")
+    channels = arguments.pop("in_channels", None)
+    in_channels = cfg.in_channels or channels or 3
+    if cfg.image_size and "image_size" in arguments:  # layers without shared weights are made for one size
+        arguments["image_size"] = cfg.image_size
+    with torch.device("meta"), Shapes():
+        net = build(name, num_classes=cfg.num_classes, in_channels=in_channels, **arguments)
+    size = cfg.image_size or net.image_size
+    rows = _rows(net, size, in_channels)
+    published = facts.find(name, arguments) if source == "cnnbench" else None
+    asked = _asked(cfg, MODELS[name] if source == "cnnbench" else None, arguments)
+    return Summary(
+        net=net,
+        label=" ".join([name, *asked]),
+        name=name,
+        asked=asked,
+        image_size=size,
+        in_channels=in_channels,
+        num_classes=rows[-1].output_shape[0],
+        rows=rows,
+        params=sum(row.weights + row.biases for row in rows),
+        macs=sum(row.macs for row in rows),
+        aux_params=sum(p.numel() for head in net.auxiliary.values() for p in head.parameters()),
+        aux_skipped=net.aux_image_size if net.auxiliary and size < net.aux_image_size else 0,
+        published=published,
+        as_published=published is not None and all(f"{name} {setting}" in facts.FACTS for setting in asked),
+    )
+
+
+def _asked(cfg: SummaryConfig, builder: Callable[..., Net] | None, arguments: dict[str, Any]) -> list[str]:
+    """What makes the net another than its paper's: arguments not its builder's own, other images, classes."""
+    parameters = inspect.signature(builder).parameters if builder else {}
+    own = {key: parameter.default for key, parameter in parameters.items()}
+    given = {"num_classes": cfg.num_classes, "image_size": cfg.image_size, "in_channels": cfg.in_channels}
+    changed = {key: value for key, value in arguments.items() if key in own and value != own[key]}
+    changed |= {key: value for key, value in given.items() if value not in (None, own.get(key))}
+    return [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in changed.items()]
+
+
+def _rows(net: Net, size: int, in_channels: int) -> list[Layer]:
+    try:
+        return layers(net, size, in_channels)
+    except (RuntimeError, ValueError, AssertionError):
+        check_image_size(net, size)  # says which sizes there are, if that is what is wrong
+        raise
+
+
+def kind(row: Layer) -> str:
+    return KINDS.get(row.kind, row.kind)
+
+
+def neurons(row: Layer) -> int:
+    return row.neurons if kind(row) in WEIGHTED else 0
+
+
+def shown(rows: list[Layer], which: Layers) -> list[Layer]:
+    """`main`: what has parameters or multiply-adds, and pools, but for those that leave their maps as they are."""
+    if which is Layers.all:
+        return rows
+    return [row for row in rows if row.weights + row.biases + row.macs or (kind(row) in POOLS and not idle(row))]
+
+
+def idle(row: Layer) -> bool:
+    return row.kind.startswith("Adaptive") and row.input_shape == row.output_shape
+
+
+def as_data(summary: Summary, which: Layers) -> dict[str, Any]:
+    """The object of `format=json`."""
+    published = summary.published
+    return {
+        "model": summary.name,
+        "settings": summary.asked,
+        "params": summary.params,
+        "macs": summary.macs,
+        "depth": summary.depth,
+        "image_size": summary.image_size,
+        "in_channels": summary.in_channels,
+        "num_classes": summary.num_classes,
+        "neurons": summary.neurons,
+        "aux_params": summary.aux_params,
+        "layers": [layer_data(summary, row) for row in shown(summary.rows, which)],
+        "published": asdict(published) if published else None,
+        "notes": notes(summary),
+    }
+
+
+def layer_data(summary: Summary, row: Layer) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "kind": kind(row),
+        "kernel": row.kernel,
+        "output_shape": list(row.output_shape),
+        "neurons": neurons(row),
+        "weights": row.weights,
+        "biases": row.biases,
+        "macs": row.macs,
+        "receptive_field": row.receptive_field,
+        "depth": row.depth,
+        "params_share": (row.weights + row.biases) / summary.params,
+        "macs_share": row.macs / summary.macs if summary.macs else 0.0,
+    }
+
+
+def notes(summary: Summary) -> list[str]:
+    """What the numbers show, and where the paper's own do not agree with each other."""
+    found = list(summary.published.notes) if summary.published else []
+    weights = sum(row.weights for row in summary.rows)
+    convolutions = [row for row in summary.rows if kind(row) == "conv"]
+    if summary.macs and weights and any(kind(row) == "fc" for row in summary.rows):
+        compute, part = (
+            sum(row.macs for row in convolutions) / summary.macs,
+            sum(r.weights for r in convolutions) / weights,
+        )
+        found.insert(0, f"convolutions: {compute:.1%} of the multiply-adds, with {part:.1%} of the weights")
+    return [*found, *_bottleneck(summary.rows)]
+
+
+def _bottleneck(rows: list[Layer]) -> list[str]:
+    """The lecture's example of a 1x1 convolution: GoogLeNet's first 5x5, with and without the one before it."""
+    branch = [row for row in rows if row.name.startswith("inception3a.branch3.") and kind(row) == "conv"]
+    if len(branch) != 2:
+        return []
+    reduce, conv = branch
+    maps, inner, total = reduce.input_shape[0], reduce.output_shape[0], reduce.macs + conv.macs
+    direct = conv.macs // inner * maps
+    return [
+        f"the {conv.kernel} of 3a straight from {maps} maps would take {_millions(direct)} multiply-adds; with "
+        f"the 1x1 to {inner} maps before it, {_millions(reduce.macs)} + {_millions(conv.macs)} = {_millions(total)}, "
+        f"{direct / total:.1f} times fewer"
+    ]
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:,.1f} M"
+
+
+def difference(measured: int, printed: str) -> str:
+    """`"as printed"` where the number rounds to the paper's (or keeps its bound), else how far it is away."""
+    value, unit = facts.number(printed)
+    decimals = len(printed.partition(" ")[0].partition(".")[2])
+    within = measured < value if printed[0] == "<" else measured > value if printed[0] == ">" else False
+    if within or round(measured / unit, decimals) == round(value / unit, decimals):
+        return "as printed"
+    return f"{measured / value - 1:+.1%}" if unit > 1 else f"{measured - value:+.0f}"

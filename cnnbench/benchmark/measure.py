@@ -1,0 +1,270 @@
+"""One net of a benchmark from its configuration to its numbers: the variants side by side, the loader, the verdict."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+
+from cnnbench import data, models
+from cnnbench.analysis.complexity import TRAINING_PASSES, count
+from cnnbench.benchmark import batch_search
+from cnnbench.benchmark.batch_search import Trial
+from cnnbench.benchmark.timing import PARTS, Setting, cold_compiler, endless, inference, loading, peak_macs, training
+from cnnbench.config.commands import BenchmarkConfig
+from cnnbench.models.layers import Net
+from cnnbench.runtime.device import Compiled, Runtime, create_runtime, peak_memory, restart_peak
+from cnnbench.training import setup
+from cnnbench.training.loop import Batch
+from cnnbench.utils.errors import UserError
+
+Say = Callable[[str], None]
+OF_FREE = 0.9  # part of the free memory that a search may use
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device, in each of the precisions; refused before any work where it is not there."""
+
+    device: str
+    precisions: list[str]
+
+    def __post_init__(self) -> None:
+        assert self.devices
+
+    @cached_property
+    def devices(self) -> list[Runtime]:
+        found = [create_runtime(self.device, precision, seed=0) for precision in self.precisions]
+        return list({device.precision: device for device in found}.values())
+
+    @property
+    def threads(self) -> int:
+        return torch.get_num_threads()
+
+    def peaks(self, seconds: float) -> dict[str, float]:
+        """Multiply-adds per second of a large matrix product, by precision."""
+        return {device.precision: peak_macs(device, seconds) for device in self.devices}
+
+
+def measure(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
+    """All numbers of one net, as result.json holds them."""
+    dataset = data.load_dataset(cfg.data) if cfg.data.name != "synthetic" else None
+    model, size, channels = build(cfg, dataset)
+    name, first = str(cfg.model["name"]), where.devices[0]
+    classes, complexity = classes_of(model, size, channels), count(model, size, channels)
+    first.place(model)
+    mean, std = (list(dataset.mean), list(dataset.std)) if dataset else ([0.5] * channels, [0.2887] * channels)
+    setting = Setting(model=model, optim=cfg.optim, device=first, mean=mean, std=std)
+    attempt = partial(tried, setting, (channels, size, size), classes)
+    most = len(dataset.train) if dataset else batch_search.LARGEST
+    trials = searched(cfg, name, attempt, most, say) if cfg.batch_size == "search" else []
+    batch = trials[-1].batch_size if trials else int(cfg.batch_size)
+    if not trials:
+        check_batch(cfg, attempt, batch, dataset)
+    dataset = setup.images(dataset or noise(cfg, size, channels, classes, batch), cfg.data.cache, first)
+    loader = data.train_loader(
+        dataset, cfg.augment, image_size=size, batch_size=batch, seed=0, workers=cfg.data.workers
+    )
+    say(f"{name}: the machine's matrix products, the loader of {dataset.name}")
+    peaks, loaded = where.peaks(cfg.seconds / 2), loading(endless(loader), cfg.seconds)
+    try:
+        variants = [variant(cfg, replace(setting, device=device), loader, name, say) for device in where.devices]
+        if cfg.compile:
+            variants.append(compiled(cfg, replace(setting, device=where.devices[-1], compile=True), loader, name, say))
+    except torch.OutOfMemoryError:
+        raise UserError(f"batch_size={batch} does not fit: batch_size=search finds the largest that does") from None
+    again = where.peaks(cfg.seconds / 2)  # something else may have been running the first time
+    peaks = {precision: max(peak, again[precision]) for precision, peak in peaks.items()}
+    for one in variants:
+        work = TRAINING_PASSES * complexity.macs * (one["train_images_per_second"] or 0)
+        one["macs_per_second"], one["peak_macs_per_second"] = work or None, peaks[one["precision"]]
+        one["peak_share"] = work / peaks[one["precision"]] if work else None
+    add_break_even(variants)
+    return {
+        "model": name,
+        "params": complexity.params,
+        "macs": complexity.macs,
+        "image_size": size,
+        "num_classes": classes,
+        "data": dataset.name,
+        "batch_size": batch,
+        "variants": variants,
+        "loader_images_per_second": loaded.median,
+        "loader_spread": loaded.spread,
+        "verdict": verdict(loaded.median, variants),
+        "search": [asdict(trial) for trial in trials],
+    }
+
+
+def build(cfg: BenchmarkConfig, dataset: data.Dataset | None) -> tuple[Net, int, int]:
+    """The net, the side of its images and their channels: those of the data, or without data the net's own."""
+    arguments = {key: value for key, value in cfg.model.items() if key not in ("name", "in_channels")}
+    if "num_classes" in arguments:
+        raise UserError("model.num_classes follows from the data")
+    channels = cfg.model.get("in_channels") or (dataset.in_channels if dataset else 3)
+    if dataset and channels != dataset.in_channels:
+        raise UserError(f"model.in_channels={channels}, but the images of {dataset.name} have {dataset.in_channels}")
+    classes = len(dataset.classes) if dataset else None
+    model = models.build(cfg.model["name"], num_classes=classes, in_channels=channels, **arguments)
+    size = cfg.data.image_size or model.image_size
+    models.check_image_size(model, size)
+    return model, size, channels
+
+
+def classes_of(model: Net, size: int, channels: int) -> int:
+    """How many the net tells apart."""
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    model.eval()
+    with torch.no_grad():
+        answers = model(torch.zeros(1, channels, size, size))
+    model.load_state_dict(state)
+    return int(answers.shape[1])
+
+
+def noise(cfg: BenchmarkConfig, size: int, channels: int, classes: int, batch: int) -> data.Dataset:
+    """Random images in memory, two batches at least."""
+    wanted = max(2 * batch, min(cfg.data.num_images or 0, 4 * batch))
+    made = replace(cfg.data, image_size=size, num_classes=max(2, classes), num_images=wanted)
+    return data.with_channels(data.load_dataset(made), channels)
+
+
+def images(count: int, shape: tuple[int, ...], classes: int) -> Iterator[Batch]:
+    """The same random batch for ever."""
+    batch = torch.randint(256, (count, *shape), dtype=torch.uint8), torch.arange(count) % classes
+    while True:
+        yield batch
+
+
+# The size of the batch
+
+
+def tried(setting: Setting, shape: tuple[int, ...], classes: int, batch: int) -> Trial:
+    """Two training steps with so many images."""
+    steps = training(setting, setting.model, images(batch, shape, classes), warmup=0, seconds=0)
+    return Trial(batch, steps.memory, batch / steps.whole.median)
+
+
+def free(device: Runtime) -> float:
+    """Bytes at most that a step may be seen to take: what the process has, and most of what is free beside it."""
+    restart_peak(device.device)
+    return peak_memory(device.device) + OF_FREE * device.free_memory()
+
+
+def searched(cfg: BenchmarkConfig, name: str, attempt: Callable[[int], Trial], most: int, say: Say) -> list[Trial]:
+    device = create_runtime(cfg.device, "fp32", seed=None)
+    limit = min(cfg.memory * 1e9 if cfg.memory else float("inf"), free(device))
+    base = peak_memory(device.device)
+
+    def shown(batch: int) -> Trial:
+        trial = attempt(batch)
+        say(f"{name}: batch {batch:,} takes {trial.memory / 1e9:.2f} of {limit / 1e9:.2f} GB, "
+            f"{trial.images_per_second:,.0f} images/s")  # fmt: skip
+        return trial
+
+    trials = batch_search.search(shown, limit, base, most)
+    if not trials:
+        raise UserError(
+            f"{name} does not train within {limit / 1e9:.2f} GB, not even with {batch_search.SMALLEST} images"
+        )
+    return trials
+
+
+def check_batch(
+    cfg: BenchmarkConfig, attempt: Callable[[int], Trial], batch: int, dataset: data.Dataset | None
+) -> None:
+    """UserError where the batch would take more memory than there is, told from two small ones."""
+    if dataset and len(dataset.train) < batch:
+        raise UserError(f"batch_size={batch} is more than the {len(dataset.train):,} training images of {dataset.name}")
+    try:
+        there = free(create_runtime(cfg.device, "fp32", seed=None))
+        needed = batch_search.foreseen(attempt, batch)
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            raise UserError("BatchNorm needs more than one value per channel: raise batch_size") from None
+        raise
+    if needed > there:
+        raise UserError(
+            f"batch_size={batch} would take about {needed / 1e9:.3g} GB, and {there / 1e9:.3g} are there: "
+            "batch_size=search finds the largest that fits"
+        )
+
+
+# The variants
+
+
+def variant(cfg: BenchmarkConfig, setting: Setting, loader: data.Loader, name: str, say: Say) -> dict[str, Any]:
+    """The numbers of the net in one precision."""
+    label = f"{setting.device.precision}{' compiled' if setting.compile else ''}"
+    net = Compiled(setting.model, loader.order.batch_size, 1).fast if setting.compile else setting.model
+    timing: dict[str, Any] = {"warmup": cfg.warmup, "seconds": cfg.seconds}
+    steps = training(setting, net, endless(loader), **timing)
+    batch, whole = loader.order.batch_size, steps.whole
+    pictures = next(endless(loader))[0]
+    answers = inference(setting, net, pictures, **timing).rate(batch)
+    trained = whole.rate(batch)
+    say(f"{name}, {label}: {trained.median:,.0f} images/s in training, {answers.median:,.0f} answers/s")
+    return {
+        "variant": label,
+        "precision": setting.device.precision,
+        "compiled": setting.compile,
+        "train_images_per_second": trained.median,
+        "train_spread": trained.spread,
+        "inference_images_per_second": answers.median,
+        "inference_spread": answers.spread,
+        "step_ms": 1000 * whole.median,
+        "step_ms_spread": 1000 * whole.spread,
+        **{f"{part}_ms": 1000 * timing.median for part, timing in steps.parts.items()},
+        "net_images_per_second": batch / steps.net,
+        "memory_bytes": steps.memory,
+        "steps_timed": whole.repeats,
+        "compile_seconds": max(0.0, steps.first - whole.median) if setting.compile else None,
+        "error": None,
+    }
+
+
+def compiled(cfg: BenchmarkConfig, setting: Setting, loader: data.Loader, name: str, say: Say) -> dict[str, Any]:
+    """The same of the compiled net, compiled for the first time; where that cannot be done, why."""
+    say(f"{name}: compiling, which may take minutes …")
+    try:
+        with cold_compiler():
+            return variant(cfg, setting, loader, name, say)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # the compiler has many ways to fail, a missing C++ compiler first of all
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        say(f"{name}: cannot be compiled here: {reason[:200]}")
+        nothing = dict.fromkeys(variant_keys(), None)
+        return {**nothing, "variant": f"{setting.device.precision} compiled", "precision": setting.device.precision,
+                "compiled": True, "error": reason[:200]}  # fmt: skip
+
+
+def variant_keys() -> list[str]:
+    names = ("train", "inference")
+    rates = [key for name in names for key in (f"{name}_images_per_second", f"{name}_spread")]
+    parts = [f"{part}_ms" for part in PARTS]
+    return [*rates, "step_ms", "step_ms_spread", *parts, "net_images_per_second", "memory_bytes", "steps_timed",
+            "compile_seconds"]  # fmt: skip
+
+
+def add_break_even(variants: list[dict[str, Any]]) -> None:
+    """What compiling gains in each step beside the same precision without it, and after how many steps it has paid."""
+    plain = {one["precision"]: one for one in variants if not one["compiled"]}
+    for one in variants:
+        gain = plain[one["precision"]]["step_ms"] - one["step_ms"] if one["compiled"] and not one["error"] else None
+        one["gain_ms"] = gain
+        one["break_even_steps"] = round(1000 * one["compile_seconds"] / gain) if gain and gain > 0 else None
+
+
+def verdict(loader: float, variants: list[dict[str, Any]]) -> str:
+    """Which of the two, the loader or the net, keeps the other waiting, by the fastest variant."""
+    best = max(variants, key=lambda one: one["net_images_per_second"] or 0)
+    net, which = best["net_images_per_second"], best["variant"]
+    given, taken = thousands(loader), thousands(net)
+    if loader < net:
+        return f"data-bound: the loader gives {given} images/s, the net could take {taken} ({which})"
+    return f"compute-bound: the net takes {taken} images/s ({which}), the loader could give {given}"
+
+
+def thousands(number: float) -> str:
+    return f"{number / 1000:.3g} k" if number >= 950 else f"{number:.3g}"

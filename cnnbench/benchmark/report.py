@@ -1,0 +1,80 @@
+"""What a benchmark measured, as people read it: a row for each variant of each net, and what follows in words."""
+
+from typing import Any
+
+from cnnbench.config.sections import Format
+from cnnbench.output.tables import Percent, render
+
+
+def rows(net: dict[str, Any]) -> list[dict[str, Any]]:
+    """Flat rows with full precision, for CSV."""
+    about = ("model", "params", "macs", "image_size", "data", "batch_size", "loader_images_per_second")
+    return [{**{key: net[key] for key in about}, **one} for one in net["variants"]]
+
+
+def table(found: list[dict[str, Any]], format: Format) -> str:
+    return render(found, format)
+
+
+def page(nets: list[dict[str, Any]], format: Format) -> str:
+    """The table and, for each net, the verdict, the cost of compiling, the search for the batch."""
+    lines = [f"- {line}" for net in nets for line in notes(net)]
+    rows = [shown(net, one) for net in nets for one in net["variants"]]
+    return "\n".join([render(rows, format), "", *lines, "", *LEGEND])
+
+
+LEGEND = [
+    "data, forward, backward, optimizer: ms of a training step, medians; ±: half the distance between the quartiles.",
+    "GMAC/s: multiply-adds of training, three times those of an answer; of peak: of a large matrix product in the same",
+    "precision, timed in this run (fp32 convolutions may pass it: they take fewer multiplications than are counted).",
+]
+
+
+def shown(net: dict[str, Any], one: dict[str, Any]) -> dict[str, Any]:
+    """A row for reading."""
+
+    def whole(key: str, unit: float = 1) -> int | None:
+        return None if one[key] is None else round(one[key] / unit)
+
+    spread = one["train_spread"]
+    return {
+        "model": net["model"],
+        "variant": one["variant"],
+        "batch": net["batch_size"],
+        "train images/s": whole("train_images_per_second"),
+        "±": None if spread is None else whole("train_spread"),
+        "answers/s": whole("inference_images_per_second"),
+        "step ms": one["step_ms"],
+        **{part: one[f"{part}_ms"] for part in ("data", "forward", "backward", "optimizer")},
+        "memory MB": whole("memory_bytes", 1e6),
+        "GMAC/s": whole("macs_per_second", 1e9),
+        "of peak": None if one["peak_share"] is None else Percent(100 * one["peak_share"]),
+    }
+
+
+def notes(net: dict[str, Any]) -> list[str]:
+    """What the numbers of one net mean."""
+    name, found = net["model"], [f"{net['model']}: {net['verdict']}"]
+    for one in net["variants"]:
+        if one["error"]:
+            found.append(f"{name}: cannot be compiled here: {one['error']}")
+        elif one["compiled"]:
+            found.append(f"{name}: {compile_note(one)}")
+    if net["search"]:
+        last = net["search"][-1]
+        found.append(
+            f"{name}: batch {last['batch_size']:,} is the largest that fits, with {last['memory'] / 1e9:.2f} GB; "
+            f"the fastest was {max(net['search'], key=lambda trial: trial['images_per_second'])['batch_size']:,}"
+        )
+    return found
+
+
+def compile_note(one: dict[str, Any]) -> str:
+    cost = f"compiling took {one['compile_seconds']:.1f} s the first time"
+    if one["break_even_steps"] is None:
+        return f"{cost} and gains nothing: a step takes {milliseconds(-one['gain_ms'])} longer"
+    return f"{cost}, gains {milliseconds(one['gain_ms'])} a step and has paid after {one['break_even_steps']:,} steps"
+
+
+def milliseconds(number: float) -> str:
+    return f"{number:,.0f} ms" if abs(number) >= 100 else f"{number:.3g} ms"

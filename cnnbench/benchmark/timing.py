@@ -1,0 +1,223 @@
+"""How fast a net is on this machine: its training step in parts, its answers, its memory, and the machine's own limit.
+
+What is timed is the step that `train` does, with a learning rate of zero: nothing is learned and nothing diverges.
+Every time is the median over repeated steps after a warm-up, the spread half the distance between the quartiles.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnbench.config.sections import OptimConfig
+from cnnbench.data import Loader
+from cnnbench.models.layers import Net
+from cnnbench.runtime.device import Normalize, Runtime, Stopwatch, compiler_folder, peak_memory, restart_peak
+from cnnbench.tasks.classification.metrics import Sums
+from cnnbench.tasks.classification.task import Classification
+from cnnbench.training import optim
+from cnnbench.training.freezing import train_mode
+from cnnbench.training.loop import Batch, Trainer, train_step
+
+PARTS = ("data", "forward", "backward", "optimizer")  # the last with clipping, checks and metrics
+LEAST, MOST = 3, 1000  # repeats of a step
+SEGMENTS = 5  # that the time of the loader is divided into
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds, or images per second: the median of the repeats and half the distance between their quartiles."""
+
+    median: float
+    spread: float
+    repeats: int
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Timing":
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+        return cls(float(middle), float(high - low) / 2, len(values))
+
+    def rate(self, images: int) -> "Timing":
+        """So many images in this time, as images per second."""
+        return Timing(images / self.median, images * self.spread / self.median**2, self.repeats)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Training steps: seconds of each part and of the whole; of the first step; bytes of memory at most."""
+
+    parts: dict[str, Timing]
+    whole: Timing
+    first: float
+    memory: int
+
+    @property
+    def net(self) -> float:
+        """Seconds that the net takes where the batch is there."""
+        return sum(timing.median for part, timing in self.parts.items() if part != "data")
+
+
+@dataclass(frozen=True)
+class Marking(Runtime):
+    """A runtime that marks when the backward pass begins and when it ends."""
+
+    stopwatch: Stopwatch | None = field(default=None, repr=False)
+
+    def backward(self, loss: Tensor) -> None:
+        if self.stopwatch:
+            self.stopwatch.mark()
+        super().backward(loss)
+        if self.stopwatch:
+            self.stopwatch.mark()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A net to be timed, in one precision."""
+
+    model: Net
+    optim: OptimConfig
+    device: Runtime
+    mean: list[float]
+    std: list[float]
+    compile: bool = False
+
+    @property
+    def normalize(self) -> Normalize:
+        return Normalize(self.device, self.mean, self.std)
+
+    def trainer(self, device: Runtime, net: Callable[..., object], batch_size: int) -> Trainer:
+        return Trainer(
+            model=self.model,
+            net=net,
+            task=Classification(aux_weight=getattr(self.model, "aux_weight", 0.0)),
+            optimizer=optim.build_optimizer(self.model, self.optim, batch_size, self.device.fused),
+            schedule=lambda step: 0.0,
+            runtime=device,
+            normalize=self.normalize,
+            clip=self.optim.clip,
+        )
+
+
+def endless(loader: Loader) -> Iterator[Batch]:
+    """Full batches, epoch after epoch."""
+    epoch, size = 0, loader.order.batch_size
+    while True:
+        for batch in loader.epoch(epoch):
+            if len(batch[1]) == size:
+                yield batch
+        epoch += 1
+
+
+def training(setting: Setting, net: Callable[..., object], batches: Iterator[Batch], *, warmup: int,
+             seconds: float) -> Steps:  # fmt: skip
+    """Time training steps for about so many seconds, after `warmup` of them (at least two)."""
+    stopwatch = Stopwatch(setting.device)
+    device = setting.device
+    marking = Marking(device.device, device.dtype, device.scaler, device.ranks, stopwatch)
+    restart_peak(marking.device)
+    _, targets = next(batches)
+    trainer = setting.trainer(marking, net, len(targets))
+    sums = Sums(marking.device, marking.sum_dtype)
+    train_mode(setting.model)
+
+    def step() -> None:
+        """Five marks: begin, batch ready, forward done, backward done, end."""
+        stopwatch.mark()
+        images, targets = next(batches)
+        ready, answers = trainer.normalize(images), marking.to_device(targets)
+        stopwatch.mark()
+        train_step(trainer, ready, answers, sums)
+        stopwatch.mark()
+        if trainer.accumulate > 1:  # a training goes on with half the batch at a time; we are to say that it must
+            raise torch.OutOfMemoryError
+
+    first, pace = _warmed(step, marking, warmup)
+    stopwatch.marks.clear()
+    for _ in range(_repeats(seconds, pace)):
+        step()
+    marked = np.array([*stopwatch.seconds(), 0.0]).reshape(-1, len(PARTS) + 1)[:, : len(PARTS)]
+    parts = {name: Timing.of(marked[:, index].tolist()) for index, name in enumerate(PARTS)}
+    return Steps(parts, Timing.of(marked.sum(1).tolist()), first, peak_memory(marking.device))
+
+
+def inference(setting: Setting, net: Callable[..., object], images: Tensor, *, warmup: int, seconds: float) -> Timing:
+    """Seconds for the net's answers on the images (uint8), normalisation included."""
+    normalize, stopwatch = setting.normalize, Stopwatch(setting.device)
+    images = setting.device.to_device(images)
+    setting.model.eval()
+
+    @torch.no_grad()
+    def step() -> None:
+        stopwatch.mark()
+        with setting.device.autocast():
+            net(normalize(images))
+        stopwatch.mark()
+
+    _, pace = _warmed(step, setting.device, warmup)
+    stopwatch.marks.clear()
+    for _ in range(_repeats(seconds, pace)):
+        step()
+    return Timing.of(stopwatch.seconds()[::2])
+
+
+def loading(batches: Iterator[Batch], seconds: float) -> Timing:
+    """Images per second of the loader alone, which nobody keeps waiting."""
+    next(batches)
+    rates = []
+    for _ in range(SEGMENTS):
+        begin, images = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - begin) < seconds / SEGMENTS or not images:
+            images += len(next(batches)[1])
+        rates.append(images / elapsed)
+    return Timing.of(rates)
+
+
+def peak_macs(device: Runtime, seconds: float) -> float:
+    """Multiply-adds per second of a large matrix product in this precision, the fastest of many."""
+    side = device.matrix_side
+    left, right = (torch.randn(side, side, device=device.device).to(device.dtype) for _ in range(2))
+    stopwatch = Stopwatch(device)
+
+    def step() -> None:
+        stopwatch.mark()
+        left @ right
+        stopwatch.mark()
+
+    _, pace = _warmed(step, device, 2)
+    stopwatch.marks.clear()
+    for _ in range(_repeats(seconds, pace)):
+        step()
+    return side**3 / min(stopwatch.seconds()[::2])
+
+
+@contextmanager
+def cold_compiler() -> Iterator[None]:
+    """A compiler that knows nothing of earlier runs, so that its time is that of the first."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        before = compiler_folder(folder)
+        try:
+            yield
+        finally:
+            compiler_folder(before)
+
+
+def _warmed(step: Callable[[], None], device: Runtime, warmup: int) -> tuple[float, float]:
+    """Seconds of the first step and of the last one of the warm-up."""
+    first = pace = 0.0
+    for number in range(max(2, warmup)):
+        begin = time.perf_counter()
+        step()
+        device.synchronize()
+        pace = time.perf_counter() - begin
+        first = first if number else pace
+    return first, pace
+
+
+def _repeats(seconds: float, pace: float) -> int:
+    return int(min(MOST, max(LEAST, seconds / max(pace, 1e-6))))

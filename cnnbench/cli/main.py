@@ -1,0 +1,139 @@
+"""The command line: `cnnbench <command> key=value …`, everything after the command being Hydra's.
+
+Every mistake becomes one clean line and exit code 2.
+torch is imported by the commands, once the command line is known to be good.
+"""
+
+import atexit
+import os
+import sys
+import threading
+from typing import Any, NoReturn
+
+from cnnbench import __version__
+from cnnbench.config.registry import COMMANDS
+from cnnbench.utils.exit_codes import DONE, FAILED, INTERRUPTED, PREEMPTED
+from cnnbench.utils.system import keep_freed_memory
+
+USAGE = """\
+usage: cnnbench COMMAND [key=value ...] [-m]
+
+{commands}
+
+cnnbench COMMAND --help    the keys and choices of a command
+tab completion             eval "$(cnnbench --completion bash)"    (or zsh, fish)
+version                    {version}
+"""
+
+
+def console() -> NoReturn:
+    """Run this process's command line and end the process.
+
+    As Python itself would end it, but for taking apart, one by one, the million objects that torch has made: a second
+    of work whose result nobody sees.
+    """
+    keep_freed_memory()
+    code = main()
+    threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter itself does first: threads are told to end and waited for
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # its reader has gone, or the disk that it goes to is full
+            code = code or (DONE if isinstance(sys.exception(), BrokenPipeError) else FAILED)
+    os._exit(code)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        code = _main(argv)
+        if code == PREEMPTED:
+            from cnnbench.runtime import slurm
+
+            slurm.hand_over()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone (`| head`): nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        from cnnbench.runtime import execute
+
+        return INTERRUPTED if execute.was_interrupted(error) else execute.report(error)
+
+
+def _main(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return DONE
+    if argv[0] in ("-V", "--version"):
+        print(__version__)
+        return DONE
+    if argv[0] in ("--completion", "-sc"):
+        from cnnbench.cli import completion
+
+        return completion.run(argv[1:], list(COMMANDS))
+    command, args = argv[0], argv[1:]
+    if command not in COMMANDS:
+        from cnnbench.utils.errors import unknown
+
+        raise unknown("command", command, COMMANDS)
+    if "--help" in args or "-h" in args:
+        from cnnbench.cli import help_page
+
+        args = [arg for arg in args if arg not in ("--help", "-h")]
+        if command == "doctor" and args[:1] == ["config"]:
+            args = []
+        print(help_page.render(command, COMMANDS[command], args), end="")
+        return DONE
+    if command == "doctor" and args[:1] == ["config"]:
+        from cnnbench.config import expand
+        from cnnbench.runtime import execute
+
+        return execute.load("doctor", "read")(expand.readings(args[1:]))
+    return run(command, args)
+
+
+def usage() -> str:
+    """All commands with an example each."""
+    width = max(map(len, COMMANDS))
+    lines = [
+        f"  {name:{width}}  {command.help}\n  {'':{width}}    {command.examples[0]}"
+        for name, command in COMMANDS.items()
+    ]
+    return USAGE.format(commands="\n".join(lines), version=__version__)
+
+
+def run(command: str, args: list[str]) -> int:
+    """Compose the configuration (with -m: one per job) and hand it to the command; the exit code."""
+    from cnnbench.config import arguments, compose, expand
+    from cnnbench.runtime import execute
+    from cnnbench.sweeps import runner
+
+    args = arguments.check(command, args)
+    if "--config" in args:
+        at = args.index("--config")
+        config = compose.replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])
+        return execute.perform(command, config)
+    if COMMANDS[command].compares and (configs := expand.combinations(command, args)):
+        return execute.load(command, "compare")(configs)
+    if arguments.is_sweep(args):
+        return runner.run(command, args)
+    code: list[int] = []
+    errors: list[Exception] = []
+
+    def job(cfg: Any) -> None:
+        """Hydra takes a job that raises for a mistake of its own and says so at length: nothing is raised here."""
+        try:
+            code.append(execute.perform(command, compose.typed(command, cfg)))
+        except Exception as error:
+            errors.append(error)
+
+    runner.prepare_launcher(args)
+    compose.launch(command, args, job)
+    for error in errors:
+        raise error
+    return code[0] if code else DONE

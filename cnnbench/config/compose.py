@@ -1,0 +1,210 @@
+"""Between our command line and Hydra: what Hydra composes and launches, and what the user is told when it refuses.
+
+With schemas.py, parsing.py, combining.py, launchers.py and sweeper.py what knows Hydra.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cnnbench.config import commands, parsing
+from cnnbench.config.arguments import config_dirs, groups
+from cnnbench.config.sections import Resume, conf_dir
+from cnnbench.utils.errors import UserError, did_you_mean, unknown
+
+EXTRAS = {"hydra/launcher/ray": "ray", "hydra/launcher/submitit_slurm": "slurm"}
+
+
+def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> None:
+    """Let Hydra compose the configuration from args and call the job with it, once or per job. It must not raise."""
+    commands.register_schemas()
+    argv, sys.argv = sys.argv, ["cnnbench", *args]
+    try:
+        with _hydra_raises(), _composed_by_launcher(args):
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
+    except (BrokenPipeError, UserError):
+        raise
+    except Exception as error:  # Hydra raises more kinds than its own for a command line that it does not like
+        raise UserError(explain(error, command, args)) from None
+    finally:
+        sys.argv = argv
+
+
+def overrides() -> list[str]:
+    """Those of the job that Hydra is running. UserError where one refers to what is not there."""
+    try:
+        return list(HydraConfig.get().overrides.task)
+    except OmegaConfBaseException as error:
+        raise UserError(_reason(str(error))) from None
+
+
+def typed(command: str, cfg: DictConfig, made_by: list[str] | None = None) -> Any:
+    """The job's configuration, checked, with the overrides that made it."""
+    cfg.run.overrides = overrides() if made_by is None else made_by
+    for override in cfg.run.overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if key.partition(".")[0] in commands.unread(commands.SCHEMAS[command]):
+            raise UserError(_unknown_key(key, command, []))
+    return parsing.parse(commands.SCHEMAS[command], cfg)
+
+
+def search_path(args: list[str]) -> list[str]:
+    return [f"hydra.searchpath=[file://{folder.absolute()}]" for folder in config_dirs(args)]
+
+
+@contextmanager
+def _composed_by_launcher(args: list[str]) -> Iterator[None]:
+    """Hydra composes each job of a sweep for a trial before it starts any; our own launchers do so by themselves."""
+    before = BasicSweeper.validate_batch_is_legal
+    if any(arg.startswith("hydra/launcher=") for arg in args):
+        BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        BasicSweeper.validate_batch_is_legal = before  # type: ignore[method-assign]
+
+
+@contextmanager
+def _hydra_raises() -> Iterator[None]:
+    """Hydra prints a refusal in several lines and exits, unless told to raise it: we want to say it ourselves."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def compose(command: str, args: list[str]) -> DictConfig:
+    """The configuration of a command, for those who only want to look at it. args may hold `--config-dir`."""
+    commands.register_schemas()
+    overrides = [arg for arg in args if not arg.startswith("-") and "=" in arg]
+    overrides += search_path(args)
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        return hydra.compose(command, overrides)
+
+
+def replay(command: str, file: list[str], overrides: list[str]) -> Any:
+    """The configuration in a file that an earlier run saved, with single keys overridden: `--config FILE key=value`."""
+    if not file:
+        raise UserError("--config needs the config.yaml of an earlier run")
+    for override in overrides:
+        key = override.partition("=")[0]
+        if override.startswith("-"):
+            raise UserError(f"--config replays one run, so it does not go with {override}")
+        if key in groups():
+            raise UserError(
+                f"{override}: --config replays a run as it was, so only single keys can change, as in seed=1"
+            )
+    config = parsing.replay(command, Path(file[0]), overrides)
+    if not any(override.startswith(("run.dir=", "run.name=")) for override in overrides):
+        config.run.dir, config.resume = None, Resume.never  # a run of its own: the replayed one stays as it is
+    config.run.overrides, config.sweep.trial = [*config.run.overrides, *overrides], None
+    return config
+
+
+def explain(error: Exception, command: str, args: list[str]) -> str:
+    """A refusal of Hydra or OmegaConf in one to three lines, with the choices and the nearest of them."""
+    text, cause = str(error), str(error.__cause__ or "")
+    if isinstance(error, SearchPathException):
+        return f"--config-dir: {text[0].lower()}{text[1:]}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if extra := EXTRAS.get(f"{group}/{choice}"):
+            return f"{choice} is not installed: pip install 'cnnbench[{extra}]'"
+        if group == "recipe" and not any(arg.startswith("recipe=") for arg in args):
+            return f"data={choice} has no recipe of its own: say which to use, as in recipe=folder"
+        if group:
+            return str(unknown(group, choice, error.options or ["none yet"]))
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(found[1], command, args)
+    if found := re.search(r"Ambiguous value for argument '(.+?)'", text):
+        return f"{found[1]} has several values: add -m for a sweep over them, or write [a,b] for a list"
+    if found := re.search(r"An item is already at '(.+?)'", text):
+        return f"+{found[1]}: this key exists, so write it without the plus sign"
+    if found := re.search(r"Error merging override (.+)", text):
+        return f"{found[1].strip()}: {_reason(cause or text)}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override}: lists are written [a,b], and other signs need quotes: 'key=\"value\"'"
+    if "Config group override must be a string" in text:
+        return _wrong_choice(args)
+    return _reason(cause or text)
+
+
+def _unknown_key(key: str, command: str, args: list[str]) -> str:
+    known = known_keys(command, args, key)
+    if any(name.startswith(f"{key}.") for name in known):
+        return f"'{key}' is a section, not a single value: set one of its keys, as in {_first_in(key, known)}=…"
+    section = key.rpartition(".")[0]
+    siblings = [name for name in known if name.rpartition(".")[0] == section]
+    near = did_you_mean(key, siblings if section and siblings else known)
+    return f"unknown key '{key}'.{near}\nchoices: {', '.join(siblings or [n for n in known if '.' not in n])}"
+
+
+def _wrong_choice(args: list[str]) -> str:
+    """Of a group that was given something else than a name: Hydra does not say which."""
+    for arg in args:
+        group, _, choice = arg.partition("=")
+        if group in groups() and choice not in (names := groups(*config_dirs(args))[group]):
+            return str(unknown(group, choice, names))
+    return "a group takes the name of one of its YAML files"
+
+
+def _first_in(section: str, known: list[str]) -> str:
+    return next(name for name in known if name.startswith(f"{section}."))
+
+
+def known_keys(command: str, args: list[str], key: str) -> list[str]:
+    """The keys that this command takes; the arguments of the chosen net too, where the key in question is such."""
+    known = {*commands.help_texts(commands.SCHEMAS[command]), *takes(command)} - set(commands.FILLED_IN)
+    if key.startswith("hydra."):
+        known |= _plugin_keys(args)
+    if key.startswith("model."):
+        chosen = [arg for arg in args if arg.partition("=")[0] in takes(command) and "," not in arg]
+        folders = [part for folder in config_dirs(args) for part in ("--config-dir", str(folder))]
+        with suppress(HydraException, OmegaConfBaseException):  # a choice may be what is wrong
+            model = compose(command, [*folders, *chosen]).model
+            known |= {f"model.{name}" for name in model or {}}
+    return sorted(known)
+
+
+def _plugin_keys(args: list[str]) -> set[str]:
+    """The settings of the sweeper and the launcher that are asked for, where they are ours."""
+    chosen = [arg.partition("=")[::2] for arg in args if arg.startswith(("hydra/sweeper=", "hydra/launcher="))]
+    files = [(group, conf_dir() / group / f"{name}.yaml") for group, name in chosen]
+    keys = [(group, str(key)) for group, file in files if file.is_file() for key in OmegaConf.load(file)]
+    return {f"{group.replace('/', '.')}.{key}" for group, key in keys if key not in ("defaults", "_target_")}
+
+
+def takes(command: str) -> list[str]:
+    """The groups that a command knows: those in the defaults list of its primary file, and what its recipes choose."""
+    primary = OmegaConf.load(conf_dir() / f"{command}.yaml")
+    entries = [str(key) for entry in primary.defaults if isinstance(entry, DictConfig) for key in entry]
+    unread = commands.unread(commands.SCHEMAS[command])
+    listed = [entry for entry in entries if not entry.startswith("override ") and entry not in unread]
+    return [*listed, "augment"] if "recipe" in listed else listed
+
+
+def _reason(text: str) -> str:
+    """The first line of an error, without the dotted names that only a programmer can read."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "it was refused")
+    types = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
+    if found := re.search(r"Value '(.*?)' of type '.*?' could not be converted to (\w+)", line):
+        return f"'{found[1]}' is not {types.get(found[2], found[2])}"
+    if found := re.search(r"Invalid value '(.*?)', expected one of \[(.*?)\]", line):
+        return str(unknown("value", found[1], found[2].split(", ")))
+    return line[0].lower() + line[1:]

@@ -1,0 +1,313 @@
+"""The configuration's sections: every key, its type, its range and what it means. Values live in conf/*.yaml.
+
+Hydra composes the YAML onto these dataclasses, so a mistyped key or a wrong type is refused before anything runs. Which
+sections and further keys a command takes is in schemas.py.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+
+def option(help: str, *, default: Any = MISSING, ge: float | None = None, gt: float | None = None,
+           le: float | None = None, lt: float | None = None, bare: bool = False) -> Any:  # fmt: skip
+    """A configuration key: its explanation for `--help`, the range that `parse()` checks (of a list, each item's).
+
+    `bare`: arguments without `=` are its values.
+    """
+    bounds = {">=": ge, ">": gt, "<=": le, "<": lt}
+    metadata = {"help": help, "bounds": {sign: bound for sign, bound in bounds.items() if bound is not None}}
+    return field(default=default, metadata={**metadata, **({"bare": True} if bare else {})})
+
+
+class Precision(Enum):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Format(Enum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+
+
+class SummaryFormat(Enum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+    markdown = "markdown"
+    svg = "svg"
+    html = "html"
+
+
+class Crop(Enum):
+    none = "none"
+    pad = "pad"
+    random = "random"
+    resized = "resized"
+
+
+class PaddingMode(Enum):
+    constant = "constant"
+    reflect = "reflect"
+
+
+class Interpolation(Enum):
+    nearest = "nearest"
+    bilinear = "bilinear"
+    bicubic = "bicubic"
+
+
+class Resize(Enum):
+    shorter = "shorter"
+    squash = "squash"
+
+
+class Resume(Enum):
+    auto = "auto"
+    never = "never"
+    force = "force"
+
+
+class Split(Enum):
+    val = "val"
+    train = "train"
+
+
+class Layers(Enum):
+    main = "main"
+    all = "all"
+
+
+class Scale(Enum):
+    each = "each"
+    together = "together"
+
+
+class Sort(Enum):
+    colour = "colour"
+    frequency = "frequency"
+    none = "none"
+
+
+class Rerun(Enum):
+    failed = "failed"
+    all = "all"
+    none = "none"
+
+
+class Debug(Enum):
+    fast = "fast"
+    overfit = "overfit"
+
+
+OnError = Enum("OnError", {"warn": "warn", "raise": "raise"})  # `raise` can be a name only in this way
+
+
+class Cache(Enum):
+    auto = "auto"
+    device = "device"
+    host = "host"
+
+
+OnBadImage = Enum("OnBadImage", {"raise": "raise", "skip": "skip"})
+
+
+class Decoder(Enum):
+    auto = "auto"
+    pillow = "pillow"
+    nvjpeg = "nvjpeg"
+
+
+class Optimizer(Enum):
+    sgd = "sgd"
+    adamw = "adamw"
+    muon = "muon"
+
+
+class Strategy(Enum):
+    auto = "auto"
+    svm = "svm"
+    deep_features = "deep_features"
+    head = "head"
+    partial = "partial"
+    full = "full"
+    scratch = "scratch"
+
+
+class Schedule(Enum):
+    constant = "constant"
+    multistep = "multistep"
+    cosine = "cosine"
+    linear = "linear"
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    name: str = option("digits, cifar10, cifar100, imagenet, folder or synthetic")
+    root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
+    download: bool = option("fetch a CIFAR archive that is missing")
+    val_fraction: float = option("part of the training images held out for validation", ge=0, lt=1)
+    fraction: float = option("part of the training images used, evenly from each class", gt=0, le=1)
+    image_size: int | None = option("side of the images given to the net, pixels; null: the net's native size", gt=0)
+    crop_ratio: float = option("validation: side of the centre crop over the shorter side of the image", ge=0.1, le=1)
+    interpolation: Interpolation = option("how images are resized: nearest, bilinear or bicubic")
+    mean: list[float] | None = option("channel means in 0..1; null: the data set's own", ge=0, le=1)
+    std: list[float] | None = option("channel standard deviations in 0..1; null: the data set's own", gt=0)
+    workers: int | None = option("processes that decode image files; null: one per core", ge=0)
+    cache: Cache = option(
+        "images in memory lie on the training device (device), in main memory (host), or auto: where they fit"
+    )
+    packed: str | None = option("folder that `cnnbench prepare` wrote: its images are read in place of those of root")
+    decode: Decoder = option(
+        "training images: auto decodes only what a crop needs; pillow: all of it, as torchvision's scripts do; nvjpeg: "
+        "on the GPU"
+    )
+    on_error: OnBadImage = option("an image that cannot be read: raise and stop, or skip it, having said so")
+    num_classes: int | None = option("synthetic data: how many classes", ge=2)
+    num_images: int | None = option("synthetic data: how many training images", ge=1)
+
+
+@dataclass(kw_only=True)
+class AugmentConfig:
+    crop: Crop = option("none, pad (shift by zero padding), random (fixed scale) or resized (random area and aspect)")
+    padding: int = option("crop=pad: pixels of padding, at the data set's own size", ge=0)
+    padding_mode: PaddingMode = option(
+        "crop=pad: constant (zeros) or reflect (the image, mirrored at its edge)", default=PaddingMode.constant
+    )
+    scale: list[float] = option("crop=resized: range of the cropped part of the area", gt=0, le=1)
+    ratio: list[float] = option("crop=resized: range of the aspect ratio", gt=0)
+    flip: bool = option("mirror every other image left to right")
+    alternate: bool = option("flip: each image in every other epoch, in place of by chance", default=False)
+    color: float = option("strength of the brightness, contrast and saturation jitter; 0: none", ge=0, lt=1)
+    cutout: int = option("side of a random square set to the mean, pixels of the net's input; 0: none", ge=0)
+
+
+@dataclass(kw_only=True)
+class RestConfig:
+    lr: float = option("muon: learning rate of SGD for the head, biases and normalisation", default=0.1, gt=0)
+    momentum: float = option("muon: momentum of SGD for the head, biases and normalisation", default=0.9, ge=0, lt=1)
+    weight_decay: float = option("muon: weight decay of the head", default=0.0, ge=0)
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    name: Optimizer = option("sgd, adamw or muon")
+    lr: float = option("learning rate for a batch of lr_batch images", gt=0)
+    lr_batch: int | None = option(
+        "batch size that lr was tuned for: lr scales linearly from it; null: lr as it is", gt=0
+    )
+    momentum: float = option("momentum (for adamw its first beta)", ge=0, lt=1)
+    nesterov: bool = option("sgd and muon: Nesterov's momentum")
+    weight_decay: float = option("weight decay of convolution and linear weights", ge=0)
+    decay_all: bool = option("decay biases and normalisation parameters too, as the papers did")
+    clip: float | None = option("largest norm of the gradient; null: no clipping", gt=0)
+    lr_decay: float = option(
+        "factor on lr for each stage that lies further from the head; 1: the same for all", gt=0, le=1
+    )
+    head_lr: float = option("factor on lr for the head", gt=0)
+    bias_lr: float = option("factor on lr for biases and normalisation", default=1.0, gt=0)
+    rest: RestConfig = field(default_factory=RestConfig)
+
+
+@dataclass(kw_only=True)
+class ScheduleConfig:
+    name: Schedule = option("constant, multistep, cosine or linear")
+    warmup_epochs: float = option("epochs over which lr rises linearly from near 0", ge=0)
+    milestones: list[float] = option(
+        "multistep: fractions of the training after which lr is multiplied by gamma", gt=0, lt=1
+    )
+    gamma: float = option("multistep: factor of each drop", gt=0, lt=1)
+
+
+@dataclass(kw_only=True)
+class CheckpointConfig:
+    every: int | str | None = option("save within an epoch too: every so many steps, or as 10m; null: at its end", ge=1)
+    keep: int = option("how many of the newest checkpoints stay, beside the best one", ge=1)
+    on_error: OnError = option("one that cannot be written (disk full): warn and go on, or raise and stop")
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    dir: str | None = option("directory of this run; by default root/<command>/<name>")
+    name: str | None = option("name of this run; by default made from the model, the data and the overrides")
+    root: str = option("directory under which runs are kept")
+    overrides: list[str] = option("the command line that made this run; filled in by the command line itself")
+
+
+@dataclass(kw_only=True)
+class SweepConfig:
+    dir: str | None = option("directory of a sweep (-m); by default root/<command>/<name from the overrides>")
+    rerun: Rerun = option("of the jobs of an earlier start: failed runs these again, all also those done, none neither")
+    detach: bool = option("hydra/launcher=slurm: submit the jobs and leave; cnnbench report DIR says how far they are")
+    keys: list[str] = option("what the sweep runs over; filled in by the command line itself")
+    trial: int | None = option("the number of this job in a search; filled in by the command line itself", default=None)
+
+
+@dataclass(kw_only=True)
+class DdpConfig:
+    sync_bn: bool = option("devices=N: BatchNorm over the images of all processes, not over each one's own")
+    bucket_mb: int = option(
+        "devices=N: gradients are sent off in pieces of so many MB, while others are computed", ge=1
+    )
+    compress: bool = option("devices=N: send gradients as bf16, in half the bytes")
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    images: bool = option(
+        "pictures in TensorBoard: filters as they form, signal and gradient of each stage, the worst mistakes",
+        default=False,
+    )
+
+
+@dataclass(kw_only=True)
+class CropConfig:
+    name: str = option(
+        "center, six, ten, multi_scale_dense or 144: the views of an image whose answers are averaged",
+        default="center",
+    )
+    resize: Resize = option(
+        "shorter: the shorter side to the scale; squash: both sides, whatever the aspect", default=Resize.shorter
+    )
+    scales: list[int] | None = option(
+        "multi_scale_dense, 144: sides that images are resized to; null: the paper's, in proportion to the net's size",
+        default=None,
+        gt=0,
+    )
+
+
+@dataclass(kw_only=True)
+class TransferConfig:
+    name: Strategy = option("auto, svm, deep_features, head, partial, full or scratch")
+    run: bool = option("false: transfer=auto only gives its advice and does not run it")
+    probe: bool = option("begin with the head that a linear SVM finds on the features as they are")
+    stages: int = option("partial: how many of the stages before the head train", ge=1)
+    layer: str | None = option("deep_features: the stage whose output is used; null: the best on held-out images")
+    c: list[float] = option("values of the SVM's C to choose from by cross-validation", gt=0)
+    many: int = option("auto: from so many images per class on, a data set counts as large", ge=1)
+    cache: bool = option("keep the features of the images on disk, for the next command")
+
+
+@dataclass(kw_only=True)
+class PrepareConfig:
+    """What weights from elsewhere do not say of themselves; null: what they say, else as for ImageNet."""
+
+    image_size: int | None = option("side of the images given to the net, pixels; null: the weights' own", gt=0)
+    crop_ratio: float | None = option("side of the centre crop over the shorter side of the image", gt=0, le=1)
+    interpolation: Interpolation | None = option("how images are resized: nearest, bilinear or bicubic")
+    mean: list[float] | None = option("channel means in 0..1", ge=0, le=1)
+    std: list[float] | None = option("channel standard deviations in 0..1", gt=0)
+    classes: Any = option("names of the classes: a list, or a text file with one in each line")
+
+
+def conf_dir() -> Path:
+    """The folder of YAML files: inside the package when installed from a wheel, beside it in a checkout."""
+    packaged = Path(__file__).parents[1] / "conf"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"

@@ -1,0 +1,288 @@
+"""A configuration read aloud before anything is trained: what is unusual, what to type instead, what it will cost.
+
+It is compared with the recipe: what the same net and data are trained with when nothing else is set. Each finding is a
+sentence; nothing here trains, and the net has shapes alone.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from cnnbench import models
+from cnnbench.analysis.complexity import TRAINING_PASSES, count
+from cnnbench.config.commands import TrainConfig
+from cnnbench.config.sections import AugmentConfig, Crop, OptimConfig, Schedule
+from cnnbench.doctor import dry_run
+from cnnbench.doctor.dry_run import Plan, size_of_batch
+from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding
+from cnnbench.models.layers import Net
+from cnnbench.output.tables import plural
+from cnnbench.runtime.device import Runtime, create_runtime
+from cnnbench.training import freezing, health, optim
+from cnnbench.utils.errors import UserError
+
+USUAL = 2.0  # within this factor of the recipe nothing is said to be unusual
+LARGE_BATCH = 1024  # from here on SGD needs a warm-up (Goyal et al., 2017)
+SMALL_PART = 8  # images: BatchNorm's statistics over fewer are noise
+FEW_STEPS = 100
+
+
+def read(cfg: TrainConfig, recipe: TrainConfig) -> Iterator[Finding]:
+    """The findings, the cost last. What cannot work ends the reading: the rest would rest on it."""
+    try:
+        device = create_runtime(cfg.device, cfg.precision.value, None)
+        images, missing = dry_run.known_images(cfg)
+        plan = dry_run.make(cfg, recipe, images)
+    except UserError as error:
+        yield Finding("settings", PROBLEM, _line(str(error)))
+        return
+    if missing:
+        advice = f"the rest is reckoned with {images.train:,} training images"
+        yield Finding("data", PROBLEM, _line(missing), advice)
+    else:
+        yield from _data(plan)
+    yield from _net(plan)
+    if not plan.fitted:
+        yield from _lr(plan)
+        yield from _batch(plan)
+        yield from _length(plan)
+        yield from _schedule(plan)
+        yield from _regularisation(plan)
+    yield from _augmentation(plan)
+    yield from _frozen(plan)
+    yield from _machine(plan, device)
+    yield _cost(plan)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
+def _data(plan: Plan) -> Iterator[Finding]:
+    images, cfg = plan.images, plan.cfg
+    detail = (
+        f"{images.name}: {images.train:,} training and {images.val:,} {images.split} images, {images.classes} classes"
+    )
+    if cfg.data.fraction < 1:
+        detail += f"; data.fraction={cfg.data.fraction:g} leaves the other training images out"
+    yield Finding("data", OK, detail)
+    if cfg.patience and images.split == "test":
+        yield Finding("validation", WARNING, "patience looks at the test images, so the error at its end is too low",
+                      "data.val_fraction=0.1 holds training images out for that")  # fmt: skip
+
+
+def _net(plan: Plan) -> Iterator[Finding]:
+    net, size = plan.net, plan.size
+    cost = count(net, size, plan.images.channels)
+    detail = f"{net.name}: {cost.params:,} parameters, {cost.macs:,} multiply-adds at {size} x {size} px"
+    yield Finding("net", OK, detail)
+    if size != net.image_size:
+        part = cost.macs / count(net, net.image_size, plan.images.channels).macs
+        smaller = size < net.image_size
+        yield Finding("image size", WARNING if smaller else OK,
+                      f"{size} px, where the net is made for {net.image_size}: {part:.2g}x the multiply-adds"
+                      f"{', coarser maps' if smaller else ''}",
+                      f"data.image_size={net.image_size} is its own" if smaller else "")  # fmt: skip
+    for note in models.notes(net, size):
+        yield Finding("auxiliary heads", WARNING, note, f"data.image_size={net.aux_image_size} or more")
+
+
+def _lr(plan: Plan) -> Iterator[Finding]:
+    """The lr of a step beside the recipe's for the same batch, and what is known to go wrong."""
+    mine, theirs = plan.cfg.optim, plan.recipe.optim
+    text = f"lr {plan.lr:.3g} at batch {plan.batch}"
+    if mine.name is not theirs.name:
+        yield Finding("learning rate", OK, f"{text} with {mine.name.value}, where the recipe has {theirs.name.value}: "
+                      "their lrs do not compare", "lr_find=true searches for one")  # fmt: skip
+        if mine.name.value == "adamw" and plan.lr > 0.01:
+            yield Finding("learning rate", WARNING, f"{text} is large for adamw; 0.001 is usual", "optim.lr=0.001")
+    else:
+        # The length of Muon's steps is that of lr, whatever the gradient's and so the batch.
+        grown = 1 if mine.name.value == "muon" else plan.batch / (theirs.lr_batch or size_of_batch(plan.recipe))
+        usual = theirs.lr * grown
+        ratio = plan.lr / usual
+        source = f"({theirs.lr:g} at {theirs.lr_batch or size_of_batch(plan.recipe)})"
+        if 1 / USUAL <= ratio <= USUAL:
+            yield Finding("learning rate", OK, f"{text}{_scaled(mine, plan.lr)}: {_times(ratio)} the recipe's {source}")
+        else:
+            yield Finding("learning rate", WARNING, f"{text} is {_times(ratio)} the recipe's {source}",
+                          f"optim.lr={_typed(mine, plan, usual):g}, or lr_find=true to search for one")  # fmt: skip
+    own = health.risky_settings(theirs, plan.net, optim.scaled_lr(theirs, plan.batch))  # that the recipe knows of
+    for text in health.risky_settings(mine, plan.net, plan.lr):
+        if text not in own:
+            yield Finding("settings", WARNING, text)
+
+
+def _scaled(cfg: OptimConfig, lr: float) -> str:
+    return f", scaled from {cfg.lr:g} at {cfg.lr_batch}" if lr != cfg.lr else ""
+
+
+def _times(ratio: float) -> str:
+    return "the same as" if math.isclose(ratio, 1, rel_tol=1e-6) else f"{ratio:.2g}x"
+
+
+def _typed(cfg: OptimConfig, plan: Plan, lr: float) -> float:
+    """What `optim.lr` has to be for this lr of a step."""
+    return float(f"{cfg.lr * lr / plan.lr:.3g}")
+
+
+def _batch(plan: Plan) -> Iterator[Finding]:
+    cfg, images = plan.cfg, plan.images.train
+    part = math.ceil(plan.batch / cfg.accumulate)
+    if cfg.batch_size == "auto":
+        yield Finding("batch", OK, "auto: the largest that fits; reckoned with 128 here")
+    elif plan.batch > images:
+        yield Finding("batch", WARNING, f"{plan.batch} is more than the {images:,} training images: one step an epoch",
+                      f"batch_size={max(1, min(128, images // 10))}")  # fmt: skip
+    elif plan.steps_per_epoch < 5:
+        yield Finding("batch", WARNING, f"{plan.batch} of {images:,} images: {plural(plan.steps_per_epoch, 'step')} an "
+                      "epoch, few for a net to learn from", f"batch_size={max(1, images // 10)}")  # fmt: skip
+    else:
+        yield Finding("batch", OK, f"{plan.batch} images, {plural(plan.steps_per_epoch, 'step')} an epoch")
+    if cfg.accumulate > 1:
+        yield Finding("accumulate", OK, f"the same step in {cfg.accumulate} parts of {part} images: less memory, no "
+                      "other gradient, but for BatchNorm", "accumulate=1 is faster where it fits")  # fmt: skip
+    if _normed(plan.net) and part < SMALL_PART:
+        yield Finding("BatchNorm", WARNING, f"its statistics are over {plural(part, 'image')} at a time: noise",
+                      f"batch_size={SMALL_PART * cfg.accumulate} or more, or accumulate=1")  # fmt: skip
+
+
+def _normed(net: Net) -> bool:
+    return any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in net.modules())
+
+
+def _length(plan: Plan) -> Iterator[Finding]:
+    cfg, recipe = plan.cfg, plan.recipe
+    if cfg.debug:
+        yield Finding("length", OK, f"debug={cfg.debug.value}: a short run that only says whether all works")
+        return
+    if cfg.epochs == 0:  # finetune
+        yield Finding("length", OK, "as many epochs as suit the strategy and the number of images")
+        return
+    text = f"{plural(cfg.epochs, 'epoch')}, {plural(plan.steps, 'step')}"
+    if recipe.epochs and cfg.epochs * USUAL < recipe.epochs:
+        yield Finding("length", WARNING, f"{text}; the recipe has {recipe.epochs} epochs, and its error needs them",
+                      f"epochs={recipe.epochs}; the schedule stretches and shrinks with it")  # fmt: skip
+    elif plan.steps < FEW_STEPS:
+        yield Finding("length", WARNING, f"{text}: few for any net", "more epochs=, or a smaller batch_size=")
+    else:
+        yield Finding("length", OK, f"{text}, as the recipe" if cfg.epochs == recipe.epochs else text)
+    if cfg.max_steps and cfg.max_steps < plan.steps_per_epoch * cfg.epochs:
+        yield Finding("length", OK, f"max_steps={cfg.max_steps} ends it in epoch "
+                      f"{math.ceil(cfg.max_steps / plan.steps_per_epoch)} of {cfg.epochs}")  # fmt: skip
+
+
+def _schedule(plan: Plan) -> Iterator[Finding]:
+    cfg, schedule = plan.cfg, plan.cfg.schedule
+    epochs = "epoch" if schedule.warmup_epochs == 1 else "epochs"
+    warmup = f"{schedule.warmup_epochs:g} {epochs} of warm-up" if schedule.warmup_epochs else "no warm-up"
+    usual = plan.recipe.schedule.warmup_epochs
+    if cfg.epochs and schedule.warmup_epochs >= cfg.epochs:
+        yield Finding("schedule", WARNING, f"the warm-up takes all of the {plural(cfg.epochs, 'epoch')}: lr never "
+                      "gets to where it was set", f"schedule.warmup_epochs={cfg.epochs / 10:g}")  # fmt: skip
+    elif plan.batch >= LARGE_BATCH and not schedule.warmup_epochs and cfg.optim.name.value == "sgd":
+        yield Finding("schedule", WARNING, f"no warm-up for batches of {plan.batch:,}: the first steps are too long",
+                      "schedule.warmup_epochs=5")  # fmt: skip
+    elif schedule.warmup_epochs < usual:
+        yield Finding("schedule", WARNING, f"{warmup}, where this net's own settings have {usual:g} epochs",
+                      f"schedule.warmup_epochs={usual:g}")  # fmt: skip
+    elif schedule.name is Schedule.constant and not cfg.debug:
+        yield Finding("schedule", WARNING, "lr stays as it is to the end: the last steps jump about the minimum",
+                      "schedule=cosine, or multistep")  # fmt: skip
+    else:
+        yield Finding("schedule", OK, f"{schedule.name.value}, {warmup}")
+
+
+def _regularisation(plan: Plan) -> Iterator[Finding]:
+    cfg, usual = plan.cfg, plan.recipe.optim.weight_decay
+    decay = cfg.optim.weight_decay
+    if decay == 0:
+        yield Finding("weight decay", WARNING, f"none, where the recipe has {usual:g}", f"optim.weight_decay={usual:g}")
+    elif cfg.optim.name is plan.recipe.optim.name and usual and not 1 / USUAL <= decay / usual <= USUAL:
+        yield Finding("weight decay", WARNING, f"{decay:g} is {decay / usual:.2g}x the recipe's ({usual:g})",
+                      f"optim.weight_decay={usual:g}")  # fmt: skip
+    else:
+        yield Finding("weight decay", OK, f"{decay:g}")
+    if cfg.ema and cfg.epochs and 1 / (1 - cfg.ema) > plan.steps:
+        yield Finding("ema", WARNING, f"ema={cfg.ema:g} remembers {1 / (1 - cfg.ema):,.0f} steps, and there are "
+                      f"{plan.steps:,}: the average is still near where it began",
+                      f"ema={float(f'{1 - 10 / max(plan.steps, 11):.2g}'):g}")  # fmt: skip
+
+
+def _augmentation(plan: Plan) -> Iterator[Finding]:
+    mine, theirs = plan.cfg.augment, plan.recipe.augment
+    for detail, advice in _idle(mine, plan.size):
+        yield Finding("augmentation", WARNING, detail, advice)
+    named = {"crop": mine.crop.value if mine.crop is not Crop.none else "", "flip": mine.flip, "color": mine.color,
+             "cutout": mine.cutout}  # fmt: skip
+    active = [key if value is True else f"{key}={value}" for key, value in named.items() if value]
+    if active:
+        yield Finding("augmentation", OK, ", ".join(active))
+    elif mine != theirs:
+        yield Finding("augmentation", WARNING, "none: the net sees each image the same way in every epoch",
+                      "leave augment= out: the recipe has some")  # fmt: skip
+    if mine.flip and plan.cfg.data.name == "digits":
+        yield Finding("augmentation", WARNING, "a mirrored 2 is no 2", "augment.flip=false")
+
+
+def _idle(augment: AugmentConfig, size: int) -> Iterator[tuple[str, str]]:
+    """What is set in vain."""
+    if augment.crop is Crop.pad and augment.padding == 0:
+        yield "crop=pad with a padding of 0 shifts nothing", "augment.padding=4, or augment.crop=none"
+    if augment.crop is not Crop.pad and augment.padding:
+        yield f"padding={augment.padding} is for crop=pad alone: it does nothing", "augment.crop=pad"
+    if augment.crop is Crop.resized and augment.scale == [1.0, 1.0]:
+        yield "crop=resized with scale=[1,1] keeps all of the area", "augment.scale=[0.08,1]"
+    if augment.cutout >= size:
+        yield f"cutout={augment.cutout} covers images of {size} px", f"augment.cutout={size // 2}"
+
+
+def _frozen(plan: Plan) -> Iterator[Finding]:
+    parameters = list(plan.net.parameters())
+    training = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in parameters)
+    if training == total:
+        return
+    detail = f"{training:,} of {total:,} parameters train"
+    if plan.cfg.weights is None and not hasattr(plan.cfg, "transfer"):
+        yield Finding("frozen", WARNING, f"{detail}, the others stay as they were initialised: random",
+                      "weights=imagenet (or a run), or freeze=none")  # fmt: skip
+    else:
+        yield Finding("frozen", OK, detail)
+
+
+def _machine(plan: Plan, device: Runtime) -> Iterator[Finding]:
+    cfg = plan.cfg
+    auto = f" (precision={cfg.precision.value})" if cfg.precision.value != device.precision else ""
+    yield Finding("device", OK, f"{device.name}, {device.precision}{auto}")
+    if cfg.epochs and not plan.fitted and device.spoils_wide_filters:
+        for text in health.wrong_gradients(plan.net, plan.size, plan.images.channels):
+            yield Finding("gradients", WARNING, text, "precision=fp32")
+    if cfg.compile and not plan.fitted and device.device.type == "cpu" and cfg.epochs:
+        yield Finding("compile", WARNING, "on a CPU compiling takes about half a minute, and for ResNet-18 it gained "
+                      "nothing (docs/benchmarks.md); cnnbench benchmark measures it for your net",
+                      "compile=false")  # fmt: skip
+
+
+def _cost(plan: Plan) -> Finding:
+    """The last line: the work, in multiply-adds, that these settings ask for."""
+    macs = count(plan.net, plan.size, plan.images.channels).macs
+    images = plan.images.train
+    if plan.fitted or plan.cfg.epochs == 0:
+        once = macs * (images + plan.images.val)
+        return Finding("cost", OK, f"features of all images once: {_amount(once)} multiply-adds"
+                       f"{'' if plan.fitted else '; what the epochs take comes on top'}")  # fmt: skip
+    seen = min(images * plan.cfg.epochs, plan.steps * plan.batch)
+    work = TRAINING_PASSES * macs * seen
+    less = "" if freezing.trains_wholly(plan.net) else "at most "
+    return Finding("cost", OK, f"{plural(plan.steps, 'step')}, {seen:,} images: {less}{_amount(work)} multiply-adds, "
+                   f"{TRAINING_PASSES} x {macs:,} an image")  # fmt: skip
+
+
+def _amount(number: float) -> str:
+    """1.2e15 as `1.2 peta`."""
+    for name, size in (("exa", 1e18), ("peta", 1e15), ("tera", 1e12), ("giga", 1e9), ("mega", 1e6)):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return f"{number:,.0f}"

@@ -1,0 +1,99 @@
+"""What a configuration amounts to before anything trains: how many images, which net, steps and lr."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from cnnbench import data, models
+from cnnbench.config.commands import TrainConfig
+from cnnbench.config.sections import Strategy
+from cnnbench.models.layers import Net
+from cnnbench.models.meta_kernels import Shapes
+from cnnbench.training import freezing, optim
+from cnnbench.utils.errors import UserError
+from cnnbench.weights import sources
+
+USUAL_BATCH = 128  # reckoned with where batch_size=auto
+
+
+@dataclass(frozen=True)
+class Images:
+    """What has to be known of a data set to reckon with it: how many there are, of what."""
+
+    name: str
+    train: int
+    val: int
+    classes: int
+    channels: int
+    split: str
+
+
+KNOWN = {  # of the data sets that are the same everywhere: so that a reading does not need them
+    "cifar10": Images("cifar10", 50_000, 10_000, 10, 3, "test"),
+    "cifar100": Images("cifar100", 50_000, 10_000, 100, 3, "test"),
+    "imagenet": Images("imagenet", 1_281_167, 50_000, 1000, 3, "val"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a configuration amounts to. The net lies on the meta device."""
+
+    cfg: TrainConfig
+    recipe: TrainConfig
+    images: Images
+    net: Net
+    size: int
+    batch: int
+    lr: float
+    fitted: bool  # the head is fitted, not trained by steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, math.ceil(self.images.train / self.batch))
+
+    @property
+    def steps(self) -> int:
+        return min(self.steps_per_epoch * self.cfg.epochs, self.cfg.max_steps or 10**18)
+
+
+def known_images(cfg: TrainConfig) -> tuple[Images, str]:
+    """The images that there are; where they are not here but known, their numbers, and what is missing.
+
+    UserError where they are neither.
+    """
+    try:
+        found = data.load_dataset(cfg.data)
+    except UserError as error:
+        if cfg.data.name not in KNOWN:
+            raise
+        known = KNOWN[cfg.data.name]
+        used = round(known.train * (1 - cfg.data.val_fraction) * cfg.data.fraction)
+        return replace(known, train=used), str(error)
+    counts = len(found.train), len(found.val), len(found.classes)
+    return Images(found.name, *counts, found.in_channels, found.split), ""
+
+
+def make(cfg: TrainConfig, recipe: TrainConfig, images: Images) -> Plan:
+    """UserError where the net cannot be built, or cannot take such images."""
+    arguments = dict(cfg.model)
+    if not arguments:  # finetune: the net is that of its weights
+        loaded = sources.load(cfg.weights or sources.DEFAULT, None)
+        if loaded.inference is None:
+            raise UserError(f"{loaded.source} holds tensors alone: say of which net they are, as in model=resnet34")
+        arguments = dict(loaded.inference.model)
+    name, channels = arguments.pop("name"), arguments.pop("in_channels", None) or images.channels
+    with torch.device("meta"), Shapes():
+        net = models.build(name, num_classes=images.classes, in_channels=channels, **arguments)
+    size = cfg.data.image_size or net.image_size
+    models.check_image_size(net, size)
+    freezing.freeze(net, cfg.freeze)
+    batch = size_of_batch(cfg)
+    strategy = getattr(cfg, "transfer", None)
+    fitted = strategy is not None and strategy.name in (Strategy.auto, Strategy.svm, Strategy.deep_features)
+    return Plan(cfg, recipe, images, net, size, batch, optim.scaled_lr(cfg.optim, batch), fitted)
+
+
+def size_of_batch(cfg: TrainConfig) -> int:
+    return cfg.batch_size if isinstance(cfg.batch_size, int) else USUAL_BATCH

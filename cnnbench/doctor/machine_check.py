@@ -1,0 +1,77 @@
+"""What `cnnbench doctor` runs in a process of its own: a torch and torchvision that do not fit may end it, not us.
+
+`python -m cnnbench.doctor.machine_check` prints one line of JSON for each stage, as soon as it is through.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def main() -> None:
+    for stage in STAGES:
+        try:
+            result = stage()
+        except Exception as error:
+            result = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps({"stage": stage.__name__, **result}), flush=True)
+
+
+def torch() -> dict[str, Any]:
+    import torch
+
+    return {"version": torch.__version__}
+
+
+def torchvision() -> dict[str, Any]:
+    import torchvision
+
+    return {"version": torchvision.__version__}
+
+
+def tensorboard() -> dict[str, Any]:
+    import tensorboard.main  # what the `tensorboard` command starts
+    from torch.utils.tensorboard import SummaryWriter
+
+    return {"version": tensorboard.__version__, "writer": SummaryWriter.__name__}
+
+
+def device() -> dict[str, Any]:
+    """A convolution and a matrix product on the device that `device=auto` picks, in two precisions."""
+    from cnnbench.runtime.device import create_runtime
+
+    runtime = create_runtime("auto", "auto", seed=0)
+    other = "fp32" if runtime.precision != "fp32" else "bf16"
+    truth, _ = compute("cpu", "fp32")
+    result, seconds = compute("auto", runtime.precision)
+    error = float((result - truth).norm() / truth.norm())
+    ratio = compute("auto", other)[1] / seconds
+    return {"device": runtime.device.type, "name": runtime.name, "precision": runtime.precision, "other": other,
+            "ratio": ratio, "relative_error": error}  # fmt: skip
+
+
+def compute(device: str, precision: str) -> tuple[Any, float]:
+    """The same small net's output, on the CPU, and its time in seconds."""
+    import torch
+    from torch import nn
+
+    from cnnbench.runtime.device import create_runtime
+
+    runtime = create_runtime(device, precision, seed=0)
+    net = nn.Sequential(nn.Conv2d(64, 128, 3), nn.ReLU(), nn.Conv2d(128, 64, 3), nn.Flatten(), nn.Linear(64 * 576, 256))
+    images = torch.rand(8, 64, 28, 28)
+    model, images = runtime.place(net), runtime.to_device(images)
+    seconds = []
+    with torch.inference_mode(), runtime.autocast():
+        for _ in range(20):  # the first ones choose and compile kernels
+            start = time.perf_counter()
+            output = model(images).float().cpu()  # waits for the device
+            seconds.append(time.perf_counter() - start)
+    return output, min(seconds)
+
+
+STAGES: tuple[Callable[[], dict[str, Any]], ...] = (torch, torchvision, tensorboard, device)
+
+if __name__ == "__main__":
+    main()

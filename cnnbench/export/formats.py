@@ -1,0 +1,210 @@
+"""A net as a file for other programs, read back and compared with the net itself before it gets its name.
+
+What is exported maps normalised float32 images (N, C, S, S), for any N, to logits (N, classes). A JSON file beside it
+says how an image becomes such a tensor and what the logits are called.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnnbench.config.sections import CropConfig, Resize
+from cnnbench.data.geometry import Picture
+from cnnbench.data.sources import read_image
+from cnnbench.data.views import views
+from cnnbench.models.layers import Net
+from cnnbench.runtime.device import Normalize, create_runtime
+from cnnbench.tasks.classification.metrics import answers
+from cnnbench.utils.errors import RunError, UserError
+from cnnbench.utils.files import write_json
+from cnnbench.weights import sources
+from cnnbench.weights.checkpoint import Inference
+
+Run = Callable[[Tensor], Tensor]
+"""Normalised images to logits, by whatever was read from the file."""
+
+TOLERANCE = 1e-4  # of the logits: absolute, and relative where they are larger than 1
+INPUT, OUTPUT = "images", "logits"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A file format: its ending, what writes the net, what reads the file back to run it, what that needs."""
+
+    suffix: str
+    write: Callable[[Net, Inference, Tensor, Path], object]
+    read: Callable[[Path], Run]
+    needs: tuple[str, ...] = ()
+
+
+def export(model: Net, inference: Inference, kind: str, out: Path) -> float:
+    """Write the net and its preprocessing, checked; the largest difference between the logits of the two.
+
+    The net is on the CPU and in eval mode. Raises RunError where the file does not compute what the net does, and
+    leaves nothing behind then.
+    """
+    check_needs(kind)
+    images = sample_images(inference)
+    beside = out.with_name(f".{out.stem}.tmp{out.suffix}")
+    try:
+        with _quiet():
+            KINDS[kind].write(model, inference, images[:2], beside)
+            difference = compare(model, KINDS[kind].read(beside), images)
+        beside.replace(out)
+        write_json(preprocessing_file(out), preprocessing(inference))
+    except OSError as error:
+        raise UserError(f"out={out}: cannot write there: {error.strerror or error}") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    return difference
+
+
+def check_needs(kind: str) -> None:
+    if missing := [name for name in KINDS[kind].needs if find_spec(name) is None]:
+        raise UserError(f"format={kind} needs {' and '.join(missing)}: pip install 'cnnbench[onnx]'")
+
+
+@torch.no_grad()
+def compare(model: Net, run: Run, images: Tensor) -> float:
+    """The largest difference between the logits of the net and of what was exported, for all images and for one.
+
+    Raises RunError where they differ by more than TOLERANCE, or in the five likeliest classes.
+    """
+    largest = 0.0
+    for batch in (images, images[:1]):
+        ours, theirs = model(batch), run(batch)
+        if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE):
+            raise RunError("the exported net gives other logits than the net itself: nothing was written")
+        # Classes whose logits are nearer to one another than the tolerance may change places.
+        best, again = ours.gather(1, answers(ours)), ours.gather(1, answers(theirs))
+        if not torch.allclose(best, again, rtol=2 * TOLERANCE, atol=2 * TOLERANCE):
+            raise RunError("the exported net gives other answers than the net itself: nothing was written")
+        largest = max(largest, (ours - theirs).abs().max().item())
+    return largest
+
+
+def sample_images(inference: Inference) -> Tensor:
+    """Five crops, and their mirror images, of each of two photographs, prepared as the net's images are.
+
+    They come with scikit-learn: a temple in China and a flower.
+    """
+    crops = CropConfig(name="ten", resize=Resize.shorter, scales=None)
+    size = inference.image_size
+    ratio = min(inference.crop_ratio, 0.875, size / (size + 2))  # five crops need room even in the smallest image
+    cut = views(crops, inference.image_size, ratio, inference.interpolation)
+    pictures = [cut(_sample(name, inference.in_channels))[0] for name in ("china.jpg", "flower.jpg")]
+    device = create_runtime("cpu", "fp32", seed=None)
+    images: Tensor = Normalize(device, inference.mean, inference.std)(torch.cat(pictures))
+    return images.contiguous()
+
+
+def _sample(name: str, channels: int) -> Picture:
+    spec = find_spec("sklearn")
+    assert spec is not None and spec.origin is not None
+    picture = read_image(Path(spec.origin).parent / "datasets" / "images" / name)
+    return picture if channels == 3 else picture.convert("L")
+
+
+def preprocessing_file(out: Path) -> Path:
+    return out.with_suffix(".json")
+
+
+def preprocessing(inference: Inference) -> dict[str, Any]:
+    """From an image to the net's input, and from its output to an answer, for those who have no cnnbench."""
+    size, channels = inference.image_size, inference.in_channels
+    resize = round(size / inference.crop_ratio)
+    return {
+        "model": inference.model["name"],
+        "input": {"name": INPUT, "shape": ["batch", channels, size, size], "type": "float32"},
+        "output": {"name": OUTPUT, "shape": ["batch", len(inference.classes)], "type": "float32"},
+        "steps": [
+            f"read as {'RGB' if channels == 3 else 'gray'}, turned upright as EXIF says",
+            f"resize the shorter side to {resize} pixels ({inference.interpolation}, antialiased)",
+            f"crop the central {size} x {size} pixels",
+            "divide by 255, subtract mean, divide by std, channel by channel; channels first",
+            "softmax of the logits gives the probabilities of the classes",
+        ],
+        "resize_shorter_side": resize,
+        "interpolation": inference.interpolation,
+        "crop": size,
+        "mean": inference.mean,
+        "std": inference.std,
+        "classes": inference.classes,
+    }
+
+
+# The formats
+
+
+def _write_onnx(model: Net, inference: Inference, images: Tensor, path: Path) -> None:
+    large = sum(value.nbytes for value in model.state_dict().values()) > 1.8e9  # a protobuf ends at 2 GB
+    if large:
+        raise UserError("format=onnx holds 2 GB at most: use exported_program for this net")
+    torch.onnx.export(model, (images,), str(path), dynamo=True, dynamic_shapes=(_any_batch(),), external_data=False,
+                      input_names=[INPUT], output_names=[OUTPUT], verbose=False)  # fmt: skip
+
+
+def _read_onnx(path: Path) -> Run:
+    import onnx
+    import onnxruntime
+
+    onnx.checker.check_model(str(path))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+
+
+def _write_torchscript(model: Net, inference: Inference, images: Tensor, path: Path) -> None:
+    with torch.no_grad():
+        torch.jit.trace(model, images, check_trace=False).save(str(path))
+
+
+def _read_torchscript(path: Path) -> Run:
+    with _quiet():
+        run: Run = torch.jit.load(str(path), map_location="cpu")
+    return run
+
+
+def _write_exported_program(model: Net, inference: Inference, images: Tensor, path: Path) -> None:
+    torch.export.save(torch.export.export(model, (images,), dynamic_shapes=(_any_batch(),)), path)
+
+
+def _read_exported_program(path: Path) -> Run:
+    run: Run = torch.export.load(path).module()
+    return run
+
+
+def _write_safetensors(model: Net, inference: Inference, images: Tensor, path: Path) -> None:
+    sources.save_safetensors(path, model.state_dict(), inference)
+
+
+def _read_safetensors(path: Path) -> Run:
+    return sources.build(sources.load(str(path)))
+
+
+def _any_batch() -> dict[int, Any]:
+    return {0: torch.export.Dim("batch")}
+
+
+KINDS = {
+    "onnx": Kind(".onnx", _write_onnx, _read_onnx, ("onnx", "onnxscript", "onnxruntime")),
+    "torchscript": Kind(".ts", _write_torchscript, _read_torchscript),
+    "exported_program": Kind(".pt2", _write_exported_program, _read_exported_program),
+    "safetensors": Kind(".safetensors", _write_safetensors, _read_safetensors),
+}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporters say of themselves, and without torch's news that TorchScript is not the latest."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

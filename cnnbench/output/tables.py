@@ -1,0 +1,148 @@
+"""Rows of results as text: a terminal table, JSON, CSV or Markdown."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from unicodedata import combining, east_asian_width
+
+from cnnbench.config.sections import Format
+from cnnbench.utils.files import json_value
+
+ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".txt": Format.table}  # of files
+
+
+def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
+    """The rows as one string without a final newline. Columns come in the order in which the rows first name them.
+
+    JSON and CSV keep the values as they are (JSON has no NaN or infinity: they become null); the table and Markdown
+    round them for reading.
+    """
+    if format is Format.json:
+        return json.dumps(
+            [{key: json_value(value) for key, value in row.items()} for row in rows], indent=2, default=str
+        )
+    if format is Format.csv:
+        return _csv(rows, _names(rows))
+    return (_markdown if format is Format.markdown else _table)(*cells(rows))
+
+
+def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row))
+
+
+def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[bool]]:
+    """The columns, each with its heading first, and which of them are numbers."""
+    names = _names(rows)
+    shown = [_column(name, [row.get(name) for row in rows]) for name in names]
+    return shown, [_is_numeric(row.get(name) for row in rows) for name in names]
+
+
+def fitted(rows: list[dict[str, Any]], format: Format, width: int | None, dispensable: Sequence[str]) -> str:
+    """The table with as many columns as fit into the width of a terminal; the dispensable ones go first, in order."""
+    text = render(rows, format)
+    for column in dispensable:
+        if format is not Format.table or width is None or max(map(display_width, text.splitlines())) <= width:
+            break
+        rows = [{key: value for key, value in row.items() if key != column} for row in rows]
+        text = render(rows, format)
+    return text
+
+
+class Percent(float):
+    """A number in percent, with the digits that papers print."""
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):.2f} %"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 epoch`, `5 epochs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:42, 12:05 or 3:00:10."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def display_width(text: str) -> int:
+    """Terminal columns of a text: East Asian wide characters take two, combining marks none."""
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def shorten(text: str, width: int) -> str:
+    """The text on one line, cut in the middle to the display width: long names tend to differ at their ends."""
+    text = " ".join(text.split())
+    if display_width(text) <= width:
+        return text
+    head, tail = text, text[::-1]
+    while head and display_width(head) > 0.6 * (width - 1):
+        head = head[:-1]
+    while tail and display_width(tail) > width - 1 - display_width(head):
+        tail = tail[:-1]
+    return f"{head.rstrip()}…{tail[::-1].lstrip()}"
+
+
+def _table(columns: list[list[str]], right: list[bool]) -> str:
+    widths = [max(map(display_width, cells)) for cells in columns]
+    lines = ["  ".join(map(_pad, row, widths, right)).rstrip() for row in zip(*columns, strict=True)]
+    return "\n".join(lines)
+
+
+def _markdown(columns: list[list[str]], right: list[bool]) -> str:
+    columns = [[cell.replace("|", "\\|") for cell in cells] for cells in columns]
+    columns = [[head, "---:" if flag else "---", *cells] for (head, *cells), flag in zip(columns, right, strict=True)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))
+
+
+def _csv(rows: Sequence[Mapping[str, Any]], columns: list[str]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().rstrip("\n")
+
+
+def _pad(cell: str, width: int, right: bool) -> str:
+    space = " " * (width - display_width(cell))
+    return space + cell if right else cell + space
+
+
+def _column(name: str, values: list[Any]) -> list[str]:
+    """The heading and the cells of one column; its floats share one number of decimals where that loses nothing."""
+    spec = _float_format([abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v])
+    return [name, *(_cell(value, spec) for value in values)]
+
+
+def _cell(value: Any, spec: str) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return format(value, spec or (",.0f" if abs(value) >= 1e4 else ".4g"))
+    return " ".join(str(value).split())
+
+
+def _float_format(magnitudes: list[float]) -> str:
+    """Decimals for four significant digits of the largest; an empty string where the small ones would drown in that."""
+    if not magnitudes:
+        return ".0f"
+    decimals = max(0, 3 - math.floor(math.log10(max(magnitudes))))
+    if decimals > 6 or min(magnitudes) * 10**decimals < 10:
+        return ""
+    while decimals and all(math.isclose(value, round(value, decimals - 1), rel_tol=1e-9) for value in magnitudes):
+        decimals -= 1
+    return f",.{decimals}f"
+
+
+def _is_numeric(values: Iterable[Any]) -> bool:
+    known = [value for value in values if value is not None]
+    return bool(known) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)

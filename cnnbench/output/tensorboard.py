@@ -1,0 +1,81 @@
+"""TensorBoard's event file of a run, written by the process itself: a disk that is full is then ours to bear.
+
+(torch's SummaryWriter writes in a thread, which such a disk ends with a traceback.)
+"""
+
+import io
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from cnnbench.utils.console import warn
+
+VERSION = "brain.Event:2"
+
+
+def event_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("events.out.tfevents.*"))
+
+
+class Events:
+    """A new event file in a folder. What other files there say of steps from `purge_step` on counts no more."""
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        self._file: IO[bytes] | None = None
+        with self._once():
+            stem = f"events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}"
+            path = next(path for n in count() if not (path := folder / f"{stem}.{n}").exists())
+            self._file = path.open("wb")
+        self._add(Event(file_version=VERSION))
+        self._add(Event(step=purge_step, file_version=VERSION))
+        self._add(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+        self.flush()
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)])))
+
+    def add_image(self, tag: str, picture: np.ndarray, step: int) -> None:
+        """picture: uint8 (H, W, 3)."""
+        png = io.BytesIO()
+        Image.fromarray(picture).save(png, "png")
+        height, width, colours = picture.shape
+        image = Summary.Image(height=height, width=width, colorspace=colours, encoded_image_string=png.getvalue())
+        self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
+
+    def add_summary(self, summary: Summary) -> None:
+        self._add(Event(summary=summary))
+
+    def flush(self) -> None:
+        with self._once():
+            if self._file is not None:
+                self._file.flush()
+
+    def close(self) -> None:
+        self.flush()
+        if self._file is not None:
+            self._file.close()
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        with self._once():
+            if self._file is not None:
+                RecordWriter(self._file).write(event.SerializeToString())
+
+    @contextmanager
+    def _once(self) -> Iterator[None]:
+        """After the first error nothing more is written: a reader would not find its way past a record that was cut."""
+        try:
+            yield
+        except OSError as error:
+            self._file = None
+            warn(f"cannot write TensorBoard's events: {error.strerror or error}; the run goes on without them")

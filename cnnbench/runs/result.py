@@ -1,0 +1,75 @@
+"""The headline of a run, and what stands beside it so that the number has one meaning: size, machine, versions."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cnnbench import __version__
+from cnnbench.analysis.complexity import count
+from cnnbench.config.sections import Format
+from cnnbench.models.layers import Net
+from cnnbench.output.tables import clock, plural, render
+from cnnbench.runtime.device import Runtime
+from cnnbench.utils.files import json_value
+from cnnbench.weights.checkpoint import Inference
+
+
+def complexity(model: Net, inference: Inference) -> dict[str, int]:
+    """Parameters and multiply-adds for one image at the size that this run uses."""
+    size = count(model, inference.image_size, inference.in_channels)
+    return {"params": size.params, "macs": size.macs}
+
+
+def crop(image_size: int, crop_ratio: float) -> str:
+    """How validation images were cut: one centre crop, without test-time augmentation."""
+    return f"center {image_size}" if crop_ratio == 1 else f"center {image_size} of {round(image_size / crop_ratio)}"
+
+
+def environment(runtime: Runtime) -> dict[str, Any]:
+    return {"device": runtime.name, "precision": runtime.precision, "versions": versions(), "commit": commit()}
+
+
+@cache
+def versions() -> dict[str, str]:
+    packages = ("torch", "torchvision", "hydra-core")
+    return {"cnnbench": __version__, "python": sys.version.split()[0], **{name: version(name) for name in packages}}
+
+
+def commit() -> str | None:
+    """The commit of the checkout that cnnbench runs from, with `+` where files were changed; None when installed."""
+    here = Path(__file__).parents[2]
+    head = _git(here, "rev-parse", "--short=12", "HEAD") if (here / ".git").exists() else ""
+    if not head:
+        return None
+    return f"{head}+" if _git(here, "status", "--porcelain", "--untracked-files=no") else head
+
+
+def _git(folder: Path, *args: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def show(result: dict[str, Any], format: Format, in_sweep: bool) -> None:
+    """The headline in one line; in the other formats the whole result, alone on stdout, but for a sweep's own table."""
+    if in_sweep and format is not Format.table:
+        return
+    if format is Format.table:
+        after = f" after {plural(result['epochs'], 'epoch')}" if result["epochs"] else ""
+        how = f" ({result['crop']})" if "center_top1_error" in result else ""
+        print(
+            f"top-1 error {result['top1_error']:.2f} %, top-5 error {result['top5_error']:.2f} % on {result['n']:,} "
+            f"{result['split']} images{how}{after} in {clock(result['wall_seconds'])}"
+            f" -> {result['run_dir']}"
+        )
+    elif format is Format.json:
+        print(json.dumps(json_value(result), indent=2))
+    else:
+        flat = {key: json.dumps(value) if isinstance(value, dict | list) else value for key, value in result.items()}
+        print(render([flat], format))

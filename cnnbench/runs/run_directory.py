@@ -1,0 +1,243 @@
+"""Run directories: where a run lives, who may write there, and what it says of itself.
+
+The directory follows from the command line alone, never from the clock, so the same command finds its run again: it is
+continued where it was cut, and left alone where it is done. A lock held by the living process keeps a second one out.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from cnnbench.config.parsing import completed, flatten, to_plain
+from cnnbench.config.sections import RunConfig
+from cnnbench.utils import files
+from cnnbench.utils.console import tolerated
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import read_json, write_json, write_text
+
+# What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
+FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint", "tracking")
+FREE_KEYS = ("format", "device", "devices", "ddp.bucket_mb", "resume", "lr_find", "max_time", "patience", "compile",
+             "data.root", "data.download", "data.workers", "data.cache")  # fmt: skip
+
+
+# What a run leaves in its directory: where there is nothing else, a missing config.yaml means a crash or a lost file.
+OURS = re.compile(r"\.lock|\..+\.tmp|status\.json|log\.txt|overrides|metrics\.jsonl|result\.json|checkpoints"
+                  r"|bad_batch\.txt|events\.out\.tfevents\..+"
+                  r"|lr_find\.(json|png)"
+                  r"|(curves|train_batch|val_predictions|confusion_matrix)\.png")  # fmt: skip
+
+SWEEP = re.compile(r"^[^\[{]*,|^(choice|range|interval|glob)\(")  # the values that Hydra sweeps over
+
+
+def is_free(key: str) -> bool:
+    return key in FREE_KEYS or re.split("[./]", key)[0] in FREE_SECTIONS
+
+
+def slug(overrides: Iterable[str]) -> str:
+    """Overrides as one short, legible piece of a file name: `epochs_5-seed_0+1`.
+
+    Its characters are those that need no quotes in a shell or on our own command line (`weights=outputs/train/NAME`).
+    """
+    text = "-".join(sorted(override.replace(",", "+") for override in overrides))
+    text = re.sub(r"[^\w.+-]+", "_", re.sub("['\"]", "", text).replace("=", "_")).strip("_")
+    if len(text) <= 100:
+        return text
+    return f"{text[:90].rstrip('-_+')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def named(overrides: Iterable[str], swept: Iterable[str] = ()) -> list[str]:
+    """The overrides that tell one run from another: in a sweep all that it runs over."""
+    last = {override.partition("=")[0].lstrip("+~"): override for override in overrides}
+    return [
+        text
+        for key, text in last.items()
+        if key in (*swept, "lr_find") or not (is_free(key) or key in ("model", "data", "weights"))
+    ]
+
+
+def path_for(command: str, cfg: Any, base: str) -> Path:
+    """Where this run lives: `run.dir`, or a name from its base (`resnet20-cifar10`) and its overrides."""
+    run: RunConfig = cfg.run
+    if run.dir is not None:
+        return Path(run.dir).expanduser()
+    parent = Path(cfg.sweep.dir or Path(run.root) / command).expanduser()
+    return parent / (run.name or "-".join([base, *filter(None, [slug(named(run.overrides, cfg.sweep.keys))])]))
+
+
+def sweep_overrides(command: str, args: list[str], more: list[str]) -> list[str]:
+    """What the sweep runs over, and its directory: from its overrides, so that the same command finds its jobs.
+
+    `more` is what an experiment's file sweeps over: with it the jobs are told apart, while its name names the sweep.
+    """
+    settings = dict(arg.partition("=")[::2] for arg in args if "=" in arg and not arg.startswith("-"))
+    swept = [key for key, value in settings.items() if SWEEP.search(value) and value[:1] not in "'\""]
+    keys = [*swept, *(override.partition("=")[0] for override in more)]
+    more = [*more, f"sweep.keys=[{','.join(keys)}]"]
+    if "sweep.dir" not in settings:
+        names = named((f"{key}={value}" for key, value in settings.items()), [*swept, "model", "data"])
+        root = Path(settings.get("run.root", "outputs").strip("'\"")).expanduser()
+        more.append(f"sweep.dir='{root / command / f'sweep-{slug(names)}'}'")
+    return more
+
+
+def make_for_results(path: Path) -> None:
+    """Make a directory for results alone. UserError where it cannot be made, or is that of a training."""
+    if (path / "config.yaml").exists():
+        raise UserError(f"{path} holds a training: give another run.dir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+
+
+class RunDirectory:
+    """A directory that this process alone writes to, from `claim()` to `release()` or the end of the process."""
+
+    def __init__(self, path: Path, lock: IO[str], *, made: bool, config_known: bool) -> None:
+        self.path, self._lock, self.made = path, lock, made
+        self.config_known = config_known  # False where config.yaml is lost: what a checkpoint says is to be compared
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.pt"
+
+    def set_status(self, status: str, reason: str = "") -> None:
+        """running | done | failed | interrupted | preempted, and why."""
+        with tolerated("status.json"):
+            write_json(self.path / "status.json", {"status": status, "reason": reason, "pid": os.getpid()})
+
+    def release(self) -> None:
+        self._lock.close()
+
+    def record(self, cfg: Any) -> None:
+        """Write down what runs here, once it is known to fit. UserError where nothing can be written."""
+        cfg.run.dir = str(self.path)
+        try:
+            write_text(self.path / "config.yaml", yaml.safe_dump(to_plain(cfg), sort_keys=False))
+            write_text(self.path / "overrides", "".join(f"{override}\n" for override in cfg.run.overrides))
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path}: {error.strerror}") from None
+
+    def discard(self) -> None:
+        """Remove a directory that this process made and that holds no checkpoint yet: a mistake leaves nothing."""
+        if self.made and not self.last.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+class Followed(RunDirectory):
+    """The directory of a run of several processes, as those see it that do not write."""
+
+    def __init__(self, path: Path, *, config_known: bool) -> None:
+        self.path, self.made, self.config_known = path, False, config_known
+
+    def set_status(self, status: str, reason: str = "") -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+    def record(self, cfg: Any) -> None:
+        cfg.run.dir = str(self.path)
+
+
+def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:
+    """Take the directory for this run: a new one, or one that holds a run of the same configuration.
+
+    Raises UserError where another process is writing, where the configuration differs (unless resume is "force"), and
+    where the directory holds something else than a run. With resume "never" a fresh directory beside it is taken.
+    """
+    if resume == "never" and (path / "config.yaml").exists():
+        if cfg.run.dir is not None:
+            raise UserError(f"{path} holds a run, and resume=never would start over: give another run.dir")
+        path = next(p for n in range(2, 10**6) if not (p := path.with_name(f"{path.name}-{n}")).exists())
+    made = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        known = (path / "config.yaml").exists()
+        if not known and not all(OURS.fullmatch(entry.name) for entry in path.iterdir()):
+            raise UserError(f"{path} holds files that are no run of cnnbench: give another run.dir")
+        lock = _lock(path)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    try:
+        if known and resume != "force":
+            known = _compare_config(path, cfg)
+    except BaseException:
+        lock.close()
+        raise
+    for folder in (path, path / "checkpoints"):
+        files.sweep(folder)
+    return RunDirectory(path, lock, made=made, config_known=known or resume == "force")
+
+
+def clear_debug(path: Path) -> None:
+    """Remove what an earlier run with debug= left: such a run is begun anew each time. Other runs are left alone."""
+    try:
+        saved = yaml.safe_load((path / "config.yaml").read_text())
+    except (OSError, yaml.YAMLError, UnicodeError):
+        return
+    if isinstance(saved, dict) and saved.get("debug"):
+        with _lock(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _lock(path: Path) -> IO[str]:
+    if lock := files.held(path / ".lock"):
+        return lock
+    pid = read_json(path / "status.json").get("pid")
+    raise UserError(f"another process ({pid}) is running {path}; resume=never starts a second run beside it")
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process writes there."""
+    try:
+        with (path / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _compare_config(path: Path, cfg: Any) -> bool:
+    """Refuse another configuration than that of config.yaml. False where it cannot be read, but there are checkpoints
+    that know it too."""
+    try:
+        saved = yaml.safe_load((path / "config.yaml").read_text())
+        refuse_other_config(path, saved, cfg)
+    except (yaml.YAMLError, AttributeError, UnicodeError):
+        if not any((path / "checkpoints").glob("*.pt")):
+            raise UserError(
+                f"{path / 'config.yaml'} is damaged: give another run.dir, or resume=force to go on"
+            ) from None
+        return False
+    return True
+
+
+def refuse_other_config(path: Path, saved: dict[str, Any], cfg: Any) -> None:
+    """UserError with the differences where a run was made with other settings than those asked for."""
+    wanted, saved = flatten(to_plain(cfg)), completed(saved, type(cfg))
+    different = [
+        f"{key}: {saved.get(key)} there, {wanted.get(key)} here"
+        for key in sorted({*saved, *wanted})
+        if saved.get(key) != wanted.get(key) and not is_free(key)
+    ]
+    if different:
+        more = f" and {len(different) - 4} more" if len(different) > 4 else ""
+        raise UserError(
+            f"{path} holds a run of another configuration ({'; '.join(different[:4])}{more})\n"
+            "choose another run.dir or run.name, resume=never for a new run, or resume=force to go on with the changes"
+        )

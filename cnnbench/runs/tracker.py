@@ -1,0 +1,164 @@
+"""What a run says while it goes: progress on the terminal, TensorBoard, metrics.jsonl.
+
+One vocabulary everywhere: the keys of a line of metrics.jsonl are the tags of TensorBoard.
+"""
+
+import json
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from torch.utils.tensorboard.summary import hparams as hparams_summary
+from tqdm import tqdm
+
+from cnnbench.output.tables import clock
+from cnnbench.output.tensorboard import Events, event_files
+from cnnbench.tasks.classification.metrics import Metrics, Sums
+from cnnbench.utils.console import say as say
+from cnnbench.utils.console import tolerated
+from cnnbench.utils.files import read_rows, write_text
+
+NOT_PLOTTED = ("epoch", "step", "seconds")
+BATCH_EVERY = 50  # steps between two points of the training curve within an epoch
+REFRESH = 0.5  # seconds between two looks at the running metrics, each of which waits for the device
+
+
+def row(epoch: int, step: int, train: Metrics, val: Metrics, **more: float) -> dict[str, float]:
+    """One epoch as a line of metrics.jsonl: errors in percent, seconds of training so far."""
+    measured = {
+        f"{name}/{split}": getattr(metrics, name)
+        for name in ("loss", "top1_error", "top5_error")
+        for split, metrics in (("train", train), ("val", val))
+    }
+    return {"epoch": epoch, "step": step, **measured, **more}
+
+
+class Tracker:
+    """Terminal, TensorBoard and metrics.jsonl of one run, from entering it to leaving it.
+
+    rows: what a resumed run has behind it. The files are brought in line with them: what was written about steps that
+    are to be done again is dropped, what a crash left unwritten is added.
+    """
+
+    def __init__(self, path: Path, rows: list[dict[str, float]], step: int, stream: TextIO) -> None:
+        self.stream = stream
+        self.file = path / "metrics.jsonl"
+        self.rows = [*rows]
+        self.whole = True  # what the file holds: these rows
+        written = read_rows(self.file)
+        self._rewrite()
+        if not event_files(path):
+            written = []
+        dropped = [int(row["step"]) for row in written if row not in rows]
+        self.writer = Events(path, purge_step=min([step + 1, *dropped]))
+        for row in rows:
+            if row not in written:
+                self._plot(row)
+        self.bar: tqdm | None = None
+        self.seen = 0.0
+
+    def begin_epoch(self, epoch: int, epochs: int, batches: int, done: int) -> None:
+        """A progress bar, where a person is looking."""
+        if self.stream.isatty() and sys.stderr.isatty():
+            self.bar = tqdm(total=batches, initial=done, desc=f"epoch {epoch}/{epochs}", unit="batch", leave=False,
+                            dynamic_ncols=True, mininterval=0.1)  # fmt: skip
+
+    def after_step(self, step: int, sums: Sums, images_per_second: float, lr: float) -> None:
+        """Move the bar on; look at the metrics only now and then."""
+        now = time.monotonic()
+        if self.bar is not None:
+            self.bar.update()
+            if now - self.seen >= REFRESH:
+                self.seen = now
+                running = sums.compute()
+                self.bar.set_postfix_str(
+                    f"loss {running.loss:.3f}, {errors(running)}, {images_per_second:,.0f} images/s"
+                )
+        if step % BATCH_EVERY == 0:
+            self.writer.add_scalar("batch/loss", sums.compute().loss, step)
+            self.writer.add_scalar("batch/lr", lr, step)
+
+    def end_epoch(self, row: dict[str, float], text: str) -> None:
+        """Write the epoch's line everywhere."""
+        self.close_bar()
+        self.rows.append(row)
+        if self.whole:
+            with suppress(OSError), self.file.open("a") as file:
+                self.whole = False
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                self.whole = True
+        if not self.whole:  # the disk was full: a line that was cut must not stay
+            self._rewrite()
+        self._plot(row)
+        say(text, self.stream)
+
+    def _rewrite(self) -> None:
+        self.whole = False
+        with tolerated(self.file.name):
+            write_text(self.file, "".join(json.dumps(row) + "\n" for row in self.rows))
+            self.whole = True
+
+    def _plot(self, row: dict[str, float]) -> None:
+        for tag, value in row.items():
+            if tag not in NOT_PLOTTED:
+                self.writer.add_scalar(tag, value, int(row["step"]))
+        self.writer.flush()
+
+    def hparams(self, settings: dict[str, Any], metrics: dict[str, float]) -> None:
+        """Settings beside metrics, whose names are tags of this run, in TensorBoard's HPARAMS tab."""
+        plain = {
+            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
+        }
+        for summary in hparams_summary(plain, metrics):
+            self.writer.add_summary(summary)
+
+    def close_bar(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close_bar()
+        self.writer.close()
+
+
+class Silent(Tracker):
+    """Of a process that neither writes nor speaks, since another one does."""
+
+    writer: Any = None
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.bar = stream, None
+
+    def begin_epoch(self, *args: object) -> None:
+        pass
+
+    def after_step(self, *args: object) -> None:
+        pass
+
+    def end_epoch(self, *args: object) -> None:
+        pass
+
+    def close_bar(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def errors(metrics: Metrics) -> str:
+    return f"top-1 err {metrics.top1_error:.2f} %, top-5 err {metrics.top5_error:.2f} %"
+
+
+def epoch_text(epoch: int, epochs: int, train: Metrics, val: Metrics, images_per_second: float, left: float) -> str:
+    """One epoch in one line: losses, errors, speed, and the time the rest will take."""
+    return (
+        f"epoch {epoch:{len(str(epochs))}}/{epochs}  train loss {train.loss:.3f}, {errors(train)}"
+        f"  val loss {val.loss:.3f}, {errors(val)}  {images_per_second:,.0f} images/s  {clock(left)} left"
+    )

@@ -1,0 +1,251 @@
+"""Processes that train one net together: how they find each other, add up, agree, and end.
+
+All of torch.distributed that the rest of cnnbench needs. A process alone is the same code with a size of 1.
+"""
+
+import atexit
+import inspect
+import json
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed import FileStore, PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from cnnbench.runtime import processes
+from cnnbench.runtime.processes import Place
+from cnnbench.tasks.classification.metrics import Sums
+from cnnbench.utils import console
+from cnnbench.utils.errors import RunError, UserError
+
+MEET = 60  # seconds that a process waits for the others when they begin
+WAIT = 600  # seconds that it waits for them later: for rank 0 to save, to draw
+
+T = TypeVar("T")
+# Buffers are agreed by Exchange. The argument that keeps DDP from sending rank 0's to all has another name since 2.15.
+_takes = inspect.signature(DistributedDataParallel).parameters
+NOT_BUFFERS: dict[str, Any] = {next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in _takes): False}
+
+
+class ElsewhereError(RunError):
+    """Another process failed, and has said so, or will have been seen to."""
+
+
+class Ranks:
+    """The processes of a training as one of them sees them. Rank 0 alone writes and speaks."""
+
+    def __init__(self, place: Place, store: Any = None, device: torch.device | None = None) -> None:
+        self.rank, self.size, self.local_rank, self.local_size = (
+            place.rank,
+            place.size,
+            place.local_rank,
+            place.local_size,
+        )
+        self._store, self._count, self.device = store, 0, device
+
+    @property
+    def alone(self) -> bool:
+        return self.size == 1
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+    def agree(self, make: Callable[[], T]) -> T:
+        """What rank 0 makes, as all get it: something that JSON can hold. Where it fails, all do."""
+        if self.alone:
+            return make()
+        self._count += 1
+        key = f"agree{self._count}"
+        if self.main:
+            try:
+                made = make()
+            except BaseException:
+                self._store.set(key, json.dumps(None))
+                raise
+            self._store.set(key, json.dumps([made]))
+            return made
+        told = json.loads(self._store.get(key))
+        if told is None:
+            raise ElsewhereError("process 1 failed")
+        return told[0]
+
+    def sum(self, *tensors: Tensor) -> None:
+        """Add up over all, in place."""
+        if not self.alone:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
+    def add(self, *numbers: float) -> list[float]:
+        """Each number, added up over all."""
+        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        self.sum(total)
+        return total.tolist()
+
+    def extremes(self, low: Tensor, high: Tensor) -> None:
+        """The least and the largest of all, in place."""
+        if not self.alone:
+            dist.all_reduce(low, dist.ReduceOp.MIN)
+            dist.all_reduce(high, dist.ReduceOp.MAX)
+
+    def gather(self, rows: Tensor, count: int) -> Tensor:
+        """(n, ...) of each rank, one after the other: (count, ...) on the CPU."""
+        if self.alone:
+            return rows
+        whole = torch.zeros(count, *rows.shape[1:], dtype=rows.dtype, device=rows.device)
+        begin = count * self.rank // self.size
+        whole[begin : begin + len(rows)] = rows
+        dist.all_reduce(whole)
+        return whole.cpu()
+
+    def wrap(self, model: nn.Module, device: torch.device, bucket_mb: int, compress: bool) -> nn.Module:
+        """The net as it is called in training: gradients are then averaged over all."""
+        if self.alone:
+            return model
+        ids = [device.index] if device.index is not None else None
+        net = DistributedDataParallel(
+            model, device_ids=ids, gradient_as_bucket_view=True, bucket_cap_mb=bucket_mb, **NOT_BUFFERS
+        )
+        if compress:
+            from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+            net.register_comm_hook(None, bf16_compress_hook)
+        return net
+
+    def tell(self, error: BaseException) -> BaseException:
+        """The error to report: of several that come of one another, the first. Rank 0 learns it from the others."""
+        if self.alone or isinstance(error, ElsewhereError | UserError) or not isinstance(error, Exception):
+            return error
+        if not is_lost(error):
+            text = "".join(traceback.format_exception(error)).rstrip()
+            if not self.main:
+                self._store.set("error", json.dumps([self.rank, f"{type(error).__name__}: {error}", text]))
+            return error
+        try:
+            self._store.wait(["error"], timedelta(seconds=3))
+            rank, short, text = json.loads(self._store.get("error"))
+        except Exception:
+            return ElsewhereError("another process of this training has ended: the checkpoint is as it was")
+        return ElsewhereError(f"process {rank + 1} of {self.size} failed: {short}\n{text}")
+
+
+ALONE = Ranks(Place())
+_joined: Ranks | None = None
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether an error only says that another process is no longer there."""
+    if isinstance(error, dist.DistBackendError | dist.DistNetworkError | dist.DistStoreError):
+        return True
+    return isinstance(error, RuntimeError) and ("gloo" in str(error) or "Connection closed by peer" in str(error))
+
+
+def no_sync(net: Any, hold: bool) -> AbstractContextManager[Any]:
+    """While entered, gradients stay here where `hold` says so: they are averaged with those of the last part."""
+    module = getattr(net, "model", net)  # of a compiled net
+    return module.no_sync() if hold and isinstance(module, DistributedDataParallel) else nullcontext()
+
+
+def join(device: torch.device, backend: str) -> Ranks:
+    """Meet the others, once in the life of this process. UserError where they cannot be met."""
+    global _joined
+    place = processes.place()
+    if place.size == 1:
+        return ALONE
+    if _joined is not None:
+        return _joined
+    try:
+        store = _meet(place)
+        dist.init_process_group(
+            backend, store=store, rank=place.rank, world_size=place.size, timeout=timedelta(seconds=WAIT)
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UserError(_why(place, error)) from None
+    atexit.register(dist.destroy_process_group)  # else its threads may abort the process as it ends
+    console.silent = place.rank > 0
+    _joined = Ranks(place, PrefixStore("cnnbench", store), device)
+    return _joined
+
+
+def _meet(place: Place) -> Any:
+    if path := os.environ.get(processes.STORE):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever this machine's name may stand for
+        store = FileStore(path, place.size)
+        store.set_timeout(timedelta(seconds=WAIT))
+        return store
+    if place.address:
+        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = place.address[0], str(place.address[1])
+        if place.address[0] == "127.0.0.1":
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    store, *_ = next(rendezvous("env://", place.rank, place.size, timeout=timedelta(seconds=MEET)))
+    store.set_timeout(timedelta(seconds=WAIT))
+    return store
+
+
+def _why(place: Place, error: Exception) -> str:
+    where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    text = str(error)
+    who = f"process {place.rank + 1} of {place.size}"
+    if "EADDRINUSE" in text or "address already in use" in text.lower():
+        return f"port {os.environ.get('MASTER_PORT')} is in use: set MASTER_PORT to another one"
+    if "MASTER_" in text:
+        return f"RANK and WORLD_SIZE are set, MASTER_ADDR and MASTER_PORT are not: {who} cannot find the others"
+    if "resolve" in text.lower() or "gai error" in text or "getaddrinfo" in text:
+        return (
+            f"{who} cannot look up a name ({where}, or its own): set MASTER_ADDR to an address, and "
+            "GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME to the network to use"
+        )
+    return f"{who} waited {MEET} s for the others at {where}: {(text.splitlines() or [''])[0][:200]}"
+
+
+class Exchange:
+    """What the processes of a training tell each other in each step, in one message: metrics, whether the loss is
+    finite, BatchNorm's statistics, and what `notes()` says of wishes to stop and the like, of which sums are heard.
+
+    sizes: images of all processes in the step of this number.
+    """
+
+    def __init__(self, together: Ranks, model: nn.Module, sizes: Callable[[int], int]) -> None:
+        self.ranks, self.sizes = together, sizes
+        self.buffers = list(_statistics(model))
+        self.notes: Callable[[], Sequence[float]] = tuple
+        self.heard = torch.zeros(0)
+
+    def share(self, count: int, step: int) -> float:
+        """The weight of this process's mean in the mean over all: 1 where all have as many images."""
+        return count * self.ranks.size / self.sizes(step)
+
+    def __call__(self, mine: Sums, total: Sums, loss: Tensor, step: int) -> Tensor:
+        """Add the step's sums of all to total; the sum of their losses."""
+        notes = torch.tensor([float(note) for note in self.notes()], dtype=torch.float64, device=loss.device)
+        head = [loss.reshape(1), mine.loss.reshape(1), mine.correct, mine.left_out.reshape(1), notes]
+        message = torch.cat([part.double() for part in head] + [buffer.flatten().double() for buffer in self.buffers])
+        self.ranks.sum(message)
+        fixed = 5 + len(notes)
+        total.loss += message[1]
+        total.correct += message[2:4].long()
+        total.left_out += message[4].long()
+        total.n += self.sizes(step)
+        self.heard = message[5:fixed]
+        means = (message[fixed:] / self.ranks.size).split([buffer.numel() for buffer in self.buffers])
+        for buffer, mean in zip(self.buffers, means, strict=True):
+            buffer.copy_(mean.view_as(buffer))
+        return message[0].to(loss.dtype)
+
+
+def _statistics(model: nn.Module) -> Iterator[Tensor]:
+    """Running means and variances that each process would have of its own images. Synchronised ones are the same."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
+            for buffer in (module.running_mean, module.running_var):
+                if buffer is not None:
+                    yield buffer

@@ -1,0 +1,59 @@
+"""One command run with a configuration, in this process or in several, and what went wrong with it."""
+
+import atexit
+import gc
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
+from typing import Any
+
+from cnnbench.config.registry import COMMANDS
+from cnnbench.runtime import processes
+from cnnbench.utils.errors import RunError, UserError
+from cnnbench.utils.exit_codes import FAILED, MISTAKE
+
+
+def perform(command: str, config: Any) -> int:
+    """Run a command here, or where `devices=` asks for several processes in those; the exit code."""
+    if (count := processes.wanted(config)) > 1:
+        return processes.start(command, config, count)
+    return load(command)(config)
+
+
+def load(command: str, function: str = "run") -> Callable[..., int]:
+    """The function behind a command. Only now is anything heavy imported."""
+    with nothing_is_garbage() if "torch" not in sys.modules else nullcontext():
+        module = import_module(COMMANDS[command].module)
+    found: Callable[..., int] = getattr(module, function)
+    return found
+
+
+@contextmanager
+def nothing_is_garbage() -> Iterator[None]:
+    """What is made inside this block stays to the end. torch makes two hundred thousand objects, and to search them for
+    garbage, now and ever after, costs a short command half a second."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.unfreeze)  # else some libraries complain, at the very end, of what was never freed
+
+
+def report(error: Exception) -> int:
+    """Say what went wrong: one to three lines for what a user can mend, a traceback for our own mistakes."""
+    if processes.place().rank > 0:  # the first of several processes says it for all
+        return MISTAKE if isinstance(error, UserError) else FAILED
+    if isinstance(error, UserError | RunError):
+        print(f"cnnbench: {error}", file=sys.stderr)
+        return MISTAKE if isinstance(error, UserError) else FAILED
+    traceback.print_exception(error)
+    return FAILED
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error comes of a Ctrl-C, in the midst of which Hydra and OmegaConf may raise errors of their own."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or was_interrupted(error.__context__))

@@ -1,0 +1,97 @@
+"""What Slurm says of jobs and does with them, through its own commands; and what a job owes it when it is preempted."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterable
+
+from cnnbench.utils.errors import RunError
+
+ANSWER = 30  # seconds that a command of Slurm may take
+KILLED_WITHIN = 600  # seconds after SIGTERM in which Slurm ends a job, at the latest
+GONE = "Invalid job id"
+signalled: int | None = None  # the signal that last asked this process to stop
+
+
+def present() -> bool:
+    return shutil.which("sbatch") is not None
+
+
+def inside() -> str | None:
+    """The id of the job that this process belongs to, as `17` or `17_3`."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def queue(ids: Iterable[str]) -> dict[str, tuple[str, str]] | None:
+    """State and reason of those jobs that are still in the queue, by id; None where Slurm does not answer."""
+    arrays = sorted({one.partition("_")[0] for one in ids})
+    found: dict[str, tuple[str, str]] = {}
+    for array in arrays:
+        done = _ask("squeue", "--noheader", "--array", "--jobs", array, "--format", "%i|%T|%r")
+        if done is None or (done.returncode and GONE not in done.stderr):
+            return None
+        for line in done.stdout.splitlines():
+            one, state, reason = line.split("|", 2)
+            found[one] = (state, "" if reason == "None" else reason)
+    return found
+
+
+def ended(job: str) -> str:
+    """How a job that left the queue ended, in Slurm's words: `OUT_OF_MEMORY`, `FAILED, exit code 1`; else empty."""
+    accounted = _ask("sacct", "-o", "JobID,State,ExitCode", "--parsable2", "--noheader", "-j", job)
+    for line in (accounted.stdout if accounted else "").splitlines():
+        one, state, *code = line.split("|")
+        if one == job:
+            return _ending(state, code[0] if code and ":" in code[0] else "")
+    shown = _ask("scontrol", "-o", "show", "job", job)
+    fields = dict(re.findall(r"(\w+)=(\S*)", shown.stdout.split("\n")[0])) if shown and not shown.returncode else {}
+    return _ending(fields.get("JobState", ""), fields.get("ExitCode", ""))
+
+
+def _ending(state: str, exit_code: str) -> str:
+    code, _, number = exit_code.partition(":")
+    if number not in ("", "0"):
+        return f"{state}, killed by {signal.Signals(int(number)).name}"
+    return f"{state}, exit code {code}" if code not in ("", "0") else state
+
+
+def partitions() -> list[str]:
+    listed = _ask("sinfo", "--noheader", "--format", "%P")
+    return sorted({line.strip("* ") for line in listed.stdout.splitlines()}) if listed else []
+
+
+def cancel(ids: Iterable[str]) -> None:
+    """End jobs, whether they run or wait. RunError where Slurm refuses."""
+    done = _ask("scancel", *ids)
+    if done is None or done.returncode:
+        raise RunError(f"scancel: {(done.stderr.strip() if done else '') or 'Slurm does not answer'}")
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=ANSWER, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def hand_over() -> None:
+    """What a job does once it has saved because a signal asked for it, so that Slurm starts it again.
+
+    Within submitit its own handler requeues the job. After SIGTERM a job waits to be killed: one that ends by itself
+    counts as failed, and would not be requeued after a preemption.
+    """
+    if inside() is None or signalled is None:
+        return
+    handler = signal.getsignal(signalled)
+    if signalled != signal.SIGTERM:
+        if callable(handler):
+            handler(signalled, None)
+        return
+    end = time.monotonic() + KILLED_WITHIN
+    while time.monotonic() < end:
+        time.sleep(1)

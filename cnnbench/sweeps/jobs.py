@@ -1,0 +1,292 @@
+"""A sweep's books: a small file for each job in `SWEEP/.sweep`, from which anybody learns how far the sweep is.
+
+Whoever runs a job writes its file: the command itself, a process of the local launcher, a node of a cluster. What
+nobody could write down any more (kill -9, a node that died) is found out by looking at the process, or by asking Slurm.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from cnnbench.config.parsing import flatten, to_plain
+from cnnbench.config.sections import Format
+from cnnbench.output.tables import plural, render
+from cnnbench.runs import run_directory
+from cnnbench.runtime import processes, slurm
+from cnnbench.utils import exit_codes
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import read_json, write_json
+
+FOLDER, SUBMITTED = ".sweep", "submitted"
+DONE, RUNNING, PENDING, CUT, FAILED = "done", "running", "pending", "cut", "failed"
+PRUNED = "pruned"  # stopped by a search, as hopeless: neither a result nor a failure
+NAMED = 8  # failures of which one line says why
+ORDER = (DONE, RUNNING, PENDING, CUT, PRUNED, FAILED)
+
+
+@dataclass(kw_only=True)
+class Job:
+    """One job of a sweep. status: done, running, pending, cut (asked to stop, saved), pruned or failed; reason: why."""
+
+    sweep: str  # the sweep's directory
+    name: str
+    number: int
+    command: str
+    overrides: list[str]
+    status: str = PENDING
+    reason: str = ""
+    code: int = 0
+    run_dir: str | None = None
+    skipped: bool = False  # done by an earlier command
+    format: str = "table"
+    fingerprint: str = ""  # of the configuration, apart from where and how it runs
+    token: str = ""  # of the command that ran it, or skipped it
+    process: dict[str, Any] = field(default_factory=dict)
+    slurm: str | None = None  # the id of its job there
+
+    @property
+    def file(self) -> Path:
+        return Path(self.sweep) / FOLDER / f"{self.name}.json"
+
+    @property
+    def log(self) -> Path:
+        """What its console said, where it had none of its own."""
+        return self.file.with_suffix(".log")
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return read_json(self.run / "result.json") if self.run and self.status == DONE else {}
+
+    @property
+    def run(self) -> Path | None:
+        """The job's directory, also where the sweep was moved or is looked at from elsewhere."""
+        if self.run_dir is None:
+            return None
+        inside = Path(self.sweep) / Path(self.run_dir).name
+        return inside if inside.is_dir() else Path(self.run_dir)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether, its status being what `state()` says, another process or Slurm has it in hand."""
+        return self.status in (RUNNING, PENDING) and (self.slurm is not None or self.process != _this_process())
+
+    @property
+    def outcome(self) -> str:
+        """`done, top-1 error 4.20 %`, `failed: out of memory`."""
+        error = self.result.get("top1_error")
+        text = self.status + (f", top-1 error {error:.2f} %" if error is not None else "")
+        return f"{text}: {self.reason}" if self.reason else text
+
+    def wait_here(self) -> None:
+        """It is to be run by this process, or by one that ends with it."""
+        self.status, self.process = PENDING, _this_process()
+        self.write()
+
+    def write(self) -> None:
+        if processes.place().rank > 0:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.file, asdict(self))
+
+    def begin(self) -> None:
+        self.status, self.reason, self.skipped, self.slurm = RUNNING, "", False, slurm.inside()
+        self.process = _this_process()
+        self.write()
+
+    def end(self, code: int, reason: str, run_dir: str | None) -> None:
+        cut = code in (130, exit_codes.PREEMPTED)
+        self.status = CUT if cut else FAILED if code else DONE
+        self.code, self.reason, self.run_dir = code, reason, run_dir or self.run_dir
+        said = read_json(self.run / "status.json") if self.run and self.status == DONE else {}
+        if said.get("status") == PRUNED:
+            self.status, self.reason = PRUNED, str(said.get("reason"))
+        self.write()
+
+
+def _this_process() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
+
+
+def name_of(overrides: Iterable[str], swept: Iterable[str]) -> str:
+    """The name of a job: the same for the same settings, whatever it is run with."""
+    return run_directory.slug(run_directory.named(overrides, [*swept, "model", "data", "weights"])) or "job"
+
+
+def fingerprint(cfg: Any) -> str:
+    plain = {key: value for key, value in flatten(to_plain(cfg)).items() if not run_directory.is_free(key)}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def read(sweep: Path, only: str = "*") -> list[Job]:
+    """The jobs as they are written down, in order. UserError where there is no sweep."""
+    folder = sweep / FOLDER
+    if not exists(sweep):
+        raise UserError(f"{sweep} is no directory of a sweep: give that of a command with -m")
+    known = {item.name for item in fields(Job)}
+    found = [{key: value for key, value in read_json(file).items() if key in known}
+             for file in folder.glob(f"{only}.json")]  # fmt: skip
+    submitted = read_json(folder / SUBMITTED)
+    jobs = [Job(**{**content, "sweep": str(sweep)}) for content in found if "name" in content]
+    for job in jobs:
+        if job.status == PENDING and job.slurm is None:
+            job.slurm = submitted.get(job.name) or None
+    return sorted(jobs, key=lambda job: (job.number, job.name))
+
+
+def note_submitted(sweep: Path, ids: dict[str, str]) -> None:
+    """The ids of jobs in Slurm, kept apart from the jobs' own files: those may be at work already, and write there."""
+    file = sweep / FOLDER / SUBMITTED
+    write_json(file, {**read_json(file), **ids})
+
+
+def expect(sweep: Path, command: str, jobs: list[list[str]], swept: list[str]) -> None:
+    """Write down the jobs that are to come, so that a report knows their number; those known already stay as they
+    are."""
+    for number, overrides in enumerate(jobs):
+        shown = [text for text in overrides if not text.startswith(("sweep.", "hydra"))]
+        job = Job(sweep=str(sweep), name=name_of(shown, swept), number=number, command=command, overrides=shown)
+        if not job.file.exists():
+            job.wait_here()
+
+
+def give_up(sweep: Path) -> None:
+    """What was to be run by this process is not."""
+    for job in read(sweep) if exists(sweep) else []:
+        if job.status == PENDING and job.process == _this_process():
+            job.end(130, "not begun", None)
+
+
+def exists(sweep: Path) -> bool:
+    return (sweep / FOLDER).is_dir()
+
+
+def find(job: Job) -> Job | None:
+    """What an earlier command wrote down of the same job, as it is now."""
+    if not job.file.exists():
+        return None
+    return next((other for other in state(Path(job.sweep), only=job.name)), None)
+
+
+def state(sweep: Path, only: str = "*") -> list[Job]:
+    """The jobs as they are: those of a process that is gone, or that Slurm no longer knows, have failed."""
+    jobs = read(sweep, only)
+    unsure = [job for job in jobs if job.status in (RUNNING, PENDING, CUT)]
+    queued = slurm.queue([job.slurm for job in unsure if job.slurm]) if any(job.slurm for job in unsure) else {}
+    for job in unsure:
+        if job.slurm is None:
+            if job.status == RUNNING and not _alive(job.process):
+                job.status, job.reason = FAILED, "its process is gone (killed?)"
+            if job.status == PENDING and job.process and not _alive(job.process):
+                job.status, job.reason = CUT, "not begun"
+        elif queued is None:
+            job.reason = "Slurm does not answer"
+        elif job.slurm in queued:
+            _as_queued(job, *queued[job.slurm])
+        else:
+            _as_ended(job)
+    return jobs
+
+
+def _as_queued(job: Job, word: str, reason: str) -> None:
+    job.status, job.reason = (PENDING, reason) if word == "PENDING" else (RUNNING, "")
+
+
+def _as_ended(job: Job) -> None:
+    """It may have written its last word while Slurm was asked."""
+    written = read_json(job.file)
+    if written.get("status") in (DONE, FAILED, CUT):
+        job.status, job.reason = written["status"], written["reason"]
+        job.run_dir, job.code = written["run_dir"], written["code"]
+        return
+    word = slurm.ended(job.slurm or "") or "unknown"
+    if word.startswith("CANCELLED"):
+        job.status, job.reason = CUT, "cancelled"
+    else:
+        job.status, job.reason = FAILED, f"it ended without a word (Slurm: {word})"
+
+
+def line(jobs: list[Job]) -> str:
+    """`9/16 done, 4 running, 2 pending, 1 failed: seed=3: out of memory`."""
+    counts = Counter(job.status for job in jobs)
+    parts = [f"{counts[DONE]}/{len(jobs)} done"]
+    parts += [f"{counts[status]} {status}" for status in ORDER[1:] if counts[status]]
+    failed = [f"{label(job, jobs)}: {job.reason}" for job in [job for job in jobs if job.status == FAILED][:NAMED]]
+    failed += [f"{counts[FAILED] - NAMED} more"] if counts[FAILED] > NAMED else []
+    return ", ".join(parts) + (f": {'; '.join(failed)}" if failed else "")
+
+
+def label(job: Job, jobs: list[Job]) -> str:
+    """The overrides that tell this job from the others."""
+    common = set.intersection(*(set(other.overrides) for other in jobs)) if len(jobs) > 1 else set()
+    return " ".join(text for text in job.overrides if text not in common) or job.name
+
+
+def cancel(jobs: list[Job]) -> list[Job]:
+    """End what runs or waits; those that this could be said to. What runs saves first, so the same command goes on."""
+    live = [job for job in jobs if job.status in (RUNNING, PENDING)]
+    queued = [job for job in live if job.slurm]
+    if queued:
+        slurm.cancel([str(job.slurm) for job in queued])
+    here = [job for job in live if not job.slurm and _alive(job.process, unsure=False)]
+    for pid in {job.process["pid"] for job in here}:  # of those that wait: whoever would run them
+        os.kill(pid, signal.SIGTERM)
+    for job in queued:
+        if job.status == PENDING:
+            job.status, job.reason = CUT, "cancelled before it began"
+            job.write()
+    return [*queued, *here]
+
+
+def table(jobs: list[Job], format: str) -> str:
+    rows = []
+    for job in jobs:
+        result = job.result
+        rows.append({
+            "job": label(job, jobs),
+            "status": "skipped: done before" if job.skipped else
+                      ": ".join(filter(None, [job.status, job.reason.partition("\n")[0]])),
+            "top1_error": result.get("top1_error"),
+            "top5_error": result.get("top5_error"),
+            "train_n": result.get("train_n"),
+            "seconds": result.get("wall_seconds"),
+            "directory": job.run_dir and Path(job.run_dir).name,
+        })  # fmt: skip
+    return render([{key: value for key, value in row.items() if value is not None} for row in rows], Format(format))
+
+
+def summary(jobs: list[Job]) -> str:
+    """`4 jobs: 2 done, 1 skipped, 1 failed`."""
+    skipped = sum(job.skipped for job in jobs)
+    counts = Counter(job.status for job in jobs)
+    parts = [f"{counts[DONE] - skipped} done", *([f"{skipped} skipped"] if skipped else [])]
+    parts += [f"{counts[status]} {status}" for status in (RUNNING, PENDING, CUT, PRUNED) if counts[status]]
+    return f"{plural(len(jobs), 'job')}: {', '.join([*parts, f'{counts[FAILED]} failed'])}"
+
+
+def _started(pid: int) -> str:
+    """When a process began, by the kernel's clock: with the pid it is unmistakable. Empty where the system has no
+    /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _alive(process: dict[str, Any], *, unsure: bool = True) -> bool:
+    """Whether a process runs; `unsure` where it is one of another machine."""
+    if process.get("host") != socket.gethostname():
+        return unsure
+    try:
+        os.kill(process["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return _started(process["pid"]) == process["started"]

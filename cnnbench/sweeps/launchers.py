@@ -1,0 +1,116 @@
+"""Hydra's launchers of ours: several jobs at a time on this machine, and jobs handed to Slurm.
+
+Each job is composed here, so that a mistake is known before
+anything is submitted, and travels as plain data.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cnnbench.sweeps import local, slurm_array
+from cnnbench.sweeps.jobs import Job, find
+from cnnbench.sweeps.tpe_sweeper import TpeSweeper
+from cnnbench.utils.console import say
+
+if TYPE_CHECKING:
+    from cnnbench.sweeps.runner import Task
+
+
+PACKAGE = "hydra_plugins.cnnbench"
+
+
+class _Launcher(Launcher):
+    task: "Task"
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings: dict[str, Any] = {
+            key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            for key, value in settings.items()
+        }
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.config = hydra_context, config
+        self.task = task_function  # type: ignore[assignment]
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        setup_globals()
+        jobs, todo = [], []
+        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+            cfg = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+            task_overrides = OmegaConf.to_container(cfg.hydra.overrides.task)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            job, config = self.task.prepare(cfg, list(task_overrides), number)  # type: ignore[arg-type]
+            jobs.append(job)
+            if config is not None and not self.task.skips(job, config):
+                todo.append((job, config))
+        if todo:
+            self.run(todo)
+        self.finish()
+        return [_returned(find(job) or job) for job in jobs]
+
+    def run(self, todo: list[tuple[Job, Any]]) -> None:
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Also where there was nothing to run."""
+
+
+def _returned(job: Job) -> JobReturn:
+    """For sweepers that look for a low error; what failed is told by the books."""
+    returned = JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED)
+    returned.return_value = job.result.get("top1_error")
+    return returned
+
+
+class LocalLauncher(_Launcher):
+    """`hydra/launcher=local`."""
+
+    __module__ = PACKAGE
+
+    def run(self, todo: list[tuple[Job, Any]]) -> None:
+        for job, _ in todo:
+            job.wait_here()
+        if local.run(todo, self.settings["jobs"]):
+            raise KeyboardInterrupt
+
+
+class SlurmLauncher(_Launcher):
+    """`hydra/launcher=slurm`: its settings are those of Hydra's launcher for submitit."""
+
+    __module__ = PACKAGE
+
+    def run(self, todo: list[tuple[Job, Any]]) -> None:
+        slurm_array.check("slurm")
+        folder = Path(self.task.sweep)
+        array = slurm_array.submit(todo, self.settings, folder)
+        say(f"Slurm job {array}: {len(todo)} in {folder}", sys.stderr)
+        if todo[0][1].sweep.detach:
+            self.task.detached = array
+
+    def finish(self) -> None:
+        folder = Path(self.task.sweep)
+        if not self.config.sweep.detach:
+            slurm_array.watch(folder, self.task.jobs)
+
+
+def register() -> None:
+    """Make the launchers and the sweeper known. Hydra looks for them by name within its own package of plugins, where
+    they are not: so this module is found under that name too."""
+    try:
+        package = import_module(PACKAGE.partition(".")[0])
+    except ImportError:  # nobody has installed a plugin
+        package = sys.modules["hydra_plugins"] = ModuleType("hydra_plugins")
+    package.cnnbench = sys.modules[PACKAGE] = sys.modules[__name__]  # type: ignore[attr-defined]
+    for plugin in (LocalLauncher, SlurmLauncher, TpeSweeper):
+        Plugins.instance().register(plugin)

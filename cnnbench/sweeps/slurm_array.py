@@ -1,0 +1,131 @@
+"""Jobs of a sweep as one array of Slurm's, through submitit: handed in, run there, watched from here."""
+
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cnnbench.config.parsing import to_plain
+from cnnbench.runtime import slurm
+from cnnbench.sweeps.jobs import FAILED, PENDING, RUNNING, Job, note_submitted
+from cnnbench.utils import exit_codes
+from cnnbench.utils.console import say
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.system import keep_freed_memory
+
+FOR_ALL = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
+           "stderr_to_stdout")  # fmt: skip
+LOOK_EVERY = 2.0  # seconds
+HOPELESS = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "InvalidAccount",
+            "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed")  # fmt: skip
+
+
+def check(choice: str) -> None:
+    """UserError where the launcher cannot work here."""
+    if find_spec("submitit") is None or find_spec("hydra_plugins.hydra_submitit_launcher") is None:
+        raise UserError(f"hydra/launcher={choice} needs submitit: pip install 'cnnbench[slurm]'")
+    if not slurm.present():
+        raise UserError(
+            f"hydra/launcher={choice}: there is no Slurm on this machine (no sbatch); "
+            "hydra/launcher=local runs several jobs at a time here"
+        )
+
+
+class Queued:
+    """What runs on a node: submitit calls it in each process of a job, and asks it for what is to be run again."""
+
+    def __call__(self, task: dict[str, Any]) -> int:
+        if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
+            os.environ.setdefault("OMP_NUM_THREADS", cpus)
+        from cnnbench.config import commands, parsing
+        from cnnbench.sweeps import runner
+
+        keep_freed_memory()
+        cfg = parsing.restore(commands.SCHEMAS[task["command"]], task["config"])
+        code = runner.run_job(Job(**task["job"]), cfg)
+        if code == exit_codes.PREEMPTED:
+            slurm.hand_over()
+        return code
+
+    def checkpoint(self, task: dict[str, Any]) -> Any:
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, task)
+
+
+def submit(todo: list[tuple[Job, Any]], settings: dict[str, Any], folder: Path) -> str:
+    """Hand the jobs in; the id of their array. UserError where Slurm refuses them: the books are then as they were."""
+    import submitit
+    from submitit.core.utils import FailedJobError
+
+    own = {key: value for key, value in settings.items() if key not in ("submitit_folder", "max_num_timeout")}
+    executor = submitit.AutoExecutor(
+        cluster="slurm", folder=settings["submitit_folder"], slurm_max_num_timeout=settings["max_num_timeout"]
+    )
+    executor.update_parameters(**{key if key in FOR_ALL else f"slurm_{key}": value for key, value in own.items()})
+    before = {job.file: job.file.read_bytes() for job, _ in todo if job.file.exists()}
+    note_submitted(folder, dict.fromkeys((job.name for job, _ in todo), ""))
+    for job, _ in todo:
+        job.wait_here()
+    tasks = [{"command": job.command, "config": to_plain(cfg), "job": asdict(job)} for job, cfg in todo]
+    try:
+        with redirect_stderr(io.StringIO()):  # where submitit repeats what the error says too
+            submitted = executor.map_array(Queued(), tasks)
+    except (FailedJobError, subprocess.CalledProcessError) as error:
+        for job, _ in todo:
+            job.file.unlink()
+        for file, content in before.items():
+            file.write_bytes(content)
+        raise UserError(_refusal(str(error), settings)) from None
+    note_submitted(folder, {job.name: one.job_id for (job, _), one in zip(todo, submitted, strict=True)})
+    return str(submitted[0].job_id).partition("_")[0]
+
+
+def _refusal(text: str, settings: dict[str, Any]) -> str:
+    """What sbatch says, without submitit's account of it; with the partitions there are where it is about that."""
+    marks = "sbatch: error:"
+    lines = [line.partition(marks)[2].strip() for line in text.splitlines() if marks in line]
+    reason = "; ".join(dict.fromkeys(lines)) or text.partition("\n")[0]
+    if "partition" in reason.lower():
+        names = slurm.partitions()
+        return f"Slurm refuses hydra.launcher.partition={settings['partition']}: {reason}\nchoices: {', '.join(names)}"
+    return f"Slurm refuses the jobs: {reason}"
+
+
+def _give_up(jobs: list[Job]) -> None:
+    """End jobs that Slurm took, but that would wait for ever: what they ask for is nowhere, or not for them."""
+    hopeless = [job for job in jobs if job.status == PENDING and job.slurm and job.reason in HOPELESS]
+    if hopeless:
+        slurm.cancel([str(job.slurm) for job in hopeless])
+    for job in hopeless:
+        job.status, job.code = FAILED, 2
+        job.reason = f"Slurm would never start it ({job.reason}): ask for less, or for another partition"
+        job.write()
+
+
+def watch(folder: Path, find: Callable[[], list[Job]]) -> None:
+    """Say what becomes of the jobs until none runs or waits. Ctrl-C ends the watching, not the jobs."""
+    said: set[str] = set()
+    try:
+        while True:
+            jobs = find()
+            _give_up(jobs)
+            live = [job for job in jobs if job.status in (RUNNING, PENDING)]
+            for job in jobs:
+                if job not in live and not job.skipped and job.name not in said:
+                    said.add(job.name)
+                    say(f"job {job.number + 1}: {job.outcome}", sys.stderr)
+            if not live:
+                return
+            time.sleep(LOOK_EVERY)
+    except KeyboardInterrupt:
+        say(f"the jobs go on. How far they are:  cnnbench report {folder}\n"
+            f"to end them:  cnnbench report {folder} cancel=true", sys.stderr)  # fmt: skip
+        raise

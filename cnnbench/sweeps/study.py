@@ -1,0 +1,205 @@
+"""A search for settings with a low error: Optuna's study in `SWEEP/study.log`, what it tries, stops early and finds.
+
+The only file that knows how Optuna works. A trial is a job of the sweep; while it trains, wherever that is, it reports
+its error after each epoch to the study, which says whether it is hopeless (`judge`).
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import IO, Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from cnnbench.sweeps import jobs, study_result
+from cnnbench.sweeps.jobs import Job
+from cnnbench.sweeps.study_result import amount, said
+from cnnbench.utils import files
+from cnnbench.utils.console import warn
+from cnnbench.utils.errors import UserError
+
+FILE, NAME = "study.log", "cnnbench"
+ENOUGH = 4  # jobs from which an importance is told
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is looked for, and how."""
+
+    metric: str
+    seed: int
+    pruner: str
+    warmup_trials: int
+    warmup_epochs: int
+    settings: list[str]  # the command with its space and all that is the same in each trial
+
+
+class Search:
+    """The study of a sweep, from the first command to the last that goes on with it; one process at a time has it."""
+
+    def __init__(
+        self, sweep: Path, space: Mapping[str, BaseDistribution], plan: Plan, *, retry: bool, anew: bool = False
+    ) -> None:
+        """retry: what failed before; anew: forget what there was."""
+        self.space, self.plan = space, plan
+        self._lock = _lock(sweep)
+        if anew:  # only now that nobody else can be at it
+            for file in (FILE, study_result.FILE):
+                (sweep / file).unlink(missing_ok=True)
+        try:
+            self.study = optuna.create_study(study_name=NAME, storage=_storage(sweep), load_if_exists=True)
+        except (ValueError, KeyError, AssertionError):
+            self.close()
+            raise UserError(f"{sweep / FILE} is damaged: without it the search begins anew") from None
+        before = self.study.user_attrs.get("plan", {}).get("settings", plan.settings)
+        if before != plan.settings:
+            self.close()
+            there, here = (" ".join(sorted({*one} - {*other}) or ["nothing"]) for one, other in
+                           ((before, plan.settings), (plan.settings, before)))  # fmt: skip
+            raise UserError(f"{sweep} holds a search with other settings: {there} there, {here} here\n"
+                            "give another sweep.dir")  # fmt: skip
+        self.study.set_user_attr("plan", asdict(plan))
+        self._cut = [trial for trial in self.study.get_trials() if trial.state is TrialState.RUNNING]
+        self._failed = self.failed() if retry else []
+
+    def close(self) -> None:
+        self._lock.close()
+
+    def ended(self) -> list[FrozenTrial]:
+        """What is done or pruned."""
+        return [trial for trial in self.study.get_trials() if trial.state in ENDED]
+
+    def failed(self) -> list[dict[str, Any]]:
+        """The settings that have failed, however often, and have not succeeded since."""
+        trials, found = self.study.get_trials(), list[dict[str, Any]]()
+        others = [trial.params for trial in trials if trial.state is not TrialState.FAIL]
+        for trial in trials:
+            if trial.state is TrialState.FAIL and trial.params not in [*others, *found]:
+                found.append(trial.params)
+        return found
+
+    def ask(self) -> Trial:
+        """The next trial: one that was cut, then those that failed before, then new settings."""
+        cut = self._cut.pop(0) if self._cut else None
+        # A stream of random numbers of its own for each trial: a search that was cut goes on as it would have.
+        number = cut.number if cut else len(self.study.get_trials())
+        seed = int(np.random.SeedSequence([self.plan.seed, number]).generate_state(1)[0])
+        self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.plan.warmup_trials)
+        if not cut and self._failed:
+            self.study.enqueue_trial(self._failed.pop(0))
+        trial = Trial(self.study, cut._trial_id) if cut else self.study.ask()
+        for key, distribution in self.space.items():
+            _suggest(trial, key, distribution)
+        return trial
+
+    def tell(self, trial: Trial, job: Job | None) -> None:
+        """What became of it. One that was cut is left open, so that the same command goes on with it."""
+        value = job.result.get(self.plan.metric) if job else None
+        if value is not None and np.isfinite(value):
+            self.study.tell(trial, value)
+        elif job and job.status == jobs.PRUNED:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        elif job and job.status in (jobs.FAILED, jobs.DONE):
+            self.study.tell(trial, state=TrialState.FAIL)
+
+    def best(self) -> FrozenTrial | None:
+        done = self.study.get_trials(states=(TrialState.COMPLETE,))
+        return min(done, key=lambda trial: trial.value or 0.0, default=None)
+
+    def importance(self) -> dict[str, float]:
+        """The share of each key in the variance of the error, the largest first; empty where there is none to share.
+
+        Trials that were stopped early count with their last value: without them a setting would look the more harmless,
+        the more of its values are hopeless.
+        """
+        known = [trial for trial in self.ended() if trial.value is not None and np.isfinite(trial.value)]
+        values = {trial.value for trial in known}
+        if len(known) < ENOUGH or len(values) < 2 or len(self.space) < 2:
+            return {}
+        whole = optuna.create_study()
+        whole.add_trials([optuna.create_trial(value=trial.value, params=trial.params, distributions=trial.distributions)
+                          for trial in known])  # fmt: skip
+        try:
+            return dict(get_param_importances(whole, evaluator=FanovaImportanceEvaluator(seed=0)))
+        except (RuntimeError, ValueError):  # its trees see no difference
+            return {}
+
+
+def text(value: Any) -> str:
+    """A value as it is typed: numbers of four digits, which are legible, and exact enough for any setting."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def judge(sweep: Path, number: int) -> Callable[[dict[str, Any]], str]:
+    """For the training of a trial: takes the line of metrics of an epoch, and says why to stop, or nothing."""
+    memory: list[tuple[optuna.Study, Plan, Trial]] = []
+
+    def verdict(line: dict[str, Any]) -> str:
+        try:
+            if not memory:
+                memory.append(_trial(sweep, number))
+            study, plan, trial = memory[0]
+            epoch, value = int(line["epoch"]), float(line[f"{plan.metric}/val"])
+            seen = study.get_trials(deepcopy=False)[number]
+            if seen.state.is_finished():  # somebody does it again, outside of the search
+                return ""
+            if epoch not in seen.intermediate_values:
+                trial.report(value, epoch)
+            if not trial.should_prune():
+                return ""
+            others = [other.intermediate_values[epoch] for other in study.get_trials(states=(TrialState.COMPLETE,))
+                      if epoch in other.intermediate_values]  # fmt: skip
+            return (f"{said(plan.metric, value)} after epoch {epoch}, where the median of {len(others)} others is "
+                    f"{amount(plan.metric, median(others))}")  # fmt: skip
+        except (OSError, LookupError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
+            warn(f"{sweep / FILE} does not say whether this trial is worth going on ({error}), so it goes on")
+            return ""
+
+    return verdict
+
+
+def _trial(sweep: Path, number: int) -> tuple[optuna.Study, Plan, Trial]:
+    storage = _storage(sweep)
+    study = optuna.load_study(study_name=NAME, storage=storage)
+    plan = Plan(**study.user_attrs["plan"])
+    pruner = optuna.pruners.MedianPruner(plan.warmup_trials, plan.warmup_epochs + 1)
+    study.pruner = pruner if plan.pruner == "median" else optuna.pruners.NopPruner()
+    return study, plan, Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+
+
+def _suggest(trial: Trial, key: str, by: BaseDistribution) -> None:
+    if isinstance(by, CategoricalDistribution):
+        trial.suggest_categorical(key, by.choices)
+    elif isinstance(by, IntDistribution):
+        trial.suggest_int(key, by.low, by.high, step=by.step, log=by.log)
+    elif isinstance(by, FloatDistribution):
+        trial.suggest_float(key, by.low, by.high, step=by.step, log=by.log)
+
+
+def _storage(sweep: Path) -> JournalStorage:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return JournalStorage(JournalFileBackend(str(sweep / FILE)))
+
+
+def _lock(sweep: Path) -> IO[str]:
+    folder = sweep / jobs.FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = files.held(folder / ".lock")
+    except OSError as error:
+        raise UserError(f"cannot write to {sweep}: {error.strerror}") from None
+    if lock is None:
+        raise UserError(f"another process is searching in {sweep}; another sweep.dir begins a search beside it")
+    return lock

@@ -1,0 +1,69 @@
+"""What a search for settings found, as it stands in `SWEEP/search.json`: to be read and said without Optuna."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnbench.output.tables import plural
+from cnnbench.utils.files import read_json, write_json
+
+FILE = "search.json"
+METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error", "loss": "loss"}  # what may be looked for
+HOW = (
+    "Importance: how much of the variance of the {metric} each setting explains by itself (fANOVA over {count}; one "
+    "that was stopped early counts with what it had reached). Of few jobs it is a hint."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The best job of a search, and what mattered."""
+
+    metric: str
+    counts: dict[str, int]  # jobs: done, pruned, failed
+    job: int  # its number, from 1
+    value: float
+    images: str  # those that it was chosen by: `179 held-out images`
+    command: str  # to type for its settings
+    importance: dict[str, float]  # shares by key, the largest first; empty where too little is known
+
+    def write(self, sweep: Path) -> None:
+        write_json(sweep / FILE, asdict(self))
+
+    @property
+    def best(self) -> str:
+        """`best of 12 jobs (4 pruned): job 8, top-1 error 3.50 % of 179 held-out images`."""
+        others = [f"{count} {status}" for status, count in self.counts.items() if count and status != "done"]
+        total = plural(sum(self.counts.values()), "job") + (f" ({', '.join(others)})" if others else "")
+        return f"best of {total}: job {self.job}, {said(self.metric, self.value)} on {self.images}"
+
+    @property
+    def how(self) -> str:
+        count = plural(self.counts["done"] + self.counts["pruned"], "job")
+        return HOW.format(metric=METRICS[self.metric], count=count)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [{"setting": key, "importance, %": round(100 * share)} for key, share in self.importance.items()]
+
+    def lines(self) -> list[str]:
+        """What the search's own command ends with."""
+        shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in self.importance.items())
+        return [self.best, f"  {self.command}", *([f"importance: {shares}"] if shares else [])]
+
+
+def said(metric: str, value: float) -> str:
+    return f"{METRICS[metric]} {amount(metric, value)}"
+
+
+def amount(metric: str, value: float) -> str:
+    return f"{value:.4f}" if metric == "loss" else f"{value:.2f} %"
+
+
+def read(sweep: Path) -> Found | None:
+    """None where no search has found anything yet, or where the file is damaged."""
+    try:
+        found = Found(**read_json(sweep / FILE))
+        assert found.rows() is not None and found.lines() and found.how
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None
+    return found

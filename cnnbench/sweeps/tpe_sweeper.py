@@ -1,0 +1,212 @@
+"""Hydra's sweeper of ours, `hydra/sweeper=tpe`: reads what is to be searched, and has the trials run as a sweep's jobs.
+
+Trials run one after the other, or, with
+hydra/launcher=local or slurm, `n_jobs` at a time.
+"""
+
+import math
+import shlex
+import sys
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import FloatRange, IntervalSweep, Override, RangeSweep
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from cnnbench.config import compose, registry
+from cnnbench.config.sections import Rerun
+from cnnbench.runs import run_directory
+from cnnbench.sweeps import study_result
+from cnnbench.sweeps.jobs import DONE, Job, name_of, read
+from cnnbench.sweeps.study_result import METRICS, Found
+from cnnbench.utils import exit_codes
+from cnnbench.utils.console import say, warn
+from cnnbench.utils.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import Trial
+
+    from cnnbench.sweeps.runner import Task
+    from cnnbench.sweeps.study import Search
+
+EXAMPLE = "'optim.lr=tag(log,interval(0.001,1))'"
+LEAST = {"n_trials": 1, "n_jobs": 1, "seed": 0, "warmup_trials": 0, "warmup_epochs": 0}
+
+
+class TpeSweeper(Sweeper):
+    """`hydra/sweeper=tpe`."""
+
+    __module__ = "hydra_plugins.cnnbench"
+    task: "Task"
+
+    def __init__(self, params: dict[str, str] | None, **settings: Any) -> None:
+        self.params, self.settings = params or {}, settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.base = hydra_context, config
+        self.task = task_function  # type: ignore[assignment]
+        check(self.task.command, self.settings, detach=config.sweep.detach)
+        self.launch = (
+            Plugins.instance()
+            .instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
+            .launch
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        from cnnbench.sweeps.study import Plan, Search
+
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        typed = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        overrides = {override.get_key_element(): override for override in parser.parse_overrides(typed)}
+        space = {key: distribution(override, OmegaConf.select(self.base, key)) for key, override in overrides.items()
+                 if override.is_sweep_override()}  # fmt: skip
+        self.fixed = [f"{key}={override.get_value_element_as_str()}" for key, override in overrides.items()
+                      if not override.is_sweep_override()]  # fmt: skip
+        if not space:
+            raise UserError(f"hydra/sweeper=tpe has nothing to search: give a key an interval, as in {EXAMPLE}")
+        if "seed" in space:
+            raise UserError("seed is no setting to search: that would choose the luckiest one; give one, as in seed=0")
+        self.check_jobs(space)
+        folder = Path(self.task.sweep)
+        settings = [self.task.command, f"hydra.sweeper.metric={self.settings['metric']}",
+                    *sorted(override.input_line or key for key, override in overrides.items()
+                            if not run_directory.is_free(key))]  # fmt: skip
+        about = {key: value for key, value in self.settings.items() if key not in ("n_trials", "n_jobs")}
+        if about["warmup_epochs"] is None:  # early on a net's error says little of where it ends
+            about["warmup_epochs"] = max(1, math.ceil(self.base.epochs / 3))
+        plan = Plan(**about, settings=settings)
+        rerun = self.base.sweep.rerun
+        search = Search(folder, space, plan, retry=rerun is not Rerun.none, anew=rerun is Rerun.all)
+        for trial in search.ended():  # what an earlier command has done belongs to this one's table too
+            if job := self.job(trial.params):
+                job.token, job.skipped = self.task.token, job.status == DONE
+                job.write()
+        try:
+            self.run(search)
+        finally:
+            self.conclude(search)
+            search.close()
+
+    def run(self, search: "Search") -> None:
+        total = self.settings["n_trials"]
+        left = total - len(search.ended())
+        while left > 0:
+            trials = [search.ask() for _ in range(min(left, self.settings["n_jobs"]))]
+            left -= len(trials)
+            # Two with the same settings would be one job, twice at a time.
+            distinct = list({str(trial.params): trial for trial in reversed(trials)}.values())[::-1]
+            try:
+                self.launch([self.overrides(trial) for trial in distinct], distinct[0].number)
+            finally:
+                jobs = [self.job(trial.params) for trial in trials]
+                for trial, job in zip(trials, jobs, strict=True):
+                    search.tell(trial, job)
+            best = search.best()
+            if best and (found := self.job(best.params)):
+                what = study_result.said(search.plan.metric, best.value or 0.0)
+                say(f"{total - left} of {total} trials: the best is job {found.number + 1}, {what}", sys.stderr)
+            elif all(job and job.code == exit_codes.MISTAKE for job in jobs):
+                break  # the others would make it too
+
+    def overrides(self, trial: "Trial") -> list[str]:
+        return [*self.fixed, *_chosen(trial.params), f"sweep.trial={trial.number}"]
+
+    def job(self, params: dict[str, Any]) -> Job | None:
+        """That of a trial, as the books have it."""
+        name = name_of([*self.fixed, *_chosen(params)], self.base.sweep["keys"])
+        return next(iter(read(Path(self.task.sweep), only=name)), None)
+
+    def conclude(self, search: "Search") -> None:
+        """Leave behind what was found, for the end of the command and for `cnnbench report`."""
+        best = search.best()
+        job = self.job(best.params) if best else None
+        if best is None or job is None:
+            return
+        result = job.result
+        names = Counter(trial.state.name for trial in search.ended())
+        counts = {"done": names["COMPLETE"], "pruned": names["PRUNED"], "failed": len(search.failed())}
+        Found(
+            metric=search.plan.metric,
+            counts=counts,
+            job=job.number + 1,  # where the same settings were tried twice: as the table has it
+            value=best.value or 0.0,
+            images=f"{result.get('n', 0):,} {result.get('split', '')} images",
+            command=self.command_line(best.params),
+            importance=search.importance(),
+        ).write(Path(self.task.sweep))
+
+    def command_line(self, params: dict[str, Any]) -> str:
+        """Of the best settings. Where the data have test images it trains on all others: the choice is made."""
+        kept = [text for text in self.fixed if not text.startswith(("sweep.", "run.", "hydra"))]
+        if "data=folder" not in kept:
+            kept = [text for text in kept if not text.startswith("data.val_fraction=")]
+        return shlex.join(["cnnbench", self.task.command, *kept, *_chosen(params)])
+
+    def check_jobs(self, space: "dict[str, BaseDistribution]") -> None:
+        """The two ends of the space are composed before anything runs: what is wrong is then said at once."""
+        for end, at in (("low", 0), ("high", -1)):
+            chosen = {key: getattr(by, end) if hasattr(by, end) else vars(by)["choices"][at]
+                      for key, by in space.items()}  # fmt: skip
+            overrides = [*self.fixed, *_chosen(chosen)]
+            cfg = self.context.config_loader.load_sweep_config(self.base, overrides)
+            with open_dict(cfg):
+                del cfg["hydra"]
+            config = compose.typed(self.task.command, cfg, overrides)
+        if not config.data.val_fraction and not config.data.packed and not config.debug:
+            warn("the search chooses by the very images that the error is measured on, so that of the best is too low: "
+                 "data.val_fraction=0.1 holds training images out for the choice")  # fmt: skip
+
+
+def distribution(override: Override, now: Any) -> "BaseDistribution":
+    """What Hydra's grammar says of a key, as Optuna's distribution. now: the key's value where it is not searched."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    sweep = override.value()
+    if isinstance(sweep, IntervalSweep):
+        low, high, log = float(sweep.start or 0), float(sweep.end or 0), "log" in sweep.tags
+        if not low < high:
+            raise UserError(f"{override.input_line}: an interval goes from less to more")
+        if log and low <= 0:
+            raise UserError(f"{override.input_line}: on a logarithmic scale it begins above 0")
+        whole = low.is_integer() and high.is_integer() and isinstance(now, int) and not isinstance(now, bool)
+        return IntDistribution(int(low), int(high), log=log) if whole else FloatDistribution(low, high, log=log)
+    if isinstance(sweep, RangeSweep):
+        values = sorted(sweep.range())
+        if not values:
+            raise UserError(f"{override.input_line}: nothing is in that range")
+        if isinstance(sweep.range(), FloatRange):
+            return FloatDistribution(float(values[0]), float(values[-1]), step=abs(float(sweep.step)))
+        return IntDistribution(int(values[0]), int(values[-1]), step=abs(int(sweep.step)))
+    return CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+def check(command: str, settings: dict[str, Any], *, detach: bool) -> None:
+    """What is wrong with a search's own settings; UserError."""
+    if not registry.COMMANDS[command].resumes:
+        raise UserError(f"hydra/sweeper=tpe searches for settings of train and finetune, not of {command}")
+    if find_spec("optuna") is None:
+        raise UserError("optuna is not installed: pip install 'cnnbench[optuna]'")
+    if detach:
+        raise UserError("a search waits for its trials, so it does not go with sweep.detach=true")
+    for key, least in LEAST.items():
+        value = settings[key]
+        if value is None and key == "warmup_epochs":
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise UserError(f"hydra.sweeper.{key}={value}: give a whole number from {least}")
+    for key, choices in (("metric", list(METRICS)), ("pruner", ["median", "none"])):
+        if settings[key] not in choices:
+            raise unknown(f"hydra.sweeper.{key}", str(settings[key]), choices)
+
+
+def _chosen(params: dict[str, Any]) -> list[str]:
+    from cnnbench.sweeps.study import text
+
+    return [f"{key}={text(value)}" for key, value in params.items()]

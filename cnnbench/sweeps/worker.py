@@ -1,0 +1,80 @@
+"""`python -m cnnbench.sweeps.worker`: runs commands for another process of cnnbench, as `processes.Worker` starts it.
+
+Each line on stdin is a task; each answer goes, as a line, to the file descriptor that CNNBENCH_ANSWERS names. The end
+of stdin is the end of whoever gave the tasks: what runs then saves, and leaves.
+"""
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from typing import Any
+
+from cnnbench.config import commands, parsing
+from cnnbench.runtime import execute
+from cnnbench.utils import exit_codes
+from cnnbench.utils.errors import RunError, UserError
+from cnnbench.utils.system import keep_freed_memory
+
+
+def main() -> int:
+    descriptor = int(os.environ.pop("CNNBENCH_ANSWERS"))
+    os.set_inheritable(descriptor, False)
+    tasks: queue.Queue[str | None] = queue.Queue()
+    busy = threading.Event()
+    threading.Thread(target=_read, args=(tasks, busy), daemon=True).start()
+    code = exit_codes.DONE
+    keep_freed_memory()
+    with os.fdopen(descriptor, "w") as answers:
+        while (line := tasks.get()) is not None:
+            busy.set()
+            answer = perform(json.loads(line))
+            busy.clear()
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+            code = answer["code"]
+            if "RANK" in os.environ:  # one of several that train one net: they begin and end together
+                break
+    return code
+
+
+def _read(tasks: "queue.Queue[str | None]", busy: threading.Event) -> None:
+    for line in sys.stdin:
+        tasks.put(line)
+    tasks.put(None)
+    if busy.is_set():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def perform(task: dict[str, Any]) -> dict[str, Any]:
+    """Run a command with a configuration. A job of a sweep has its own console, and writes its end into the books."""
+    cfg = parsing.restore(commands.SCHEMAS[task["command"]], task["config"])
+    if "job" in task:
+        from cnnbench.sweeps import runner
+        from cnnbench.sweeps.jobs import Job
+
+        job = Job(**task["job"])
+        job.file.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open("a") as console:
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+                os.dup2(console.fileno(), stream.fileno())
+        return {"code": runner.run_job(job, cfg)}
+    error, mistake, code = "", False, exit_codes.FAILED
+    try:
+        code = execute.load(task["command"])(cfg)
+    except KeyboardInterrupt:
+        code = exit_codes.INTERRUPTED
+    except (UserError, RunError) as caught:
+        error, mistake = str(caught), isinstance(caught, UserError)
+        code = exit_codes.MISTAKE if mistake else exit_codes.FAILED
+    except Exception:
+        error = traceback.format_exc()
+    return {"code": code, "error": error, "mistake": mistake, "run_dir": cfg.run.dir}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""What torch.compile costs and gains in a training, measured in passing and said once."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from cnnbench.training.loop import Batch, Trainer
+
+REPEATS = 3  # timed passes of each kind
+WORTH = 0.02  # of a step: less is within what such a measurement varies by
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds: of compiling, once, and of a forward and backward pass of a batch, plain and compiled."""
+
+    compiling: float
+    plain: float
+    compiled: float
+
+    @property
+    def break_even(self) -> int | None:
+        """Steps after which the time of compiling is won back; None where there is nothing to win."""
+        gain = self.plain - self.compiled
+        return round(self.compiling / gain) if gain > WORTH * self.plain else None
+
+    def text(self) -> str:
+        times = f"a pass takes {1000 * self.compiled:.3g} ms in place of {1000 * self.plain:.3g} ms"
+        won = "no gain here" if self.break_even is None else f"won back after {self.break_even:,} steps"
+        return f"compiled in {self.compiling:.0f} s (less once it is cached): {times}, {won}"
+
+    def plain_dict(self) -> dict[str, Any]:
+        return {"seconds": self.compiling, "plain_pass_seconds": self.plain, "compiled_pass_seconds": self.compiled,
+                "break_even_steps": self.break_even}  # fmt: skip
+
+
+def watched(batches: Iterable[Batch], trainer: Trainer, tell: Callable[[Cost], None]) -> Iterator[Batch]:
+    """The same batches. The first one's step compiles; on the second one plain and compiled passes are compared."""
+    begin = 0.0
+    for number, batch in enumerate(batches):
+        if number == 1:
+            trainer.runtime.synchronize()
+            tell(compare(trainer, batch, time.perf_counter() - begin))
+        elif number == 0:
+            begin = time.perf_counter()
+        yield batch
+
+
+def compare(trainer: Trainer, batch: Batch, first_step: float) -> Cost:
+    """Passes of both kinds in turn; the training stays as it was. first_step: seconds of the step that compiled."""
+    buffers = list(trainer.model.buffers())
+    kept = [buffer.clone() for buffer in buffers]
+    images, targets = trainer.normalize(batch[0]), trainer.runtime.to_device(batch[1])
+    part = -(-len(targets) // trainer.accumulate)
+    times: dict[str, list[float]] = {"plain": [], "compiled": []}
+    for _ in range(1 + REPEATS):
+        for kind, net in (("plain", trainer.model), ("compiled", trainer.net)):
+            times[kind].append(_seconds(trainer, net, images[:part], targets[:part]) * len(targets) / part)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    for buffer, value in zip(buffers, kept, strict=True):
+        buffer.copy_(value)
+    plain, compiled = (statistics.median(times[kind][1:]) for kind in ("plain", "compiled"))  # the first warms up
+    return Cost(max(0.0, first_step - compiled), plain, compiled)
+
+
+def _seconds(trainer: Trainer, net: Callable[[Tensor], Any], images: Tensor, targets: Tensor) -> float:
+    begin = time.perf_counter()
+    with trainer.runtime.autocast():
+        outputs = net(images)
+    trainer.task.training_loss(outputs, targets).backward()
+    trainer.runtime.synchronize()
+    return time.perf_counter() - begin

@@ -1,0 +1,67 @@
+"""`debug=fast` and `debug=overfit`: a training made so small that it only answers whether everything works."""
+
+from dataclasses import replace
+from typing import TypeVar
+
+from cnnbench.config.commands import TrainConfig
+from cnnbench.config.sections import Crop, Debug, Schedule
+from cnnbench.data import Dataset, spread
+from cnnbench.utils.errors import RunError
+
+Config = TypeVar("Config", bound=TrainConfig)
+IMAGES = 32  # to be learned by heart
+STEPS, EPOCHS = 20, 10  # in an epoch, and epochs
+LEARNED = 5.0  # percent of errors: one image of the 32 may resist
+
+
+def small(cfg: Config) -> Config:
+    """The configuration that debug= stands for; without it, as it is."""
+    if cfg.debug is None:
+        return cfg
+    size = IMAGES if isinstance(cfg.batch_size, str) else cfg.batch_size
+    size = min(size, IMAGES) if cfg.debug is Debug.overfit else size
+    cfg = replace(
+        cfg,
+        epochs=1,
+        batch_size=size,
+        accumulate=min(cfg.accumulate, size),
+        max_steps=None,
+        max_time=None,
+        patience=None,
+        checkpoint=replace(cfg.checkpoint, every=None, keep=1),
+    )
+    if cfg.debug is Debug.fast:
+        return cfg
+    return replace(  # whatever makes learning by heart harder is off, but what the net itself brings
+        cfg,
+        epochs=EPOCHS,
+        label_smoothing=0.0,
+        ema=None,
+        augment=replace(cfg.augment, crop=Crop.none, flip=False, alternate=False, color=0.0, cutout=0),
+        schedule=replace(cfg.schedule, name=Schedule.constant, warmup_epochs=0.0),
+    )
+
+
+def few_images(cfg: TrainConfig, dataset: Dataset) -> Dataset:
+    """For debug=fast a batch to train on and one to validate on, from all over the data; for debug=overfit one batch
+    that is both, over and over."""
+    if cfg.debug is None:
+        return dataset
+    assert isinstance(cfg.batch_size, int)
+    some = [spread(source, cfg.batch_size) for source in (dataset.train, dataset.val)]
+    if cfg.debug is Debug.fast:
+        return replace(dataset, train=dataset.train.subset(some[0]), val=dataset.val.subset(some[1]))
+    batch = dataset.train.subset(some[0])
+    return replace(dataset, train=dataset.train.subset(some[0].repeat(STEPS)), val=batch, split="memorised")
+
+
+def verdict(cfg: TrainConfig, top1_error: float) -> str:
+    """What the run showed, in a sentence. RunError where the net did not learn its one batch."""
+    if cfg.debug is not Debug.overfit:
+        return "debug=fast: training, validation, checkpoint and pictures work" if cfg.debug else ""
+    if top1_error > LEARNED:
+        raise RunError(
+            f"debug=overfit: after {STEPS * EPOCHS} steps on one batch the net errs on {top1_error:.1f} % of it.\n"
+            "Try another lr; else look for wrong labels (train_batch.png), a wrong loss, or a part that does not train"
+        )
+    return f"debug=overfit: the net has learned its batch by heart (top-1 error {top1_error:.1f} %): the pieces fit"

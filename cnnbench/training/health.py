@@ -1,0 +1,180 @@
+"""Numbers that go wrong in silence: found while a net trains, and said by name."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cnnbench.analysis.complexity import layers
+from cnnbench.config.sections import OptimConfig, Optimizer
+from cnnbench.models.layers import Net
+from cnnbench.runtime.distributed import Ranks
+from cnnbench.utils.console import tolerated
+from cnnbench.utils.files import write_text
+
+IN_A_ROW = 20  # steps: fp16 needs up to some ten at its start to find its scale
+SAME_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Counts(NamedTuple):
+    """What a guard has counted, in steps."""
+
+    skipped: int  # in all
+    in_a_row: int  # skipped one after the other, up to now
+    first: int  # of these
+    still: int  # one after the other, up to now, with a gradient of exactly zero
+
+
+class Guard:
+    """Undoes what a skipped step left in the net, and counts such steps, on the device: nobody waits for the counts."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        # BatchNorm's running statistics: one forward pass that is not finite would spoil them for good. As integers,
+        # so that they can be kept or taken back by a factor of 1 or 0; not a number times 0 is not a number.
+        floats = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self.buffers = [buffer.view(SAME_SIZE[buffer.element_size()]) for buffer in floats]
+        self.kept = [buffer.clone() for buffer in self.buffers]
+        self.counts = torch.zeros(4, dtype=torch.int64, device=device)
+        self.skipped, self.in_a_row, self.first, self.still = self.counts
+
+    def after_step(self, norm: Tensor, step: int) -> None:
+        """norm: what `Runtime.step()` returned; step: the number of the step that it belongs to."""
+        finite = norm.isfinite()
+        skipped = (~finite).long()
+        if self.kept:
+            change = torch._foreach_sub(self.buffers, self.kept)
+            torch._foreach_mul_(change, finite.int())
+            torch._foreach_add_(self.kept, change)
+            torch._foreach_copy_(self.buffers, self.kept)
+        self.skipped += skipped
+        self.first.copy_(torch.where(self.in_a_row == 0, step, self.first))
+        self.in_a_row.add_(1).mul_(skipped)
+        self.still.add_(1).mul_(norm == 0)
+
+    def take_back(self) -> None:
+        """What a step that is to be done again has left in the buffers."""
+        if self.kept:
+            torch._foreach_copy_(self.buffers, self.kept)
+
+    def look(self) -> Counts:
+        """Waits for the device."""
+        return Counts(*self.counts.tolist())
+
+    def restart(self, skipped: int) -> None:
+        """After weights have been loaded."""
+        if self.kept:
+            torch._foreach_copy_(self.kept, self.buffers)
+        self.counts.zero_()
+        self.skipped.fill_(skipped)
+
+
+class OutputRange:
+    """A net as it is called that notices between which values each of its outputs lies."""
+
+    def __init__(self, net: Callable[[Tensor], Any]) -> None:
+        self.net = net
+        self.low: Tensor | None = None
+        self.high: Tensor | None = None
+        self.images = 0
+
+    def __call__(self, images: Tensor) -> Any:
+        logits = self.net(images)
+        self.images += len(images)
+        low, high = logits.amin(0), logits.amax(0)
+        self.low = low if self.low is None else torch.minimum(self.low, low)
+        self.high = high if self.high is None else torch.maximum(self.high, high)
+        return logits
+
+    def over(self, ranks: Ranks, like: Tensor) -> None:
+        """Of the images of all processes, some of which may have had none; like: an output for each class."""
+        if ranks.alone:
+            return
+        if self.low is None or self.high is None:
+            self.low, self.high = torch.full_like(like, math.inf), torch.full_like(like, -math.inf)
+        self.low, self.high = self.low.float(), self.high.float()
+        ranks.extremes(self.low, self.high)
+        self.images = int(ranks.add(self.images)[0])
+
+    def dead(self) -> list[int]:
+        """The outputs that were the same for every image: where a ReLU comes before them, it may never wake again."""
+        if self.low is None or self.high is None or self.images < 2:
+            return []
+        return (self.low == self.high).nonzero().flatten().tolist()
+
+
+def stopped_by(counts: Counts, epoch: int, batch: int, lr: float, images: list[str], folder: Path) -> str:
+    """Why a training stops at so many skipped steps, with the images of the batch at which it began; all of them go
+    into a file."""
+    file = folder / "bad_batch.txt"
+    with tolerated(file.name):
+        write_text(file, "".join(f"{name}\n" for name in images))
+    return (
+        f"the loss is not finite: {counts.in_a_row} steps in a row, from step {counts.first + 1} on (epoch {epoch}, "
+        f"batch {batch}), at lr {lr:.3g}\n"
+        f"that batch: {', '.join(images[:3])}{' …' if len(images) > 3 else ''} (all in {file})\n"
+        "try a lower lr, optim.clip=1 or precision=fp32; the last checkpoint is as it was"
+    )
+
+
+def smaller_parts(parts: int, batch_size: int, model: nn.Module) -> str:
+    """What it means that a batch did not fit into memory."""
+    part = -(-batch_size // parts)
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    but = f", but BatchNorm now sees {part} images at a time" if normed else ""
+    return (
+        f"out of memory: each batch of {batch_size} is taken in {parts} parts of {part} images from here on, as with "
+        f"accumulate={parts}; the steps are the same{but}"
+    )
+
+
+def dead_outputs(dead: list[int], classes: list[str]) -> str:
+    """A sentence about outputs that do not depend on the image; empty where there are none."""
+    if not dead:
+        return ""
+    names = ", ".join(classes[index] for index in dead[:5]) + (", …" if len(dead) > 5 else "")
+    which = "every output is" if len(dead) == len(classes) else f"{len(dead)} of {len(classes)} outputs ({names}) are"
+    return (
+        f"{which} the same for every image: dead, as after a ReLU that gives 0 to all; try a lower lr or another seed"
+    )
+
+
+def divergence(losses: list[float], classes: int) -> str:
+    """A sentence where the last epoch's training loss is far above what it was and above that of guessing."""
+    *before, last = losses
+    if before and last > 2 * min(before) and last > 1.5 * math.log(classes):
+        return (
+            f"the training loss rose from {min(before):.3g} to {last:.3g}: it diverges; try a lower lr or optim.clip=1"
+        )
+    return ""
+
+
+def risky_settings(cfg: OptimConfig, model: nn.Module, lr: float) -> list[str]:
+    """Settings with which a training is known to fail in silence."""
+    normalised = any(isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm) for module in model.modules())
+    found = []
+    if cfg.name is Optimizer.sgd and lr >= 0.05 and not normalised:
+        found.append(f"lr {lr:g} on a net without normalisation layers often diverges; 0.01 is usual")
+    if cfg.name is Optimizer.sgd and cfg.weight_decay >= 0.01:
+        found.append(f"weight decay {cfg.weight_decay:g} is strong for SGD; 0.0001 to 0.0005 is usual")
+    return found
+
+
+def wrong_gradients(model: Net, image_size: int, in_channels: int) -> list[str]:
+    """A sentence where the net trains filters that a `Runtime.spoils_wide_filters` would spoil."""
+    wide = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d) and min(module.kernel_size) >= 5 and module.weight.requires_grad
+    ]
+    if not wide:
+        return []
+    shapes = {row.name: row.input_shape[1:] for row in layers(model, image_size, in_channels)}
+    return [
+        f"in bf16 the gradient of {name}, wide filters over maps of one pixel, is wrong here (a fault of oneDNN): give "
+        "precision=fp32, or larger images"
+        for name in wide
+        if shapes.get(name) == (1, 1)
+    ][:1]

@@ -1,0 +1,151 @@
+"""Parameter groups, optimizers, and learning-rate schedules as pure functions of the step."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnbench.config.sections import OptimConfig, Optimizer, Schedule, ScheduleConfig
+from cnnbench.models.layers import LocallyConnected2d, Net
+from cnnbench.training.muon import Muon
+
+WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, LocallyConnected2d)
+MATRICES = (nn.Conv2d, nn.Linear)  # whose weights Muon takes
+
+
+def parameter_groups(
+    model: nn.Module, cfg: OptimConfig, lr: float, only: Iterable[Tensor] | None = None
+) -> list[dict[str, object]]:
+    """What trains (or `only` these of it), grouped by weight decay and by lr, and with Muon by what trains it.
+
+    The weights of convolutions and linear layers decay, the rest does not; the kind of module decides, never a name.
+    With decay_all everything decays, as in the papers. lr differs by the distance from the head, and for biases, as cfg
+    says.
+    """
+    chosen = list(model.parameters() if only is None else only)
+    if cfg.name is Optimizer.muon:
+        return _muon_groups(model, cfg, lr, chosen)
+    weights = {id(module.weight) for module in model.modules() if isinstance(module, WEIGHTS)}
+    factors = lr_factors(model, cfg)
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for parameter in chosen:
+        if parameter.requires_grad:
+            decayed = cfg.decay_all or id(parameter) in weights
+            extra = 1.0 if id(parameter) in weights else cfg.bias_lr
+            # Of what the larger lr would add to the decay, nothing: a step takes as much from biases as from weights.
+            decay = cfg.weight_decay / extra if decayed else 0.0
+            groups.setdefault((factors.get(id(parameter), 1.0) * extra, -decay), []).append(parameter)
+    return [{"params": groups[key], "lr": lr * key[0], "weight_decay": -key[1]} for key in sorted(groups)]
+
+
+def _muon_groups(model: nn.Module, cfg: OptimConfig, lr: float, chosen: list[Tensor]) -> list[dict[str, object]]:
+    """Muon trains the weights of convolutions and of linear layers that come before the head; SGD what is left."""
+    assert isinstance(model, Net)
+    head = {id(parameter) for module in model.stages["head"] for parameter in module.parameters()}
+    layers = (module for module in model.modules() if isinstance(module, MATRICES))
+    inner = {id(layer.weight) for layer in layers} - head
+    matrices = [parameter for parameter in chosen if id(parameter) in inner]
+    others = [parameter for parameter in chosen if id(parameter) not in inner]
+    as_sgd = replace(cfg, name=Optimizer.sgd)
+    rest = replace(as_sgd, weight_decay=cfg.rest.weight_decay)
+    return [
+        *({**group, "muon": True} for group in parameter_groups(model, as_sgd, lr, matrices)),
+        *(
+            {**group, "muon": False, "momentum": cfg.rest.momentum}
+            for group in parameter_groups(model, rest, lr * cfg.rest.lr / cfg.lr, others)
+        ),
+    ]
+
+
+def lr_factors(model: nn.Module, cfg: OptimConfig) -> dict[int, float]:
+    """Factor on the lr by the id of the parameter: head_lr for the head, lr_decay to the power of the distance to it.
+
+    Empty where every parameter has the same lr. (Layer-wise decay: Howard and Ruder, 2018.)
+    """
+    if cfg.lr_decay == cfg.head_lr == 1:
+        return {}
+    assert isinstance(model, Net)
+    factors: dict[int, float] = {}
+    for distance, part in enumerate(reversed(model.stages.values())):
+        factor = cfg.head_lr if distance == 0 else cfg.lr_decay**distance
+        factors |= {id(parameter): factor for module in part for parameter in module.parameters()}
+    return factors
+
+
+def build_optimizer(model: nn.Module, cfg: OptimConfig, batch_size: int, fused: bool = False) -> torch.optim.Optimizer:
+    """The optimizer over the parameters that require gradients, with the lr that suits the batch."""
+    lr = scaled_lr(cfg, batch_size)
+    groups = parameter_groups(model, cfg, lr)
+    kind = {"fused": True} if fused else {}
+    if cfg.name is Optimizer.adamw:
+        return _light(torch.optim.AdamW)(groups, lr=lr, betas=(cfg.momentum, 0.999), **kind)
+    if cfg.name is Optimizer.muon:
+        return Muon(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov)
+    optimizer = _light(torch.optim.SGD)(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
+    start_momentum(optimizer)
+    return optimizer
+
+
+def _light(kind: type[torch.optim.Optimizer]) -> Any:
+    """The optimizer without what keeps torch's compiler from compiling it, for which torch imports all of the compiler:
+    more than a second at the start of every training. The functions inside are the same."""
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    bare = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind,), {**bare, "step": torch.no_grad()(inspect.unwrap(kind.step))})
+
+
+def start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Zeros where a fused SGD has no momentum yet. If the first step is skipped, torch would go on with memory that
+    nobody wrote; from zeros that step is the same."""
+    if isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["fused"] and optimizer.defaults["momentum"]:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+
+
+def scaled_lr(cfg: OptimConfig, batch_size: int) -> float:
+    """The lr for this batch: linear in the batch size, from the one it was tuned for (Goyal et al., 2017)."""
+    return cfg.lr if cfg.lr_batch is None else cfg.lr * batch_size / cfg.lr_batch
+
+
+def build_schedule(cfg: ScheduleConfig, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """The factor on the lr at each step, 0 <= step < total_steps."""
+    warmup = min(round(cfg.warmup_epochs * steps_per_epoch), total_steps - 1)
+    shape: Callable[[float], float] = {
+        Schedule.constant: lambda done: 1.0,
+        Schedule.multistep: lambda done: multistep(done, cfg.milestones, cfg.gamma),
+        Schedule.cosine: cosine,
+        Schedule.linear: linear,
+    }[cfg.name]
+    # The papers count their milestones from the first step; the smooth curves begin where the warm-up ends.
+    begin = 0 if cfg.name is Schedule.multistep else warmup
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return shape(min(1.0, (step - begin) / (total_steps - begin)))
+
+    return factor
+
+
+def multistep(done: float, milestones: Iterable[float], gamma: float) -> float:
+    """gamma to the number of milestones passed; done in [0, 1) is the part of the training that lies behind."""
+    return math.prod(gamma for milestone in milestones if done >= milestone)
+
+
+def cosine(done: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def linear(done: float) -> float:
+    return 1 - done
+
+
+def set_lr(optimizer: torch.optim.Optimizer, base_lrs: list[float], factor: float) -> None:
+    """Each group's lr, always from its base: a warm-up never leaks into the rest of the curve."""
+    for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
+        group["lr"] = base * factor

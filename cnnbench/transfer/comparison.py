@@ -1,0 +1,58 @@
+"""Strategies of transfer side by side: error against the number of training images, and against seconds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from cnnbench.output.figure import log_axis, new_figure
+
+# Okabe and Ito's colours, each with a marker of its own: nothing is told by colour alone.
+STYLES = {
+    "scratch": ("#767676", "x"),
+    "svm": ("#0072B2", "o"),
+    "deep_features": ("#56B4E9", "s"),
+    "head": ("#009E73", "^"),
+    "partial": ("#E69F00", "D"),
+    "full": ("#D55E00", "v"),
+}
+NEEDED = {"strategy", "train_n", "wall_seconds", "model", "data"}  # of a result
+
+
+def lines(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float, float]]]:
+    """For each strategy: images, seconds and top-1 error, over the seeds averaged, by the number of images."""
+    found: dict[str, dict[int, list[tuple[float, float]]]] = {}
+    for result in results:
+        by_images = found.setdefault(result["strategy"], {})
+        by_images.setdefault(result["train_n"], []).append((result["wall_seconds"], result["top1_error"]))
+    return {
+        strategy: [
+            (images, sum(s for s, _ in runs) / len(runs), sum(e for _, e in runs) / len(runs))
+            for images, runs in sorted(by_images.items())
+        ]
+        for strategy, by_images in found.items()
+    }
+
+
+def worth_drawing(results: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether strategies of transfer ran on several amounts of data."""
+    return len({result["train_n"] for result in results if "strategy" in result}) > 1
+
+
+def draw(results: Sequence[Mapping[str, Any]]) -> Figure:
+    """The picture of results of one net on one data set."""
+    first = results[0]
+    figure = new_figure(9, 4.2, f"{first['model']} on {first['data']}: transfer and training from scratch")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for strategy, points in lines(results).items():
+        color, marker = STYLES[strategy]
+        images, seconds, errors = zip(*points, strict=True)
+        style: dict[str, Any] = {"color": color, "marker": marker, "linewidth": 1.6, "markersize": 6}
+        left.plot(images, errors, label=strategy, **style)
+        right.plot(seconds, errors, **style)
+    for ax, label in ((left, "training images"), (right, "seconds, features and all")):
+        log_axis(ax, label, lambda value: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    left.set_ylabel("top-1 error, %")
+    left.set_ylim(bottom=0)
+    left.legend(frameon=False)
+    return figure

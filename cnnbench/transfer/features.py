@@ -1,0 +1,199 @@
+"""What a trained net makes of images, stage by stage: the "bottleneck features" that a new classifier is put on.
+
+One pass over the images gives the features of all stages asked for. They are kept on disk under a key made of all that
+they depend on: the weights, the stages, the images and how these are prepared.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cnnbench import data
+from cnnbench.data import Arrays, Dataset, Source
+from cnnbench.models.layers import Net, output_layer
+from cnnbench.models.truncated import grids, pooled
+from cnnbench.runtime.device import Normalize, Runtime
+from cnnbench.training.loop import predictions
+from cnnbench.weights.checkpoint import Inference
+
+PENULTIMATE = "penultimate"  # the features that the output layer sees
+VERSION = 1  # of the files on disk
+BATCH = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Cached:
+    """Features in the place of images: a data set of them, and the part of the net that is still to run on them."""
+
+    dataset: Dataset
+    net: Callable[[Tensor], Tensor]
+
+
+def stages(model: Net) -> list[str]:
+    """The names of all that features can be taken from, in forward order: stages before the head, PENULTIMATE last."""
+    return [*list(model.stages)[:-1], PENULTIMATE]
+
+
+@contextmanager
+def tapped(model: Net, layers: list[str]) -> Iterator[dict[str, Tensor]]:
+    """Inside this block, a dictionary that each forward pass fills with the features (N, D) of each layer."""
+    found: dict[str, Tensor] = {}
+    handles = []
+    cells = grids(model) if layers != [PENULTIMATE] else {}
+    for name in layers:
+        if name == PENULTIMATE:
+            handles.append(output_layer(model).register_forward_pre_hook(_keep_input(found)))
+        else:
+            handles.append(
+                model.stages[name][-1].register_forward_hook(_keep_output(found, name, cells[name][0], model))
+            )
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _keep_input(found: dict[str, Tensor]) -> Callable[..., None]:
+    def hook(module: Any, inputs: tuple[Tensor]) -> None:
+        # Where the output layer is a 1x1 convolution, the mean over its map comes after it; both are linear.
+        found[PENULTIMATE] = inputs[0].float().mean((2, 3)) if inputs[0].ndim == 4 else inputs[0].float()
+
+    return hook
+
+
+def _keep_output(found: dict[str, Tensor], name: str, side: int, model: Net) -> Callable[..., None]:
+    def hook(module: Any, inputs: Any, output: Tensor) -> None:
+        found[name] = pooled(output.float(), side, model.map_dims)
+
+    return hook
+
+
+@torch.no_grad()
+def extract(
+    model: Net, source: Source, dataset: Dataset, inference: Inference, runtime: Runtime, layers: list[str],
+    workers: int | None, stream: TextIO,
+) -> dict[str, Tensor]:  # fmt: skip
+    """The features of each layer, float32 (len(source), D) on the CPU, of the images as they are evaluated."""
+    model.eval()
+    batches = data.eval_loader(source, dataset, image_size=inference.image_size, batch_size=BATCH, workers=workers)
+    normalize = Normalize(runtime, inference.mean, inference.std)
+    parts: dict[str, list[Tensor]] = {name: [] for name in layers}
+    bar = tqdm(total=len(source), desc="features", unit="image", leave=False, file=stream, disable=not stream.isatty())
+    with tapped(model, layers) as found, bar:
+        for _, targets, _ in predictions(model, batches.epoch(0), runtime, normalize):
+            for name in layers:
+                parts[name].append(found[name].cpu())
+            bar.update(len(targets))
+    return {name: torch.cat(part) for name, part in parts.items()}
+
+
+class Extractor:
+    """Features of one net's weights, on one data set; each layer is computed once and kept in `folder`, if any."""
+
+    def __init__(
+        self, model: Net, dataset: Dataset, inference: Inference, runtime: Runtime, *, folder: Path | None,
+        workers: int | None, stream: TextIO,
+    ) -> None:  # fmt: skip
+        self.model, self.dataset, self.inference, self.runtime = runtime.place(model), dataset, inference, runtime
+        self.folder, self.workers, self.stream = folder, workers, stream
+        self._whole: Extractor | None = None
+        self._parts: dict[int, Tensor] = {}
+
+    def on(self, model: Net, dataset: Dataset, parts: dict[int, Tensor]) -> "Extractor":
+        """The same for another net with these weights and for parts of the training images, whose features are taken
+        from those of the whole; `parts`: the id of a part's source -> the indices of its images."""
+        other = copy.copy(self)
+        other.model, other.dataset, other._whole, other._parts = self.runtime.place(model), dataset, self, parts
+        return other
+
+    def __call__(self, source: Source, layers: list[str]) -> dict[str, Tensor]:
+        """Features (len(source), D) of each layer, from the disk where they are there."""
+        if self._whole is not None and digest(self.model) == digest(self._whole.model):
+            indices = self._parts[id(source)]
+            return {name: value[indices] for name, value in self._whole(self._whole.dataset.train, layers).items()}
+        files = {name: self._file(source, name) for name in layers}
+        known = {name: read for name, file in files.items() if (read := _read(file, len(source))) is not None}
+        missing = [name for name in layers if name not in known]
+        if missing:
+            fresh = extract(self.model, source, self.dataset, self.inference, self.runtime, missing,
+                            self.workers, self.stream)  # fmt: skip
+            for name, features in fresh.items():
+                _write(files[name], features)
+            known |= fresh
+        return {name: known[name] for name in layers}
+
+    def cached(self, layer: Callable[[Tensor], Tensor], train: Tensor, val: Tensor) -> Cached:
+        """A data set of features, each an image of one pixel to the loaders, and the output layer to run on it."""
+
+        def as_images(features: Tensor, source: Source) -> Arrays:
+            return Arrays(features[:, :, None, None], source.targets)
+
+        dataset = replace(
+            self.dataset,
+            image_size=1,
+            crop_ratio=1.0,
+            train=as_images(train, self.dataset.train),
+            val=as_images(val, self.dataset.val),
+        )
+        if isinstance(layer, torch.nn.Linear):
+            return Cached(dataset, lambda features: layer(features.flatten(1)))
+        return Cached(dataset, lambda features: layer(features).flatten(1))
+
+    def _file(self, source: Source, layer: str) -> Path | None:
+        if self.folder is None:
+            return None
+        image = {key: value for key, value in asdict(self.inference).items() if key != "classes"}
+        key = {"version": VERSION, "weights": digest(self.model), "layer": layer, "image": image,
+               "images": data.fingerprint(source), "precision": self.runtime.precision}  # fmt: skip
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+        return self.folder / f"{name}.safetensors"
+
+
+def digest(model: Net) -> str:
+    """A hash of all that the features depend on: weights and statistics by name, the output layer's apart."""
+    head = {id(tensor) for tensor in output_layer(model).parameters()}
+    total = hashlib.sha256()
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if id(tensor) not in head:
+            total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _read(file: Path | None, count: int) -> Tensor | None:
+    """The features in a file; None where there is none, or none that is whole."""
+    if file is None or not file.exists():
+        return None
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        features = load_file(file)["features"]
+    except (SafetensorError, OSError, KeyError):
+        return None
+    return features if len(features) == count else None
+
+
+def _write(file: Path | None, features: Tensor) -> None:
+    """Keep the features; a disk without room is no reason to stop."""
+    if file is None:
+        return
+    from safetensors.torch import save
+
+    beside = file.with_suffix(".tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(save({"features": features.contiguous()}))
+        beside.replace(file)
+    except OSError:
+        beside.unlink(missing_ok=True)

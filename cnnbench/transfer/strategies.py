@@ -1,0 +1,145 @@
+"""What each strategy of transfer makes of a net before its training: cut, frozen, with a fitted head, on features."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnbench import data
+from cnnbench.config.commands import FinetuneConfig
+from cnnbench.config.sections import AugmentConfig, Crop, Strategy
+from cnnbench.models.layers import Net, output_layer
+from cnnbench.models.truncated import Truncated
+from cnnbench.runs.tracker import say
+from cnnbench.runtime.device import Normalize
+from cnnbench.training import freezing
+from cnnbench.training.loop import predictions
+from cnnbench.transfer import choose, linear_svm
+from cnnbench.transfer.choose import Advice
+from cnnbench.transfer.features import BATCH, PENULTIMATE, Cached, Extractor
+from cnnbench.utils.errors import UserError, unknown
+from cnnbench.weights.checkpoint import Inference
+
+FITTED = (Strategy.svm, Strategy.deep_features)  # their head is computed: nothing is trained by steps
+# Up to so many images: so many epochs. As few images make few steps in each.
+EPOCHS = ((100, 60), (1_000, 30), (10_000, 12), (100_000, 6))
+FEWEST_EPOCHS = 3
+FROM_SCRATCH = 2  # times as many epochs without the weights
+CALIBRATION_IMAGES = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A net ready to be trained, or fitted already, on its images or on features of them."""
+
+    model: Net
+    inference: Inference
+    cached: Cached | None
+
+
+def prepare(
+    cfg: FinetuneConfig, extractor: Extractor, inference: Inference, advised: Advice | None, about: dict[str, Any]
+) -> Plan:
+    """Carry out cfg.transfer on the extractor's net. cfg and `about` then say what was chosen: layer, epochs, C."""
+    strategy, model, layer = cfg.transfer.name, extractor.model, PENULTIMATE
+    if strategy is Strategy.deep_features:
+        layer = cfg.transfer.layer or deep_layer(extractor, advised)
+        if layer not in list(model.stages)[:-1]:
+            raise unknown("stage", layer, list(model.stages)[:-1])
+        cfg.transfer.layer = about["layer"] = layer
+        inference = replace(inference, model={**inference.model, "cut": layer})
+    set_epochs(cfg, len(extractor.dataset.train))
+    freezing.freeze(model, freeze_for(cfg, list(model.stages)))
+    if cfg.transfer.probe:
+        recalibrate(model, extractor)
+    on_features = strategy in FITTED or (strategy is Strategy.head and without_augmentation(cfg))
+    train = extractor(extractor.dataset.train, [layer])[layer] if on_features or cfg.transfer.probe else None
+    if on_features:
+        cfg.augment = NO_AUGMENTATION
+    val = extractor(extractor.dataset.val, [layer])[layer] if on_features else None
+    if strategy is Strategy.deep_features:
+        model = extractor.runtime.place(Truncated(model, layer, len(inference.classes)))
+    if train is not None and cfg.transfer.probe:
+        fit_head(cfg, extractor, model, train, about)
+    cached = None if train is None or val is None else extractor.cached(output_layer(model), train, val)
+    return Plan(model, inference, cached)
+
+
+def fit_head(cfg: FinetuneConfig, extractor: Extractor, model: Net, train: Tensor, about: dict[str, Any]) -> None:
+    """The linear SVM on the training features, written into the net's output layer."""
+    layer = output_layer(model)
+    probe = linear_svm.fit(train, extractor.dataset.train.targets, cfg.transfer.c, bias=layer.bias is not None)
+    linear_svm.write(probe, layer)
+    about |= {"svm_c": probe.c, "cv_top1_error": probe.cv_error, "cv_n": probe.cv_n}
+    held_out = f", {probe.cv_error:.1f} % wrong on held-out folds" if probe.cv_error is not None else ""
+    say(f"linear SVM on {train.shape[1]:,} features: C {probe.c:g}{held_out}", extractor.stream)
+
+
+def deep_layer(extractor: Extractor, advised: Advice | None) -> str:
+    """The stage before the last features whose own features classify held-out images best."""
+    errors = advised.errors if advised else choose.stage_errors(extractor, extractor.dataset)[0]
+    earlier = {name: error for name, error in errors.items() if name != PENULTIMATE}
+    return min(earlier, key=lambda name: earlier[name])
+
+
+@torch.no_grad()
+def recalibrate(model: Net, extractor: Extractor) -> None:
+    """Give the BatchNorm layers that will train the statistics of the new images.
+
+    In training they take those of each batch. Of images unlike those the net knows these differ so much from the ones
+    it remembers that a head fitted before would be of no use from the first step on.
+    """
+    freezing.train_mode(model)
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in norms if module.training and module.track_running_stats]
+    if norms:
+        momenta = [module.momentum for module in norms]
+        for module in norms:
+            module.reset_running_stats()
+            module.momentum = None  # the mean over all batches
+        source, inference, device = extractor.dataset.train, extractor.inference, extractor.runtime
+        order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))[:CALIBRATION_IMAGES]
+        batches = data.eval_loader(
+            source.subset(order), extractor.dataset, image_size=inference.image_size, batch_size=BATCH,
+            workers=extractor.workers,
+        )  # fmt: skip
+        for _ in predictions(model, batches.epoch(0), device, Normalize(device, inference.mean, inference.std)):
+            pass
+        for module, momentum in zip(norms, momenta, strict=True):
+            module.momentum = momentum
+    model.eval()
+
+
+NO_AUGMENTATION = AugmentConfig(
+    crop=Crop.none, padding=0, scale=[0.08, 1.0], ratio=[0.75, 4 / 3], flip=False, color=0.0, cutout=0
+)
+
+
+def without_augmentation(cfg: FinetuneConfig) -> bool:
+    """Whether every epoch sees the same images, so that a frozen net need see them only once."""
+    augment = cfg.augment
+    plain = augment.crop is Crop.none and not augment.flip and augment.color == 0 and augment.cutout == 0
+    return plain and cfg.ema is None and not cfg.unfreeze_at
+
+
+def set_epochs(cfg: FinetuneConfig, images: int) -> None:
+    """As many epochs as suit the strategy, unless the user said how many."""
+    if cfg.transfer.name in FITTED:
+        cfg.epochs = 0
+    elif cfg.epochs == 0:
+        epochs = next((epochs for most, epochs in EPOCHS if images <= most), FEWEST_EPOCHS)
+        cfg.epochs = epochs * (FROM_SCRATCH if cfg.transfer.name is Strategy.scratch else 1)
+
+
+def freeze_for(cfg: FinetuneConfig, names: list[str]) -> Any:
+    """What is frozen: what the user said, else what the strategy says."""
+    said = cfg.freeze not in (None, "none", [])
+    if cfg.transfer.name is Strategy.head and cfg.freeze != "backbone":
+        raise UserError(f"transfer=head trains the head alone; for freeze={cfg.freeze} take transfer=full")
+    if cfg.transfer.name in FITTED:
+        return "backbone"
+    if cfg.transfer.name is Strategy.partial and not said:
+        below = names[:-1]
+        return f"until:{below[max(0, len(below) - cfg.transfer.stages)]}"
+    return cfg.freeze

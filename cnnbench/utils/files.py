@@ -1,0 +1,172 @@
+"""Files that are written whole or not at all, and that tell when they were damaged; JSON in such files."""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+MARK = b"sha256:"
+COMMENT = len(MARK) + 64  # a SHA-256 in hexadecimal
+LENGTH = COMMENT.to_bytes(2, "little")
+NO_COMMENT = b"\0\0"  # the end of a zip archive that has none: the comment's length
+CHUNK = 2**20
+
+
+def held(path: Path) -> IO[str] | None:
+    """A lock on a file that is ours for as long as what is returned stays open; None where another process has it."""
+    lock = path.open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """New content for a file: written beside it, flushed to the disk, then renamed. Whoever reads, also after a crash
+    of the machine, finds the old content or the new one, never a part."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        sync(path.parent)
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def link(path: Path, other: Path) -> None:
+    """Give a file a second name. A file that is only ever replaced can be shared: a hard link is a safe copy of it."""
+    beside = other.with_name(f".{other.name}.{os.getpid()}.tmp")
+    beside.unlink(missing_ok=True)
+    try:
+        beside.hardlink_to(path)
+    except OSError:  # some file systems have no links
+        with path.open("rb") as source, replacing(other) as target:
+            while chunk := source.read(CHUNK):
+                target.write(chunk)
+        return
+    beside.replace(other)
+    beside.unlink(missing_ok=True)  # to rename a link onto another of the same file does nothing
+    sync(other.parent)
+
+
+def sync(folder: Path) -> None:
+    """Flush the names in a folder to the disk: a rename is safe only then."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a process that was killed in the middle of `replacing()` left behind."""
+    for file in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            file.unlink()
+
+
+class Hashing:
+    """A file to write to that keeps the hash of all that was written, and the error that ended the writing."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.hash = file, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write_sealed(path: Path, write_zip: Callable[[Hashing], None]) -> None:
+    """Replace a file by the zip archive that write_zip writes, with its own SHA-256 as the archive's comment.
+
+    Any reader of zip archives skips a comment, so the file stays what it was to everybody else.
+    """
+    with replacing(path) as file:
+        hashing = Hashing(file)
+        try:
+            write_zip(hashing)
+        except RuntimeError:  # what torch makes of it says nothing of the disk
+            if hashing.error is None:
+                raise
+            raise hashing.error from None
+        file.seek(-len(NO_COMMENT), os.SEEK_END)
+        file.write(LENGTH + MARK + hashing.hash.hexdigest().encode())
+
+
+def seal_holds(path: Path) -> bool | None:
+    """Whether a file is, to the last bit, what `write_sealed()` wrote; None where it bears no seal."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        content = size - COMMENT - len(LENGTH)
+        if content < 0:
+            return None
+        file.seek(content)
+        length, mark = file.read(len(LENGTH)), file.read()
+        if not mark.startswith(MARK):
+            return None
+        file.seek(0)
+        found = hashlib.sha256()
+        while content > 0 and (chunk := file.read(min(CHUNK, content))):
+            found.update(chunk)
+            content -= len(chunk)
+        found.update(NO_COMMENT)
+        return length == LENGTH and mark == MARK + found.hexdigest().encode()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one, never a part."""
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(json_value(value), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is none to read."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """The lines of a metrics.jsonl; a last line that a crash cut short is left out."""
+    rows = []
+    try:
+        for line in path.read_text().splitlines():
+            rows.append(json.loads(line))
+    except (OSError, ValueError):
+        pass
+    return rows
+
+
+def json_value(value: Any) -> Any:
+    """The value as JSON can hold it: null for what is not a finite number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: json_value(item) for key, item in value.items()}
+    return [json_value(item) for item in value] if isinstance(value, list | tuple) else value

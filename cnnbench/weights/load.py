@@ -1,0 +1,153 @@
+"""From weights to a net that can be used: built, with its weights in it, and with what it takes to prepare its images.
+
+Weights of ours say all that of themselves. Weights from elsewhere, tensors alone, do not: then the caller says it.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnnbench import models
+from cnnbench.config.sections import Interpolation, PrepareConfig
+from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
+from cnnbench.models.layers import Net, output_layer
+from cnnbench.models.meta_kernels import Shapes
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.fast_start import import_torchvision
+from cnnbench.weights import merge, sources
+from cnnbench.weights.checkpoint import Inference
+from cnnbench.weights.merge import MergeReport
+from cnnbench.weights.sources import Weights
+
+
+def ready(
+    weights: Weights, model: dict[str, Any] | None, prepare: PrepareConfig, rename: Any = None, skip: Any = None
+) -> tuple[Net, Inference, list[str]]:
+    """The net with its weights, what it takes to use it, and what the user should be told. UserError if unknown.
+
+    What `prepare` says wins over what the weights say.
+    """
+    classes = class_names(prepare.classes)
+    notes: list[str] = []
+    if weights.inference is not None:
+        _check_own(weights, model, rename, skip)
+        net, known = sources.build(weights), weights.inference
+    else:
+        net, known, notes = _from_tensors(weights, model, prepare, classes, rename, skip)
+    keys = ("image_size", "crop_ratio", "interpolation", "mean", "std")
+    said: dict[str, Any] = {key: value for key in keys if (value := getattr(prepare, key)) is not None}
+    if "interpolation" in said:
+        said["interpolation"] = Interpolation(said["interpolation"]).value
+    if classes:
+        said["classes"] = classes
+    inference = replace(known, **said)
+    _check(inference, output_layer(net).weight.shape[0], weights.source)
+    if inference.image_size != known.image_size or weights.inference is None:
+        models.check_image_size(net, inference.image_size)  # it takes a second: not where the size is the net's own
+    return net, inference, notes
+
+
+def _check_own(weights: Weights, model: dict[str, Any] | None, rename: Any, skip: Any) -> None:
+    if model is not None:
+        merge.check_variant(model, weights)
+    if rename or skip:
+        raise UserError(f"weights_rename and weights_skip are for files from elsewhere: {weights.source} needs neither")
+
+
+def _from_tensors(
+    weights: Weights,
+    model: dict[str, Any] | None,
+    prepare: PrepareConfig,
+    classes: list[str] | None,
+    rename: Any,
+    skip: Any,
+) -> tuple[Net, Inference, list[str]]:
+    """Tensors alone: the net is the caller's, its number of classes and of channels theirs."""
+    if model is None:
+        raise UserError(
+            f"{weights.source} does not say of which net its weights are: add model=…, as in model=resnet20"
+        )
+    arguments = {key: value for key, value in model.items() if value is not None}
+    with torch.device("meta"), Shapes():
+        sketch = models.build(**arguments)
+    merge.check_names(rename, skip)
+    state = merge.renamed(weights, rename or {})
+    first = next(layer for layer in sketch.modules() if isinstance(layer, nn.Conv2d))
+    outputs = (_shape(output_layer(sketch), sketch, state) or (1000, 0))[0]
+    channels = (_shape(first, sketch, state) or (0, 3))[1]
+    notes = []
+    if classes is None:
+        if outputs != 1000:
+            raise UserError(
+                f"{weights.source} does not name its {outputs} classes: give prepare.classes=FILE, with a name in each "
+                "line, or a list"
+            )
+        classes = imagenet_classes()
+        notes.append("classes: the 1,000 of ImageNet, by torchvision's names")
+    if prepare.mean is None or prepare.std is None:
+        if channels != 3:
+            raise UserError(f"{weights.source} does not say how its images were normalised: give prepare.mean and .std")
+        notes.append("images: normalised as usual for ImageNet; prepare.mean and prepare.std say otherwise")
+    net = models.build(**{**arguments, "num_classes": outputs, "in_channels": channels})
+    _check_whole(net, merge.merge(net, weights, rename, skip))
+    inference = Inference(
+        model=model,
+        classes=classes,
+        mean=list(IMAGENET_MEAN),
+        std=list(IMAGENET_STD),
+        image_size=net.image_size,
+        in_channels=channels,
+        crop_ratio=0.875 if net.image_size > 64 else 1.0,
+    )
+    return net.eval(), inference, notes
+
+
+def _check_whole(net: Net, report: MergeReport) -> None:
+    """A net is asked with all of its weights, or not at all; the auxiliary heads are for training alone."""
+    unused = (*(f"{name}." for name in net.auxiliary), "num_batches_tracked")
+    drawn = [name for name in report.fresh if not name.startswith(unused[:-1]) and not name.endswith(unused[-1])]
+    if drawn:
+        raise UserError(f"{report.source} gives {drawn[0]} no weights, so the net's answers would be those of chance")
+
+
+def _shape(layer: nn.Linear | nn.Conv2d, sketch: Net, state: dict[str, Tensor]) -> tuple[int, int] | None:
+    """Channels (or features) that the layer gives and takes in the state; None where the state has no such layer."""
+    name = next(name for name, module in sketch.named_modules() if module is layer)
+    weight = state.get(f"{name}.weight")
+    if weight is None or weight.ndim < 2:
+        return None
+    return weight.shape[0], weight.shape[1] * getattr(layer, "groups", 1)
+
+
+def _check(inference: Inference, outputs: int, source: str) -> None:
+    if len(inference.classes) != outputs:
+        raise UserError(f"{source} tells {outputs} classes apart, but {len(inference.classes)} are named")
+    for name in ("mean", "std"):
+        if len(getattr(inference, name)) != inference.in_channels:
+            count = len(getattr(inference, name))
+            raise UserError(f"{name} has {count} values, but {source} takes {inference.in_channels} channels")
+
+
+def class_names(given: Any) -> list[str] | None:
+    """Names of classes as `prepare.classes` has them: a list, or the path of a text file with one in each line."""
+    if given is None:
+        return None
+    if isinstance(given, list | tuple):
+        return [str(name) for name in given]
+    try:
+        lines = Path(given).expanduser().read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"prepare.classes: cannot read {given}: {getattr(error, 'strerror', None) or 'no text'}"
+        ) from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def imagenet_classes() -> list[str]:
+    import_torchvision()
+    from torchvision.models._meta import _IMAGENET_CATEGORIES
+
+    return list(_IMAGENET_CATEGORIES)
