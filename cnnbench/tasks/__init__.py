@@ -1,4 +1,21 @@
-"""What a step means: the loss, the metrics, the pictures of a task. The engine does not know which task it runs.
+"""Tasks: what nets are trained for. `data=` brings its task; everything else asks the task."""
 
-Today classification. Dense prediction, detection and super-resolution have their place here as siblings.
-"""
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from cnnbench.tasks.classification import METRICS
+from cnnbench.utils.errors import unknown
+
+if TYPE_CHECKING:
+    from cnnbench.tasks.base import Task
+
+TASKS = {"classification": "cnnbench.tasks.classification.task"}  # modules; each has its task as TASK
+DEFAULT_METRICS = METRICS  # of runs that do not name theirs: all tasks but classification came later
+
+
+def find(name: str) -> "type[Task]":
+    """Task class of this name. UserError with the names there are."""
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    found: type[Task] = import_module(TASKS[name]).TASK
+    return found

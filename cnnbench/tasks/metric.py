@@ -1,0 +1,62 @@
+"""Metric: a number by which nets are compared: its name in files, its words for people, its unit and direction."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of a task. A run names its metrics in result.json, so that whoever reads it needs no task."""
+
+    name: str  # the key in result.json, and in metrics.jsonl as `name/train` and `name/val`
+    label: str  # for people: `top-1 error`
+    unit: str = ""
+    lower_is_better: bool = True
+    decimals: int = 2
+    short: str = ""  # the name in the keys of differences from published numbers; empty: `name`
+
+    def amount(self, value: float) -> str:
+        """Value with its unit: `4.20 %`."""
+        return f"{value:.{self.decimals}f} {self.unit}".rstrip()
+
+    def text(self, value: float) -> str:
+        """Label and value: `top-1 error 4.20 %`."""
+        return f"{self.label} {self.amount(value)}"
+
+    def better(self, value: float, other: float) -> bool:
+        """Whether a value is strictly better than another one. NaN is better than nothing."""
+        return value < other if self.lower_is_better else value > other
+
+    @property
+    def worst(self) -> float:
+        """Value that any finite one is better than."""
+        return math.inf if self.lower_is_better else -math.inf
+
+    @property
+    def axis(self) -> str:
+        """Label of an axis: `top-1 error, %`."""
+        return f"{self.label}, {self.unit}" if self.unit else self.label
+
+
+LOSS = Metric("loss", "loss", decimals=4)
+
+
+def as_data(metrics: Iterable[Metric]) -> list[dict[str, Any]]:
+    """Metrics as JSON holds them."""
+    return [asdict(metric) for metric in metrics]
+
+
+def from_data(content: Any) -> tuple[Metric, ...]:
+    """Metrics of a result.json or status.json; empty where it names none that can be read."""
+    known = {item.name for item in fields(Metric)}
+    try:
+        return tuple(Metric(**{key: value for key, value in one.items() if key in known}) for one in content)
+    except (TypeError, AttributeError):
+        return ()
+
+
+def headline(metrics: Iterable[Metric], values: Mapping[str, float]) -> str:
+    """Metrics in one line: `top-1 error 4.20 %, top-5 error 0.10 %`."""
+    return ", ".join(metric.text(values[metric.name]) for metric in metrics)
