@@ -59,8 +59,8 @@ def training(folder: str, *overrides: str) -> Training:
     device = create_runtime(cfg.device, cfg.precision.value, cfg.seed)
     dataset = data.load_dataset(cfg.data)
     with contextlib.redirect_stdout(io.StringIO()):
-        model, inference = train.build(cfg, dataset, sys.stdout)
-        return Training(cfg, device, dataset, model, inference, claim(Path(folder), cfg, "auto"))
+        model, spec = train.build(cfg, dataset, sys.stdout)
+        return Training(cfg, device, dataset, model, spec, claim(Path(folder), cfg, "auto"))
 
 
 def in_turn(kinds: dict[str, Callable[[], float]], turns: int = TURNS) -> dict[str, list[float]]:

@@ -38,7 +38,7 @@ def main(run: str, name: str) -> None:
     if not result:
         raise UserError(f"{directory} holds no finished run (result.json)")
     found = sources.load(str(directory / "checkpoints" / "last.pt"))
-    assert found.inference is not None
+    assert found.spec is not None
     overrides = [text for text in (directory / "overrides").read_text().split() if not text.startswith("run.")]
     facts = {
         **result,
@@ -46,13 +46,13 @@ def main(run: str, name: str) -> None:
         "command": f"cnnbench train {' '.join(overrides)}",
         "paper": PAPER.get(result["model"], "no number"),
         "hours": result["wall_seconds"] / 3600,
-        "classes": ", ".join(found.inference.classes),
+        "classes": ", ".join(found.spec.labels),
         "versions_text": ", ".join(f"{package} {version}" for package, version in result["versions"].items()),
-        **{key: getattr(found.inference, key) for key in ("mean", "std", "image_size")},
+        **{key: getattr(found.spec, key) for key in ("mean", "std", "image_size")},
     }
     sources.ZOO.mkdir(exist_ok=True)
     about = {key: result[key] for key in ("top1_error", "top5_error", "n", "split", "seed", "epochs", "data")}
-    sources.save_safetensors(sources.ZOO / f"{name}.safetensors", found.state, found.inference, about=about)
+    sources.save_safetensors(sources.ZOO / f"{name}.safetensors", found.state, found.spec, about=about)
     (sources.ZOO / f"{name}.md").write_text(CARD.format(**facts))
     checked = sources.build(sources.load(f"zoo:{name}"))
     print(f"{sources.ZOO / name}.safetensors: {sum(p.numel() for p in checked.parameters()):,} parameters")

@@ -45,13 +45,13 @@ def evaluated(cnnbench: Callable[..., Ran], *args: str) -> dict[str, Any]:
 def digits_logits() -> tuple[Tensor, Tensor]:
     """Of the run's net on the test set, without any of evaluate's ways: one batch, torchvision's resizing."""
     loaded = sources.load(str(digits_run()))
-    assert loaded.inference is not None and loaded.config is not None
-    known = loaded.inference
+    assert loaded.spec is not None and loaded.config is not None
+    known = loaded.spec
     dataset = data.load_dataset(restore(DataConfig, loaded.config["data"]))
     assert isinstance(dataset.val, data.Arrays)
     images = functional.resize(dataset.val.images, [16, 16]).float() / 255
     with torch.no_grad():
-        return sources.build(loaded)((images - known.mean[0]) / known.std[0]), dataset.val.targets
+        return sources.build(loaded)((images - known.input.mean[0]) / known.input.std[0]), dataset.val.targets
 
 
 # The numbers
@@ -280,8 +280,8 @@ def test_published_weights_on_imagenet_keep_their_own_preprocessing(
         logits = theirs(torch.stack([transform(Image.open(file)) for file in files]))
     assert result["top1_wrong"] == int((logits.argmax(1) != torch.arange(1000)).sum())
     loaded = sources.load("imagenet", {"source": "torchvision", "name": "squeezenet1_1"})
-    assert loaded.inference is not None
-    assert (loaded.inference.image_size, loaded.inference.crop_ratio) == (224, 0.875)
+    assert loaded.spec is not None
+    assert (loaded.spec.input.image_size, loaded.spec.input.crop_ratio) == (224, 0.875)
 
 
 def test_the_weights_preprocessing_holds_unless_it_is_typed(cnnbench: Callable[..., Ran]) -> None:
@@ -311,10 +311,10 @@ def test_other_classes_are_refused(cnnbench: Callable[..., Ran]) -> None:
 def test_gray_images_are_given_to_a_net_that_takes_colour(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert cnnbench("train", "epochs=1", "max_steps=2", "run.dir=r", "data.image_size=8", *CPU).code == 0
     loaded = sources.load("r")
-    assert loaded.inference is not None
+    assert loaded.spec is not None
     colour = random_net("resnet8", 10)
-    inference = replace(loaded.inference, in_channels=3, mean=[0.3] * 3, std=[0.4] * 3)
-    sources.save_safetensors(tmp_path / "c.safetensors", colour.state_dict(), inference)
+    spec = replace(loaded.spec, in_channels=3, mean=[0.3] * 3, std=[0.4] * 3)
+    sources.save_safetensors(tmp_path / "c.safetensors", colour.state_dict(), spec)
     assert evaluated(cnnbench, "weights=c.safetensors", "data=digits")["n"] == 359
 
 

@@ -18,7 +18,7 @@ from trained import colour_run, digits_run, random_net
 import cnnbench as package
 from cnnbench.export import formats
 from cnnbench.utils.errors import RunError, UserError
-from cnnbench.weights.checkpoint import Inference
+from cnnbench.data.model_spec import ModelSpec
 
 needs_onnx = pytest.mark.skipif(
     any(find_spec(name) is None for name in formats.KINDS["onnx"].needs), reason="needs the extra onnx"
@@ -54,8 +54,8 @@ LARGE: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
-def inference(name: str, size: int, channels: int = 3, **arguments: Any) -> Inference:
-    return Inference(
+def spec(name: str, size: int, channels: int = 3, **arguments: Any) -> ModelSpec:
+    return ModelSpec(
         model={"name": name, **arguments},
         classes=list("abcdefg"),
         mean=[0.5] * channels,
@@ -91,7 +91,7 @@ def test_every_family_exports_to_every_kind(name: str, kind: str, tmp_path: Path
 def _export(name: str, size: int, arguments: dict[str, Any], kind: str, folder: Path) -> None:
     """`export` compares already; here the file is read once more, and asked about another number of images."""
     net, out = random_net(name, 7, **arguments), folder / f"net{formats.KINDS[kind].suffix}"
-    formats.export(net, inference(name, size, **arguments), kind, out)
+    formats.export(net, spec(name, size, **arguments), kind, out)
     images = torch.randn(3, 3, size, size)
     with torch.no_grad():
         torch.testing.assert_close(formats.KINDS[kind].read(out)(images), net(images), atol=1e-4, rtol=1e-4)
@@ -184,7 +184,7 @@ def test_an_export_that_computes_something_else_is_thrown_away(
         formats.Kind(kind.suffix, kind.write, lambda path: Wrong(kind.read(path), change)),  # type: ignore[arg-type]
     )  # fmt: skip
     with pytest.raises(RunError, match="nothing was written"):
-        formats.export(random_net("resnet8", 7), inference("resnet8", 32), "safetensors", tmp_path / "x.safetensors")
+        formats.export(random_net("resnet8", 7), spec("resnet8", 32), "safetensors", tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -198,6 +198,6 @@ def test_equal_logits_may_change_places() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_samples_are_photographs_prepared_as_the_nets_own_images(channels: int) -> None:
-    images = formats.sample_images(inference("resnet8", 32, channels))
+    images = formats.sample_images(spec("resnet8", 32, channels))
     assert images.shape == (20, channels, 32, 32)
     assert images.abs().max() < 2.001 and images.std() > 0.3

@@ -22,7 +22,7 @@ from cnnbench.training import freezing
 from cnnbench.transfer import choose, features, linear_svm
 from cnnbench.transfer.features import PENULTIMATE
 from cnnbench.weights import checkpoint, sources
-from cnnbench.weights.checkpoint import Inference
+from cnnbench.data.model_spec import ModelSpec
 
 SHARED = Path(__file__).parents[2] / "shared"
 SQUEEZENET = SHARED / "data/weights/squeezenet1_0-deepcompression-imagenet.safetensors"
@@ -48,10 +48,10 @@ def colours(n: int = 60, classes: int = 3) -> Dataset:
 
 
 def extractor(model: Net, dataset: Dataset, folder: Path | None = None) -> features.Extractor:
-    inference = Inference(model={"name": "resnet8"}, classes=dataset.classes, mean=[0.5] * 3, std=[0.25] * 3,
+    spec = ModelSpec(model={"name": "resnet8"}, classes=dataset.classes, mean=[0.5] * 3, std=[0.25] * 3,
                           image_size=32, in_channels=3)  # fmt: skip
     device = create_runtime("cpu", "fp32", 0)
-    return features.Extractor(model, dataset, inference, device, folder=folder, workers=0, stream=io.StringIO())
+    return features.Extractor(model, dataset, spec, device, folder=folder, workers=0, stream=io.StringIO())
 
 
 # Features

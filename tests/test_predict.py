@@ -58,17 +58,17 @@ def asked(cnnbench: Callable[..., Ran], *args: str) -> list[dict[str, Any]]:
 
 def test_answers_are_those_of_the_net_on_the_images_as_torchvision_prepares_them(photos: Path) -> None:
     loaded = sources.load(str(colour_run()))
-    known, net = loaded.inference, sources.build(loaded)
+    known, net = loaded.spec, sources.build(loaded)
     assert known is not None
     preset = get_model_weights("alexnet").DEFAULT.transforms(
-        crop_size=32, resize_size=32, mean=known.mean, std=known.std
+        crop_size=32, resize_size=32, mean=known.input.mean, std=known.input.std
     )
     files = [str(photos / name) for name in ("a.jpg", "b.png", "d.bmp")]
     with torch.no_grad():
         expected = net(torch.stack([preset(Image.open(file).convert("RGB")) for file in files])).softmax(1)
     answers = package.load(colour_run(), device="cpu").predict(files, top=10)
     for answer, row in zip(answers, expected, strict=True):
-        assert [known.classes.index(found.name) for found in answer.predictions] == row.argsort(
+        assert [known.labels.index(found.name) for found in answer.predictions] == row.argsort(
             descending=True
         ).tolist()
         torch.testing.assert_close(
@@ -279,7 +279,7 @@ def test_python_is_told_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'sizes'"):
         package.load(colour_run(), sizes=3)
     net = random_net("nin_cifar", 10)
-    known = sources.load(str(colour_run())).inference
+    known = sources.load(str(colour_run())).spec
     assert known is not None
     sources.save_safetensors(tmp_path / "n.safetensors", net.state_dict(), replace(known, model={"name": "nin_cifar"}))
     with pytest.raises(UserError, match="nin_cifar needs images of at least"):
@@ -314,7 +314,7 @@ def test_a_file_of_another_implementation_needs_to_be_told_of(cnnbench: Callable
     from_python = package.load(
         file, model="resnet20", rename={"linear": "fc"}, classes=list("0123456789"), device="cpu"
     )
-    assert from_python.inference.image_size == 32
+    assert from_python.spec.input.image_size == 32
 
 
 @pytest.mark.skipif(not SQUEEZENET.is_file(), reason="needs ../shared/data/weights")

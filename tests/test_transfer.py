@@ -21,7 +21,7 @@ from cnnbench.utils.errors import UserError
 from cnnbench.weights import checkpoint, merge, sources
 from cnnbench.weights.sources import Weights
 
-INFERENCE = checkpoint.Inference(model={"name": "resnet8", "shortcut": "A"}, classes=list("abc"), mean=[0.5] * 3,
+INFERENCE = ModelSpec(model={"name": "resnet8", "shortcut": "A"}, classes=list("abc"), mean=[0.5] * 3,
                                  std=[0.25] * 3, image_size=32, in_channels=3)  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def net(classes: int = 3, name: str = "resnet8", **arguments: Any) -> Net:
 
 
 def given(state: dict[str, torch.Tensor], **known: Any) -> Weights:
-    return Weights(source="FILE", state=state, inference=known.get("inference"))
+    return Weights(source="FILE", state=state, spec=known.get("inference"))
 
 
 # Where weights come from
@@ -47,7 +47,7 @@ def test_a_bare_state_dict_a_wrapped_one_and_safetensors_hold_the_same(tmp_path:
         found = sources.load(str(tmp_path / name))
         assert found.state.keys() == state.keys(), name
         assert all(torch.equal(found.state[key], state[key]) for key in state)
-        assert (found.inference == INFERENCE) is (name == "ours.safetensors")
+        assert (found.spec == INFERENCE) is (name == "ours.safetensors")
 
 
 def test_safetensors_of_ours_are_all_that_it_takes_to_use_the_net(tmp_path: Path) -> None:
@@ -113,10 +113,10 @@ def test_published_weights_come_with_their_own_preprocessing(tmp_path: Path, mon
     ours = models.build("resnet18")
     torch.save(ours.state_dict(), folder / Path(ResNet18_Weights.IMAGENET1K_V1.url).name)
     found = sources.load("imagenet", {"name": "resnet18", "shortcut": "B"})
-    assert found.inference is not None
-    assert found.inference.classes[:2] == ["tench", "goldfish"]
-    assert found.inference.mean == [0.485, 0.456, 0.406]
-    assert (found.inference.image_size, round(224 / found.inference.crop_ratio)) == (224, 256)
+    assert found.spec is not None
+    assert found.spec.labels[:2] == ["tench", "goldfish"]
+    assert found.spec.input.mean == [0.485, 0.456, 0.406]
+    assert (found.spec.input.image_size, round(224 / found.spec.input.crop_ratio)) == (224, 256)
     assert torch.equal(sources.build(found).state_dict()["fc.weight"], ours.state_dict()["fc.weight"])
     with pytest.raises(UserError, match="unknown version of the weights of resnet18 'V7'"):
         sources.load("imagenet:V7", {"name": "resnet18"})
@@ -197,12 +197,12 @@ def test_a_mismatch_that_nobody_named_loads_nothing() -> None:
 
 def test_weights_of_another_function_are_refused_though_their_names_fit() -> None:
     """torchvision's and the paper's bottleneck nets have the same names and shapes, and compute something else."""
-    other = checkpoint.Inference(model={"name": "resnet50"}, classes=["a"], mean=[0.5], std=[0.5], image_size=224,
+    other = ModelSpec(model={"name": "resnet50"}, classes=["a"], mean=[0.5], std=[0.5], image_size=224,
                                  in_channels=3)  # fmt: skip
     with pytest.raises(UserError, match="is of resnet50, not of resnet50_v1"):
-        merge.check_variant({"name": "resnet50_v1"}, given({}, inference=other))
-    merge.check_variant({"name": "resnet50", "source": "torchvision"}, given({}, inference=other))
-    padded = given({}, inference=checkpoint.Inference(model={"name": "resnet20", "shortcut_pad": "both"}, classes=["a"],
+        merge.check_variant({"name": "resnet50_v1"}, given({}, spec=other))
+    merge.check_variant({"name": "resnet50", "source": "torchvision"}, given({}, spec=other))
+    padded = given({}, spec=ModelSpec(model={"name": "resnet20", "shortcut_pad": "both"}, classes=["a"],
                                                       mean=[0.5], std=[0.5], image_size=32, in_channels=3))  # fmt: skip
     with pytest.raises(UserError, match="shortcut_pad=both"):
         merge.check_variant({"name": "resnet20", "shortcut_pad": "end"}, padded)

@@ -19,7 +19,7 @@ from cnnbench import models
 from cnnbench.training import optim
 from cnnbench.visual import shows
 from cnnbench.weights import checkpoint
-from cnnbench.weights.checkpoint import Inference
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.weights.sources import save_safetensors
 
 QUICK = ("steps=3", "limit=40", "top=4", "device=cpu")
@@ -38,10 +38,10 @@ def other_net(path: Path, channels: int) -> Path:
     """An untrained resnet8 for images of so many channels."""
     net = models.build("resnet8", num_classes=2, in_channels=channels)
     moments = {"mean": [0.5] * channels, "std": [0.25] * channels}
-    inference = Inference(
+    spec = ModelSpec(
         model={"name": "resnet8"}, classes=["cat", "dog"], image_size=32, in_channels=channels, **moments
     )
-    save_safetensors(path, net.state_dict(), inference)
+    save_safetensors(path, net.state_dict(), spec)
     return path
 
 
@@ -153,9 +153,9 @@ def test_nets_for_other_channels_than_three(cnnbench: Callable[..., Ran], tmp_pa
 
 def test_images_too_small_for_the_net(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     net = models.build("alexnet", num_classes=2)
-    inference = Inference(model={"name": "alexnet"}, classes=["a", "b"], mean=[0.5] * 3, std=[0.25] * 3, image_size=227,
+    spec = ModelSpec(model={"name": "alexnet"}, classes=["a", "b"], mean=[0.5] * 3, std=[0.25] * 3, image_size=227,
                           in_channels=3)  # fmt: skip
-    save_safetensors(tmp_path / "net.safetensors", net.state_dict(), inference)
+    save_safetensors(tmp_path / "net.safetensors", net.state_dict(), spec)
     ran = cnnbench("visualize", f"weights={tmp_path}/net.safetensors", "what=maps", "data.image_size=20")
     assert ran.code == 2 and re.search(r"alexnet needs images of at least \d+ x \d+ pixels, not 20 x 20", ran.err)
 

@@ -11,7 +11,7 @@ from cnnbench import data, models
 from cnnbench.analysis.complexity import TRAINING_PASSES, count
 from cnnbench.benchmark import batch_search
 from cnnbench.benchmark.batch_search import Trial
-from cnnbench.benchmark.timing import PARTS, Setting, cold_compiler, endless, inference, loading, peak_macs, training
+from cnnbench.benchmark.timing import PARTS, Setting, cold_compiler, endless, loading, peak_macs, spec, training
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Compiled, Runtime, create_runtime, peak_memory, restart_peak
@@ -201,7 +201,7 @@ def variant(cfg: BenchmarkConfig, setting: Setting, loader: data.Loader, name: s
     steps = training(setting, net, endless(loader), **timing)
     batch, whole = loader.order.batch_size, steps.whole
     pictures = next(endless(loader))[0]
-    answers = inference(setting, net, pictures, **timing).rate(batch)
+    answers = spec(setting, net, pictures, **timing).rate(batch)
     trained = whole.rate(batch)
     say(f"{name}, {label}: {trained.median:,.0f} images/s in training, {answers.median:,.0f} answers/s")
     return {

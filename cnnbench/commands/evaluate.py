@@ -11,6 +11,7 @@ from cnnbench import data
 from cnnbench.config.commands import EvaluateConfig
 from cnnbench.config.parsing import restore
 from cnnbench.config.sections import DataConfig, Format, PrepareConfig, Split
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runs import run_directory
 from cnnbench.runs.result import complexity, environment, show
@@ -21,7 +22,6 @@ from cnnbench.tasks.classification.evaluation import Member, Reading
 from cnnbench.tasks.classification.metrics import judge
 from cnnbench.utils.errors import UserError
 from cnnbench.weights import load, sources
-from cnnbench.weights.checkpoint import Inference
 from cnnbench.weights.sources import Weights
 
 
@@ -31,7 +31,7 @@ class Judged:
 
     weights: Weights
     model: Net
-    inference: Inference
+    spec: ModelSpec
     views: data.Views
     member: Member
     reading: Reading
@@ -87,11 +87,11 @@ def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) 
 
 def identity(judged: list[Judged], dataset: data.Dataset) -> dict[str, Any]:
     """Of what the numbers are; sizes are those of all nets together, for one view."""
-    sizes = [complexity(one.model, one.inference) for one in judged]
+    sizes = [complexity(one.model, one.spec) for one in judged]
     single = judged[0].weights if len(judged) == 1 else None
     return {
-        "model": "+".join(str(one.inference.model["name"]) for one in judged),
-        "arguments": {k: v for k, v in judged[0].inference.model.items() if k != "name"} if single else None,
+        "model": "+".join(str(one.spec.model["name"]) for one in judged),
+        "arguments": {k: v for k, v in judged[0].spec.model.items() if k != "name"} if single else None,
         "data": dataset.name,
         "weights": single.source if single else [one.weights.source for one in judged],
         "epochs": single.epochs if single else None,
@@ -126,12 +126,12 @@ def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: 
     prepare = prepared(cfg, loaded, dataset)
     model, known, _ = load.ready(loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip)
     check_classes(known, dataset, loaded.source)
-    dataset = data.with_channels(dataset, known.in_channels)
+    dataset = data.with_channels(dataset, known.input.in_channels)
     views = evaluation.views(cfg.crop, model, known)
     return Judged(
         weights=loaded,
         model=model,
-        inference=known,
+        spec=known,
         views=views,
         member=evaluation.member(model, views, known, device, compile=cfg.compile),
         reading=Reading(
@@ -148,18 +148,18 @@ def prepared(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset) -> Pre
     typed = {override.partition("=")[0] for override in cfg.run.overrides}
     keys = ("image_size", "crop_ratio", "interpolation", "mean", "std")
     known = {key: getattr(cfg.data, key) if f"data.{key}" in typed else None for key in keys}
-    if loaded.inference is None:
+    if loaded.spec is None:
         of_data = {"crop_ratio": dataset.crop_ratio, "interpolation": dataset.interpolation,
                    "mean": list(dataset.mean), "std": list(dataset.std)}  # fmt: skip
         known |= {key: value for key, value in of_data.items() if known[key] is None}
-    return PrepareConfig(**known, classes=list(dataset.classes) if loaded.inference is None else None)
+    return PrepareConfig(**known, classes=list(dataset.classes) if loaded.spec is None else None)
 
 
-def check_classes(known: Inference, dataset: data.Dataset, source: str) -> None:
+def check_classes(known: ModelSpec, dataset: data.Dataset, source: str) -> None:
     """UserError where the net's answers would not be the data's classes."""
-    if list(dataset.classes) != known.classes:
-        ours, theirs = len(known.classes), len(dataset.classes)
-        first = next((pair for pair in zip(known.classes, dataset.classes, strict=False) if pair[0] != pair[1]), None)
+    if list(dataset.classes) != known.labels:
+        ours, theirs = len(known.labels), len(dataset.classes)
+        first = next((pair for pair in zip(known.labels, dataset.classes, strict=False) if pair[0] != pair[1]), None)
         how = (
             f"{ours:,} classes, the data {theirs:,}"
             if ours != theirs or not first
@@ -172,11 +172,11 @@ def shifted(cfg: EvaluateConfig, judged: Judged) -> dict[str, Any] | None:
     """How robust the net is to translations, where that was asked for; by the central crop."""
     if cfg.shift is None:
         return None
-    known, member = judged.inference, judged.member
-    if cfg.shift >= known.image_size:
-        raise UserError(f"shift={cfg.shift} moves everything out of an image of {known.image_size} pixels")
-    shifts = data.Shifts(size=known.image_size, scale=round(known.image_size / known.crop_ratio),
-                         interpolation=known.interpolation, pixels=cfg.shift)  # fmt: skip
+    known, member = judged.spec, judged.member
+    if cfg.shift >= known.input.image_size:
+        raise UserError(f"shift={cfg.shift} moves everything out of an image of {known.input.image_size} pixels")
+    shifts = data.Shifts(size=known.input.image_size, scale=round(known.input.image_size / known.input.crop_ratio),
+                         interpolation=known.input.interpolation, pixels=cfg.shift)  # fmt: skip
     if judged.views.dense:
         member = replace(member, net=judged.model)
     with evaluation.progress(len(judged.reading.source), what="shifted") as advance:

@@ -14,14 +14,14 @@ def run(cfg: ExportConfig) -> int:
         raise unknown("format", cfg.format, formats.KINDS)
     formats.check_needs(cfg.format)
     loaded = sources.load(cfg.weights, cfg.model)
-    model, inference, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
+    model, spec, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
     out = destination(cfg, loaded.source)
-    difference = formats.export(model, inference, cfg.format, out)
+    difference = formats.export(model, spec, cfg.format, out)
     size, beside = out.stat().st_size / 1e6, formats.preprocessing_file(out)
     for note in notes:
         print(note)
     print(
-        f"{inference.model['name']} as {cfg.format}, {size:,.1f} MB: read back, on 20 crops of photographs its logits "
+        f"{spec.model['name']} as {cfg.format}, {size:,.1f} MB: read back, on 20 crops of photographs its logits "
         f"differ by {difference:.1g} at most\nimages are prepared as {beside} says\n-> {out}"
     )
     return 0

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from cnnbench import data, models
 from cnnbench.config.commands import FinetuneConfig
 from cnnbench.config.sections import Format, Strategy
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.output import figure
 from cnnbench.runs import run_directory
@@ -28,7 +29,6 @@ from cnnbench.utils.console import Log, say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_value, read_json
 from cnnbench.weights import merge, sources
-from cnnbench.weights.checkpoint import Inference
 from cnnbench.weights.sources import Weights
 
 
@@ -45,11 +45,11 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
     session.check(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
     given = choose(cfg)
-    model, inference, dataset = prepare(cfg, given, dataset, stream)
+    model, spec, dataset = prepare(cfg, given, dataset, stream)
     extractor = Extractor(
         model,
         dataset,
-        inference,
+        spec,
         device,
         folder=Path(cfg.run.root).expanduser() / "features" if cfg.transfer.cache else None,
         workers=cfg.data.workers,
@@ -68,7 +68,7 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
         code, about["cross_validation"] = cross_validate(cfg, given, extractor, advised, about)
         if code:
             return code
-    ready = job(cfg, extractor, inference, advised, about)
+    ready = job(cfg, extractor, spec, advised, about)
     return session.execute(cfg, replace(ready, spent=time.perf_counter() - begin, log=log))
 
 
@@ -87,9 +87,9 @@ def choose(cfg: FinetuneConfig) -> Weights | None:
         cfg.weights = f"zoo:{own[0]}" if own else "imagenet"
     found = sources.load(cfg.weights, _without(cfg.model, "in_channels") if cfg.model else None)
     if not cfg.model:
-        if found.inference is None:
+        if found.spec is None:
             raise UserError(f"{found.source} holds tensors alone: say of which net they are, as in model=resnet34")
-        cfg.model = {**found.inference.model, "in_channels": None}
+        cfg.model = {**found.spec.model, "in_channels": None}
     merge.check_variant(cfg.model, found)
     if cfg.transfer.name is Strategy.scratch:
         cfg.weights = None
@@ -99,14 +99,14 @@ def choose(cfg: FinetuneConfig) -> Weights | None:
 
 def prepare(
     cfg: FinetuneConfig, given: Weights | None, dataset: data.Dataset, stream: TextIO | None
-) -> tuple[Net, Inference, data.Dataset]:
+) -> tuple[Net, ModelSpec, data.Dataset]:
     """The net for the data's classes with the weights in it, and the images as these weights know them."""
-    known = given.inference if given else None
-    channels = cfg.model.get("in_channels") or (known.in_channels if known else dataset.in_channels)
+    known = given.spec if given else None
+    channels = cfg.model.get("in_channels") or (known.input.in_channels if known else dataset.in_channels)
     dataset = data.with_channels(dataset, channels)
     if known:
         dataset = as_known(dataset, known, cfg)
-    new_head = known is None or known.classes != dataset.classes
+    new_head = known is None or known.labels != dataset.classes
     arguments = _without(cfg.model, "in_channels")
     if new_head and "cut" not in arguments:
         arguments = merge.for_new_classes(arguments)
@@ -119,17 +119,17 @@ def prepare(
         said = f"{model.name}: initialised as in its file, without weights"
     if stream is not None:
         say(said, stream)
-    image_size = cfg.data.image_size or (known.image_size if known else model.image_size)
+    image_size = cfg.data.image_size or (known.input.image_size if known else model.image_size)
     models.check_image_size(model, image_size)
-    inference = session.inference(arguments, dataset, image_size)
-    return model, inference, dataset
+    spec = ModelSpec.of(arguments, dataset, image_size)
+    return model, spec, dataset
 
 
-def as_known(dataset: data.Dataset, known: Inference, cfg: FinetuneConfig) -> data.Dataset:
+def as_known(dataset: data.Dataset, known: ModelSpec, cfg: FinetuneConfig) -> data.Dataset:
     """The data set with its images prepared as those that the weights know, but for what the user says otherwise."""
     said = {override.partition("=")[0].removeprefix("data.") for override in cfg.run.overrides}
-    own: dict[str, Any] = {"mean": tuple(known.mean), "std": tuple(known.std), "crop_ratio": known.crop_ratio,
-           "interpolation": known.interpolation}  # fmt: skip
+    own: dict[str, Any] = {"mean": tuple(known.input.mean), "std": tuple(known.input.std), "crop_ratio": known.input.crop_ratio,
+           "interpolation": known.input.interpolation}  # fmt: skip
     return replace(dataset, **{key: value for key, value in own.items() if key not in said})
 
 
@@ -174,14 +174,14 @@ def show_advice(advised: Advice | None, cfg: FinetuneConfig) -> None:
 
 
 def job(
-    cfg: FinetuneConfig, extractor: Extractor, inference: Inference, advised: Advice | None, about: dict[str, Any]
+    cfg: FinetuneConfig, extractor: Extractor, spec: ModelSpec, advised: Advice | None, about: dict[str, Any]
 ) -> session.Job:
-    plan = strategies.prepare(cfg, extractor, inference, advised, about)
+    plan = strategies.prepare(cfg, extractor, spec, advised, about)
     return session.Job(
         device=extractor.runtime,
         dataset=extractor.dataset,
         model=plan.model,
-        inference=plan.inference,
+        spec=plan.spec,
         directory=path_for("finetune", cfg, base_name(cfg)),
         cached=plan.cached,
         about=about,
@@ -201,17 +201,17 @@ def cross_validate(
     directory = path_for("finetune", cfg, base_name(cfg))
     directory = directory.with_name(f"{directory.name}-folds")
     errors = []
-    for number, (others, fold) in enumerate(data.folds(dataset.train.targets, cfg.folds), start=1):
+    for number, (others, fold) in enumerate(data.folds(data.strata(dataset.train), cfg.folds), start=1):
         say(f"fold {number}/{cfg.folds}", stream)
         one = copy.deepcopy(cfg)
         one.folds, one.run.dir, one.format = None, str(directory / f"fold{number}"), Format.table
         one.sweep.trial = None  # a search judges the training on all of the images, not its folds
         train, val = dataset.train.subset(others), dataset.train.subset(fold)
         part = replace(dataset, train=train, val=val, split=f"fold {number}")
-        model, inference, _ = prepare(one, given, dataset, None)
+        model, spec, _ = prepare(one, given, dataset, None)
         below = extractor.on(model, part, {id(train): others, id(val): fold})
         with redirect_stdout(stream):
-            code = session.execute(one, job(one, below, inference, advised, dict(about)))
+            code = session.execute(one, job(one, below, spec, advised, dict(about)))
         if code:
             return code, {}
         errors.append(float(read_json(directory / f"fold{number}" / "result.json")["top1_error"]))

@@ -36,10 +36,10 @@ def run(cfg: PredictConfig) -> int:
         raise UserError(f"sheet={cfg.sheet}: the picture is a PNG, so its name ends in .png")
     device = create_runtime(cfg.device, cfg.precision.value, seed=0)
     loaded = sources.load(cfg.weights, cfg.model)
-    model, inference, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
+    model, spec, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
     for note in notes:
         print(note, file=sys.stderr)
-    classifier = Classifier(model, inference, loaded.source, device)
+    classifier = Classifier(model, spec, loaded.source, device)
     answers = list(_with_sheets(_asked(classifier, files, cfg), cfg.sheet, classifier.source))
     if cfg.out:
         _write(Path(cfg.out).expanduser(), answers, cfg.format)

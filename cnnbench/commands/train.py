@@ -4,6 +4,7 @@ from typing import TextIO
 
 from cnnbench import data, models
 from cnnbench.config.commands import TrainConfig
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
@@ -12,7 +13,6 @@ from cnnbench.training import run as session
 from cnnbench.utils.console import Log, say
 from cnnbench.utils.errors import UserError
 from cnnbench.weights import merge, sources
-from cnnbench.weights.checkpoint import Inference
 
 
 def run(cfg: TrainConfig) -> int:
@@ -25,16 +25,16 @@ def _run(cfg: TrainConfig, log: Log) -> int:
     device = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
     session.check(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
-    model, inference = build(cfg, dataset, session.output(cfg))
+    model, spec = build(cfg, dataset, session.output(cfg))
     freezing.freeze(model, cfg.freeze)
     directory = path_for("train", cfg, session.base_name(cfg))
     return session.execute(
         cfg,
-        session.Job(device=device, dataset=dataset, model=model, inference=inference, directory=directory, log=log),
+        session.Job(device=device, dataset=dataset, model=model, spec=spec, directory=directory, log=log),
     )
 
 
-def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net, Inference]:
+def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net, ModelSpec]:
     """The net for this data set, initialised or with the weights asked for, and what it takes to use it later."""
     arguments = {key: value for key, value in cfg.model.items() if key not in ("name", "in_channels")}
     if "num_classes" in arguments:
@@ -50,7 +50,7 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
     if cfg.weights is not None:
         loaded = sources.load(cfg.weights, {"name": cfg.model["name"], **arguments})
         merge.check_variant(cfg.model, loaded)
-        others = loaded.inference is not None and loaded.inference.classes != dataset.classes
+        others = loaded.spec is not None and loaded.spec.labels != dataset.classes
         report = merge.merge(model, loaded, cfg.weights_rename, cfg.weights_skip, new_head=others)
         say(report.text(), stream)
-    return model, session.inference({"name": cfg.model["name"], **arguments}, dataset, image_size)
+    return model, ModelSpec.of({"name": cfg.model["name"], **arguments}, dataset, image_size)

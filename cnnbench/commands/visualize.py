@@ -13,6 +13,7 @@ from cnnbench import data, models
 from cnnbench.config.commands import VisualizeConfig
 from cnnbench.config.parsing import restore, to_plain
 from cnnbench.config.sections import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.output.tables import plural, render
 from cnnbench.runs import run_directory
@@ -24,7 +25,6 @@ from cnnbench.visual import page, places, shows
 from cnnbench.visual.page import Picture
 from cnnbench.visual.studio import Plan, Studio, as_list
 from cnnbench.weights import load, sources
-from cnnbench.weights.checkpoint import Inference
 from cnnbench.weights.sources import Weights
 
 PLANNED: dict[str, type] = {"augment": AugmentConfig, "optim": OptimConfig, "schedule": ScheduleConfig}
@@ -71,14 +71,14 @@ def prepare(cfg: VisualizeConfig) -> Studio:
     device = create_runtime(cfg.device, cfg.precision.value, cfg.seed)
     typed = {override.partition("=")[0].lstrip("+~") for override in cfg.run.overrides}
     if cfg.weights is None:
-        model, inference = None, untrained(cfg)
-        source, base = inference.model["name"], run_directory.slug([f"{inference.model['name']}-{cfg.data.name}"])
+        model, spec = None, untrained(cfg)
+        source, base = spec.model["name"], run_directory.slug([f"{spec.model['name']}-{cfg.data.name}"])
         loaded = None
     else:
         loaded = sources.load(cfg.weights, cfg.model)
         if "data.image_size" in typed and cfg.prepare.image_size is None:
             cfg.prepare.image_size = cfg.data.image_size
-        model, inference, notes = load.ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
+        model, spec, notes = load.ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
         for note in notes:
             print(note, file=sys.stderr)
         model = device.place(places.observed(model))
@@ -89,12 +89,11 @@ def prepare(cfg: VisualizeConfig) -> Studio:
         raise UserError(f"{path} holds a training: give another run.dir")
     cfg.run.dir = str(path)
     known, planned = data_config(cfg, loaded, typed), partial(plan, cfg, loaded, typed)
-    return Studio(cfg, model, inference, device, path, known, planned, source)
+    return Studio(cfg, model, spec, device, path, known, planned, source)
 
 
-def untrained(cfg: VisualizeConfig) -> Inference:
+def untrained(cfg: VisualizeConfig) -> ModelSpec:
     """What a training of these settings would begin with; without a net, images as large as the data's own."""
-    from cnnbench.training import run as session  # all of training: not for the pictures of a net that is there
 
     dataset = data.load_dataset(cfg.data)
     arguments = {key: value for key, value in (cfg.model or {"name": "no net"}).items() if value is not None}
@@ -104,7 +103,7 @@ def untrained(cfg: VisualizeConfig) -> Inference:
             net = models.build(num_classes=len(dataset.classes), **arguments)
         size = cfg.data.image_size or net.image_size
         models.check_image_size(net, size)
-    return session.inference(arguments, dataset, size)
+    return ModelSpec.of(arguments, dataset, size)
 
 
 def data_config(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -> DataConfig | None:

@@ -5,6 +5,7 @@ those of torchvision's RandomCrop, RandomResizedCrop and ColorJitter; tests hold
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,11 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cnnbench.data.sources import IGNORE
 from cnnbench.data.transforms import Transform
 
 ATTEMPTS = 10  # at an area and aspect that fit into the image, as in torchvision
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision rounds it
 
+
+Crop = Callable[[Tensor, "Part", Tensor, int], Tensor]
+"""Images, the part of each, where to mirror, the side of the result -> the parts, resized."""
 
 Part = tuple[Tensor, Tensor, Tensor, Tensor]
 """Top, left, height and width (N,) of a part of each image, in whole pixels."""
@@ -83,6 +88,7 @@ class BatchTransform:
     alternate: bool = False  # mirror each image in every other epoch, not by chance
     crop: ResizedCrop | None = None
     resize: Transform | None = None
+    resize_mask: Transform | None = None  # the same for masks
     color: float = 0.0
     cutout: int = 0
     fill: Tensor | None = None  # (C,), what cutout writes
@@ -96,30 +102,36 @@ class BatchTransform:
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         draws = draws.to(images.device)  # where they are already, but for images that nvjpeg has left on a device
-        down, right, flip, *centre = draws.whole.unbind(1)
-        if self.crop is not None:
-            part = self.crop.windows(draws.real[:, : self.crop.numbers], *images.shape[2:])
-            images = resized_crop(images, part, flip, self.size)
-        elif self.room > 0:
-            whole = self.resize(images) if self.resize else images
-            images = window(whole, down, right, flip, self.size)
-        else:
-            if self.padding > 0 or self.flip:
-                padded = pad(images, self.padding, self.padding_mode)
-                images = window(padded, down, right, flip, images.shape[3])
-            if self.resize is not None:
-                images = self.resize(images)
+        images = self._moved(images, draws, self.resize, resized_crop, fill=0)
         if self.color > 0:
             images = jittered(images, draws.real[:, -6:], self.color)
         if self.cutout > 0 and self.fill is not None:
+            centre = draws.whole[:, 3:].unbind(1)
             images = cut_out(images, *centre, side=self.cutout, fill=self.fill.to(images.device))
         return images
 
+    def masks(self, masks: Tensor, draws: Draws) -> Tensor:
+        """Masks uint8 (N, H, W), moved as their images are; what comes in from outside is IGNORE."""
+        return self._moved(masks[:, None], draws.to(masks.device), self.resize_mask, nearest_crop, fill=IGNORE)[:, 0]
 
-def pad(images: Tensor, pixels: int, mode: str) -> Tensor:
-    """Room on all four sides: zeros, or with `reflect` the image mirrored at its outermost pixels."""
+    def _moved(self, images: Tensor, draws: Draws, resize: Transform | None, crop: Crop, fill: int) -> Tensor:
+        """The part of the work that moves pixels: shift or crop, flip, resize."""
+        down, right, flip = draws.whole[:, :3].unbind(1)
+        if self.crop is not None:
+            part = self.crop.windows(draws.real[:, : self.crop.numbers], *images.shape[2:])
+            return crop(images, part, flip, self.size)
+        if self.room > 0:
+            return window(resize(images) if resize else images, down, right, flip, self.size)
+        if self.padding > 0 or self.flip:
+            padded = pad(images, self.padding, self.padding_mode, fill)
+            images = window(padded, down, right, flip, images.shape[3])
+        return resize(images) if resize is not None else images
+
+
+def pad(images: Tensor, pixels: int, mode: str, fill: int = 0) -> Tensor:
+    """Room on all four sides: `fill`, or with `reflect` the image mirrored at its outermost pixels."""
     if mode == "constant" or not pixels:
-        return F.pad(images, (pixels,) * 4)
+        return F.pad(images, (pixels,) * 4, value=fill)
     rows, columns = (
         side - 1 - (side - 1 - torch.arange(-pixels, side + pixels, device=images.device).abs()).abs()
         for side in images.shape[2:]
@@ -148,6 +160,16 @@ def resized_crop(images: Tensor, part: Part, flip: Tensor, size: int) -> Tensor:
     columns = torch.where(flip[:, None, None] == 1, columns.flip(1), columns)
     scaled = rows[:, None] @ images.float() @ columns.mT[:, None]
     return scaled.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def nearest_crop(masks: Tensor, part: Part, flip: Tensor, size: int) -> Tensor:
+    """Each mask's part resized to `size` by its nearest pixels, mirrored where flip is 1. masks (N, 1, H, W)."""
+    top, left, height, width = (side.long() for side in part)
+    places = torch.arange(size, device=masks.device)
+    rows = top[:, None] + places * height[:, None] // size
+    columns = left[:, None] + torch.where(flip[:, None] == 1, size - 1 - places, places) * width[:, None] // size
+    picked = masks.gather(2, rows[:, None, :, None].expand(-1, 1, -1, masks.shape[3]))
+    return picked.gather(3, columns[:, None, None, :].expand(-1, 1, size, -1))
 
 
 def resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:

@@ -16,7 +16,7 @@ from cnnbench.config.sections import DataConfig, OnBadImage
 from cnnbench.data import packed
 from cnnbench.data.cifar import cifar
 from cnnbench.data.folders import image_folder, imagenet
-from cnnbench.data.sources import Arrays, Dataset, names, pick
+from cnnbench.data.sources import Arrays, Dataset, has_masks, names, pick, strata
 from cnnbench.data.unreadable import without_unreadable
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.system import cores
@@ -38,6 +38,8 @@ def load_dataset(cfg: DataConfig) -> Dataset:
 def _check_labels(dataset: Dataset) -> None:
     """A label that is no class would be an error deep within a step, on a GPU one that says nothing."""
     for split, source in (("training", dataset.train), (dataset.split, dataset.val)):
+        if has_masks(source):  # their task looks into them
+            continue
         outside = ((source.targets < 0) | (source.targets >= len(dataset.classes))).nonzero().flatten()
         if len(outside):
             raise UserError(
@@ -50,10 +52,10 @@ def _select(dataset: Dataset, cfg: DataConfig) -> Dataset:
     """Hold out `val_fraction` of the training images, then keep `fraction` of what is left; the rest is untouched."""
     train = dataset.train
     if cfg.val_fraction > 0:
-        held_out, others = pick(train.targets, cfg.val_fraction, leave=1)
+        held_out, others = pick(strata(train), cfg.val_fraction, leave=1)
         dataset = replace(dataset, train=train.subset(others), val=train.subset(held_out), split="held-out")
     if cfg.fraction < 1:
-        kept, _ = pick(dataset.train.targets, cfg.fraction)
+        kept, _ = pick(strata(dataset.train), cfg.fraction)
         dataset = replace(dataset, train=dataset.train.subset(kept))
     if len(dataset.val) == 0:
         raise UserError(f"data={cfg.name} has no images to validate on: every class has a single one.")

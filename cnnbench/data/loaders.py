@@ -5,7 +5,7 @@ epoch's order and random numbers come from a table with a row per image, so a re
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,21 +14,23 @@ import torch
 from torch import Tensor
 
 from cnnbench.config.sections import AugmentConfig, Crop, Decoder, Interpolation, Resize
-from cnnbench.data.batched import BatchTransform, ResizedCrop
+from cnnbench.data.batched import BatchTransform, Draws, ResizedCrop
 from cnnbench.data.geometry import rescaled
 from cnnbench.data.nvjpeg import BatchDecoder
-from cnnbench.data.sources import Arrays, Dataset, Source
+from cnnbench.data.sources import Arrays, Dataset, Source, has_masks
 from cnnbench.data.transforms import EvalTransform, Transform, check_augment, decode_transform, sample_transform
 from cnnbench.data.views import Groups, ViewTransform
 from cnnbench.data.workers import SampleReader
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.system import cores
 
-Batch = tuple[Tensor, Tensor]
-"""uint8 images (N, C, S, S) and int64 targets (N,)."""
+Batch = dict[str, Any]
+"""image: uint8 (N, C, S, S); target: int64 (N,), or masks uint8 (N, S, S); index: int64 (N,), the images' numbers."""
 
-Reader = Callable[[list[Tensor], np.ndarray], Iterable[Tensor]]
-"""Indices of each batch, and a seed for each image of the source -> the batches' images."""
+MASKS = "nearest"  # interpolation: between two classes there is no third
+
+Reader = Callable[[list[Tensor], np.ndarray], Iterable[Any]]
+"""Indices of each batch, and a seed for each image of the source -> the batches' images, or [images, masks]."""
 
 
 def train_loader(
@@ -63,6 +65,8 @@ def train_loader(
     finish = BatchTransform(size=image_size, flip=alternate, alternate=alternate, cutout=augment.cutout, fill=fill)
     if isinstance(source, Arrays) or decode is Decoder.pillow:
         transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation)
+    elif has_masks(source):
+        transform = sample_transform(augment, image_size, ratio, None, dataset.interpolation)
     else:
         transform = decode_transform(augment, image_size, ratio, dataset.interpolation)
         if decode is Decoder.nvjpeg and device is not None:
@@ -77,7 +81,7 @@ def _batchable(augment: AugmentConfig, dataset: Dataset) -> bool:
 def _batch_transform(
     source: Arrays, augment: AugmentConfig, size: int, dataset: Dataset, fill: Tensor
 ) -> BatchTransform:
-    resized = augment.crop is Crop.resized
+    resized, nearest = augment.crop is Crop.resized, replace(dataset, interpolation=MASKS)
     return BatchTransform(
         size=size,
         padding=augment.padding if augment.crop is Crop.pad else 0,
@@ -87,6 +91,7 @@ def _batch_transform(
         alternate=augment.alternate,
         crop=ResizedCrop(scale=_two(augment.scale), ratio=_two(augment.ratio)) if resized else None,
         resize=None if resized else _array_resize(source, size, dataset, cut=augment.crop is not Crop.random),
+        resize_mask=None if resized else _array_resize(source, size, nearest, cut=augment.crop is not Crop.random),
         color=augment.color,
         cutout=augment.cutout,
         fill=fill,
@@ -111,10 +116,13 @@ def eval_loader(
     """Every image of the source once, in order; each rank gets a stretch of it, in batches of batch_size."""
     order = Order(len(source), batch_size, seed=None, rank=rank, world_size=world_size)
     if isinstance(source, Arrays):
-        resize = _array_resize(source, image_size, dataset)
-        return Loader(source, order, _read_arrays(source), BatchTransform(size=image_size, resize=resize))
-    transform = EvalTransform(image_size, dataset.crop_ratio, dataset.interpolation)
-    reader = SampleReader(source, transform, _workers(workers, source))
+        images = _array_resize(source, image_size, dataset)
+        masks = _array_resize(source, image_size, replace(dataset, interpolation=MASKS))
+        transform = BatchTransform(size=image_size, resize=images, resize_mask=masks)
+        return Loader(source, order, _read_arrays(source), transform)
+    reader = SampleReader(
+        source, EvalTransform(image_size, dataset.crop_ratio, dataset.interpolation), _workers(workers, source)
+    )
     return Loader(source, order, reader, BatchTransform(size=image_size))
 
 
@@ -218,11 +226,19 @@ class Loader:
         if isinstance(self.source, Arrays):  # they may lie on a GPU: what picks from them goes there once an epoch
             device = self.source.images.device
             batches, draws = [indices.to(device) for indices in batches], draws.to(device)
-        for indices, images in zip(batches, self.read(batches, seeds), strict=True):
-            yield self.finish(images, draws.rows(indices)), self.source.targets[indices]
+        for indices, read in zip(batches, self.read(batches, seeds), strict=True):
+            yield self._batch(read, indices, draws.rows(indices))
+
+    def _batch(self, read: Any, indices: Tensor, draws: Draws) -> Batch:
+        if has_masks(self.source):
+            images, masks = read
+            return {"image": self.finish(images, draws), "target": self.finish.masks(masks, draws), "index": indices}
+        return {"image": self.finish(read, draws), "target": self.source.targets[indices], "index": indices}
 
 
 def _read_arrays(source: Arrays) -> Reader:
+    if has_masks(source):
+        return lambda batches, seeds: ([source.images[indices], source.targets[indices]] for indices in batches)
     return lambda batches, seeds: (source.images[indices] for indices in batches)
 
 

@@ -6,9 +6,9 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,9 +25,19 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 ORIENTATION = 0x0112  # the tag in EXIF that says how a camera was held
 
 
+IGNORE = 255  # in a mask: a pixel that counts for nothing
+
+
+class Pair(NamedTuple):
+    """An image and the mask that belongs to it, as items that are still to be read."""
+
+    image: Any
+    mask: Any
+
+
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Images in memory: uint8 (N, C, H, W), with int64 targets (N,)."""
+    """Images in memory: uint8 (N, C, H, W), with int64 targets (N,), or masks uint8 (N, H, W) of their size."""
 
     images: Tensor
     targets: Tensor
@@ -38,29 +48,42 @@ class Arrays:
     def subset(self, indices: Tensor) -> "Arrays":
         return Arrays(self.images[indices], self.targets[indices])
 
-    def item(self, index: int) -> np.ndarray:
+    def item(self, index: int) -> Any:
         """What `read_item` turns into the image: here the pixels themselves, which pickle by value."""
-        return self.images[index].numpy()
+        image = self.images[index].numpy()
+        return Pair(image, self.targets[index].numpy()) if has_masks(self) else image
 
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Images in files of any format that Pillow reads, with int64 targets (N,)."""
+    """Images in files of any format that Pillow reads, with int64 targets (N,), or with a mask's path for each."""
 
     paths: Sequence[str]
-    targets: Tensor
+    targets: Any
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def subset(self, indices: Tensor) -> "Files":
-        return Files([self.paths[index] for index in indices.tolist()], self.targets[indices])
+        chosen = indices.tolist()
+        targets = [self.targets[index] for index in chosen] if has_masks(self) else self.targets[indices]
+        return Files([self.paths[index] for index in chosen], targets)
 
-    def item(self, index: int) -> str:
-        return self.paths[index]
+    def item(self, index: int) -> Any:
+        return Pair(self.paths[index], self.targets[index]) if has_masks(self) else self.paths[index]
 
 
 Source = Arrays | Files | Packed
+
+
+def has_masks(source: Source) -> bool:
+    """Whether the targets are masks, which move with their images."""
+    return not isinstance(source.targets, Tensor) or source.targets.ndim > 1
+
+
+def strata(source: Source) -> Tensor:
+    """int64 (N,): class of each image, by which a part of the images is drawn; zeros where an image has none."""
+    return torch.zeros(len(source), dtype=torch.int64) if has_masks(source) else source.targets
 
 
 def spread(source: Source, wanted: int) -> Tensor:
@@ -92,6 +115,8 @@ class Dataset:
     train: Source
     val: Source
     split: str  # what val is: "test" or "val" (the set's own) or "held-out" (taken from the training images)
+    task: str = "classification"  # what its targets are for
+    extra: dict[str, Any] = field(default_factory=dict)  # what else the task must know: kept with the net's weights
     unreadable: tuple[str, ...] = ()  # what data.on_error=skip left out, and why
 
 
@@ -172,6 +197,17 @@ def pick(targets: Tensor, fraction: float, *, leave: int = 0) -> tuple[Tensor, T
         count = min(max(1, round(fraction * len(members))), len(members) - leave)
         picked[members[torch.from_numpy(rng.permutation(len(members))[: max(count, 0)])]] = True
     return picked.nonzero().flatten(), (~picked).nonzero().flatten()
+
+
+def read_mask(item: Any) -> Tensor:
+    """uint8 (H, W): a mask of a pair, whose file has a class number, or a palette's index, in each pixel."""
+    if isinstance(item, np.ndarray):
+        return torch.from_numpy(item)
+    _check_is_file(item)
+    with opened(item, item) as image:
+        if image.mode not in ("P", "L"):
+            raise UserError(f"the mask '{item}' has mode {image.mode}: it needs one class number for each pixel")
+        return torch.from_numpy(np.array(image))
 
 
 def read_item(item: Any) -> "Image | Tensor":

@@ -5,7 +5,7 @@ where it is needed: images in memory at their own size do without it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from cnnbench.config.sections import AugmentConfig, Crop, Resize
 from cnnbench.data.geometry import as_tensor, centre, rescaled
 from cnnbench.data.jpeg import Decode
+from cnnbench.data.sources import IGNORE
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.fast_start import import_torchvision
 
@@ -34,6 +35,17 @@ class EvalTransform:
     def __call__(self, picture: Any) -> Tensor:
         scaled = rescaled(picture, round(self.size / self.crop_ratio), Resize.shorter, self.interpolation)
         return as_tensor(centre(scaled, self.size))
+
+
+def moved_together(transform: Any, picture: Any, mask: Tensor) -> list[Tensor]:
+    """Image and mask uint8 (H, W), each through the same transform: the same crop, flip and size, the mask by its
+    nearest pixels."""
+    if isinstance(transform, EvalTransform):
+        return [transform(picture), replace(transform, interpolation="nearest")(mask[None])[0]]
+    from torchvision import tv_tensors  # a mask that is a plain tensor would be left where it is
+
+    image, moved = transform(picture, tv_tensors.Mask(mask))
+    return [image, moved.as_subclass(Tensor)]
 
 
 def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None = None,
@@ -62,6 +74,7 @@ def decode_transform(augment: AugmentConfig, size: int, crop_ratio: float, inter
 
 def _steps(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None, interpolation: str) -> list[Any]:
     """torchvision's transforms, of Pillow images or tensors. The first resizes, save where images are of one size."""
+    from torchvision import tv_tensors
     from torchvision.transforms import v2
 
     check_augment(augment, size, crop_ratio, native)
@@ -71,7 +84,8 @@ def _steps(augment: AugmentConfig, size: int, crop_ratio: float, native: int | N
     if augment.crop is Crop.none:
         steps = [resize, v2.CenterCrop(size)]
     elif augment.crop is Crop.pad:
-        crop = v2.RandomCrop(native or size, padding=augment.padding, padding_mode=augment.padding_mode.value)
+        crop = v2.RandomCrop(native or size, padding=augment.padding, padding_mode=augment.padding_mode.value,
+                             fill={tv_tensors.Mask: IGNORE, "others": 0})  # fmt: skip
         steps = [crop, resize, v2.CenterCrop(size)] if native else [v2.Resize(size, mode), v2.CenterCrop(size), crop]
     elif augment.crop is Crop.random:
         steps = [resize, v2.RandomCrop(size)]

@@ -29,7 +29,8 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from cnnbench.data.jpeg import Decode
-from cnnbench.data.sources import Source, read_item
+from cnnbench.data.sources import Pair, Source, read_item, read_mask
+from cnnbench.data.transforms import moved_together
 from cnnbench.utils.errors import UserError
 
 JOB_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
@@ -150,10 +151,11 @@ class _Worker(TorchDataset[Any]):
         return torch.stack(samples)
 
     def _sample(self, item: Any, seed: int) -> Any:
-        image = item if isinstance(self.transform, Decode) else read_item(item)
         with torch.random.fork_rng(devices=[]):  # in the main process, dropout's random numbers must not notice
             torch.default_generator.manual_seed(seed)
-            return self.transform(image)
+            if isinstance(item, Pair):
+                return moved_together(self.transform, read_item(item.image), read_mask(item.mask))
+            return self.transform(item if isinstance(self.transform, Decode) else read_item(item))
 
 
 def _pool(worker: _Worker, tasks: _Tasks, workers: int) -> DataLoader[Any]:

@@ -80,9 +80,9 @@ def make(cfg: TrainConfig, recipe: TrainConfig, images: Images) -> Plan:
     arguments = dict(cfg.model)
     if not arguments:  # finetune: the net is that of its weights
         loaded = sources.load(cfg.weights or sources.DEFAULT, None)
-        if loaded.inference is None:
+        if loaded.spec is None:
             raise UserError(f"{loaded.source} holds tensors alone: say of which net they are, as in model=resnet34")
-        arguments = dict(loaded.inference.model)
+        arguments = dict(loaded.spec.model)
     name, channels = arguments.pop("name"), arguments.pop("in_channels", None) or images.channels
     with torch.device("meta"), Shapes():
         net = models.build(name, num_classes=images.classes, in_channels=channels, **arguments)

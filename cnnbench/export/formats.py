@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cnnbench.config.sections import CropConfig, Resize
 from cnnbench.data.geometry import Picture
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.sources import read_image
 from cnnbench.data.views import views
 from cnnbench.models.layers import Net
@@ -27,7 +28,6 @@ from cnnbench.tasks.classification.metrics import answers
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.files import write_json
 from cnnbench.weights import sources
-from cnnbench.weights.checkpoint import Inference
 
 Run = Callable[[Tensor], Tensor]
 """Normalised images to logits, by whatever was read from the file."""
@@ -41,26 +41,26 @@ class Kind:
     """A file format: its ending, what writes the net, what reads the file back to run it, what that needs."""
 
     suffix: str
-    write: Callable[[Net, Inference, Tensor, Path], object]
+    write: Callable[[Net, ModelSpec, Tensor, Path], object]
     read: Callable[[Path], Run]
     needs: tuple[str, ...] = ()
 
 
-def export(model: Net, inference: Inference, kind: str, out: Path) -> float:
+def export(model: Net, spec: ModelSpec, kind: str, out: Path) -> float:
     """Write the net and its preprocessing, checked; the largest difference between the logits of the two.
 
     The net is on the CPU and in eval mode. Raises RunError where the file does not compute what the net does, and
     leaves nothing behind then.
     """
     check_needs(kind)
-    images = sample_images(inference)
+    images = sample_images(spec)
     beside = out.with_name(f".{out.stem}.tmp{out.suffix}")
     try:
         with _quiet():
-            KINDS[kind].write(model, inference, images[:2], beside)
+            KINDS[kind].write(model, spec, images[:2], beside)
             difference = compare(model, KINDS[kind].read(beside), images)
         beside.replace(out)
-        write_json(preprocessing_file(out), preprocessing(inference))
+        write_json(preprocessing_file(out), preprocessing(spec))
     except OSError as error:
         raise UserError(f"out={out}: cannot write there: {error.strerror or error}") from None
     finally:
@@ -92,18 +92,18 @@ def compare(model: Net, run: Run, images: Tensor) -> float:
     return largest
 
 
-def sample_images(inference: Inference) -> Tensor:
+def sample_images(spec: ModelSpec) -> Tensor:
     """Five crops, and their mirror images, of each of two photographs, prepared as the net's images are.
 
     They come with scikit-learn: a temple in China and a flower.
     """
     crops = CropConfig(name="ten", resize=Resize.shorter, scales=None)
-    size = inference.image_size
-    ratio = min(inference.crop_ratio, 0.875, size / (size + 2))  # five crops need room even in the smallest image
-    cut = views(crops, inference.image_size, ratio, inference.interpolation)
-    pictures = [cut(_sample(name, inference.in_channels))[0] for name in ("china.jpg", "flower.jpg")]
+    size = spec.input.image_size
+    ratio = min(spec.input.crop_ratio, 0.875, size / (size + 2))  # five crops need room even in the smallest image
+    cut = views(crops, spec.input.image_size, ratio, spec.input.interpolation)
+    pictures = [cut(_sample(name, spec.input.in_channels))[0] for name in ("china.jpg", "flower.jpg")]
     device = create_runtime("cpu", "fp32", seed=None)
-    images: Tensor = Normalize(device, inference.mean, inference.std)(torch.cat(pictures))
+    images: Tensor = Normalize(device, spec.input.mean, spec.input.std)(torch.cat(pictures))
     return images.contiguous()
 
 
@@ -118,34 +118,34 @@ def preprocessing_file(out: Path) -> Path:
     return out.with_suffix(".json")
 
 
-def preprocessing(inference: Inference) -> dict[str, Any]:
+def preprocessing(spec: ModelSpec) -> dict[str, Any]:
     """From an image to the net's input, and from its output to an answer, for those who have no cnnbench."""
-    size, channels = inference.image_size, inference.in_channels
-    resize = round(size / inference.crop_ratio)
+    size, channels = spec.input.image_size, spec.input.in_channels
+    resize = round(size / spec.input.crop_ratio)
     return {
-        "model": inference.model["name"],
+        "model": spec.model["name"],
         "input": {"name": INPUT, "shape": ["batch", channels, size, size], "type": "float32"},
-        "output": {"name": OUTPUT, "shape": ["batch", len(inference.classes)], "type": "float32"},
+        "output": {"name": OUTPUT, "shape": ["batch", len(spec.labels)], "type": "float32"},
         "steps": [
             f"read as {'RGB' if channels == 3 else 'gray'}, turned upright as EXIF says",
-            f"resize the shorter side to {resize} pixels ({inference.interpolation}, antialiased)",
+            f"resize the shorter side to {resize} pixels ({spec.input.interpolation}, antialiased)",
             f"crop the central {size} x {size} pixels",
             "divide by 255, subtract mean, divide by std, channel by channel; channels first",
             "softmax of the logits gives the probabilities of the classes",
         ],
         "resize_shorter_side": resize,
-        "interpolation": inference.interpolation,
+        "interpolation": spec.input.interpolation,
         "crop": size,
-        "mean": inference.mean,
-        "std": inference.std,
-        "classes": inference.classes,
+        "mean": spec.input.mean,
+        "std": spec.input.std,
+        "classes": spec.labels,
     }
 
 
 # The formats
 
 
-def _write_onnx(model: Net, inference: Inference, images: Tensor, path: Path) -> None:
+def _write_onnx(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
     large = sum(value.nbytes for value in model.state_dict().values()) > 1.8e9  # a protobuf ends at 2 GB
     if large:
         raise UserError("format=onnx holds 2 GB at most: use exported_program for this net")
@@ -162,7 +162,7 @@ def _read_onnx(path: Path) -> Run:
     return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 
-def _write_torchscript(model: Net, inference: Inference, images: Tensor, path: Path) -> None:
+def _write_torchscript(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
     with torch.no_grad():
         torch.jit.trace(model, images, check_trace=False).save(str(path))
 
@@ -173,7 +173,7 @@ def _read_torchscript(path: Path) -> Run:
     return run
 
 
-def _write_exported_program(model: Net, inference: Inference, images: Tensor, path: Path) -> None:
+def _write_exported_program(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
     torch.export.save(torch.export.export(model, (images,), dynamic_shapes=(_any_batch(),)), path)
 
 
@@ -182,8 +182,8 @@ def _read_exported_program(path: Path) -> Run:
     return run
 
 
-def _write_safetensors(model: Net, inference: Inference, images: Tensor, path: Path) -> None:
-    sources.save_safetensors(path, model.state_dict(), inference)
+def _write_safetensors(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
+    sources.save_safetensors(path, model.state_dict(), spec)
 
 
 def _read_safetensors(path: Path) -> Run:

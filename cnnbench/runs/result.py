@@ -11,16 +11,16 @@ from typing import Any
 from cnnbench import __version__
 from cnnbench.analysis.complexity import count
 from cnnbench.config.sections import Format
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import clock, plural, render
 from cnnbench.runtime.device import Runtime
 from cnnbench.utils.files import json_value
-from cnnbench.weights.checkpoint import Inference
 
 
-def complexity(model: Net, inference: Inference) -> dict[str, int]:
+def complexity(model: Net, spec: ModelSpec) -> dict[str, int]:
     """Parameters and multiply-adds for one image at the size that this run uses."""
-    size = count(model, inference.image_size, inference.in_channels)
+    size = count(model, spec.input.image_size, spec.input.in_channels)
     return {"params": size.params, "macs": size.macs}
 
 

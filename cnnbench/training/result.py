@@ -33,8 +33,8 @@ def compared_settings(training: "Training") -> dict[str, Any]:
 
 def headline(training: "Training", reason: str) -> dict[str, Any]:
     """The headline is the last epoch's, not the best one's: choosing by the validation images would flatter it."""
-    last, cfg, dataset, size = training.rows[-1], training.cfg, training.dataset, training.inference.image_size
-    complexity = result.complexity(training.trainer.model, training.inference)
+    last, cfg, dataset, size = training.rows[-1], training.cfg, training.dataset, training.spec.input.image_size
+    complexity = result.complexity(training.trainer.model, training.spec)
     return {
         "top1_error": last["top1_error/val"],
         "top5_error": last["top5_error/val"],
@@ -78,7 +78,7 @@ def by_views(training: "Training") -> dict[str, Any]:
     net = training.eval_model
     assert isinstance(net, Net)
     net.eval()
-    member = evaluation.member(net, training.views, training.inference, training.device)
+    member = evaluation.member(net, training.views, training.spec, training.device)
     source = training.dataset.val
     reading = evaluation.Reading(source=source, batch_size=training.batch_size, workers=training.cfg.data.workers,
                                  until=training.stop.until_asked)  # fmt: skip
@@ -137,12 +137,12 @@ def _some_predictions(training: "Training") -> tuple[Tensor, Tensor, Tensor]:
     batches = data.eval_loader(
         dataset.val.subset(data.spread(dataset.val, SHOWN)),
         dataset,
-        image_size=training.inference.image_size,
+        image_size=training.spec.input.image_size,
         batch_size=SHOWN,
         workers=0,
     )
     training.eval_model.eval()
     net = training.eval_model if training.cached else training.eval_net
-    normalize = device.Normalize(training.device, training.inference.mean, training.inference.std)
+    normalize = device.Normalize(training.device, training.spec.input.mean, training.spec.input.std)
     images, targets, logits = next(predictions(net, batches.epoch(0), training.device, normalize))
     return images, targets.cpu(), logits.float().softmax(dim=1).cpu()

@@ -3,10 +3,10 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.runs import result
 from cnnbench.tasks.classification.metrics import Sums
 from cnnbench.utils.errors import UserError
-from cnnbench.weights.checkpoint import Inference
 
 if TYPE_CHECKING:
     from cnnbench.training.trainer import Training
@@ -56,7 +56,7 @@ def restore(training: "Training", saved: dict[str, Any]) -> None:
 
 def _refuse_other_data(training: "Training", saved: dict[str, Any]) -> None:
     ours = _identity(training)
-    theirs = {"inference": asdict(Inference(**saved["inference"])), "images": saved["images"]}
+    theirs = {"inference": asdict(ModelSpec(**saved["inference"])), "images": saved["images"]}
     if ours != theirs:
         what = "images" if ours["images"] != theirs["images"] else "classes, sizes or normalisation"
         raise UserError(
@@ -67,4 +67,4 @@ def _refuse_other_data(training: "Training", saved: dict[str, Any]) -> None:
 def _identity(training: "Training") -> dict[str, Any]:
     """What must not change under a run, whatever its configuration says: the same name may mean other data."""
     images = [len(training.dataset.train), len(training.dataset.val)]
-    return {"inference": asdict(training.inference), "images": images}
+    return {"inference": asdict(training.spec), "images": images}

@@ -12,6 +12,7 @@ from cnnbench import data
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.parsing import seconds
 from cnnbench.config.sections import Format
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import plural
 from cnnbench.runs import run_directory
@@ -25,7 +26,6 @@ from cnnbench.transfer.features import Cached
 from cnnbench.utils.console import Log, say, warn
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.files import read_json
-from cnnbench.weights.checkpoint import Inference
 from cnnbench.weights.checkpoint_manager import interval
 
 
@@ -36,7 +36,7 @@ class Job:
     device: Runtime
     dataset: data.Dataset
     model: Net
-    inference: Inference
+    spec: ModelSpec
     directory: Path
     cached: Cached | None = None  # the features that the head alone is trained on, in place of the images
     about: dict[str, object] = field(default_factory=dict)  # more for result.json
@@ -48,20 +48,6 @@ class Job:
 def output(cfg: TrainConfig) -> TextIO:
     """Where people read: stdout, unless it is for the result alone."""
     return sys.stdout if cfg.format is Format.table else sys.stderr
-
-
-def inference(model: dict[str, Any], dataset: data.Dataset, image_size: int) -> Inference:
-    """What it takes to use a net, of this name and arguments, once it is trained on this data set."""
-    return Inference(
-        model=model,
-        classes=list(dataset.classes),
-        mean=list(dataset.mean),
-        std=list(dataset.std),
-        image_size=image_size,
-        in_channels=dataset.in_channels,
-        crop_ratio=dataset.crop_ratio,
-        interpolation=dataset.interpolation,
-    )
 
 
 def execute(cfg: TrainConfig, job: Job) -> int:
@@ -115,7 +101,7 @@ def _train(cfg: TrainConfig, job: Job, directory: run_directory.RunDirectory) ->
     if reason := ranks.agree(lambda: done_without_checkpoints(directory.path, cfg)):
         say(f"already done: {reason}; resume=never trains anew", stream)
         return 0
-    training = Training(cfg, job.device, job.dataset, job.model, job.inference, directory,
+    training = Training(cfg, job.device, job.dataset, job.model, job.spec, directory,
                         cached=job.cached, about=job.about, spent=job.spent, prune=pruner(cfg))  # fmt: skip
     if cfg.lr_find:
         return lr_finder.run(training, directory.path, stream)
@@ -200,10 +186,10 @@ def check(cfg: TrainConfig) -> None:
 
 def describe(training: Training, stream: TextIO) -> None:
     """What is about to happen, in a few lines, and what looks like a mistake."""
-    cfg, device, dataset, size = training.cfg, training.device, training.dataset, training.inference.image_size
+    cfg, device, dataset, size = training.cfg, training.device, training.dataset, training.spec.input.image_size
     model = training.trainer.model
     lr = optim.scaled_lr(cfg.optim, training.batch_size)
-    count = complexity(model, training.inference)
+    count = complexity(model, training.spec)
     lines = [
         f"{cfg.model['name']}: {count['params']:,} parameters, {count['macs']:,} multiply-adds at {size} x {size} px",
         f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.val):,} {dataset.split} images, "
@@ -237,7 +223,7 @@ def risks(training: Training, lr: float) -> list[str]:
             f"{len(shared)} of the {len(dataset.val):,} {dataset.split} images are training images too, as "
             f"{shared[0][1]} = {shared[0][0]}: the error measured on them is too low"
         )
-    inference = training.inference
+    spec = training.spec
     if cfg.epochs and training.device.spoils_wide_filters:
-        found += health.wrong_gradients(training.trainer.model, inference.image_size, inference.in_channels)
+        found += health.wrong_gradients(training.trainer.model, spec.input.image_size, spec.input.in_channels)
     return found

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cnnbench import data
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import Cache, CropConfig
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Compiled, Normalize, Runtime, largest_batch
 from cnnbench.runtime.distributed import Exchange
@@ -20,7 +21,6 @@ from cnnbench.training import optim
 from cnnbench.training.loop import Trainer
 from cnnbench.transfer.features import Cached
 from cnnbench.utils.errors import UserError
-from cnnbench.weights.checkpoint import Inference
 
 FIT_IMAGES, FIT_BATCH = 5000, 250  # as many as Jordan (2024) whitens patches of, and how many at a time
 
@@ -45,19 +45,17 @@ def images(dataset: data.Dataset, cache: Cache, device: Runtime) -> data.Dataset
     return dataset if cache is Cache.host or not fits else data.placed(dataset, device.to_device)
 
 
-def fit_to_images(model: Net, dataset: data.Dataset, inference: Inference, device: Runtime) -> None:
+def fit_to_images(model: Net, dataset: data.Dataset, spec: ModelSpec, device: Runtime) -> None:
     """Compute from some training images what of a new net follows from them; most nets have nothing of the kind."""
     if type(model).fit_to is Net.fit_to:
         return
     some = dataset.train.subset(data.spread(dataset.train, FIT_IMAGES))
-    batches = data.eval_loader(some, dataset, image_size=inference.image_size, batch_size=FIT_BATCH, workers=0)
-    normalize = Normalize(device, inference.mean, inference.std)
+    batches = data.eval_loader(some, dataset, image_size=spec.input.image_size, batch_size=FIT_BATCH, workers=0)
+    normalize = Normalize(device, spec.input.mean, spec.input.std)
     model.fit_to(normalize(images) for images, _ in batches.epoch())
 
 
-def batch_size(
-    cfg: TrainConfig, model: Net, inference: Inference, device: Runtime, images: int, kept: int | None
-) -> int:
+def batch_size(cfg: TrainConfig, model: Net, spec: ModelSpec, device: Runtime, images: int, kept: int | None) -> int:
     """That of the configuration, where it is a number; else the one that a checkpoint kept, or the largest that fits
     the device."""
     if isinstance(cfg.batch_size, int):
@@ -67,24 +65,24 @@ def batch_size(
     ranks = device.ranks
     # Beyond a thousand images, or with few steps in an epoch, a larger batch makes the net worse, not faster.
     limit = max(1, min(1024, images // 10))
-    size = inference.image_size
-    pair = torch.zeros(2, inference.in_channels, size, size, device=device.device)
+    size = spec.input.image_size
+    pair = torch.zeros(2, spec.input.in_channels, size, size, device=device.device)
     each = largest_batch(model, pair, device, max(1, limit // ranks.size))
     return ranks.agree(lambda: each * ranks.size)
 
 
-def views(cfg: TrainConfig, model: Net, inference: Inference) -> data.Views | None:
+def views(cfg: TrainConfig, model: Net, spec: ModelSpec) -> data.Views | None:
     """By which views the images of the validation are judged at the end; None where that is by the centre, as after
     each epoch. UserError where the net or the images cannot be viewed so."""
     if cfg.crop == CropConfig():
         return None
-    return evaluation.views(cfg.crop, model, inference)
+    return evaluation.views(cfg.crop, model, spec)
 
 
 def trainer(
     cfg: TrainConfig,
     model: Net,
-    inference: Inference,
+    spec: ModelSpec,
     device: Runtime,
     batch_size: int,
     batches: data.Loader,
@@ -104,7 +102,7 @@ def trainer(
         optimizer=optim.build_optimizer(model, cfg.optim, batch_size, device.fused),
         schedule=optim.build_schedule(cfg.schedule, total_steps, len(batches)),
         runtime=device,
-        normalize=device.to_device if cached else Normalize(device, inference.mean, inference.std),
+        normalize=device.to_device if cached else Normalize(device, spec.input.mean, spec.input.std),
         seed=cfg.seed,
         ema=average,
         accumulate=cfg.accumulate,

@@ -14,6 +14,7 @@ from cnnbench import data
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.parsing import seconds, to_plain
 from cnnbench.config.sections import Decoder
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runs import run_directory
 from cnnbench.runs.run_directory import RunDirectory
@@ -30,7 +31,6 @@ from cnnbench.utils.console import say, warn
 from cnnbench.utils.errors import RunError
 from cnnbench.utils.files import write_json
 from cnnbench.visual.watch import Watch
-from cnnbench.weights.checkpoint import Inference
 from cnnbench.weights.checkpoint_manager import Keeper, size_of
 
 REDRAW = 60.0  # seconds between two drawings of the curves
@@ -58,7 +58,7 @@ class Training:
         device: Runtime,
         dataset: data.Dataset,
         model: Net,
-        inference: Inference,
+        spec: ModelSpec,
         directory: RunDirectory,
         *,
         cached: Cached | None = None,
@@ -67,7 +67,7 @@ class Training:
         prune: Callable[[dict[str, Any]], str] | None = None,
     ) -> None:
         """prune: takes the line of metrics of each epoch but the last, and says why to stop there, if it is to."""
-        self.cfg, self.device, self.dataset, self.inference, self.directory = cfg, device, dataset, inference, directory
+        self.cfg, self.device, self.dataset, self.spec, self.directory = cfg, device, dataset, spec, directory
         self.cached, self.about, self.prune = cached, about or {}, prune
         self.thaw_plan = freezing.thaw_plan(model, cfg.unfreeze_at)
         self.keeper = Keeper(directory.path / "checkpoints", cfg.checkpoint, writes=device.ranks.main)
@@ -75,16 +75,16 @@ class Training:
         if saved and not directory.config_known:
             run_directory.refuse_other_config(directory.path, saved["config"], cfg)
         self.progress = Progress(**saved["progress"]) if saved else Progress(seconds=spent)
-        self.views = setup.views(cfg, model, inference)
+        self.views = setup.views(cfg, model, spec)
         self.time_limit = seconds(cfg.max_time) if cfg.max_time else math.inf
         device.place(model)
         kept = int(saved["batch_size"]) if saved else None
-        self.batch_size = setup.batch_size(cfg, model, inference, device, len(dataset.train), kept)
+        self.batch_size = setup.batch_size(cfg, model, spec, device, len(dataset.train), kept)
         self.loaded = setup.images(cached.dataset if cached else dataset, cfg.data.cache, device)
         if not saved and cfg.weights is None:
-            setup.fit_to_images(model, self.loaded, inference, device)
+            setup.fit_to_images(model, self.loaded, spec, device)
         self.loading: dict[str, Any] = {
-            "image_size": self.loaded.image_size if cached else inference.image_size,
+            "image_size": self.loaded.image_size if cached else spec.input.image_size,
             "batch_size": self.batch_size,
             "workers": cfg.data.workers,
             "rank": device.ranks.rank,
@@ -95,7 +95,7 @@ class Training:
         self.train_batches = data.train_loader(self.loaded, cfg.augment, seed=cfg.seed, decode=cfg.data.decode,
                                                device=device.device, **self.loading)  # fmt: skip
         self.val_batches = data.eval_loader(self.loaded.val, self.loaded, **self.loading)
-        self.trainer = setup.trainer(cfg, model, inference, device, self.batch_size, self.train_batches, cached)
+        self.trainer = setup.trainer(cfg, model, spec, device, self.batch_size, self.train_batches, cached)
         if self.trainer.exchange:
             self.trainer.exchange.notes = self._notes
         self.overdue = False

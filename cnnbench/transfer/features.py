@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from cnnbench import data
 from cnnbench.data import Arrays, Dataset, Source
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.truncated import grids, pooled
 from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.training.loop import predictions
-from cnnbench.weights.checkpoint import Inference
 
 PENULTIMATE = "penultimate"  # the features that the output layer sees
 VERSION = 1  # of the files on disk
@@ -80,13 +80,13 @@ def _keep_output(found: dict[str, Tensor], name: str, side: int, model: Net) -> 
 
 @torch.no_grad()
 def extract(
-    model: Net, source: Source, dataset: Dataset, inference: Inference, runtime: Runtime, layers: list[str],
+    model: Net, source: Source, dataset: Dataset, spec: ModelSpec, runtime: Runtime, layers: list[str],
     workers: int | None, stream: TextIO,
 ) -> dict[str, Tensor]:  # fmt: skip
     """The features of each layer, float32 (len(source), D) on the CPU, of the images as they are evaluated."""
     model.eval()
-    batches = data.eval_loader(source, dataset, image_size=inference.image_size, batch_size=BATCH, workers=workers)
-    normalize = Normalize(runtime, inference.mean, inference.std)
+    batches = data.eval_loader(source, dataset, image_size=spec.input.image_size, batch_size=BATCH, workers=workers)
+    normalize = Normalize(runtime, spec.input.mean, spec.input.std)
     parts: dict[str, list[Tensor]] = {name: [] for name in layers}
     bar = tqdm(total=len(source), desc="features", unit="image", leave=False, file=stream, disable=not stream.isatty())
     with tapped(model, layers) as found, bar:
@@ -101,10 +101,10 @@ class Extractor:
     """Features of one net's weights, on one data set; each layer is computed once and kept in `folder`, if any."""
 
     def __init__(
-        self, model: Net, dataset: Dataset, inference: Inference, runtime: Runtime, *, folder: Path | None,
+        self, model: Net, dataset: Dataset, spec: ModelSpec, runtime: Runtime, *, folder: Path | None,
         workers: int | None, stream: TextIO,
     ) -> None:  # fmt: skip
-        self.model, self.dataset, self.inference, self.runtime = runtime.place(model), dataset, inference, runtime
+        self.model, self.dataset, self.spec, self.runtime = runtime.place(model), dataset, spec, runtime
         self.folder, self.workers, self.stream = folder, workers, stream
         self._whole: Extractor | None = None
         self._parts: dict[int, Tensor] = {}
@@ -125,7 +125,7 @@ class Extractor:
         known = {name: read for name, file in files.items() if (read := _read(file, len(source))) is not None}
         missing = [name for name in layers if name not in known]
         if missing:
-            fresh = extract(self.model, source, self.dataset, self.inference, self.runtime, missing,
+            fresh = extract(self.model, source, self.dataset, self.spec, self.runtime, missing,
                             self.workers, self.stream)  # fmt: skip
             for name, features in fresh.items():
                 _write(files[name], features)
@@ -152,7 +152,7 @@ class Extractor:
     def _file(self, source: Source, layer: str) -> Path | None:
         if self.folder is None:
             return None
-        image = {key: value for key, value in asdict(self.inference).items() if key != "classes"}
+        image = {"model": self.spec.model, **asdict(self.spec.input)}
         key = {"version": VERSION, "weights": digest(self.model), "layer": layer, "image": image,
                "images": data.fingerprint(source), "precision": self.runtime.precision}  # fmt: skip
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]

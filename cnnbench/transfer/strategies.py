@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cnnbench import data
 from cnnbench.config.commands import FinetuneConfig
 from cnnbench.config.sections import AugmentConfig, Crop, Strategy
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.truncated import Truncated
 from cnnbench.runs.tracker import say
@@ -19,7 +20,6 @@ from cnnbench.transfer import choose, linear_svm
 from cnnbench.transfer.choose import Advice
 from cnnbench.transfer.features import BATCH, PENULTIMATE, Cached, Extractor
 from cnnbench.utils.errors import UserError, unknown
-from cnnbench.weights.checkpoint import Inference
 
 FITTED = (Strategy.svm, Strategy.deep_features)  # their head is computed: nothing is trained by steps
 # Up to so many images: so many epochs. As few images make few steps in each.
@@ -34,12 +34,12 @@ class Plan:
     """A net ready to be trained, or fitted already, on its images or on features of them."""
 
     model: Net
-    inference: Inference
+    spec: ModelSpec
     cached: Cached | None
 
 
 def prepare(
-    cfg: FinetuneConfig, extractor: Extractor, inference: Inference, advised: Advice | None, about: dict[str, Any]
+    cfg: FinetuneConfig, extractor: Extractor, spec: ModelSpec, advised: Advice | None, about: dict[str, Any]
 ) -> Plan:
     """Carry out cfg.transfer on the extractor's net. cfg and `about` then say what was chosen: layer, epochs, C."""
     strategy, model, layer = cfg.transfer.name, extractor.model, PENULTIMATE
@@ -48,7 +48,7 @@ def prepare(
         if layer not in list(model.stages)[:-1]:
             raise unknown("stage", layer, list(model.stages)[:-1])
         cfg.transfer.layer = about["layer"] = layer
-        inference = replace(inference, model={**inference.model, "cut": layer})
+        spec = replace(spec, model={**spec.model, "cut": layer})
     set_epochs(cfg, len(extractor.dataset.train))
     freezing.freeze(model, freeze_for(cfg, list(model.stages)))
     if cfg.transfer.probe:
@@ -59,11 +59,11 @@ def prepare(
         cfg.augment = NO_AUGMENTATION
     val = extractor(extractor.dataset.val, [layer])[layer] if on_features else None
     if strategy is Strategy.deep_features:
-        model = extractor.runtime.place(Truncated(model, layer, len(inference.classes)))
+        model = extractor.runtime.place(Truncated(model, layer, len(spec.labels)))
     if train is not None and cfg.transfer.probe:
         fit_head(cfg, extractor, model, train, about)
     cached = None if train is None or val is None else extractor.cached(output_layer(model), train, val)
-    return Plan(model, inference, cached)
+    return Plan(model, spec, cached)
 
 
 def fit_head(cfg: FinetuneConfig, extractor: Extractor, model: Net, train: Tensor, about: dict[str, Any]) -> None:
@@ -98,13 +98,13 @@ def recalibrate(model: Net, extractor: Extractor) -> None:
         for module in norms:
             module.reset_running_stats()
             module.momentum = None  # the mean over all batches
-        source, inference, device = extractor.dataset.train, extractor.inference, extractor.runtime
+        source, spec, device = extractor.dataset.train, extractor.spec, extractor.runtime
         order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))[:CALIBRATION_IMAGES]
         batches = data.eval_loader(
-            source.subset(order), extractor.dataset, image_size=inference.image_size, batch_size=BATCH,
+            source.subset(order), extractor.dataset, image_size=spec.input.image_size, batch_size=BATCH,
             workers=extractor.workers,
         )  # fmt: skip
-        for _ in predictions(model, batches.epoch(0), device, Normalize(device, inference.mean, inference.std)):
+        for _ in predictions(model, batches.epoch(0), device, Normalize(device, spec.input.mean, spec.input.std)):
             pass
         for module, momentum in zip(norms, momenta, strict=True):
             module.momentum = momentum

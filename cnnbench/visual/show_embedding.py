@@ -18,7 +18,7 @@ def draw_embedding(studio: Studio) -> Iterator[Picture]:
     source, dataset = studio.looked_through, studio.dataset
     if len(source) > POINTS:
         source = source.subset(torch.tensor(spread(len(source), POINTS)))
-    features = extract(studio.model, source, dataset, studio.inference, studio.runtime, [PENULTIMATE],
+    features = extract(studio.model, source, dataset, studio.spec, studio.runtime, [PENULTIMATE],
                        studio.workers, studio.stream)[PENULTIMATE]  # fmt: skip
     values, targets = features.numpy(), source.targets.numpy()
     agree = embedding.neighbours_agree(values, targets)

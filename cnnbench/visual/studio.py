@@ -17,13 +17,13 @@ from cnnbench.config.commands import VisualizeConfig
 from cnnbench.config.sections import AugmentConfig, Crop, DataConfig, OptimConfig, ScheduleConfig, Split
 from cnnbench.data import Dataset, Source
 from cnnbench.data.inputs import find as find_files
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.pictures import as_picture
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.utils.errors import UserError, did_you_mean
 from cnnbench.visual.page import Picture
 from cnnbench.visual.places import HEAD, Place, bounded_batch, choose_units, find
-from cnnbench.weights.checkpoint import Inference
 
 IMAGES = 4  # looked at where the user names none
 
@@ -69,13 +69,13 @@ class Studio:
     """One net and what it is shown. Files are made from the first picture on; entering it is for TensorBoard's."""
 
     def __init__(
-        self, cfg: VisualizeConfig, model: Net | None, inference: Inference, runtime: Runtime, path: Path,
+        self, cfg: VisualizeConfig, model: Net | None, spec: ModelSpec, runtime: Runtime, path: Path,
         data_config: DataConfig | None, make_plan: Callable[[], Plan], source: str,
     ) -> None:  # fmt: skip
-        self.cfg, self._model, self.inference, self.runtime, self.path = cfg, model, inference, runtime, path
+        self.cfg, self._model, self.spec, self.runtime, self.path = cfg, model, spec, runtime, path
         self._data_config, self._make_plan, self.source = data_config, make_plan, source
-        self.normalize = Normalize(runtime, inference.mean, inference.std)
-        self.size, self.channels, self.classes = inference.image_size, inference.in_channels, inference.classes
+        self.normalize = Normalize(runtime, spec.input.mean, spec.input.std)
+        self.size, self.channels, self.classes = spec.input.image_size, spec.input.in_channels, spec.labels
 
     @property
     def model(self) -> Net:
@@ -84,7 +84,7 @@ class Studio:
 
     @property
     def title(self) -> str:
-        return str(self.inference.model["name"])
+        return str(self.spec.model["name"])
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -92,8 +92,8 @@ class Studio:
         if self._data_config is None:
             raise UserError(f"{self.source} does not say on which data it was trained: add data=…, as in data=cifar10")
         dataset = data.with_channels(data.load_dataset(self._data_config), self.channels)
-        known = self.inference
-        return replace(dataset, crop_ratio=known.crop_ratio, interpolation=known.interpolation)
+        known = self.spec
+        return replace(dataset, crop_ratio=known.input.crop_ratio, interpolation=known.input.interpolation)
 
     @property
     def data_name(self) -> str:
@@ -164,8 +164,8 @@ class Studio:
         return torch.cat([images for images, _ in batches.epoch(0)])
 
     def _file(self, path: str) -> Shown:
-        known = self.inference
-        transform = data.EvalTransform(known.image_size, known.crop_ratio, known.interpolation)
+        known = self.spec
+        transform = data.EvalTransform(known.input.image_size, known.input.crop_ratio, known.input.interpolation)
         return Shown(transform(as_picture(path, self.channels)), Path(path).stem)
 
     def check_channels(self) -> None:

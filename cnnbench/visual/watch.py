@@ -86,17 +86,17 @@ class Watch:
         self._show("filters", picture.repeat(zoom, 0).repeat(zoom, 1))
 
     def _draw_mistakes(self, path: Path) -> None:
-        training, dataset, known = self.training, self.training.dataset, self.training.inference
-        if known.in_channels not in (1, 3):
+        training, dataset, known = self.training, self.training.dataset, self.training.spec
+        if known.input.in_channels not in (1, 3):
             return
-        loading: dict[str, Any] = {"image_size": known.image_size, "batch_size": training.batch_size}
+        loading: dict[str, Any] = {"image_size": known.input.image_size, "batch_size": training.batch_size}
         training.eval_model.eval()
         batches = data.eval_loader(dataset.val, dataset, workers=training.cfg.data.workers, **loading)
         found = mistakes.find(
             training.eval_model,
             batches.epoch(0),
             training.device,
-            device.Normalize(training.device, known.mean, known.std),
+            device.Normalize(training.device, known.input.mean, known.input.std),
         )
         wrong = dataset.val.subset(torch.tensor([index for index, _, _ in found.worst], dtype=torch.int64))
         shown = data.eval_loader(wrong, dataset, workers=0, **loading).epoch(0) if found.worst else ()

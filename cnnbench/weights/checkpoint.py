@@ -6,7 +6,6 @@ and the normalisation. Paths: a run directory stands for its last checkpoint.
 
 import pickle
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,13 @@ from cnnbench import __version__
 from cnnbench.utils import files
 from cnnbench.utils.errors import RunError, UserError
 
-FORMAT = 2
+FORMAT = 3
 SEALED = 2  # the format from which on every checkpoint bears its checksum
 WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and AveragedModel, and of torch.compile
 
 
 class NewerFormatError(UserError):
     """A checkpoint that this version cannot know how to read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inference:
-    """What a net needs to be used: how to build it, what its answers are called, how its images are prepared."""
-
-    model: dict[str, Any]  # name and arguments
-    classes: list[str]
-    mean: list[float]
-    std: list[float]
-    image_size: int
-    in_channels: int
-    crop_ratio: float = 1.0  # side of the centre crop over the shorter side of the resized image
-    interpolation: str = "bilinear"  # of that resizing
 
 
 def save(path: Path, payload: dict[str, Any]) -> None:
@@ -62,14 +47,27 @@ def keep_as(path: Path, other: Path) -> None:
 def load(path: Path) -> dict[str, Any]:
     """A checkpoint of cnnbench, on the CPU. Raises UserError for anything else."""
     content = read(path)
-    needed = {"format": int, "model": dict, "inference": dict, "config": dict, "progress": dict}
+    needed = {"format": int, "model": dict, "spec": dict, "config": dict, "progress": dict}
+    content = upgraded(content)
     if not all(isinstance(content.get(key), kind) for key, kind in needed.items()):
-        raise UserError(f"{path} is no checkpoint of cnnbench")
+        raise UserError(f"{path} is not a checkpoint of cnnbench")
     if content["format"] > FORMAT:
         raise NewerFormatError(f"{path} was written by a newer cnnbench ({content['cnnbench']}): update this one")
     if content["format"] >= SEALED and not files.seal_holds(path):
         raise UserError(f"{path} is damaged: its checksum is missing")
     return content
+
+
+def upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """Content of a checkpoint of format 1 or 2 under the names of format 3."""
+    old, new = content.get("format"), dict(content)
+    if not isinstance(old, int) or old >= 3 or not {"inference", "progress"} <= content.keys():
+        return content
+    new["spec"] = new.pop("inference")  # ModelSpec.from_dict() reads it
+    new["meter"] = new.pop("sums", None)
+    names = {name: "best" if name.startswith("best_") and name != "best_epoch" else name for name in new["progress"]}
+    new["progress"] = {names[name]: value for name, value in new["progress"].items()}
+    return new
 
 
 def find(where: str) -> Path:

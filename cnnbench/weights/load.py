@@ -13,41 +13,39 @@ from torch import Tensor, nn
 from cnnbench import models
 from cnnbench.config.sections import Interpolation, PrepareConfig
 from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
+from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.fast_start import import_torchvision
 from cnnbench.weights import merge, sources
-from cnnbench.weights.checkpoint import Inference
 from cnnbench.weights.merge import MergeReport
 from cnnbench.weights.sources import Weights
 
 
 def ready(
     weights: Weights, model: dict[str, Any] | None, prepare: PrepareConfig, rename: Any = None, skip: Any = None
-) -> tuple[Net, Inference, list[str]]:
+) -> tuple[Net, ModelSpec, list[str]]:
     """The net with its weights, what it takes to use it, and what the user should be told. UserError if unknown.
 
     What `prepare` says wins over what the weights say.
     """
     classes = class_names(prepare.classes)
     notes: list[str] = []
-    if weights.inference is not None:
+    if weights.spec is not None:
         _check_own(weights, model, rename, skip)
-        net, known = sources.build(weights), weights.inference
+        net, known = sources.build(weights), weights.spec
     else:
         net, known, notes = _from_tensors(weights, model, prepare, classes, rename, skip)
     keys = ("image_size", "crop_ratio", "interpolation", "mean", "std")
     said: dict[str, Any] = {key: value for key in keys if (value := getattr(prepare, key)) is not None}
     if "interpolation" in said:
         said["interpolation"] = Interpolation(said["interpolation"]).value
-    if classes:
-        said["classes"] = classes
-    inference = replace(known, **said)
-    _check(inference, output_layer(net).weight.shape[0], weights.source)
-    if inference.image_size != known.image_size or weights.inference is None:
-        models.check_image_size(net, inference.image_size)  # it takes a second: not where the size is the net's own
-    return net, inference, notes
+    spec = replace(known, labels=classes or known.labels, input=replace(known.input, **said))
+    _check(spec, output_layer(net).weight.shape[0], weights.source)
+    if spec.input.image_size != known.input.image_size or weights.spec is None:
+        models.check_image_size(net, spec.input.image_size)  # it takes a second: not where the size is the net's own
+    return net, spec, notes
 
 
 def _check_own(weights: Weights, model: dict[str, Any] | None, rename: Any, skip: Any) -> None:
@@ -64,7 +62,7 @@ def _from_tensors(
     classes: list[str] | None,
     rename: Any,
     skip: Any,
-) -> tuple[Net, Inference, list[str]]:
+) -> tuple[Net, ModelSpec, list[str]]:
     """Tensors alone: the net is the caller's, its number of classes and of channels theirs."""
     if model is None:
         raise UserError(
@@ -93,16 +91,18 @@ def _from_tensors(
         notes.append("images: normalised as usual for ImageNet; prepare.mean and prepare.std say otherwise")
     net = models.build(**{**arguments, "num_classes": outputs, "in_channels": channels})
     _check_whole(net, merge.merge(net, weights, rename, skip))
-    inference = Inference(
+    spec = ModelSpec(
         model=model,
-        classes=classes,
-        mean=list(IMAGENET_MEAN),
-        std=list(IMAGENET_STD),
-        image_size=net.image_size,
-        in_channels=channels,
-        crop_ratio=0.875 if net.image_size > 64 else 1.0,
+        labels=classes,
+        input=InputSpec(
+            mean=list(IMAGENET_MEAN),
+            std=list(IMAGENET_STD),
+            image_size=net.image_size,
+            in_channels=channels,
+            crop_ratio=0.875 if net.image_size > 64 else 1.0,
+        ),
     )
-    return net.eval(), inference, notes
+    return net.eval(), spec, notes
 
 
 def _check_whole(net: Net, report: MergeReport) -> None:
@@ -122,13 +122,13 @@ def _shape(layer: nn.Linear | nn.Conv2d, sketch: Net, state: dict[str, Tensor]) 
     return weight.shape[0], weight.shape[1] * getattr(layer, "groups", 1)
 
 
-def _check(inference: Inference, outputs: int, source: str) -> None:
-    if len(inference.classes) != outputs:
-        raise UserError(f"{source} tells {outputs} classes apart, but {len(inference.classes)} are named")
+def _check(spec: ModelSpec, outputs: int, source: str) -> None:
+    if len(spec.labels) != outputs:
+        raise UserError(f"{source} tells {outputs} classes apart, but {len(spec.labels)} are named")
     for name in ("mean", "std"):
-        if len(getattr(inference, name)) != inference.in_channels:
-            count = len(getattr(inference, name))
-            raise UserError(f"{name} has {count} values, but {source} takes {inference.in_channels} channels")
+        if len(getattr(spec.input, name)) != spec.input.in_channels:
+            count = len(getattr(spec.input, name))
+            raise UserError(f"{name} has {count} values, but {source} takes {spec.input.in_channels} channels")
 
 
 def class_names(given: Any) -> list[str] | None:

@@ -93,9 +93,9 @@ WITHOUT_EFFECT = ("dropout", "dropout_aux", "init", "zero_init_residual", "aux",
 
 def check_variant(model: dict[str, Any], weights: Weights) -> None:
     """UserError where the weights are of another net or variant, be its names and shapes the same."""
-    if weights.inference is None:
+    if weights.spec is None:
         return
-    theirs = weights.inference.model
+    theirs = weights.spec.model
     if _function(theirs) != _function(model):
         raise UserError(f"{weights.source} is of {theirs['name']}, not of {model['name']}: give model={theirs['name']}")
     for key in theirs.keys() & model.keys() - {"name", "source", *WITHOUT_EFFECT}:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from cnnbench import models
+from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runs import run_directory
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.fast_start import import_torchvision
 from cnnbench.weights import checkpoint
-from cnnbench.weights.checkpoint import Inference
 
 ZOO = Path(__file__).parents[1] / "zoo"
 DEFAULT = "zoo:resnet20-cifar10"  # where neither a net nor weights are named
@@ -60,7 +60,7 @@ class Weights:
 
     source: str  # what to call them, to the user
     state: dict[str, Tensor]
-    inference: Inference | None  # how their net is built and its images are prepared; None for tensors alone
+    spec: ModelSpec | None  # how their net is built and its images are prepared; None for tensors alone
     config: dict[str, Any] | None = None  # of the run that trained them
     epochs: int | None = None  # that they were trained for
 
@@ -87,14 +87,14 @@ def from_file(path: Path, source: str) -> Weights:
     content = checkpoint.read(path)
     state = checkpoint.weights_of(content, path)
     if path.suffix == ".safetensors":
-        return Weights(source=source, state=state, inference=_safetensors_inference(path))
-    if not isinstance(content.get("inference"), dict):
-        return Weights(source=source, state=state, inference=None)
+        return Weights(source=source, state=state, spec=_safetensors_spec(path))
+    if not ({"spec", "inference"} & content.keys()):
+        return Weights(source=source, state=state, spec=None)
     content = checkpoint.load(path)
     return Weights(
         source=source,
         state=state,
-        inference=Inference(**content["inference"]),
+        spec=ModelSpec.from_dict(content["spec"]),
         config=content["config"],
         epochs=content["progress"]["epoch"],
     )
@@ -113,33 +113,34 @@ def short_name(source: str) -> str:
 
 def build(weights: Weights) -> Net:
     """The net of these weights, on the CPU and in eval mode. UserError where it is not known which net that is."""
-    if weights.inference is None:
+    if weights.spec is None:
         raise UserError(f"{weights.source} holds tensors alone: it does not say of which net, classes and images")
-    inference = weights.inference
-    arguments = {**inference.model, "in_channels": inference.in_channels}
-    model = models.build(num_classes=len(inference.classes), **arguments)
+    spec = weights.spec
+    arguments = {**spec.model, "in_channels": spec.input.in_channels}
+    model = models.build(num_classes=len(spec.labels), **arguments)
     try:
         model.load_state_dict(weights.state)
     except RuntimeError:
-        raise UserError(f"{weights.source}: its weights do not fit its own net, {inference.model['name']}") from None
+        raise UserError(f"{weights.source}: its weights do not fit its own net, {spec.model['name']}") from None
     return model.eval()
 
 
-def save_safetensors(path: Path, state: dict[str, Tensor], inference: Inference, **about: Any) -> None:
+def save_safetensors(path: Path, state: dict[str, Tensor], spec: ModelSpec, **about: Any) -> None:
     """Weights with what it takes to use them in one file that no reader can be harmed by; `about`: JSON values."""
     from safetensors.torch import save_file
 
-    metadata = {METADATA: json.dumps({"inference": asdict(inference), **about})}
+    metadata = {METADATA: json.dumps({"spec": asdict(spec), **about})}
     save_file({name: value.contiguous() for name, value in state.items()}, path, metadata=metadata)
 
 
-def _safetensors_inference(path: Path) -> Inference | None:
+def _safetensors_spec(path: Path) -> ModelSpec | None:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(METADATA)
     try:
-        return Inference(**json.loads(text)["inference"]) if text else None
+        content = json.loads(text) if text else None
+        return content and ModelSpec.from_dict(content.get("spec") or content["inference"])
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} says of itself what this version of cnnbench cannot read") from None
 
@@ -190,17 +191,19 @@ def published(model: dict[str, Any], version: str = "") -> Weights:
     entry = versions[version] if version else get_model_weights(name).DEFAULT
     transform, file = entry.transforms(), fetched(entry.url)
     inside = name in IN_MINUS_ONE_TO_ONE
-    inference = Inference(
+    spec = ModelSpec(
         model=model,
-        classes=list(entry.meta["categories"]),
-        mean=[0.5] * 3 if inside else list(transform.mean),
-        std=[0.5] * 3 if inside else list(transform.std),
-        image_size=transform.crop_size[0],
-        in_channels=3,
-        crop_ratio=transform.crop_size[0] / transform.resize_size[0],
-        interpolation=transform.interpolation.value,
+        labels=list(entry.meta["categories"]),
+        input=InputSpec(
+            mean=[0.5] * 3 if inside else list(transform.mean),
+            std=[0.5] * 3 if inside else list(transform.std),
+            image_size=transform.crop_size[0],
+            in_channels=3,
+            crop_ratio=transform.crop_size[0] / transform.resize_size[0],
+            interpolation=transform.interpolation.value,
+        ),
     )
-    return Weights(source=f"{name} {entry.name} (torchvision)", state=_published_state(file), inference=inference)
+    return Weights(source=f"{name} {entry.name} (torchvision)", state=_published_state(file), spec=spec)
 
 
 def _published_state(file: Path) -> dict[str, Tensor]:

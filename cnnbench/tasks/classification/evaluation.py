@@ -14,6 +14,7 @@ from tqdm import tqdm
 from cnnbench import models
 from cnnbench.config.sections import CropConfig
 from cnnbench.data.loaders import view_batches
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.sources import Source
 from cnnbench.data.views import DIRECTIONS, Groups, Shifts, Views, ViewTransform
 from cnnbench.data.views import views as protocol
@@ -22,7 +23,6 @@ from cnnbench.runtime.device import Normalize, Runtime, compiled
 from cnnbench.tasks.classification.metrics import answers
 from cnnbench.utils import console
 from cnnbench.utils.errors import UserError
-from cnnbench.weights.checkpoint import Inference
 
 Progress = Callable[[int], object]
 """Called with the number of images that have been answered since the last call."""
@@ -47,18 +47,18 @@ class Member:
     runtime: Runtime
 
 
-def views(crop: CropConfig, model: Net, known: Inference) -> Views:
+def views(crop: CropConfig, model: Net, known: ModelSpec) -> Views:
     """The views by which a net is to be asked; UserError where its images or its layers leave no room for them."""
-    chosen = protocol(crop, known.image_size, known.crop_ratio, known.interpolation)
+    chosen = protocol(crop, known.input.image_size, known.input.crop_ratio, known.input.interpolation)
     if chosen.dense:
         models.check_dense(model, min(chosen.scales))
     return chosen
 
 
-def member(model: Net, asked: Views, known: Inference, runtime: Runtime, *, compile: bool = False) -> Member:
+def member(model: Net, asked: Views, known: ModelSpec, runtime: Runtime, *, compile: bool = False) -> Member:
     """A net, ready to be asked by these views."""
     net = compiled(runtime.place(Dense(model) if asked.dense else model), compile)
-    return Member(net=net, normalize=Normalize(runtime, known.mean, known.std), runtime=runtime)
+    return Member(net=net, normalize=Normalize(runtime, known.input.mean, known.input.std), runtime=runtime)
 
 
 def scores(member: Member, views: ViewTransform, reading: Reading, progress: Progress) -> Tensor:

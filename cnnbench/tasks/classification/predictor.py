@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cnnbench.config.sections import PrepareConfig
 from cnnbench.data.inputs import find
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.pictures import as_picture, thumbnail
 from cnnbench.data.sources import quiet_pillow
 from cnnbench.data.transforms import EvalTransform
@@ -22,7 +23,6 @@ from cnnbench.runtime.device import Normalize, Runtime, create_runtime
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.system import cores
 from cnnbench.weights import sources
-from cnnbench.weights.checkpoint import Inference
 from cnnbench.weights.load import ready
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ class Answer:
 class Classifier:
     """A trained net, ready to be asked. `load()` makes it."""
 
-    def __init__(self, model: Net, inference: Inference, source: str, device: Runtime) -> None:
-        self.model, self.inference, self.source, self.device = device.place(model).eval(), inference, source, device
-        self.normalize = Normalize(device, inference.mean, inference.std)
-        self.transform = EvalTransform(inference.image_size, inference.crop_ratio, inference.interpolation)
+    def __init__(self, model: Net, spec: ModelSpec, source: str, device: Runtime) -> None:
+        self.model, self.spec, self.source, self.device = device.place(model).eval(), spec, source, device
+        self.normalize = Normalize(device, spec.input.mean, spec.input.std)
+        self.transform = EvalTransform(spec.input.image_size, spec.input.crop_ratio, spec.input.interpolation)
 
     @property
     def classes(self) -> list[str]:
-        return self.inference.classes
+        return self.spec.labels
 
     def predict(self, images: "ImageLike | Iterable[ImageLike]", top: int = 5, batch_size: int = 32) -> list[Answer]:
         """The `top` likeliest classes of each image, in the order of the images.
@@ -98,7 +98,7 @@ class Classifier:
         """The answer to be, and the net's input; None where the file cannot be read."""
         file = os.fspath(image) if isinstance(image, str | os.PathLike) else None
         try:
-            picture = as_picture(image, self.inference.in_channels)
+            picture = as_picture(image, self.spec.input.in_channels)
         except UserError as error:
             if file is None:
                 raise
@@ -147,8 +147,8 @@ def load(
     prepared = PrepareConfig(**{**dict.fromkeys(known), **prepare})
     found = sources.load(os.fspath(weights), chosen)
     with torch.random.fork_rng(devices=[]):  # nets draw weights before they are given theirs
-        net, inference, _ = ready(found, chosen, prepared, rename, list(skip))
-    return Classifier(net, inference, found.source, create_runtime(device, precision, seed=None))
+        net, spec, _ = ready(found, chosen, prepared, rename, list(skip))
+    return Classifier(net, spec, found.source, create_runtime(device, precision, seed=None))
 
 
 def _as_sequence(images: Any) -> Iterable[Any]:

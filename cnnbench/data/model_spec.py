@@ -1,0 +1,60 @@
+"""What it takes to use a trained net: stored with its weights, so that one path is enough to load it."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from cnnbench.data.sources import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """How an image is prepared. mean and std are per channel, in 0..1."""
+
+    image_size: int  # side in pixels of what the net is given
+    in_channels: int
+    mean: list[float]
+    std: list[float]
+    crop_ratio: float = 1.0  # side of the centre crop over the shorter side of the resized image
+    interpolation: str = "bilinear"  # of that resizing
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A net, what it answers and what it is given."""
+
+    task: str = "classification"
+    model: dict[str, Any]  # name and arguments
+    labels: list[str]  # names of the classes; empty where the answer is no class
+    input: InputSpec
+    extra: dict[str, Any] = field(default_factory=dict)  # what else the task must know
+
+    @property
+    def outputs(self) -> int:
+        """Output channels of the net: one for each label, unless the task says otherwise."""
+        return int(self.extra.get("outputs", len(self.labels)))
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """Spec from what `as_dict` gave, or from what checkpoints of formats 1 and 2 hold. TypeError, KeyError for
+        anything else."""
+        content = dict(content)
+        if "classes" in content:  # formats 1 and 2: classification, all in one level
+            model, labels = content.pop("model"), content.pop("classes")
+            return cls(model=model, labels=labels, input=InputSpec(**content))
+        return cls(**{**content, "input": InputSpec(**content["input"])})
+
+    @classmethod
+    def of(cls, model: dict[str, Any], dataset: Dataset, image_size: int) -> Self:
+        """Spec of a net of this name and arguments that is to be trained on this data set."""
+        given = InputSpec(
+            image_size=image_size,
+            in_channels=dataset.in_channels,
+            mean=list(dataset.mean),
+            std=list(dataset.std),
+            crop_ratio=dataset.crop_ratio,
+            interpolation=dataset.interpolation,
+        )
+        return cls(task=dataset.task, model=model, labels=list(dataset.classes), input=given, extra=dataset.extra)

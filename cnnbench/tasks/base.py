@@ -1,0 +1,111 @@
+"""Task: what a net is trained for. Loops, runs and commands ask it for losses, metrics, pictures and answers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from torch import Tensor, nn
+
+from cnnbench.config.commands import EvaluateConfig, TrainConfig
+from cnnbench.config.sections import CropConfig
+from cnnbench.data import Batch, Dataset, Views
+from cnnbench.data.model_spec import ModelSpec
+from cnnbench.models.layers import Net
+from cnnbench.runtime.device import Runtime
+from cnnbench.tasks.meter import Meter
+from cnnbench.tasks.metric import Metric
+from cnnbench.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from cnnbench.tasks.measure import Judged, Measurement, Reading
+    from cnnbench.tasks.predictor import Predictor
+
+
+class Task(ABC):
+    """A kind of problem. A new one states its name, metrics, loss and meter; the rest has a default.
+
+    Outputs of a net are a tensor, or in training a tuple of it and auxiliary outputs. `targets` is whatever the data
+    set pairs with its images: class numbers (N,), masks (N, H, W).
+    """
+
+    name: ClassVar[str]  # stored with the weights, which find their task by it
+    metrics: ClassVar[tuple[Metric, ...]]  # the first is the primary one: best.pt, early stopping, search, reports
+    memorised: ClassVar[float]  # primary metric that a net reaches on a single batch learned by heart
+
+    @classmethod
+    def create(cls, cfg: TrainConfig, model: nn.Module) -> Self:
+        """Task as a training is configured."""
+        return cls()
+
+    @property
+    def primary(self) -> Metric:
+        return self.metrics[0]
+
+    # To train
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise UserError where the data set's targets are not what this task needs."""
+
+    @abstractmethod
+    def training_loss(self, outputs: Any, targets: Any) -> Tensor:
+        """Loss to minimise: the mean over the batch, float32 whatever the net computed in."""
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
+        """Loss to report in validation."""
+        return self.training_loss(outputs, targets)
+
+    def answer(self, outputs: Any) -> Tensor:
+        """Main output, without the auxiliary ones."""
+        answer: Tensor = outputs[0] if isinstance(outputs, tuple) else outputs
+        return answer
+
+    def guessing_loss(self, spec: ModelSpec) -> float | None:
+        """Loss of a net that guesses; None where that cannot be said."""
+        return None
+
+    # To measure
+
+    @abstractmethod
+    def meter(self, runtime: Runtime) -> Meter:
+        """Meter of a training epoch."""
+
+    def evaluation(self, runtime: Runtime, spec: ModelSpec) -> Meter:
+        """Meter of a validation: it may count more than that of a training epoch, such as a confusion matrix."""
+        return self.meter(runtime)
+
+    def views(self, crop: CropConfig, model: Net, spec: ModelSpec) -> Views | None:
+        """Views by which a training's last validation is judged; None for the image as every epoch sees it."""
+        if crop == CropConfig():
+            return None
+        raise UserError(f"crop={crop.name}: {self.name} has one way to look at an image, so leave crop out")
+
+    def judge_views(self, views: Views, model: Net, spec: ModelSpec, runtime: Runtime, reading: "Reading",
+                    advance: Any) -> dict[str, float]:  # fmt: skip
+        """Metrics by name, `loss` among them, of all images by these views. All processes take part."""
+        raise NotImplementedError
+
+    def measure(self, judged: "list[Judged]", dataset: Dataset, cfg: EvaluateConfig, runtime: Runtime) -> "Measurement":
+        """What `cnnbench evaluate` finds. UserError where the task cannot do what cfg asks for."""
+        from cnnbench.tasks.measure import measure
+
+        return measure(self, judged, cfg, runtime)
+
+    # To show
+
+    def draw_batch(self, batch: Batch, labels: Sequence[str], path: Path) -> None:
+        """Draw the first images of a training batch with their targets into the file `path`."""
+
+    def draw_validation(self, meter: Meter, batch: Batch, answers: Tensor, labels: Sequence[str], folder: Path,
+                        title: str) -> None:  # fmt: skip
+        """Draw what a validation found, and some images (N, …) with the net's answers, into files in `folder`."""
+
+    def predictor(self, model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> "Predictor":
+        """Trained net, ready to be asked."""
+        from cnnbench.tasks.predictor import Predictor
+
+        return Predictor(self, model, spec, source, runtime)
+
+    def describe(self, answer: Tensor, spec: ModelSpec) -> dict[str, Any]:
+        """Answer to one image, without its batch dimension, as plain values for a table or JSON."""
+        raise UserError(f"predict does not know how to say what a {self.name} net answers")

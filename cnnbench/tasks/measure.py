@@ -1,0 +1,97 @@
+"""What `cnnbench evaluate` measures, for any task: the nets, how their images are read, and what came of it."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cnnbench import data
+from cnnbench.config.commands import EvaluateConfig
+from cnnbench.config.sections import CropConfig
+from cnnbench.data.model_spec import ModelSpec
+from cnnbench.models.layers import Net
+from cnnbench.runtime.device import Normalize, Runtime
+from cnnbench.tasks.base import Task
+from cnnbench.tasks.metric import headline
+from cnnbench.tasks.passes import evaluate
+from cnnbench.utils import console
+from cnnbench.utils.errors import UserError
+from cnnbench.weights.sources import Weights
+
+Progress = Callable[[int], object]
+"""Called with the number of images that have been answered since the last call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the images of a source are read and given to a net."""
+
+    source: data.Source
+    batch_size: int  # views in a forward pass
+    workers: int | None
+    until: Callable[[Iterable[Any]], Iterable[Any]] = iter  # ends a pass over the batches early, by an exception
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A net that is to be evaluated, with the data set as it is prepared for it."""
+
+    weights: Weights
+    model: Net
+    spec: ModelSpec
+    dataset: data.Dataset
+    reading: Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What an evaluation found: for result.json, to be written beside it, and to be printed."""
+
+    n: int  # images
+    result: dict[str, Any]  # metrics and how they were measured
+    write: Callable[[Path, dict[str, Any]], None] = lambda folder, result: None  # tables and pictures
+    page: Callable[[dict[str, Any], bool], str]  # the whole result, and whether to be brief -> text for a terminal
+
+
+def measure(task: Task, judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Measurement:
+    """One net over every image, as it is prepared for it."""
+    if len(judged) > 1 or cfg.shift or cfg.crop != CropConfig():
+        raise UserError(f"several weights, crop and shift are for classification: {task.name} takes none of them")
+    (one,) = judged
+    reading, size = one.reading, one.spec.input.image_size
+    batches = data.eval_loader(
+        reading.source,
+        one.dataset,
+        image_size=size,
+        batch_size=reading.batch_size,
+        workers=reading.workers,
+        rank=runtime.ranks.rank,
+        world_size=runtime.ranks.size,
+    )
+    net, normalize = runtime.place(one.model).eval(), Normalize(runtime, one.spec.input.mean, one.spec.input.std)
+    meter = evaluate(task, net, reading.until(batches.epoch()), runtime, normalize, one.spec)
+    values = meter.compute()
+    how = center_text(size, one.spec.input.crop_ratio)
+    text = f"{headline(task.metrics, values)}, loss {values['loss']:.4f} on {meter.n:,} images"
+    return Measurement(
+        n=meter.n,
+        result={**values, "n": meter.n, "crop": how, "protocol": {"name": how}},
+        page=lambda result, brief: f"{text}\n-> {result['run_dir']}",
+    )
+
+
+def center_text(image_size: int, crop_ratio: float) -> str:
+    """How validation images are cut, in a few words: one centre crop, without test-time augmentation."""
+    return f"center {image_size}" if crop_ratio == 1 else f"center {image_size} of {round(image_size / crop_ratio)}"
+
+
+@contextmanager
+def progress(total: int, what: str = "evaluate", unit: str = "image") -> Iterator[Progress]:
+    """Progress bar on the terminal, where a person is looking."""
+    with tqdm(total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, file=sys.stderr,
+              disable=console.silent or not sys.stderr.isatty(), mininterval=0.1) as bar:  # fmt: skip
+        yield bar.update
