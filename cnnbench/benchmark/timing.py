@@ -119,7 +119,7 @@ def training(setting: Setting, net: Callable[..., object], batches: Iterator[Bat
     """Time training steps for about so many seconds, after `warmup` of them (at least two)."""
     stopwatch = Stopwatch(setting.device)
     device = setting.device
-    marking = Marking(device.device, device.dtype, device.scaler, device.ranks, stopwatch)
+    marking = Marking(device.device, device.dtype, device.scaler, device.group, stopwatch)
     restart_peak(marking.device)
     _, targets = next(batches)
     trainer = setting.trainer(marking, net, len(targets))

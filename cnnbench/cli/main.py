@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         if code == PREEMPTED:
             from cnnbench.runtime import slurm
 
-            slurm.hand_over()
+            slurm.await_requeue()
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         from cnnbench.runtime import execute
 
-        return INTERRUPTED if execute.was_interrupted(error) else execute.report(error)
+        return INTERRUPTED if execute.was_interrupted(error) else execute.report_error(error)
 
 
 def _main(argv: list[str]) -> int:
@@ -93,7 +93,7 @@ def _main(argv: list[str]) -> int:
         from cnnbench.config import expand
         from cnnbench.runtime import execute
 
-        return execute.load("doctor", "read")(expand.readings(args[1:]))
+        return execute.load_command("doctor", "read")(expand.readings(args[1:]))
     return run(command, args)
 
 
@@ -117,9 +117,9 @@ def run(command: str, args: list[str]) -> int:
     if "--config" in args:
         at = args.index("--config")
         config = compose.replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])
-        return execute.perform(command, config)
+        return execute.run_command(command, config)
     if COMMANDS[command].compares and (configs := expand.combinations(command, args)):
-        return execute.load(command, "compare")(configs)
+        return execute.load_command(command, "compare")(configs)
     if arguments.is_sweep(args):
         return runner.run(command, args)
     code: list[int] = []
@@ -128,7 +128,7 @@ def run(command: str, args: list[str]) -> int:
     def job(cfg: Any) -> None:
         """Hydra takes a job that raises for a mistake of its own and says so at length: nothing is raised here."""
         try:
-            code.append(execute.perform(command, compose.typed(command, cfg)))
+            code.append(execute.run_command(command, compose.typed(command, cfg)))
         except Exception as error:
             errors.append(error)
 

@@ -46,7 +46,7 @@ def run(cfg: EvaluateConfig) -> int:
     judged = [ready(cfg, one, dataset, data_cfg.workers, device) for one in loaded]
     if cfg.shift and len(judged) > 1:
         raise UserError("shift judges a single net: give weights=… one only")
-    path = Path(device.ranks.agree(lambda: str(directory(cfg, judged, dataset))))
+    path = Path(device.group.broadcast(lambda: str(directory(cfg, judged, dataset))))
     begin = time.perf_counter()
     source = judged[0].reading.source
     with evaluation.progress(len(source) * len(judged)) as advance:
@@ -66,7 +66,7 @@ def run(cfg: EvaluateConfig) -> int:
         **environment(device),
         "run_dir": str(path),
     }
-    if not device.ranks.main:
+    if not device.group.main:
         return 0
     report.write(path, result, verdict, dataset, source, logits)
     if cfg.format is Format.table:

@@ -65,7 +65,7 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         return {"code": runner.run_job(job, cfg)}
     error, mistake, code = "", False, exit_codes.FAILED
     try:
-        code = execute.load(task["command"])(cfg)
+        code = execute.load_command(task["command"])(cfg)
     except KeyboardInterrupt:
         code = exit_codes.INTERRUPTED
     except (UserError, RunError) as caught:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cnnbench.analysis.complexity import layers
 from cnnbench.config.sections import OptimConfig, Optimizer
 from cnnbench.models.layers import Net
-from cnnbench.runtime.distributed import Ranks
+from cnnbench.runtime.distributed import ProcessGroup
 from cnnbench.utils.console import tolerated
 from cnnbench.utils.files import write_text
 
@@ -88,15 +88,15 @@ class OutputRange:
         self.high = high if self.high is None else torch.maximum(self.high, high)
         return logits
 
-    def over(self, ranks: Ranks, like: Tensor) -> None:
+    def over(self, group: ProcessGroup, like: Tensor) -> None:
         """Of the images of all processes, some of which may have had none; like: an output for each class."""
-        if ranks.alone:
+        if group.alone:
             return
         if self.low is None or self.high is None:
             self.low, self.high = torch.full_like(like, math.inf), torch.full_like(like, -math.inf)
         self.low, self.high = self.low.float(), self.high.float()
-        ranks.extremes(self.low, self.high)
-        self.images = int(ranks.add(self.images)[0])
+        group.all_reduce_min_max(self.low, self.high)
+        self.images = int(group.all_reduce_numbers(self.images)[0])
 
     def dead(self) -> list[int]:
         """The outputs that were the same for every image: where a ReLU comes before them, it may never wake again."""

@@ -57,7 +57,7 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
         "skipped_steps": training.trainer.guard.look().skipped,
         "warnings": list(training.warned.values()),
         "batch_size": training.batch_size,
-        "devices": training.device.ranks.size,
+        "devices": training.device.group.size,
         "stopped": reason,
         **complexity,
         "training_flops": training_flops(training, complexity["macs"]),
@@ -104,14 +104,14 @@ def training_flops(training: "Training", macs: int) -> int | None:
 
 def draw_batch(training: "Training") -> None:
     picture = training.directory.path / "train_batch.png"
-    if training.device.ranks.main and training.first_batch is not None and not picture.exists():
+    if training.device.group.main and training.first_batch is not None and not picture.exists():
         with tolerated(picture.name):
             images, targets = training.first_batch
             plots.train_batch(images.cpu(), targets.cpu(), training.dataset.classes, picture)
 
 
 def draw_curves(training: "Training") -> None:
-    if training.device.ranks.main and training.rows and training.cfg.epochs:
+    if training.device.group.main and training.rows and training.cfg.epochs:
         with tolerated("curves.png"):
             plots.curves(training.rows, training.directory.path / "curves.png", _title(training))
 

@@ -64,13 +64,13 @@ def batch_size(
         return cfg.batch_size
     if kept:
         return kept
-    ranks = device.ranks
+    group = device.group
     # Beyond a thousand images, or with few steps in an epoch, a larger batch makes the net worse, not faster.
     limit = max(1, min(1024, images // 10))
     size = inference.image_size
     pair = torch.zeros(2, inference.in_channels, size, size, device=device.device)
-    each = largest_batch(model, pair, device, max(1, limit // ranks.size))
-    return ranks.agree(lambda: each * ranks.size)
+    each = largest_batch(model, pair, device, max(1, limit // group.size))
+    return group.broadcast(lambda: each * group.size)
 
 
 def views(cfg: TrainConfig, model: Net, inference: Inference) -> data.Views | None:
@@ -91,7 +91,7 @@ def trainer(
     cached: Cached | None,
 ) -> Trainer:
     """A trainer at its first step. cached: features to train the head on, in place of images."""
-    if cfg.ddp.sync_bn and not device.ranks.alone:
+    if cfg.ddp.sync_bn and not device.group.alone:
         if not device.syncs_batchnorm:
             raise UserError("ddp.sync_bn=true needs GPUs: on a CPU each process has BatchNorm of its own images")
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -109,11 +109,11 @@ def trainer(
         ema=average,
         accumulate=cfg.accumulate,
         clip=cfg.optim.clip,
-        exchange=None if device.ranks.alone else Exchange(device.ranks, model, batches.order.size),
+        exchange=None if device.group.alone else Exchange(device.group, model, batches.order.size),
     )
 
 
 def called(cfg: TrainConfig, model: Net, device: Runtime, batch_size: int) -> Callable[..., Any]:
     """The net as it is called in training. Made anew when other parameters begin to train."""
-    wrapped = device.ranks.wrap(model, device.device, cfg.ddp.bucket_mb, cfg.ddp.compress)
-    return Compiled(wrapped, batch_size // device.ranks.size, cfg.accumulate) if cfg.compile else wrapped
+    wrapped = device.group.wrap(model, device.device, cfg.ddp.bucket_mb, cfg.ddp.compress)
+    return Compiled(wrapped, batch_size // device.group.size, cfg.accumulate) if cfg.compile else wrapped

@@ -29,7 +29,7 @@ class Watch:
 
     def __init__(self, training: "Training", writer: Events) -> None:
         self.training, self.writer = training, writer
-        self.enabled = training.cfg.tracking.images and training.device.ranks.main
+        self.enabled = training.cfg.tracking.images and training.device.group.main
         self.name = str(training.cfg.model["name"])
         self.statistics = flow.Statistics(training.trainer.model, lambda: training.trainer.step % EVERY == 0)
         self.frames: dict[int, list[np.ndarray]] = {}  # epoch -> the filters then
