@@ -19,8 +19,7 @@ from torch import nn
 
 from cnnbench import models
 from cnnbench.models.layers import Net
-from cnnbench.runtime import distributed
-from cnnbench.runtime import processes
+from cnnbench.runtime import distributed, processes
 from cnnbench.utils import exit_codes, system
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from cnnbench import data
 from cnnbench.config.commands import EvaluateConfig
-from cnnbench.config.parsing import restore
+from cnnbench.config.parsing import from_plain
 from cnnbench.config.sections import DataConfig, Format, PrepareConfig, Split
 from cnnbench.models.layers import Net
 from cnnbench.runs import run_directory
@@ -111,7 +111,7 @@ def wheres(given: Any) -> list[str]:
 def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
     """The data that the (first) net was trained on, apart from what the command line says."""
     config = next((one.config for one in loaded if one.config), None)
-    trained = asdict(restore(DataConfig, config["data"])) if config else {}
+    trained = asdict(from_plain(DataConfig, config["data"])) if config else {}
     given = cfg.data
     said = {item.name: value for item in fields(given) if (value := getattr(given, item.name)) != MISSING}
     if "name" not in trained | said:

@@ -28,7 +28,7 @@ from cnnbench.data.shards import RECORD
 from cnnbench.data.sources import Dataset, Files, content, is_plain, opened, upright
 from cnnbench.data.workers import mapped
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.files import Hashing, replacing, sweep
+from cnnbench.utils.files import HashingWriter, atomic_write, remove_leftovers
 
 BLOCK = 512  # of a tar file: a header has one, and contents are filled up to whole ones
 SAMPLED = 64  # images that are encoded to find out how much disk the whole will need
@@ -151,7 +151,7 @@ def begin(plan: Plan) -> None:
         before = plan.parts_folder / "settings.json"
         if before.exists() and json.loads(before.read_text(encoding="utf-8")) != plan.settings():
             raise UserError(f"'{plan.folder}' was begun with other images or settings: give another out")
-        with replacing(before) as file:
+        with atomic_write(before) as file:
             file.write(json.dumps(plan.settings()).encode())
     except OSError as error:
         raise UserError(f"cannot write to '{plan.folder}': {error.strerror}") from None
@@ -163,7 +163,7 @@ def _foreign(folder: Path) -> Iterator[Path]:
 
 def write_parts(plan: Plan, missing: list[Part], progress: Callable[[int], object]) -> None:
     """Write the missing shards, calling progress with the images done. UserError names what cannot be read."""
-    sweep(plan.folder)
+    remove_leftovers(plan.folder)
     images = mapped(plan.encode, (path for part in missing for path in part.paths), plan.workers)
     top = _common(plan)
     for part in missing:
@@ -183,8 +183,8 @@ def _common(plan: Plan) -> str:
 
 def _write_part(plan: Plan, part: Part, top: str, images: Iterator[Image], progress: Callable[[int], object]) -> None:
     rows, skipped = [], []
-    with replacing(plan.folder / part.file) as file:
-        hashing = Hashing(file)
+    with atomic_write(plan.folder / part.file) as file:
+        hashing = HashingWriter(file)
         with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
             for path, target in zip(part.paths, part.targets, strict=True):
                 image = next(images)
@@ -201,11 +201,11 @@ def _write_part(plan: Plan, part: Part, top: str, images: Iterator[Image], progr
                 offset = archive.offset - _filled(info.size)
                 rows.append((part.number, header, offset, info.size, zlib.crc32(image.data),
                              image.width, image.height, target))  # fmt: skip
-    with replacing(plan.parts_folder / f"{part.file}.npy") as file:
+    with atomic_write(plan.parts_folder / f"{part.file}.npy") as file:
         np.save(file, np.array(rows, RECORD))
     about = {"file": part.file, "bytes": (plan.folder / part.file).stat().st_size,
              "sha256": hashing.hash.hexdigest(), "images": len(rows), "skipped": skipped}  # fmt: skip
-    with replacing(plan.parts_folder / f"{part.file}.json") as file:
+    with atomic_write(plan.parts_folder / f"{part.file}.json") as file:
         file.write(json.dumps(about).encode())
 
 
@@ -229,7 +229,7 @@ def conclude(plan: Plan) -> dict[str, Any]:
     for split, rows in tables.items():
         stream = io.BytesIO()
         np.save(stream, np.concatenate(rows))
-        with replacing(plan.folder / f"{split}.npy") as file:
+        with atomic_write(plan.folder / f"{split}.npy") as file:
             file.write(stream.getbuffer())
         splits[split] |= {"table": f"{split}.npy", "sha256": hashlib.sha256(stream.getbuffer()).hexdigest()}
     about = {
@@ -238,7 +238,7 @@ def conclude(plan: Plan) -> dict[str, Any]:
         "in_channels": dataset.in_channels, "split": dataset.split, "settings": plan.settings(), "splits": splits,
         "skipped": skipped,
     }  # fmt: skip
-    with replacing(plan.folder / ABOUT) as file:
+    with atomic_write(plan.folder / ABOUT) as file:
         file.write(json.dumps(about, indent=1).encode())
     shutil.rmtree(plan.parts_folder, ignore_errors=True)
     return about

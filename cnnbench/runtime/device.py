@@ -332,23 +332,23 @@ class Stopwatch:
         return [end - begin for begin, end in pairwise(self.marks)]
 
 
-def restart_peak(device: torch.device) -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """Forget how much memory was in use before: `peak_memory()` is that from now on."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        system.restart_peak()
+        system.reset_process_peak()
 
 
 def peak_memory(device: torch.device) -> int:
     """Bytes: on a GPU those that tensors took, on a CPU all that the process did."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return system.peak_memory()
+    return system.process_peak_memory()
 
 
-def compiler_folder(folder: str | None) -> str | None:
+def set_compiler_cache(folder: str | None) -> str | None:
     """Where the compiler keeps its results; forgets those that it has in memory. Returns the folder before."""
     torch.compiler.reset()
     before = os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)

@@ -45,7 +45,7 @@ class Task:
 
     def __call__(self, cfg: DictConfig) -> float | None:
         """Run one job here, unless it is done; its top-1 error, for sweepers that look for a low one."""
-        job, config = self.prepare(cfg, compose.overrides(), self.count)
+        job, config = self.prepare(cfg, compose.job_overrides(), self.count)
         self.count += 1
         if config is None:
             return None
@@ -67,7 +67,7 @@ class Task:
         )
         self.names.add(job.name)
         try:
-            config = compose.typed(self.command, cfg, overrides)
+            config = compose.typed_config(self.command, cfg, overrides)
         except Exception as error:
             job.begin()
             job.end(execute.report_error(error), str(error), None)
@@ -124,7 +124,7 @@ def run(command: str, args: list[str]) -> int:
     args = [*args, *run_directory.sweep_overrides(command, args, expand.swept_by_experiment(args))]
     folder = arguments.sweep_dir(args).expanduser()
     task = Task(command, folder)
-    if (to_come := expand.jobs(args)) is not None:
+    if (to_come := expand.sweep_jobs(args)) is not None:
         expect(folder, command, *to_come)
     code = None
     try:

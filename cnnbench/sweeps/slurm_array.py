@@ -48,7 +48,7 @@ class Queued:
         from cnnbench.sweeps import runner
 
         keep_freed_memory()
-        cfg = parsing.restore(commands.SCHEMAS[task["command"]], task["config"])
+        cfg = parsing.from_plain(commands.SCHEMAS[task["command"]], task["config"])
         code = runner.run_job(Job(**task["job"]), cfg)
         if code == exit_codes.PREEMPTED:
             slurm.await_requeue()

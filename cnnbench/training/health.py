@@ -12,7 +12,7 @@ from cnnbench.analysis.complexity import layers
 from cnnbench.config.sections import OptimConfig, Optimizer
 from cnnbench.models.layers import Net
 from cnnbench.runtime.distributed import ProcessGroup
-from cnnbench.utils.console import tolerated
+from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.utils.files import write_text
 
 IN_A_ROW = 20  # steps: fp16 needs up to some ten at its start to find its scale
@@ -109,7 +109,7 @@ def stopped_by(counts: Counts, epoch: int, batch: int, lr: float, images: list[s
     """Why a training stops at so many skipped steps, with the images of the batch at which it began; all of them go
     into a file."""
     file = folder / "bad_batch.txt"
-    with tolerated(file.name):
+    with warn_if_unwritable(file.name):
         write_text(file, "".join(f"{name}\n" for name in images))
     return (
         f"the loss is not finite: {counts.in_a_row} steps in a row, from step {counts.first + 1} on (epoch {epoch}, "

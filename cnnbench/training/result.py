@@ -15,7 +15,7 @@ from cnnbench.tasks.classification import evaluation
 from cnnbench.tasks.classification.metrics import judge
 from cnnbench.training import freezing
 from cnnbench.training.loop import predictions
-from cnnbench.utils.console import tolerated
+from cnnbench.utils.console import warn_if_unwritable
 
 if TYPE_CHECKING:
     from cnnbench.training.trainer import Training
@@ -105,14 +105,14 @@ def training_flops(training: "Training", macs: int) -> int | None:
 def draw_batch(training: "Training") -> None:
     picture = training.directory.path / "train_batch.png"
     if training.device.group.main and training.first_batch is not None and not picture.exists():
-        with tolerated(picture.name):
+        with warn_if_unwritable(picture.name):
             images, targets = training.first_batch
             plots.train_batch(images.cpu(), targets.cpu(), training.dataset.classes, picture)
 
 
 def draw_curves(training: "Training") -> None:
     if training.device.group.main and training.rows and training.cfg.epochs:
-        with tolerated("curves.png"):
+        with warn_if_unwritable("curves.png"):
             plots.curves(training.rows, training.directory.path / "curves.png", _title(training))
 
 
@@ -120,10 +120,10 @@ def draw(training: "Training") -> None:
     """All that can only be drawn at the end."""
     path, dataset = training.directory.path, training.dataset
     draw_curves(training)
-    with tolerated("confusion_matrix.png"):
+    with warn_if_unwritable("confusion_matrix.png"):
         title = f"{_title(training)}, {dataset.split}"
         plots.confusion_matrix(training.confusion, dataset.classes, path / "confusion_matrix.png", title)
-    with tolerated("val_predictions.png"):
+    with warn_if_unwritable("val_predictions.png"):
         plots.val_predictions(*_some_predictions(training), dataset.classes, path / "val_predictions.png")
 
 

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from cnnbench import data
 from cnnbench.config.commands import TrainConfig
-from cnnbench.config.parsing import seconds
+from cnnbench.config.parsing import parse_duration
 from cnnbench.config.sections import Format
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import plural
@@ -194,7 +194,7 @@ def check(cfg: TrainConfig) -> None:
     if cfg.optim.nesterov and cfg.optim.momentum == 0:
         raise UserError("optim.nesterov=true needs optim.momentum above 0")
     if cfg.max_time:
-        seconds(cfg.max_time)
+        parse_duration(cfg.max_time)
     interval(cfg.checkpoint.every)
 
 

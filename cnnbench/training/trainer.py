@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnbench import data
 from cnnbench.config.commands import TrainConfig
-from cnnbench.config.parsing import seconds, to_plain
+from cnnbench.config.parsing import parse_duration, to_plain
 from cnnbench.config.sections import Decoder
 from cnnbench.models.layers import Net
 from cnnbench.runs import run_directory
@@ -76,7 +76,7 @@ class Training:
             run_directory.refuse_other_config(directory.path, saved["config"], cfg)
         self.progress = Progress(**saved["progress"]) if saved else Progress(seconds=spent)
         self.views = setup.views(cfg, model, inference)
-        self.time_limit = seconds(cfg.max_time) if cfg.max_time else math.inf
+        self.time_limit = parse_duration(cfg.max_time) if cfg.max_time else math.inf
         device.place(model)
         kept = int(saved["batch_size"]) if saved else None
         self.batch_size = setup.batch_size(cfg, model, inference, device, len(dataset.train), kept)
