@@ -157,7 +157,7 @@ def test_the_state_of_a_sweep_is_what_it_is_not_what_was_written_last(
     line = "s: 1/8 done, 2 running, 2 pending, 1 cut, 2 failed: seed=1: its process is gone (killed?)"
     assert ran.err.startswith(line)
     ended: list[str] = []
-    monkeypatch.setattr(slurm, "cancel", ended.extend)
+    monkeypatch.setattr(slurm, "cancel_jobs", ended.extend)
     monkeypatch.setattr(os, "kill", lambda pid, number: ended.append(f"{pid} {number}" if number else ""))
     assert "5 jobs asked to end" in cnnbench("report", "s", "cancel=true").err or ended
     assert sorted(text for text in ended if text) == [f"{os.getpid()} 15", "7_0", "7_1", "7_3"]

@@ -8,17 +8,17 @@ from cnnbench.data.sources import (
     Dataset,
     Files,
     Source,
+    evenly_spaced,
     fingerprint,
     folds,
-    names,
+    image_names,
+    map_images,
     pick,
-    placed,
     read_image,
-    spread,
     with_channels,
 )
 from cnnbench.data.transforms import EvalTransform
-from cnnbench.data.views import Shifts, Views, views
+from cnnbench.data.views import Shifts, Views, build_views
 
 __all__ = [
     "Arrays",
@@ -30,18 +30,18 @@ __all__ = [
     "Shifts",
     "Source",
     "Views",
+    "build_views",
     "eval_loader",
+    "evenly_spaced",
     "fingerprint",
     "folds",
+    "image_names",
     "load_dataset",
-    "names",
+    "map_images",
     "pick",
-    "placed",
     "read_image",
     "shared_files",
-    "spread",
     "train_loader",
     "view_batches",
-    "views",
     "with_channels",
 ]

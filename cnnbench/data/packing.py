@@ -25,8 +25,8 @@ from cnnbench.config.sections import Resize
 from cnnbench.data.geometry import rescaled
 from cnnbench.data.packed import ABOUT, FORMAT, VERSION
 from cnnbench.data.shards import RECORD
-from cnnbench.data.sources import Dataset, Files, content, is_plain, opened, upright
-from cnnbench.data.workers import mapped
+from cnnbench.data.sources import Dataset, Files, is_plain, open_image, read_bytes, upright
+from cnnbench.data.workers import parallel_map
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import HashingWriter, atomic_write, remove_leftovers
 
@@ -46,8 +46,8 @@ class Image(NamedTuple):
 def encode(path: str, side: int, quality: int, interpolation: str) -> Image:
     """The file as JPEG whose shorter side is `side` at most. A plain JPEG that is small enough stays as it is."""
     try:
-        data = content(path)
-        with opened(io.BytesIO(data), path) as image:
+        data = read_bytes(path)
+        with open_image(io.BytesIO(data), path) as image:
             image.load()
             if is_plain(image) and min(image.size) <= side:
                 return Image(data, *image.size)
@@ -61,7 +61,7 @@ def encode(path: str, side: int, quality: int, interpolation: str) -> Image:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ShardPlan:
     """A shard that is to be: these images of a split."""
 
     split: str
@@ -75,7 +75,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PackingPlan:
     """All that a packing is made of, before anything is written."""
 
     dataset: Dataset
@@ -94,12 +94,12 @@ class Plan:
     def parts_folder(self) -> Path:
         return self.folder / ".parts"
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[ShardPlan]:
         for split in ("train", "val"):
             source = self.source(split)
             for number, start in enumerate(range(0, len(source), self.shard)):
                 here = slice(start, start + self.shard)
-                yield Part(split=split, number=number, paths=list(source.paths[here]),
+                yield ShardPlan(split=split, number=number, paths=list(source.paths[here]),
                            targets=source.targets[here].tolist())  # fmt: skip
 
     def source(self, split: str) -> Files:
@@ -107,7 +107,7 @@ class Plan:
         assert isinstance(source, Files)
         return source
 
-    def known(self, part: Part) -> dict[str, Any] | None:
+    def known(self, part: ShardPlan) -> dict[str, Any] | None:
         """What was put down of a shard that is finished; None where it is still to be written."""
         try:
             about: dict[str, Any] = json.loads((self.parts_folder / f"{part.file}.json").read_text(encoding="utf-8"))
@@ -124,7 +124,7 @@ class Plan:
                 "interpolation": self.dataset.interpolation, "files": names.hexdigest()}  # fmt: skip
 
 
-def space_needed(plan: Plan, missing: list[Part]) -> int:
+def space_needed(plan: PackingPlan, missing: list[ShardPlan]) -> int:
     """Bytes that the missing shards will have, from a sample of their images."""
     paths = [path for part in missing for path in part.paths]
     sample = [plan.encode(path) for path in paths[:: max(1, len(paths) // SAMPLED)]]
@@ -132,7 +132,7 @@ def space_needed(plan: Plan, missing: list[Part]) -> int:
     return round(sum(sizes) / max(1, len(sizes)) * len(paths)) + 20 * BLOCK * len(missing)
 
 
-def check_space(plan: Plan, needed: int) -> int:
+def check_space(plan: PackingPlan, needed: int) -> int:
     """Free bytes; UserError in one sentence where they do not suffice."""
     free = shutil.disk_usage(plan.folder).free
     if needed > free:
@@ -141,7 +141,7 @@ def check_space(plan: Plan, needed: int) -> int:
     return free
 
 
-def begin(plan: Plan) -> None:
+def begin_packing(plan: PackingPlan) -> None:
     """Make the folder, or go on in it. UserError where it holds something else."""
     try:
         finished, begun = (plan.folder / ABOUT).exists(), plan.parts_folder.is_dir()
@@ -161,10 +161,10 @@ def _foreign(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def write_parts(plan: Plan, missing: list[Part], progress: Callable[[int], object]) -> None:
+def write_shards(plan: PackingPlan, missing: list[ShardPlan], progress: Callable[[int], object]) -> None:
     """Write the missing shards, calling progress with the images done. UserError names what cannot be read."""
     remove_leftovers(plan.folder)
-    images = mapped(plan.encode, (path for part in missing for path in part.paths), plan.workers)
+    images = parallel_map(plan.encode, (path for part in missing for path in part.paths), plan.workers)
     top = _common(plan)
     for part in missing:
         try:
@@ -175,13 +175,15 @@ def write_parts(plan: Plan, missing: list[Part], progress: Callable[[int], objec
             ) from None
 
 
-def _common(plan: Plan) -> str:
+def _common(plan: PackingPlan) -> str:
     """The folder that all files are in: names in the shards are relative to it."""
     paths = [plan.source(split).paths for split in ("train", "val")]
     return os.path.commonpath([os.path.dirname(path) for some in paths for path in (min(some), max(some))])  # noqa: PTH120
 
 
-def _write_part(plan: Plan, part: Part, top: str, images: Iterator[Image], progress: Callable[[int], object]) -> None:
+def _write_part(
+    plan: PackingPlan, part: ShardPlan, top: str, images: Iterator[Image], progress: Callable[[int], object]
+) -> None:
     rows, skipped = [], []
     with atomic_write(plan.folder / part.file) as file:
         hashing = HashingWriter(file)
@@ -213,7 +215,7 @@ def _filled(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def conclude(plan: Plan) -> dict[str, Any]:
+def finish_packing(plan: PackingPlan) -> dict[str, Any]:
     """Put the shards' tables together and say in dataset.json what there is; the latter's content."""
     dataset = plan.dataset
     splits: dict[str, Any] = {split: {"images": 0, "shards": []} for split in ("train", "val")}

@@ -20,7 +20,7 @@ from torch import Tensor
 from cnnbench.config.sections import CropConfig, Resize
 from cnnbench.data.geometry import Picture
 from cnnbench.data.sources import read_image
-from cnnbench.data.views import views
+from cnnbench.data.views import build_views
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Normalize, create_runtime
 from cnnbench.tasks.classification.metrics import answers
@@ -100,7 +100,7 @@ def sample_images(inference: Inference) -> Tensor:
     crops = CropConfig(name="ten", resize=Resize.shorter, scales=None)
     size = inference.image_size
     ratio = min(inference.crop_ratio, 0.875, size / (size + 2))  # five crops need room even in the smallest image
-    cut = views(crops, inference.image_size, ratio, inference.interpolation)
+    cut = build_views(crops, inference.image_size, ratio, inference.interpolation)
     pictures = [cut(_sample(name, inference.in_channels))[0] for name in ("china.jpg", "flower.jpg")]
     device = create_runtime("cpu", "fp32", seed=None)
     images: Tensor = Normalize(device, inference.mean, inference.std)(torch.cat(pictures))

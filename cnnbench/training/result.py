@@ -135,7 +135,7 @@ def _some_predictions(training: "Training") -> tuple[Tensor, Tensor, Tensor]:
     """Images from all over the validation set, their classes and the net's probabilities for each class."""
     dataset = training.dataset
     batches = data.eval_loader(
-        dataset.val.subset(data.spread(dataset.val, SHOWN)),
+        dataset.val.subset(data.evenly_spaced(dataset.val, SHOWN)),
         dataset,
         image_size=training.inference.image_size,
         batch_size=SHOWN,

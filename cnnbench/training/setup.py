@@ -42,14 +42,14 @@ def images(dataset: data.Dataset, cache: Cache, device: Runtime) -> data.Dataset
         raise UserError(
             f"data.cache=device: the images take {size / 2**30:.1f} GB, more than half of what is free on {device.name}"
         )
-    return dataset if cache is Cache.host or not fits else data.placed(dataset, device.to_device)
+    return dataset if cache is Cache.host or not fits else data.map_images(dataset, device.to_device)
 
 
 def fit_to_images(model: Net, dataset: data.Dataset, inference: Inference, device: Runtime) -> None:
     """Compute from some training images what of a new net follows from them; most nets have nothing of the kind."""
     if type(model).fit_to is Net.fit_to:
         return
-    some = dataset.train.subset(data.spread(dataset.train, FIT_IMAGES))
+    some = dataset.train.subset(data.evenly_spaced(dataset.train, FIT_IMAGES))
     batches = data.eval_loader(some, dataset, image_size=inference.image_size, batch_size=FIT_BATCH, workers=0)
     normalize = Normalize(device, inference.mean, inference.std)
     model.fit_to(normalize(images) for images, _ in batches.epoch())

@@ -248,7 +248,7 @@ class Training:
         counts = self.trainer.guard.look()
         if counts.in_a_row > bearable:
             epoch, number = divmod(counts.first, len(self.train_batches))
-            images = data.names(self.dataset.train, self.train_batches.order.batches(epoch)[number])
+            images = data.image_names(self.dataset.train, self.train_batches.order.batches(epoch)[number])
             raise RunError(
                 health.stopped_by(counts, epoch + 1, number + 1, self.trainer.lr, images, self.directory.path)
             )

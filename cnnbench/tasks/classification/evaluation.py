@@ -16,7 +16,7 @@ from cnnbench.config.sections import CropConfig
 from cnnbench.data.loaders import view_batches
 from cnnbench.data.sources import Source
 from cnnbench.data.views import DIRECTIONS, Groups, Shifts, Views, ViewTransform
-from cnnbench.data.views import views as protocol
+from cnnbench.data.views import build_views as protocol
 from cnnbench.models.layers import Dense, Net
 from cnnbench.runtime.device import Normalize, Runtime, compiled
 from cnnbench.tasks.classification.metrics import answers
