@@ -48,14 +48,14 @@ def _command(command: str, which: type, shared: dict[type, tuple[str, str]]) -> 
     rows, links = [], []
     defaults = _defaults(command)
     for item in fields(which):
-        if item.name in commands.unread(which):
+        if item.name in commands.unread_sections(which):
             continue
         if isinstance(item.type, type) and is_dataclass(item.type):
             shared.setdefault(item.type, (item.name, command))
             links.append(f"[`{item.name}.*`](#{item.name}-{item.type.__name__.lower()})")
         else:
             rows.append(_row(item, item.name, defaults))
-    groups = ", ".join(f"`{group}=`" for group in compose.takes(command))
+    groups = ", ".join(f"`{group}=`" for group in compose.command_groups(command))
     about = f"{registry.COMMANDS[command].help[0].upper()}{registry.COMMANDS[command].help[1:]}."
     lines = [f"## cnnbench {command}", "", about, ""]
     lines += [f"Groups: {groups}.", ""] if groups else []

@@ -39,7 +39,7 @@ from cnnbench.cli import main as cli
 from cnnbench.commands import train  # noqa: F401  # loaded once, for all that are forked
 from cnnbench.runs import tracker
 from cnnbench.training import result
-from cnnbench.utils.files import Hashing
+from cnnbench.utils.files import HashingWriter
 from cnnbench.weights import checkpoint
 
 COMMAND = ["train", "epochs=4", "data.image_size=8", "data.fraction=0.2", "precision=fp32", "device=cpu",
@@ -313,7 +313,7 @@ def die_while_writing(moment: str, at: int, after: bool) -> None:
         return wrapped
 
     if moment == "byte":
-        Hashing.write = fatal(Hashing.write, lambda args: len(args[1]))
+        HashingWriter.write = fatal(HashingWriter.write, lambda args: len(args[1]))
     elif moment == "fsync":
         os.fsync = fatal(os.fsync, lambda args: 1)
     else:

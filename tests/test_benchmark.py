@@ -152,8 +152,8 @@ def test_a_device_may_say_that_its_memory_is_out() -> None:
 
 
 def test_a_real_search_stays_within_the_memory_it_is_given(cnnbench: Callable[..., Ran]) -> None:
-    runtime.restart_peak(torch.device("cpu"))
-    limit = (system.peak_memory() + 200e6) / 1e9
+    runtime.reset_peak_memory(torch.device("cpu"))
+    limit = (system.process_peak_memory() + 200e6) / 1e9
     args = [arg for arg in QUICK if "batch_size" not in arg]
     ran = cnnbench("benchmark", *args, "batch_size=search", f"memory={limit}", "precisions=fp32", "compile=false",
                    "format=json")  # fmt: skip
@@ -245,10 +245,10 @@ def test_mistakes_are_one_sentence(cnnbench: Callable[..., Ran], args: list[str]
 
 def test_the_peak_of_memory_begins_anew() -> None:
     big = torch.ones(60_000_000)
-    high = system.peak_memory()
+    high = system.process_peak_memory()
     del big
-    system.restart_peak()
-    assert system.peak_memory() <= high
+    system.reset_process_peak()
+    assert system.process_peak_memory() <= high
     big = torch.ones(30_000_000)
-    assert system.peak_memory() > 100e6
+    assert system.process_peak_memory() > 100e6
     del big

@@ -11,7 +11,7 @@ from conftest import Ran
 
 from cnnbench.cli import main
 from cnnbench.config import arguments, commands, registry
-from cnnbench.config.compose import takes
+from cnnbench.config.compose import command_groups
 from cnnbench.config.sections import conf_dir
 
 
@@ -33,7 +33,7 @@ def test_help_teaches_every_key_and_choice(cnnbench: Callable[..., Ran], command
     for key in commands.help_texts(commands.SCHEMAS[command]):
         if key not in ("model", *commands.FILLED_IN):
             assert f"{key}=" in ran.out
-    for group in takes(command):
+    for group in command_groups(command):
         assert f"\n  {group}=" in ran.out
 
 
@@ -253,9 +253,9 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
         return
     if group == "experiment":  # tests/test_experiments.py composes them with the command in their header
         return
-    takers = [command for command in ("train", "finetune", "predict", "evaluate") if group in takes(command)]
+    takers = [command for command in ("train", "finetune", "predict", "evaluate") if group in command_groups(command)]
     command = takers[0] if takers else "train"
-    cfg = compose(*arguments.check(command, [f"{group}={name}", *NEEDED.get(command, ())]), command=command)
+    cfg = compose(*arguments.hydra_arguments(command, [f"{group}={name}", *NEEDED.get(command, ())]), command=command)
     assert group == "recipe" or getattr(cfg, group) is not None
 
 

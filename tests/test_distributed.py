@@ -19,8 +19,7 @@ from torch import nn
 
 from cnnbench import models
 from cnnbench.models.layers import Net
-from cnnbench.runtime import distributed
-from cnnbench.runtime import processes as ranks
+from cnnbench.runtime import distributed, processes
 from cnnbench.utils import exit_codes, system
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json
@@ -205,7 +204,7 @@ FAILS = """
 from cnnbench.training import loop
 train_step = loop.train_step
 def fail(trainer, *args):
-    if trainer.step == 2 and trainer.runtime.ranks.rank == 1:
+    if trainer.step == 2 and trainer.runtime.group.rank == 1:
         raise ZeroDivisionError("a fault of one")
     train_step(trainer, *args)
 loop.train_step = fail
@@ -236,17 +235,17 @@ def test_devices_that_are_not_there(
     cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
 ) -> None:
     monkeypatch.setattr(system, "cores", lambda: 2)
-    monkeypatch.setattr(ranks, "gpus", list)
+    monkeypatch.setattr(processes, "visible_gpus", list)
     ran = cnnbench("train", *arguments)
     assert ran.code == exit_codes.MISTAKE and said in ran.err and len(ran.err.splitlines()) <= 3
 
 
 def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, compose: Callable[..., Any]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert ranks.gpus() == ["3", "5"]
-    assert ranks.wanted(compose("devices=all")) == 2
+    assert processes.visible_gpus() == ["3", "5"]
+    assert processes.process_count(compose("devices=all")) == 2
     with pytest.raises(UserError, match="this machine has 2 GPUs"):
-        ranks.wanted(compose("devices=3"))
+        processes.process_count(compose("devices=3"))
 
 
 SRUN = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2",
@@ -257,7 +256,7 @@ SRUN = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8", 
 def test_places_are_read_from_whoever_started_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("RANK", "WORLD_SIZE", "SUBMITIT_LOCAL_NTASKS", *SRUN):
         monkeypatch.delenv(key, raising=False)
-    assert ranks.place() == ranks.Place()
+    assert processes.process_info() == processes.ProcessInfo()
     asked: list[str] = []
 
     def unknown(name: str) -> str:
@@ -267,18 +266,18 @@ def test_places_are_read_from_whoever_started_the_processes(monkeypatch: pytest.
     monkeypatch.setattr(socket, "gethostbyname", unknown)
     for key, value in SRUN.items():
         monkeypatch.setenv(key, value)
-    place = ranks.place()
-    assert (place.rank, place.size, place.local_rank, place.local_size) == (5, 8, 1, 4)
-    assert place.address and place.address[0] == "10.0.0.7" and 20000 <= place.address[1] < 40000
+    info = processes.process_info()
+    assert (info.rank, info.size, info.local_rank, info.local_size) == (5, 8, 1, 4)
+    assert info.address and info.address[0] == "10.0.0.7" and 20000 <= info.address[1] < 40000
     assert asked == ["none07"]
     monkeypatch.delenv("SLURM_LAUNCH_NODE_IPADDR")
     with pytest.raises(UserError, match="cannot look up none07"):
-        ranks.place()
+        processes.process_info()
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # a job of one process, or the batch script itself
-    assert ranks.place().size == 1
+    assert processes.process_info().size == 1
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert (ranks.place().rank, ranks.place().size) == (1, 2)
+    assert (processes.process_info().rank, processes.process_info().size) == (1, 2)
 
 
 def test_nobody_there_to_meet_is_said_within_the_time_out(

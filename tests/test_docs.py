@@ -102,14 +102,14 @@ def compose(line: Line) -> None:
     if "--help" in args or "--config" in args or any(arg.startswith(BY_HAND) for arg in args):
         return
     if line.command == "doctor" and args[:1] == ["config"]:
-        assert expand.readings(args[1:])
+        assert expand.configs_with_recipes(args[1:])
         return
-    args = arguments.check(line.command, args)
+    args = arguments.hydra_arguments(line.command, args)
     if any(flag in args for flag in arguments.SHOWS):
         return
     if not expand.combinations(line.command, args):
         given = [arg for arg in args if "=" in arg]
-        hydra_app.typed(line.command, hydra_app.compose(line.command, args), given)
+        hydra_app.typed_config(line.command, hydra_app.compose(line.command, args), given)
 
 
 @pytest.mark.parametrize("line", ON_DIGITS, ids=str)

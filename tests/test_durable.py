@@ -50,11 +50,11 @@ def flip(file: Path, position: int) -> None:
 
 def test_a_sealed_checkpoint_is_still_a_file_of_torch(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "a.pt", {"step": 3, "weights": torch.arange(1000.0)})
-    assert files.seal_holds(tmp_path / "a.pt") is True
+    assert files.checksum_matches(tmp_path / "a.pt") is True
     assert zipfile.ZipFile(tmp_path / "a.pt").testzip() is None
     torch.testing.assert_close(torch.load(tmp_path / "a.pt", weights_only=True)["weights"], torch.arange(1000.0))
     torch.save({"weights": torch.ones(3)}, tmp_path / "foreign.pt")
-    assert files.seal_holds(tmp_path / "foreign.pt") is None
+    assert files.checksum_matches(tmp_path / "foreign.pt") is None
     assert checkpoint.read(tmp_path / "foreign.pt")["weights"].sum() == 3
 
 
@@ -161,15 +161,15 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_a_warning(
 def test_a_disk_that_fills_within_the_writing_of_tensors_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = files.Hashing.write
+    write = files.HashingWriter.write
 
-    def full(self: files.Hashing, data: bytes) -> int:
+    def full(self: files.HashingWriter, data: bytes) -> int:
         if self.file.tell() > 2000:
             self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise self.error
         return write(self, data)
 
-    monkeypatch.setattr(files.Hashing, "write", full)
+    monkeypatch.setattr(files.HashingWriter, "write", full)
     with pytest.raises(RunError, match=r"cannot save .*last.pt: No space left on device"):
         checkpoint.save(tmp_path / "last.pt", {"weights": torch.zeros(10_000)})
     assert names(tmp_path) == []

@@ -323,12 +323,12 @@ def test_weights_at_rest_are_cast_once_and_never_after_they_changed() -> None:
         with torch.no_grad(), bf16.autocast():
             return model(images)
 
-    with bf16.weights_at_rest():
+    with bf16.cached_weight_casts():
         first = answer()
         with torch.no_grad():
             model.fc.weight.zero_()
         assert torch.equal(answer(), first)  # the one that was cast before
     assert not torch.equal(answer(), first)
-    with pytest.raises(ValueError, match="stop"), bf16.weights_at_rest():
+    with pytest.raises(ValueError, match="stop"), bf16.cached_weight_casts():
         raise ValueError("stop")
     assert torch.autocast_increment_nesting() == 1 and torch.autocast_decrement_nesting() == 0

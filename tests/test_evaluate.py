@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional
 from trained import colour_run, digits_run, foreign_file, random_net
 
 from cnnbench import data
-from cnnbench.config.parsing import restore
+from cnnbench.config.parsing import from_plain
 from cnnbench.config.sections import DataConfig
 from cnnbench.output import image_grid, plots
 from cnnbench.tasks.classification import evaluation, report
@@ -47,7 +47,7 @@ def digits_logits() -> tuple[Tensor, Tensor]:
     loaded = sources.load(str(digits_run()))
     assert loaded.spec is not None and loaded.config is not None
     known = loaded.spec
-    dataset = data.load_dataset(restore(DataConfig, loaded.config["data"]))
+    dataset = data.load_dataset(from_plain(DataConfig, loaded.config["data"]))
     assert isinstance(dataset.val, data.Arrays)
     images = functional.resize(dataset.val.images, [16, 16]).float() / 255
     with torch.no_grad():

@@ -25,12 +25,12 @@ def reproduce(script: Callable[[str], Any]) -> Any:
 
 def jobs(command: list[str]) -> Iterator[Any]:
     """The typed configuration of each job of a command line, for the first seed of the sweep."""
-    name, args = command[0], arguments.check(command[0], command[1:])
+    name, args = command[0], arguments.hydra_arguments(command[0], command[1:])
     swept = [text.split(",")[0] if text.startswith("seed=") else text for text in expand.swept_by_experiment(args)]
     if "-m" in args:
         yield from expand.combinations(name, [*args, *swept])
     else:
-        yield compose.typed(name, compose.compose(name, args), [])
+        yield compose.typed_config(name, compose.compose(name, args), [])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,7 +44,7 @@ def test_the_header_says_what_it_is_about(name: str, reproduce: Any) -> None:
     assert sweeps == ("-m" in experiment.command)
     for line in re.findall(r"`cnnbench (.+?)`", (conf_dir() / "experiment" / f"{name}.yaml").read_text()):
         command, *args = line.replace("'", "").replace("RUN", "x").split()
-        quoted = arguments.check(command, [arg.replace('"', "") for arg in args])
+        quoted = arguments.hydra_arguments(command, [arg.replace('"', "") for arg in args])
         assert expand.combinations(command, quoted) or compose.compose(command, quoted)
 
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from trained import colour_run, digits_run, random_net
 
 import cnnbench as package
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.export import formats
 from cnnbench.utils.errors import RunError, UserError
-from cnnbench.data.model_spec import ModelSpec
 
 needs_onnx = pytest.mark.skipif(
     any(find_spec(name) is None for name in formats.KINDS["onnx"].needs), reason="needs the extra onnx"

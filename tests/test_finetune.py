@@ -16,13 +16,13 @@ from data_helpers import class_tree
 
 from cnnbench import data, models
 from cnnbench.data import Arrays, Dataset
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.runtime.device import create_runtime
 from cnnbench.training import freezing
 from cnnbench.transfer import choose, features, linear_svm
 from cnnbench.transfer.features import PENULTIMATE
 from cnnbench.weights import checkpoint, sources
-from cnnbench.data.model_spec import ModelSpec
 
 SHARED = Path(__file__).parents[2] / "shared"
 SQUEEZENET = SHARED / "data/weights/squeezenet1_0-deepcompression-imagenet.safetensors"

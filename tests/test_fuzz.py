@@ -18,6 +18,7 @@ from PIL import Image
 from cnnbench.cli import main
 from cnnbench.config import arguments, commands, registry
 from cnnbench.data import read_image
+from cnnbench.runtime import execute
 from cnnbench.utils.errors import UserError
 
 MORE = int(os.environ.get("FUZZ", "1"))  # times as many examples, and others each time
@@ -86,7 +87,7 @@ def test_no_command_line_ends_in_a_traceback(
 ) -> None:
     """Everything up to the command itself: options, composition, types, ranges."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(main, "load", lambda command, function="run": runs_quietly)
+    monkeypatch.setattr(execute, "load_command", lambda command, function="run": runs_quietly)
     end_well([command, *args], capsys)
 
 

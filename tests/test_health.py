@@ -366,7 +366,7 @@ def test_gradients_that_bf16_gets_wrong_are_named_before_the_first_step() -> Non
 
 
 def test_a_batch_is_learnt_by_heart_as_it_is_whatever_the_augmentation() -> None:
-    cfg = compose.typed("train", compose.compose("train", ["augment=alternate_flip", "debug=overfit"]), [])
+    cfg = compose.typed_config("train", compose.compose("train", ["augment=alternate_flip", "debug=overfit"]), [])
     augment = debug.small(cfg).augment
     check_augment(augment, 32, 1.0)
     assert (augment.flip, augment.alternate, augment.crop) == (False, False, Crop.none)

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import cnnbench
 from cnnbench.analysis.complexity import count
 from cnnbench.config.sections import Optimizer, conf_dir
-from cnnbench.models import MODELS, build, check_image_size, notes, smallest_image
+from cnnbench.models import MODELS, build, check_image_size, size_notes, smallest_image
 from cnnbench.models.layers import evaluating
 from cnnbench.utils.errors import UserError
 
@@ -141,11 +141,11 @@ def test_auxiliary_heads_take_part_where_their_maps_are_large_enough(spec):
     assert all(logits.shape == (2, 7) for logits in outputs)
     assert model.eval()(image(model)).shape == (1, 7)
     least = model.aux_image_size
-    assert not notes(model, model.image_size)
+    assert not size_notes(model, model.image_size)
     if least:
         assert isinstance(model.train()(torch.empty(2, 3, least, least, device="meta")), tuple)
         assert model(torch.empty(2, 3, least - 1, least - 1, device="meta")).shape == (2, 7)
-        assert f"below {least} x {least} pixels" in notes(model, least - 1)[0]
+        assert f"below {least} x {least} pixels" in size_notes(model, least - 1)[0]
         model.aux_image_size = 0  # there is no room indeed
         with pytest.raises(RuntimeError):
             model(torch.empty(2, 3, least - 1, least - 1, device="meta"))

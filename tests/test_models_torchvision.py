@@ -10,8 +10,8 @@ import torchvision
 from model_facts import TORCHVISION, image, on_meta, slowly
 from torch import nn
 
-from cnnbench.models import build, check_image_size, create_model, notes
-from cnnbench.models.torchvision_nets import names
+from cnnbench.models import build, check_image_size, create_model, size_notes
+from cnnbench.models.torchvision_nets import available_nets
 from cnnbench.utils.errors import UserError
 
 SIZES = {"alexnet_owt": 63, "googlenet_tv": 64, "inception_v3": 299, "vgg11": 32, "vgg11_bn": 32, "resnet18": 64,
@@ -74,7 +74,7 @@ def test_pretrained_weights_see_the_images_that_they_expect(name):
         torch.testing.assert_close(ours(images), reference(images), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", slowly(names(), set(names()) - set(ONE_OF_EACH)))
+@pytest.mark.parametrize("name", slowly(available_nets(), set(available_nets()) - set(ONE_OF_EACH)))
 def test_any_classifier_of_torchvision_is_a_net(name):
     with torch.device("meta"):
         model = build(name, source="torchvision", num_classes=7, in_channels=1)
@@ -120,7 +120,7 @@ def test_torchvisions_auxiliary_heads_keep_the_contract(name):
     assert type(outputs) is tuple and len(outputs) == 1 + len(model.auxiliary)
     if name == "inception_v3":
         assert model(torch.empty(2, 3, 128, 128, device="meta")).shape == (2, 7)
-        assert "no auxiliary loss (AuxLogits) below 299 x 299 pixels" in notes(model, 128)[0]
+        assert "no auxiliary loss (AuxLogits) below 299 x 299 pixels" in size_notes(model, 128)[0]
 
 
 def test_a_net_of_one_size_says_so():

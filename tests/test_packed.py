@@ -19,12 +19,12 @@ from data_helpers import augment_config, class_tree, data_config, picture
 from PIL import Image
 
 from cnnbench.config.sections import Crop, OnBadImage
-from cnnbench.data import load_dataset, names, shared_files, train_loader
+from cnnbench.data import image_names, load_dataset, shared_files, train_loader
 from cnnbench.data.jpeg import read_region
 from cnnbench.data.shards import Packed
-from cnnbench.data.sources import Files, content, read_item
+from cnnbench.data.sources import Files, read_bytes, read_item
 from cnnbench.data.transforms import decode_transform
-from cnnbench.data.workers import mapped
+from cnnbench.data.workers import parallel_map
 from cnnbench.tasks.classification.report import mistakes
 from cnnbench.utils.errors import UserError
 
@@ -62,7 +62,7 @@ def test_what_is_written(tree: Path, packed: Path) -> None:
     for ours, theirs in ((dataset.train, raw.train), (dataset.val, raw.val)):
         assert isinstance(ours, Packed) and isinstance(theirs, Files)
         assert ours.targets.tolist() == theirs.targets.tolist()
-        assert [name.removeprefix(f"{packed}/") for name in names(ours, torch.arange(len(ours)))] == [
+        assert [name.removeprefix(f"{packed}/") for name in image_names(ours, torch.arange(len(ours)))] == [
             os.path.relpath(path, tree) for path in theirs.paths
         ]
         for index, path in enumerate(theirs.paths):
@@ -70,7 +70,7 @@ def test_what_is_written(tree: Path, packed: Path) -> None:
                 record = ours.item(index)
                 assert (record.width, record.height) == image.size
                 if min(image.size) <= 96 and image.format == "JPEG":  # no second loss for what is small enough
-                    assert content(record) == Path(path).read_bytes()
+                    assert read_bytes(record) == Path(path).read_bytes()
                 else:
                     assert min(read_item(record).size) == 96
 
@@ -97,7 +97,7 @@ def test_the_same_seed_cuts_raw_and_packed_images_at_the_same_places(tree: Path,
         for source in (raw, small):
             torch.manual_seed(index)
             item = source.item(index)
-            region, pixels = read_region(content(item), item, transform.region)
+            region, pixels = read_region(read_bytes(item), item, transform.region)
             height, width = pixels.shape[1:]
             edges.append([region.top / height, region.left / width,
                           (region.top + region.height) / height, (region.left + region.width) / width])  # fmt: skip
@@ -295,9 +295,9 @@ def kill_itself(item: int) -> int:
 def test_a_killed_process_is_an_error_not_a_hang() -> None:
     begin = time.monotonic()
     with pytest.raises(UserError, match="a process that reads images was killed"):
-        list(mapped(kill_itself, range(1000), 2))
+        list(parallel_map(kill_itself, range(1000), 2))
     assert time.monotonic() - begin < 20
-    assert list(mapped(abs, range(-100, 0), 2)) == list(range(100, 0, -1))
+    assert list(parallel_map(abs, range(-100, 0), 2)) == list(range(100, 0, -1))
 
 
 @pytest.mark.usefixtures("no_pictures")

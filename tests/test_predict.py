@@ -68,9 +68,7 @@ def test_answers_are_those_of_the_net_on_the_images_as_torchvision_prepares_them
         expected = net(torch.stack([preset(Image.open(file).convert("RGB")) for file in files])).softmax(1)
     answers = package.load(colour_run(), device="cpu").predict(files, top=10)
     for answer, row in zip(answers, expected, strict=True):
-        assert [known.labels.index(found.name) for found in answer.predictions] == row.argsort(
-            descending=True
-        ).tolist()
+        assert [known.labels.index(found.name) for found in answer.predictions] == row.argsort(descending=True).tolist()
         torch.testing.assert_close(
             torch.tensor([found.probability for found in answer.predictions]), row.sort(descending=True).values
         )
@@ -187,16 +185,16 @@ def test_what_cannot_be_found_is_said_in_one_sentence(tmp_path: Path, monkeypatc
     }
     for given, words in mistakes.items():
         with pytest.raises(UserError, match=words):
-            inputs.find([given])
+            inputs.find_images([given])
     with pytest.raises(UserError, match="the list is empty"):
-        inputs.find(["-"], stdin=[])
+        inputs.find_images(["-"], stdin=[])
 
     def refuse(path: Any) -> Any:
         raise PermissionError(13, "Permission denied", os.fspath(path))
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match=r"cannot read the folder '.*empty': Permission denied"):
-        inputs.find([str(tmp_path / "empty")])
+        inputs.find_images([str(tmp_path / "empty")])
 
 
 def test_a_place_that_cannot_be_written_to_is_said(cnnbench: Callable[..., Ran], photos: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_recipe_as_it_is_has_nothing_unusual(read: Callable[..., list[dict]], 
 def test_the_recipe_is_that_of_the_same_net_and_data() -> None:
     for model, data, lr in (("resnet20", "cifar10", 0.1), ("vgg16", "imagenet", 0.01), ("googlenet", "digits", 0.03)):
         arguments = [f"model={model}", f"data={data}", "epochs=3", "optim.lr=0.7", "model.in_channels=3"]
-        ((mine, theirs),) = expand.readings(arguments)
+        ((mine, theirs),) = expand.configs_with_recipes(arguments)
         assert (mine.epochs, mine.optim.lr) == (3, 0.7)
         assert (theirs.model, theirs.data, theirs.optim.lr) == (mine.model, mine.data, lr)
         assert theirs.epochs == {"cifar10": 164, "imagenet": 90, "digits": 15}[data]
@@ -146,14 +146,14 @@ def test_the_command_that_is_read_may_be_named_anywhere(tmp_path: Path, monkeypa
     (tmp_path / "train").mkdir()
     settings = ["model=resnet8", "data=digits", "--config-dir", "train"]
     for line in (["finetune", *settings], [*settings, "finetune"], [settings[0], "finetune", *settings[1:]]):
-        assert type(expand.readings(line)[0][0]) is FinetuneConfig
-    assert type(expand.readings(settings)[0][0]) is TrainConfig
+        assert type(expand.configs_with_recipes(line)[0][0]) is FinetuneConfig
+    assert type(expand.configs_with_recipes(settings)[0][0]) is TrainConfig
     with pytest.raises(UserError, match="what is 'finetune'"):
-        expand.readings(["train", *settings, "finetune"])
+        expand.configs_with_recipes(["train", *settings, "finetune"])
 
 
 def test_an_experiment_is_a_recipe_and_its_sweep_is_read() -> None:
-    pairs = expand.readings(["-m", "experiment=degradation", "seed=0", "optim.lr=1"])
+    pairs = expand.configs_with_recipes(["-m", "experiment=degradation", "seed=0", "optim.lr=1"])
     assert {mine.model["name"] for mine, _ in pairs} >= {"plain20", "plain56", "resnet56"}
     assert all(mine.model == theirs.model and mine.optim.lr == 1 and theirs.optim.lr < 1 for mine, theirs in pairs)
 

@@ -58,7 +58,7 @@ def state(folder: Path) -> dict[str, jobs.Job]:
 
 def restart(job: str) -> None:
     """Slurm lets a job that was queued again wait for two minutes."""
-    until(f"{job} waits", lambda: (slurm.queue([job]) or {}).get(job, ("", ""))[0] == "PENDING")
+    until(f"{job} waits", lambda: (slurm.queued_jobs([job]) or {}).get(job, ("", ""))[0] == "PENDING")
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=True, timeout=60)
 
 
@@ -83,7 +83,7 @@ def test_a_sweep_on_two_nodes_whatever_happens_to_its_jobs(cnnbench: Callable[..
     until("the third trains", lambda: trained("seed=2") > 2)
     victim = state(folder)["seed=2"]
     os.kill(victim.process["pid"], signal.SIGKILL)
-    until("the others end", lambda: not slurm.queue([array]))
+    until("the others end", lambda: not slurm.queued_jobs([array]))
     report = cnnbench("report", "s")
     assert report.code == 1
     assert "3/4 done, 1 failed: seed=2: it ended without a word (Slurm: FAILED" in report.err, report.err
@@ -126,7 +126,7 @@ def test_what_slurm_refuses_gets_a_sentence(
 ) -> None:
     ran = cnnbench("train", "-m", "seed=0,1", "sweep.dir=s", *SMALL, *LAUNCH, setting)
     assert ran.code == 2 and said in ran.err + ran.out, ran.err
-    assert not slurm.queue([job.slurm for job in jobs.state(tmp_path / "s") if job.slurm])
+    assert not slurm.queued_jobs([job.slurm for job in jobs.state(tmp_path / "s") if job.slurm])
 
 
 def test_a_sweep_is_cancelled(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
@@ -134,6 +134,6 @@ def test_a_sweep_is_cancelled(cnnbench: Callable[..., Ran], tmp_path: Path) -> N
     array = ran.out.strip()
     until("one runs", lambda: state(tmp_path / "s")["seed=0"].status == jobs.RUNNING)
     assert json.loads(cnnbench("report", "s", "cancel=true", "format=json").out)
-    until("the array ends", lambda: not slurm.queue([array]))
+    until("the array ends", lambda: not slurm.queued_jobs([array]))
     counts = jobs.line(jobs.state(tmp_path / "s"))
     assert counts == "0/4 done, 4 cut"

@@ -143,9 +143,9 @@ def test_the_state_of_a_sweep_is_what_it_is_not_what_was_written_last(
     job(folder, 6, "running", slurm="7_2")
     job(folder, 7, "pending")
     jobs.note_submitted(folder, {"seed_7": "7_3"})
-    monkeypatch.setattr(slurm, "queue", lambda ids: {"7_0": ("RUNNING", ""), "7_1": ("PENDING", "BeginTime"),
+    monkeypatch.setattr(slurm, "queued_jobs", lambda ids: {"7_0": ("RUNNING", ""), "7_1": ("PENDING", "BeginTime"),
                                                      "7_3": ("PENDING", "Resources")})  # fmt: skip
-    monkeypatch.setattr(slurm, "ended", lambda one: "OUT_OF_MEMORY")
+    monkeypatch.setattr(slurm, "end_state", lambda one: "OUT_OF_MEMORY")
     state = jobs.state(folder)
     assert [(one.status, one.reason) for one in state] == [
         ("done", ""), ("failed", "its process is gone (killed?)"), ("running", ""), ("cut", "not begun"),
@@ -157,12 +157,12 @@ def test_the_state_of_a_sweep_is_what_it_is_not_what_was_written_last(
     line = "s: 1/8 done, 2 running, 2 pending, 1 cut, 2 failed: seed=1: its process is gone (killed?)"
     assert ran.err.startswith(line)
     ended: list[str] = []
-    monkeypatch.setattr(slurm, "cancel", ended.extend)
+    monkeypatch.setattr(slurm, "cancel_jobs", ended.extend)
     monkeypatch.setattr(os, "kill", lambda pid, number: ended.append(f"{pid} {number}" if number else ""))
     assert "5 jobs asked to end" in cnnbench("report", "s", "cancel=true").err or ended
     assert sorted(text for text in ended if text) == [f"{os.getpid()} 15", "7_0", "7_1", "7_3"]
     monkeypatch.undo()
-    monkeypatch.setattr(slurm, "queue", lambda ids: None)
+    monkeypatch.setattr(slurm, "queued_jobs", lambda ids: None)
     assert {one.reason for one in jobs.state(folder) if one.slurm} == {"Slurm does not answer"}
 
 
@@ -177,15 +177,15 @@ def test_what_slurm_says(monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(command, *said[command[0]])
 
     monkeypatch.setattr(slurm, "_ask", ask)
-    assert slurm.queue(["7_0", "7_1"]) == {"7_0": ("RUNNING", ""), "7_1": ("PENDING", "Resources")}
-    assert slurm.ended("7_2") == "FAILED, killed by SIGKILL"
+    assert slurm.queued_jobs(["7_0", "7_1"]) == {"7_0": ("RUNNING", ""), "7_1": ("PENDING", "Resources")}
+    assert slurm.end_state("7_2") == "FAILED, killed by SIGKILL"
     said["sacct"] = (0, "7_2|OUT_OF_MEMORY|0:125\n7_2.batch|FAILED|1:0\n", "")
     said["squeue"] = (1, "", "slurm_load_jobs error: Invalid job id specified")
-    assert slurm.queue(["7_0"]) == {}
+    assert slurm.queued_jobs(["7_0"]) == {}
     said["sacct"] = (0, "7_2|TIMEOUT|0:0\n", "")
-    assert slurm.ended("7_2") == "TIMEOUT"
+    assert slurm.end_state("7_2") == "TIMEOUT"
     said["squeue"] = (1, "", "Unable to contact slurm controller")
-    assert slurm.queue(["7_0"]) is None
+    assert slurm.queued_jobs(["7_0"]) is None
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_what_slurm_says(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_input(
     cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
 ) -> None:
-    monkeypatch.setattr(slurm, "present", lambda: False)
+    monkeypatch.setattr(slurm, "is_available", lambda: False)
     ran = cnnbench(*arguments)
     assert ran.code == 2 and said in ran.err and len(ran.err.splitlines()) <= 3, ran.err
-    assert not processes.place().rank
+    assert not processes.process_info().rank

@@ -28,7 +28,7 @@ SIZES = [(640, 480), (333, 500), (224, 224), (257, 256), (1000, 301)]
 
 def views(name: str, size: int, ratio: float = 0.875, resize: Resize = Resize.shorter, **keys: Any) -> Views:
     scales = keys.get("scales")
-    return data.views(CropConfig(name=name, resize=resize, scales=scales), size, ratio, "bilinear")
+    return data.build_views(CropConfig(name=name, resize=resize, scales=scales), size, ratio, "bilinear")
 
 
 # As torchvision

@@ -16,10 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trained import colour_run, digits_run
 
 from cnnbench import models
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.training import optim
 from cnnbench.visual import shows
 from cnnbench.weights import checkpoint
-from cnnbench.data.model_spec import ModelSpec
 from cnnbench.weights.sources import save_safetensors
 
 QUICK = ("steps=3", "limit=40", "top=4", "device=cpu")
@@ -38,9 +38,7 @@ def other_net(path: Path, channels: int) -> Path:
     """An untrained resnet8 for images of so many channels."""
     net = models.build("resnet8", num_classes=2, in_channels=channels)
     moments = {"mean": [0.5] * channels, "std": [0.25] * channels}
-    spec = ModelSpec(
-        model={"name": "resnet8"}, classes=["cat", "dog"], image_size=32, in_channels=channels, **moments
-    )
+    spec = ModelSpec(model={"name": "resnet8"}, classes=["cat", "dog"], image_size=32, in_channels=channels, **moments)
     save_safetensors(path, net.state_dict(), spec)
     return path
 

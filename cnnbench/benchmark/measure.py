@@ -14,7 +14,7 @@ from cnnbench.benchmark.batch_search import Trial
 from cnnbench.benchmark.timing import PARTS, Setting, cold_compiler, endless, loading, peak_macs, spec, training
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.models.layers import Net
-from cnnbench.runtime.device import Compiled, Runtime, create_runtime, peak_memory, restart_peak
+from cnnbench.runtime.device import Compiled, Runtime, create_runtime, peak_memory, reset_peak_memory
 from cnnbench.training import setup
 from cnnbench.training.loop import Batch
 from cnnbench.utils.errors import UserError
@@ -147,7 +147,7 @@ def tried(setting: Setting, shape: tuple[int, ...], classes: int, batch: int) ->
 
 def free(device: Runtime) -> float:
     """Bytes at most that a step may be seen to take: what the process has, and most of what is free beside it."""
-    restart_peak(device.device)
+    reset_peak_memory(device.device)
     return peak_memory(device.device) + OF_FREE * device.free_memory()
 
 

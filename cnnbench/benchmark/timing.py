@@ -17,7 +17,7 @@ from torch import Tensor
 from cnnbench.config.sections import OptimConfig
 from cnnbench.data import Loader
 from cnnbench.models.layers import Net
-from cnnbench.runtime.device import Normalize, Runtime, Stopwatch, compiler_folder, peak_memory, restart_peak
+from cnnbench.runtime.device import Normalize, Runtime, Stopwatch, peak_memory, reset_peak_memory, set_compiler_cache
 from cnnbench.tasks.classification.metrics import Sums
 from cnnbench.tasks.classification.task import Classification
 from cnnbench.training import optim
@@ -119,8 +119,8 @@ def training(setting: Setting, net: Callable[..., object], batches: Iterator[Bat
     """Time training steps for about so many seconds, after `warmup` of them (at least two)."""
     stopwatch = Stopwatch(setting.device)
     device = setting.device
-    marking = Marking(device.device, device.dtype, device.scaler, device.ranks, stopwatch)
-    restart_peak(marking.device)
+    marking = Marking(device.device, device.dtype, device.scaler, device.group, stopwatch)
+    reset_peak_memory(marking.device)
     _, targets = next(batches)
     trainer = setting.trainer(marking, net, len(targets))
     sums = Sums(marking.device, marking.sum_dtype)
@@ -200,11 +200,11 @@ def peak_macs(device: Runtime, seconds: float) -> float:
 def cold_compiler() -> Iterator[None]:
     """A compiler that knows nothing of earlier runs, so that its time is that of the first."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        before = compiler_folder(folder)
+        before = set_compiler_cache(folder)
         try:
             yield
         finally:
-            compiler_folder(before)
+            set_compiler_cache(before)
 
 
 def _warmed(step: Callable[[], None], device: Runtime, warmup: int) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from cnnbench.utils.errors import UserError
 SHELLS = ("bash", "zsh", "fish")
 
 
-def run(args: list[str], commands: list[str]) -> int:
+def complete(args: list[str], commands: list[str]) -> int:
     """`SHELL` prints the script that installs completion; `query=SHELL` prints what may follow."""
     request = args[0] if args else "bash"
     action, _, shell = request.rpartition("=")

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from cnnbench.config import arguments, commands, parsing
 from cnnbench.config.arguments import config_dirs, groups
-from cnnbench.config.compose import compose, explain, takes
+from cnnbench.config.compose import command_groups, compose, explain
 from cnnbench.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ keys
 """
 
 
-def render(command: str, entry: "Command", args: list[str]) -> str:
+def render_page(command: str, entry: "Command", args: list[str]) -> str:
     """The page; the defaults shown are those that go with the groups chosen in args."""
-    args = arguments.check(command, args)
+    args = arguments.hydra_arguments(command, args)
     width = min(shutil.get_terminal_size((120, 24)).columns, 140)
     known = groups(*config_dirs(args))
     listed = "\n".join(
         _entry(f"{group}=", ", ".join(known[group]) if group in known else "none yet", 14, width)
-        for group in takes(command)
+        for group in command_groups(command)
     )
     try:
         composed = OmegaConf.to_container(compose(command, [arg for arg in args if "," not in arg]))
@@ -49,7 +49,7 @@ def render(command: str, entry: "Command", args: list[str]) -> str:
     values = parsing.flatten({str(key): value for key, value in composed.items()})
     return PAGE.format(
         command=command,
-        bare=f" [{bare.upper()} ...]" if (bare := commands.bare(commands.SCHEMAS[command])) else "",
+        bare=f" [{bare.upper()} ...]" if (bare := commands.bare_key(commands.SCHEMAS[command])) else "",
         help=f"{entry.help[0].upper()}{entry.help[1:]}.",
         examples="\n".join(f"  {example}" for example in entry.examples),
         groups=f"\ngroups (each choice is a YAML file)\n{listed}\n" if listed else "",

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         if code == PREEMPTED:
             from cnnbench.runtime import slurm
 
-            slurm.hand_over()
+            slurm.await_requeue()
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         from cnnbench.runtime import execute
 
-        return INTERRUPTED if execute.was_interrupted(error) else execute.report(error)
+        return INTERRUPTED if execute.was_interrupted(error) else execute.report_error(error)
 
 
 def _main(argv: list[str]) -> int:
@@ -75,7 +75,7 @@ def _main(argv: list[str]) -> int:
     if argv[0] in ("--completion", "-sc"):
         from cnnbench.cli import completion
 
-        return completion.run(argv[1:], list(COMMANDS))
+        return completion.complete(argv[1:], list(COMMANDS))
     command, args = argv[0], argv[1:]
     if command not in COMMANDS:
         from cnnbench.utils.errors import unknown
@@ -87,14 +87,14 @@ def _main(argv: list[str]) -> int:
         args = [arg for arg in args if arg not in ("--help", "-h")]
         if command == "doctor" and args[:1] == ["config"]:
             args = []
-        print(help_page.render(command, COMMANDS[command], args), end="")
+        print(help_page.render_page(command, COMMANDS[command], args), end="")
         return DONE
     if command == "doctor" and args[:1] == ["config"]:
         from cnnbench.config import expand
         from cnnbench.runtime import execute
 
-        return execute.load("doctor", "read")(expand.readings(args[1:]))
-    return run(command, args)
+        return execute.load_command("doctor", "read")(expand.configs_with_recipes(args[1:]))
+    return compose_and_run(command, args)
 
 
 def usage() -> str:
@@ -107,19 +107,19 @@ def usage() -> str:
     return USAGE.format(commands="\n".join(lines), version=__version__)
 
 
-def run(command: str, args: list[str]) -> int:
+def compose_and_run(command: str, args: list[str]) -> int:
     """Compose the configuration (with -m: one per job) and hand it to the command; the exit code."""
     from cnnbench.config import arguments, compose, expand
     from cnnbench.runtime import execute
     from cnnbench.sweeps import runner
 
-    args = arguments.check(command, args)
+    args = arguments.hydra_arguments(command, args)
     if "--config" in args:
         at = args.index("--config")
-        config = compose.replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])
-        return execute.perform(command, config)
+        config = compose.replay_config(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])
+        return execute.run_command(command, config)
     if COMMANDS[command].compares and (configs := expand.combinations(command, args)):
-        return execute.load(command, "compare")(configs)
+        return execute.load_command(command, "compare")(configs)
     if arguments.is_sweep(args):
         return runner.run(command, args)
     code: list[int] = []
@@ -128,7 +128,7 @@ def run(command: str, args: list[str]) -> int:
     def job(cfg: Any) -> None:
         """Hydra takes a job that raises for a mistake of its own and says so at length: nothing is raised here."""
         try:
-            code.append(execute.perform(command, compose.typed(command, cfg)))
+            code.append(execute.run_command(command, compose.typed_config(command, cfg)))
         except Exception as error:
             errors.append(error)
 

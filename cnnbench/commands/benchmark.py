@@ -12,7 +12,7 @@ from cnnbench.config.sections import Format, Precision
 from cnnbench.runs import result as results
 from cnnbench.runs import run_directory
 from cnnbench.runs.run_directory import path_for
-from cnnbench.utils.console import say, tolerated
+from cnnbench.utils.console import say, warn_if_unwritable
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.files import json_value, write_json, write_text
 
@@ -34,7 +34,7 @@ def compare(cfgs: list[BenchmarkConfig]) -> int:
     rows = [row for net in measured for row in report.rows(net)]
     write_text(path / "benchmark.csv", report.table(rows, Format.csv) + "\n")
     write_text(path / "benchmark.md", report.page(measured, Format.markdown) + "\n")
-    with tolerated("benchmark.png"):
+    with warn_if_unwritable("benchmark.png"):
         chart.draw(measured, path / "benchmark.png", machines[0].devices[0].name)
     if cfgs[0].format is Format.json:
         print(json.dumps(json_value(result), indent=2))

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from cnnbench import data
 from cnnbench.config.commands import EvaluateConfig
-from cnnbench.config.parsing import restore
+from cnnbench.config.parsing import from_plain
 from cnnbench.config.sections import DataConfig, Format, PrepareConfig, Split
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
@@ -46,7 +46,7 @@ def run(cfg: EvaluateConfig) -> int:
     judged = [ready(cfg, one, dataset, data_cfg.workers, device) for one in loaded]
     if cfg.shift and len(judged) > 1:
         raise UserError("shift judges a single net: give weights=… one only")
-    path = Path(device.ranks.agree(lambda: str(directory(cfg, judged, dataset))))
+    path = Path(device.group.broadcast(lambda: str(directory(cfg, judged, dataset))))
     begin = time.perf_counter()
     source = judged[0].reading.source
     with evaluation.progress(len(source) * len(judged)) as advance:
@@ -66,7 +66,7 @@ def run(cfg: EvaluateConfig) -> int:
         **environment(device),
         "run_dir": str(path),
     }
-    if not device.ranks.main:
+    if not device.group.main:
         return 0
     report.write(path, result, verdict, dataset, source, logits)
     if cfg.format is Format.table:
@@ -111,7 +111,7 @@ def wheres(given: Any) -> list[str]:
 def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
     """The data that the (first) net was trained on, apart from what the command line says."""
     config = next((one.config for one in loaded if one.config), None)
-    trained = asdict(restore(DataConfig, config["data"])) if config else {}
+    trained = asdict(from_plain(DataConfig, config["data"])) if config else {}
     given = cfg.data
     said = {item.name: value for item in fields(given) if (value := getattr(given, item.name)) != MISSING}
     if "name" not in trained | said:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from cnnbench.config.commands import PredictConfig
 from cnnbench.config.sections import Format
-from cnnbench.data.inputs import find
+from cnnbench.data.inputs import find_images
 from cnnbench.output.tables import ENDINGS, Percent, plural, render, shorten
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.classification.predictor import Answer, Classifier
@@ -28,7 +28,7 @@ SHEET_PIXELS = 320  # longest side of a picture on a sheet
 
 
 def run(cfg: PredictConfig) -> int:
-    files = find(cfg.input if isinstance(cfg.input, list) else [str(cfg.input)])
+    files = find_images(cfg.input if isinstance(cfg.input, list) else [str(cfg.input)])
     for key, path in (("out", cfg.out), ("sheet", cfg.sheet)):
         if path and not Path(path).expanduser().parent.is_dir():
             raise UserError(f"{key}={path}: there is no folder {Path(path).parent}")

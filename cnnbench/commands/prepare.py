@@ -14,7 +14,7 @@ from cnnbench.config.sections import Format, OnBadImage
 from cnnbench.data import packing
 from cnnbench.data.folders import locked
 from cnnbench.data.packed import ABOUT, read_about
-from cnnbench.data.unreadable import report
+from cnnbench.data.unreadable import report_unreadable
 from cnnbench.output.tables import plural, render
 from cnnbench.runs import run_directory
 from cnnbench.utils.console import say
@@ -32,14 +32,14 @@ def run(cfg: PackConfig) -> int:
             raise UserError(f"'{plan.folder}' holds other images or was packed with other settings: give another out")
         say("already done", stream)
     else:
-        packing.begin(plan)
+        packing.begin_packing(plan)
         with locked(plan.folder):
             about = read_about(plan.folder) if (plan.folder / ABOUT).exists() else packed(plan, stream)
     show(summary(plan.folder, about, time.perf_counter() - begin), cfg.format)
     return 0
 
 
-def planned(cfg: PackConfig) -> packing.Plan:
+def planned(cfg: PackConfig) -> packing.PackingPlan:
     """UserError for data that are no files, and before anything is written."""
     if cfg.data.packed:
         raise UserError("data.packed: these images are packed already")
@@ -53,7 +53,7 @@ def planned(cfg: PackConfig) -> packing.Plan:
         if cfg.out
         else Path(cfg.run.root).expanduser() / "prepare" / run_directory.slug([source])
     )
-    return packing.Plan(
+    return packing.PackingPlan(
         dataset=dataset,
         folder=folder,
         side=cfg.side,
@@ -64,7 +64,7 @@ def planned(cfg: PackConfig) -> packing.Plan:
     )
 
 
-def packed(plan: packing.Plan, stream: Any) -> dict[str, Any]:
+def packed(plan: packing.PackingPlan, stream: Any) -> dict[str, Any]:
     """Write what is missing; what is then in dataset.json."""
     parts = list(plan.parts())
     missing = [part for part in parts if plan.known(part) is None]
@@ -75,10 +75,10 @@ def packed(plan: packing.Plan, stream: Any) -> dict[str, Any]:
         f"needs about {size(needed)} of the {size(free)} that are free -> {plan.folder}", stream)  # fmt: skip
     with tqdm(total=left, desc="prepare", unit="image", leave=False, dynamic_ncols=True, file=sys.stderr,
               disable=not sys.stderr.isatty(), mininterval=0.1) as bar:  # fmt: skip
-        packing.write_parts(plan, missing, bar.update)
-    about = packing.conclude(plan)
+        packing.write_shards(plan, missing, bar.update)
+    about = packing.finish_packing(plan)
     if about["skipped"]:
-        report(tuple(about["skipped"]))
+        report_unreadable(tuple(about["skipped"]))
     return about
 
 

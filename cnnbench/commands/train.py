@@ -45,7 +45,7 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
     model = models.build(cfg.model["name"], num_classes=len(dataset.classes), in_channels=channels, **arguments)
     image_size = cfg.data.image_size or model.image_size
     models.check_image_size(model, image_size)
-    for note in models.notes(model, image_size):
+    for note in models.size_notes(model, image_size):
         say(note, stream)
     if cfg.weights is not None:
         loaded = sources.load(cfg.weights, {"name": cfg.model["name"], **arguments})

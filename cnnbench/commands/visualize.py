@@ -11,7 +11,7 @@ import torch
 
 from cnnbench import data, models
 from cnnbench.config.commands import VisualizeConfig
-from cnnbench.config.parsing import restore, to_plain
+from cnnbench.config.parsing import from_plain, to_plain
 from cnnbench.config.sections import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.meta_kernels import Shapes
@@ -112,7 +112,7 @@ def data_config(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -
         return cfg.data
     if loaded.config is None:
         return None
-    trained: DataConfig = restore(DataConfig, loaded.config["data"])
+    trained: DataConfig = from_plain(DataConfig, loaded.config["data"])
     for item in fields(DataConfig):
         if f"data.{item.name}" in typed:
             setattr(trained, item.name, getattr(cfg.data, item.name))
@@ -127,7 +127,7 @@ def plan(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -> Plan:
         sections = {key.partition(".")[0] for key in typed} | ({"augment", "epochs"} if "recipe" in typed else set())
         theirs = {key: loaded.config[key] for key in told if key not in sections}
         ours |= {key: {**ours[key], **value} if told[key] else value for key, value in theirs.items()}
-    values = {key: restore(kind, ours[key]) if kind else ours[key] for key, kind in told.items()}
+    values = {key: from_plain(kind, ours[key]) if kind else ours[key] for key, kind in told.items()}
     if not isinstance(values["batch_size"], int):
         raise UserError(f"batch_size={values['batch_size']}: give a whole number")
     return Plan(**values)

@@ -28,12 +28,12 @@ SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
 
 
-def check(command: str, args: list[str]) -> list[str]:
+def hydra_arguments(command: str, args: list[str]) -> list[str]:
     """The arguments as Hydra wants them: options before overrides. Refuses, in our own words, what is neither."""
     options: list[str] = []
     overrides: list[str] = []
     bare: list[str] = []
-    takes_bare = commands.bare(commands.SCHEMAS[command])
+    takes_bare = commands.bare_key(commands.SCHEMAS[command])
     remaining = iter(args)
     for arg in remaining:
         if takes_bare and (arg == "-" or ("=" not in arg and arg[0:1] not in ("-", "~"))):

@@ -267,12 +267,12 @@ def register_schemas() -> None:
         ConfigStore.instance().store(name=f"{command}_schema", node=schema)
 
 
-def unread(schema: type) -> list[str]:
+def unread_sections(schema: type) -> list[str]:
     """The sections that a command takes only because a net's file sets them, and then leaves alone."""
     return [item.name for item in fields(schema) if "unread" in item.metadata]
 
 
-def bare(schema: type) -> str | None:
+def bare_key(schema: type) -> str | None:
     """The key that arguments without `=` are for, in a command that takes such."""
     return next((item.name for item in fields(schema) if "bare" in item.metadata), None)
 
@@ -281,7 +281,7 @@ def help_texts(schema: type, prefix: str = "") -> dict[str, str]:
     """Every key of a schema with its explanation, in the order of the schema."""
     texts: dict[str, str] = {}
     for item in fields(schema):
-        if item.name in unread(schema):
+        if item.name in unread_sections(schema):
             continue
         if isinstance(item.type, type) and is_dataclass(item.type):
             texts |= help_texts(item.type, f"{prefix}{item.name}.")

@@ -41,7 +41,7 @@ def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> N
         sys.argv = argv
 
 
-def overrides() -> list[str]:
+def job_overrides() -> list[str]:
     """Those of the job that Hydra is running. UserError where one refers to what is not there."""
     try:
         return list(HydraConfig.get().overrides.task)
@@ -49,12 +49,12 @@ def overrides() -> list[str]:
         raise UserError(_reason(str(error))) from None
 
 
-def typed(command: str, cfg: DictConfig, made_by: list[str] | None = None) -> Any:
+def typed_config(command: str, cfg: DictConfig, made_by: list[str] | None = None) -> Any:
     """The job's configuration, checked, with the overrides that made it."""
-    cfg.run.overrides = overrides() if made_by is None else made_by
+    cfg.run.overrides = job_overrides() if made_by is None else made_by
     for override in cfg.run.overrides:
         key = override.partition("=")[0].lstrip("+~")
-        if key.partition(".")[0] in commands.unread(commands.SCHEMAS[command]):
+        if key.partition(".")[0] in commands.unread_sections(commands.SCHEMAS[command]):
             raise UserError(_unknown_key(key, command, []))
     return parsing.parse(commands.SCHEMAS[command], cfg)
 
@@ -98,7 +98,7 @@ def compose(command: str, args: list[str]) -> DictConfig:
         return hydra.compose(command, overrides)
 
 
-def replay(command: str, file: list[str], overrides: list[str]) -> Any:
+def replay_config(command: str, file: list[str], overrides: list[str]) -> Any:
     """The configuration in a file that an earlier run saved, with single keys overridden: `--config FILE key=value`."""
     if not file:
         raise UserError("--config needs the config.yaml of an earlier run")
@@ -110,7 +110,7 @@ def replay(command: str, file: list[str], overrides: list[str]) -> Any:
             raise UserError(
                 f"{override}: --config replays a run as it was, so only single keys can change, as in seed=1"
             )
-    config = parsing.replay(command, Path(file[0]), overrides)
+    config = parsing.load_saved(command, Path(file[0]), overrides)
     if not any(override.startswith(("run.dir=", "run.name=")) for override in overrides):
         config.run.dir, config.resume = None, Resume.never  # a run of its own: the replayed one stays as it is
     config.run.overrides, config.sweep.trial = [*config.run.overrides, *overrides], None
@@ -170,11 +170,11 @@ def _first_in(section: str, known: list[str]) -> str:
 
 def known_keys(command: str, args: list[str], key: str) -> list[str]:
     """The keys that this command takes; the arguments of the chosen net too, where the key in question is such."""
-    known = {*commands.help_texts(commands.SCHEMAS[command]), *takes(command)} - set(commands.FILLED_IN)
+    known = {*commands.help_texts(commands.SCHEMAS[command]), *command_groups(command)} - set(commands.FILLED_IN)
     if key.startswith("hydra."):
         known |= _plugin_keys(args)
     if key.startswith("model."):
-        chosen = [arg for arg in args if arg.partition("=")[0] in takes(command) and "," not in arg]
+        chosen = [arg for arg in args if arg.partition("=")[0] in command_groups(command) and "," not in arg]
         folders = [part for folder in config_dirs(args) for part in ("--config-dir", str(folder))]
         with suppress(HydraException, OmegaConfBaseException):  # a choice may be what is wrong
             model = compose(command, [*folders, *chosen]).model
@@ -190,11 +190,11 @@ def _plugin_keys(args: list[str]) -> set[str]:
     return {f"{group.replace('/', '.')}.{key}" for group, key in keys if key not in ("defaults", "_target_")}
 
 
-def takes(command: str) -> list[str]:
+def command_groups(command: str) -> list[str]:
     """The groups that a command knows: those in the defaults list of its primary file, and what its recipes choose."""
     primary = OmegaConf.load(conf_dir() / f"{command}.yaml")
     entries = [str(key) for entry in primary.defaults if isinstance(entry, DictConfig) for key in entry]
-    unread = commands.unread(commands.SCHEMAS[command])
+    unread = commands.unread_sections(commands.SCHEMAS[command])
     listed = [entry for entry in entries if not entry.startswith("override ") and entry not in unread]
     return [*listed, "augment"] if "recipe" in listed else listed
 

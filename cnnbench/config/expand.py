@@ -10,15 +10,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from cnnbench.config import commands
-from cnnbench.config.arguments import FLAGS_WITH_VALUE, SHOWS, check, config_dirs, is_sweep
-from cnnbench.config.compose import compose, explain, replay, search_path, typed
+from cnnbench.config.arguments import FLAGS_WITH_VALUE, SHOWS, config_dirs, hydra_arguments, is_sweep
+from cnnbench.config.compose import compose, explain, replay_config, search_path, typed_config
 from cnnbench.config.sections import conf_dir
 from cnnbench.utils.errors import UserError
 
 READ = ("train", "finetune")  # what `doctor config` reads; the first where none is named
 
 
-def jobs(args: list[str]) -> tuple[list[list[str]], list[str]] | None:
+def sweep_jobs(args: list[str]) -> tuple[list[list[str]], list[str]] | None:
     """The overrides of each job of a sweep, and the keys that it runs over; None where a sweeper chooses as it goes,
     and where nothing is run. A mistake is left to be found by `compose.launch()`."""
     given = [arg for arg in args if not arg.startswith("-") and "=" in arg]
@@ -70,7 +70,7 @@ def combinations(command: str, args: list[str]) -> list[Any]:
                 return []
             configs = []
             for made_by in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]:
-                configs.append(typed(command, hydra.compose(command, [*made_by, *search]), made_by))
+                configs.append(typed_config(command, hydra.compose(command, [*made_by, *search]), made_by))
             return configs
     except UserError:
         raise
@@ -78,15 +78,15 @@ def combinations(command: str, args: list[str]) -> list[Any]:
         raise UserError(explain(error, command, [*made_by, *(a for a in args if a not in given)])) from None
 
 
-def readings(args: list[str]) -> list[tuple[Any, Any]]:
+def configs_with_recipes(args: list[str]) -> list[tuple[Any, Any]]:
     """For `doctor config [train|finetune] …`, the command's name being anywhere among the arguments: each configuration
     that they stand for, with its recipe, which is what the same choice of net and data has when nothing else is set."""
     named = [at for at, arg in enumerate(args) if arg in READ and args[max(0, at - 1)] not in FLAGS_WITH_VALUE]
     command = args[named[0]] if named else READ[0]
-    args = check(command, [arg for at, arg in enumerate(args) if at not in named[:1]])
+    args = hydra_arguments(command, [arg for at, arg in enumerate(args) if at not in named[:1]])
     if "--config" in args:
         at = args.index("--config")
-        configs = [replay(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])]
+        configs = [replay_config(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])]
     else:
         args += swept_by_experiment(args) if is_sweep(args) else []
         configs = combinations(command, args) or [_one(command, [arg for arg in args if "=" in arg], args)]
@@ -101,7 +101,7 @@ def _chosen(overrides: list[str]) -> list[str]:
 def _one(command: str, overrides: list[str], args: list[str]) -> Any:
     folders = [part for folder in config_dirs(args) for part in ("--config-dir", str(folder))]
     try:
-        return typed(command, compose(command, [*folders, *overrides]), overrides)
+        return typed_config(command, compose(command, [*folders, *overrides]), overrides)
     except UserError:
         raise
     except Exception as error:  # as in compose.launch()

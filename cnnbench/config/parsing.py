@@ -39,7 +39,7 @@ def parse(schema: type, cfg: DictConfig | ListConfig) -> Any:
     return _build(schema, {str(key): value for key, value in plain.items()}, "", partial=False)
 
 
-def replay(command: str, file: Path, overrides: list[str]) -> Any:
+def load_saved(command: str, file: Path, overrides: list[str]) -> Any:
     """The configuration saved by an earlier run, with single keys overridden."""
     try:
         saved = OmegaConf.load(file)
@@ -51,7 +51,7 @@ def replay(command: str, file: Path, overrides: list[str]) -> Any:
         raise UserError(f"--config {file}: {str(error).splitlines()[0]}") from None
 
 
-def restore(schema: type, plain: dict[str, Any]) -> Any:
+def from_plain(schema: type, plain: dict[str, Any]) -> Any:
     """A typed section of a checkpoint's configuration, from `to_plain()`; a key that nobody knows is an error."""
     try:
         saved = OmegaConf.create({**LATER.get(schema, {}), **plain})
@@ -68,7 +68,7 @@ def to_plain(config: Any) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def completed(saved: dict[str, Any], schema: type) -> dict[str, Any]:
+def with_defaults(saved: dict[str, Any], schema: type) -> dict[str, Any]:
     """A saved configuration, flat, with the keys that its version did not have yet, at what that version did."""
     defaults = flatten(to_plain(schema))
     return {**{key: value for key, value in defaults.items() if value != MISSING}, **flatten(saved)}
@@ -82,7 +82,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def seconds(duration: str) -> float:
+def parse_duration(duration: str) -> float:
     """`90s`, `30m`, `1h30m` or `2d` in seconds."""
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", duration)
     if not parts or "".join(number + unit for number, unit in parts) != duration:

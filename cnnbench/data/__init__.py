@@ -8,19 +8,18 @@ from cnnbench.data.sources import (
     Dataset,
     Files,
     Source,
+    evenly_spaced,
     fingerprint,
     folds,
     has_masks,
-    names,
+    image_names,
     pick,
-    placed,
     read_image,
-    spread,
     strata,
     with_channels,
 )
 from cnnbench.data.transforms import EvalTransform
-from cnnbench.data.views import Shifts, Views, views
+from cnnbench.data.views import Shifts, Views, build_views
 
 __all__ = [
     "Arrays",
@@ -32,20 +31,19 @@ __all__ = [
     "Shifts",
     "Source",
     "Views",
+    "build_views",
     "eval_loader",
+    "evenly_spaced",
     "fingerprint",
     "folds",
     "has_masks",
     "load_dataset",
-    "names",
+    "map_images",
     "pick",
-    "placed",
     "read_image",
     "shared_files",
-    "spread",
     "strata",
     "train_loader",
     "view_batches",
-    "views",
     "with_channels",
 ]

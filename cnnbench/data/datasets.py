@@ -16,7 +16,7 @@ from cnnbench.config.sections import DataConfig, OnBadImage
 from cnnbench.data import packed
 from cnnbench.data.cifar import cifar
 from cnnbench.data.folders import image_folder, imagenet
-from cnnbench.data.sources import Arrays, Dataset, has_masks, names, pick, strata
+from cnnbench.data.sources import Arrays, Dataset, has_masks, image_names, pick, strata
 from cnnbench.data.unreadable import without_unreadable
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.system import cores
@@ -27,7 +27,7 @@ def load_dataset(cfg: DataConfig) -> Dataset:
     if cfg.name not in SETS:
         raise unknown("data set", cfg.name, SETS)
     root = Path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data").expanduser()
-    dataset = packed.load(cfg) if cfg.packed else SETS[cfg.name](cfg, root)
+    dataset = packed.load_packed(cfg) if cfg.packed else SETS[cfg.name](cfg, root)
     if cfg.on_error is OnBadImage.skip:
         dataset = without_unreadable(dataset, cores() if cfg.workers is None else cfg.workers)
     dataset = _select(dataset, cfg)
@@ -44,7 +44,7 @@ def _check_labels(dataset: Dataset) -> None:
         if len(outside):
             raise UserError(
                 f"data={dataset.name} has {len(dataset.classes)} classes, but {len(outside)} of its {split} images "
-                f"have other labels: {names(source, outside[:1])[0]} has {int(source.targets[outside[0]])}"
+                f"have other labels: {image_names(source, outside[:1])[0]} has {int(source.targets[outside[0]])}"
             )
 
 

@@ -10,7 +10,7 @@ from cnnbench.data.folders import SUFFIXES, images_below
 from cnnbench.utils.errors import UserError
 
 
-def find(inputs: Iterable[str], stdin: Iterable[str] | None = None) -> list[str]:
+def find_images(inputs: Iterable[str], stdin: Iterable[str] | None = None) -> list[str]:
     """The files meant, in the order given, none twice. UserError for what is not there and for a folder without images.
 
     `-` stands for a list of files on stdin, one in each line; what is wrong with one of those is found out when it is

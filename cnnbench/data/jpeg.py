@@ -20,7 +20,7 @@ from torch import Tensor
 
 from cnnbench.data.geometry import as_tensor, rescaled_size
 from cnnbench.data.shards import Record
-from cnnbench.data.sources import content, is_plain, opened, upright
+from cnnbench.data.sources import is_plain, open_image, read_bytes, upright
 
 REDUCING_GAP = 2.0  # a scaled decode leaves so many times the pixels that are needed, as Pillow's thumbnails do
 
@@ -46,7 +46,7 @@ class Decode:
     interpolation: str
 
     def __call__(self, item: Any) -> Tensor:
-        return self.cut(*read_region(content(item), item, self.region))
+        return self.cut(*read_region(read_bytes(item), item, self.region))
 
     def cut(self, region: Region, pixels: Tensor) -> Tensor:
         """The region of the pixels uint8 (3, H, W), on any device, at its size and with all that follows."""
@@ -70,7 +70,7 @@ def read_region(data: bytes, item: Any, draw: Callable[[int, int], Region]) -> t
     The region is drawn for the size that the image has, or had before it was packed: so packed and raw images are cut
     at the same places.
     """
-    with opened(io.BytesIO(data), item) as image:
+    with open_image(io.BytesIO(data), item) as image:
         pixels = None if is_plain(image) else as_tensor(upright(image))
         width, height = image.size if pixels is None else (pixels.shape[2], pixels.shape[1])
         region = draw(*((item.height, item.width) if isinstance(item, Record) else (height, width)))

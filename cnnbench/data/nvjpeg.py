@@ -17,7 +17,7 @@ from torch import Tensor
 from cnnbench.data.geometry import as_tensor
 from cnnbench.data.jpeg import Decode, moved
 from cnnbench.data.shards import Record
-from cnnbench.data.sources import Source, content, is_plain, opened, upright
+from cnnbench.data.sources import Source, is_plain, open_image, read_bytes, upright
 
 
 class BatchDecoder:
@@ -38,7 +38,7 @@ class BatchDecoder:
 
     def _begun(self, indices: Tensor) -> tuple[list[Any], list[Future[bytes]]]:
         items = [self.source.item(index) for index in indices.tolist()]
-        return items, [self.pool.submit(content, item) for item in items]
+        return items, [self.pool.submit(read_bytes, item) for item in items]
 
     def _decoded(self, contents: list[bytes], items: list[Any]) -> list[Tensor]:
         """Whole images, uint8 (3, H, W)."""
@@ -65,10 +65,10 @@ class BatchDecoder:
 
 def _no_plain_jpeg(data: bytes, item: Any) -> Tensor | None:
     """What only Pillow can read, read; None for a plain JPEG."""
-    with opened(io.BytesIO(data), item) as image:
+    with open_image(io.BytesIO(data), item) as image:
         return None if is_plain(image) else as_tensor(upright(image))
 
 
 def _by_pillow(data: bytes, item: Any) -> Tensor:
-    with opened(io.BytesIO(data), item) as image:
+    with open_image(io.BytesIO(data), item) as image:
         return as_tensor(upright(image))

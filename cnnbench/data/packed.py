@@ -17,7 +17,7 @@ ABOUT = "dataset.json"
 FORMAT, VERSION = "cnnbench packed images", 1
 
 
-def load(cfg: DataConfig) -> Dataset:
+def load_packed(cfg: DataConfig) -> Dataset:
     """UserError where it is another data set, is not complete, or a shard or the table is not as it was written."""
     folder = Path(cfg.packed or "").expanduser()
     about = read_about(folder)

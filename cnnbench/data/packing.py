@@ -25,10 +25,10 @@ from cnnbench.config.sections import Resize
 from cnnbench.data.geometry import rescaled
 from cnnbench.data.packed import ABOUT, FORMAT, VERSION
 from cnnbench.data.shards import RECORD
-from cnnbench.data.sources import Dataset, Files, content, is_plain, opened, upright
-from cnnbench.data.workers import mapped
+from cnnbench.data.sources import Dataset, Files, is_plain, open_image, read_bytes, upright
+from cnnbench.data.workers import parallel_map
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.files import Hashing, replacing, sweep
+from cnnbench.utils.files import HashingWriter, atomic_write, remove_leftovers
 
 BLOCK = 512  # of a tar file: a header has one, and contents are filled up to whole ones
 SAMPLED = 64  # images that are encoded to find out how much disk the whole will need
@@ -46,8 +46,8 @@ class Image(NamedTuple):
 def encode(path: str, side: int, quality: int, interpolation: str) -> Image:
     """The file as JPEG whose shorter side is `side` at most. A plain JPEG that is small enough stays as it is."""
     try:
-        data = content(path)
-        with opened(io.BytesIO(data), path) as image:
+        data = read_bytes(path)
+        with open_image(io.BytesIO(data), path) as image:
             image.load()
             if is_plain(image) and min(image.size) <= side:
                 return Image(data, *image.size)
@@ -61,7 +61,7 @@ def encode(path: str, side: int, quality: int, interpolation: str) -> Image:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ShardPlan:
     """A shard that is to be: these images of a split."""
 
     split: str
@@ -75,7 +75,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PackingPlan:
     """All that a packing is made of, before anything is written."""
 
     dataset: Dataset
@@ -94,12 +94,12 @@ class Plan:
     def parts_folder(self) -> Path:
         return self.folder / ".parts"
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[ShardPlan]:
         for split in ("train", "val"):
             source = self.source(split)
             for number, start in enumerate(range(0, len(source), self.shard)):
                 here = slice(start, start + self.shard)
-                yield Part(split=split, number=number, paths=list(source.paths[here]),
+                yield ShardPlan(split=split, number=number, paths=list(source.paths[here]),
                            targets=source.targets[here].tolist())  # fmt: skip
 
     def source(self, split: str) -> Files:
@@ -107,7 +107,7 @@ class Plan:
         assert isinstance(source, Files)
         return source
 
-    def known(self, part: Part) -> dict[str, Any] | None:
+    def known(self, part: ShardPlan) -> dict[str, Any] | None:
         """What was put down of a shard that is finished; None where it is still to be written."""
         try:
             about: dict[str, Any] = json.loads((self.parts_folder / f"{part.file}.json").read_text(encoding="utf-8"))
@@ -124,7 +124,7 @@ class Plan:
                 "interpolation": self.dataset.interpolation, "files": names.hexdigest()}  # fmt: skip
 
 
-def space_needed(plan: Plan, missing: list[Part]) -> int:
+def space_needed(plan: PackingPlan, missing: list[ShardPlan]) -> int:
     """Bytes that the missing shards will have, from a sample of their images."""
     paths = [path for part in missing for path in part.paths]
     sample = [plan.encode(path) for path in paths[:: max(1, len(paths) // SAMPLED)]]
@@ -132,7 +132,7 @@ def space_needed(plan: Plan, missing: list[Part]) -> int:
     return round(sum(sizes) / max(1, len(sizes)) * len(paths)) + 20 * BLOCK * len(missing)
 
 
-def check_space(plan: Plan, needed: int) -> int:
+def check_space(plan: PackingPlan, needed: int) -> int:
     """Free bytes; UserError in one sentence where they do not suffice."""
     free = shutil.disk_usage(plan.folder).free
     if needed > free:
@@ -141,7 +141,7 @@ def check_space(plan: Plan, needed: int) -> int:
     return free
 
 
-def begin(plan: Plan) -> None:
+def begin_packing(plan: PackingPlan) -> None:
     """Make the folder, or go on in it. UserError where it holds something else."""
     try:
         finished, begun = (plan.folder / ABOUT).exists(), plan.parts_folder.is_dir()
@@ -151,7 +151,7 @@ def begin(plan: Plan) -> None:
         before = plan.parts_folder / "settings.json"
         if before.exists() and json.loads(before.read_text(encoding="utf-8")) != plan.settings():
             raise UserError(f"'{plan.folder}' was begun with other images or settings: give another out")
-        with replacing(before) as file:
+        with atomic_write(before) as file:
             file.write(json.dumps(plan.settings()).encode())
     except OSError as error:
         raise UserError(f"cannot write to '{plan.folder}': {error.strerror}") from None
@@ -161,10 +161,10 @@ def _foreign(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def write_parts(plan: Plan, missing: list[Part], progress: Callable[[int], object]) -> None:
+def write_shards(plan: PackingPlan, missing: list[ShardPlan], progress: Callable[[int], object]) -> None:
     """Write the missing shards, calling progress with the images done. UserError names what cannot be read."""
-    sweep(plan.folder)
-    images = mapped(plan.encode, (path for part in missing for path in part.paths), plan.workers)
+    remove_leftovers(plan.folder)
+    images = parallel_map(plan.encode, (path for part in missing for path in part.paths), plan.workers)
     top = _common(plan)
     for part in missing:
         try:
@@ -175,16 +175,18 @@ def write_parts(plan: Plan, missing: list[Part], progress: Callable[[int], objec
             ) from None
 
 
-def _common(plan: Plan) -> str:
+def _common(plan: PackingPlan) -> str:
     """The folder that all files are in: names in the shards are relative to it."""
     paths = [plan.source(split).paths for split in ("train", "val")]
     return os.path.commonpath([os.path.dirname(path) for some in paths for path in (min(some), max(some))])  # noqa: PTH120
 
 
-def _write_part(plan: Plan, part: Part, top: str, images: Iterator[Image], progress: Callable[[int], object]) -> None:
+def _write_part(
+    plan: PackingPlan, part: ShardPlan, top: str, images: Iterator[Image], progress: Callable[[int], object]
+) -> None:
     rows, skipped = [], []
-    with replacing(plan.folder / part.file) as file:
-        hashing = Hashing(file)
+    with atomic_write(plan.folder / part.file) as file:
+        hashing = HashingWriter(file)
         with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
             for path, target in zip(part.paths, part.targets, strict=True):
                 image = next(images)
@@ -201,11 +203,11 @@ def _write_part(plan: Plan, part: Part, top: str, images: Iterator[Image], progr
                 offset = archive.offset - _filled(info.size)
                 rows.append((part.number, header, offset, info.size, zlib.crc32(image.data),
                              image.width, image.height, target))  # fmt: skip
-    with replacing(plan.parts_folder / f"{part.file}.npy") as file:
+    with atomic_write(plan.parts_folder / f"{part.file}.npy") as file:
         np.save(file, np.array(rows, RECORD))
     about = {"file": part.file, "bytes": (plan.folder / part.file).stat().st_size,
              "sha256": hashing.hash.hexdigest(), "images": len(rows), "skipped": skipped}  # fmt: skip
-    with replacing(plan.parts_folder / f"{part.file}.json") as file:
+    with atomic_write(plan.parts_folder / f"{part.file}.json") as file:
         file.write(json.dumps(about).encode())
 
 
@@ -213,7 +215,7 @@ def _filled(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def conclude(plan: Plan) -> dict[str, Any]:
+def finish_packing(plan: PackingPlan) -> dict[str, Any]:
     """Put the shards' tables together and say in dataset.json what there is; the latter's content."""
     dataset = plan.dataset
     splits: dict[str, Any] = {split: {"images": 0, "shards": []} for split in ("train", "val")}
@@ -229,7 +231,7 @@ def conclude(plan: Plan) -> dict[str, Any]:
     for split, rows in tables.items():
         stream = io.BytesIO()
         np.save(stream, np.concatenate(rows))
-        with replacing(plan.folder / f"{split}.npy") as file:
+        with atomic_write(plan.folder / f"{split}.npy") as file:
             file.write(stream.getbuffer())
         splits[split] |= {"table": f"{split}.npy", "sha256": hashlib.sha256(stream.getbuffer()).hexdigest()}
     about = {
@@ -238,7 +240,7 @@ def conclude(plan: Plan) -> dict[str, Any]:
         "in_channels": dataset.in_channels, "split": dataset.split, "settings": plan.settings(), "splits": splits,
         "skipped": skipped,
     }  # fmt: skip
-    with replacing(plan.folder / ABOUT) as file:
+    with atomic_write(plan.folder / ABOUT) as file:
         file.write(json.dumps(about, indent=1).encode())
     shutil.rmtree(plan.parts_folder, ignore_errors=True)
     return about

@@ -86,12 +86,12 @@ def strata(source: Source) -> Tensor:
     return torch.zeros(len(source), dtype=torch.int64) if has_masks(source) else source.targets
 
 
-def spread(source: Source, wanted: int) -> Tensor:
+def evenly_spaced(source: Source, wanted: int) -> Tensor:
     """Indices of so many images from all over the source (files lie class by class), or of all of them: int64."""
     return torch.linspace(0, len(source) - 1, min(wanted, len(source))).long()
 
 
-def names(source: Source, indices: Tensor) -> list[str]:
+def image_names(source: Source, indices: Tensor) -> list[str]:
     """What to call images in a message: their files, or their numbers."""
     if isinstance(source, Files):
         return [source.paths[index] for index in indices.tolist()]
@@ -152,7 +152,7 @@ def with_channels(dataset: Dataset, channels: int) -> Dataset:
     return replace(dataset, in_channels=channels, train=train, val=val, mean=moments[0], std=moments[1])
 
 
-def placed(dataset: Dataset, place: Callable[[Tensor], Tensor]) -> Dataset:
+def map_images(dataset: Dataset, place: Callable[[Tensor], Tensor]) -> Dataset:
     """The same images, those in memory where `place` puts them, with their targets."""
 
     def there(source: Source) -> Source:
@@ -215,12 +215,12 @@ def read_item(item: Any) -> "Image | Tensor":
     if isinstance(item, np.ndarray):
         return torch.from_numpy(item)
     if isinstance(item, Record):
-        with opened(io.BytesIO(item.read()), item) as image:
+        with open_image(io.BytesIO(item.read()), item) as image:
             return upright(image)
     return read_image(item)
 
 
-def content(item: Any) -> bytes:
+def read_bytes(item: Any) -> bytes:
     """The bytes of an item of files or shards. UserError that names it."""
     if isinstance(item, Record):
         return item.read()
@@ -237,7 +237,7 @@ def read_image(path: str | os.PathLike[str], quietly: bool = True) -> "Image":
     Threads that read at the same time do so inside one `quiet_pillow()`, with quietly=False: it is not for threads.
     """
     _check_is_file(path)
-    with opened(path, path, quietly) as image:
+    with open_image(path, path, quietly) as image:
         return upright(image)
 
 
@@ -247,7 +247,7 @@ def _check_is_file(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def opened(file: Any, item: Any, quietly: bool = True) -> "Iterator[Image]":
+def open_image(file: Any, item: Any, quietly: bool = True) -> "Iterator[Image]":
     """A Pillow image whose pixels are still to be loaded. What fails while it is open is a UserError that names it."""
     from PIL import Image
 

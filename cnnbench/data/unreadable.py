@@ -13,8 +13,8 @@ import torch
 from tqdm import tqdm
 
 from cnnbench.data.shards import Record
-from cnnbench.data.sources import Arrays, Dataset, Source, content, opened
-from cnnbench.data.workers import mapped
+from cnnbench.data.sources import Arrays, Dataset, Source, open_image, read_bytes
+from cnnbench.data.workers import parallel_map
 from cnnbench.utils.errors import UserError
 
 NAMED = 10  # files that are named; the others are counted
@@ -26,13 +26,13 @@ def without_unreadable(dataset: Dataset, workers: int) -> Dataset:
     val, more = _readable(dataset.val, workers)
     found = (*missing, *more)
     if found:
-        report(found)
+        report_unreadable(found)
         if gone := set(dataset.train.targets.tolist()) - set(train.targets.tolist()):
             raise UserError(f"none of the training images of class {dataset.classes[min(gone)]} can be read")
     return replace(dataset, train=train, val=val, unreadable=found)
 
 
-def report(found: tuple[str, ...]) -> None:
+def report_unreadable(found: tuple[str, ...]) -> None:
     for reason in found[:NAMED]:
         print(f"skipped: {reason}", file=sys.stderr)
     more = f", {len(found) - NAMED} of them not named here" if len(found) > NAMED else ""
@@ -44,7 +44,7 @@ def _readable(source: Source, workers: int) -> tuple[Source, tuple[str, ...]]:
         return source, ()
     count = len(source)
     items = map(source.item, range(count))
-    reasons = mapped(why_unreadable, items, workers if count > 64 else 0)
+    reasons = parallel_map(why_unreadable, items, workers if count > 64 else 0)
     bar = tqdm(reasons, total=count, desc="check images", unit="image", leave=False, file=sys.stderr,
                disable=not sys.stderr.isatty())  # fmt: skip
     found = {index: reason for index, reason in enumerate(bar) if reason}
@@ -57,8 +57,8 @@ def _readable(source: Source, workers: int) -> tuple[Source, tuple[str, ...]]:
 def why_unreadable(item: Any) -> str:
     """Empty where the image can be read. A JPEG is decoded at an eighth of its size: that reads all of it, and fast."""
     try:
-        data = content(item)
-        with opened(io.BytesIO(data), item) as image:
+        data = read_bytes(item)
+        with open_image(io.BytesIO(data), item) as image:
             if not isinstance(item, Record):  # the checksum has told of a packed image
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
                 image.load()

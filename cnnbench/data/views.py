@@ -87,7 +87,7 @@ class Views:
         return PROTOCOLS[self.name](self, scaled)
 
 
-def views(cfg: CropConfig, size: int, crop_ratio: float, interpolation: str) -> Views:
+def build_views(cfg: CropConfig, size: int, crop_ratio: float, interpolation: str) -> Views:
     """The configured protocol for images of `size` pixels; UserError where it makes no sense."""
     if cfg.name not in PROTOCOLS:
         raise unknown("crop", cfg.name, PROTOCOLS)

@@ -81,7 +81,7 @@ KILLED = (
 CHUNK = 16  # items that a process of `mapped` is given at a time
 
 
-def mapped(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
+def parallel_map(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
     """function(item) of each, in their order: here, or in so many processes, a few items ahead of whoever reads.
 
     What the function raises is raised here; UserError where a process is killed.

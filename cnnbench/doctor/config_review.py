@@ -84,7 +84,7 @@ def _net(plan: Plan) -> Iterator[Finding]:
                       f"{size} px, where the net is made for {net.image_size}: {part:.2g}x the multiply-adds"
                       f"{', coarser maps' if smaller else ''}",
                       f"data.image_size={net.image_size} is its own" if smaller else "")  # fmt: skip
-    for note in models.notes(net, size):
+    for note in models.size_notes(net, size):
         yield Finding("auxiliary heads", WARNING, note, f"data.image_size={net.aux_image_size} or more")
 
 

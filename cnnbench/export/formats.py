@@ -21,7 +21,7 @@ from cnnbench.config.sections import CropConfig, Resize
 from cnnbench.data.geometry import Picture
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.sources import read_image
-from cnnbench.data.views import views
+from cnnbench.data.views import build_views
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Normalize, create_runtime
 from cnnbench.tasks.classification.metrics import answers
@@ -100,7 +100,7 @@ def sample_images(spec: ModelSpec) -> Tensor:
     crops = CropConfig(name="ten", resize=Resize.shorter, scales=None)
     size = spec.input.image_size
     ratio = min(spec.input.crop_ratio, 0.875, size / (size + 2))  # five crops need room even in the smallest image
-    cut = views(crops, spec.input.image_size, ratio, spec.input.interpolation)
+    cut = build_views(crops, spec.input.image_size, ratio, spec.input.interpolation)
     pictures = [cut(_sample(name, spec.input.in_channels))[0] for name in ("china.jpg", "flower.jpg")]
     device = create_runtime("cpu", "fp32", seed=None)
     images: Tensor = Normalize(device, spec.input.mean, spec.input.std)(torch.cat(pictures))

@@ -49,7 +49,7 @@ def build(name: str, *, num_classes: int | None = None, in_channels: int = 3, so
     UserError says which names and values there are.
     """
     builder = _builder(name, source)
-    if cut is not None and takes(builder, "aux"):
+    if cut is not None and has_parameter(builder, "aux"):
         arguments["aux"] = False
     arguments["in_channels"] = in_channels
     if num_classes is not None:
@@ -74,12 +74,12 @@ def _truncated(net: Net, cut: str, num_classes: int | None) -> Net:
     return Truncated(net, cut, num_classes)
 
 
-def accepts(name: str, argument: str, source: str = "cnnbench") -> bool:
+def has_argument(name: str, argument: str, source: str = "cnnbench") -> bool:
     """Whether the net `name` has this argument."""
-    return takes(_builder(name, source), argument)
+    return has_parameter(_builder(name, source), argument)
 
 
-def takes(builder: Callable[..., Net], argument: str) -> bool:
+def has_parameter(builder: Callable[..., Net], argument: str) -> bool:
     return argument in inspect.signature(builder).parameters
 
 
@@ -91,9 +91,9 @@ def _builder(name: str, source: str) -> Callable[..., Net]:
     from cnnbench.models import torchvision_nets  # only here, since it takes a second to import
 
     if source == "torchvision":
-        return torchvision_nets.builder(name)
+        return torchvision_nets.net_builder(name)
     error = unknown("model", name, MODELS)
-    if name in torchvision_nets.names():
+    if name in torchvision_nets.available_nets():
         error = UserError(f"{error}\ntorchvision has it: model=torchvision model.name={name}")
     raise error
 
@@ -128,7 +128,7 @@ def check_dense(model: Net, size: int) -> None:
         ) from None
 
 
-def notes(model: Net, size: int) -> list[str]:
+def size_notes(model: Net, size: int) -> list[str]:
     """What a user should know before training the net on images of `size` x `size` pixels, a line each."""
     if model.auxiliary and size < model.aux_image_size:
         skipped = " and ".join(model.auxiliary)

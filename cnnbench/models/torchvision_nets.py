@@ -22,23 +22,23 @@ AUX_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
 AUX_IMAGE_SIZES = {"inception_v3": 299}
 
 
-def names() -> list[str]:
+def available_nets() -> list[str]:
     """Of the classifiers, without the nets for other tasks."""
     return list(torchvision.models.list_models(module=torchvision.models))
 
 
-def builder(name: str | None) -> Callable[..., Net]:
+def net_builder(name: str | None) -> Callable[..., Net]:
     """What builds the classifier `name`."""
     if name is None:
         raise UserError(
-            f"model=torchvision needs a name, as in model.name=squeezenet1_0\nchoices: {', '.join(names())}"
+            f"model=torchvision needs a name, as in model.name=squeezenet1_0\nchoices: {', '.join(available_nets())}"
         )
-    if name not in names():
-        raise unknown("torchvision model", name, names())
-    return partial(build, name)
+    if name not in available_nets():
+        raise unknown("torchvision model", name, available_nets())
+    return partial(build_net, name)
 
 
-def build(name: str, *, num_classes: int = 1000, in_channels: int = 3, final_relu: bool = True) -> Net:
+def build_net(name: str, *, num_classes: int = 1000, in_channels: int = 3, final_relu: bool = True) -> Net:
     """The classifier `name`. For other in_channels its first convolution is replaced by one that torch initialises.
 
     final_relu=False leaves out the ReLU behind SqueezeNet's last layer: its logits are then linear in its features.

@@ -15,10 +15,10 @@ from typing import IO, Any
 
 import yaml
 
-from cnnbench.config.parsing import completed, flatten, to_plain
+from cnnbench.config.parsing import flatten, to_plain, with_defaults
 from cnnbench.config.sections import RunConfig
 from cnnbench.utils import files
-from cnnbench.utils.console import tolerated
+from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json, write_json, write_text
 
@@ -115,7 +115,7 @@ class RunDirectory:
 
     def set_status(self, status: str, reason: str = "") -> None:
         """running | done | failed | interrupted | preempted, and why."""
-        with tolerated("status.json"):
+        with warn_if_unwritable("status.json"):
             write_json(self.path / "status.json", {"status": status, "reason": reason, "pid": os.getpid()})
 
     def release(self) -> None:
@@ -178,7 +178,7 @@ def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:
         lock.close()
         raise
     for folder in (path, path / "checkpoints"):
-        files.sweep(folder)
+        files.remove_leftovers(folder)
     return RunDirectory(path, lock, made=made, config_known=known or resume == "force")
 
 
@@ -194,7 +194,7 @@ def clear_debug(path: Path) -> None:
 
 
 def _lock(path: Path) -> IO[str]:
-    if lock := files.held(path / ".lock"):
+    if lock := files.try_lock(path / ".lock"):
         return lock
     pid = read_json(path / "status.json").get("pid")
     raise UserError(f"another process ({pid}) is running {path}; resume=never starts a second run beside it")
@@ -229,7 +229,7 @@ def _compare_config(path: Path, cfg: Any) -> bool:
 
 def refuse_other_config(path: Path, saved: dict[str, Any], cfg: Any) -> None:
     """UserError with the differences where a run was made with other settings than those asked for."""
-    wanted, saved = flatten(to_plain(cfg)), completed(saved, type(cfg))
+    wanted, saved = flatten(to_plain(cfg)), with_defaults(saved, type(cfg))
     different = [
         f"{key}: {saved.get(key)} there, {wanted.get(key)} here"
         for key in sorted({*saved, *wanted})

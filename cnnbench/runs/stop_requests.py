@@ -8,7 +8,7 @@ from types import FrameType
 from typing import TypeVar
 
 from cnnbench.runtime import slurm
-from cnnbench.runtime.distributed import ALONE, Ranks
+from cnnbench.runtime.distributed import ALONE, ProcessGroup
 from cnnbench.utils.exit_codes import INTERRUPTED, PREEMPTED
 
 ASKED_BY = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: PREEMPTED, signal.SIGUSR1: PREEMPTED,
@@ -30,14 +30,14 @@ class StopRequests:
 
     code: int | None = None
 
-    def __init__(self, on_second: Callable[[], None] = lambda: None, ranks: Ranks = ALONE) -> None:
-        self.on_second, self.ranks = on_second, ranks
+    def __init__(self, on_second: Callable[[], None] = lambda: None, group: ProcessGroup = ALONE) -> None:
+        self.on_second, self.group = on_second, group
         self._agreed: int | None = None
 
     @property
     def agreed(self) -> int | None:
         """The code that all know of."""
-        return self.code if self.ranks.alone else self._agreed
+        return self.code if self.group.alone else self._agreed
 
     def wishes(self) -> tuple[bool, bool]:
         """What one process asks for, to be added up over all."""
@@ -71,14 +71,14 @@ class StopRequests:
             if asked := self.code is not None:
                 break
             yield item
-        if not self.ranks.alone:
-            self.hear(*self.ranks.add(*self.wishes()))
+        if not self.group.alone:
+            self.hear(*self.group.all_reduce_numbers(*self.wishes()))
             asked = self.agreed is not None
         if asked:
             raise Stopped
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        slurm.signalled = number
+        slurm.last_signal = number
         self.code = self.code or ASKED_BY[signal.Signals(number)]
 
     def _watch(self, read_end: int) -> None:

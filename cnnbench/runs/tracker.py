@@ -17,7 +17,7 @@ from cnnbench.output.tables import clock
 from cnnbench.output.tensorboard import Events, event_files
 from cnnbench.tasks.classification.metrics import Metrics, Sums
 from cnnbench.utils.console import say as say
-from cnnbench.utils.console import tolerated
+from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.utils.files import read_rows, write_text
 
 NOT_PLOTTED = ("epoch", "step", "seconds")
@@ -97,7 +97,7 @@ class Tracker:
 
     def _rewrite(self) -> None:
         self.whole = False
-        with tolerated(self.file.name):
+        with warn_if_unwritable(self.file.name):
             write_text(self.file, "".join(json.dumps(row) + "\n" for row in self.rows))
             self.whole = True
 

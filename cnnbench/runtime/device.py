@@ -30,7 +30,7 @@ class Runtime:
     device: torch.device
     dtype: torch.dtype
     scaler: torch.amp.GradScaler = field(repr=False)
-    ranks: distributed.Ranks = field(default=distributed.ALONE, repr=False)
+    group: distributed.ProcessGroup = field(default=distributed.ALONE, repr=False)
 
     @property
     def name(self) -> str:
@@ -54,7 +54,7 @@ class Runtime:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     @contextlib.contextmanager
-    def weights_at_rest(self) -> Iterator[None]:
+    def cached_weight_casts(self) -> Iterator[None]:
         """Inside this block no weight may change: each is brought to the precision once, not for every batch."""
         torch.autocast_increment_nesting()  # autocast keeps what it has cast until the outermost block ends
         try:
@@ -93,7 +93,7 @@ class Runtime:
         return self.device.type == "cpu" and self.dtype == torch.bfloat16
 
     @property
-    def look_every(self) -> int:
+    def sync_interval(self) -> int:
         """Steps between two looks at what the device has counted: each look waits for a device that is not the CPU."""
         return 1 if self.device.type == "cpu" else 50
 
@@ -132,7 +132,7 @@ class Runtime:
         """Make what is random in a step (dropout) a function of the seed and the step alone: nothing to save, and a
         training that was cut goes on with the same numbers."""
         # Hashed, since a CPU's generator takes in 32 bits alone.
-        entropy = (seed, step, self.ranks.rank) if self.ranks.rank else (seed, step)
+        entropy = (seed, step, self.group.rank) if self.group.rank else (seed, step)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def synchronize(self) -> None:
@@ -140,7 +140,7 @@ class Runtime:
         if self.device.type != "cpu":
             getattr(torch, self.device.type).synchronize()
 
-    def release_memory(self) -> None:
+    def empty_cache(self) -> None:
         """Give back what torch keeps of the device's memory for later."""
         if self.device.type != "cpu":
             getattr(torch, self.device.type).empty_cache()
@@ -198,19 +198,19 @@ def create_runtime(
         torch.backends.cudnn.benchmark = not deterministic
     scaler = torch.amp.GradScaler(chosen.type, enabled=dtype == torch.float16)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
-    others = distributed.join(chosen, backend) if together else distributed.ALONE
+    others = distributed.join_processes(chosen, backend) if together else distributed.ALONE
     return Runtime(chosen, dtype, scaler, others)
 
 
 def _of_rank(device: torch.device) -> torch.device:
     """The GPU of this process, where it is one of several on a machine: each has its own."""
-    place, count = processes.place(), torch.cuda.device_count()
-    if place.size == 1 or device.type != "cuda" or count == 1:  # one: the scheduler has shared them out
+    info, count = processes.process_info(), torch.cuda.device_count()
+    if info.size == 1 or device.type != "cuda" or count == 1:  # one: the scheduler has shared them out
         return device
-    if place.local_size > count:
-        raise UserError(f"{place.local_size} processes on a machine with {count} GPUs: start one for each")
-    torch.cuda.set_device(place.local_rank)
-    return torch.device("cuda", place.local_rank)
+    if info.local_size > count:
+        raise UserError(f"{info.local_size} processes on a machine with {count} GPUs: start one for each")
+    torch.cuda.set_device(info.local_rank)
+    return torch.device("cuda", info.local_rank)
 
 
 def _device(name: str) -> torch.device:
@@ -332,23 +332,23 @@ class Stopwatch:
         return [end - begin for begin, end in pairwise(self.marks)]
 
 
-def restart_peak(device: torch.device) -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """Forget how much memory was in use before: `peak_memory()` is that from now on."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        system.restart_peak()
+        system.reset_process_peak()
 
 
 def peak_memory(device: torch.device) -> int:
     """Bytes: on a GPU those that tensors took, on a CPU all that the process did."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return system.peak_memory()
+    return system.process_peak_memory()
 
 
-def compiler_folder(folder: str | None) -> str | None:
+def set_compiler_cache(folder: str | None) -> str | None:
     """Where the compiler keeps its results; forgets those that it has in memory. Returns the folder before."""
     torch.compiler.reset()
     before = os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)

@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from cnnbench.runtime import processes
-from cnnbench.runtime.processes import Place
+from cnnbench.runtime.processes import ProcessInfo
 from cnnbench.tasks.classification.metrics import Sums
 from cnnbench.utils import console
 from cnnbench.utils.errors import RunError, UserError
@@ -36,19 +36,19 @@ _takes = inspect.signature(DistributedDataParallel).parameters
 NOT_BUFFERS: dict[str, Any] = {next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in _takes): False}
 
 
-class ElsewhereError(RunError):
+class OtherProcessError(RunError):
     """Another process failed, and has said so, or will have been seen to."""
 
 
-class Ranks:
+class ProcessGroup:
     """The processes of a training as one of them sees them. Rank 0 alone writes and speaks."""
 
-    def __init__(self, place: Place, store: Any = None, device: torch.device | None = None) -> None:
+    def __init__(self, info: ProcessInfo, store: Any = None, device: torch.device | None = None) -> None:
         self.rank, self.size, self.local_rank, self.local_size = (
-            place.rank,
-            place.size,
-            place.local_rank,
-            place.local_size,
+            info.rank,
+            info.size,
+            info.local_rank,
+            info.local_size,
         )
         self._store, self._count, self.device = store, 0, device
 
@@ -60,7 +60,7 @@ class Ranks:
     def main(self) -> bool:
         return self.rank == 0
 
-    def agree(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """What rank 0 makes, as all get it: something that JSON can hold. Where it fails, all do."""
         if self.alone:
             return make()
@@ -76,28 +76,28 @@ class Ranks:
             return made
         told = json.loads(self._store.get(key))
         if told is None:
-            raise ElsewhereError("process 1 failed")
+            raise OtherProcessError("process 1 failed")
         return told[0]
 
-    def sum(self, *tensors: Tensor) -> None:
+    def all_reduce_sum(self, *tensors: Tensor) -> None:
         """Add up over all, in place."""
         if not self.alone:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
-    def add(self, *numbers: float) -> list[float]:
+    def all_reduce_numbers(self, *numbers: float) -> list[float]:
         """Each number, added up over all."""
         total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
-        self.sum(total)
+        self.all_reduce_sum(total)
         return total.tolist()
 
-    def extremes(self, low: Tensor, high: Tensor) -> None:
+    def all_reduce_min_max(self, low: Tensor, high: Tensor) -> None:
         """The least and the largest of all, in place."""
         if not self.alone:
             dist.all_reduce(low, dist.ReduceOp.MIN)
             dist.all_reduce(high, dist.ReduceOp.MAX)
 
-    def gather(self, rows: Tensor, count: int) -> Tensor:
+    def all_gather_rows(self, rows: Tensor, count: int) -> Tensor:
         """(n, ...) of each rank, one after the other: (count, ...) on the CPU."""
         if self.alone:
             return rows
@@ -121,11 +121,11 @@ class Ranks:
             net.register_comm_hook(None, bf16_compress_hook)
         return net
 
-    def tell(self, error: BaseException) -> BaseException:
+    def root_cause(self, error: BaseException) -> BaseException:
         """The error to report: of several that come of one another, the first. Rank 0 learns it from the others."""
-        if self.alone or isinstance(error, ElsewhereError | UserError) or not isinstance(error, Exception):
+        if self.alone or isinstance(error, OtherProcessError | UserError) or not isinstance(error, Exception):
             return error
-        if not is_lost(error):
+        if not is_connection_error(error):
             text = "".join(traceback.format_exception(error)).rstrip()
             if not self.main:
                 self._store.set("error", json.dumps([self.rank, f"{type(error).__name__}: {error}", text]))
@@ -134,15 +134,15 @@ class Ranks:
             self._store.wait(["error"], timedelta(seconds=3))
             rank, short, text = json.loads(self._store.get("error"))
         except Exception:
-            return ElsewhereError("another process of this training has ended: the checkpoint is as it was")
-        return ElsewhereError(f"process {rank + 1} of {self.size} failed: {short}\n{text}")
+            return OtherProcessError("another process of this training has ended: the checkpoint is as it was")
+        return OtherProcessError(f"process {rank + 1} of {self.size} failed: {short}\n{text}")
 
 
-ALONE = Ranks(Place())
-_joined: Ranks | None = None
+ALONE = ProcessGroup(ProcessInfo())
+_joined: ProcessGroup | None = None
 
 
-def is_lost(error: Exception) -> bool:
+def is_connection_error(error: Exception) -> bool:
     """Whether an error only says that another process is no longer there."""
     if isinstance(error, dist.DistBackendError | dist.DistNetworkError | dist.DistStoreError):
         return True
@@ -155,46 +155,46 @@ def no_sync(net: Any, hold: bool) -> AbstractContextManager[Any]:
     return module.no_sync() if hold and isinstance(module, DistributedDataParallel) else nullcontext()
 
 
-def join(device: torch.device, backend: str) -> Ranks:
+def join_processes(device: torch.device, backend: str) -> ProcessGroup:
     """Meet the others, once in the life of this process. UserError where they cannot be met."""
     global _joined
-    place = processes.place()
-    if place.size == 1:
+    info = processes.process_info()
+    if info.size == 1:
         return ALONE
     if _joined is not None:
         return _joined
     try:
-        store = _meet(place)
+        store = _meet(info)
         dist.init_process_group(
-            backend, store=store, rank=place.rank, world_size=place.size, timeout=timedelta(seconds=WAIT)
+            backend, store=store, rank=info.rank, world_size=info.size, timeout=timedelta(seconds=WAIT)
         )
     except (RuntimeError, ValueError) as error:
-        raise UserError(_why(place, error)) from None
+        raise UserError(_why(info, error)) from None
     atexit.register(dist.destroy_process_group)  # else its threads may abort the process as it ends
-    console.silent = place.rank > 0
-    _joined = Ranks(place, PrefixStore("cnnbench", store), device)
+    console.silent = info.rank > 0
+    _joined = ProcessGroup(info, PrefixStore("cnnbench", store), device)
     return _joined
 
 
-def _meet(place: Place) -> Any:
+def _meet(info: ProcessInfo) -> Any:
     if path := os.environ.get(processes.STORE):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever this machine's name may stand for
-        store = FileStore(path, place.size)
+        store = FileStore(path, info.size)
         store.set_timeout(timedelta(seconds=WAIT))
         return store
-    if place.address:
-        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = place.address[0], str(place.address[1])
-        if place.address[0] == "127.0.0.1":
+    if info.address:
+        os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = info.address[0], str(info.address[1])
+        if info.address[0] == "127.0.0.1":
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store, *_ = next(rendezvous("env://", place.rank, place.size, timeout=timedelta(seconds=MEET)))
+    store, *_ = next(rendezvous("env://", info.rank, info.size, timeout=timedelta(seconds=MEET)))
     store.set_timeout(timedelta(seconds=WAIT))
     return store
 
 
-def _why(place: Place, error: Exception) -> str:
+def _why(info: ProcessInfo, error: Exception) -> str:
     where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     text = str(error)
-    who = f"process {place.rank + 1} of {place.size}"
+    who = f"process {info.rank + 1} of {info.size}"
     if "EADDRINUSE" in text or "address already in use" in text.lower():
         return f"port {os.environ.get('MASTER_PORT')} is in use: set MASTER_PORT to another one"
     if "MASTER_" in text:
@@ -214,29 +214,29 @@ class Exchange:
     sizes: images of all processes in the step of this number.
     """
 
-    def __init__(self, together: Ranks, model: nn.Module, sizes: Callable[[int], int]) -> None:
-        self.ranks, self.sizes = together, sizes
+    def __init__(self, together: ProcessGroup, model: nn.Module, sizes: Callable[[int], int]) -> None:
+        self.group, self.sizes = together, sizes
         self.buffers = list(_statistics(model))
         self.notes: Callable[[], Sequence[float]] = tuple
         self.heard = torch.zeros(0)
 
     def share(self, count: int, step: int) -> float:
         """The weight of this process's mean in the mean over all: 1 where all have as many images."""
-        return count * self.ranks.size / self.sizes(step)
+        return count * self.group.size / self.sizes(step)
 
     def __call__(self, mine: Sums, total: Sums, loss: Tensor, step: int) -> Tensor:
         """Add the step's sums of all to total; the sum of their losses."""
         notes = torch.tensor([float(note) for note in self.notes()], dtype=torch.float64, device=loss.device)
         head = [loss.reshape(1), mine.loss.reshape(1), mine.correct, mine.left_out.reshape(1), notes]
         message = torch.cat([part.double() for part in head] + [buffer.flatten().double() for buffer in self.buffers])
-        self.ranks.sum(message)
+        self.group.all_reduce_sum(message)
         fixed = 5 + len(notes)
         total.loss += message[1]
         total.correct += message[2:4].long()
         total.left_out += message[4].long()
         total.n += self.sizes(step)
         self.heard = message[5:fixed]
-        means = (message[fixed:] / self.ranks.size).split([buffer.numel() for buffer in self.buffers])
+        means = (message[fixed:] / self.group.size).split([buffer.numel() for buffer in self.buffers])
         for buffer, mean in zip(self.buffers, means, strict=True):
             buffer.copy_(mean.view_as(buffer))
         return message[0].to(loss.dtype)

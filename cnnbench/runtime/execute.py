@@ -15,14 +15,14 @@ from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.exit_codes import FAILED, MISTAKE
 
 
-def perform(command: str, config: Any) -> int:
+def run_command(command: str, config: Any) -> int:
     """Run a command here, or where `devices=` asks for several processes in those; the exit code."""
-    if (count := processes.wanted(config)) > 1:
-        return processes.start(command, config, count)
-    return load(command)(config)
+    if (count := processes.process_count(config)) > 1:
+        return processes.start_processes(command, config, count)
+    return load_command(command)(config)
 
 
-def load(command: str, function: str = "run") -> Callable[..., int]:
+def load_command(command: str, function: str = "run") -> Callable[..., int]:
     """The function behind a command. Only now is anything heavy imported."""
     with nothing_is_garbage() if "torch" not in sys.modules else nullcontext():
         module = import_module(COMMANDS[command].module)
@@ -43,9 +43,9 @@ def nothing_is_garbage() -> Iterator[None]:
         atexit.register(gc.unfreeze)  # else some libraries complain, at the very end, of what was never freed
 
 
-def report(error: Exception) -> int:
+def report_error(error: Exception) -> int:
     """Say what went wrong: one to three lines for what a user can mend, a traceback for our own mistakes."""
-    if processes.place().rank > 0:  # the first of several processes says it for all
+    if processes.process_info().rank > 0:  # the first of several processes says it for all
         return MISTAKE if isinstance(error, UserError) else FAILED
     if isinstance(error, UserError | RunError):
         print(f"cnnbench: {error}", file=sys.stderr)

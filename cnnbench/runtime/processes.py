@@ -30,7 +30,7 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessInfo:
     """This process among those that train together: its number of all, and of those on its machine."""
 
     rank: int = 0
@@ -40,29 +40,29 @@ class Place:
     address: tuple[str, int] | None = None  # where they meet, unless the environment says it already
 
 
-def place() -> Place:
+def process_info() -> ProcessInfo:
     """Read from the environment, each time: tests change it."""
     env = os.environ
     if "RANK" in env and "WORLD_SIZE" in env:
         rank, size = int(env["RANK"]), int(env["WORLD_SIZE"])
-        return Place(rank, size, int(env.get("LOCAL_RANK", rank)), int(env.get("LOCAL_WORLD_SIZE", size)))
+        return ProcessInfo(rank, size, int(env.get("LOCAL_RANK", rank)), int(env.get("LOCAL_WORLD_SIZE", size)))
     if "SLURM_PROCID" in env and int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         return _under_srun(env)
     if int(env.get("SUBMITIT_LOCAL_NTASKS", 1)) > 1:
         size = int(env["SUBMITIT_LOCAL_NTASKS"])
         port = _port(env.get("SUBMITIT_LOCAL_JOB_ID", ""))
-        return Place(int(env["SUBMITIT_LOCAL_GLOBALID"]), size, int(env["SUBMITIT_LOCAL_LOCALID"]), size,
+        return ProcessInfo(int(env["SUBMITIT_LOCAL_GLOBALID"]), size, int(env["SUBMITIT_LOCAL_LOCALID"]), size,
                      ("127.0.0.1", port))  # fmt: skip
-    return Place()
+    return ProcessInfo()
 
 
-def _under_srun(env: Any) -> Place:
+def _under_srun(env: Any) -> ProcessInfo:
     size, nodes = int(env["SLURM_STEP_NUM_TASKS"]), int(env.get("SLURM_STEP_NUM_NODES", 1))
     here = int(re.match(r"\d+", env.get("SLURM_STEP_TASKS_PER_NODE", str(size)))[0])  # type: ignore[index]
     port = _port("-".join(env.get(f"SLURM_{key}", "") for key in ("JOB_ID", "STEP_ID", "RESTART_COUNT")))
     host = "127.0.0.1" if nodes == 1 else env.get("MASTER_ADDR") or _first_node(env)
     address = host, int(env.get("MASTER_PORT", port))
-    return Place(int(env["SLURM_PROCID"]), size, int(env.get("SLURM_LOCALID", 0)), here, address)
+    return ProcessInfo(int(env["SLURM_PROCID"]), size, int(env.get("SLURM_LOCALID", 0)), here, address)
 
 
 def _first_node(env: Any) -> str:
@@ -87,11 +87,11 @@ def _port(*parts: str) -> int:
 # To start them
 
 
-def wanted(cfg: Any) -> int:
+def process_count(cfg: Any) -> int:
     """How many processes this one is to start for `devices=`; 1 for none. UserError where so many cannot be."""
     if not hasattr(cfg, "devices"):
         return 1
-    given, alone = cfg.devices, place().size == 1
+    given, alone = cfg.devices, process_info().size == 1
     if given != "all" and not str(given).isdigit():
         raise UserError(f"devices={given}: give a number of them, or all")
     if given == "all" or int(given) > 1:
@@ -99,13 +99,13 @@ def wanted(cfg: Any) -> int:
             raise UserError(f"devices={given} goes with device=auto, cpu or cuda, not with device={cfg.device}")
         if not alone:
             return _as_started(given)
-        return _there(given, [] if cfg.device == "cpu" else gpus())
+        return _there(given, [] if cfg.device == "cpu" else visible_gpus())
     return 1
 
 
 def _as_started(given: int | str) -> int:
-    if given != "all" and int(given) != place().size:
-        raise UserError(f"devices={given}, but {place().size} processes were started: leave devices= out")
+    if given != "all" and int(given) != process_info().size:
+        raise UserError(f"devices={given}, but {process_info().size} processes were started: leave devices= out")
     return 1
 
 
@@ -119,7 +119,7 @@ def _there(given: int | str, found: list[str]) -> int:
     return int(given)
 
 
-def gpus() -> list[str]:
+def visible_gpus() -> list[str]:
     """The names by which the GPUs of this machine, or those that this process may use, are chosen."""
     if (shown := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in shown.split(",") if name.strip() not in ("", "-1")]
@@ -145,13 +145,13 @@ class Worker:
         os.close(write)
         self.answers: IO[str] = os.fdopen(read)
 
-    def give(self, task: dict[str, Any]) -> None:
+    def send(self, task: dict[str, Any]) -> None:
         with suppress(BrokenPipeError):  # it died: that is seen when its answer is waited for
             assert self.process.stdin is not None
             self.process.stdin.write(json.dumps(task) + "\n")
             self.process.stdin.flush()
 
-    def answer(self) -> dict[str, Any] | None:
+    def receive(self) -> dict[str, Any] | None:
         """Waits; None where the process ended without one."""
         line = self.answers.readline()
         return json.loads(line) if line else None
@@ -167,12 +167,12 @@ class Worker:
         self.answers.close()
 
 
-def threads(processes: int) -> dict[str, str]:
+def thread_environment(processes: int) -> dict[str, str]:
     """Its share of the cores for each of so many processes, unless the user has said otherwise."""
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, system.cores() // processes))}
 
 
-def start(command: str, cfg: Any, count: int) -> int:
+def start_processes(command: str, cfg: Any, count: int) -> int:
     """Train with so many processes on this machine; the exit code. When one fails, all end, and its error is raised."""
     with tempfile.TemporaryDirectory(prefix="cnnbench-") as folder:
         files = [open(Path(folder) / f"{rank}.err", "w+") for rank in range(1, count)]  # noqa: PTH123, SIM115
@@ -180,12 +180,12 @@ def start(command: str, cfg: Any, count: int) -> int:
         for rank, stderr in enumerate([None, *files]):
             env = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count,
                    STORE: Path(folder) / "store"}  # fmt: skip
-            texts = {key: str(value) for key, value in env.items()} | threads(count)
+            texts = {key: str(value) for key, value in env.items()} | thread_environment(count)
             workers.append(Worker(texts, subprocess.DEVNULL if rank else None, stderr))
         try:
             for worker in workers:
-                worker.give({"command": command, "config": to_plain(cfg)})
-            with forwarding(workers):
+                worker.send({"command": command, "config": to_plain(cfg)})
+            with forward_signals(workers):
                 killed = _wait(workers)
             return _conclude(cfg, workers, killed, files)
         finally:
@@ -199,13 +199,13 @@ def start(command: str, cfg: Any, count: int) -> int:
 
 
 @contextmanager
-def forwarding(workers: list[Worker]) -> Iterator[list[int]]:
+def forward_signals(workers: list[Worker]) -> Iterator[list[int]]:
     """While entered, requests to stop go to the workers, each of which saves and leaves; the signals that came."""
     asked: list[int] = []
 
     def forward(number: int, frame: Any) -> None:
         asked.append(number)
-        slurm.signalled = number
+        slurm.last_signal = number
         for worker in workers:
             worker.signal(number)
 
@@ -240,7 +240,7 @@ def _conclude(cfg: Any, workers: list[Worker], killed: list[int], files: Sequenc
         for rank, worker in enumerate(workers)
         if worker.process.returncode < 0 and rank not in killed
     ]
-    answer = None if 0 in killed else workers[0].answer()
+    answer = None if 0 in killed else workers[0].receive()
     if answer is None:
         raise RunError("\n".join(died or _last_words(workers, killed, files)))
     cfg.run.dir = answer["run_dir"] or cfg.run.dir

@@ -13,21 +13,21 @@ from cnnbench.utils.errors import RunError
 ANSWER = 30  # seconds that a command of Slurm may take
 KILLED_WITHIN = 600  # seconds after SIGTERM in which Slurm ends a job, at the latest
 GONE = "Invalid job id"
-signalled: int | None = None  # the signal that last asked this process to stop
+last_signal: int | None = None  # the signal that last asked this process to stop
 
 
-def present() -> bool:
+def is_available() -> bool:
     return shutil.which("sbatch") is not None
 
 
-def inside() -> str | None:
+def current_job() -> str | None:
     """The id of the job that this process belongs to, as `17` or `17_3`."""
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ.get("SLURM_JOB_ID")
 
 
-def queue(ids: Iterable[str]) -> dict[str, tuple[str, str]] | None:
+def queued_jobs(ids: Iterable[str]) -> dict[str, tuple[str, str]] | None:
     """State and reason of those jobs that are still in the queue, by id; None where Slurm does not answer."""
     arrays = sorted({one.partition("_")[0] for one in ids})
     found: dict[str, tuple[str, str]] = {}
@@ -41,7 +41,7 @@ def queue(ids: Iterable[str]) -> dict[str, tuple[str, str]] | None:
     return found
 
 
-def ended(job: str) -> str:
+def end_state(job: str) -> str:
     """How a job that left the queue ended, in Slurm's words: `OUT_OF_MEMORY`, `FAILED, exit code 1`; else empty."""
     accounted = _ask("sacct", "-o", "JobID,State,ExitCode", "--parsable2", "--noheader", "-j", job)
     for line in (accounted.stdout if accounted else "").splitlines():
@@ -65,7 +65,7 @@ def partitions() -> list[str]:
     return sorted({line.strip("* ") for line in listed.stdout.splitlines()}) if listed else []
 
 
-def cancel(ids: Iterable[str]) -> None:
+def cancel_jobs(ids: Iterable[str]) -> None:
     """End jobs, whether they run or wait. RunError where Slurm refuses."""
     done = _ask("scancel", *ids)
     if done is None or done.returncode:
@@ -79,18 +79,18 @@ def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
         return None
 
 
-def hand_over() -> None:
+def await_requeue() -> None:
     """What a job does once it has saved because a signal asked for it, so that Slurm starts it again.
 
     Within submitit its own handler requeues the job. After SIGTERM a job waits to be killed: one that ends by itself
     counts as failed, and would not be requeued after a preemption.
     """
-    if inside() is None or signalled is None:
+    if current_job() is None or last_signal is None:
         return
-    handler = signal.getsignal(signalled)
-    if signalled != signal.SIGTERM:
+    handler = signal.getsignal(last_signal)
+    if last_signal != signal.SIGTERM:
         if callable(handler):
-            handler(signalled, None)
+            handler(last_signal, None)
         return
     end = time.monotonic() + KILLED_WITHIN
     while time.monotonic() < end:

@@ -90,13 +90,13 @@ class Job:
         self.write()
 
     def write(self) -> None:
-        if processes.place().rank > 0:
+        if processes.process_info().rank > 0:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.file, asdict(self))
 
     def begin(self) -> None:
-        self.status, self.reason, self.skipped, self.slurm = RUNNING, "", False, slurm.inside()
+        self.status, self.reason, self.skipped, self.slurm = RUNNING, "", False, slurm.current_job()
         self.process = _this_process()
         self.write()
 
@@ -178,7 +178,7 @@ def state(sweep: Path, only: str = "*") -> list[Job]:
     """The jobs as they are: those of a process that is gone, or that Slurm no longer knows, have failed."""
     jobs = read(sweep, only)
     unsure = [job for job in jobs if job.status in (RUNNING, PENDING, CUT)]
-    queued = slurm.queue([job.slurm for job in unsure if job.slurm]) if any(job.slurm for job in unsure) else {}
+    queued = slurm.queued_jobs([job.slurm for job in unsure if job.slurm]) if any(job.slurm for job in unsure) else {}
     for job in unsure:
         if job.slurm is None:
             if job.status == RUNNING and not _alive(job.process):
@@ -205,7 +205,7 @@ def _as_ended(job: Job) -> None:
         job.status, job.reason = written["status"], written["reason"]
         job.run_dir, job.code = written["run_dir"], written["code"]
         return
-    word = slurm.ended(job.slurm or "") or "unknown"
+    word = slurm.end_state(job.slurm or "") or "unknown"
     if word.startswith("CANCELLED"):
         job.status, job.reason = CUT, "cancelled"
     else:
@@ -233,7 +233,7 @@ def cancel(jobs: list[Job]) -> list[Job]:
     live = [job for job in jobs if job.status in (RUNNING, PENDING)]
     queued = [job for job in live if job.slurm]
     if queued:
-        slurm.cancel([str(job.slurm) for job in queued])
+        slurm.cancel_jobs([str(job.slurm) for job in queued])
     here = [job for job in live if not job.slurm and _alive(job.process, unsure=False)]
     for pid in {job.process["pid"] for job in here}:  # of those that wait: whoever would run them
         os.kill(pid, signal.SIGTERM)

@@ -23,14 +23,14 @@ def run(todo: list[tuple[Job, Any]], at_once: int | None) -> bool:
     Each job's process sees its share of the GPUs alone: of more jobs than GPUs several share one.
     """
     each = max((devices_of(config) for _, config in todo), default=1)
-    found = processes.gpus()
+    found = processes.visible_gpus()
     most = at_once or max(1, (len(found) or system.cores()) // each)
     slots = min(most, len(todo))
     waiting: queue.SimpleQueue[tuple[Job, Any]] = queue.SimpleQueue()
     for item in todo:
         waiting.put(item)
     workers: list[Worker] = []
-    with processes.forwarding(workers) as asked:
+    with processes.forward_signals(workers) as asked:
         threads = [
             threading.Thread(target=_work, args=(waiting, workers, environment(found, slot, each, slots), asked))
             for slot in range(slots)
@@ -51,7 +51,7 @@ def devices_of(config: Any) -> int:
 def environment(found: list[str], slot: int, each: int, slots: int) -> dict[str, str]:
     """What a process is told of the machine: its GPUs, in turn, and its share of the cores."""
     mine = [found[(slot * each + number) % len(found)] for number in range(min(each, len(found)))]
-    return {**({"CUDA_VISIBLE_DEVICES": ",".join(mine)} if mine else {}), **processes.threads(slots)}
+    return {**({"CUDA_VISIBLE_DEVICES": ",".join(mine)} if mine else {}), **processes.thread_environment(slots)}
 
 
 def _work(
@@ -68,8 +68,8 @@ def _work(
             worker = Worker(env, subprocess.DEVNULL, subprocess.DEVNULL)  # each job has a console of its own
             workers.append(worker)
         say(f"job {job.number + 1}: {' '.join(job.overrides)}", sys.stderr)
-        worker.give({"command": job.command, "config": to_plain(config), "job": asdict(job)})
-        if worker.answer() is None:
+        worker.send({"command": job.command, "config": to_plain(config), "job": asdict(job)})
+        if worker.receive() is None:
             _bury(job, worker, asked)
             worker = None
         said = jobs.find(job) or job

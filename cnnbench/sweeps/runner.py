@@ -45,7 +45,7 @@ class Task:
 
     def __call__(self, cfg: DictConfig) -> float | None:
         """Run one job here, unless it is done; its top-1 error, for sweepers that look for a low one."""
-        job, config = self.prepare(cfg, compose.overrides(), self.count)
+        job, config = self.prepare(cfg, compose.job_overrides(), self.count)
         self.count += 1
         if config is None:
             return None
@@ -67,10 +67,10 @@ class Task:
         )
         self.names.add(job.name)
         try:
-            config = compose.typed(self.command, cfg, overrides)
+            config = compose.typed_config(self.command, cfg, overrides)
         except Exception as error:
             job.begin()
-            job.end(execute.report(error), str(error), None)
+            job.end(execute.report_error(error), str(error), None)
             return job, None
         job.fingerprint = fingerprint(config)
         job.format = config.format if isinstance(config.format, str) else config.format.value
@@ -105,11 +105,11 @@ def run_job(job: Job, config: Any) -> int:
     job.begin()
     reason, code = "", exit_codes.FAILED
     try:
-        code = execute.perform(job.command, config)
+        code = execute.run_command(job.command, config)
     except KeyboardInterrupt:
         code = exit_codes.INTERRUPTED
     except Exception as error:
-        code, reason = execute.report(error), reason_of(error)
+        code, reason = execute.report_error(error), reason_of(error)
     job.end(code, reason, config.run.dir)
     return code
 
@@ -124,7 +124,7 @@ def run(command: str, args: list[str]) -> int:
     args = [*args, *run_directory.sweep_overrides(command, args, expand.swept_by_experiment(args))]
     folder = arguments.sweep_dir(args).expanduser()
     task = Task(command, folder)
-    if (to_come := expand.jobs(args)) is not None:
+    if (to_come := expand.sweep_jobs(args)) is not None:
         expect(folder, command, *to_come)
     code = None
     try:
@@ -169,7 +169,7 @@ def conclude(command: str, jobs: list[Job], sweep: str, code: int | None) -> int
         return next((job.code for job in reversed(jobs) if job.status == CUT), code)
     if registry.COMMANDS[command].after_sweep:
         done = [job.run for job in jobs if job.status == DONE and job.run]
-        execute.load(command, "after_sweep")(Path(sweep), done)
+        execute.load_command(command, "after_sweep")(Path(sweep), done)
     failed = [job for job in jobs if job.status == FAILED]
     if len(failed) == len(jobs) and all(job.code == exit_codes.MISTAKE for job in failed):
         return exit_codes.MISTAKE

@@ -31,7 +31,7 @@ def check(choice: str) -> None:
     """UserError where the launcher cannot work here."""
     if find_spec("submitit") is None or find_spec("hydra_plugins.hydra_submitit_launcher") is None:
         raise UserError(f"hydra/launcher={choice} needs submitit: pip install 'cnnbench[slurm]'")
-    if not slurm.present():
+    if not slurm.is_available():
         raise UserError(
             f"hydra/launcher={choice}: there is no Slurm on this machine (no sbatch); "
             "hydra/launcher=local runs several jobs at a time here"
@@ -48,10 +48,10 @@ class Queued:
         from cnnbench.sweeps import runner
 
         keep_freed_memory()
-        cfg = parsing.restore(commands.SCHEMAS[task["command"]], task["config"])
+        cfg = parsing.from_plain(commands.SCHEMAS[task["command"]], task["config"])
         code = runner.run_job(Job(**task["job"]), cfg)
         if code == exit_codes.PREEMPTED:
-            slurm.hand_over()
+            slurm.await_requeue()
         return code
 
     def checkpoint(self, task: dict[str, Any]) -> Any:
@@ -103,7 +103,7 @@ def _give_up(jobs: list[Job]) -> None:
     """End jobs that Slurm took, but that would wait for ever: what they ask for is nowhere, or not for them."""
     hopeless = [job for job in jobs if job.status == PENDING and job.slurm and job.reason in HOPELESS]
     if hopeless:
-        slurm.cancel([str(job.slurm) for job in hopeless])
+        slurm.cancel_jobs([str(job.slurm) for job in hopeless])
     for job in hopeless:
         job.status, job.code = FAILED, 2
         job.reason = f"Slurm would never start it ({job.reason}): ask for less, or for another partition"

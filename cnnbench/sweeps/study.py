@@ -197,7 +197,7 @@ def _lock(sweep: Path) -> IO[str]:
     folder = sweep / jobs.FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = files.held(folder / ".lock")
+        lock = files.try_lock(folder / ".lock")
     except OSError as error:
         raise UserError(f"cannot write to {sweep}: {error.strerror}") from None
     if lock is None:

@@ -158,7 +158,7 @@ class TpeSweeper(Sweeper):
             cfg = self.context.config_loader.load_sweep_config(self.base, overrides)
             with open_dict(cfg):
                 del cfg["hydra"]
-            config = compose.typed(self.task.command, cfg, overrides)
+            config = compose.typed_config(self.task.command, cfg, overrides)
         if not config.data.val_fraction and not config.data.packed and not config.debug:
             warn("the search chooses by the very images that the error is measured on, so that of the best is too low: "
                  "data.val_fraction=0.1 holds training images out for the choice")  # fmt: skip

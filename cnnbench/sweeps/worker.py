@@ -51,7 +51,7 @@ def _read(tasks: "queue.Queue[str | None]", busy: threading.Event) -> None:
 
 def perform(task: dict[str, Any]) -> dict[str, Any]:
     """Run a command with a configuration. A job of a sweep has its own console, and writes its end into the books."""
-    cfg = parsing.restore(commands.SCHEMAS[task["command"]], task["config"])
+    cfg = parsing.from_plain(commands.SCHEMAS[task["command"]], task["config"])
     if "job" in task:
         from cnnbench.sweeps import runner
         from cnnbench.sweeps.jobs import Job
@@ -65,7 +65,7 @@ def perform(task: dict[str, Any]) -> dict[str, Any]:
         return {"code": runner.run_job(job, cfg)}
     error, mistake, code = "", False, exit_codes.FAILED
     try:
-        code = execute.load(task["command"])(cfg)
+        code = execute.load_command(task["command"])(cfg)
     except KeyboardInterrupt:
         code = exit_codes.INTERRUPTED
     except (UserError, RunError) as caught:

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import Crop, Debug, Schedule
-from cnnbench.data import Dataset, spread
+from cnnbench.data import Dataset, evenly_spaced
 from cnnbench.utils.errors import RunError
 
 Config = TypeVar("Config", bound=TrainConfig)
@@ -48,7 +48,7 @@ def few_images(cfg: TrainConfig, dataset: Dataset) -> Dataset:
     if cfg.debug is None:
         return dataset
     assert isinstance(cfg.batch_size, int)
-    some = [spread(source, cfg.batch_size) for source in (dataset.train, dataset.val)]
+    some = [evenly_spaced(source, cfg.batch_size) for source in (dataset.train, dataset.val)]
     if cfg.debug is Debug.fast:
         return replace(dataset, train=dataset.train.subset(some[0]), val=dataset.val.subset(some[1]))
     batch = dataset.train.subset(some[0])

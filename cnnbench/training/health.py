@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from cnnbench.analysis.complexity import layers
 from cnnbench.config.sections import OptimConfig, Optimizer
 from cnnbench.models.layers import Net
-from cnnbench.runtime.distributed import Ranks
-from cnnbench.utils.console import tolerated
+from cnnbench.runtime.distributed import ProcessGroup
+from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.utils.files import write_text
 
 IN_A_ROW = 20  # steps: fp16 needs up to some ten at its start to find its scale
@@ -88,15 +88,15 @@ class OutputRange:
         self.high = high if self.high is None else torch.maximum(self.high, high)
         return logits
 
-    def over(self, ranks: Ranks, like: Tensor) -> None:
+    def over(self, group: ProcessGroup, like: Tensor) -> None:
         """Of the images of all processes, some of which may have had none; like: an output for each class."""
-        if ranks.alone:
+        if group.alone:
             return
         if self.low is None or self.high is None:
             self.low, self.high = torch.full_like(like, math.inf), torch.full_like(like, -math.inf)
         self.low, self.high = self.low.float(), self.high.float()
-        ranks.extremes(self.low, self.high)
-        self.images = int(ranks.add(self.images)[0])
+        group.all_reduce_min_max(self.low, self.high)
+        self.images = int(group.all_reduce_numbers(self.images)[0])
 
     def dead(self) -> list[int]:
         """The outputs that were the same for every image: where a ReLU comes before them, it may never wake again."""
@@ -109,7 +109,7 @@ def stopped_by(counts: Counts, epoch: int, batch: int, lr: float, images: list[s
     """Why a training stops at so many skipped steps, with the images of the batch at which it began; all of them go
     into a file."""
     file = folder / "bad_batch.txt"
-    with tolerated(file.name):
+    with warn_if_unwritable(file.name):
         write_text(file, "".join(f"{name}\n" for name in images))
     return (
         f"the loss is not finite: {counts.in_a_row} steps in a row, from step {counts.first + 1} on (epoch {epoch}, "

@@ -151,7 +151,7 @@ def _passes_that_fit(trainer: Trainer, images: Tensor, targets: Tensor) -> list[
                 raise  # of several processes one cannot go back alone
         trainer.optimizer.zero_grad(set_to_none=True)  # of the parts that did fit
         trainer.guard.take_back()
-        trainer.runtime.release_memory()
+        trainer.runtime.empty_cache()
         trainer.split(2 * trainer.accumulate)
 
 
@@ -178,10 +178,10 @@ def evaluate(
     """Exact metrics over the batches, and the confusion counts (classes, classes) with the true classes in rows."""
     sums = Sums(runtime.device, runtime.sum_dtype)
     confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=runtime.device)
-    with runtime.weights_at_rest():
+    with runtime.cached_weight_casts():
         for _, targets, logits in predictions(net, batches, runtime, normalize):
             sums.add(task.loss(logits, targets), logits, targets)
             confusion += confusion_counts(logits, targets)
-    sums.over(runtime.ranks)
-    runtime.ranks.sum(confusion)
+    sums.over(runtime.group)
+    runtime.group.all_reduce_sum(confusion)
     return sums.compute(), confusion.cpu()

@@ -15,7 +15,7 @@ from cnnbench.tasks.classification import evaluation
 from cnnbench.tasks.classification.metrics import judge
 from cnnbench.training import freezing
 from cnnbench.training.loop import predictions
-from cnnbench.utils.console import tolerated
+from cnnbench.utils.console import warn_if_unwritable
 
 if TYPE_CHECKING:
     from cnnbench.training.trainer import Training
@@ -57,7 +57,7 @@ def headline(training: "Training", reason: str) -> dict[str, Any]:
         "skipped_steps": training.trainer.guard.look().skipped,
         "warnings": list(training.warned.values()),
         "batch_size": training.batch_size,
-        "devices": training.device.ranks.size,
+        "devices": training.device.group.size,
         "stopped": reason,
         **complexity,
         "training_flops": training_flops(training, complexity["macs"]),
@@ -104,15 +104,15 @@ def training_flops(training: "Training", macs: int) -> int | None:
 
 def draw_batch(training: "Training") -> None:
     picture = training.directory.path / "train_batch.png"
-    if training.device.ranks.main and training.first_batch is not None and not picture.exists():
-        with tolerated(picture.name):
+    if training.device.group.main and training.first_batch is not None and not picture.exists():
+        with warn_if_unwritable(picture.name):
             images, targets = training.first_batch
             plots.train_batch(images.cpu(), targets.cpu(), training.dataset.classes, picture)
 
 
 def draw_curves(training: "Training") -> None:
-    if training.device.ranks.main and training.rows and training.cfg.epochs:
-        with tolerated("curves.png"):
+    if training.device.group.main and training.rows and training.cfg.epochs:
+        with warn_if_unwritable("curves.png"):
             plots.curves(training.rows, training.directory.path / "curves.png", _title(training))
 
 
@@ -120,10 +120,10 @@ def draw(training: "Training") -> None:
     """All that can only be drawn at the end."""
     path, dataset = training.directory.path, training.dataset
     draw_curves(training)
-    with tolerated("confusion_matrix.png"):
+    with warn_if_unwritable("confusion_matrix.png"):
         title = f"{_title(training)}, {dataset.split}"
         plots.confusion_matrix(training.confusion, dataset.classes, path / "confusion_matrix.png", title)
-    with tolerated("val_predictions.png"):
+    with warn_if_unwritable("val_predictions.png"):
         plots.val_predictions(*_some_predictions(training), dataset.classes, path / "val_predictions.png")
 
 
@@ -135,7 +135,7 @@ def _some_predictions(training: "Training") -> tuple[Tensor, Tensor, Tensor]:
     """Images from all over the validation set, their classes and the net's probabilities for each class."""
     dataset = training.dataset
     batches = data.eval_loader(
-        dataset.val.subset(data.spread(dataset.val, SHOWN)),
+        dataset.val.subset(data.evenly_spaced(dataset.val, SHOWN)),
         dataset,
         image_size=training.spec.input.image_size,
         batch_size=SHOWN,

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from cnnbench import data
 from cnnbench.config.commands import TrainConfig
-from cnnbench.config.parsing import seconds
+from cnnbench.config.parsing import parse_duration
 from cnnbench.config.sections import Format
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
@@ -53,20 +53,20 @@ def output(cfg: TrainConfig) -> TextIO:
 def execute(cfg: TrainConfig, job: Job) -> int:
     """Train, or go on with a training that was cut, or say that it is done. Returns the exit code."""
     if cfg.lr_find:
-        lr_finder.check(cfg, job.directory, alone=job.device.ranks.alone)
-    if job.cached and not job.device.ranks.alone:  # a head on features that are there already is a matter of seconds
-        if not job.device.ranks.main:
+        lr_finder.check(cfg, job.directory, alone=job.device.group.alone)
+    if job.cached and not job.device.group.alone:  # a head on features that are there already is a matter of seconds
+        if not job.device.group.main:
             return 0
-        job = replace(job, device=replace(job.device, ranks=ALONE))
+        job = replace(job, device=replace(job.device, group=ALONE))
     with nullcontext(job.log) if job.log else Log() as log:
-        ranks = job.device.ranks
+        group = job.device.group
         directory = claim(cfg, job)
-        if ranks.main:
+        if group.main:
             log.open(directory.path / "log.txt", f"cnnbench {job.command} {' '.join(cfg.run.overrides)}")
         try:
             code = _train(cfg, job, directory)
         except BaseException as error:
-            shown = readable(ranks.tell(error), log)
+            shown = readable(group.root_cause(error), log)
             if not cfg.lr_find and (directory.made or directory.last.exists()):
                 status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
                 directory.set_status(status, f"{type(error).__name__}: {shown}".rstrip(": "))
@@ -75,7 +75,7 @@ def execute(cfg: TrainConfig, job: Job) -> int:
             raise shown from None
         finally:
             directory.release()
-        if code == 0 and ranks.main and not cfg.lr_find and (result := read_json(directory.path / "result.json")):
+        if code == 0 and group.main and not cfg.lr_find and (result := read_json(directory.path / "result.json")):
             show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
             if text := debug.verdict(cfg, result["best_top1_error"]):
                 say(text, sys.stderr)
@@ -92,13 +92,13 @@ def claim(cfg: TrainConfig, job: Job) -> run_directory.RunDirectory:
         taken.append(run_directory.claim(job.directory, cfg, cfg.resume.value))
         return str(taken[0].path), taken[0].config_known
 
-    path, known = job.device.ranks.agree(take)
+    path, known = job.device.group.broadcast(take)
     return taken[0] if taken else run_directory.Followed(Path(path), config_known=known)
 
 
 def _train(cfg: TrainConfig, job: Job, directory: run_directory.RunDirectory) -> int:
-    stream, ranks = output(cfg), job.device.ranks
-    if reason := ranks.agree(lambda: done_without_checkpoints(directory.path, cfg)):
+    stream, group = output(cfg), job.device.group
+    if reason := group.broadcast(lambda: done_without_checkpoints(directory.path, cfg)):
         say(f"already done: {reason}; resume=never trains anew", stream)
         return 0
     training = Training(cfg, job.device, job.dataset, job.model, job.spec, directory,
@@ -108,13 +108,13 @@ def _train(cfg: TrainConfig, job: Job, directory: run_directory.RunDirectory) ->
     directory.record(cfg)
     for note in training.notes:
         warn(note)
-    if (reason := training.stop_reason()) and ranks.agree((directory.path / "result.json").exists):
+    if (reason := training.stop_reason()) and group.broadcast((directory.path / "result.json").exists):
         say(f"already done: {reason}; resume=never trains anew", stream)
         directory.set_status("done", reason)
         return 0
     describe(training, stream)
     with (
-        Tracker(directory.path, training.rows, training.trainer.step, stream) if ranks.main else Silent(stream)
+        Tracker(directory.path, training.rows, training.trainer.step, stream) if group.main else Silent(stream)
     ) as tracker:
         return training.run(tracker)
 
@@ -180,7 +180,7 @@ def check(cfg: TrainConfig) -> None:
     if cfg.optim.nesterov and cfg.optim.momentum == 0:
         raise UserError("optim.nesterov=true needs optim.momentum above 0")
     if cfg.max_time:
-        seconds(cfg.max_time)
+        parse_duration(cfg.max_time)
     interval(cfg.checkpoint.every)
 
 
@@ -199,7 +199,7 @@ def describe(training: Training, stream: TextIO) -> None:
         f"{plural(cfg.epochs, 'epoch')} of {plural(len(training.train_batches), 'step')}, "
         f"batch {training.batch_size}, {cfg.optim.name.value}, lr {lr:g}"
     )
-    times = f"{device.ranks.size} x " if not device.ranks.alone else ""
+    times = f"{device.group.size} x " if not device.group.alone else ""
     lines.append(f"{times}{device.name}, {device.precision}{': ' + steps if cfg.epochs else ''}")
     if cfg.epochs and lr != cfg.optim.lr:
         lines.append(f"lr {cfg.optim.lr:g} is meant for a batch of {cfg.optim.lr_batch}: scaled to {lr:g}")

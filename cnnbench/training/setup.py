@@ -42,14 +42,14 @@ def images(dataset: data.Dataset, cache: Cache, device: Runtime) -> data.Dataset
         raise UserError(
             f"data.cache=device: the images take {size / 2**30:.1f} GB, more than half of what is free on {device.name}"
         )
-    return dataset if cache is Cache.host or not fits else data.placed(dataset, device.to_device)
+    return dataset if cache is Cache.host or not fits else data.map_images(dataset, device.to_device)
 
 
 def fit_to_images(model: Net, dataset: data.Dataset, spec: ModelSpec, device: Runtime) -> None:
     """Compute from some training images what of a new net follows from them; most nets have nothing of the kind."""
     if type(model).fit_to is Net.fit_to:
         return
-    some = dataset.train.subset(data.spread(dataset.train, FIT_IMAGES))
+    some = dataset.train.subset(data.evenly_spaced(dataset.train, FIT_IMAGES))
     batches = data.eval_loader(some, dataset, image_size=spec.input.image_size, batch_size=FIT_BATCH, workers=0)
     normalize = Normalize(device, spec.input.mean, spec.input.std)
     model.fit_to(normalize(images) for images, _ in batches.epoch())
@@ -62,13 +62,13 @@ def batch_size(cfg: TrainConfig, model: Net, spec: ModelSpec, device: Runtime, i
         return cfg.batch_size
     if kept:
         return kept
-    ranks = device.ranks
+    group = device.group
     # Beyond a thousand images, or with few steps in an epoch, a larger batch makes the net worse, not faster.
     limit = max(1, min(1024, images // 10))
     size = spec.input.image_size
     pair = torch.zeros(2, spec.input.in_channels, size, size, device=device.device)
-    each = largest_batch(model, pair, device, max(1, limit // ranks.size))
-    return ranks.agree(lambda: each * ranks.size)
+    each = largest_batch(model, pair, device, max(1, limit // group.size))
+    return group.broadcast(lambda: each * group.size)
 
 
 def views(cfg: TrainConfig, model: Net, spec: ModelSpec) -> data.Views | None:
@@ -89,7 +89,7 @@ def trainer(
     cached: Cached | None,
 ) -> Trainer:
     """A trainer at its first step. cached: features to train the head on, in place of images."""
-    if cfg.ddp.sync_bn and not device.ranks.alone:
+    if cfg.ddp.sync_bn and not device.group.alone:
         if not device.syncs_batchnorm:
             raise UserError("ddp.sync_bn=true needs GPUs: on a CPU each process has BatchNorm of its own images")
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -107,11 +107,11 @@ def trainer(
         ema=average,
         accumulate=cfg.accumulate,
         clip=cfg.optim.clip,
-        exchange=None if device.ranks.alone else Exchange(device.ranks, model, batches.order.size),
+        exchange=None if device.group.alone else Exchange(device.group, model, batches.order.size),
     )
 
 
 def called(cfg: TrainConfig, model: Net, device: Runtime, batch_size: int) -> Callable[..., Any]:
     """The net as it is called in training. Made anew when other parameters begin to train."""
-    wrapped = device.ranks.wrap(model, device.device, cfg.ddp.bucket_mb, cfg.ddp.compress)
-    return Compiled(wrapped, batch_size // device.ranks.size, cfg.accumulate) if cfg.compile else wrapped
+    wrapped = device.group.wrap(model, device.device, cfg.ddp.bucket_mb, cfg.ddp.compress)
+    return Compiled(wrapped, batch_size // device.group.size, cfg.accumulate) if cfg.compile else wrapped

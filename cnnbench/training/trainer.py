@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnnbench import data
 from cnnbench.config.commands import TrainConfig
-from cnnbench.config.parsing import seconds, to_plain
+from cnnbench.config.parsing import parse_duration, to_plain
 from cnnbench.config.sections import Decoder
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
@@ -70,13 +70,13 @@ class Training:
         self.cfg, self.device, self.dataset, self.spec, self.directory = cfg, device, dataset, spec, directory
         self.cached, self.about, self.prune = cached, about or {}, prune
         self.thaw_plan = freezing.thaw_plan(model, cfg.unfreeze_at)
-        self.keeper = Keeper(directory.path / "checkpoints", cfg.checkpoint, writes=device.ranks.main)
+        self.keeper = Keeper(directory.path / "checkpoints", cfg.checkpoint, writes=device.group.main)
         saved, self.notes = self.keeper.load()
         if saved and not directory.config_known:
             run_directory.refuse_other_config(directory.path, saved["config"], cfg)
         self.progress = Progress(**saved["progress"]) if saved else Progress(seconds=spent)
         self.views = setup.views(cfg, model, spec)
-        self.time_limit = seconds(cfg.max_time) if cfg.max_time else math.inf
+        self.time_limit = parse_duration(cfg.max_time) if cfg.max_time else math.inf
         device.place(model)
         kept = int(saved["batch_size"]) if saved else None
         self.batch_size = setup.batch_size(cfg, model, spec, device, len(dataset.train), kept)
@@ -87,8 +87,8 @@ class Training:
             "image_size": self.loaded.image_size if cached else spec.input.image_size,
             "batch_size": self.batch_size,
             "workers": cfg.data.workers,
-            "rank": device.ranks.rank,
-            "world_size": device.ranks.size,
+            "rank": device.group.rank,
+            "world_size": device.group.size,
         }
         if cfg.data.decode is Decoder.nvjpeg:
             device.check_decodes_jpeg()
@@ -102,7 +102,7 @@ class Training:
         self.eval_model = self.trainer.ema.module if self.trainer.ema else model
         self.eval_net = cached.net if cached and not self.trainer.ema else self.eval_model
         self.compiling: compile_cost.Cost | None = None
-        self.stop = StopRequests(ranks=device.ranks)
+        self.stop = StopRequests(group=device.group)
         self.sums = Sums(device.device, device.sum_dtype)
         self.speed = 0.0  # images per second of the epoch under way
         self.confusion: Tensor | None = None
@@ -155,11 +155,11 @@ class Training:
     def run(self, tracker: Tracker) -> int:
         """Train until the end, a limit, or until the user or the scheduler wants to stop; the exit code."""
         self.directory.set_status("running")
-        if self.device.ranks.main:
+        if self.device.group.main:
             (self.directory.path / "result.json").unlink(missing_ok=True)  # that of an earlier limit, if any
         drawn = time.monotonic()
         twice = "interrupted", "twice asked to stop"
-        self.stop = StopRequests(lambda: self.directory.set_status(*twice), self.device.ranks)
+        self.stop = StopRequests(lambda: self.directory.set_status(*twice), self.device.group)
         with self.stop as stop, Watch(self, tracker.writer) as watch:
             if self.cfg.epochs == 0 and not self.rows:
                 with suppress(Stopped):
@@ -193,7 +193,7 @@ class Training:
         def after_step() -> bool:
             elapsed = time.perf_counter() - begin
             progress.batch += 1
-            looks = trainer.step % self.device.look_every == 0 or self._epoch_is_whole()
+            looks = trainer.step % self.device.sync_interval == 0 or self._epoch_is_whole()
             if not trainer.exchange:
                 progress.seconds, self.overdue = seconds_before + elapsed, self.keeper.overdue()
             elif looks:
@@ -202,7 +202,7 @@ class Training:
             tracker.after_step(trainer.step, self.sums, self.speed, trainer.lr)
             if trainer.accumulate > parts:
                 self.warn("memory", health.smaller_parts(trainer.accumulate, self.batch_size, trainer.model))
-            if trainer.step % self.device.look_every == 0:
+            if trainer.step % self.device.sync_interval == 0:
                 self._check_steps()
             if self.keeper.due(trainer.step, self.overdue) and not trainer.guard.look().in_a_row:
                 self.overdue = False
@@ -224,7 +224,7 @@ class Training:
 
     def _notes(self) -> list[float]:
         """What this process has to say to the others in a step. What depends on the clock, rank 0 alone says."""
-        main = self.device.ranks.main
+        main = self.device.group.main
         return [*self.stop.wishes(), main and self.keeper.overdue(), main * (time.perf_counter() - self.begun)]
 
     def _hear(self, seconds_before: float) -> None:
@@ -248,7 +248,7 @@ class Training:
         counts = self.trainer.guard.look()
         if counts.in_a_row > bearable:
             epoch, number = divmod(counts.first, len(self.train_batches))
-            images = data.names(self.dataset.train, self.train_batches.order.batches(epoch)[number])
+            images = data.image_names(self.dataset.train, self.train_batches.order.batches(epoch)[number])
             raise RunError(
                 health.stopped_by(counts, epoch + 1, number + 1, self.trainer.lr, images, self.directory.path)
             )
@@ -270,7 +270,7 @@ class Training:
         train, number, whole = self.sums.compute(), progress.epoch + 1, self._epoch_is_whole()
         begin = time.perf_counter()
         val = self._validate(stop)
-        progress.seconds += self.device.ranks.agree(lambda: time.perf_counter() - begin)
+        progress.seconds += self.device.group.broadcast(lambda: time.perf_counter() - begin)
         if not math.isfinite(train.loss + val.loss):
             self._check_steps(bearable=0)
             raise RunError(
@@ -288,7 +288,7 @@ class Training:
         )
         self.rows.append(line)
         if self.prune and not self.stop_reason():
-            progress.pruned = self.device.ranks.agree(partial(self.prune, line))
+            progress.pruned = self.device.group.broadcast(partial(self.prune, line))
         losses = [row["loss/train"] for row in self.rows]
         self.warn("divergence", health.divergence(losses, len(self.dataset.classes)))
         if skipped := trainer.guard.look().skipped:
@@ -316,7 +316,7 @@ class Training:
     def _validate(self, stop: StopRequests) -> Metrics:
         watched = health.OutputRange(self.eval_net)
         metrics, self.confusion = self._measure(watched, self.val_batches, stop)
-        watched.over(self.device.ranks, self.confusion[0].to(self.device.device, self.device.sum_dtype))
+        watched.over(self.device.group, self.confusion[0].to(self.device.device, self.device.sum_dtype))
         self.warn("outputs", health.dead_outputs(watched.dead(), self.dataset.classes))
         return metrics
 
@@ -357,13 +357,13 @@ class Training:
             say(f"pruned: {reason} -> {self.directory.path}", tracker.stream)
             return 0
         if self.confusion is None:  # a run that was cut after its last checkpoint and before its result
-            self._validate(StopRequests(ranks=self.device.ranks))
+            self._validate(StopRequests(group=self.device.group))
         try:
             by_views = findings.by_views(self)
         except Stopped:
             assert self.stop.agreed is not None
             return self._leave(tracker, self.stop.agreed)
-        if not self.device.ranks.main:
+        if not self.device.group.main:
             return 0
         result = findings.headline(self, reason) | by_views
         findings.draw(self)

@@ -22,7 +22,7 @@ def say(text: str, stream: TextIO) -> None:
         tqdm.write(text, file=stream)
         stream.flush()
     except OSError:
-        silence(stream)
+        redirect_to_devnull(stream)
 
 
 def warn(text: str) -> None:
@@ -31,7 +31,7 @@ def warn(text: str) -> None:
 
 
 @contextmanager
-def tolerated(what: str) -> Iterator[None]:
+def warn_if_unwritable(what: str) -> Iterator[None]:
     """A file that can be made again: where it cannot be written (disk full), that is said and the run goes on."""
     try:
         yield
@@ -39,7 +39,7 @@ def tolerated(what: str) -> Iterator[None]:
         warn(f"cannot write {what}: {error.strerror or error}; the run goes on without it")
 
 
-def silence(stream: TextIO) -> None:
+def redirect_to_devnull(stream: TextIO) -> None:
     """Lead a stream that nobody reads any more (`| head`, a closed terminal, a full disk) to nowhere: that must not
     end a training, and what is still in its buffer must not raise when the process ends."""
     with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
@@ -50,7 +50,7 @@ def _now() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S")
 
 
-class Console:
+class LoggedStream:
     """stdout or stderr, written into the log as well. What cannot be written to the terminal any more is let go."""
 
     def __init__(self, stream: TextIO, log: "Log") -> None:
@@ -61,14 +61,14 @@ class Console:
         try:
             self._stream.write(text)
         except OSError:
-            silence(self._stream)
+            redirect_to_devnull(self._stream)
         return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except OSError:
-            silence(self._stream)
+            redirect_to_devnull(self._stream)
 
     def _keep(self, text: str) -> None:
         """Whole lines go to the log; of a line that was drawn over, as a progress bar is, only what is left of it."""
@@ -93,7 +93,7 @@ class Log:
     def __enter__(self) -> "Log":
         self._begun = _now()
         self._streams = sys.stdout, sys.stderr
-        sys.stdout, sys.stderr = (Console(stream, self) for stream in self._streams)
+        sys.stdout, sys.stderr = (LoggedStream(stream, self) for stream in self._streams)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -17,7 +17,7 @@ NO_COMMENT = b"\0\0"  # the end of a zip archive that has none: the comment's le
 CHUNK = 2**20
 
 
-def held(path: Path) -> IO[str] | None:
+def try_lock(path: Path) -> IO[str] | None:
     """A lock on a file that is ours for as long as what is returned stays open; None where another process has it."""
     lock = path.open("a+")
     try:
@@ -29,7 +29,7 @@ def held(path: Path) -> IO[str] | None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """New content for a file: written beside it, flushed to the disk, then renamed. Whoever reads, also after a crash
     of the machine, finds the old content or the new one, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -39,29 +39,29 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-        sync(path.parent)
+        sync_folder(path.parent)
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
 
 
-def link(path: Path, other: Path) -> None:
+def link_or_copy(path: Path, other: Path) -> None:
     """Give a file a second name. A file that is only ever replaced can be shared: a hard link is a safe copy of it."""
     beside = other.with_name(f".{other.name}.{os.getpid()}.tmp")
     beside.unlink(missing_ok=True)
     try:
         beside.hardlink_to(path)
     except OSError:  # some file systems have no links
-        with path.open("rb") as source, replacing(other) as target:
+        with path.open("rb") as source, atomic_write(other) as target:
             while chunk := source.read(CHUNK):
                 target.write(chunk)
         return
     beside.replace(other)
     beside.unlink(missing_ok=True)  # to rename a link onto another of the same file does nothing
-    sync(other.parent)
+    sync_folder(other.parent)
 
 
-def sync(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk: a rename is safe only then."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -70,14 +70,14 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove what a process that was killed in the middle of `replacing()` left behind."""
     for file in folder.glob(".*.tmp"):
         with suppress(OSError):
             file.unlink()
 
 
-class Hashing:
+class HashingWriter:
     """A file to write to that keeps the hash of all that was written, and the error that ended the writing."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -96,13 +96,13 @@ class Hashing:
         self.file.flush()
 
 
-def write_sealed(path: Path, write_zip: Callable[[Hashing], None]) -> None:
+def write_zip_with_checksum(path: Path, write_zip: Callable[[HashingWriter], None]) -> None:
     """Replace a file by the zip archive that write_zip writes, with its own SHA-256 as the archive's comment.
 
     Any reader of zip archives skips a comment, so the file stays what it was to everybody else.
     """
-    with replacing(path) as file:
-        hashing = Hashing(file)
+    with atomic_write(path) as file:
+        hashing = HashingWriter(file)
         try:
             write_zip(hashing)
         except RuntimeError:  # what torch makes of it says nothing of the disk
@@ -113,7 +113,7 @@ def write_sealed(path: Path, write_zip: Callable[[Hashing], None]) -> None:
         file.write(LENGTH + MARK + hashing.hash.hexdigest().encode())
 
 
-def seal_holds(path: Path) -> bool | None:
+def checksum_matches(path: Path) -> bool | None:
     """Whether a file is, to the last bit, what `write_sealed()` wrote; None where it bears no seal."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -135,7 +135,7 @@ def seal_holds(path: Path) -> bool | None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new one, never a part."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

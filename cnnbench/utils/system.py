@@ -25,13 +25,13 @@ def free_memory(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs
     return free
 
 
-def restart_peak(proc: Path = Path("/proc/self")) -> None:
+def reset_process_peak(proc: Path = Path("/proc/self")) -> None:
     """Let `peak_memory()` begin anew. Where the system cannot do that, it stays the peak since the process began."""
     with suppress(OSError):
         (proc / "clear_refs").write_text("5")
 
 
-def peak_memory(proc: Path = Path("/proc/self")) -> int:
+def process_peak_memory(proc: Path = Path("/proc/self")) -> int:
     """Bytes of memory that this process took at most."""
     with suppress(OSError):
         for line in (proc / "status").read_text().splitlines():

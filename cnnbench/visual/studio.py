@@ -16,7 +16,7 @@ from cnnbench import data
 from cnnbench.config.commands import VisualizeConfig
 from cnnbench.config.sections import AugmentConfig, Crop, DataConfig, OptimConfig, ScheduleConfig, Split
 from cnnbench.data import Dataset, Source
-from cnnbench.data.inputs import find as find_files
+from cnnbench.data.inputs import find_images as find_files
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.pictures import as_picture
 from cnnbench.models.layers import Net
@@ -115,7 +115,7 @@ class Studio:
         source, limit = self.images_of, self.cfg.limit
         if limit is None or len(source) <= limit:
             return source
-        return source.subset(data.spread(source, limit))
+        return source.subset(data.evenly_spaced(source, limit))
 
     @property
     def split(self) -> str:
@@ -144,7 +144,7 @@ class Studio:
                 f"images={wrong[0]}: {self.dataset.name} has the {self.split} images 0 to {len(source) - 1}"
             )
         if not indices:
-            indices = data.spread(source, IMAGES).tolist()
+            indices = data.evenly_spaced(source, IMAGES).tolist()
         pixels = self.pixels(source, indices)
         targets = source.targets[indices].tolist()
         return [Shown(one, f"{self.name_of(target)} (no. {index})", self._own(target))

@@ -11,7 +11,7 @@ from PIL import Image
 from cnnbench import data
 from cnnbench.output.tensorboard import Events
 from cnnbench.runtime import device
-from cnnbench.utils.console import tolerated
+from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.visual import filters, flow, mistakes, sheet
 from cnnbench.visual.sheet import Row, Tile
 
@@ -29,7 +29,7 @@ class Watch:
 
     def __init__(self, training: "Training", writer: Events) -> None:
         self.training, self.writer = training, writer
-        self.enabled = training.cfg.tracking.images and training.device.ranks.main
+        self.enabled = training.cfg.tracking.images and training.device.group.main
         self.name = str(training.cfg.model["name"])
         self.statistics = flow.Statistics(training.trainer.model, lambda: training.trainer.step % EVERY == 0)
         self.frames: dict[int, list[np.ndarray]] = {}  # epoch -> the filters then
@@ -60,13 +60,13 @@ class Watch:
         if not self.enabled:
             return
         path, training = self.training.directory.path, self.training
-        with tolerated("mistakes.png"):
+        with warn_if_unwritable("mistakes.png"):
             self._draw_mistakes(path / "mistakes.png")
         if self.frames:
-            with tolerated("filters.png"):
+            with warn_if_unwritable("filters.png"):
                 filmstrip(self.frames, path / "filters.png", f"{self.name}: filters of its first layer while it learns")
         if self.statistics.history:
-            with tolerated("signals.png"):
+            with warn_if_unwritable("signals.png"):
                 flow.draw(self.statistics.history, path / "signals.png", f"{self.name}, stage by stage",
                           aside=list(training.trainer.model.auxiliary))  # fmt: skip
         for name in ("train_batch", "confusion_matrix", "val_predictions", "mistakes", "filters", "signals"):

@@ -31,7 +31,7 @@ def save(path: Path, payload: dict[str, Any]) -> None:
     content = {"format": FORMAT, "cnnbench": __version__, "torch": str(torch.__version__), **payload}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_sealed(path, lambda file: torch.save(content, file))  # type: ignore[arg-type]
+        files.write_zip_with_checksum(path, lambda file: torch.save(content, file))  # type: ignore[arg-type]
     except OSError as error:
         raise RunError(f"cannot save {path}: {error.strerror or error}") from None
 
@@ -39,7 +39,7 @@ def save(path: Path, payload: dict[str, Any]) -> None:
 def keep_as(path: Path, other: Path) -> None:
     """Give a checkpoint a second name. Raises RunError where that cannot be."""
     try:
-        files.link(path, other)
+        files.link_or_copy(path, other)
     except OSError as error:
         raise RunError(f"cannot save {other}: {error.strerror or error}") from None
 
@@ -53,7 +53,7 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a checkpoint of cnnbench")
     if content["format"] > FORMAT:
         raise NewerFormatError(f"{path} was written by a newer cnnbench ({content['cnnbench']}): update this one")
-    if content["format"] >= SEALED and not files.seal_holds(path):
+    if content["format"] >= SEALED and not files.checksum_matches(path):
         raise UserError(f"{path} is damaged: its checksum is missing")
     return content
 
@@ -85,7 +85,7 @@ def find(where: str) -> Path:
 def read(path: Path) -> dict[str, Any]:
     """The dictionary in a `.pt`, `.pth`, `.th` or `.safetensors` file, on the CPU. Code in it is refused, never run."""
     try:
-        if files.seal_holds(path) is False:
+        if files.checksum_matches(path) is False:
             raise UserError(f"{path} is damaged: it is not what was written (its checksum differs)")
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnbench.config.parsing import seconds
+from cnnbench.config.parsing import parse_duration
 from cnnbench.config.sections import CheckpointConfig, OnError
 from cnnbench.utils.console import warn
 from cnnbench.utils.errors import RunError, UserError
@@ -131,7 +131,7 @@ def interval(every: int | str | None) -> tuple[float, float]:
             raise UserError(f"checkpoint.every={every}: give at least one step")
         return int(every), math.inf
     try:
-        return math.inf, seconds(every)
+        return math.inf, parse_duration(every)
     except UserError:
         raise UserError(f"checkpoint.every={every}: give steps, as 500, or a time, as 10m") from None
 

@@ -169,6 +169,6 @@ def _some(names: Iterable[str]) -> str:
 def for_new_classes(model: dict[str, Any]) -> dict[str, Any]:
     """Name and arguments of the net as one takes it for other classes: without a ReLU behind its logits, which would
     keep a linear classifier from saying no."""
-    if models.accepts(model["name"], "final_relu", model.get("source", "cnnbench")):
+    if models.has_argument(model["name"], "final_relu", model.get("source", "cnnbench")):
         return {**model, "final_relu": False}
     return model

@@ -167,7 +167,7 @@ def published_name(model: dict[str, Any]) -> str:
     if model.get("source") == "torchvision":
         from cnnbench.models import torchvision_nets
 
-        torchvision_nets.builder(name)  # refuses a name that it does not know
+        torchvision_nets.net_builder(name)  # refuses a name that it does not know
         return str(name)
     if name in TWINS:
         return TWINS[name]

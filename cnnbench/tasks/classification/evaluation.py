@@ -17,7 +17,7 @@ from cnnbench.data.loaders import view_batches
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.sources import Source
 from cnnbench.data.views import DIRECTIONS, Groups, Shifts, Views, ViewTransform
-from cnnbench.data.views import views as protocol
+from cnnbench.data.views import build_views as protocol
 from cnnbench.models.layers import Dense, Net
 from cnnbench.runtime.device import Normalize, Runtime, compiled
 from cnnbench.tasks.classification.metrics import answers
@@ -66,9 +66,9 @@ def scores(member: Member, views: ViewTransform, reading: Reading, progress: Pro
 
     Of all images, also where several processes share them.
     """
-    with member.runtime.weights_at_rest():
+    with member.runtime.cached_weight_casts():
         rows = torch.cat([averaged(logits) for logits in _view_logits(member, views, reading, progress)])
-    return member.runtime.ranks.gather(rows, len(reading.source)).cpu()
+    return member.runtime.group.all_gather_rows(rows, len(reading.source)).cpu()
 
 
 def averaged(logits: Tensor) -> Tensor:
@@ -94,16 +94,16 @@ def progress(total: int, what: str = "evaluate", unit: str = "image") -> Iterato
 @torch.no_grad()
 def _view_logits(member: Member, views: ViewTransform, reading: Reading, progress: Progress) -> Iterable[Tensor]:
     """float32 (N, V, classes), batch by batch, on the net's device."""
-    ranks = member.runtime.ranks
-    if len(reading.source) < ranks.size:
-        raise UserError(f"{len(reading.source)} images are too few for {ranks.size} processes")
+    group = member.runtime.group
+    if len(reading.source) < group.size:
+        raise UserError(f"{len(reading.source)} images are too few for {group.size} processes")
     batches = view_batches(
         reading.source,
         views,
         batch_size=reading.batch_size,
         workers=reading.workers,
-        rank=ranks.rank,
-        world_size=ranks.size,
+        rank=group.rank,
+        world_size=group.size,
     )
     for groups, targets in reading.until(batches):
         yield _logits(member, groups, reading.batch_size)
@@ -135,7 +135,7 @@ def robustness(member: Member, shifts: Shifts, reading: Reading, progress: Progr
         answers(logits.flatten(0, 1))[:, 0].unflatten(0, logits.shape[:2])
         for logits in _view_logits(member, shifts, reading, progress)
     ])  # fmt: skip
-    best = member.runtime.ranks.gather(best, len(reading.source)).cpu()
+    best = member.runtime.group.all_gather_rows(best, len(reading.source)).cpu()
     same = best[:, 1:] == best[:, :1]
     wrong = best[:, 1:] != reading.source.targets[:, None]
     shares = 100 * same.double().mean(dim=0)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from cnnbench.runtime.distributed import Ranks
+    from cnnbench.runtime.distributed import ProcessGroup
 
 TOP_K = 5
 BINS = 15  # of the calibration error (Guo et al., 2017)
@@ -49,11 +49,11 @@ class Sums:
         self.correct += correct_counts(logits.detach(), targets)
         self.n += len(targets)
 
-    def over(self, ranks: "Ranks") -> None:
+    def over(self, group: "ProcessGroup") -> None:
         """Add up over all processes; each then has the sums of all."""
-        if not ranks.alone:
-            ranks.sum(self.loss, self.correct, self.left_out)
-            self.n = int(ranks.add(self.n)[0])
+        if not group.alone:
+            group.all_reduce_sum(self.loss, self.correct, self.left_out)
+            self.n = int(group.all_reduce_numbers(self.n)[0])
 
     def compute(self) -> Metrics:
         """The metrics so far. Waits for the device."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.config.sections import PrepareConfig
-from cnnbench.data.inputs import find
+from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.pictures import as_picture, thumbnail
 from cnnbench.data.sources import quiet_pillow
@@ -153,7 +153,7 @@ def load(
 
 def _as_sequence(images: Any) -> Iterable[Any]:
     if isinstance(images, str | os.PathLike):
-        return find([os.fspath(images)])
+        return find_images([os.fspath(images)])
     if isinstance(images, Tensor) and images.ndim == 3:
         return [images]
     return images if isinstance(images, Iterable) and not hasattr(images, "getbands") else [images]

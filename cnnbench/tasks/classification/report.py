@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cnnbench.config.sections import Format
 from cnnbench.data.pictures import thumbnail
-from cnnbench.data.sources import Arrays, Dataset, Source, names, read_item
+from cnnbench.data.sources import Arrays, Dataset, Source, image_names, read_item
 from cnnbench.output import image_grid, plots
 from cnnbench.output.tables import Percent, display_width, plural, render, shorten
 from cnnbench.tasks.classification import metrics
@@ -123,7 +123,7 @@ def mistakes(source: Source, classes: Sequence[str], logits: Tensor) -> list[ima
         probabilities = logits[index].double().softmax(dim=0)
         best, target = probabilities.topk(min(4, len(classes))).indices.tolist(), int(source.targets[index])
         shown = [*best[:3], target] if target not in best[:3] else best[:4]
-        name = names(source, torch.tensor([index]))[0]
+        name = image_names(source, torch.tensor([index]))[0]
         cells.append(
             image_grid.Cell(
                 picture=thumbnail(read_item(source.item(index)), image_grid.PIXELS),
