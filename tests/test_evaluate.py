@@ -22,8 +22,8 @@ from trained import colour_run, digits_run, foreign_file, random_net
 from cnnbench import data
 from cnnbench.config.parsing import from_plain
 from cnnbench.config.sections import DataConfig
-from cnnbench.output import image_grid, plots
-from cnnbench.tasks.classification import evaluation, report
+from cnnbench.output import image_grid
+from cnnbench.tasks.classification import evaluation, plots, report
 from cnnbench.tasks.classification.metrics import judge, wilson
 from cnnbench.utils.files import read_json
 from cnnbench.weights import sources
@@ -34,7 +34,7 @@ LEFT = ("result.json", "confusion_matrix.png", "confusion_matrix.csv", "classes.
 
 def evaluated(cnnbench: Callable[..., Ran], *args: str) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:  # the numbers alone: pictures take longer than they do
-        for module, picture in ((plots, "confusion_matrix"), (image_grid, "calibration"), (image_grid, "draw")):
+        for module, picture in ((plots, "confusion_matrix"), (plots, "calibration"), (image_grid, "draw")):
             patch.setattr(module, picture, lambda *rest: None)
         ran = cnnbench("evaluate", *args, *CPU, "format=json")
     assert ran.code == 0, ran.err

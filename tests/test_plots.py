@@ -11,7 +11,8 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from cnnbench.output import plots
-from cnnbench.output.figure import label
+from cnnbench.output.figure import label, percent
+from cnnbench.tasks.classification import plots as class_plots
 
 
 def row(epoch, loss=1.0, error=20.0, **changes):
@@ -93,7 +94,7 @@ def test_a_loss_over_two_decades_gets_a_logarithmic_axis(tmp_path):
 @pytest.mark.parametrize("count", [1, 7, 40])
 def test_train_batch_shows_up_to_32_pictures_with_their_classes(tmp_path, channels, size, count):
     images = torch.randint(0, 256, (count, channels, size, size), dtype=torch.uint8)
-    figure = plots.train_batch(images, torch.arange(count) % 2, ["ants", "bees"], tmp_path / "t.png")
+    figure = class_plots.train_batch(images, torch.arange(count) % 2, ["ants", "bees"], tmp_path / "t.png")
     (ax,) = figure.axes
     assert [text.get_text() for text in ax.texts] == [["ants", "bees"][i % 2] for i in range(min(count, 32))]
     assert np.array_equal(figure.axes[0].images[0].get_array().squeeze(), images[0].permute(1, 2, 0).squeeze())
@@ -101,7 +102,7 @@ def test_train_batch_shows_up_to_32_pictures_with_their_classes(tmp_path, channe
 
 
 def test_pictures_do_not_overlap_and_stay_inside(tmp_path):
-    figure = plots.train_batch(np.zeros((11, 3, 20, 40), np.uint8), np.zeros(11), ["a"], tmp_path / "t.png")
+    figure = class_plots.train_batch(np.zeros((11, 3, 20, 40), np.uint8), np.zeros(11), ["a"], tmp_path / "t.png")
     (ax,) = figure.axes
     boxes = [patch.get_bbox() for patch in ax.patches]
     assert len(boxes) == len(ax.images) == 11
@@ -117,7 +118,9 @@ def test_pictures_do_not_overlap_and_stay_inside(tmp_path):
 def test_val_predictions_mark_the_wrong_ones_by_sign_weight_and_frame(tmp_path):
     images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     probabilities = torch.tensor([[0.75, 0.25], [0.996, 0.004]], dtype=torch.bfloat16)
-    figure = plots.val_predictions(images, torch.tensor([0, 1]), probabilities, ["cat", "dog"], tmp_path / "v.png")
+    figure = class_plots.val_predictions(
+        images, torch.tensor([0, 1]), probabilities, ["cat", "dog"], tmp_path / "v.png"
+    )
     (ax,) = figure.axes
     assert [text.get_text() for text in ax.texts] == ["cat", "✓ cat, 75 %", "dog", "✗ cat, >99 %"]
     assert [text.get_fontweight() == "bold" for text in ax.texts] == [False, False, False, True]
@@ -130,11 +133,13 @@ def test_val_predictions_mark_the_wrong_ones_by_sign_weight_and_frame(tmp_path):
     ("probability", "text"), [(1, "100 %"), (0.9999, ">99 %"), (0.994, "99 %"), (0.003, "<1 %"), (0, "0 %")]
 )
 def test_percent_claims_no_certainty_that_is_not_there(probability, text):
-    assert plots.percent(probability) == text
+    assert percent(probability) == text
 
 
 def test_confusion_matrix_writes_counts_and_the_overall_error(tmp_path):
-    figure = plots.confusion_matrix(torch.tensor([[1500, 0], [500, 0]]), ["cat", "dog"], tmp_path / "m.png", "a net")
+    figure = class_plots.confusion_matrix(
+        torch.tensor([[1500, 0], [500, 0]]), ["cat", "dog"], tmp_path / "m.png", "a net"
+    )
     ax = figure.axes[0]
     assert figure.get_suptitle() == "a net\ntop-1 error 25.00 % (500 of 2,000)"
     assert {text.get_position(): text.get_text() for text in ax.texts} == {(0, 0): "1,500", (0, 1): "500"}
@@ -149,7 +154,7 @@ def test_confusion_matrix_at_any_number_of_classes(tmp_path, n, names, counts):
     matrix = np.eye(n, dtype=int) * 5
     matrix[1, 0] = 7
     classes = [f"class {i}" for i in range(n)]
-    figure = plots.confusion_matrix(matrix, classes, tmp_path / "m.png", "")
+    figure = class_plots.confusion_matrix(matrix, classes, tmp_path / "m.png", "")
     shown = texts(figure)
     assert sum(label.get_text() in classes for label in figure.axes[0].get_yticklabels()) == names
     assert bool(figure.axes[0].texts) == counts
@@ -158,21 +163,21 @@ def test_confusion_matrix_at_any_number_of_classes(tmp_path, n, names, counts):
 
 
 def test_rows_are_normalised_and_an_empty_class_is_blank():
-    shares = plots.row_shares(np.array([[1, 3], [0, 0]]))
+    shares = class_plots.row_shares(np.array([[1, 3], [0, 0]]))
     assert shares[0].tolist() == [0.25, 0.75]
     assert np.isnan(shares[1]).all()
 
 
 def test_grouping_keeps_every_count():
     counts = np.arange(25).reshape(5, 5)
-    assert plots.grouped(counts, 1).tolist() == counts.tolist()
-    assert plots.grouped(counts, 2).shape == (3, 3)
-    assert plots.grouped(counts, 2)[0, 2] == 4 + 9
-    assert plots.grouped(counts, 2).sum() == counts.sum()
+    assert class_plots.grouped(counts, 1).tolist() == counts.tolist()
+    assert class_plots.grouped(counts, 2).shape == (3, 3)
+    assert class_plots.grouped(counts, 2)[0, 2] == 4 + 9
+    assert class_plots.grouped(counts, 2).sum() == counts.sum()
 
 
 def test_confused_pairs_are_the_largest_off_the_diagonal():
-    assert plots.confused(np.array([[9, 1, 0], [4, 9, 0], [0, 2, 9]]), 5) == [(4, 1, 0), (2, 2, 1), (1, 0, 1)]
+    assert class_plots.confused(np.array([[9, 1, 0], [4, 9, 0], [0, 2, 9]]), 5) == [(4, 1, 0), (2, 2, 1), (1, 0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -181,9 +186,9 @@ def test_confused_pairs_are_the_largest_off_the_diagonal():
 def test_any_class_name_is_drawn_without_a_warning(tmp_path, name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plots.confusion_matrix(np.eye(2, dtype=int), [name, "b"], tmp_path / "m.png", name)
+        class_plots.confusion_matrix(np.eye(2, dtype=int), [name, "b"], tmp_path / "m.png", name)
         images = np.zeros((1, 1, 8, 8), np.uint8)
-        plots.val_predictions(images, np.array([0]), np.array([[0.9, 0.1]]), [name, "b"], tmp_path / "v.png")
+        class_plots.val_predictions(images, np.array([0]), np.array([[0.9, 0.1]]), [name, "b"], tmp_path / "v.png")
 
 
 def test_dollar_signs_are_not_mathematics():
@@ -191,7 +196,7 @@ def test_dollar_signs_are_not_mathematics():
 
 
 def test_a_long_title_is_cut_and_not_clipped(tmp_path):
-    figure = plots.confusion_matrix(np.eye(2, dtype=int), ["a", "b"], tmp_path / "m.png", "word " * 100)
+    figure = class_plots.confusion_matrix(np.eye(2, dtype=int), ["a", "b"], tmp_path / "m.png", "word " * 100)
     box = figure._suptitle.get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.width

@@ -204,7 +204,7 @@ def read_mask(item: Any) -> Tensor:
     if isinstance(item, np.ndarray):
         return torch.from_numpy(item)
     _check_is_file(item)
-    with opened(item, item) as image:
+    with open_image(item, item) as image:
         if image.mode not in ("P", "L"):
             raise UserError(f"the mask '{item}' has mode {image.mode}: it needs one class number for each pixel")
         return torch.from_numpy(np.array(image))

@@ -24,6 +24,8 @@ FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "We
                   "PingFang SC", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans Arabic",
                   "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS")  # fmt: skip
 
+BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#767676"  # Okabe and Ito's blue and vermillion
+
 
 def new_figure(width: float, height: float, title: str, layout: Any = "constrained", dpi: int = 120) -> Figure:
     """A titled figure that draws without pyplot, of a size in inches."""
@@ -39,6 +41,14 @@ def new_figure(width: float, height: float, title: str, layout: Any = "constrain
 def label(name: str, width: int) -> str:
     """A class name or title as matplotlib takes it: short, on one line, a dollar sign not read as mathematics."""
     return shorten(str(name), width).replace("$", r"\$")
+
+
+def percent(probability: float, digits: int = 0) -> str:
+    """A probability in percent; 100 % and 0 % only where they are exact, else >99 % and <1 % (or with more digits)."""
+    value, step = 100 * float(probability), 10.0**-digits
+    if 100 - step / 2 <= value < 100:
+        return f">{100 - step:.{digits}f} %"
+    return f"<{step:.{digits}f} %" if 0 < value < step / 2 else f"{value:.{digits}f} %"
 
 
 def array(values: Any) -> np.ndarray:

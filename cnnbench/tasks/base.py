@@ -46,6 +46,7 @@ class Task(ABC):
 
     def check(self, dataset: Dataset) -> None:
         """Raise UserError where the data set's targets are not what this task needs."""
+        return
 
     @abstractmethod
     def training_loss(self, outputs: Any, targets: Any) -> Tensor:
@@ -95,10 +96,12 @@ class Task(ABC):
 
     def draw_batch(self, batch: Batch, labels: Sequence[str], path: Path) -> None:
         """Draw the first images of a training batch with their targets into the file `path`."""
+        return
 
     def draw_validation(self, meter: Meter, batch: Batch, answers: Tensor, labels: Sequence[str], folder: Path,
                         title: str) -> None:  # fmt: skip
         """Draw what a validation found, and some images (N, …) with the net's answers, into files in `folder`."""
+        return
 
     def predictor(self, model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> "Predictor":
         """Trained net, ready to be asked."""

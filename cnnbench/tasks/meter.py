@@ -54,7 +54,7 @@ class Meter:
         return [self.loss, self.left_out, *self.own().values()]
 
     def mean_loss(self) -> float:
-        """Mean loss over the images that it was finite for, in training; over all of them else. Waits for the device."""
+        """Mean loss over the images, in training over those for which it was finite. Waits for the device."""
         counted = self.n - int(self.left_out)
         return self.loss.item() / counted if counted else math.nan if self.n else 0.0
 

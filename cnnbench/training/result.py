@@ -8,10 +8,10 @@ from cnnbench import data
 from cnnbench.analysis.complexity import TRAINING_PASSES
 from cnnbench.config.parsing import flatten, to_plain
 from cnnbench.models.layers import Net
-from cnnbench.output import plots
+from cnnbench.output.plots import curves
 from cnnbench.runs import result
 from cnnbench.runtime import device
-from cnnbench.tasks.classification import evaluation
+from cnnbench.tasks.classification import evaluation, plots
 from cnnbench.tasks.classification.metrics import judge
 from cnnbench.training import freezing
 from cnnbench.training.loop import predictions

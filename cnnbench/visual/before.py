@@ -5,13 +5,14 @@ from collections.abc import Iterator
 import torch
 
 from cnnbench import data
-from cnnbench.output import plots
+from cnnbench.output.image_grid import SHOWN
+from cnnbench.output.plots import schedule
 from cnnbench.output.tables import plural
+from cnnbench.tasks.classification.plots import train_batch
 from cnnbench.training import optim
 from cnnbench.visual.page import Picture
 from cnnbench.visual.studio import Studio
 
-BATCH = plots.SHOWN
 POINTS = 2000  # of the curve of the learning rate
 
 
@@ -19,11 +20,11 @@ def draw_batch(studio: Studio) -> Iterator[Picture]:
     """The first training batch, after augmentation; `seed=` for another."""
     cfg, dataset = studio.cfg, studio.dataset
     loader = data.train_loader(dataset, studio.plan.augment, image_size=studio.size, seed=cfg.seed, workers=0,
-                               batch_size=min(BATCH, len(dataset.train)))  # fmt: skip
+                               batch_size=min(SHOWN, len(dataset.train)))  # fmt: skip
     images, targets = next(iter(loader.epoch(0)))
     title = f"{dataset.name}: a training batch, {studio.size} × {studio.size} pixels, after augmentation"
     found = studio.picture("batch", "batch", title, f"{title}: {studio.plan.augmentation}.")
-    plots.train_batch(images, targets, dataset.classes, found.path)
+    train_batch(images, targets, dataset.classes, found.path)
     yield found
 
 
@@ -38,7 +39,7 @@ def draw_schedule(studio: Studio) -> Iterator[Picture]:
     title = (f"lr of {plan.optim.name.value}, schedule {plan.schedule.name.value}: {plural(plan.epochs, 'epoch')} of "
              f"{plural(per_epoch, 'step')}, batch {plan.batch_size}")  # fmt: skip
     found = studio.picture("schedule", "schedule", title, f"The learning rate over the training: {title}.")
-    plots.schedule([step / per_epoch for step in steps], rates, found.path, title)
+    schedule([step / per_epoch for step in steps], rates, found.path, title)
     for step, rate in zip(steps, rates, strict=True):
         studio.writer.add_scalar("schedule/lr", rate, step)
     yield found

@@ -16,8 +16,7 @@ from matplotlib.ticker import FuncFormatter
 from torch import Tensor, nn
 
 from cnnbench.models.layers import Net, output_layer
-from cnnbench.output.figure import new_figure, save
-from cnnbench.output.plots import BLUE, VERMILLION
+from cnnbench.output.figure import BLUE, VERMILLION, new_figure, save
 from cnnbench.training.optim import WEIGHTS
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnbench.output.plots import percent
+from cnnbench.output.figure import percent
 from cnnbench.runtime.device import Runtime
 from cnnbench.training.loop import Batch, predictions
 from cnnbench.visual.sheet import Tile, as_picture

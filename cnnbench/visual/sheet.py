@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from cnnbench.output.figure import array, label, new_figure, save
-from cnnbench.output.plots import GREY, VERMILLION
+from cnnbench.output.figure import GREY, VERMILLION, array, label, new_figure, save
 
 DPI = 144
 MARGIN, GAP = 0.18, 0.08  # inches

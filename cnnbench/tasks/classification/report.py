@@ -15,9 +15,9 @@ from torch import Tensor
 from cnnbench.config.sections import Format
 from cnnbench.data.pictures import thumbnail
 from cnnbench.data.sources import Arrays, Dataset, Source, image_names, read_item
-from cnnbench.output import image_grid, plots
+from cnnbench.output import image_grid
 from cnnbench.output.tables import Percent, display_width, plural, render, shorten
-from cnnbench.tasks.classification import metrics
+from cnnbench.tasks.classification import metrics, plots
 from cnnbench.tasks.classification.metrics import Verdict, wilson
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_json, write_text
@@ -78,7 +78,7 @@ def write(
     try:
         _write_tables(path, verdict, classes)
         plots.confusion_matrix(verdict.confusion, classes, path / "confusion_matrix.png", title)
-        image_grid.calibration(verdict.calibration, path / "calibration.png", title)
+        plots.calibration(verdict.calibration, path / "calibration.png", title)
         (path / "mistakes.png").unlink(missing_ok=True)
         if cells := mistakes(source, classes, logits):
             wrong = f"{verdict.top1_wrong:,} of {verdict.n:,} images wrong"
