@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnnbench.models import create_model
-    from cnnbench.tasks.classification.predictor import load
+    from cnnbench.tasks.predictor import load
 
 __version__ = "0.1.0"
 __all__ = ["create_model", "load"]
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
 
         return create_model
     if name == "load":
-        from cnnbench.tasks.classification.predictor import load
+        from cnnbench.tasks.predictor import load
 
         return load
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

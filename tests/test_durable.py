@@ -19,7 +19,7 @@ from cnnbench.utils import files
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.files import read_json
 from cnnbench.weights import checkpoint
-from cnnbench.weights.checkpoint_manager import Keeper, interval
+from cnnbench.weights.checkpoint_manager import CheckpointManager, interval
 
 NEEDED: dict[str, Any] = {"model": {}, "inference": {}, "config": {}, "progress": {}}
 
@@ -35,8 +35,8 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def keeper_with(folder: Path, steps: int, **settings: Any) -> Keeper:
-    keeper = Keeper(folder, config(**settings))
+def keeper_with(folder: Path, steps: int, **settings: Any) -> CheckpointManager:
+    keeper = CheckpointManager(folder, config(**settings))
     for step in range(1, steps + 1):
         keeper.save({"step": step, **NEEDED})
     return keeper
@@ -77,7 +77,7 @@ def test_no_flipped_bit_and_no_cut_gets_past_the_seal(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_the_format_before_still_loads(tmp_path: Path) -> None:
     torch.save({"format": 1, "cnnbench": "0.1", "step": 5, **NEEDED}, tmp_path / "last.pt")
-    content, notes = Keeper(tmp_path, config()).load()
+    content, notes = CheckpointManager(tmp_path, config()).load()
     assert content and content["step"] == 5 and notes == []
 
 
@@ -87,7 +87,7 @@ def test_a_newer_format_is_refused_for_resuming_and_warned_of_for_its_weights(
     keeper_with(tmp_path, 2)
     torch.save({"format": 99, "cnnbench": "9.9", **NEEDED, "model": {"w": torch.ones(2)}}, tmp_path / "last.pt")
     with pytest.raises(UserError, match=r"newer cnnbench \(9.9\)"):  # and not passed over for an older checkpoint
-        Keeper(tmp_path, config()).load()
+        CheckpointManager(tmp_path, config()).load()
     weights = checkpoint.weights_of(checkpoint.read(tmp_path / "last.pt"), tmp_path / "last.pt")
     assert weights["w"].sum() == 2
     assert "warning" in capsys.readouterr().err
@@ -114,7 +114,7 @@ def test_the_one_before_stands_in_for_a_damaged_last(tmp_path: Path, damage: str
         last.unlink()
     else:
         last.write_bytes(content[: 0 if damage == "empty" else 500])
-    keeper = Keeper(tmp_path, config(keep=3))
+    keeper = CheckpointManager(tmp_path, config(keep=3))
     found, notes = keeper.load()
     assert found and found["step"] == 11
     assert len(notes) == 1 and "last.pt" in notes[0] and "going on from step-11.pt, step 11" in notes[0]
@@ -127,8 +127,8 @@ def test_where_no_checkpoint_is_whole_that_is_said(tmp_path: Path) -> None:
     for file in tmp_path.iterdir():
         flip(file, 700)
     with pytest.raises(UserError, match="no checkpoint before it is whole either"):
-        Keeper(tmp_path, config()).load()
-    assert Keeper(tmp_path / "new", config()).load() == (None, [])
+        CheckpointManager(tmp_path, config()).load()
+    assert CheckpointManager(tmp_path / "new", config()).load() == (None, [])
 
 
 def fail_fsync(patch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from cnnbench import data, models
 from cnnbench.analysis.complexity import TRAINING_PASSES, count
 from cnnbench.benchmark import batch_search
 from cnnbench.benchmark.batch_search import Trial
-from cnnbench.benchmark.timing import PARTS, Setting, cold_compiler, endless, loading, peak_macs, spec, training
+from cnnbench.benchmark.timing import PARTS, Setting, cold_compiler, endless, inference, loading, peak_macs, training
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Compiled, Runtime, create_runtime, peak_memory, reset_peak_memory
@@ -62,7 +62,7 @@ def measure(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
     batch = trials[-1].batch_size if trials else int(cfg.batch_size)
     if not trials:
         check_batch(cfg, attempt, batch, dataset)
-    dataset = setup.images(dataset or noise(cfg, size, channels, classes, batch), cfg.data.cache, first)
+    dataset = setup.place_images(dataset or noise(cfg, size, channels, classes, batch), cfg.data.cache, first)
     loader = data.train_loader(
         dataset, cfg.augment, image_size=size, batch_size=batch, seed=0, workers=cfg.data.workers
     )
@@ -201,7 +201,7 @@ def variant(cfg: BenchmarkConfig, setting: Setting, loader: data.Loader, name: s
     steps = training(setting, net, endless(loader), **timing)
     batch, whole = loader.order.batch_size, steps.whole
     pictures = next(endless(loader))[0]
-    answers = spec(setting, net, pictures, **timing).rate(batch)
+    answers = inference(setting, net, pictures, **timing).rate(batch)
     trained = whole.rate(batch)
     say(f"{name}, {label}: {trained.median:,.0f} images/s in training, {answers.median:,.0f} answers/s")
     return {

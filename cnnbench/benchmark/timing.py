@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from cnnbench.config.sections import OptimConfig
-from cnnbench.data import Loader
+from cnnbench.data import Batch, Loader
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Normalize, Runtime, Stopwatch, peak_memory, reset_peak_memory, set_compiler_cache
-from cnnbench.tasks.classification.metrics import Sums
 from cnnbench.tasks.classification.task import Classification
 from cnnbench.training import optim
 from cnnbench.training.freezing import train_mode
-from cnnbench.training.loop import Batch, Trainer, train_step
+from cnnbench.training.loop import train_step
+from cnnbench.training.state import TrainState
 
 PARTS = ("data", "forward", "backward", "optimizer")  # the last with clipping, checks and metrics
 LEAST, MOST = 3, 1000  # repeats of a step
@@ -91,14 +91,15 @@ class Setting:
     def normalize(self) -> Normalize:
         return Normalize(self.device, self.mean, self.std)
 
-    def trainer(self, device: Runtime, net: Callable[..., object], batch_size: int) -> Trainer:
-        return Trainer(
+    def state(self, runtime: Runtime, net: Callable[..., object], batch_size: int) -> TrainState:
+        """A training at its first step; its learning rate is zero."""
+        return TrainState(
             model=self.model,
             net=net,
             task=Classification(aux_weight=getattr(self.model, "aux_weight", 0.0)),
             optimizer=optim.build_optimizer(self.model, self.optim, batch_size, self.device.fused),
             schedule=lambda step: 0.0,
-            runtime=device,
+            runtime=runtime,
             normalize=self.normalize,
             clip=self.optim.clip,
         )
@@ -109,7 +110,7 @@ def endless(loader: Loader) -> Iterator[Batch]:
     epoch, size = 0, loader.order.batch_size
     while True:
         for batch in loader.epoch(epoch):
-            if len(batch[1]) == size:
+            if len(batch["target"]) == size:
                 yield batch
         epoch += 1
 
@@ -121,20 +122,18 @@ def training(setting: Setting, net: Callable[..., object], batches: Iterator[Bat
     device = setting.device
     marking = Marking(device.device, device.dtype, device.scaler, device.group, stopwatch)
     reset_peak_memory(marking.device)
-    _, targets = next(batches)
-    trainer = setting.trainer(marking, net, len(targets))
-    sums = Sums(marking.device, marking.sum_dtype)
+    state = setting.state(marking, net, len(next(batches)["target"]))
     train_mode(setting.model)
 
     def step() -> None:
         """Five marks: begin, batch ready, forward done, backward done, end."""
         stopwatch.mark()
-        images, targets = next(batches)
-        ready, answers = trainer.normalize(images), marking.to_device(targets)
+        batch = next(batches)
+        images, targets = state.normalize(batch["image"]), marking.to_device(batch["target"])
         stopwatch.mark()
-        train_step(trainer, ready, answers, sums)
+        train_step(state, images, targets)
         stopwatch.mark()
-        if trainer.accumulate > 1:  # a training goes on with half the batch at a time; we are to say that it must
+        if state.accumulate > 1:  # a training goes on with half the batch at a time; we are to say that it must
             raise torch.OutOfMemoryError
 
     first, pace = _warmed(step, marking, warmup)
@@ -146,7 +145,7 @@ def training(setting: Setting, net: Callable[..., object], batches: Iterator[Bat
     return Steps(parts, Timing.of(marked.sum(1).tolist()), first, peak_memory(marking.device))
 
 
-def spec(setting: Setting, net: Callable[..., object], images: Tensor, *, warmup: int, seconds: float) -> Timing:
+def inference(setting: Setting, net: Callable[..., object], images: Tensor, *, warmup: int, seconds: float) -> Timing:
     """Seconds for the net's answers on the images (uint8), normalisation included."""
     normalize, stopwatch = setting.normalize, Stopwatch(setting.device)
     images = setting.device.to_device(images)
@@ -173,7 +172,7 @@ def loading(batches: Iterator[Batch], seconds: float) -> Timing:
     for _ in range(SEGMENTS):
         begin, images = time.perf_counter(), 0
         while (elapsed := time.perf_counter() - begin) < seconds / SEGMENTS or not images:
-            images += len(next(batches)[1])
+            images += len(next(batches)["target"])
         rates.append(images / elapsed)
     return Timing.of(rates)
 

@@ -1,79 +1,69 @@
-"""`cnnbench evaluate`: what a trained net's answers are worth, by a named protocol."""
+"""`cnnbench evaluate`: the worth of a trained net's answers, by a named protocol."""
 
-import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
-from cnnbench import data
+from cnnbench import data, tasks
 from cnnbench.config.commands import EvaluateConfig
 from cnnbench.config.parsing import from_plain
 from cnnbench.config.sections import DataConfig, Format, PrepareConfig, Split
-from cnnbench.data.model_spec import ModelSpec
-from cnnbench.models.layers import Net
 from cnnbench.runs import run_directory
-from cnnbench.runs.result import complexity, environment, show
+from cnnbench.runs.result import complexity, described, environment, show
 from cnnbench.runs.run_directory import path_for
-from cnnbench.runtime.device import Runtime, create_runtime
-from cnnbench.tasks.classification import evaluation, report
-from cnnbench.tasks.classification.evaluation import Member, Reading
-from cnnbench.tasks.classification.metrics import judge
+from cnnbench.runtime.device import create_runtime
+from cnnbench.tasks.measure import Judged, Reading
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.exit_codes import DONE
+from cnnbench.utils.files import write_json
 from cnnbench.weights import load, sources
 from cnnbench.weights.sources import Weights
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """A net of the evaluation, ready to be asked."""
-
-    weights: Weights
-    model: Net
-    spec: ModelSpec
-    views: data.Views
-    member: Member
-    reading: Reading
-
-
 def run(cfg: EvaluateConfig) -> int:
-    """Evaluate, leave result.json, tables and pictures behind, print the verdict."""
-    device = create_runtime(cfg.device, cfg.precision.value, seed=0, together=True)
+    """Evaluate, leave result.json, tables and pictures behind, print what was found."""
+    runtime = create_runtime(cfg.device, cfg.precision.value, seed=0, together=True)
     loaded = [sources.load(where, cfg.model) for where in wheres(cfg.weights)]
     data_cfg = data_config(cfg, loaded)
     dataset = data.load_dataset(data_cfg)
-    judged = [ready(cfg, one, dataset, data_cfg.workers, device) for one in loaded]
-    if cfg.shift and len(judged) > 1:
-        raise UserError("shift judges a single net: give weights=… one only")
-    path = Path(device.group.broadcast(lambda: str(directory(cfg, judged, dataset))))
-    begin = time.perf_counter()
-    source = judged[0].reading.source
-    with evaluation.progress(len(source) * len(judged)) as advance:
-        scores = [evaluation.scores(one.member, one.views, one.reading, advance) for one in judged]
-    elapsed = time.perf_counter() - begin
-    logits = evaluation.ensemble(scores)
-    verdict = judge(logits, source.targets)
+    judged = [ready(cfg, one, dataset, data_cfg.workers) for one in loaded]
+    task = tasks.find(same_task(judged, dataset))()
+    task.check_measure(judged, cfg)
+    path = Path(runtime.group.broadcast(lambda: str(directory(cfg, judged, dataset))))
+    found = task.measure(judged, cfg, runtime)
+    if not runtime.group.main:
+        return DONE
     result = {
-        **report.headline(verdict),
+        **found.result,
         "skipped_images": len(dataset.unreadable),
         "split": dataset.split if cfg.split is Split.val else "train",
-        **protocol(judged),
-        "shift": shifted(cfg, judged[0]),
         **identity(judged, dataset),
-        "images_per_second": verdict.n / elapsed,
-        "wall_seconds": elapsed,
-        **environment(device),
+        **described(task),
+        "images_per_second": found.n / found.seconds,
+        "wall_seconds": found.seconds,
+        **environment(runtime),
         "run_dir": str(path),
     }
-    if not device.group.main:
-        return 0
-    report.write(path, result, verdict, dataset, source, logits)
+    try:
+        found.write(path, result)
+        write_json(path / "result.json", result)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from None
     if cfg.format is Format.table:
-        print(report.page(result, verdict, dataset.classes, brief=cfg.sweep.dir is not None))
+        print(found.page(result, cfg.sweep.dir is not None))
     else:
         show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
-    return 0
+    return DONE
+
+
+def same_task(judged: list[Judged], dataset: data.Dataset) -> str:
+    """Name of the task of nets and data. UserError where it is not one and the same."""
+    for one in judged:
+        if one.spec.task != dataset.task:
+            raise UserError(f"{one.weights.source} is for {one.spec.task}, data={dataset.name} for {dataset.task}")
+    return dataset.task
 
 
 def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) -> Path:
@@ -121,25 +111,14 @@ def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
     return DataConfig(**{**trained, **said})
 
 
-def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: int | None, device: Runtime) -> Judged:
-    """The net, and how it is asked about this data."""
+def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: int | None) -> Judged:
+    """A net, and how it is asked about this data."""
     prepare = prepared(cfg, loaded, dataset)
     model, known, _ = load.ready(loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip)
-    check_classes(known, dataset, loaded.source)
     dataset = data.with_channels(dataset, known.input.in_channels)
-    views = evaluation.views(cfg.crop, model, known)
-    return Judged(
-        weights=loaded,
-        model=model,
-        spec=known,
-        views=views,
-        member=evaluation.member(model, views, known, device, compile=cfg.compile),
-        reading=Reading(
-            source=dataset.val if cfg.split is Split.val else dataset.train,
-            batch_size=cfg.batch_size,
-            workers=workers,
-        ),
-    )
+    source = dataset.val if cfg.split is Split.val else dataset.train
+    reading = Reading(source=source, batch_size=cfg.batch_size, workers=workers)
+    return Judged(weights=loaded, model=model, spec=known, dataset=dataset, reading=reading)
 
 
 def prepared(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset) -> PrepareConfig:
@@ -153,51 +132,3 @@ def prepared(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset) -> Pre
                    "mean": list(dataset.mean), "std": list(dataset.std)}  # fmt: skip
         known |= {key: value for key, value in of_data.items() if known[key] is None}
     return PrepareConfig(**known, classes=list(dataset.classes) if loaded.spec is None else None)
-
-
-def check_classes(known: ModelSpec, dataset: data.Dataset, source: str) -> None:
-    """UserError where the net's answers would not be the data's classes."""
-    if list(dataset.classes) != known.labels:
-        ours, theirs = len(known.labels), len(dataset.classes)
-        first = next((pair for pair in zip(known.labels, dataset.classes, strict=False) if pair[0] != pair[1]), None)
-        how = (
-            f"{ours:,} classes, the data {theirs:,}"
-            if ours != theirs or not first
-            else f"'{first[0]}' where the data has '{first[1]}'"
-        )
-        raise UserError(f"{source} was trained for other classes than those of {dataset.name}: it has {how}")
-
-
-def shifted(cfg: EvaluateConfig, judged: Judged) -> dict[str, Any] | None:
-    """How robust the net is to translations, where that was asked for; by the central crop."""
-    if cfg.shift is None:
-        return None
-    known, member = judged.spec, judged.member
-    if cfg.shift >= known.input.image_size:
-        raise UserError(f"shift={cfg.shift} moves everything out of an image of {known.input.image_size} pixels")
-    shifts = data.Shifts(size=known.input.image_size, scale=round(known.input.image_size / known.input.crop_ratio),
-                         interpolation=known.input.interpolation, pixels=cfg.shift)  # fmt: skip
-    if judged.views.dense:
-        member = replace(member, net=judged.model)
-    with evaluation.progress(len(judged.reading.source), what="shifted") as advance:
-        return asdict(evaluation.robustness(member, shifts, judged.reading, advance))
-
-
-def protocol(judged: list[Judged]) -> dict[str, Any]:
-    """How the numbers were measured, so that they compare like for like."""
-    texts = list(dict.fromkeys(one.views.text for one in judged))
-    modes = list(dict.fromkeys(one.views.interpolation for one in judged))
-    views, nets = judged[0].views, len(judged)
-    mean_of = [f"{views.count} views" if views.count > 1 else "", f"{nets} nets" if nets > 1 else ""]
-    return {
-        "crop": "; ".join(texts),
-        "protocol": {
-            "name": views.name,
-            "views": views.count,
-            "nets": nets,
-            "scales": list(views.scales),
-            "resize": views.resize.value,
-            "interpolation": "; ".join(modes),
-            "averaged": "softmax of " + " and ".join(filter(None, mean_of)) if any(mean_of) else None,
-        },
-    }

@@ -20,7 +20,6 @@ STYLES: dict[str, dict[str, Any]] = {
     "train": {"color": BLUE, "linestyle": (0, (4, 1.5))},
     "val": {"color": VERMILLION, "linestyle": "-"},
 }
-PANELS = {"loss": "loss", "top1_error": "top-1 error, %", "top5_error": "top-5 error, %"}
 
 
 class Series(NamedTuple):
@@ -35,13 +34,19 @@ class Series(NamedTuple):
         return int(np.nanargmin(self.values)) if np.isfinite(self.values).any() else None
 
 
-def curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str) -> Figure:
-    """Loss and errors of training and validation over the epochs, each above the learning rate that made it."""
-    panels = [key for key in PANELS if any(len(series(rows, f"{key}/{split}").epochs) for split in STYLES)] or ["loss"]
+def curves(
+    rows: Sequence[Mapping[str, Any]], path: str | Path, title: str, axes_of: Mapping[str, str] | None = None
+) -> Figure:
+    """Loss and metrics of training and validation over the epochs, each above the learning rate that made it.
+
+    axes_of: for each metric by its name in the rows the label of its axis.
+    """
+    labels = {"loss": "loss", **(axes_of or {})}
+    panels = [key for key in labels if any(len(series(rows, f"{key}/{split}").epochs) for split in STYLES)] or ["loss"]
     figure = new_figure(4.3 * len(panels) + 0.4, 4.6, title)
     axes = figure.subplots(2, len(panels), sharex=True, squeeze=False, height_ratios=[5, 1])
     for column, key in enumerate(panels):
-        _curve_panel(axes[0, column], rows, key)
+        _curve_panel(axes[0, column], rows, key, labels[key])
         _lr_panel(axes[1, column], series(rows, "lr"), labelled=column == 0)
     _epoch_axis(axes[1, 0], sorted({row["epoch"] for row in rows}) or [0])
     return save(figure, path)
@@ -86,7 +91,7 @@ def series(rows: Sequence[Mapping[str, Any]], key: str) -> Series:
     return Series(epochs, np.where(np.isfinite(values), values, np.nan))
 
 
-def _curve_panel(ax: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> None:
+def _curve_panel(ax: Axes, rows: Sequence[Mapping[str, Any]], key: str, axis: str) -> None:
     finite: list[float] = []
     for split, style in STYLES.items():
         curve = series(rows, f"{key}/{split}")
@@ -106,7 +111,7 @@ def _curve_panel(ax: Axes, rows: Sequence[Mapping[str, Any]], key: str) -> None:
         marker = "." if len(curve.epochs) <= 30 else ""
         ax.plot(*curve, **style, linewidth=1.6, marker=marker, label=text)
         finite += curve.values[np.isfinite(curve.values)].tolist()
-    ax.set_ylabel(PANELS[key])
+    ax.set_ylabel(axis)
     _value_axis(ax, finite, percent=key != "loss")
     if ax.lines:
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), frameon=False, fontsize=8, borderaxespad=0.2)

@@ -15,6 +15,9 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import clock, plural, render
 from cnnbench.runtime.device import Runtime
+from cnnbench.tasks import DEFAULT_METRICS
+from cnnbench.tasks.base import Task
+from cnnbench.tasks.metric import as_data, from_data, headline
 from cnnbench.utils.files import json_value
 
 
@@ -24,9 +27,9 @@ def complexity(model: Net, spec: ModelSpec) -> dict[str, int]:
     return {"params": size.params, "macs": size.macs}
 
 
-def crop(image_size: int, crop_ratio: float) -> str:
-    """How validation images were cut: one centre crop, without test-time augmentation."""
-    return f"center {image_size}" if crop_ratio == 1 else f"center {image_size} of {round(image_size / crop_ratio)}"
+def described(task: Task) -> dict[str, Any]:
+    """The task and its metrics, the primary one first: whoever reads the result knows what its numbers are."""
+    return {"task": task.name, "primary": task.primary.name, "metrics": as_data(task.metrics)}
 
 
 def environment(runtime: Runtime) -> dict[str, Any]:
@@ -62,9 +65,10 @@ def show(result: dict[str, Any], format: Format, in_sweep: bool) -> None:
         return
     if format is Format.table:
         after = f" after {plural(result['epochs'], 'epoch')}" if result["epochs"] else ""
-        how = f" ({result['crop']})" if "center_top1_error" in result else ""
+        metrics = from_data(result.get("metrics", ())) or DEFAULT_METRICS
+        how = f" ({result['crop']})" if f"center_{metrics[0].name}" in result else ""
         print(
-            f"top-1 error {result['top1_error']:.2f} %, top-5 error {result['top5_error']:.2f} % on {result['n']:,} "
+            f"{headline(metrics, result)} on {result['n']:,} "
             f"{result['split']} images{how}{after} in {clock(result['wall_seconds'])}"
             f" -> {result['run_dir']}"
         )

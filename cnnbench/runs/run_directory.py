@@ -103,6 +103,7 @@ class RunDirectory:
 
     def __init__(self, path: Path, lock: IO[str], *, made: bool, config_known: bool) -> None:
         self.path, self._lock, self.made = path, lock, made
+        self.about: dict[str, Any] = {}  # more for status.json: what the numbers of the run are
         self.config_known = config_known  # False where config.yaml is lost: what a checkpoint says is to be compared
 
     @property
@@ -116,7 +117,9 @@ class RunDirectory:
     def set_status(self, status: str, reason: str = "") -> None:
         """running | done | failed | interrupted | preempted, and why."""
         with warn_if_unwritable("status.json"):
-            write_json(self.path / "status.json", {"status": status, "reason": reason, "pid": os.getpid()})
+            write_json(
+                self.path / "status.json", {"status": status, "reason": reason, "pid": os.getpid(), **self.about}
+            )
 
     def release(self) -> None:
         self._lock.close()
@@ -140,7 +143,7 @@ class Followed(RunDirectory):
     """The directory of a run of several processes, as those see it that do not write."""
 
     def __init__(self, path: Path, *, config_known: bool) -> None:
-        self.path, self.made, self.config_known = path, False, config_known
+        self.path, self.made, self.config_known, self.about = path, False, config_known, {}
 
     def set_status(self, status: str, reason: str = "") -> None:
         pass

@@ -39,12 +39,12 @@ class StopRequests:
         """The code that all know of."""
         return self.code if self.group.alone else self._agreed
 
-    def wishes(self) -> tuple[bool, bool]:
-        """What one process asks for, to be added up over all."""
+    def stop_flags(self) -> tuple[bool, bool]:
+        """Whether this process was interrupted, and whether preempted: to be all-reduced."""
         return self.code == INTERRUPTED, self.code == PREEMPTED
 
-    def hear(self, interrupted: float, preempted: float) -> None:
-        """How many ask for it, of all."""
+    def set_stop_flags(self, interrupted: float, preempted: float) -> None:
+        """Take over how many processes, of all, were interrupted and how many preempted."""
         self._agreed = PREEMPTED if preempted else INTERRUPTED if interrupted else None
 
     def __enter__(self) -> "StopRequests":
@@ -72,7 +72,7 @@ class StopRequests:
                 break
             yield item
         if not self.group.alone:
-            self.hear(*self.group.all_reduce_numbers(*self.wishes()))
+            self.set_stop_flags(*self.group.all_reduce_numbers(*self.stop_flags()))
             asked = self.agreed is not None
         if asked:
             raise Stopped

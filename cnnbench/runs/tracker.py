@@ -6,6 +6,7 @@ One vocabulary everywhere: the keys of a line of metrics.jsonl are the tags of T
 import json
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,9 +16,9 @@ from tqdm import tqdm
 
 from cnnbench.output.tables import clock
 from cnnbench.output.tensorboard import Events, event_files
-from cnnbench.tasks.classification.metrics import Metrics, Sums
-from cnnbench.utils.console import say as say
-from cnnbench.utils.console import warn_if_unwritable
+from cnnbench.tasks.base import Task
+from cnnbench.tasks.meter import Meter
+from cnnbench.utils.console import say, warn_if_unwritable
 from cnnbench.utils.files import read_rows, write_text
 
 NOT_PLOTTED = ("epoch", "step", "seconds")
@@ -25,25 +26,30 @@ BATCH_EVERY = 50  # steps between two points of the training curve within an epo
 REFRESH = 0.5  # seconds between two looks at the running metrics, each of which waits for the device
 
 
-def row(epoch: int, step: int, train: Metrics, val: Metrics, **more: float) -> dict[str, float]:
-    """One epoch as a line of metrics.jsonl: errors in percent, seconds of training so far."""
+Values = Mapping[str, float]
+"""Metrics by name, `loss` among them."""
+
+
+def row(epoch: int, step: int, train: Values, val: Values, **more: float) -> dict[str, float]:
+    """One epoch as a line of metrics.jsonl: each metric of training and validation, seconds of training so far."""
     measured = {
-        f"{name}/{split}": getattr(metrics, name)
-        for name in ("loss", "top1_error", "top5_error")
-        for split, metrics in (("train", train), ("val", val))
+        f"{name}/{split}": values[name]
+        for name in val
+        for split, values in (("train", train), ("val", val))
+        if name in values
     }
     return {"epoch": epoch, "step": step, **measured, **more}
 
 
 class Tracker:
-    """Terminal, TensorBoard and metrics.jsonl of one run, from entering it to leaving it.
+    """Terminal, TensorBoard and metrics.jsonl of one run, until `close()`.
 
     rows: what a resumed run has behind it. The files are brought in line with them: what was written about steps that
     are to be done again is dropped, what a crash left unwritten is added.
     """
 
-    def __init__(self, path: Path, rows: list[dict[str, float]], step: int, stream: TextIO) -> None:
-        self.stream = stream
+    def __init__(self, path: Path, rows: list[dict[str, float]], step: int, stream: TextIO, task: Task) -> None:
+        self.stream, self.task = stream, task
         self.file = path / "metrics.jsonl"
         self.rows = [*rows]
         self.whole = True  # what the file holds: these rows
@@ -65,19 +71,17 @@ class Tracker:
             self.bar = tqdm(total=batches, initial=done, desc=f"epoch {epoch}/{epochs}", unit="batch", leave=False,
                             dynamic_ncols=True, mininterval=0.1)  # fmt: skip
 
-    def after_step(self, step: int, sums: Sums, images_per_second: float, lr: float) -> None:
+    def after_step(self, step: int, meter: Meter, images_per_second: float, lr: float) -> None:
         """Move the bar on; look at the metrics only now and then."""
         now = time.monotonic()
         if self.bar is not None:
             self.bar.update()
             if now - self.seen >= REFRESH:
                 self.seen = now
-                running = sums.compute()
-                self.bar.set_postfix_str(
-                    f"loss {running.loss:.3f}, {errors(running)}, {images_per_second:,.0f} images/s"
-                )
+                running = meter.compute()
+                self.bar.set_postfix_str(f"{metrics_text(self.task, running)}, {images_per_second:,.0f} images/s")
         if step % BATCH_EVERY == 0:
-            self.writer.add_scalar("batch/loss", sums.compute().loss, step)
+            self.writer.add_scalar("batch/loss", meter.mean_loss(), step)
             self.writer.add_scalar("batch/lr", lr, step)
 
     def end_epoch(self, row: dict[str, float], text: str) -> None:
@@ -120,45 +124,22 @@ class Tracker:
             self.bar.close()
             self.bar = None
 
-    def __enter__(self) -> "Tracker":
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         self.close_bar()
         self.writer.close()
 
 
-class Silent(Tracker):
-    """Of a process that neither writes nor speaks, since another one does."""
-
-    writer: Any = None
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream, self.bar = stream, None
-
-    def begin_epoch(self, *args: object) -> None:
-        pass
-
-    def after_step(self, *args: object) -> None:
-        pass
-
-    def end_epoch(self, *args: object) -> None:
-        pass
-
-    def close_bar(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        pass
+def metrics_text(task: Task, values: Values) -> str:
+    """Loss and metrics in a few words: `loss 0.123, top-1 err 4.20 %, top-5 err 0.10 %`."""
+    measured = [metric.brief(values[metric.name]) for metric in task.metrics if metric.name in values]
+    return ", ".join([f"loss {values['loss']:.3f}", *measured])
 
 
-def errors(metrics: Metrics) -> str:
-    return f"top-1 err {metrics.top1_error:.2f} %, top-5 err {metrics.top5_error:.2f} %"
-
-
-def epoch_text(epoch: int, epochs: int, train: Metrics, val: Metrics, images_per_second: float, left: float) -> str:
-    """One epoch in one line: losses, errors, speed, and the time the rest will take."""
+def epoch_text(
+    task: Task, epoch: int, epochs: int, train: Values, val: Values, images_per_second: float, left: float
+) -> str:
+    """One epoch in one line: losses, metrics, speed, and the time the rest will take."""
     return (
-        f"epoch {epoch:{len(str(epochs))}}/{epochs}  train loss {train.loss:.3f}, {errors(train)}"
-        f"  val loss {val.loss:.3f}, {errors(val)}  {images_per_second:,.0f} images/s  {clock(left)} left"
+        f"epoch {epoch:{len(str(epochs))}}/{epochs}  train {metrics_text(task, train)}"
+        f"  val {metrics_text(task, val)}  {images_per_second:,.0f} images/s  {clock(left)} left"
     )

@@ -8,7 +8,7 @@ import inspect
 import json
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed import FileStore, PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from cnnbench.runtime import processes
 from cnnbench.runtime.processes import ProcessInfo
-from cnnbench.tasks.classification.metrics import Sums
 from cnnbench.utils import console
 from cnnbench.utils.errors import RunError, UserError
 
@@ -205,47 +203,3 @@ def _why(info: ProcessInfo, error: Exception) -> str:
             "GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME to the network to use"
         )
     return f"{who} waited {MEET} s for the others at {where}: {(text.splitlines() or [''])[0][:200]}"
-
-
-class Exchange:
-    """What the processes of a training tell each other in each step, in one message: metrics, whether the loss is
-    finite, BatchNorm's statistics, and what `notes()` says of wishes to stop and the like, of which sums are heard.
-
-    sizes: images of all processes in the step of this number.
-    """
-
-    def __init__(self, together: ProcessGroup, model: nn.Module, sizes: Callable[[int], int]) -> None:
-        self.group, self.sizes = together, sizes
-        self.buffers = list(_statistics(model))
-        self.notes: Callable[[], Sequence[float]] = tuple
-        self.heard = torch.zeros(0)
-
-    def share(self, count: int, step: int) -> float:
-        """The weight of this process's mean in the mean over all: 1 where all have as many images."""
-        return count * self.group.size / self.sizes(step)
-
-    def __call__(self, mine: Sums, total: Sums, loss: Tensor, step: int) -> Tensor:
-        """Add the step's sums of all to total; the sum of their losses."""
-        notes = torch.tensor([float(note) for note in self.notes()], dtype=torch.float64, device=loss.device)
-        head = [loss.reshape(1), mine.loss.reshape(1), mine.correct, mine.left_out.reshape(1), notes]
-        message = torch.cat([part.double() for part in head] + [buffer.flatten().double() for buffer in self.buffers])
-        self.group.all_reduce_sum(message)
-        fixed = 5 + len(notes)
-        total.loss += message[1]
-        total.correct += message[2:4].long()
-        total.left_out += message[4].long()
-        total.n += self.sizes(step)
-        self.heard = message[5:fixed]
-        means = (message[fixed:] / self.group.size).split([buffer.numel() for buffer in self.buffers])
-        for buffer, mean in zip(self.buffers, means, strict=True):
-            buffer.copy_(mean.view_as(buffer))
-        return message[0].to(loss.dtype)
-
-
-def _statistics(model: nn.Module) -> Iterator[Tensor]:
-    """Running means and variances that each process would have of its own images. Synchronised ones are the same."""
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
-            for buffer in (module.running_mean, module.running_var):
-                if buffer is not None:
-                    yield buffer

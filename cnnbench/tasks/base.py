@@ -86,11 +86,16 @@ class Task(ABC):
         """Metrics by name, `loss` among them, of all images by these views. All processes take part."""
         raise NotImplementedError
 
-    def measure(self, judged: "list[Judged]", dataset: Dataset, cfg: EvaluateConfig, runtime: Runtime) -> "Measurement":
-        """What `cnnbench evaluate` finds. UserError where the task cannot do what cfg asks for."""
+    def check_measure(self, judged: "list[Judged]", cfg: EvaluateConfig) -> None:
+        """Raise UserError, before any work, where `cnnbench evaluate` is asked for what the task cannot do."""
+        if len(judged) > 1 or cfg.shift or cfg.crop != CropConfig():
+            raise UserError(f"several weights, crop and shift are for classification: {self.name} takes none of them")
+
+    def measure(self, judged: "list[Judged]", cfg: EvaluateConfig, runtime: Runtime) -> "Measurement":
+        """What `cnnbench evaluate` finds."""
         from cnnbench.tasks.measure import measure
 
-        return measure(self, judged, cfg, runtime)
+        return measure(self, judged[0], runtime)
 
     # To show
 

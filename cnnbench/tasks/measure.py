@@ -1,6 +1,7 @@
 """What `cnnbench evaluate` measures, for any task: the nets, how their images are read, and what came of it."""
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +11,6 @@ from typing import Any
 from tqdm import tqdm
 
 from cnnbench import data
-from cnnbench.config.commands import EvaluateConfig
-from cnnbench.config.sections import CropConfig
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Normalize, Runtime
@@ -19,7 +18,6 @@ from cnnbench.tasks.base import Task
 from cnnbench.tasks.metric import headline
 from cnnbench.tasks.passes import evaluate
 from cnnbench.utils import console
-from cnnbench.utils.errors import UserError
 from cnnbench.weights.sources import Weights
 
 Progress = Callable[[int], object]
@@ -52,16 +50,14 @@ class Measurement:
     """What an evaluation found: for result.json, to be written beside it, and to be printed."""
 
     n: int  # images
+    seconds: float  # that the net took for them
     result: dict[str, Any]  # metrics and how they were measured
     write: Callable[[Path, dict[str, Any]], None] = lambda folder, result: None  # tables and pictures
     page: Callable[[dict[str, Any], bool], str]  # the whole result, and whether to be brief -> text for a terminal
 
 
-def measure(task: Task, judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Measurement:
-    """One net over every image, as it is prepared for it."""
-    if len(judged) > 1 or cfg.shift or cfg.crop != CropConfig():
-        raise UserError(f"several weights, crop and shift are for classification: {task.name} takes none of them")
-    (one,) = judged
+def measure(task: Task, one: Judged, runtime: Runtime) -> Measurement:
+    """One net over every image, each prepared as the net's own were."""
     reading, size = one.reading, one.spec.input.image_size
     batches = data.eval_loader(
         reading.source,
@@ -69,16 +65,18 @@ def measure(task: Task, judged: list[Judged], cfg: EvaluateConfig, runtime: Runt
         image_size=size,
         batch_size=reading.batch_size,
         workers=reading.workers,
-        rank=runtime.ranks.rank,
-        world_size=runtime.ranks.size,
+        rank=runtime.group.rank,
+        world_size=runtime.group.size,
     )
     net, normalize = runtime.place(one.model).eval(), Normalize(runtime, one.spec.input.mean, one.spec.input.std)
+    begin = time.perf_counter()
     meter = evaluate(task, net, reading.until(batches.epoch()), runtime, normalize, one.spec)
     values = meter.compute()
     how = center_text(size, one.spec.input.crop_ratio)
     text = f"{headline(task.metrics, values)}, loss {values['loss']:.4f} on {meter.n:,} images"
     return Measurement(
         n=meter.n,
+        seconds=time.perf_counter() - begin,
         result={**values, "n": meter.n, "crop": how, "protocol": {"name": how}},
         page=lambda result, brief: f"{text}\n-> {result['run_dir']}",
     )

@@ -25,6 +25,10 @@ class Metric:
         """Label and value: `top-1 error 4.20 %`."""
         return f"{self.label} {self.amount(value)}"
 
+    def brief(self, value: float) -> str:
+        """Label and value for a line that is full: `top-1 err 4.20 %`."""
+        return self.text(value).replace(" error ", " err ", 1)
+
     def better(self, value: float, other: float) -> bool:
         """Whether a value is strictly better than another one. NaN is better than nothing."""
         return value < other if self.lower_is_better else value > other

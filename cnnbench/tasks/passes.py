@@ -35,7 +35,7 @@ def evaluate(
 ) -> Meter:
     """Meter of all batches of all processes."""
     meter = task.evaluation(runtime, spec)
-    with runtime.weights_at_rest():
+    with runtime.cached_weight_casts():
         for _, targets, outputs in predictions(net, batches, runtime, normalize):
             meter.add(task.loss(outputs, targets), task.answer(outputs), targets)
     add_up(meter, runtime)
@@ -44,6 +44,6 @@ def evaluate(
 
 def add_up(meter: Meter, runtime: Runtime) -> None:
     """All-reduce a meter over the processes: each then has the sums of all."""
-    if not runtime.ranks.alone:
-        runtime.ranks.sum(*meter.tensors())
-        meter.n = int(runtime.ranks.add(meter.n)[0])
+    if not runtime.group.alone:
+        runtime.group.all_reduce_sum(*meter.tensors())
+        meter.n = int(runtime.group.all_reduce_numbers(meter.n)[0])

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnbench.training.loop import Batch, Trainer
+from cnnbench.data import Batch
+from cnnbench.training.state import TrainState
 
 REPEATS = 3  # timed passes of each kind
 WORTH = 0.02  # of a step: less is within what such a measurement varies by
@@ -38,39 +39,39 @@ class Cost:
                 "break_even_steps": self.break_even}  # fmt: skip
 
 
-def watched(batches: Iterable[Batch], trainer: Trainer, tell: Callable[[Cost], None]) -> Iterator[Batch]:
+def watched(batches: Iterable[Batch], state: TrainState, tell: Callable[[Cost], None]) -> Iterator[Batch]:
     """The same batches. The first one's step compiles; on the second one plain and compiled passes are compared."""
     begin = 0.0
     for number, batch in enumerate(batches):
         if number == 1:
-            trainer.runtime.synchronize()
-            tell(compare(trainer, batch, time.perf_counter() - begin))
+            state.runtime.synchronize()
+            tell(compare(state, batch, time.perf_counter() - begin))
         elif number == 0:
             begin = time.perf_counter()
         yield batch
 
 
-def compare(trainer: Trainer, batch: Batch, first_step: float) -> Cost:
+def compare(state: TrainState, batch: Batch, first_step: float) -> Cost:
     """Passes of both kinds in turn; the training stays as it was. first_step: seconds of the step that compiled."""
-    buffers = list(trainer.model.buffers())
+    buffers = list(state.model.buffers())
     kept = [buffer.clone() for buffer in buffers]
-    images, targets = trainer.normalize(batch[0]), trainer.runtime.to_device(batch[1])
-    part = -(-len(targets) // trainer.accumulate)
+    images, targets = state.normalize(batch["image"]), state.runtime.to_device(batch["target"])
+    part = -(-len(targets) // state.accumulate)
     times: dict[str, list[float]] = {"plain": [], "compiled": []}
     for _ in range(1 + REPEATS):
-        for kind, net in (("plain", trainer.model), ("compiled", trainer.net)):
-            times[kind].append(_seconds(trainer, net, images[:part], targets[:part]) * len(targets) / part)
-    trainer.optimizer.zero_grad(set_to_none=True)
+        for kind, net in (("plain", state.model), ("compiled", state.net)):
+            times[kind].append(_seconds(state, net, images[:part], targets[:part]) * len(targets) / part)
+    state.optimizer.zero_grad(set_to_none=True)
     for buffer, value in zip(buffers, kept, strict=True):
         buffer.copy_(value)
     plain, compiled = (statistics.median(times[kind][1:]) for kind in ("plain", "compiled"))  # the first warms up
     return Cost(max(0.0, first_step - compiled), plain, compiled)
 
 
-def _seconds(trainer: Trainer, net: Callable[[Tensor], Any], images: Tensor, targets: Tensor) -> float:
+def _seconds(state: TrainState, net: Callable[[Tensor], Any], images: Tensor, targets: Tensor) -> float:
     begin = time.perf_counter()
-    with trainer.runtime.autocast():
+    with state.runtime.autocast():
         outputs = net(images)
-    trainer.task.training_loss(outputs, targets).backward()
-    trainer.runtime.synchronize()
+    state.task.training_loss(outputs, targets).backward()
+    state.runtime.synchronize()
     return time.perf_counter() - begin

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from cnnbench.analysis.complexity import layers
 from cnnbench.config.sections import OptimConfig, Optimizer
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
-from cnnbench.runtime.distributed import ProcessGroup
+from cnnbench.runtime.device import Runtime
 from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.utils.files import write_text
 
@@ -72,7 +73,7 @@ class Guard:
 
 
 class OutputRange:
-    """A net as it is called that notices between which values each of its outputs lies."""
+    """A net as it is called that notices between which values each of its output channels lies."""
 
     def __init__(self, net: Callable[[Tensor], Any]) -> None:
         self.net = net
@@ -81,22 +82,23 @@ class OutputRange:
         self.images = 0
 
     def __call__(self, images: Tensor) -> Any:
-        logits = self.net(images)
+        outputs: Tensor = self.net(images)
         self.images += len(images)
-        low, high = logits.amin(0), logits.amax(0)
+        others = [dim for dim in range(outputs.ndim) if dim != 1]
+        low, high = outputs.amin(others), outputs.amax(others)
         self.low = low if self.low is None else torch.minimum(self.low, low)
         self.high = high if self.high is None else torch.maximum(self.high, high)
-        return logits
+        return outputs
 
-    def over(self, group: ProcessGroup, like: Tensor) -> None:
-        """Of the images of all processes, some of which may have had none; like: an output for each class."""
-        if group.alone:
+    def all_reduce(self, runtime: Runtime, outputs: int) -> None:
+        """Range over the images of all processes, some of which may have had none. outputs: number of channels."""
+        if runtime.group.alone:
             return
         if self.low is None or self.high is None:
-            self.low, self.high = torch.full_like(like, math.inf), torch.full_like(like, -math.inf)
+            self.low, self.high = (torch.full((outputs,), end, device=runtime.device) for end in (math.inf, -math.inf))
         self.low, self.high = self.low.float(), self.high.float()
-        group.all_reduce_min_max(self.low, self.high)
-        self.images = int(group.all_reduce_numbers(self.images)[0])
+        runtime.group.all_reduce_min_max(self.low, self.high)
+        self.images = int(runtime.group.all_reduce_numbers(self.images)[0])
 
     def dead(self) -> list[int]:
         """The outputs that were the same for every image: where a ReLU comes before them, it may never wake again."""
@@ -130,21 +132,23 @@ def smaller_parts(parts: int, batch_size: int, model: nn.Module) -> str:
     )
 
 
-def dead_outputs(dead: list[int], classes: list[str]) -> str:
-    """A sentence about outputs that do not depend on the image; empty where there are none."""
+def dead_outputs(dead: list[int], spec: ModelSpec) -> str:
+    """Sentence about outputs that do not depend on the image; empty where there are none."""
     if not dead:
         return ""
-    names = ", ".join(classes[index] for index in dead[:5]) + (", …" if len(dead) > 5 else "")
-    which = "every output is" if len(dead) == len(classes) else f"{len(dead)} of {len(classes)} outputs ({names}) are"
+    said = [spec.labels[index] if spec.labels else f"channel {index}" for index in dead[:5]]
+    names = ", ".join(said) + (", …" if len(dead) > 5 else "")
+    which = "every output is" if len(dead) == spec.outputs else f"{len(dead)} of {spec.outputs} outputs ({names}) are"
     return (
         f"{which} the same for every image: dead, as after a ReLU that gives 0 to all; try a lower lr or another seed"
     )
 
 
-def divergence(losses: list[float], classes: int) -> str:
-    """A sentence where the last epoch's training loss is far above what it was and above that of guessing."""
+def divergence(losses: list[float], guessing: float | None) -> str:
+    """Sentence where the last epoch's training loss is far above what it was and above that of guessing (where that is
+    not known: above that of the first epoch)."""
     *before, last = losses
-    if before and last > 2 * min(before) and last > 1.5 * math.log(classes):
+    if before and last > 2 * min(before) and last > 1.5 * (before[0] if guessing is None else guessing):
         return (
             f"the training loss rose from {min(before):.3g} to {last:.3g}: it diverges; try a lower lr or optim.clip=1"
         )

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -20,10 +20,9 @@ from cnnbench.config.sections import Format
 from cnnbench.output import plots
 from cnnbench.output.tables import plural, render
 from cnnbench.runs import result
-from cnnbench.tasks.classification.metrics import Sums
-from cnnbench.training import optim
 from cnnbench.training.loop import train_epoch
-from cnnbench.training.trainer import Training
+from cnnbench.training.setup import Parts
+from cnnbench.training.state import TrainState
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.files import json_value, write_json
@@ -87,11 +86,11 @@ def check(cfg: TrainConfig, directory: Path, alone: bool) -> None:
         raise UserError(f"{directory} holds a training: give another run.dir")
 
 
-def run(training: Training, path: Path, stream: TextIO) -> int:
+def run(parts: Parts, state: TrainState, path: Path) -> int:
     """Search, show, and leave lr_find.json and .png in the folder `path`. RunError where no lr makes the loss fall."""
-    cfg, found = training.cfg, search(training)
-    about = describe(training, found)
-    plots.lr_range(found.rates, found.losses, found.smoothed, found.lr, path / "lr_find.png", _title(training, about))
+    cfg, found = parts.cfg, search(parts, state)
+    about = describe(parts, found)
+    plots.lr_range(found.rates, found.losses, found.smoothed, found.lr, path / "lr_find.png", _title(about))
     write_json(path / "lr_find.json", about)
     if found.lr is None:
         raise RunError(
@@ -99,7 +98,7 @@ def run(training: Training, path: Path, stream: TextIO) -> int:
             f"({path / 'lr_find.png'}): try debug=overfit, which tells whether the net learns at all"
         )
     if cfg.format is Format.table:
-        say(_text(found, about), stream)
+        say(_text(found, about), parts.stream)
     elif cfg.sweep.dir is None:
         flat = {key: value for key, value in about.items() if not isinstance(value, dict | list)}
         print(json.dumps(json_value(about), indent=2) if cfg.format is Format.json else render([flat], cfg.format))
@@ -107,20 +106,18 @@ def run(training: Training, path: Path, stream: TextIO) -> int:
     return 0
 
 
-def search(training: Training) -> Range:
+def search(parts: Parts, state: TrainState) -> Range:
     """Train with a rising lr until the loss diverges or all steps are done. The net is spoilt afterwards."""
-    trainer = training.trainer
-    base = optim.scaled_lr(training.cfg.optim, training.batch_size)
+    base = parts.lr
     rates = np.geomspace(LOWEST * base, HIGHEST * base, STEPS).tolist()
-    trainer.schedule = lambda step: rates[step] / base
-    trainer.ema = None  # it is the net itself that learns or not
-    sums = Sums(training.device.device, training.device.sum_dtype)
+    state.schedule = lambda step: rates[step] / base
+    state.ema = None  # it is the net itself that learns or not
     losses: list[float] = []
     seen = [0.0, 0]  # the sum of the losses up to the last step, and the images that it is over
     watch = Divergence()
 
     def after_step() -> bool:
-        total, images = sums.loss.item(), sums.n - int(sums.left_out)
+        total, images = state.meter.loss.item(), state.meter.n - int(state.meter.left_out)
         losses.append((total - seen[0]) / (images - seen[1]) if images > seen[1] else math.nan)
         seen[:] = total, images
         bar.update()
@@ -128,7 +125,7 @@ def search(training: Training) -> Range:
 
     with tqdm(total=STEPS, desc="lr_find", unit="step", leave=False, disable=None) as bar:
         for epoch in count():
-            train_epoch(trainer, training.train_batches.epoch(epoch), sums, after_step)
+            train_epoch(state, parts.train_batches.epoch(epoch), after_step)
             if watch.reason or len(losses) >= STEPS:
                 break
     return read(rates[: len(losses)], losses, watch.reason)
@@ -173,10 +170,10 @@ def smooth(losses: list[float]) -> np.ndarray:
     return (weights @ np.asarray(losses, dtype=float)) / weights.sum(axis=1) if losses else np.zeros(0)
 
 
-def describe(training: Training, found: Range) -> dict[str, Any]:
+def describe(parts: Parts, found: Range) -> dict[str, Any]:
     """What lr_find.json holds. `lr` is the lr of a step of this batch, `optim.lr` what to type for it."""
-    cfg, size = training.cfg, training.batch_size
-    per_typed = optim.scaled_lr(cfg.optim, size) / cfg.optim.lr
+    cfg, size = parts.cfg, parts.batch_size
+    per_typed = parts.lr / cfg.optim.lr
     lr = None if found.lr is None else _two_digits(found.lr)
     return {
         "lr": lr,
@@ -187,13 +184,13 @@ def describe(training: Training, found: Range) -> dict[str, Any]:
         "steps": len(found.losses),
         "stopped": found.stopped,
         "model": cfg.model["name"],
-        "data": training.dataset.name,
+        "data": parts.dataset.name,
         "batch_size": size,
         "lr_batch": cfg.optim.lr_batch,
         "optimizer": cfg.optim.name.value,
         "seed": cfg.seed,
         "overrides": cfg.run.overrides,
-        **result.environment(training.device),
+        **result.environment(parts.runtime),
         "rates": found.rates,
         "losses": found.losses,
         "smoothed": found.smoothed,
@@ -205,7 +202,7 @@ def _two_digits(lr: float) -> float:
     return float(f"{lr:.2g}")
 
 
-def _title(training: Training, about: dict[str, Any]) -> str:
+def _title(about: dict[str, Any]) -> str:
     found = _suggestion(about) if about["lr"] else "no lr makes the loss fall"
     return (
         f"{about['model']} on {about['data']}, batch {about['batch_size']}, {about['optimizer']}: "

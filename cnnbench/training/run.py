@@ -2,47 +2,51 @@
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
-from cnnbench import data
+from cnnbench import data, tasks
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.parsing import parse_duration
 from cnnbench.config.sections import Format
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
-from cnnbench.output.tables import plural
 from cnnbench.runs import run_directory
-from cnnbench.runs.result import complexity, show
-from cnnbench.runs.tracker import Silent, Tracker
+from cnnbench.runs.result import show
+from cnnbench.runs.run_directory import RunDirectory
 from cnnbench.runtime.device import Runtime, out_of_memory
 from cnnbench.runtime.distributed import ALONE
-from cnnbench.training import debug, freezing, health, lr_finder, optim
-from cnnbench.training.trainer import Training
-from cnnbench.transfer.features import Cached
+from cnnbench.training import debug, lr_finder, resume, setup
+from cnnbench.training.callbacks import Callback
+from cnnbench.training.conclude import fit_and_conclude
+from cnnbench.training.describe import describe
+from cnnbench.training.limits import StopRule
+from cnnbench.training.setup import FeatureDataset
 from cnnbench.utils.console import Log, say, warn
 from cnnbench.utils.errors import RunError, UserError
+from cnnbench.utils.exit_codes import DONE
 from cnnbench.utils.files import read_json
-from cnnbench.weights.checkpoint_manager import interval
+from cnnbench.weights.checkpoint_manager import CheckpointManager, interval, size_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainingJob:
     """What is trained, on what and where."""
 
-    device: Runtime
+    runtime: Runtime
     dataset: data.Dataset
     model: Net
     spec: ModelSpec
     directory: Path
-    cached: Cached | None = None  # the features that the head alone is trained on, in place of the images
+    features: FeatureDataset | None = None  # on which the head alone is trained, in place of the images
     about: dict[str, object] = field(default_factory=dict)  # more for result.json
     spent: float = 0.0  # seconds of work before the first step
     command: str = "train"
     log: Log | None = None  # of what was said before
+    callbacks: Sequence[Callback] = ()  # the command's own; they come before those that every training has
 
 
 def output(cfg: TrainConfig) -> TextIO:
@@ -50,16 +54,16 @@ def output(cfg: TrainConfig) -> TextIO:
     return sys.stdout if cfg.format is Format.table else sys.stderr
 
 
-def execute(cfg: TrainConfig, job: Job) -> int:
+def execute(cfg: TrainConfig, job: TrainingJob) -> int:
     """Train, or go on with a training that was cut, or say that it is done. Returns the exit code."""
     if cfg.lr_find:
-        lr_finder.check(cfg, job.directory, alone=job.device.group.alone)
-    if job.cached and not job.device.group.alone:  # a head on features that are there already is a matter of seconds
-        if not job.device.group.main:
+        lr_finder.check(cfg, job.directory, alone=job.runtime.group.alone)
+    if job.features and not job.runtime.group.alone:  # a head on features that are there already is a matter of seconds
+        if not job.runtime.group.main:
             return 0
-        job = replace(job, device=replace(job.device, group=ALONE))
+        job = replace(job, runtime=replace(job.runtime, group=ALONE))
     with nullcontext(job.log) if job.log else Log() as log:
-        group = job.device.group
+        group = job.runtime.group
         directory = claim(cfg, job)
         if group.main:
             log.open(directory.path / "log.txt", f"cnnbench {job.command} {' '.join(cfg.run.overrides)}")
@@ -77,14 +81,14 @@ def execute(cfg: TrainConfig, job: Job) -> int:
             directory.release()
         if code == 0 and group.main and not cfg.lr_find and (result := read_json(directory.path / "result.json")):
             show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
-            if text := debug.verdict(cfg, result["best_top1_error"]):
+            if text := debug.verdict(cfg, tasks.find(job.dataset.task), result):
                 say(text, sys.stderr)
         return code
 
 
-def claim(cfg: TrainConfig, job: Job) -> run_directory.RunDirectory:
+def claim(cfg: TrainConfig, job: TrainingJob) -> RunDirectory:
     """The directory of the run; of several processes rank 0 takes it, and says to the others which it is."""
-    taken: list[run_directory.RunDirectory] = []
+    taken: list[RunDirectory] = []
 
     def take() -> tuple[str, bool]:
         if cfg.debug:
@@ -92,40 +96,39 @@ def claim(cfg: TrainConfig, job: Job) -> run_directory.RunDirectory:
         taken.append(run_directory.claim(job.directory, cfg, cfg.resume.value))
         return str(taken[0].path), taken[0].config_known
 
-    path, known = job.device.group.broadcast(take)
+    path, known = job.runtime.group.broadcast(take)
     return taken[0] if taken else run_directory.Followed(Path(path), config_known=known)
 
 
-def _train(cfg: TrainConfig, job: Job, directory: run_directory.RunDirectory) -> int:
-    stream, group = output(cfg), job.device.group
+def _train(cfg: TrainConfig, job: TrainingJob, directory: RunDirectory) -> int:
+    stream, group = output(cfg), job.runtime.group
     if reason := group.broadcast(lambda: done_without_checkpoints(directory.path, cfg)):
         say(f"already done: {reason}; resume=never trains anew", stream)
-        return 0
-    training = Training(cfg, job.device, job.dataset, job.model, job.spec, directory,
-                        cached=job.cached, about=job.about, spent=job.spent, prune=pruner(cfg))  # fmt: skip
+        return DONE
+    task = tasks.find(job.dataset.task).create(cfg, job.model)
+    task.check(job.dataset)
+    rule = StopRule.of(cfg, task.primary)
+    manager = CheckpointManager(directory.path / "checkpoints", cfg.checkpoint, writes=group.main)
+    saved, notes = manager.load()
+    if saved and not directory.config_known:
+        run_directory.refuse_other_config(directory.path, saved["config"], cfg)
+    parts, state = setup.build(cfg, job.runtime, job.dataset, job.model, job.spec, directory, task=task, saved=saved,
+                               features=job.features, about=job.about, spent=job.spent, stream=stream)  # fmt: skip
+    if saved:
+        notes += resume.restore(parts, state, rule, manager, saved)
+    space = manager.check_space(size_of(job.model, state.ema, state.optimizer))
     if cfg.lr_find:
-        return lr_finder.run(training, directory.path, stream)
+        return lr_finder.run(parts, state, directory.path)
     directory.record(cfg)
-    for note in training.notes:
+    for note in notes:
         warn(note)
-    if (reason := training.stop_reason()) and group.broadcast((directory.path / "result.json").exists):
+    reason = rule.reason(state.progress, state.step)
+    if reason and state.rows and group.broadcast(lambda: (directory.path / "result.json").exists()):
         say(f"already done: {reason}; resume=never trains anew", stream)
         directory.set_status("done", reason)
-        return 0
-    describe(training, stream)
-    with (
-        Tracker(directory.path, training.rows, training.trainer.step, stream) if group.main else Silent(stream)
-    ) as tracker:
-        return training.run(tracker)
-
-
-def pruner(cfg: TrainConfig) -> Callable[[dict[str, Any]], str] | None:
-    """Who may end this training as hopeless: the search of which it is a trial."""
-    if cfg.sweep.trial is None or cfg.sweep.dir is None:
-        return None
-    from cnnbench.sweeps import study  # with Optuna, of which nobody else has to know
-
-    return study.judge(Path(cfg.sweep.dir).expanduser(), cfg.sweep.trial)
+        return DONE
+    describe(parts, state, space)
+    return fit_and_conclude(parts, state, rule, manager, job.callbacks)
 
 
 def done_without_checkpoints(path: Path, cfg: TrainConfig) -> str:
@@ -182,48 +185,3 @@ def check(cfg: TrainConfig) -> None:
     if cfg.max_time:
         parse_duration(cfg.max_time)
     interval(cfg.checkpoint.every)
-
-
-def describe(training: Training, stream: TextIO) -> None:
-    """What is about to happen, in a few lines, and what looks like a mistake."""
-    cfg, device, dataset, size = training.cfg, training.device, training.dataset, training.spec.input.image_size
-    model = training.trainer.model
-    lr = optim.scaled_lr(cfg.optim, training.batch_size)
-    count = complexity(model, training.spec)
-    lines = [
-        f"{cfg.model['name']}: {count['params']:,} parameters, {count['macs']:,} multiply-adds at {size} x {size} px",
-        f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.val):,} {dataset.split} images, "
-        f"{len(dataset.classes)} classes",
-    ]
-    steps = (
-        f"{plural(cfg.epochs, 'epoch')} of {plural(len(training.train_batches), 'step')}, "
-        f"batch {training.batch_size}, {cfg.optim.name.value}, lr {lr:g}"
-    )
-    times = f"{device.group.size} x " if not device.group.alone else ""
-    lines.append(f"{times}{device.name}, {device.precision}{': ' + steps if cfg.epochs else ''}")
-    if cfg.epochs and lr != cfg.optim.lr:
-        lines.append(f"lr {cfg.optim.lr:g} is meant for a batch of {cfg.optim.lr_batch}: scaled to {lr:g}")
-    if training.thaw_plan or not freezing.trains_wholly(model):
-        lines.append(freezing.table(model, training.thaw_plan))
-    if training.trainer.step:
-        lines.append(f"going on from epoch {training.progress.epoch + 1}, batch {training.progress.batch}")
-    lines.append(training.space)
-    found = risks(training, lr)
-    training.warned |= {text: text for text in found}
-    say("\n".join([*lines, *(f"warning: {text}" for text in found)]), stream)
-
-
-def risks(training: Training, lr: float) -> list[str]:
-    """What looks like a mistake before the first step."""
-    cfg, dataset = training.cfg, training.dataset
-    found = health.risky_settings(cfg.optim, training.trainer.model, lr) if cfg.epochs else []
-    shared = [] if cfg.debug else data.shared_files(dataset.train, dataset.val)
-    if shared:
-        found.append(
-            f"{len(shared)} of the {len(dataset.val):,} {dataset.split} images are training images too, as "
-            f"{shared[0][1]} = {shared[0][0]}: the error measured on them is too low"
-        )
-    spec = training.spec
-    if cfg.epochs and training.device.spoils_wide_filters:
-        found += health.wrong_gradients(training.trainer.model, spec.input.image_size, spec.input.in_channels)
-    return found

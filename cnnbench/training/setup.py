@@ -1,117 +1,210 @@
-"""From a configuration to what trains: the size of a batch, and the trainer with its optimizer and schedule."""
+"""From a configuration to what trains: the parts that stay as they are, and the state at the first step."""
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TextIO
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnnbench import data
 from cnnbench.config.commands import TrainConfig
-from cnnbench.config.sections import Cache, CropConfig
+from cnnbench.config.sections import Cache, Decoder
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
+from cnnbench.runs.run_directory import RunDirectory
 from cnnbench.runtime.device import Compiled, Normalize, Runtime, largest_batch
-from cnnbench.runtime.distributed import Exchange
-from cnnbench.tasks.classification import evaluation
-from cnnbench.tasks.classification.task import Classification
-from cnnbench.training import optim
-from cnnbench.training.loop import Trainer
-from cnnbench.transfer.features import Cached
+from cnnbench.tasks.base import Task
+from cnnbench.training import freezing, optim
+from cnnbench.training.exchange import Exchange
+from cnnbench.training.state import Progress, TrainState
 from cnnbench.utils.errors import UserError
 
 FIT_IMAGES, FIT_BATCH = 5000, 250  # as many as Jordan (2024) whitens patches of, and how many at a time
 
 
-def images(dataset: data.Dataset, cache: Cache, device: Runtime) -> data.Dataset:
-    """The data set with its images on the device, where they are in memory and leave room there for the training.
+@dataclass(frozen=True, eq=False)
+class FeatureDataset:
+    """Features in place of images: a data set of them, and the part of the net that is still to run on them."""
+
+    dataset: data.Dataset
+    net: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a training uses and does not change."""
+
+    cfg: TrainConfig
+    runtime: Runtime
+    task: Task
+    dataset: data.Dataset
+    spec: ModelSpec
+    directory: RunDirectory
+    batch_size: int  # images of a step, over all processes
+    lr: float  # learning rate that the schedule scales: that of the configuration, for this batch size
+    loaded: data.Dataset  # what is loaded: the images, where they lie; or their features
+    loading: dict[str, Any]  # arguments of every loader
+    train_batches: data.Loader
+    val_batches: data.Loader
+    views: data.Views | None  # by which the last validation judges the images; None: by the centre, as each epoch's
+    thaw_plan: dict[int, list[str]]  # epochs done -> stages that begin to train
+    features: FeatureDataset | None = None  # on which the head alone is trained, in place of the images
+    about: dict[str, Any] = field(default_factory=dict)  # more for result.json
+    stream: TextIO = sys.stdout  # where people read
+
+
+def build(
+    cfg: TrainConfig,
+    runtime: Runtime,
+    dataset: data.Dataset,
+    model: Net,
+    spec: ModelSpec,
+    directory: RunDirectory,
+    *,
+    task: Task,
+    saved: dict[str, Any] | None = None,
+    features: FeatureDataset | None = None,
+    about: dict[str, Any] | None = None,
+    spent: float = 0.0,
+    stream: TextIO = sys.stdout,
+) -> tuple[Parts, TrainState]:
+    """Parts and state of a training at its first step. saved: the checkpoint that it will go on from. spent: seconds
+    of work before the first step. UserError where something does not fit."""
+    views = task.views(cfg.crop, model, spec)
+    runtime.place(model)
+    batch_size = choose_batch_size(cfg, model, spec, runtime, len(dataset.train), saved)
+    loaded = place_images(features.dataset if features else dataset, cfg.data.cache, runtime)
+    if not saved and cfg.weights is None:
+        fit_to_images(model, loaded, spec, runtime)
+    if cfg.data.decode is Decoder.nvjpeg:
+        runtime.check_decodes_jpeg()
+    loading: dict[str, Any] = {
+        "image_size": loaded.image_size if features else spec.input.image_size,
+        "batch_size": batch_size,
+        "workers": cfg.data.workers,
+        "rank": runtime.group.rank,
+        "world_size": runtime.group.size,
+    }
+    parts = Parts(
+        cfg=cfg,
+        runtime=runtime,
+        task=task,
+        dataset=dataset,
+        spec=spec,
+        directory=directory,
+        batch_size=batch_size,
+        lr=optim.scaled_lr(cfg.optim, batch_size),
+        loaded=loaded,
+        loading=loading,
+        train_batches=data.train_loader(
+            loaded, cfg.augment, seed=cfg.seed, decode=cfg.data.decode, device=runtime.device, **loading
+        ),
+        val_batches=data.eval_loader(loaded.val, loaded, **loading),
+        views=views,
+        thaw_plan=freezing.thaw_plan(model, cfg.unfreeze_at),
+        features=features,
+        about=about or {},
+        stream=stream,
+    )
+    state = start(parts, model)
+    state.progress = Progress(seconds=spent, best=task.primary.worst)
+    return parts, state
+
+
+def start(parts: Parts, model: Net) -> TrainState:
+    """State of a training at its first step."""
+    cfg, runtime, features, spec = parts.cfg, parts.runtime, parts.features, parts.spec
+    if cfg.ddp.sync_bn and not runtime.group.alone:
+        if not runtime.syncs_batchnorm:
+            raise UserError("ddp.sync_bn=true needs GPUs: on a CPU each process has BatchNorm of its own images")
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    steps = len(parts.train_batches)
+    total_steps = min(cfg.epochs * steps, cfg.max_steps or sys.maxsize)
+    sizes = parts.train_batches.order.size
+    return TrainState(
+        model=model,
+        ema=AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema), use_buffers=True) if cfg.ema else None,
+        net=features.net if features else callable_net(cfg, model, runtime, parts.batch_size),
+        task=parts.task,
+        optimizer=optim.build_optimizer(model, cfg.optim, parts.batch_size, runtime.fused),
+        schedule=optim.build_schedule(cfg.schedule, total_steps, steps),
+        runtime=runtime,
+        normalize=runtime.to_device if features else Normalize(runtime, spec.input.mean, spec.input.std),
+        seed=cfg.seed,
+        accumulate=cfg.accumulate,
+        clip=cfg.optim.clip,
+        exchange=None if runtime.group.alone else Exchange(runtime.group, model, sizes),
+    )
+
+
+def callable_net(cfg: TrainConfig, model: Net, runtime: Runtime, batch_size: int) -> Callable[..., Any]:
+    """The net as it is called in training. Made anew when other parameters begin to train."""
+    wrapped = runtime.group.wrap(model, runtime.device, cfg.ddp.bucket_mb, cfg.ddp.compress)
+    return Compiled(wrapped, batch_size // runtime.group.size, cfg.accumulate) if cfg.compile else wrapped
+
+
+def thaw(parts: Parts, state: TrainState, epoch: int) -> list[str]:
+    """Let train what is to train once so many epochs are done; the stages that begin to."""
+    begun = []
+    for names in [names for after, names in parts.thaw_plan.items() if after <= epoch]:
+        if new := freezing.thaw(state.model, names):
+            state.add_parameters(optim.parameter_groups(state.model, parts.cfg.optim, parts.lr, new))
+            begun += names
+    if begun and state.exchange:
+        state.net = callable_net(parts.cfg, state.model, parts.runtime, parts.batch_size)
+    return begun
+
+
+def eval_net(parts: Parts, state: TrainState) -> Callable[[Tensor], Any]:
+    """The net as it is called in validation: on features the head alone, unless a moving average is judged."""
+    return parts.features.net if parts.features and not state.ema else state.eval_model
+
+
+def place_images(dataset: data.Dataset, cache: Cache, runtime: Runtime) -> data.Dataset:
+    """Data set with its images on the device, where they are in memory and leave room there for the training.
 
     Whole batches are then picked and augmented there, and nothing of them travels. UserError where that was asked for
     and cannot be.
     """
-    parts = [part for part in (dataset.train, dataset.val) if isinstance(part, data.Arrays)]
-    if cache is Cache.device and not parts:
+    sources = [source for source in (dataset.train, dataset.val) if isinstance(source, data.Arrays)]
+    if cache is Cache.device and not sources:
         raise UserError(f"data.cache=device: the images of {dataset.name} are files, which are read anew each time")
-    if all(part.images.device == device.device for part in parts):
+    if all(source.images.device == runtime.device for source in sources):
         return dataset
-    size = sum(part.images.nbytes for part in parts)
-    fits = size <= device.free_memory() // 2
+    size = sum(source.images.nbytes for source in sources)
+    fits = size <= runtime.free_memory() // 2
     if cache is Cache.device and not fits:
         raise UserError(
-            f"data.cache=device: the images take {size / 2**30:.1f} GB, more than half of what is free on {device.name}"
+            f"data.cache=device: the images take {size / 2**30:.1f} GB, more than half of the memory that is free on "
+            f"{runtime.name}"
         )
-    return dataset if cache is Cache.host or not fits else data.map_images(dataset, device.to_device)
+    return dataset if cache is Cache.host or not fits else data.map_images(dataset, runtime.to_device)
 
 
-def fit_to_images(model: Net, dataset: data.Dataset, spec: ModelSpec, device: Runtime) -> None:
+def fit_to_images(model: Net, dataset: data.Dataset, spec: ModelSpec, runtime: Runtime) -> None:
     """Compute from some training images what of a new net follows from them; most nets have nothing of the kind."""
     if type(model).fit_to is Net.fit_to:
         return
     some = dataset.train.subset(data.evenly_spaced(dataset.train, FIT_IMAGES))
     batches = data.eval_loader(some, dataset, image_size=spec.input.image_size, batch_size=FIT_BATCH, workers=0)
-    normalize = Normalize(device, spec.input.mean, spec.input.std)
-    model.fit_to(normalize(images) for images, _ in batches.epoch())
+    normalize = Normalize(runtime, spec.input.mean, spec.input.std)
+    model.fit_to(normalize(batch["image"]) for batch in batches.epoch())
 
 
-def batch_size(cfg: TrainConfig, model: Net, spec: ModelSpec, device: Runtime, images: int, kept: int | None) -> int:
-    """That of the configuration, where it is a number; else the one that a checkpoint kept, or the largest that fits
-    the device."""
+def choose_batch_size(
+    cfg: TrainConfig, model: Net, spec: ModelSpec, runtime: Runtime, images: int, saved: dict[str, Any] | None
+) -> int:
+    """Batch size: the configured number, else the checkpoint's, else the largest that fits the device."""
     if isinstance(cfg.batch_size, int):
         return cfg.batch_size
-    if kept:
-        return kept
-    group = device.group
+    if saved:
+        return int(saved["batch_size"])
     # Beyond a thousand images, or with few steps in an epoch, a larger batch makes the net worse, not faster.
-    limit = max(1, min(1024, images // 10))
+    group, limit = runtime.group, max(1, min(1024, images // 10))
     size = spec.input.image_size
-    pair = torch.zeros(2, spec.input.in_channels, size, size, device=device.device)
-    each = largest_batch(model, pair, device, max(1, limit // group.size))
+    pair = torch.zeros(2, spec.input.in_channels, size, size, device=runtime.device)
+    each = largest_batch(model, pair, runtime, max(1, limit // group.size))
     return group.broadcast(lambda: each * group.size)
-
-
-def views(cfg: TrainConfig, model: Net, spec: ModelSpec) -> data.Views | None:
-    """By which views the images of the validation are judged at the end; None where that is by the centre, as after
-    each epoch. UserError where the net or the images cannot be viewed so."""
-    if cfg.crop == CropConfig():
-        return None
-    return evaluation.views(cfg.crop, model, spec)
-
-
-def trainer(
-    cfg: TrainConfig,
-    model: Net,
-    spec: ModelSpec,
-    device: Runtime,
-    batch_size: int,
-    batches: data.Loader,
-    cached: Cached | None,
-) -> Trainer:
-    """A trainer at its first step. cached: features to train the head on, in place of images."""
-    if cfg.ddp.sync_bn and not device.group.alone:
-        if not device.syncs_batchnorm:
-            raise UserError("ddp.sync_bn=true needs GPUs: on a CPU each process has BatchNorm of its own images")
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema), use_buffers=True) if cfg.ema else None
-    total_steps = min(cfg.epochs * len(batches), cfg.max_steps or sys.maxsize)
-    return Trainer(
-        model=model,
-        net=cached.net if cached else called(cfg, model, device, batch_size),
-        task=Classification(cfg.label_smoothing, getattr(model, "aux_weight", 0.0)),
-        optimizer=optim.build_optimizer(model, cfg.optim, batch_size, device.fused),
-        schedule=optim.build_schedule(cfg.schedule, total_steps, len(batches)),
-        runtime=device,
-        normalize=device.to_device if cached else Normalize(device, spec.input.mean, spec.input.std),
-        seed=cfg.seed,
-        ema=average,
-        accumulate=cfg.accumulate,
-        clip=cfg.optim.clip,
-        exchange=None if device.group.alone else Exchange(device.group, model, batches.order.size),
-    )
-
-
-def called(cfg: TrainConfig, model: Net, device: Runtime, batch_size: int) -> Callable[..., Any]:
-    """The net as it is called in training. Made anew when other parameters begin to train."""
-    wrapped = device.group.wrap(model, device.device, cfg.ddp.bucket_mb, cfg.ddp.compress)
-    return Compiled(wrapped, batch_size // device.group.size, cfg.accumulate) if cfg.compile else wrapped

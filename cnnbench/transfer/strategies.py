@@ -12,13 +12,13 @@ from cnnbench.config.sections import AugmentConfig, Crop, Strategy
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.truncated import Truncated
-from cnnbench.runs.tracker import say
 from cnnbench.runtime.device import Normalize
 from cnnbench.training import freezing
 from cnnbench.training.loop import predictions
 from cnnbench.transfer import choose, linear_svm
 from cnnbench.transfer.choose import Advice
 from cnnbench.transfer.features import BATCH, PENULTIMATE, Cached, Extractor
+from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError, unknown
 
 FITTED = (Strategy.svm, Strategy.deep_features)  # their head is computed: nothing is trained by steps

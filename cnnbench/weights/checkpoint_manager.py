@@ -23,7 +23,7 @@ from cnnbench.weights import checkpoint
 BESIDES = 2  # checkpoints that lie there too: the best one, and the one that is being written
 
 
-class Keeper:
+class CheckpointManager:
     """Loads and saves the checkpoints in a folder that this process alone writes to."""
 
     def __init__(self, folder: Path, cfg: CheckpointConfig, *, writes: bool = True) -> None:
@@ -61,12 +61,10 @@ class Keeper:
         """The checkpoints before the last one, newest first."""
         return sorted(self.folder.glob("step-*.pt"), key=_step_of, reverse=True)
 
-    def due(self, step: int, overdue: bool) -> bool:
-        """Whether to save in the middle of an epoch, after this step."""
-        return step % self.every_steps == 0 or overdue
-
-    def overdue(self) -> bool:
-        return time.monotonic() - self.saved_at >= self.every_seconds
+    def due(self, step: int) -> bool:
+        """Whether to save in the middle of an epoch, after this step. Never where another process writes."""
+        overdue = time.monotonic() - self.saved_at >= self.every_seconds
+        return self.writes and (step % self.every_steps == 0 or overdue)
 
     def save(self, payload: dict[str, Any], *, must: bool = False) -> None:
         """Make this the last checkpoint, and keep those before it as the configuration says.

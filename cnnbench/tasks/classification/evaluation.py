@@ -1,41 +1,28 @@
-"""A trained net, or several whose answers are averaged, asked about every image of a data set by a protocol."""
+"""Evaluation of a trained net, or of several whose answers are averaged, by a named protocol."""
 
 import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cnnbench import models
+from cnnbench.config.commands import EvaluateConfig
 from cnnbench.config.sections import CropConfig
+from cnnbench.data import Dataset
 from cnnbench.data.loaders import view_batches
 from cnnbench.data.model_spec import ModelSpec
-from cnnbench.data.sources import Source
 from cnnbench.data.views import DIRECTIONS, Groups, Shifts, Views, ViewTransform
 from cnnbench.data.views import build_views as protocol
 from cnnbench.models.layers import Dense, Net
 from cnnbench.runtime.device import Normalize, Runtime, compiled
-from cnnbench.tasks.classification.metrics import answers
-from cnnbench.utils import console
+from cnnbench.tasks.classification import report
+from cnnbench.tasks.classification.metrics import answers, evaluate_scores
+from cnnbench.tasks.measure import Judged, Measurement, Progress, Reading, progress
 from cnnbench.utils.errors import UserError
-
-Progress = Callable[[int], object]
-"""Called with the number of images that have been answered since the last call."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How the images of a source are read and given to a net."""
-
-    source: Source
-    batch_size: int  # views in a forward pass
-    workers: int | None
-    until: Callable[[Iterable[Any]], Iterable[Any]] = iter  # ends a pass over the batches early, by an exception
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,14 +68,6 @@ def averaged(logits: Tensor) -> Tensor:
 def ensemble(members: Sequence[Tensor]) -> Tensor:
     """The scores of several nets (N, classes) as those of one: their softmax, averaged."""
     return averaged(torch.stack(list(members), dim=1))
-
-
-@contextmanager
-def progress(total: int, what: str = "evaluate", unit: str = "image") -> Iterator[Progress]:
-    """A bar on the terminal, where a person is looking."""
-    with tqdm(total=total, desc=what, unit=unit, leave=False, dynamic_ncols=True, file=sys.stderr,
-              disable=console.silent or not sys.stderr.isatty(), mininterval=0.1) as bar:  # fmt: skip
-        yield bar.update
 
 
 @torch.no_grad()
@@ -145,3 +124,97 @@ def robustness(member: Member, shifts: Shifts, reading: Reading, progress: Progr
         top1_error=100 * wrong.double().mean().item(),
         directions=dict(zip(DIRECTIONS, shares.tolist(), strict=True)),
     )
+
+
+def judge_views(
+    views: Views, model: Net, spec: ModelSpec, runtime: Runtime, reading: Reading, advance: Progress
+) -> dict[str, float]:
+    """Errors and loss of a net in training, by these views of the images."""
+    found = evaluate_scores(
+        scores(member(model, views, spec, runtime), views, reading, advance), reading.source.targets
+    )
+    return {**found.errors, "loss": found.loss}
+
+
+def check(judged: list[Judged], cfg: EvaluateConfig) -> None:
+    """Raise UserError for what cannot be measured: other classes, views without room, shifts out of the image."""
+    for one in judged:
+        check_classes(one.spec, one.dataset, one.weights.source)
+        views(cfg.crop, one.model, one.spec)
+    if cfg.shift and len(judged) > 1:
+        raise UserError("shift judges a single net: give weights=… one only")
+    size = judged[0].spec.input.image_size
+    if cfg.shift is not None and cfg.shift >= size:
+        raise UserError(f"shift={cfg.shift} moves everything out of an image of {size} pixels")
+
+
+def measure(judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Measurement:
+    """Errors with their intervals, calibration, confusion and robustness of a net, or of an ensemble."""
+    asked = [views(cfg.crop, one.model, one.spec) for one in judged]
+    members = [
+        member(one.model, chosen, one.spec, runtime, compile=cfg.compile)
+        for one, chosen in zip(judged, asked, strict=True)
+    ]
+    first, begin = judged[0], time.perf_counter()
+    source, classes = first.reading.source, first.dataset.classes
+    with progress(len(source) * len(judged)) as advance:
+        found = [
+            scores(asking, chosen, one.reading, advance)
+            for asking, chosen, one in zip(members, asked, judged, strict=True)
+        ]
+    seconds = time.perf_counter() - begin
+    logits = ensemble(found)
+    judgement = evaluate_scores(logits, source.targets)
+    shift = shifted(cfg.shift, first, members[0], asked[0]) if cfg.shift is not None else None
+    return Measurement(
+        n=judgement.n,
+        seconds=seconds,
+        result={**report.headline(judgement), **described(asked), "shift": shift},
+        write=lambda folder, result: report.write(folder, result, judgement, classes, source, logits),
+        page=lambda result, brief: report.page(result, judgement, classes, brief),
+    )
+
+
+def check_classes(spec: ModelSpec, dataset: Dataset, source: str) -> None:
+    """Raise UserError where the net's answers would not be the data's classes."""
+    if list(dataset.classes) == spec.labels:
+        return
+    ours, theirs = len(spec.labels), len(dataset.classes)
+    first = next((pair for pair in zip(spec.labels, dataset.classes, strict=False) if pair[0] != pair[1]), None)
+    how = (
+        f"{ours:,} classes, the data {theirs:,}"
+        if ours != theirs or not first
+        else f"'{first[0]}' where the data has '{first[1]}'"
+    )
+    raise UserError(f"{source} was trained for other classes than those of {dataset.name}: it has {how}")
+
+
+def shifted(pixels: int, judged: Judged, asking: Member, views: Views) -> dict[str, Any]:
+    """Robustness of the net to translations of so many pixels; by the central crop."""
+    given = judged.spec.input
+    shifts = Shifts(size=given.image_size, scale=round(given.image_size / given.crop_ratio),
+                    interpolation=given.interpolation, pixels=pixels)  # fmt: skip
+    if views.dense:
+        asking = replace(asking, net=judged.model)
+    with progress(len(judged.reading.source), what="shifted") as advance:
+        return asdict(robustness(asking, shifts, judged.reading, advance))
+
+
+def described(asked: list[Views]) -> dict[str, Any]:
+    """How the numbers were measured, so that they compare like for like."""
+    texts = list(dict.fromkeys(one.text for one in asked))
+    modes = list(dict.fromkeys(one.interpolation for one in asked))
+    first, nets = asked[0], len(asked)
+    mean_of = [f"{first.count} views" if first.count > 1 else "", f"{nets} nets" if nets > 1 else ""]
+    return {
+        "crop": "; ".join(texts),
+        "protocol": {
+            "name": first.name,
+            "views": first.count,
+            "nets": nets,
+            "scales": list(first.scales),
+            "resize": first.resize.value,
+            "interpolation": "; ".join(modes),
+            "averaged": "softmax of " + " and ".join(filter(None, mean_of)) if any(mean_of) else None,
+        },
+    }

@@ -1,76 +1,52 @@
-"""Exact metrics: integer counts and sums on the device, divided once at the end."""
+"""What answers of a classifier are worth: exact counts, kept on the device and divided once at the end."""
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from cnnbench.runtime.distributed import ProcessGroup
+from cnnbench.runtime.device import Runtime
+from cnnbench.tasks.classification import TOP1, TOP5
+from cnnbench.tasks.meter import Meter
 
 TOP_K = 5
 BINS = 15  # of the calibration error (Guo et al., 2017)
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """loss: mean over the images; top1_error and top5_error: percent of the n images."""
+class ClassificationMeter(Meter):
+    """Top-1 and top-5 error in percent of the images. outputs: logits (N, classes); targets: int64 (N,)."""
 
-    loss: float
-    top1_error: float
-    top5_error: float
-    n: int
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime)
+        self.correct = torch.zeros(2, dtype=torch.int64, device=runtime.device)
 
+    def own(self) -> dict[str, Tensor]:
+        return {"correct": self.correct}
 
-class Sums:
-    """Sums over a pass, kept on the device: no batch is waited for, and any batch sizes give the same integers."""
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        self.correct += correct_counts(outputs, targets)
 
-    def __init__(self, device: torch.device, sum_dtype: torch.dtype = torch.float64) -> None:
-        self.loss = torch.zeros((), dtype=sum_dtype, device=device)
-        self.correct = torch.zeros(2, dtype=torch.int64, device=device)
-        self.left_out = torch.zeros((), dtype=torch.int64, device=device)  # images that the mean loss is not over
-        self.n = 0
-
-    def add(self, mean_loss: Tensor, logits: Tensor, targets: Tensor, *, finite_only: bool = False) -> None:
-        """mean_loss of the batch, logits (N, classes), targets (N,).
-
-        finite_only: leave a loss that is not finite out of the mean. For training, where such a step is skipped; a
-        measurement must show it.
-        """
-        loss = mean_loss.detach().to(self.loss.dtype) * len(targets)
-        if finite_only:
-            finite = loss.isfinite()
-            self.left_out += ~finite * len(targets)
-            loss = torch.where(finite, loss, 0.0)
-        self.loss += loss
-        self.correct += correct_counts(logits.detach(), targets)
-        self.n += len(targets)
-
-    def over(self, group: "ProcessGroup") -> None:
-        """Add up over all processes; each then has the sums of all."""
-        if not group.alone:
-            group.all_reduce_sum(self.loss, self.correct, self.left_out)
-            self.n = int(group.all_reduce_numbers(self.n)[0])
-
-    def compute(self) -> Metrics:
-        """The metrics so far. Waits for the device."""
+    def metrics(self) -> dict[str, float]:
         top1, top5 = self.correct.tolist()
         n = max(self.n, 1)
-        counted = self.n - int(self.left_out)
-        loss = self.loss.item() / counted if counted else math.nan if self.n else 0.0
-        return Metrics(loss, 100 * (self.n - top1) / n, 100 * (self.n - top5) / n, self.n)
+        return {TOP1.name: 100 * (self.n - top1) / n, TOP5.name: 100 * (self.n - top5) / n}
 
-    def state_dict(self) -> dict[str, object]:
-        return {"loss": self.loss.cpu(), "correct": self.correct.cpu(), "left_out": self.left_out.cpu(), "n": self.n}
 
-    def load_state_dict(self, state: dict) -> None:
-        self.loss.copy_(state["loss"])
-        self.correct.copy_(state["correct"])
-        self.left_out.copy_(state.get("left_out", torch.zeros(())))
-        self.n = state["n"]
+class ConfusionMeter(ClassificationMeter):
+    """The errors, and how often each class was taken for each other one."""
+
+    def __init__(self, runtime: Runtime, classes: int) -> None:
+        super().__init__(runtime)
+        self.confusion = torch.zeros(classes, classes, dtype=torch.int64, device=runtime.device)
+
+    def own(self) -> dict[str, Tensor]:
+        return {**super().own(), "confusion": self.confusion}
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        super().update(outputs, targets)
+        self.confusion += confusion_counts(outputs, targets)
 
 
 def answers(logits: Tensor) -> Tensor:
@@ -111,8 +87,8 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a net's answers to n images are worth. Errors are in percent, their intervals those of `wilson`."""
+class Evaluation:
+    """Worth of the answers to n images. Errors are in percent, their intervals those of `wilson`."""
 
     n: int
     top1_wrong: int
@@ -129,11 +105,16 @@ class Verdict:
     def top5_error(self) -> float:
         return 100 * self.top5_wrong / self.n
 
+    @property
+    def errors(self) -> dict[str, float]:
+        """Metrics by name."""
+        return {TOP1.name: self.top1_error, TOP5.name: self.top5_error}
 
-def judge(logits: Tensor, targets: Tensor) -> Verdict:
-    """The verdict on logits, or log-probabilities, (N, classes) float32 for targets int64 (N,)."""
+
+def evaluate_scores(logits: Tensor, targets: Tensor) -> Evaluation:
+    """Evaluation of logits, or log-probabilities, (N, classes) float32 for targets int64 (N,)."""
     top1, top5 = correct_counts(logits, targets).tolist()
-    return Verdict(
+    return Evaluation(
         n=len(targets),
         top1_wrong=len(targets) - top1,
         top5_wrong=len(targets) - top5,
@@ -167,8 +148,12 @@ def wilson(wrong: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     return 100 * max(0.0, low), 100 * min(1.0, high)
 
 
-def worst(logits: Tensor, targets: Tensor, k: int) -> Tensor:
-    """Indices of the k wrong answers of the largest loss, the worst first; fewer where fewer are wrong."""
-    losses = F.cross_entropy(logits.double(), targets, reduction="none")
-    wrong = (answers(logits)[:, 0] != targets).nonzero().flatten()
-    return wrong[losses[wrong].argsort(descending=True, stable=True)[:k]]
+def worst_mistakes(logits: Tensor, targets: Tensor, k: int) -> Tensor:
+    """Indices of the k wrong answers of the highest confidence, the most confident first; fewer where fewer are wrong.
+
+    The one ranking of mistakes: by the probability of the class that the net took the image for.
+    """
+    best = answers(logits)[:, 0]
+    confidence = logits.double().softmax(dim=1).gather(1, best[:, None])[:, 0]
+    wrong = (best != targets).nonzero().flatten()
+    return wrong[confidence[wrong].argsort(descending=True, stable=True)[:k]]

@@ -5,6 +5,7 @@ import io
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from torch import Tensor
 
 from cnnbench.config.sections import Format
 from cnnbench.data.pictures import thumbnail
-from cnnbench.data.sources import Arrays, Dataset, Source, image_names, read_item
+from cnnbench.data.sources import Arrays, Source, image_names, read_item
 from cnnbench.output import image_grid
 from cnnbench.output.tables import Percent, display_width, plural, render, shorten
-from cnnbench.tasks.classification import metrics, plots
-from cnnbench.tasks.classification.metrics import Verdict, wilson
-from cnnbench.utils.errors import UserError
-from cnnbench.utils.files import write_json, write_text
+from cnnbench.output.tensorboard import Events, event_files
+from cnnbench.tasks.classification import TOP1, TOP5, metrics, plots
+from cnnbench.tasks.classification.metrics import Evaluation, wilson
+from cnnbench.utils.files import write_text
 
 CONFUSED = 10  # pairs that are listed
 WORST = 24  # mistakes that are drawn
@@ -28,23 +29,23 @@ LISTED = 10  # classes of a long list that are printed: those with the largest e
 NAME = 24  # characters of a class name in a table
 
 
-def headline(verdict: Verdict) -> dict[str, Any]:
+def headline(found: Evaluation) -> dict[str, Any]:
     return {
-        "top1_error": verdict.top1_error,
-        "top5_error": verdict.top5_error,
-        "loss": verdict.loss,
-        "n": verdict.n,
-        "top1_wrong": verdict.top1_wrong,
-        "top5_wrong": verdict.top5_wrong,
-        "top1_interval": list(wilson(verdict.top1_wrong, verdict.n)),
-        "top5_interval": list(wilson(verdict.top5_wrong, verdict.n)),
-        "calibration_error": verdict.calibration.error,
+        "top1_error": found.top1_error,
+        "top5_error": found.top5_error,
+        "loss": found.loss,
+        "n": found.n,
+        "top1_wrong": found.top1_wrong,
+        "top5_wrong": found.top5_wrong,
+        "top1_interval": list(wilson(found.top1_wrong, found.n)),
+        "top5_interval": list(wilson(found.top5_wrong, found.n)),
+        "calibration_error": found.calibration.error,
     }
 
 
-def per_class(verdict: Verdict, classes: Sequence[str]) -> list[dict[str, Any]]:
+def per_class(found: Evaluation, classes: Sequence[str]) -> list[dict[str, Any]]:
     """A row for each class: its images, how many of them were taken for another, and for which most often."""
-    counts = verdict.confusion.numpy()
+    counts = found.confusion.numpy()
     rows = []
     for index, name in enumerate(classes):
         n, others = int(counts[index].sum()), counts[index].copy()
@@ -61,65 +62,60 @@ def per_class(verdict: Verdict, classes: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def confused(verdict: Verdict, classes: Sequence[str], k: int = CONFUSED) -> list[dict[str, Any]]:
+def confused(found: Evaluation, classes: Sequence[str], k: int = CONFUSED) -> list[dict[str, Any]]:
     """The pairs of classes that were confused most often."""
     return [
         {"true": classes[i], "answer": classes[j], "images": count}
-        for count, i, j in plots.confused(verdict.confusion.numpy(), k)
+        for count, i, j in plots.confused(found.confusion.numpy(), k)
     ]
 
 
 def write(
-    path: Path, result: dict[str, Any], verdict: Verdict, dataset: Dataset, source: Source, logits: Tensor
+    path: Path, result: dict[str, Any], found: Evaluation, classes: Sequence[str], source: Source, logits: Tensor
 ) -> None:
-    """result.json, the tables as CSV, the pictures, and the same for TensorBoard. UserError where there is no room."""
-    classes, title = dataset.classes, f"{result['model']} on {result['data']}, {result['split']}, {result['crop']}"
-    result["confused"] = confused(verdict, classes)
-    try:
-        _write_tables(path, verdict, classes)
-        plots.confusion_matrix(verdict.confusion, classes, path / "confusion_matrix.png", title)
-        plots.calibration(verdict.calibration, path / "calibration.png", title)
-        (path / "mistakes.png").unlink(missing_ok=True)
-        if cells := mistakes(source, classes, logits):
-            wrong = f"{verdict.top1_wrong:,} of {verdict.n:,} images wrong"
-            legend = "Under each image what it is (✓), then what the net says."
-            image_grid.draw(cells, path / "mistakes.png", f"The worst mistakes of {title}: {wrong}. {legend}")
-        _write_events(path, result)
-        write_json(path / "result.json", result)
-    except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    """Write the tables as CSV, the pictures, and the same for TensorBoard. OSError where there is no room."""
+    title = f"{result['model']} on {result['data']}, {result['split']}, {result['crop']}"
+    result["confused"] = confused(found, classes)
+    _write_tables(path, found, classes)
+    plots.confusion_matrix(found.confusion, classes, path / "confusion_matrix.png", title)
+    plots.calibration(found.calibration, path / "calibration.png", title)
+    (path / "mistakes.png").unlink(missing_ok=True)
+    if cells := mistakes(source, classes, logits):
+        wrong = f"{found.top1_wrong:,} of {found.n:,} images wrong"
+        legend = "Under each image what it is (✓), then what the net says."
+        image_grid.draw(cells, path / "mistakes.png", f"The worst mistakes of {title}: {wrong}. {legend}")
+    _write_events(path, result)
 
 
-def _write_tables(path: Path, verdict: Verdict, classes: Sequence[str]) -> None:
+def _write_tables(path: Path, found: Evaluation, classes: Sequence[str]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["true \\ answer", *classes])
-    writer.writerows([name, *row] for name, row in zip(classes, verdict.confusion.tolist(), strict=True))
+    writer.writerows([name, *row] for name, row in zip(classes, found.confusion.tolist(), strict=True))
     write_text(path / "confusion_matrix.csv", text.getvalue())
-    write_text(path / "classes.csv", render(per_class(verdict, classes), Format.csv) + "\n")
+    write_text(path / "classes.csv", render(per_class(found, classes), Format.csv) + "\n")
 
 
 def _write_events(path: Path, result: dict[str, Any]) -> None:
-    """Numbers and pictures for TensorBoard, under the tags that trainings use; those of an earlier call are gone."""
+    """Write numbers and pictures for TensorBoard, under the tags that trainings use, in place of an earlier call's."""
     from PIL import Image
-    from torch.utils.tensorboard.writer import SummaryWriter
 
-    for old in path.glob("events.out.tfevents*"):
+    for old in event_files(path):
         old.unlink()
     step = result["epochs"] or 0
-    with SummaryWriter(str(path)) as writer:
-        for key in ("top1_error", "top5_error", "loss", "calibration_error"):
-            writer.add_scalar(f"{key}/{result['split']}", result[key], step)
+    with closing(Events(path, purge_step=0)) as events:
+        for key in (TOP1.name, TOP5.name, "loss", "calibration_error"):
+            events.add_scalar(f"{key}/{result['split']}", result[key], step)
         for name in ("confusion_matrix", "calibration", "mistakes"):
             if (path / f"{name}.png").exists():
-                pixels = np.asarray(Image.open(path / f"{name}.png").convert("RGB"))
-                writer.add_image(name, pixels, step, dataformats="HWC")
+                with Image.open(path / f"{name}.png") as picture:
+                    events.add_image(name, np.asarray(picture.convert("RGB")), step)
 
 
 def mistakes(source: Source, classes: Sequence[str], logits: Tensor) -> list[image_grid.Cell]:
     """The wrong answers that the net was surest of, with what it should have said."""
     cells = []
-    for index in metrics.worst(logits, source.targets, WORST).tolist():
+    for index in metrics.worst_mistakes(logits, source.targets, WORST).tolist():
         probabilities = logits[index].double().softmax(dim=0)
         best, target = probabilities.topk(min(4, len(classes))).indices.tolist(), int(source.targets[index])
         shown = [*best[:3], target] if target not in best[:3] else best[:4]
@@ -138,41 +134,41 @@ def mistakes(source: Source, classes: Sequence[str], logits: Tensor) -> list[ima
 # On the terminal
 
 
-def page(result: dict[str, Any], verdict: Verdict, classes: Sequence[str], brief: bool = False) -> str:
+def page(result: dict[str, Any], found: Evaluation, classes: Sequence[str], brief: bool = False) -> str:
     """The confusion matrix where it fits, else the classes with the largest errors; the pairs most often confused; the
     numbers. brief: the numbers alone."""
-    parts = [] if brief else [_tables(verdict, classes), _pairs(verdict, classes)]
+    parts = [] if brief else [_tables(found, classes), _pairs(found, classes)]
     return "\n\n".join([*filter(None, parts), _numbers(result)])
 
 
-def _tables(verdict: Verdict, classes: Sequence[str]) -> str:
+def _tables(found: Evaluation, classes: Sequence[str]) -> str:
     width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 120
-    matrix = _matrix(verdict, classes) if len(classes) <= plots.WRITTEN else None
+    matrix = _matrix(found, classes) if len(classes) <= plots.WRITTEN else None
     if matrix and max(map(display_width, matrix.splitlines())) <= width:
         return matrix
-    rows = [{**row, "class": shorten(row["class"], NAME)} for row in per_class(verdict, classes)]
+    rows = [{**row, "class": shorten(row["class"], NAME)} for row in per_class(found, classes)]
     if len(rows) <= plots.WRITTEN:
         return render(rows, Format.table)
     rows = sorted(rows, key=lambda row: -(row["error"] or 0))[:LISTED]
     return f"The {LISTED} classes with the largest errors:\n{render(rows, Format.table)}"
 
 
-def _matrix(verdict: Verdict, classes: Sequence[str]) -> str | None:
+def _matrix(found: Evaluation, classes: Sequence[str]) -> str | None:
     """True classes in rows, answers in columns. None where names cannot be told apart when they are shortened."""
     short = [shorten(name, 10) for name in classes]
     if len({*short, "n", "error"}) < len(classes) + 2:
         return None
     rows = []
-    for row, counts in zip(per_class(verdict, classes), verdict.confusion.tolist(), strict=True):
+    for row, counts in zip(per_class(found, classes), found.confusion.tolist(), strict=True):
         cells = {name: count or None for name, count in zip(short, counts, strict=True)}
         rows.append({"true \\ answer": shorten(row["class"], NAME), **cells, "n": row["n"], "error": row["error"]})
     return render(rows, Format.table)
 
 
-def _pairs(verdict: Verdict, classes: Sequence[str]) -> str:
+def _pairs(found: Evaluation, classes: Sequence[str]) -> str:
     pairs = [
         f"{shorten(pair['true'], NAME)} → {shorten(pair['answer'], NAME)} ({pair['images']:,})"
-        for pair in confused(verdict, classes, 5)
+        for pair in confused(found, classes, 5)
     ]
     return f"Most often confused: {', '.join(pairs)}" if pairs else ""
 

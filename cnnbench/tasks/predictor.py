@@ -1,0 +1,189 @@
+"""A trained net in use: `cnnbench.load(weights).predict(images)`, on which the command `predict` builds too."""
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnbench import tasks
+from cnnbench.config.sections import Format, PrepareConfig
+from cnnbench.data import EvalTransform
+from cnnbench.data.inputs import find_images
+from cnnbench.data.model_spec import ModelSpec
+from cnnbench.data.pictures import as_picture, thumbnail
+from cnnbench.data.sources import quiet_pillow
+from cnnbench.models.layers import Net
+from cnnbench.output.tables import render
+from cnnbench.runtime.device import Normalize, Runtime, create_runtime
+from cnnbench.tasks.base import Task
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import json_value
+from cnnbench.utils.system import cores
+from cnnbench.weights import sources
+from cnnbench.weights.load import ready
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image | Tensor"
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """What the net says of one image, or why its file could not be read."""
+
+    file: str | None  # None for images in memory
+    answer: dict[str, Any] = field(default_factory=dict)  # plain values, as the task describes them
+    error: str | None = None
+    thumbnail: np.ndarray | None = field(default=None, repr=False, compare=False)  # uint8 (H, W, 3), where asked for
+
+
+class Predictor:
+    """A trained net, ready to be asked. `load()` makes it; a task that has more to say overrides `decode` and below."""
+
+    def __init__(self, task: Task, model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> None:
+        self.task, self.spec, self.source, self.runtime = task, spec, source, runtime
+        self.model = runtime.place(model).eval()
+        self.normalize = Normalize(runtime, spec.input.mean, spec.input.std)
+        self.transform = EvalTransform(spec.input.image_size, spec.input.crop_ratio, spec.input.interpolation)
+
+    @property
+    def classes(self) -> list[str]:
+        return self.spec.labels
+
+    def predict(self, images: "ImageLike | Iterable[ImageLike]", *, batch_size: int = 32) -> Sequence[ImagePrediction]:
+        """Predictions in the order of the images.
+
+        images: one or a sequence of: a path; a Pillow image; a tensor (C, H, W), uint8 or floating in 0..1, of 1 or 3
+        channels. Also a folder, a pattern such as "photos/*.jpg", or a tensor (N, C, H, W). They are turned upright,
+        resized, cropped and normalised as the net's own were. A file that cannot be read gets a prediction with `error`.
+        """
+        return list(self.predictions(as_sequence(images), batch_size=batch_size))
+
+    def predictions(
+        self,
+        images: Iterable[Any],
+        *,
+        top: int = 5,
+        batch_size: int = 32,
+        workers: int | None = None,
+        thumbnails: int = 0,
+    ) -> Iterator[Any]:
+        """As `predict`, one by one while files are still being read.
+
+        top: how many alternatives, where the task has any. thumbnails: side in pixels of those to keep.
+        """
+        with quiet_pillow():
+            read = in_threads(lambda image: self._read(image, thumbnails), images, workers or cores(), 2 * batch_size)
+            while batch := list(islice(read, batch_size)):
+                yield from self._answered(batch, top)
+
+    def _read(self, image: Any, thumbnails: int) -> "tuple[ImagePrediction, Tensor | None]":
+        """The prediction to be, and the net's input; None where the file cannot be read."""
+        file = os.fspath(image) if isinstance(image, str | os.PathLike) else None
+        try:
+            picture = as_picture(image, self.spec.input.in_channels)
+        except UserError as error:
+            if file is None:
+                raise
+            return self.empty(file, error=str(error)), None
+        small = thumbnail(picture, thumbnails) if thumbnails else None
+        return self.empty(file, thumbnail=small), self.transform(picture)
+
+    @torch.no_grad()
+    def _answered(self, batch: "Sequence[tuple[ImagePrediction, Tensor | None]]", top: int) -> Iterator[Any]:
+        inputs = [pixels for _, pixels in batch if pixels is not None]
+        found: Iterator[dict[str, Any]] = iter(())
+        if inputs:
+            with self.runtime.autocast():
+                outputs = self.model(self.normalize(torch.stack(inputs)))
+            found = iter(self.decode(self.task.answer(outputs), top))
+        for prediction, pixels in batch:
+            yield prediction if pixels is None else replace(prediction, **next(found))
+
+    # The task's own
+
+    def empty(self, file: str | None, **known: Any) -> ImagePrediction:
+        """Prediction without an answer yet."""
+        return ImagePrediction(file, **known)
+
+    def decode(self, answers: Tensor, top: int) -> Iterable[dict[str, Any]]:
+        """For each image of a batch what its prediction says, by field."""
+        return [{"answer": self.task.describe(one, self.spec)} for one in answers]
+
+    def text(self, found: Sequence[Any], format: Format, width: int | None) -> str:
+        """All predictions as a table, JSON or CSV."""
+        rows = [{"file": one.file, **one.answer, **({"error": one.error} if one.error else {})} for one in found]
+        if format is Format.json:
+            return json.dumps(json_value(rows), indent=2, ensure_ascii=False)
+        return render(rows, format)
+
+    def bars(self, prediction: Any) -> tuple[str, list[tuple[str, float, bool]]]:
+        """Title and bars (name, share in 0..1, whether it is true) under an image on a sheet."""
+        return ", ".join(f"{key} {value}" for key, value in prediction.answer.items()), []
+
+
+def load(
+    weights: str | os.PathLike[str],
+    *,
+    model: str | dict[str, Any] | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    rename: dict[str, str] | None = None,
+    skip: Sequence[str] = (),
+    **prepare: Any,
+) -> Any:
+    """Trained net: `cnnbench.load("outputs/train/resnet8-digits").predict("photo.jpg")`.
+
+    weights: a run's directory, a file, `zoo:NAME`, or `imagenet` for the published weights of `model`. model: the net's
+    name, or a dictionary of its name and arguments, where the weights do not say it. rename, skip: for weights of other
+    names (see `cnnbench predict --help`, as for `prepare`: image_size, crop_ratio, interpolation, mean, std, classes).
+    Raises UserError, a ValueError, for whatever is wrong.
+    """
+    chosen = {"name": model} if isinstance(model, str) else model
+    known = {item.name for item in fields(PrepareConfig)}
+    if wrong := prepare.keys() - known:
+        raise TypeError(f"load() got an unexpected keyword argument '{min(wrong)}'")
+    prepared = PrepareConfig(**{**dict.fromkeys(known), **prepare})
+    found = sources.load(os.fspath(weights), chosen)
+    with torch.random.fork_rng(devices=[]):  # nets draw weights before they are given theirs
+        net, spec, _ = ready(found, chosen, prepared, rename, list(skip))
+    return predictor_of(net, spec, found.source, create_runtime(device, precision, seed=None))
+
+
+def predictor_of(model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> Predictor:
+    """Predictor of the task that the net was trained for."""
+    return tasks.find(spec.task)().predictor(model, spec, source, runtime)
+
+
+def as_sequence(images: Any) -> Iterable[Any]:
+    if isinstance(images, str | os.PathLike):
+        return find_images([os.fspath(images)])
+    if isinstance(images, Tensor) and images.ndim == 3:
+        return [images]
+    return images if isinstance(images, Iterable) and not hasattr(images, "getbands") else [images]
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int) -> Iterator[Result]:
+    """`map` in so many threads, in order, never more than `ahead` results before the reader."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

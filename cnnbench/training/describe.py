@@ -1,0 +1,51 @@
+"""What is about to be trained, in a few lines, and what looks like a mistake in it."""
+
+from cnnbench import data
+from cnnbench.output.tables import plural
+from cnnbench.runs.result import complexity
+from cnnbench.training import freezing, health
+from cnnbench.training.setup import Parts
+from cnnbench.training.state import TrainState
+from cnnbench.utils.console import say
+
+
+def describe(parts: Parts, state: TrainState, space: str) -> None:
+    """Say what is about to happen. space: what the checkpoints take, in a sentence."""
+    cfg, runtime, dataset, lr = parts.cfg, parts.runtime, parts.dataset, parts.lr
+    size, count = parts.spec.input.image_size, complexity(state.model, parts.spec)
+    labels = f", {len(dataset.classes)} classes" if dataset.classes else ""
+    lines = [
+        f"{cfg.model['name']}: {count['params']:,} parameters, {count['macs']:,} multiply-adds at {size} x {size} px",
+        f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.val):,} {dataset.split} images{labels}",
+    ]
+    steps = (
+        f"{plural(cfg.epochs, 'epoch')} of {plural(len(parts.train_batches), 'step')}, "
+        f"batch {parts.batch_size}, {cfg.optim.name.value}, lr {lr:g}"
+    )
+    times = f"{runtime.group.size} x " if not runtime.group.alone else ""
+    lines.append(f"{times}{runtime.name}, {runtime.precision}{': ' + steps if cfg.epochs else ''}")
+    if cfg.epochs and lr != cfg.optim.lr:
+        lines.append(f"lr {cfg.optim.lr:g} is meant for a batch of {cfg.optim.lr_batch}: scaled to {lr:g}")
+    if parts.thaw_plan or not freezing.trains_wholly(state.model):
+        lines.append(freezing.table(state.model, parts.thaw_plan))
+    if state.step:
+        lines.append(f"going on from epoch {state.progress.epoch + 1}, batch {state.progress.batch}")
+    lines.append(space)
+    found = risks(parts, state)
+    state.warnings |= {text: text for text in found}
+    say("\n".join([*lines, *(f"warning: {text}" for text in found)]), parts.stream)
+
+
+def risks(parts: Parts, state: TrainState) -> list[str]:
+    """What looks like a mistake before the first step."""
+    cfg, dataset, given = parts.cfg, parts.dataset, parts.spec.input
+    found = health.risky_settings(cfg.optim, state.model, parts.lr) if cfg.epochs else []
+    shared = [] if cfg.debug else data.shared_files(dataset.train, dataset.val)
+    if shared:
+        found.append(
+            f"{len(shared)} of the {len(dataset.val):,} {dataset.split} images are training images too, as "
+            f"{shared[0][1]} = {shared[0][0]}: the error measured on them is too low"
+        )
+    if cfg.epochs and parts.runtime.spoils_wide_filters:
+        found += health.wrong_gradients(state.model, given.image_size, given.in_channels)
+    return found

@@ -1,0 +1,52 @@
+"""When a training ends."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+from cnnbench.config.commands import TrainConfig
+from cnnbench.config.parsing import parse_duration
+from cnnbench.tasks.metric import Metric
+from cnnbench.training.state import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRule:
+    """Limits of a training, as they were typed. None: no such limit."""
+
+    epochs: int  # 0 for a head that is fitted, not trained by steps
+    primary: Metric
+    max_steps: int | None = None
+    max_time: str | None = None
+    patience: int | None = None  # epochs without a better primary metric
+
+    @classmethod
+    def of(cls, cfg: TrainConfig, primary: Metric) -> Self:
+        return cls(
+            epochs=cfg.epochs,
+            primary=primary,
+            max_steps=cfg.max_steps,
+            max_time=cfg.max_time,
+            patience=cfg.patience,
+        )
+
+    @cached_property
+    def seconds(self) -> float:
+        """Seconds of training after which it ends."""
+        return parse_duration(self.max_time) if self.max_time else float("inf")
+
+    def reason(self, progress: Progress, step: int) -> str:
+        """Why no further step is to be done; empty while there is one."""
+        if self.epochs == 0:
+            return "its head is fitted, not trained by steps"
+        if progress.epoch >= self.epochs:
+            return f"all {self.epochs} epochs" if self.epochs > 1 else "its one epoch"
+        if self.max_steps and step >= self.max_steps:
+            return f"max_steps={self.max_steps}"
+        if progress.seconds >= self.seconds:
+            return f"max_time={self.max_time}"
+        if progress.pruned:
+            return progress.pruned
+        if self.patience and progress.batch == 0 and progress.epoch - progress.best_epoch >= self.patience:
+            return f"no better {self.primary.label} in {self.patience} epochs"
+        return ""
