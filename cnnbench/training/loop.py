@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from cnnbench.models.layers import Net
-from cnnbench.runtime.device import Compiled, Runtime, out_of_memory
+from cnnbench.runtime.compiled import Compiled
+from cnnbench.runtime.device import Runtime
 from cnnbench.runtime.distributed import Exchange, no_sync
+from cnnbench.runtime.memory import is_out_of_memory
 from cnnbench.tasks.classification.metrics import Metrics, Sums, confusion_counts
 from cnnbench.tasks.classification.task import Classification
 from cnnbench.training.freezing import train_mode
@@ -147,7 +149,7 @@ def _passes_that_fit(trainer: Trainer, images: Tensor, targets: Tensor) -> list[
         try:
             return _passes(trainer, images, targets)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or trainer.accumulate >= len(targets) or trainer.exchange:
+            if not is_out_of_memory(error) or trainer.accumulate >= len(targets) or trainer.exchange:
                 raise  # of several processes one cannot go back alone
         trainer.optimizer.zero_grad(set_to_none=True)  # of the parts that did fit
         trainer.guard.take_back()

@@ -12,7 +12,9 @@ from cnnbench import data
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import Cache, CropConfig
 from cnnbench.models.layers import Net
-from cnnbench.runtime.device import Compiled, Normalize, Runtime, largest_batch
+from cnnbench.runtime.batch_size import estimate_largest_batch
+from cnnbench.runtime.compiled import Compiled
+from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.runtime.distributed import Exchange
 from cnnbench.tasks.classification import evaluation
 from cnnbench.tasks.classification.task import Classification
@@ -69,7 +71,7 @@ def batch_size(
     limit = max(1, min(1024, images // 10))
     size = inference.image_size
     pair = torch.zeros(2, inference.in_channels, size, size, device=device.device)
-    each = largest_batch(model, pair, device, max(1, limit // group.size))
+    each = estimate_largest_batch(model, pair, device, max(1, limit // group.size))
     return group.broadcast(lambda: each * group.size)
 
 
