@@ -11,10 +11,10 @@ import torch
 from conftest import Ran
 from PIL import Image
 
-from cnnbench.benchmark import batch_search, chart, measure, report
-from cnnbench.benchmark.batch_search import Trial
+from cnnbench.benchmark import chart, measure, report
 from cnnbench.benchmark.timing import LEAST, Setting, Timing, training
-from cnnbench.runtime import device as runtime
+from cnnbench.runtime import batch_size, memory
+from cnnbench.runtime.batch_size import Trial
 from cnnbench.runtime.device import create_runtime
 from cnnbench.utils import system
 
@@ -129,10 +129,10 @@ def test_the_search_ends_at_the_largest_that_fits(limit: float) -> None:
 
     def attempt(size: int) -> Trial:
         asked.append(size)
-        assert size == batch_search.SMALLEST or 500 + 7 * size <= limit
+        assert size == batch_size.SMALLEST or 500 + 7 * size <= limit
         return Trial(size, 500 + 7 * size, 1.0)
 
-    trials = batch_search.search(attempt, limit, base=500, most=5000)
+    trials = batch_size.search_largest_batch(attempt, limit, base=500, most=5000)
     largest = min((limit - 500) // 7, 5000)
     found = trials[-1].batch_size
     assert found <= largest
@@ -146,13 +146,13 @@ def test_a_device_may_say_that_its_memory_is_out() -> None:
             raise torch.OutOfMemoryError
         return Trial(size, size, 1.0)
 
-    trials = batch_search.search(attempt, limit=1e9, base=0)
+    trials = batch_size.search_largest_batch(attempt, limit=1e9, base=0)
     assert 90 <= trials[-1].batch_size <= 100
-    assert batch_search.search(lambda size: Trial(size, 10**6, 1.0), limit=1000, base=0) == []
+    assert batch_size.search_largest_batch(lambda size: Trial(size, 10**6, 1.0), limit=1000, base=0) == []
 
 
 def test_a_real_search_stays_within_the_memory_it_is_given(cnnbench: Callable[..., Ran]) -> None:
-    runtime.reset_peak_memory(torch.device("cpu"))
+    memory.reset_peak_memory(torch.device("cpu"))
     limit = (system.process_peak_memory() + 200e6) / 1e9
     args = [arg for arg in QUICK if "batch_size" not in arg]
     ran = cnnbench("benchmark", *args, "batch_size=search", f"memory={limit}", "precisions=fp32", "compile=false",
@@ -195,7 +195,7 @@ def test_a_net_that_cannot_be_compiled_is_told_and_the_rest_shown(
     def broken(*args: object) -> None:
         raise RuntimeError("no C++ compiler\nmore")
 
-    monkeypatch.setattr(runtime, "Compiled", broken)
+    monkeypatch.setattr(measure, "Compiled", broken)
     ran = cnnbench("benchmark", *QUICK, "data=digits", "precisions=fp32")
     assert ran.code == 0
     assert "cannot be compiled here: no C++ compiler" in ran.out

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnnbench.models.layers import Net
-from cnnbench.runtime import device
+from cnnbench.runtime import batch_size, device
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.classification.metrics import Sums
 from cnnbench.tasks.classification.task import Classification
@@ -230,9 +230,9 @@ def test_largest_batch_leaves_the_net_as_it_was_and_fits_the_memory(monkeypatch:
     before = weights(model)
     images = torch.zeros(2, 3, 8, 8)
     monkeypatch.setattr(device.Runtime, "free_memory", lambda self: 10**12)
-    assert device.largest_batch(model, images, CPU, limit=300) == 256
+    assert batch_size.estimate_largest_batch(model, images, CPU, limit=300) == 256
     monkeypatch.setattr(device.Runtime, "free_memory", lambda self: 10**6)
-    small = device.largest_batch(model, images, CPU, limit=10**6)
+    small = batch_size.estimate_largest_batch(model, images, CPU, limit=10**6)
     assert 1 <= small < 256
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 

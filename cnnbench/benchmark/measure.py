@@ -9,12 +9,14 @@ import torch
 
 from cnnbench import data, models
 from cnnbench.analysis.complexity import TRAINING_PASSES, count
-from cnnbench.benchmark import batch_search
-from cnnbench.benchmark.batch_search import Trial
 from cnnbench.benchmark.timing import PARTS, Setting, cold_compiler, endless, inference, loading, peak_macs, training
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.models.layers import Net
-from cnnbench.runtime.device import Compiled, Runtime, create_runtime, peak_memory, reset_peak_memory
+from cnnbench.runtime import batch_size
+from cnnbench.runtime.batch_size import Trial
+from cnnbench.runtime.compiled import Compiled
+from cnnbench.runtime.device import Runtime, create_runtime
+from cnnbench.runtime.memory import peak_memory, reset_peak_memory
 from cnnbench.training import setup
 from cnnbench.training.loop import Batch
 from cnnbench.utils.errors import UserError
@@ -57,7 +59,7 @@ def measure(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
     mean, std = (list(dataset.mean), list(dataset.std)) if dataset else ([0.5] * channels, [0.2887] * channels)
     setting = Setting(model=model, optim=cfg.optim, device=first, mean=mean, std=std)
     attempt = partial(tried, setting, (channels, size, size), classes)
-    most = len(dataset.train) if dataset else batch_search.LARGEST
+    most = len(dataset.train) if dataset else batch_size.LARGEST
     trials = searched(cfg, name, attempt, most, say) if cfg.batch_size == "search" else []
     batch = trials[-1].batch_size if trials else int(cfg.batch_size)
     if not trials:
@@ -162,10 +164,10 @@ def searched(cfg: BenchmarkConfig, name: str, attempt: Callable[[int], Trial], m
             f"{trial.images_per_second:,.0f} images/s")  # fmt: skip
         return trial
 
-    trials = batch_search.search(shown, limit, base, most)
+    trials = batch_size.search_largest_batch(shown, limit, base, most)
     if not trials:
         raise UserError(
-            f"{name} does not train within {limit / 1e9:.2f} GB, not even with {batch_search.SMALLEST} images"
+            f"{name} does not train within {limit / 1e9:.2f} GB, not even with {batch_size.SMALLEST} images"
         )
     return trials
 
@@ -178,7 +180,7 @@ def check_batch(
         raise UserError(f"batch_size={batch} is more than the {len(dataset.train):,} training images of {dataset.name}")
     try:
         there = free(create_runtime(cfg.device, "fp32", seed=None))
-        needed = batch_search.foreseen(attempt, batch)
+        needed = batch_size.predict_from_small_steps(attempt, batch)
     except ValueError as error:
         if "more than 1 value per channel" in str(error):
             raise UserError("BatchNorm needs more than one value per channel: raise batch_size") from None

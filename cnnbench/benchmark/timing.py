@@ -17,7 +17,10 @@ from torch import Tensor
 from cnnbench.config.sections import OptimConfig
 from cnnbench.data import Batch, Loader
 from cnnbench.models.layers import Net
-from cnnbench.runtime.device import Normalize, Runtime, Stopwatch, peak_memory, reset_peak_memory, set_compiler_cache
+from cnnbench.runtime.compiled import set_compiler_cache
+from cnnbench.runtime.device import Normalize, Runtime
+from cnnbench.runtime.memory import peak_memory, reset_peak_memory
+from cnnbench.runtime.stopwatch import Stopwatch
 from cnnbench.tasks.classification.task import Classification
 from cnnbench.training import optim
 from cnnbench.training.freezing import train_mode

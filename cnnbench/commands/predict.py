@@ -51,7 +51,9 @@ def _asked(predictor: Predictor, files: list[str], cfg: PredictConfig) -> Iterat
     yield from tqdm(found, total=len(files), desc="predict", unit="image", leave=False, disable=hidden)
 
 
-def _with_sheets(found: Iterator[ImagePrediction], sheet: str | None, predictor: Predictor) -> Iterator[ImagePrediction]:
+def _with_sheets(
+    found: Iterator[ImagePrediction], sheet: str | None, predictor: Predictor
+) -> Iterator[ImagePrediction]:
     """Predictions, drawn page by page as they pass: of a thousand photographs only a page is kept."""
     if sheet is None:
         yield from found

@@ -1,15 +1,12 @@
 """The machine: device, precision, seeds. The only file that knows which device or dtype a run uses."""
 
 import contextlib
-import logging
 import os
 import platform
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -257,101 +254,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def compiled(model: nn.Module, enabled: bool) -> Callable[..., Any]:
-    """The net as it is called without training: compiled where asked for."""
-    return torch.compile(model) if enabled else model
-
-
-class Compiled:
-    """How a net is called that is compiled for training on batches of `size` images, taken in `parts`.
-
-    Every other number of images would be compiled anew, and evaluation too, which takes longer than most trainings win
-    by it: there the plain module runs. Weights are always its own.
-    """
-
-    def __init__(self, model: nn.Module, size: int, parts: int) -> None:
-        self.model, self.size, self.parts = model, size, parts
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no GPU
-        self.fast = torch.compile(model, dynamic=False)
-
-    def __call__(self, images: Tensor) -> Any:
-        fits = self.model.training and len(images) == -(-self.size // self.parts)
-        return (self.fast if fits else self.model)(images)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether it says that the device's memory, or the machine's, is too small."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in str(error) for words in ("can't allocate memory", "MPS backend out of memory")
-    )
-
-
-def largest_batch(model: nn.Module, images: Tensor, runtime: Runtime, limit: int) -> int:
-    """The largest power of two of images (at most limit) whose training step takes half of the free memory.
-
-    What autograd keeps for two images is measured, not tried until it breaks: that would end the process on a CPU.
-    """
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), runtime.autocast():
-        model(images)
-    model.load_state_dict(state)  # BatchNorm's statistics as if nothing had happened
-    activations = sum(size for pointer, size in kept.items() if pointer not in parameters)
-    fits = max(1, int(0.5 * runtime.free_memory() / (2 * activations / len(images))))  # as much again for gradients
-    return int(2 ** ((min(fits, limit)).bit_length() - 1))
-
-
-class Stopwatch:
-    """Marks in time by the device's own clock: on a GPU to set one makes nobody wait."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime, self.marks = runtime, list[Any]()
-
-    def mark(self) -> None:
-        if self.runtime.device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append(event)
-        else:
-            self.runtime.synchronize()
-            self.marks.append(time.perf_counter())
-
-    def seconds(self) -> list[float]:
-        """Between each mark and the next. Waits for the device."""
-        self.runtime.synchronize()
-        if self.runtime.device.type == "cuda":
-            return [begin.elapsed_time(end) / 1000 for begin, end in pairwise(self.marks)]
-        return [end - begin for begin, end in pairwise(self.marks)]
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Forget how much memory was in use before: `peak_memory()` is that from now on."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        system.reset_process_peak()
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: on a GPU those that tensors took, on a CPU all that the process did."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return system.process_peak_memory()
-
-
-def set_compiler_cache(folder: str | None) -> str | None:
-    """Where the compiler keeps its results; forgets those that it has in memory. Returns the folder before."""
-    torch.compiler.reset()
-    before = os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
-    if folder is not None:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-    return before

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cnnbench.data import Batch
-from cnnbench.runtime.device import out_of_memory
 from cnnbench.runtime.distributed import no_sync
+from cnnbench.runtime.memory import is_out_of_memory
 from cnnbench.training.freezing import train_mode
 from cnnbench.training.optim import set_lr
 from cnnbench.training.state import TrainState
@@ -76,7 +76,7 @@ def _passes_that_fit(state: TrainState, images: Tensor, targets: Any) -> list[Pa
         try:
             return _passes(state, images, targets)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) or state.accumulate >= len(targets) or state.exchange:
+            if not is_out_of_memory(error) or state.accumulate >= len(targets) or state.exchange:
                 raise  # of several processes one cannot go back alone
         state.optimizer.zero_grad(set_to_none=True)  # of the microbatches that did fit
         state.guard.take_back()

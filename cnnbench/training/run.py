@@ -17,8 +17,9 @@ from cnnbench.models.layers import Net
 from cnnbench.runs import run_directory
 from cnnbench.runs.result import show
 from cnnbench.runs.run_directory import RunDirectory
-from cnnbench.runtime.device import Runtime, out_of_memory
+from cnnbench.runtime.device import Runtime
 from cnnbench.runtime.distributed import ALONE
+from cnnbench.runtime.memory import is_out_of_memory
 from cnnbench.training import debug, lr_finder, resume, setup
 from cnnbench.training.callbacks import Callback
 from cnnbench.training.conclude import fit_and_conclude
@@ -154,7 +155,7 @@ def readable(error: BaseException, log: Log) -> BaseException:
         shown: BaseException = UserError(
             "BatchNorm needs more than one value per channel: raise batch_size (or lower accumulate)"
         )
-    elif out_of_memory(error):
+    elif is_out_of_memory(error):
         shown = RunError("out of memory: lower batch_size, raise accumulate, or use smaller images")
     elif found := re.search(r"(\w+) does not have a deterministic implementation", text):
         shown = UserError(f"deterministic=true: on this device {found[1]}, which the net uses, cannot be; leave it out")

@@ -15,7 +15,9 @@ from cnnbench.config.sections import Cache, Decoder
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runs.run_directory import RunDirectory
-from cnnbench.runtime.device import Compiled, Normalize, Runtime, largest_batch
+from cnnbench.runtime.batch_size import estimate_largest_batch
+from cnnbench.runtime.compiled import Compiled
+from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.tasks.base import Task
 from cnnbench.training import freezing, optim
 from cnnbench.training.exchange import Exchange
@@ -206,5 +208,5 @@ def choose_batch_size(
     group, limit = runtime.group, max(1, min(1024, images // 10))
     size = spec.input.image_size
     pair = torch.zeros(2, spec.input.in_channels, size, size, device=runtime.device)
-    each = largest_batch(model, pair, runtime, max(1, limit // group.size))
+    each = estimate_largest_batch(model, pair, runtime, max(1, limit // group.size))
     return group.broadcast(lambda: each * group.size)

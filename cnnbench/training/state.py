@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from cnnbench.models.layers import Net
-from cnnbench.runtime.device import Compiled, Runtime
+from cnnbench.runtime.compiled import Compiled
+from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.meter import Meter
 from cnnbench.training.exchange import Exchange

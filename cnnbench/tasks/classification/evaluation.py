@@ -18,7 +18,8 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.views import DIRECTIONS, Groups, Shifts, Views, ViewTransform
 from cnnbench.data.views import build_views as protocol
 from cnnbench.models.layers import Dense, Net
-from cnnbench.runtime.device import Normalize, Runtime, compiled
+from cnnbench.runtime.compiled import compile_if
+from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.tasks.classification import report
 from cnnbench.tasks.classification.metrics import answers, evaluate_scores
 from cnnbench.tasks.measure import Judged, Measurement, Progress, Reading, progress
@@ -44,7 +45,7 @@ def views(crop: CropConfig, model: Net, known: ModelSpec) -> Views:
 
 def member(model: Net, asked: Views, known: ModelSpec, runtime: Runtime, *, compile: bool = False) -> Member:
     """A net, ready to be asked by these views."""
-    net = compiled(runtime.place(Dense(model) if asked.dense else model), compile)
+    net = compile_if(runtime.place(Dense(model) if asked.dense else model), compile)
     return Member(net=net, normalize=Normalize(runtime, known.input.mean, known.input.std), runtime=runtime)
 
 
