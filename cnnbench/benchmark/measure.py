@@ -11,6 +11,7 @@ from cnnbench import data, models
 from cnnbench.analysis.complexity import TRAINING_PASSES, count
 from cnnbench.benchmark.timing import PARTS, Setting, cold_compiler, endless, inference, loading, peak_macs, training
 from cnnbench.config.commands import BenchmarkConfig
+from cnnbench.data import Batch
 from cnnbench.models.layers import Net
 from cnnbench.runtime import batch_size
 from cnnbench.runtime.batch_size import Trial
@@ -18,7 +19,6 @@ from cnnbench.runtime.compiled import Compiled
 from cnnbench.runtime.device import Runtime, create_runtime
 from cnnbench.runtime.memory import peak_memory, reset_peak_memory
 from cnnbench.training import setup
-from cnnbench.training.loop import Batch
 from cnnbench.utils.errors import UserError
 
 Say = Callable[[str], None]
@@ -133,7 +133,8 @@ def noise(cfg: BenchmarkConfig, size: int, channels: int, classes: int, batch: i
 
 def images(count: int, shape: tuple[int, ...], classes: int) -> Iterator[Batch]:
     """The same random batch for ever."""
-    batch = torch.randint(256, (count, *shape), dtype=torch.uint8), torch.arange(count) % classes
+    pictures = torch.randint(256, (count, *shape), dtype=torch.uint8)
+    batch = {"image": pictures, "target": torch.arange(count) % classes, "index": torch.arange(count)}
     while True:
         yield batch
 
@@ -202,7 +203,7 @@ def variant(cfg: BenchmarkConfig, setting: Setting, loader: data.Loader, name: s
     timing: dict[str, Any] = {"warmup": cfg.warmup, "seconds": cfg.seconds}
     steps = training(setting, net, endless(loader), **timing)
     batch, whole = loader.order.batch_size, steps.whole
-    pictures = next(endless(loader))[0]
+    pictures = next(endless(loader))["image"]
     answers = inference(setting, net, pictures, **timing).rate(batch)
     trained = whole.rate(batch)
     say(f"{name}, {label}: {trained.median:,.0f} images/s in training, {answers.median:,.0f} answers/s")

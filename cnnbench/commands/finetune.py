@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from cnnbench import data, models
+from cnnbench import data, models, tasks
 from cnnbench.config.commands import FinetuneConfig
 from cnnbench.config.sections import Format, Strategy
 from cnnbench.data.model_spec import ModelSpec
@@ -20,14 +20,18 @@ from cnnbench.output import figure
 from cnnbench.runs import run_directory
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
+from cnnbench.sweeps.pruning import trial_judge
 from cnnbench.training import debug
-from cnnbench.training import run as session
+from cnnbench.training.callbacks import Pruning
+from cnnbench.training.run import TrainingJob, check_training, output, run_training
+from cnnbench.training.run import base_name as train_base_name
 from cnnbench.transfer import comparison, strategies
 from cnnbench.transfer.choose import Advice, advise
 from cnnbench.transfer.features import Extractor
 from cnnbench.utils.console import Log, say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_value, read_json
+from cnnbench.visual.watch import TrainingPictures
 from cnnbench.weights import merge, sources
 from cnnbench.weights.sources import Weights
 
@@ -40,9 +44,9 @@ def run(cfg: FinetuneConfig) -> int:
 
 def _run(cfg: FinetuneConfig, log: Log) -> int:
     begin = time.perf_counter()
-    stream = session.output(cfg)
-    device = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
-    session.check(cfg)
+    stream = output(cfg)
+    runtime = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
+    check_training(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
     given = choose(cfg)
     model, spec, dataset = prepare(cfg, given, dataset, stream)
@@ -50,7 +54,7 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
         model,
         dataset,
         spec,
-        device,
+        runtime,
         folder=Path(cfg.run.root).expanduser() / "features" if cfg.transfer.cache else None,
         workers=cfg.data.workers,
         stream=stream,
@@ -69,7 +73,7 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
         if code:
             return code
     ready = job(cfg, extractor, spec, advised, about)
-    return session.execute(cfg, replace(ready, spent=time.perf_counter() - begin, log=log))
+    return run_training(cfg, replace(ready, spent=time.perf_counter() - begin, log=log))
 
 
 # What is transferred
@@ -128,8 +132,9 @@ def prepare(
 def as_known(dataset: data.Dataset, known: ModelSpec, cfg: FinetuneConfig) -> data.Dataset:
     """The data set with its images prepared as those that the weights know, but for what the user says otherwise."""
     said = {override.partition("=")[0].removeprefix("data.") for override in cfg.run.overrides}
-    own: dict[str, Any] = {"mean": tuple(known.input.mean), "std": tuple(known.input.std), "crop_ratio": known.input.crop_ratio,
-           "interpolation": known.input.interpolation}  # fmt: skip
+    given = known.input
+    own: dict[str, Any] = {"mean": tuple(given.mean), "std": tuple(given.std), "crop_ratio": given.crop_ratio,
+                           "interpolation": given.interpolation}  # fmt: skip
     return replace(dataset, **{key: value for key, value in own.items() if key not in said})
 
 
@@ -175,17 +180,18 @@ def show_advice(advised: Advice | None, cfg: FinetuneConfig) -> None:
 
 def job(
     cfg: FinetuneConfig, extractor: Extractor, spec: ModelSpec, advised: Advice | None, about: dict[str, Any]
-) -> session.Job:
+) -> TrainingJob:
     plan = strategies.prepare(cfg, extractor, spec, advised, about)
-    return session.Job(
-        device=extractor.runtime,
+    return TrainingJob(
+        runtime=extractor.runtime,
         dataset=extractor.dataset,
         model=plan.model,
         spec=plan.spec,
         directory=path_for("finetune", cfg, base_name(cfg)),
-        cached=plan.cached,
+        features=plan.features,
         about=about,
         command="finetune",
+        callbacks=[Pruning(trial_judge(cfg)), TrainingPictures()],
     )
 
 
@@ -200,7 +206,7 @@ def cross_validate(
     dataset, stream = extractor.dataset, extractor.stream
     directory = path_for("finetune", cfg, base_name(cfg))
     directory = directory.with_name(f"{directory.name}-folds")
-    errors = []
+    values, primary = [], tasks.find(dataset.task).metrics[0]
     for number, (others, fold) in enumerate(data.folds(data.strata(dataset.train), cfg.folds), start=1):
         say(f"fold {number}/{cfg.folds}", stream)
         one = copy.deepcopy(cfg)
@@ -211,21 +217,22 @@ def cross_validate(
         model, spec, _ = prepare(one, given, dataset, None)
         below = extractor.on(model, part, {id(train): others, id(val): fold})
         with redirect_stdout(stream):
-            code = session.execute(one, job(one, below, spec, advised, dict(about)))
+            code = run_training(one, job(one, below, spec, advised, dict(about)))
         if code:
             return code, {}
-        errors.append(float(read_json(directory / f"fold{number}" / "result.json")["top1_error"]))
-    mean, spread = statistics.mean(errors), statistics.stdev(errors)
-    say(f"cross-validation: top-1 error {mean:.2f} ± {spread:.2f} % over {cfg.folds} folds of "
+        values.append(float(read_json(directory / f"fold{number}" / "result.json")[primary.name]))
+    mean, spread = statistics.mean(values), statistics.stdev(values)
+    text = f"{primary.label} {mean:.{primary.decimals}f} ± {spread:.{primary.decimals}f} {primary.unit}".rstrip()
+    say(f"cross-validation: {text} over {cfg.folds} folds of "
         f"{len(dataset.train):,} images; now on all of them", stream)  # fmt: skip
-    return 0, {"top1_error": mean, "std": spread, "folds": errors, "n": len(dataset.train)}
+    return 0, {primary.name: mean, "std": spread, "folds": values, "n": len(dataset.train)}
 
 
 def base_name(cfg: FinetuneConfig) -> str:
     """`resnet20-digits`, with the weights where they are not the net's usual ones."""
     given = {override.partition("=")[0] for override in cfg.run.overrides}
     source = [Path(cfg.weights).stem] if cfg.weights and "weights" in given else []
-    return run_directory.slug(["-from-".join([session.base_name(cfg), *source])])
+    return run_directory.slug(["-from-".join([train_base_name(cfg), *source])])
 
 
 # Sweeps

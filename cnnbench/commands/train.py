@@ -8,10 +8,13 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
+from cnnbench.sweeps.pruning import trial_judge
 from cnnbench.training import debug, freezing
-from cnnbench.training import run as session
+from cnnbench.training.callbacks import Pruning
+from cnnbench.training.run import TrainingJob, base_name, check_training, output, run_training
 from cnnbench.utils.console import Log, say
 from cnnbench.utils.errors import UserError
+from cnnbench.visual.watch import TrainingPictures
 from cnnbench.weights import merge, sources
 
 
@@ -22,15 +25,22 @@ def run(cfg: TrainConfig) -> int:
 
 
 def _run(cfg: TrainConfig, log: Log) -> int:
-    device = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
-    session.check(cfg)
+    runtime = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
+    check_training(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
-    model, spec = build(cfg, dataset, session.output(cfg))
+    model, spec = build(cfg, dataset, output(cfg))
     freezing.freeze(model, cfg.freeze)
-    directory = path_for("train", cfg, session.base_name(cfg))
-    return session.execute(
+    return run_training(
         cfg,
-        session.Job(device=device, dataset=dataset, model=model, spec=spec, directory=directory, log=log),
+        TrainingJob(
+            runtime=runtime,
+            dataset=dataset,
+            model=model,
+            spec=spec,
+            directory=path_for("train", cfg, base_name(cfg)),
+            log=log,
+            callbacks=[Pruning(trial_judge(cfg)), TrainingPictures()],
+        ),
     )
 
 

@@ -15,13 +15,15 @@ from matplotlib.ticker import MaxNLocator
 
 from cnnbench.analysis.published import HISTORY
 from cnnbench.output.figure import label, log_axis, new_figure
-from cnnbench.output.plots import PANELS, series
+from cnnbench.output.plots import series
 from cnnbench.reporting.group import Group
 from cnnbench.sweeps.study_result import METRICS, Found
+from cnnbench.tasks import DEFAULT_METRICS
 
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
           ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#8B6508", "*"))  # fmt: skip
 BLUE, GREY = "#0072B2", "#767676"
+PANELS = {metric.name: metric.axis for metric in DEFAULT_METRICS}
 SHOWN = len(STYLES)  # groups in one picture
 SIZES = {"params": "parameters", "macs": "multiply-adds for one image", "wall_seconds": "seconds of training"}
 NAME = 44  # characters of a group's name in a legend

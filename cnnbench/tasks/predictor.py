@@ -66,7 +66,7 @@ class Predictor:
 
         images: one or a sequence of: a path; a Pillow image; a tensor (C, H, W), uint8 or floating in 0..1, of 1 or 3
         channels. Also a folder, a pattern such as "photos/*.jpg", or a tensor (N, C, H, W). They are turned upright,
-        resized, cropped and normalised as the net's own were. A file that cannot be read gets a prediction with `error`.
+        resized, cropped and normalised as the net's own were. A file that cannot be read gets one with `error`.
         """
         return list(self.predictions(as_sequence(images), batch_size=batch_size))
 

@@ -55,7 +55,7 @@ def output(cfg: TrainConfig) -> TextIO:
     return sys.stdout if cfg.format is Format.table else sys.stderr
 
 
-def execute(cfg: TrainConfig, job: TrainingJob) -> int:
+def run_training(cfg: TrainConfig, job: TrainingJob) -> int:
     """Train, or go on with a training that was cut, or say that it is done. Returns the exit code."""
     if cfg.lr_find:
         lr_finder.check(cfg, job.directory, alone=job.runtime.group.alone)
@@ -123,10 +123,11 @@ def _train(cfg: TrainConfig, job: TrainingJob, directory: RunDirectory) -> int:
     directory.record(cfg)
     for note in notes:
         warn(note)
-    reason = rule.reason(state.progress, state.step)
-    if reason and state.rows and group.broadcast(lambda: (directory.path / "result.json").exists()):
-        say(f"already done: {reason}; resume=never trains anew", stream)
-        directory.set_status("done", reason)
+    done = rule.reason(state.progress, state.step)
+    has_result: bool = group.broadcast(lambda: (directory.path / "result.json").exists())
+    if done and state.rows and has_result:
+        say(f"already done: {done}; resume=never trains anew", stream)
+        directory.set_status("done", done)
         return DONE
     describe(parts, state, space)
     return fit_and_conclude(parts, state, rule, manager, job.callbacks)
@@ -173,7 +174,7 @@ def readable(error: BaseException, log: Log) -> BaseException:
     return shown
 
 
-def check(cfg: TrainConfig) -> None:
+def check_training(cfg: TrainConfig) -> None:
     """What the schema cannot say."""
     if cfg.model and not isinstance(cfg.model.get("name"), str):
         raise UserError("model.name has no value: give the name of a net, as in model=resnet20")

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,19 +23,12 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.truncated import grids, pooled
 from cnnbench.runtime.device import Normalize, Runtime
-from cnnbench.training.loop import predictions
+from cnnbench.tasks.passes import predictions
+from cnnbench.training.setup import FeatureDataset
 
 PENULTIMATE = "penultimate"  # the features that the output layer sees
 VERSION = 1  # of the files on disk
 BATCH = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Cached:
-    """Features in the place of images: a data set of them, and the part of the net that is still to run on them."""
-
-    dataset: Dataset
-    net: Callable[[Tensor], Tensor]
 
 
 def stages(model: Net) -> list[str]:
@@ -132,7 +125,7 @@ class Extractor:
             known |= fresh
         return {name: known[name] for name in layers}
 
-    def cached(self, layer: Callable[[Tensor], Tensor], train: Tensor, val: Tensor) -> Cached:
+    def cached(self, layer: Callable[[Tensor], Tensor], train: Tensor, val: Tensor) -> FeatureDataset:
         """A data set of features, each an image of one pixel to the loaders, and the output layer to run on it."""
 
         def as_images(features: Tensor, source: Source) -> Arrays:
@@ -146,8 +139,8 @@ class Extractor:
             val=as_images(val, self.dataset.val),
         )
         if isinstance(layer, torch.nn.Linear):
-            return Cached(dataset, lambda features: layer(features.flatten(1)))
-        return Cached(dataset, lambda features: layer(features).flatten(1))
+            return FeatureDataset(dataset, lambda features: layer(features.flatten(1)))
+        return FeatureDataset(dataset, lambda features: layer(features).flatten(1))
 
     def _file(self, source: Source, layer: str) -> Path | None:
         if self.folder is None:

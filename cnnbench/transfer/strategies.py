@@ -13,11 +13,13 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.truncated import Truncated
 from cnnbench.runtime.device import Normalize
+from cnnbench.tasks.classification import TOP1
+from cnnbench.tasks.passes import predictions
 from cnnbench.training import freezing
-from cnnbench.training.loop import predictions
+from cnnbench.training.setup import FeatureDataset
 from cnnbench.transfer import choose, linear_svm
 from cnnbench.transfer.choose import Advice
-from cnnbench.transfer.features import BATCH, PENULTIMATE, Cached, Extractor
+from cnnbench.transfer.features import BATCH, PENULTIMATE, Extractor
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError, unknown
 
@@ -35,7 +37,7 @@ class Plan:
 
     model: Net
     spec: ModelSpec
-    cached: Cached | None
+    features: FeatureDataset | None
 
 
 def prepare(
@@ -62,8 +64,8 @@ def prepare(
         model = extractor.runtime.place(Truncated(model, layer, len(spec.labels)))
     if train is not None and cfg.transfer.probe:
         fit_head(cfg, extractor, model, train, about)
-    cached = None if train is None or val is None else extractor.cached(output_layer(model), train, val)
-    return Plan(model, spec, cached)
+    features = None if train is None or val is None else extractor.cached(output_layer(model), train, val)
+    return Plan(model, spec, features)
 
 
 def fit_head(cfg: FinetuneConfig, extractor: Extractor, model: Net, train: Tensor, about: dict[str, Any]) -> None:
@@ -71,7 +73,7 @@ def fit_head(cfg: FinetuneConfig, extractor: Extractor, model: Net, train: Tenso
     layer = output_layer(model)
     probe = linear_svm.fit(train, extractor.dataset.train.targets, cfg.transfer.c, bias=layer.bias is not None)
     linear_svm.write(probe, layer)
-    about |= {"svm_c": probe.c, "cv_top1_error": probe.cv_error, "cv_n": probe.cv_n}
+    about |= {"svm_c": probe.c, f"cv_{TOP1.name}": probe.cv_error, "cv_n": probe.cv_n}
     held_out = f", {probe.cv_error:.1f} % wrong on held-out folds" if probe.cv_error is not None else ""
     say(f"linear SVM on {train.shape[1]:,} features: C {probe.c:g}{held_out}", extractor.stream)
 

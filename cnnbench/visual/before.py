@@ -21,7 +21,8 @@ def draw_batch(studio: Studio) -> Iterator[Picture]:
     cfg, dataset = studio.cfg, studio.dataset
     loader = data.train_loader(dataset, studio.plan.augment, image_size=studio.size, seed=cfg.seed, workers=0,
                                batch_size=min(SHOWN, len(dataset.train)))  # fmt: skip
-    images, targets = next(iter(loader.epoch(0)))
+    batch = next(iter(loader.epoch(0)))
+    images, targets = batch["image"], batch["target"]
     title = f"{dataset.name}: a training batch, {studio.size} × {studio.size} pixels, after augmentation"
     found = studio.picture("batch", "batch", title, f"{title}: {studio.plan.augmentation}.")
     train_batch(images, targets, dataset.classes, found.path)

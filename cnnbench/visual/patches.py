@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnnbench.data import Batch
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Normalize, Runtime
-from cnnbench.training.loop import Batch
 from cnnbench.visual.places import HEAD, Place, look
 from cnnbench.visual.sheet import as_picture
 
@@ -62,7 +62,8 @@ def search(
 ) -> list[Best]:  # fmt: skip
     """One pass over the images, however many places are asked for."""
     best = [empty(place, kept) for place in places]
-    for images, _ in batches:
+    for batch in batches:
+        images = batch["image"]
         with runtime.autocast():
             found = look(model, normalize(images), places)
         for one in best:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cnnbench.tasks.classification.evaluation import progress
+from cnnbench.tasks.measure import progress
 from cnnbench.utils.errors import UserError
 from cnnbench.visual import attribution, sheet
 from cnnbench.visual.page import Picture

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from cnnbench.tasks.classification.evaluation import progress
+from cnnbench.tasks.measure import progress
 from cnnbench.visual import maximize, sheet
 from cnnbench.visual.page import Picture
 from cnnbench.visual.places import HEAD, spread

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from cnnbench.tasks.classification.evaluation import progress
+from cnnbench.tasks.measure import progress
 from cnnbench.utils.errors import UserError
 from cnnbench.visual import mistakes, sheet
 from cnnbench.visual.page import Picture
@@ -18,8 +18,10 @@ def draw_mistakes(studio: Studio) -> Iterator[Picture]:
         )
     source = studio.looked_through
     with progress(len(source), "mistakes") as advance:
-        found = mistakes.find(studio.model, studio.batches(source), studio.runtime, studio.normalize, advance)
-    pixels = studio.pixels(source, [index for index, _, _ in found.worst])
+        found = mistakes.find(
+            studio.model, studio.batches(source), source.targets, studio.runtime, studio.normalize, advance
+        )
+    pixels = studio.pixels(source, found.indices.tolist())
     title = mistakes.title(studio.title, found, f"{studio.split} images of {studio.data_name}")
     picture = studio.picture("mistakes", "mistakes", title, mistakes.LEGEND)
     tiles = mistakes.tiles(found, list(pixels), source.targets, studio.classes)

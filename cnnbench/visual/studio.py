@@ -161,7 +161,7 @@ class Studio:
         if not len(part):
             return torch.zeros(0, self.channels, self.size, self.size, dtype=torch.uint8)
         batches = data.eval_loader(part, self.dataset, image_size=self.size, batch_size=64, workers=0)
-        return torch.cat([images for images, _ in batches.epoch(0)])
+        return torch.cat([batch["image"] for batch in batches.epoch(0)])
 
     def _file(self, path: str) -> Shown:
         known = self.spec
@@ -210,7 +210,7 @@ class Studio:
         """Images for one forward pass, in bounded memory."""
         return bounded_batch(self.model, self.size, self.channels, wanted or self.cfg.batch_size)
 
-    def batches(self, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, source: Source) -> Iterator[data.Batch]:
         loader = data.eval_loader(source, self.dataset, image_size=self.size, batch_size=self.batch(),
                                   workers=self.workers)  # fmt: skip
         return loader.epoch(0)

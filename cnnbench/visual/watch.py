@@ -2,21 +2,18 @@
 in each stage, and at the end what it still gets wrong. They go to TensorBoard and into the run's directory."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from cnnbench import data
 from cnnbench.output.tensorboard import Events
-from cnnbench.runtime import device
+from cnnbench.runtime.device import Normalize
+from cnnbench.training.callbacks import Callback, EpochResult, View
 from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.visual import filters, flow, mistakes, sheet
 from cnnbench.visual.sheet import Row, Tile
-
-if TYPE_CHECKING:
-    from cnnbench.training.trainer import Training
 
 EVERY = 20  # steps between two that statistics are taken of
 FILMED = 10  # times that the filters are drawn in a training
@@ -24,89 +21,83 @@ STRIP = 16  # filters in the strip of pictures
 FRAMES = 6  # of the strip
 
 
-class Watch:
-    """Follows one training from entering it to leaving it; does nothing unless the training asks for pictures."""
+class TrainingPictures(Callback):
+    """Follows a training; does nothing unless the training asks for pictures."""
 
-    def __init__(self, training: "Training", writer: Events) -> None:
-        self.training, self.writer = training, writer
-        self.enabled = training.cfg.tracking.images and training.device.group.main
-        self.name = str(training.cfg.model["name"])
-        self.statistics = flow.Statistics(training.trainer.model, lambda: training.trainer.step % EVERY == 0)
+    events: Events | None = None  # None: no pictures
+    statistics: flow.Statistics | None = None
+
+    def on_start(self, view: View) -> None:
+        if not view.parts.cfg.tracking.images or view.events is None:
+            return
+        self.events, state = view.events, view.state
         self.frames: dict[int, list[np.ndarray]] = {}  # epoch -> the filters then
-
-    def __enter__(self) -> "Watch":
+        self.statistics = flow.Statistics(state.model, lambda: state.step % EVERY == 0)
         # In a compiled net hooks would be compiled too, and on cached features the stages do not run.
-        if self.enabled and not self.training.cfg.compile and not self.training.cached:
+        if not view.parts.cfg.compile and not view.parts.features:
             self.statistics.attach()
-        if self.enabled:
-            self._film()
-        return self
+        self._film(view)
 
-    def __exit__(self, *error: object) -> None:
-        self.statistics.detach()
-
-    def after_epoch(self) -> None:
-        if not self.enabled:
+    def on_epoch(self, view: View, epoch: EpochResult) -> None:
+        if self.events is None or self.statistics is None:
             return
-        epoch, epochs = self.training.progress.epoch, self.training.cfg.epochs
-        scale = self.training.device.scaler.get_scale() or 1.0
+        done, epochs = view.state.progress.epoch, view.parts.cfg.epochs
+        scale = view.parts.runtime.scaler.get_scale() or 1.0
         for tag, value in self.statistics.collect(scale).items():
-            self.writer.add_scalar(tag, value, self.training.trainer.step)
-        if epoch in (1, epochs) or epoch % max(1, epochs // FILMED) == 0:
-            self._film()
+            self.events.add_scalar(tag, value, view.state.step)
+        if done in (1, epochs) or done % max(1, epochs // FILMED) == 0:
+            self._film(view)
 
-    def end(self) -> None:
+    def on_end(self, view: View) -> None:
         """What is looked at when the training is over; the other pictures of the run are drawn by now."""
-        if not self.enabled:
+        if self.events is None or self.statistics is None or not view.is_finished:
             return
-        path, training = self.training.directory.path, self.training
+        path, name = view.parts.directory.path, str(view.parts.cfg.model["name"])
         with warn_if_unwritable("mistakes.png"):
-            self._draw_mistakes(path / "mistakes.png")
+            _draw_mistakes(view, path / "mistakes.png")
         if self.frames:
             with warn_if_unwritable("filters.png"):
-                filmstrip(self.frames, path / "filters.png", f"{self.name}: filters of its first layer while it learns")
+                filmstrip(self.frames, path / "filters.png", f"{name}: filters of its first layer while it learns")
         if self.statistics.history:
             with warn_if_unwritable("signals.png"):
-                flow.draw(self.statistics.history, path / "signals.png", f"{self.name}, stage by stage",
-                          aside=list(training.trainer.model.auxiliary))  # fmt: skip
-        for name in ("train_batch", "confusion_matrix", "val_predictions", "mistakes", "filters", "signals"):
-            if (path / f"{name}.png").exists():
-                with Image.open(path / f"{name}.png") as image:
-                    self._show(f"pictures/{name}", np.asarray(image.convert("RGB")))
+                flow.draw(self.statistics.history, path / "signals.png", f"{name}, stage by stage",
+                          aside=list(view.state.model.auxiliary))  # fmt: skip
+        for picture in ("train_batch", "confusion_matrix", "val_predictions", "mistakes", "filters", "signals"):
+            if (path / f"{picture}.png").exists():
+                with Image.open(path / f"{picture}.png") as image:
+                    self.events.add_image(f"pictures/{picture}", np.asarray(image.convert("RGB")), view.state.step)
 
-    def _film(self) -> None:
+    def close(self) -> None:
+        if self.statistics is not None:
+            self.statistics.detach()
+
+    def _film(self, view: View) -> None:
         """The first convolution's filters, as they are now."""
-        found = list(filters.convolutions(self.training.trainer.model).values())
-        if not found or found[0].weight.shape[1] not in (1, 3):
+        found = list(filters.convolutions(view.state.model).values())
+        if self.events is None or not found or found[0].weight.shape[1] not in (1, 3):
             return
         drawn = filters.pictures(found[0].weight.detach().float().cpu(), together=False)
-        self.frames[self.training.progress.epoch] = drawn[:STRIP]
+        self.frames[view.state.progress.epoch] = drawn[:STRIP]
         picture = sheet.mosaic(drawn, sheet.best_columns(len(drawn)))
         zoom = max(1, 400 // picture.shape[1])
-        self._show("filters", picture.repeat(zoom, 0).repeat(zoom, 1))
+        self.events.add_image("filters", picture.repeat(zoom, 0).repeat(zoom, 1), view.state.step)
 
-    def _draw_mistakes(self, path: Path) -> None:
-        training, dataset, known = self.training, self.training.dataset, self.training.spec
-        if known.input.in_channels not in (1, 3):
-            return
-        loading: dict[str, Any] = {"image_size": known.input.image_size, "batch_size": training.batch_size}
-        training.eval_model.eval()
-        batches = data.eval_loader(dataset.val, dataset, workers=training.cfg.data.workers, **loading)
-        found = mistakes.find(
-            training.eval_model,
-            batches.epoch(0),
-            training.device,
-            device.Normalize(training.device, known.input.mean, known.input.std),
-        )
-        wrong = dataset.val.subset(torch.tensor([index for index, _, _ in found.worst], dtype=torch.int64))
-        shown = data.eval_loader(wrong, dataset, workers=0, **loading).epoch(0) if found.worst else ()
-        pixels = [image for images, _ in shown for image in images]
-        tiles = mistakes.tiles(found, pixels, dataset.val.targets, dataset.classes)
-        title = mistakes.title(self.name, found, f"{dataset.split} images of {training.cfg.data.name}")
-        sheet.draw(sheet.grid(tiles), path, title, footer=mistakes.LEGEND)
 
-    def _show(self, tag: str, picture: np.ndarray) -> None:
-        self.writer.add_image(tag, picture, self.training.trainer.step)
+def _draw_mistakes(view: View, path: Path) -> None:
+    parts, state, dataset, given = view.parts, view.state, view.parts.dataset, view.parts.spec.input
+    if given.in_channels not in (1, 3) or parts.task.name != mistakes.TASK:
+        return
+    loading: dict[str, Any] = {"image_size": given.image_size, "batch_size": parts.batch_size}
+    state.eval_model.eval()
+    batches = data.eval_loader(dataset.val, dataset, workers=parts.cfg.data.workers, **loading)
+    normalize = Normalize(parts.runtime, given.mean, given.std)
+    found = mistakes.find(state.eval_model, batches.epoch(0), dataset.val.targets, parts.runtime, normalize)
+    wrong = dataset.val.subset(found.indices)
+    shown = data.eval_loader(wrong, dataset, workers=0, **loading).epoch(0) if len(found.indices) else ()
+    pixels = [image for batch in shown for image in batch["image"]]
+    tiles = mistakes.tiles(found, pixels, dataset.val.targets, dataset.classes)
+    title = mistakes.title(str(parts.cfg.model["name"]), found, f"{dataset.split} images of {parts.cfg.data.name}")
+    sheet.draw(sheet.grid(tiles), path, title, footer=mistakes.LEGEND)
 
 
 def filmstrip(frames: dict[int, list[np.ndarray]], path: Path, title: str) -> None:

@@ -41,7 +41,7 @@ class ClassPrediction(ImagePrediction):
 class Classifier(Predictor):
     """A trained classifier, ready to be asked."""
 
-    def predict(  # type: ignore[override]
+    def predict(
         self, images: "ImageLike | Iterable[ImageLike]", top: int = 5, batch_size: int = 32
     ) -> list[ClassPrediction]:
         """The `top` likeliest classes of each image, in the order of the images. images: see `Predictor.predict`."""
