@@ -11,22 +11,18 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models import get_model, get_model_weights
-from torchvision.transforms.v2 import functional
 
 from cnnbench import data
-from cnnbench.config.parsing import restore
-from cnnbench.config.sections import DataConfig
 from cnnbench.output import image_grid, plots
-from cnnbench.tasks.classification import evaluation, report
+from cnnbench.tasks.classification import evaluation
 from cnnbench.tasks.classification.metrics import judge, wilson
 from cnnbench.utils.files import read_json
 from cnnbench.weights import sources
 from tests.helpers.data import data_config, picture
-from tests.helpers.runs import Ran
-from tests.helpers.trained import colour_run, digits_run, foreign_file, random_net
+from tests.helpers.runs import SMALL, Ran
+from tests.helpers.trained import colour_run, digits_logits, digits_run, foreign_file, random_net
 
 CPU = ("precision=fp32", "device=cpu")
 LEFT = ("result.json", "confusion_matrix.png", "confusion_matrix.csv", "classes.csv", "calibration.png", "mistakes.png")
@@ -40,18 +36,6 @@ def evaluated(cnnbench: Callable[..., Ran], *args: str) -> dict[str, Any]:
     assert ran.code == 0, ran.err
     assert ran.err == ""
     return json.loads(ran.out)
-
-
-def digits_logits() -> tuple[Tensor, Tensor]:
-    """Of the run's net on the test set, without any of evaluate's ways: one batch, torchvision's resizing."""
-    loaded = sources.load(str(digits_run()))
-    assert loaded.inference is not None and loaded.config is not None
-    known = loaded.inference
-    dataset = data.load_dataset(restore(DataConfig, loaded.config["data"]))
-    assert isinstance(dataset.val, data.Arrays)
-    images = functional.resize(dataset.val.images, [16, 16]).float() / 255
-    with torch.no_grad():
-        return sources.build(loaded)((images - known.mean[0]) / known.std[0]), dataset.val.targets
 
 
 # The numbers
@@ -175,48 +159,6 @@ def test_an_evaluation_leaves_tables_and_pictures(cnnbench: Callable[..., Ran], 
     assert again.code == 0 and len(list(path.glob("events*"))) == 1
 
 
-def test_a_net_without_mistakes_has_no_sheet_of_them() -> None:
-    dataset = data.load_dataset(data_config("digits"))
-    logits = F.one_hot(dataset.val.targets, 10).float() * 9
-    assert report.mistakes(dataset.val, dataset.classes, logits) == []
-    verdict = judge(logits, dataset.val.targets)
-    assert report.confused(verdict, dataset.classes) == []
-    assert report.headline(verdict)["top1_interval"][1] == pytest.approx(1.06, abs=0.01)
-
-
-def test_the_worst_mistakes_show_the_truth_and_the_answer() -> None:
-    dataset = data.load_dataset(data_config("digits"))
-    logits, _ = digits_logits()
-    cells = report.mistakes(dataset.val, dataset.classes, logits)
-    assert 0 < len(cells) <= report.WORST
-    for cell in cells:
-        assert cell.picture.shape[2] == 3
-        (truth,) = [name for name, _, true in cell.bars if true]
-        assert cell.title == truth != cell.bars[0][0]
-    losses = [next(p for _, p, true in cell.bars if true) for cell in cells]
-    assert losses == sorted(losses)
-
-
-def test_many_classes_are_listed_by_their_errors() -> None:
-    classes = [f"class {index}" for index in range(40)]
-    targets = torch.arange(400) % 40
-    verdict = judge(F.one_hot((targets * 3) % 40, 40).float(), targets)
-    result = {**report.headline(verdict), "crop": "center 8", "split": "val", "images_per_second": 1.0, "shift": None,
-              "protocol": {"interpolation": "bilinear", "averaged": None}, "run_dir": "r"}  # fmt: skip
-    page = report.page(result, verdict, classes)
-    assert "The 10 classes with the largest errors" in page
-    assert len(page.splitlines()) < 25
-    assert report.page(result, verdict, classes, brief=True).startswith("top-1 error")
-
-
-def test_names_that_look_the_same_when_shortened_are_not_put_into_one_column() -> None:
-    classes = ["Canis lupus familiaris A lupus", "Canis lupus familiaris B lupus"]
-    verdict = judge(torch.eye(2), torch.tensor([0, 0]))
-    rows = report.per_class(verdict, classes)
-    assert [row["n"] for row in rows] == [2, 0] and rows[1]["error"] is None
-    assert report._tables(verdict, classes)
-
-
 # Weights from elsewhere
 
 
@@ -332,3 +274,52 @@ def test_a_sweep_over_crops_prints_one_table(cnnbench: Callable[..., Ran]) -> No
     assert ran.code == 0, ran.err
     assert sum(line.startswith("crop=") for line in ran.out.splitlines()) == 2
     assert "true \\ answer" not in ran.out
+
+
+# Runs of `train`
+
+
+def test_evaluate_repeats_the_runs_own_numbers(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    assert cnnbench("train", "epochs=2", "ema=0.5", "run.dir=r", *SMALL).code == 0
+    trained = read_json(tmp_path / "r/result.json")
+    for batch_size in (1, 7, 400):
+        ran = cnnbench(
+            "evaluate", "weights=r", f"batch_size={batch_size}", "precision=fp32", "device=cpu", "format=json"
+        )
+        assert ran.code == 0, ran.err
+        result = json.loads(ran.out)
+        assert (result["top1_error"], result["top5_error"], result["n"]) == (
+            trained["top1_error"],
+            trained["top5_error"],
+            359,
+        )
+        assert result["loss"] == pytest.approx(trained["loss"], rel=1e-5)
+    assert Path(result["run_dir"], "confusion_matrix.png").exists()
+    train_split = json.loads(cnnbench("evaluate", "weights=r/checkpoints/last.pt", "split=train", "format=json").out)
+    assert (train_split["n"], train_split["split"]) == (287, "train")  # a fifth of each class
+
+
+def test_evaluations_do_not_overwrite_each_other_or_the_training(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert cnnbench("train", "epochs=1", f"run.name={name}", *SMALL).code == 0
+    weights = [f"outputs/train/{name}" for name in ("one", "two", "two/checkpoints/best.pt")]
+    ran = cnnbench("evaluate", "-m", f"weights={','.join(weights)}", "sweep.dir=s")
+    assert ran.code == 0, ran.err
+    assert len([path for path in (tmp_path / "s").iterdir() if path.is_dir() and path.name != ".sweep"]) == 3
+    assert "top1_error" in ran.out.splitlines()[-4] and "-" not in ran.out.splitlines()[-1].split()[2]
+    refused = cnnbench("evaluate", "weights=outputs/train/one", "run.dir=outputs/train/one")
+    assert (refused.code, "holds a training" in refused.err) == (2, True)
+
+
+def test_evaluate_takes_another_size_and_normalisation(cnnbench: Callable[..., Ran]) -> None:
+    assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
+    command = ("evaluate", "weights=r", "precision=fp32", "format=json")
+    plain, other = (json.loads(cnnbench(*command, *more).out) for more in ((), ("data.mean=[0.9]",)))
+    assert plain["loss"] != other["loss"]
+    assert json.loads(cnnbench(*command, "data.image_size=16").out)["crop"] == "center 16"
+
+
+def test_evaluate_refuses_data_with_other_classes(cnnbench: Callable[..., Ran]) -> None:
+    assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
+    ran = cnnbench("evaluate", "weights=r", "data=synthetic", "data.num_images=40")
+    assert (ran.code, "was trained for other classes than those of synthetic" in ran.err) == (2, True)

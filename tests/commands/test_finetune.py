@@ -1,6 +1,5 @@
 """Transfer from the command line: each strategy, what it leaves behind, what it says, what it refuses."""
 
-import io
 import json
 import subprocess
 import sys
@@ -13,14 +12,7 @@ import pytest
 import torch
 
 from cnnbench import data, models
-from cnnbench.data import Arrays, Dataset
-from cnnbench.models.layers import Net, output_layer
-from cnnbench.runtime.device import create_runtime
-from cnnbench.training import freezing
-from cnnbench.transfer import choose, features, linear_svm
-from cnnbench.transfer.features import PENULTIMATE
 from cnnbench.weights import checkpoint, sources
-from cnnbench.weights.checkpoint import Inference
 from tests.helpers.data import class_tree
 from tests.helpers.paths import SHARED
 from tests.helpers.runs import Ran
@@ -33,180 +25,6 @@ SMALL = ("device=cpu", "precision=fp32", "data.fraction=0.1", "data.image_size=1
 def result(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((path / "result.json").read_text())
     return found
-
-
-def colours(n: int = 60, classes: int = 3) -> Dataset:
-    """Noise in a colour of each class: easy for any features."""
-    rng = np.random.default_rng(0)
-    targets = torch.arange(n) % classes
-    images = torch.from_numpy(rng.integers(0, 120, size=(n, 3, 32, 32), dtype=np.uint8))
-    images[torch.arange(n), targets] += 100
-    source = Arrays(images, targets)
-    few = source.subset(torch.arange(12))
-    return Dataset(name="colours", classes=["r", "g", "b"][:classes], mean=(0.5,) * 3, std=(0.25,) * 3, image_size=32,
-                   crop_ratio=1.0, in_channels=3, train=source, val=few, split="val")  # fmt: skip
-
-
-def extractor(model: Net, dataset: Dataset, folder: Path | None = None) -> features.Extractor:
-    inference = Inference(model={"name": "resnet8"}, classes=dataset.classes, mean=[0.5] * 3, std=[0.25] * 3,
-                          image_size=32, in_channels=3)  # fmt: skip
-    device = create_runtime("cpu", "fp32", 0)
-    return features.Extractor(model, dataset, inference, device, folder=folder, workers=0, stream=io.StringIO())
-
-
-# Features
-
-
-def test_penultimate_features_through_the_output_layer_are_the_logits() -> None:
-    dataset = colours()
-    for name, arguments in (("resnet8", {}), ("nin_cifar", {"final_relu": False}),
-                            ("squeezenet1_0", {"source": "torchvision", "final_relu": False})):  # fmt: skip
-        torch.manual_seed(0)
-        model = models.build(name, num_classes=3, **arguments)
-        found = extractor(model, dataset)(dataset.val, [PENULTIMATE])[PENULTIMATE]
-        layer = output_layer(model)
-        logits = found @ layer.weight.flatten(1).T + layer.bias
-        images = dataset.val.images.float() / 255 / 0.25 - 2
-        assert torch.allclose(logits, model.eval()(images), atol=1e-3), name
-
-
-def test_features_of_stages_are_their_outputs_averaged_over_a_grid() -> None:
-    dataset, model = colours(), models.build("resnet8", num_classes=3)
-    found = extractor(model, dataset)(dataset.val, ["layer2"])["layer2"]
-    images = dataset.val.images.float() / 255 / 0.25 - 2
-    model.eval()
-    maps = model.layer2(model.layer1(model.relu(model.bn1(model.conv1(images)))))  # 32 x 16 x 16
-    blocks = maps.unflatten(2, (8, 2)).unflatten(4, (8, 2)).mean((3, 5))  # 32 x 8 x 8
-    assert torch.allclose(found, blocks.flatten(1), atol=1e-4)
-
-
-def test_features_are_read_from_the_disk_unless_weights_or_images_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dataset, model = colours(), models.build("resnet8", num_classes=3)
-    extract, computed = features.extract, []
-    monkeypatch.setattr(features, "extract", lambda *args: computed.append(args[1]) or extract(*args))
-    first = extractor(model, dataset, tmp_path)(dataset.train, ["layer1", PENULTIMATE])
-    again = extractor(model, dataset, tmp_path)(dataset.train, ["layer1", PENULTIMATE])
-    assert len(computed) == 1
-    assert all(torch.equal(first[name], again[name]) for name in first)
-    with torch.no_grad():
-        model.fc.weight += 1  # behind the features
-    extractor(model, dataset, tmp_path)(dataset.train, [PENULTIMATE])
-    assert len(computed) == 1
-    model.bn1.running_mean += 0.1
-    extractor(model, dataset, tmp_path)(dataset.train, [PENULTIMATE])
-    assert len(computed) == 2
-    extractor(model, colours(66), tmp_path)(colours(66).train, [PENULTIMATE])
-    assert len(computed) == 3
-    for file in tmp_path.glob("*.safetensors"):
-        file.write_bytes(b"half")
-    extractor(model, dataset, tmp_path)(dataset.train, ["layer1"])
-    assert len(computed) == 4
-
-
-# The linear classifier
-
-
-def test_the_probe_is_scikit_learns_svm_folded_into_weights() -> None:
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import LinearSVC
-
-    rng = np.random.default_rng(0)
-    for classes in (2, 4):
-        y = np.arange(120) % classes
-        x = rng.normal(size=(120, 10)) + 1.5 * np.eye(classes, 10)[y] + np.arange(10)
-        probe = linear_svm.fit(torch.from_numpy(x).float(), torch.from_numpy(y), [0.01])
-        svm = make_pipeline(StandardScaler(), LinearSVC(C=0.01, tol=1e-6)).fit(x, y)
-        ours = probe.logits(torch.from_numpy(x).float()).argmax(1).numpy()
-        assert (ours == svm.predict(x)).mean() > 0.98
-        assert probe.cv_n == 120
-        assert probe.cv_error is not None
-        margins = svm.decision_function(x)
-        logits = probe.logits(torch.from_numpy(x).float()).numpy()
-        ours = logits[:, 1] - logits[:, 0] if classes == 2 else logits.ravel()
-        assert np.corrcoef(ours, margins.ravel())[0, 1] > 0.999  # up to the factor that makes probabilities of them
-
-
-def test_its_probabilities_are_neither_shy_nor_bold() -> None:
-    """Classes that overlap by a known amount: the mean confidence is near the share of right answers."""
-    rng = np.random.default_rng(1)
-    y = np.arange(3000) % 2
-    x = torch.from_numpy(rng.normal(size=(3000, 5)) + y[:, None] * 0.8).float()
-    probe = linear_svm.fit(x[:1500], torch.from_numpy(y[:1500]), [1e-4, 1e-2, 1.0])
-    confidence, answer = probe.logits(x[1500:]).softmax(1).max(1)
-    accuracy = (answer.numpy() == y[1500:]).mean()
-    assert abs(float(confidence.mean()) - accuracy) < 0.05
-
-
-def test_a_class_with_a_single_image_still_gets_a_classifier() -> None:
-    x, y = torch.randn(5, 4), torch.tensor([0, 0, 0, 0, 1])
-    probe = linear_svm.fit(x, y, [1e-3, 1e-2, 1e-1])
-    assert (probe.cv_error, probe.cv_n, probe.c) == (None, 0, 1e-2)
-    assert probe.logits(x).shape == (5, 2)
-
-
-# Advice
-
-
-def test_leaving_each_image_out_is_what_the_formula_says() -> None:
-    """Against the long way: n fits, each without one image."""
-    rng = np.random.default_rng(0)
-    y = torch.arange(24) % 3
-    x = torch.from_numpy(rng.normal(size=(24, 6))) + torch.eye(3, 6)[y]
-    x = (x - x.mean(0)) / x.std(0)
-    errors = []
-    for ridge in choose.RIDGE:
-        wrong = 0
-        for out in range(24):
-            kept = torch.arange(24) != out
-            kernel = x @ x.T / 6 + 1
-            one = 2 * torch.nn.functional.one_hot(y[kept]).double() - 1
-            alpha = torch.linalg.solve(kernel[kept][:, kept] + ridge * torch.eye(23).double(), one)
-            wrong += int((kernel[out, kept] @ alpha).argmax() != y[out])
-        errors.append(100 * wrong / 24)
-    assert choose.held_out_error(x, y) == pytest.approx(min(errors))
-
-
-def test_the_best_features_are_the_last_unless_earlier_ones_are_clearly_better() -> None:
-    assert choose.best_features({"layer1": 9.0, PENULTIMATE: 10.0}, 200) == PENULTIMATE
-    assert choose.best_features({"layer1": 2.0, PENULTIMATE: 10.0}, 200) == "layer1"
-    assert choose.spread(list("abcdefghij"), 4) == ["a", "d", "g", "j"]
-
-
-def test_the_quadrants_are_the_lectures() -> None:
-    named = {key: strategy.value for key, (strategy, _) in choose.QUADRANTS.items()}
-    assert named == {
-        (False, True): "svm",
-        (False, False): "deep_features",
-        (True, True): "partial",
-        (True, False): "full",
-    }
-
-
-# Nets cut behind a stage
-
-
-@pytest.mark.parametrize(("name", "arguments", "cut"), [
-    ("resnet8", {}, "layer2"), ("nin_cifar", {}, "mlpconv2"), ("alexnet_owt", {}, "conv3"),
-    ("squeezenet1_0", {"source": "torchvision"}, "features.7"),
-])  # fmt: skip
-def test_a_cut_net_computes_what_the_whole_one_does_up_to_there(name: str, arguments: dict, cut: str) -> None:
-    torch.manual_seed(0)
-    whole = models.build(name, num_classes=3, **arguments).eval()
-    part = models.build(name, num_classes=3, cut=cut, **arguments).eval()
-    state = {f"body.{key}": value for key, value in whole.state_dict().items()}
-    part.load_state_dict({key: state.get(key, value) for key, value in part.state_dict().items()})
-    images = torch.randn(2, 3, whole.image_size, whole.image_size)
-    with torch.no_grad(), features.tapped(whole, [cut]) as found:
-        whole(images)
-        expected = found[cut] @ part.head.weight.T + part.head.bias
-        assert torch.allclose(part(images), expected, atol=1e-4)
-    assert list(part.stages)[-2:] == [cut, "head"]
-    freezing.freeze(part, "backbone")
-    freezing.train_mode(part)
-    assert {name for name, p in part.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
 
 
 # The command

@@ -6,10 +6,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional
 
-from cnnbench import models
+from cnnbench import data, models
 from cnnbench.cli import main
+from cnnbench.config.parsing import restore
+from cnnbench.config.sections import DataConfig
 from cnnbench.models.layers import Net
+from cnnbench.weights import sources
 
 
 def _folder() -> Path:
@@ -36,6 +41,18 @@ def colour_run() -> Path:
                      "epochs=1", "batch_size=20", "precision=fp32", "device=cpu", f"run.dir={path}"])  # fmt: skip
     assert done == 0
     return path
+
+
+def digits_logits() -> tuple[Tensor, Tensor]:
+    """Logits and targets of that net on the test set, without `evaluate`: one batch, resized by torchvision."""
+    loaded = sources.load(str(digits_run()))
+    assert loaded.inference is not None and loaded.config is not None
+    known = loaded.inference
+    dataset = data.load_dataset(restore(DataConfig, loaded.config["data"]))
+    assert isinstance(dataset.val, data.Arrays)
+    images = functional.resize(dataset.val.images, [16, 16]).float() / 255
+    with torch.no_grad():
+        return sources.build(loaded)((images - known.mean[0]) / known.std[0]), dataset.val.targets
 
 
 def foreign_file(net: Net, path: Path) -> Path:

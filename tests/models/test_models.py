@@ -11,10 +11,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import cnnbench
+from cnnbench import models
 from cnnbench.analysis.complexity import count
 from cnnbench.config.sections import Optimizer, conf_dir
 from cnnbench.models import MODELS, build, check_image_size, notes, smallest_image
-from cnnbench.models.layers import evaluating
+from cnnbench.models.layers import evaluating, output_layer
 from cnnbench.utils.errors import UserError
 from tests.helpers.model_facts import AUXILIARY, COUNTS, SLOW_KINDS, SLOW_NETS, SMALL, image, make, on_meta, slowly
 
@@ -314,3 +315,10 @@ def test_create_model_is_there_without_importing_torch():
     assert cnnbench.create_model("resnet8", 10, in_channels=1, shortcut="B").conv1.in_channels == 1
     with pytest.raises(AttributeError, match="no attribute 'creat_model'"):
         _ = cnnbench.creat_model
+
+
+def test_output_layers_give_the_logits() -> None:
+    for name, arguments in (("resnet8", {}), ("nin_cifar", {"final_relu": False}), ("vgg11", {}), ("googlenet", {})):
+        with torch.device("meta"):
+            layer = output_layer(models.build(name, num_classes=7, **arguments))
+        assert layer.weight.shape[0] == 7

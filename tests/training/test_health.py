@@ -1,30 +1,22 @@
 """Numbers that go wrong: skipped, counted, warned of or refused by name."""
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cnnbench import data, models
-from cnnbench.config import compose
-from cnnbench.config.sections import Crop, OptimConfig, Optimizer
-from cnnbench.data import datasets
-from cnnbench.data.sources import Arrays, Files
-from cnnbench.data.transforms import check_augment
+from cnnbench.config.sections import OptimConfig, Optimizer
 from cnnbench.models.layers import Net
-from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.classification.metrics import Sums
-from cnnbench.training import debug, health, loop, optim
-from cnnbench.utils.errors import UserError
+from cnnbench.training import health, loop, optim
 from cnnbench.utils.files import read_json
-from tests.helpers.data import class_tree, data_config
+from tests.helpers.data import class_tree
 from tests.helpers.runs import SMALL, Ran
 from tests.helpers.tiny import CPU, Tiny, batches, trainer
 
@@ -248,112 +240,6 @@ def test_divergence_is_warned_of_in_a_run(cnnbench: Callable[..., Ran]) -> None:
     assert calm.err == ""
 
 
-def test_files_in_both_splits_are_found_by_name_link_and_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train, val = class_tree(tmp_path / "train", {"a": 4}), class_tree(tmp_path / "val", {"a": 3}, seed=1)
-    sources = [Files(sorted(map(str, root.rglob("*.jpg"))), torch.zeros(4, dtype=torch.int64)) for root in (train, val)]
-    assert data.shared_files(*sources) == []
-    (val / "a/7.jpg").symlink_to(train / "a/0.jpg")
-    (val / "a/8.jpg").write_bytes((train / "a/1.jpg").read_bytes())
-    (val / "a/9.jpg").hardlink_to(train / "a/2.jpg")
-    (val / "a/2.jpg").write_bytes((train / "a/2.jpg").read_bytes())
-    paths = sorted(map(str, val.rglob("*.jpg")))
-    shared = data.shared_files(sources[0], Files(paths, torch.zeros(len(paths), dtype=torch.int64)))
-    assert [Path(path).name for _, path in shared] == ["7.jpg", "8.jpg", "2.jpg", "9.jpg"]
-    monkeypatch.setattr("cnnbench.data.overlap.ALL", 3)  # of so many files only those of one name are looked at
-    shared = data.shared_files(sources[0], Files(paths, torch.zeros(len(paths), dtype=torch.int64)))
-    assert [Path(path).name for _, path in shared] == ["2.jpg"]
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_shared_files_are_warned_of_and_in_the_result(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
-    class_tree(tmp_path / "d/train", {"a": 6, "b": 6})
-    (tmp_path / "d/val").symlink_to("train")
-    ran = cnnbench("train", "data=folder", "data.root=d", "data.image_size=8", "epochs=1", "batch_size=6", "device=cpu",
-                   "run.dir=r")  # fmt: skip
-    assert ran.code == 0
-    assert "12 of the 12 val images are training images too" in ran.out
-    assert "training images too" in read_json(tmp_path / "r/result.json")["warnings"][0]
-
-
-@pytest.mark.parametrize("label", [-1, 10])
-def test_labels_outside_the_classes_are_refused(monkeypatch: pytest.MonkeyPatch, label: int) -> None:
-    read = datasets._digits
-
-    def spoiled(cfg: Any, root: Path) -> data.Dataset:
-        dataset = read(cfg, root)
-        assert isinstance(dataset.train, Arrays)
-        dataset.train.targets[7] = label
-        return dataset
-
-    monkeypatch.setitem(datasets.SETS, "digits", spoiled)
-    with pytest.raises(UserError, match=rf"10 classes, but 1 of its training images have .*image 7 has {label}"):
-        data.load_dataset(data_config("digits"))
-
-
-def test_deterministic_is_set_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    create_runtime("cpu", "fp32", seed=0, deterministic=True)
-    assert torch.are_deterministic_algorithms_enabled()
-    create_runtime("cpu", "fp32", seed=0)
-    assert not torch.are_deterministic_algorithms_enabled()
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_deterministic_gives_the_same_bits_on_a_cpu(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
-    from tests.helpers.runs import assert_same_run
-
-    for name, more in (("a", "deterministic=true"), ("b", "deterministic=false")):
-        assert cnnbench("train", "epochs=1", more, f"run.dir={name}", *SMALL).code == 0
-    assert_same_run(tmp_path / "a", tmp_path / "b")
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_what_cannot_be_deterministic_is_said(cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
-    def step(*args: Any) -> None:
-        raise RuntimeError("adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you …")
-
-    monkeypatch.setattr("cnnbench.training.loop.train_step", step)
-    ran = cnnbench("train", "deterministic=true", *SMALL)
-    assert ran.code == 2
-    assert "deterministic=true: on this device adaptive_avg_pool2d_backward_cuda" in ran.err
-
-
-def test_debug_fast_runs_everything_once(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
-    for _ in range(2):  # such a run is begun anew each time
-        ran = cnnbench("train", "debug=fast", "data.image_size=8", "epochs=100", "device=cpu")
-        assert ran.code == 0, ran.err
-        assert "debug=fast: training, validation, checkpoint and pictures work" in ran.err
-        (path,) = (tmp_path / "outputs/train").iterdir()
-        result = read_json(path / "result.json")
-        assert (result["steps"], result["n"], result["epochs"]) == (1, 128, 1)
-        assert all((path / name).exists() for name in ("curves.png", "checkpoints/last.pt", "val_predictions.png"))
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_debug_overfit_learns_one_batch_by_heart_or_says_that_it_does_not(
-    cnnbench: Callable[..., Ran], tmp_path: Path
-) -> None:
-    command = ("train", "debug=overfit", "data.image_size=8", "device=cpu", "precision=fp32")
-    ran = cnnbench(*command, "run.dir=r")
-    assert ran.code == 0, ran.err
-    assert "the net has learned its batch by heart" in ran.err
-    result = read_json(tmp_path / "r/result.json")
-    assert (result["n"], result["steps"], result["split"]) == (32, 200, "memorised")
-    hopeless = cnnbench(*command, "optim.lr=1e-6")
-    assert hopeless.code == 1 and "after 200 steps on one batch the net errs on" in hopeless.err
-    assert np.isfinite(result["loss"]) and result["loss"] < 0.5
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_a_debug_run_clears_no_other_run(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
-    assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
-    before = copy.copy((tmp_path / "r/result.json").read_text())
-    refused = cnnbench("train", "debug=fast", "run.dir=r", *SMALL)
-    assert (refused.code, "another configuration" in refused.err) == (2, True)
-    assert (tmp_path / "r/result.json").read_text() == before
-
-
 def test_gradients_that_bf16_gets_wrong_are_named_before_the_first_step() -> None:
     """Filters of 5x5 over maps of one pixel: GoogLeNet's last modules at 32 pixels, not at 64, nor frozen ones."""
     net = models.build("googlenet", num_classes=10)
@@ -362,10 +248,3 @@ def test_gradients_that_bf16_gets_wrong_are_named_before_the_first_step() -> Non
     assert health.wrong_gradients(net, 64, 3) == []
     assert health.wrong_gradients(net.requires_grad_(False), 32, 3) == []
     assert health.wrong_gradients(models.build("resnet20", num_classes=10), 32, 3) == []
-
-
-def test_a_batch_is_learnt_by_heart_as_it_is_whatever_the_augmentation() -> None:
-    cfg = compose.typed("train", compose.compose("train", ["augment=alternate_flip", "debug=overfit"]), [])
-    augment = debug.small(cfg).augment
-    check_augment(augment, 32, 1.0)
-    assert (augment.flip, augment.alternate, augment.crop) == (False, False, Crop.none)

@@ -15,7 +15,6 @@ from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.classification.metrics import Sums
 from cnnbench.tasks.classification.task import Classification
 from cnnbench.training import compile_cost, freezing, loop
-from cnnbench.utils.errors import UserError
 from tests.helpers.tiny import CPU, Tiny, batches, trainer
 
 
@@ -126,31 +125,6 @@ def test_frozen_stages_do_not_move_a_bit() -> None:
     moved = {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
     assert moved == {"middle", "fc"}
     assert model.conv.weight.grad is None
-
-
-@pytest.mark.parametrize(
-    ("what", "frozen"),
-    [
-        ("none", []),
-        ("backbone", ["stem", "layer1"]),
-        (["layer1"], ["layer1"]),
-        ("stem", ["stem"]),
-        ("until:head", ["stem", "layer1"]),
-    ],
-)
-def test_freeze_speaks_the_stages_vocabulary(what: Any, frozen: list[str]) -> None:
-    assert freezing.freeze(Tiny(), what) == frozen
-
-
-@pytest.mark.parametrize("what", ["layr1", "until:layr1", ["stem", "layr1"]])
-def test_an_unknown_stage_is_refused_with_the_near_one(what: Any) -> None:
-    with pytest.raises(UserError, match="Did you mean 'layer1'"):
-        freezing.freeze(Tiny(), what)
-
-
-def test_freezing_everything_is_refused() -> None:
-    with pytest.raises(UserError, match="nothing to train"):
-        freezing.freeze(Tiny(), ["stem", "layer1", "head"])
 
 
 def test_evaluate_counts_every_image_once_whatever_the_batches() -> None:

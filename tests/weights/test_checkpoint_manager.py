@@ -1,10 +1,8 @@
-"""Checkpoints that are whole or refused: seals, the ones before the last, disks that are full."""
+"""Checkpoints of a run: which are kept, the one before a damaged one, disks that are full."""
 
 import errno
 import os
-import random
 import shutil
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,15 +11,12 @@ import pytest
 import torch
 
 from cnnbench.config.sections import CheckpointConfig, OnError
-from cnnbench.utils import files
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.files import read_json
 from cnnbench.weights import checkpoint
 from cnnbench.weights.checkpoint_manager import Keeper, interval
+from tests.helpers.checkpoints import NEEDED, flip
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
-
-NEEDED: dict[str, Any] = {"model": {}, "inference": {}, "config": {}, "progress": {}}
-
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -39,39 +34,6 @@ def keeper_with(folder: Path, steps: int, **settings: Any) -> Keeper:
     for step in range(1, steps + 1):
         keeper.save({"step": step, **NEEDED})
     return keeper
-
-
-def flip(file: Path, position: int) -> None:
-    content = bytearray(file.read_bytes())
-    content[position] ^= 4
-    file.write_bytes(content)
-
-
-def test_a_sealed_checkpoint_is_still_a_file_of_torch(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "a.pt", {"step": 3, "weights": torch.arange(1000.0)})
-    assert files.seal_holds(tmp_path / "a.pt") is True
-    assert zipfile.ZipFile(tmp_path / "a.pt").testzip() is None
-    torch.testing.assert_close(torch.load(tmp_path / "a.pt", weights_only=True)["weights"], torch.arange(1000.0))
-    torch.save({"weights": torch.ones(3)}, tmp_path / "foreign.pt")
-    assert files.seal_holds(tmp_path / "foreign.pt") is None
-    assert checkpoint.read(tmp_path / "foreign.pt")["weights"].sum() == 3
-
-
-def test_no_flipped_bit_and_no_cut_gets_past_the_seal(tmp_path: Path) -> None:
-    file, rng = tmp_path / "a.pt", random.Random(0)
-    checkpoint.save(file, {"step": 3, "weights": torch.arange(300.0), **NEEDED})
-    content = file.read_bytes()
-    checkpoint.load(file)
-    end = range(len(content) - 120, len(content))  # the directory of the archive, its end, the seal itself
-    for position in [*end, *rng.sample(range(len(content)), 100)]:
-        file.write_bytes(content)
-        flip(file, position)
-        with pytest.raises(UserError, match=r"damaged|cannot read"):
-            checkpoint.load(file)
-    for length in [0, 1, len(content) - 1, *rng.sample(range(len(content)), 30)]:
-        file.write_bytes(content[:length])
-        with pytest.raises(UserError, match=r"damaged|cannot read"):
-            checkpoint.load(file)
 
 
 def test_a_checkpoint_of_the_format_before_still_loads(tmp_path: Path) -> None:
@@ -155,23 +117,6 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_a_warning(
     assert not list(tmp_path.glob(".*"))
     keeper.save({"step": 3, **NEEDED})
     assert checkpoint.load(tmp_path / "last.pt")["step"] == 3
-
-
-def test_a_disk_that_fills_within_the_writing_of_tensors_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write = files.Hashing.write
-
-    def full(self: files.Hashing, data: bytes) -> int:
-        if self.file.tell() > 2000:
-            self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            raise self.error
-        return write(self, data)
-
-    monkeypatch.setattr(files.Hashing, "write", full)
-    with pytest.raises(RunError, match=r"cannot save .*last.pt: No space left on device"):
-        checkpoint.save(tmp_path / "last.pt", {"weights": torch.zeros(10_000)})
-    assert names(tmp_path) == []
 
 
 def test_a_training_outlives_a_full_disk(
