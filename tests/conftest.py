@@ -3,7 +3,6 @@
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,13 +13,8 @@ from cnnbench.cli import main
 from cnnbench.config import commands, parsing
 from cnnbench.config import compose as hydra_app
 from cnnbench.training import result
-
-
-@dataclass
-class Ran:
-    code: int
-    out: str
-    err: str
+from tests.helpers.paths import SCRIPTS
+from tests.helpers.runs import Ran
 
 
 @pytest.fixture
@@ -60,7 +54,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """`script("reproduce")` is scripts/reproduce.py as a module."""
 
     def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "scripts" / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, name, module)

@@ -9,7 +9,7 @@ import torch
 
 from cnnbench import data, models
 from cnnbench.analysis.complexity import TRAINING_PASSES, count
-from cnnbench.benchmark.timing import PARTS, Setting, cold_compiler, endless, inference, loading, peak_macs, training
+from cnnbench.benchmark.timing import PARTS, Setting, cold_compiler, endless, loading, peak_macs, spec, training
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.data import Batch
 from cnnbench.models.layers import Net
@@ -204,7 +204,7 @@ def variant(cfg: BenchmarkConfig, setting: Setting, loader: data.Loader, name: s
     steps = training(setting, net, endless(loader), **timing)
     batch, whole = loader.order.batch_size, steps.whole
     pictures = next(endless(loader))["image"]
-    answers = inference(setting, net, pictures, **timing).rate(batch)
+    answers = spec(setting, net, pictures, **timing).rate(batch)
     trained = whole.rate(batch)
     say(f"{name}, {label}: {trained.median:,.0f} images/s in training, {answers.median:,.0f} answers/s")
     return {

@@ -148,7 +148,7 @@ def training(setting: Setting, net: Callable[..., object], batches: Iterator[Bat
     return Steps(parts, Timing.of(marked.sum(1).tolist()), first, peak_memory(marking.device))
 
 
-def inference(setting: Setting, net: Callable[..., object], images: Tensor, *, warmup: int, seconds: float) -> Timing:
+def spec(setting: Setting, net: Callable[..., object], images: Tensor, *, warmup: int, seconds: float) -> Timing:
     """Seconds for the net's answers on the images (uint8), normalisation included."""
     normalize, stopwatch = setting.normalize, Stopwatch(setting.device)
     images = setting.device.to_device(images)

@@ -1,0 +1,332 @@
+"""The command line: help, speed of the cheap paths, and one clear sentence for every mistake."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cnnbench.cli import main
+from cnnbench.config import arguments, commands, registry
+from cnnbench.config.compose import command_groups
+from cnnbench.config.sections import conf_dir
+from tests.helpers.runs import Ran
+
+
+def test_without_a_command_all_are_listed_with_an_example(cnnbench: Callable[..., Ran]) -> None:
+    for args in ([], ["--help"]):
+        ran = cnnbench(*args)
+        assert ran.code == 0
+        for name, command in registry.COMMANDS.items():
+            assert name in ran.out
+            assert command.examples[0] in ran.out
+
+
+@pytest.mark.parametrize("command", registry.COMMANDS)
+def test_help_teaches_every_key_and_choice(cnnbench: Callable[..., Ran], command: str) -> None:
+    ran = cnnbench(command, "--help")
+    assert ran.code == 0
+    assert len(registry.COMMANDS[command].examples) >= 2
+    assert all(example in ran.out for example in registry.COMMANDS[command].examples)
+    for key in commands.help_texts(commands.SCHEMAS[command]):
+        if key not in ("model", *commands.FILLED_IN):
+            assert f"{key}=" in ran.out
+    for group in command_groups(command):
+        assert f"\n  {group}=" in ran.out
+
+
+def test_help_shows_the_defaults_of_what_was_chosen(cnnbench: Callable[..., Ran]) -> None:
+    ran = cnnbench("train", "model=alexnet", "--help")
+    assert "optim.lr=0.01" in ran.out
+    assert "model.overlap_pool=true" in ran.out
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["train", "--cfg", "job"],
+        ["train", "modle=x"],
+        ["train", "optim.lr=x"],
+        ["trian"],
+    ],
+)
+def test_torch_is_not_imported_before_the_command_line_is_good(args: list[str], tmp_path: Path) -> None:
+    code = f"""
+import sys
+from cnnbench.cli import main
+code = main.main({args!r})
+heavy = [name for name in ("torch", "torchvision", "sklearn", "matplotlib", "numpy") if name in sys.modules]
+assert not heavy, heavy
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == (0 if "--help" in args or "--cfg" in args else 2), done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torch_is_no_garbage(tmp_path: Path) -> None:
+    """What torch's import leaves is set aside once; collection is on again, and a second command sets nothing aside."""
+    code = """
+import gc
+from cnnbench.cli import main
+frozen = [gc.get_freeze_count()]
+for _ in range(2):
+    main.main(["summary", "model=resnet8"])
+    frozen.append(gc.get_freeze_count())
+assert frozen[0] == 0 and gc.isenabled(), frozen
+assert 100_000 < frozen[1] and frozen[2] < frozen[1] + 1000, frozen
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+MISTAKES = {
+    "trian": "unknown command 'trian'. Did you mean 'train'?",
+    "train modle=alexnet": "Did you mean 'model'?",
+    "train model=alexnt": "unknown model 'alexnt'. Did you mean 'alexnet'?",
+    "train optm.lr=3": "Did you mean 'optim.lr'?",
+    "train optim.lrr=3": "Did you mean 'optim.lr'?",
+    "train model=alexnet model.lnr=true": "Did you mean 'model.lrn'?",
+    "train hydra.swep.dir=x": "unknown key 'hydra.swep.dir'",
+    "train +foo=3": "unknown key 'foo'",
+    "train +epochs=3": "without the plus sign",
+    "train epochs=abc": "'abc' is not a whole number",
+    "train epochs=0": "epochs=0 is out of range: it must be >= 1",
+    "train epochs=": "epochs",
+    "train ~epochs": "epochs has no value",
+    "train epochs=1,2": "add -m for a sweep",
+    "train optim=3": "unknown optim '3'",
+    "train optim.lr=-1": "optim.lr=-1.0 is out of range",
+    "train schedule.milestones=[0.5,2]": "schedule.milestones=2.0 is out of range",
+    "train precision=bf17": "Did you mean 'bf16'?",
+    "train precision=fp16 device=cpu": "precision=fp16 needs a GPU",
+    "train alexnet": "did you mean model=alexnet?",
+    "train model=[a": "cannot read model=[a",
+    "train --fooo": "unknown option '--fooo'",
+    "train --cfg": "--cfg needs a value",
+    "train --config-dir nope": "there is no folder nope",
+    "train --config nope.yaml": "cannot read nope.yaml",
+    "train --config=nope.yaml -m seed=1,2": "does not go with -m",
+    "train --cfg jbo": "Did you mean 'job'?",
+    "train model=nope --help": "unknown model 'nope'",
+    "train --help --config-dir nope": "there is no folder nope",
+    "train max_time=0s": "more than 0 seconds",
+    "train model.name=null": "model.name has no value",
+    "train +model.num_classes=5": "follows from the data",
+    "train freeze=1": "freeze=1: give none",
+    "train schedule.warmup_epochs=1e400": "no finite number",
+    "train seed=5000000000": "seed=5000000000 is out of range",
+    "train device=cpu:": "unknown device 'cpu:'",
+    "train experiment=foo": "unknown experiment 'foo'",
+    "train device=foo": "choices: auto, cpu, cuda",
+    "train device=cuda:99": "device=cuda:99 is not there",
+    "train weights=nope.pt": "there is no file nope.pt",
+    "train freeze=layr1": "Did you mean 'layer1'?",
+    "train max_time=3x": "'3x' is no duration",
+    "train data=imagenet": "ILSVRC2012_img_train.tar",
+    "train data=cifar10": "data.download=true",
+    "train data=folder data.root=nope": "there is no folder 'nope'",
+    "train model=alexnet data.image_size=16": "alexnet needs images of at least 63 x 63 pixels",
+    "train model.in_channels=3": "the images of digits have 1",
+    "train model=alexnet model.groups=7": "groups",
+    "train batch_size=few": "give a whole number or auto",
+    "train batch_size=2 accumulate=3": "accumulate=3 is more than the 2 images",
+    "train data.mean=[0.5,0.5,0.5]": "3 values",
+    "train augment.padding=40": "augment.padding=40 must be less than",
+    "evaluate": "weights has no value",
+    "evaluate weights=x crop=eleven": "unknown crop 'eleven'",
+    "evaluate weights=x crop=14": "unknown crop '14'",
+    "evaluate weights=x shift=0": "shift=0 is out of range",
+    "evaluate weights=[1,2]": "give a run, a file, zoo:NAME or imagenet",
+    "evaluate weights=x model=resnet20 optim.lr=3": "unknown key 'optim.lr'",
+    "evaluate weights=https://a.org/b.pt": "fetch the file yourself",
+    "predict": "weights has no value",
+    "predict a.jpg": "weights has no value",
+    "predict weights=x": "input has no value",
+    "predict nope.jpg weights=x": "there is no file or folder 'nope.jpg'",
+    "predict a.jpg input=b.jpg weights=x": "give either input=… or a.jpg, not both",
+    "predict https://a.org/b.jpg weights=x": "fetch the image yourself",
+    "predict *.jpg weights=x": "no file matches '*.jpg'",
+    "predict . weights=x": "no images in '.'",
+    "predict weights=x input=[]": "the list is empty",
+    "predict ${x}.jpg weights=y": "are taken from stdin alone",
+    "predict . weights=x top=0": "top=0 is out of range",
+    "predict . weights=x prepare=cifar": "Did you mean 'cifar10'?",
+    "export": "weights has no value",
+    "export weights=x format=onx": "unknown format 'onx'. Did you mean 'onnx'?",
+    "export weights=nope format=safetensors": "there is no file nope",
+    "export nope weights=x": "what is 'nope'?",
+    "evaluate weights=nope": "there is no file nope",
+    "evaluate weights=x split=trian": "Did you mean 'train'",
+    "summary model=alexnt": "Did you mean 'alexnet'?",
+    "summary model=alexnet,vgg17": "Did you mean 'vgg1",
+    "summary modle=alexnet": "Did you mean 'model'?",
+    "summary alexnet": "did you mean model=alexnet?",
+    "summary model=alexnet model.grups=1": "Did you mean 'model.groups'?",
+    "summary model=alexnet,vgg16 model.groups=1": "unknown key 'model.groups'",
+    "summary model=alexnet model.groups=7": "groups",
+    "summary model=alexnet image_size=16": "alexnet needs images of at least 63 x 63 pixels",
+    "summary model=alexnet,resnet18 image_size=16": "alexnet needs images of at least 63 x 63 pixels",
+    "summary image_size=0": "image_size=0 is out of range",
+    "summary num_classes=ten": "'ten' is not a whole number",
+    "summary optim.lr=3": "unknown key 'optim.lr'",
+    "summary layers=some": "layers",
+    "summary out=nope/summary.json": "out=nope/summary.json: cannot write there",
+    "summary model=torchvision": "needs a name",
+    "summary model=torchvision model.name=vgg17": "unknown torchvision model 'vgg17'",
+    "doctor epochs=3": "unknown key 'epochs'",
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_gets_one_clear_answer(cnnbench: Callable[..., Ran], tmp_path: Path, line: str) -> None:
+    """Exit code 2, one to three lines, no traceback, nothing left behind."""
+    ran = cnnbench(*line.split())
+    assert ran.code == 2
+    assert ran.out == ""
+    assert MISTAKES[line] in ran.err
+    assert 1 <= len(ran.err.strip().splitlines()) <= 3
+    assert "Traceback" not in ran.err
+    assert "Error" not in ran.err
+    assert [path for path in tmp_path.rglob("*") if path.is_file() or path.parent.name == "train"] == []
+
+
+def test_options_may_stand_anywhere(cnnbench: Callable[..., Ran]) -> None:
+    ran = cnnbench("train", "epochs=7", "--cfg", "job", "seed=3")
+    assert (ran.code, "epochs: 7" in ran.out, "seed: 3" in ran.out) == (0, True, True)
+
+
+def test_a_users_own_folder_brings_models_and_data(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    mine = tmp_path / "mine" / "model"
+    mine.mkdir(parents=True)
+    (mine / "wide.yaml").write_text(
+        "# @package _global_\ndefaults: [alexnet, _self_]\nmodel: {groups: 1, lrn: false}\n"
+    )
+    ran = cnnbench("train", "--config-dir", "mine", "model=wide", "--cfg", "job")
+    assert ran.code == 0, ran.err
+    assert "groups: 1" in ran.out
+    assert "wide" in cnnbench("train", "--config-dir", "mine", "--help").out
+    assert "wide" in cnnbench("train", "--config-dir", "mine", "model=wied").err
+    (tmp_path / "mine/data").mkdir()
+    (tmp_path / "mine/data/photos.yaml").write_text("defaults: [folder]\nroot: somewhere\n")
+    command = ("train", "--config-dir", "mine", "data=photos", "--cfg", "job")
+    assert "recipe=folder" in cnnbench(*command).err
+    assert "root: somewhere" in cnnbench(*command, "recipe=folder").out
+
+
+def test_a_recipe_in_a_model_file_gives_way_to_the_command_line(compose: Callable) -> None:
+    """alexnet brings lr 0.01; another optimizer brings its own lr all the same."""
+    assert compose("model=alexnet").optim.lr == 0.01
+    assert compose("model=alexnet", "optim=adamw").optim.lr == 0.001
+    assert compose("model=alexnet", "optim.lr=0.5").optim.lr == 0.5
+    assert compose("data=cifar10").augment.flip is True
+    assert compose("data=cifar10", "augment=none").augment.flip is False
+
+
+NEEDED = {
+    "evaluate": ("weights=x",),
+    "predict": ("weights=x", "input=x"),
+    "export": ("weights=x",),
+}
+
+
+@pytest.mark.parametrize("file", sorted(conf_dir().rglob("*.yaml")), ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> None:
+    """A dead file, or one with a key that nobody knows, fails here."""
+    group, name = file.parent.name, file.stem
+    if file.parent == conf_dir():
+        primary = name in commands.SCHEMAS
+        primaries = [(conf_dir() / f"{command}.yaml").read_text() for command in commands.SCHEMAS]
+        assert primary or any(f"- {name}\n" in text for text in primaries)
+        if primary:
+            compose(*NEEDED.get(name, ()), command=name)
+        return
+    if file.parent.parent.name == "hydra":
+        if needed := {"slurm": "submitit_launcher"}.get(name):
+            pytest.importorskip(f"hydra_plugins.hydra_{needed}")
+        compose(f"hydra/{group}={name}")
+        return
+    if group == "experiment":  # tests/project/test_experiments.py composes them with the command in their header
+        return
+    takers = [command for command in ("train", "finetune", "predict", "evaluate") if group in command_groups(command)]
+    command = takers[0] if takers else "train"
+    cfg = compose(*arguments.hydra_arguments(command, [f"{group}={name}", *NEEDED.get(command, ())]), command=command)
+    assert group == "recipe" or getattr(cfg, group) is not None
+
+
+def test_primary_files_stay_short() -> None:
+    for command in commands.SCHEMAS:
+        assert len((conf_dir() / f"{command}.yaml").read_text().splitlines()) <= 25
+
+
+def test_every_key_of_the_schema_is_read_somewhere() -> None:
+    """A key without a back end is a lie: each leaf's name appears as an attribute in the package's code."""
+    package = Path(main.__file__).parents[1]
+    code = "\n".join(
+        file.read_text()
+        for file in package.rglob("*.py")
+        if file.name not in ("sections.py", "commands.py", "help_page.py")
+    )
+    for command, which in commands.SCHEMAS.items():
+        for key in commands.help_texts(which):
+            leaf = key.rpartition(".")[2]
+            assert f".{leaf}" in code, f"{command}: nobody reads {key}"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("cnnbench tr", "train"),
+        ("cnnbench train model=alex", "model=alexnet"),
+        ("cnnbench train optim.l", "optim.lr="),
+        ("cnnbench evaluate spl", "split="),
+    ],
+)
+def test_tab_completes(line: str, expected: str, monkeypatch: pytest.MonkeyPatch, cnnbench: Callable[..., Ran]) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    ran = cnnbench("-sc", "query=bash")
+    assert ran.code == 0
+    assert expected in ran.out.split()
+
+
+def test_the_completion_script_is_one_that_bash_takes(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = cnnbench("--completion", "bash")
+    assert ran.code == 0
+    script = tmp_path / "completion.sh"
+    script.write_text(ran.out)
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_a_reader_who_leaves_is_no_error(tmp_path: Path) -> None:
+    """`cnnbench train --help | head -1` says nothing on stderr."""
+    line = f"{sys.executable} -m cnnbench train --help | head -1"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, env={**os.environ})
+    assert done.stdout.startswith("usage: cnnbench train")
+    assert done.stderr == ""
+
+
+def test_the_process_ends_at_once_but_in_order(tmp_path: Path) -> None:
+    """main.console(): output flushed, exit functions run, threads waited for, the exit code kept."""
+    script = (
+        "import atexit, sys, threading, time\n"
+        "from cnnbench.cli import main\n"
+        "def late():\n    time.sleep(0.2)\n    print('thread')\n"
+        "atexit.register(print, 'atexit')\n"
+        "threading.Thread(target=late).start()\n"
+        "sys.argv = ['cnnbench', *sys.argv[1:]]\n"
+        "main.console()\n"
+    )
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True, timeout=60)
+
+    good, bad = run("--version"), run("nothing")
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout.split("\n")[1:] == ["thread", "atexit", ""]
+    assert (bad.returncode, bad.stdout) == (2, "thread\natexit\n")
+    assert bad.stderr.startswith("cnnbench: unknown command 'nothing'")

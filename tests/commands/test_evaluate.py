@@ -1,0 +1,325 @@
+"""`cnnbench evaluate`: exact numbers by a named protocol, and what is left behind of them."""
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.nn import functional as F
+from torchvision.models import get_model, get_model_weights
+
+from cnnbench import data
+from cnnbench.output import image_grid, plots
+from cnnbench.tasks.classification import evaluation
+from cnnbench.tasks.classification.metrics import judge, wilson
+from cnnbench.utils.files import read_json
+from cnnbench.weights import sources
+from tests.helpers.data import data_config, picture
+from tests.helpers.runs import SMALL, Ran
+from tests.helpers.trained import colour_run, digits_logits, digits_run, foreign_file, random_net
+
+CPU = ("precision=fp32", "device=cpu")
+LEFT = ("result.json", "confusion_matrix.png", "confusion_matrix.csv", "classes.csv", "calibration.png", "mistakes.png")
+
+
+def evaluated(cnnbench: Callable[..., Ran], *args: str) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:  # the numbers alone: pictures take longer than they do
+        for module, picture in ((plots, "confusion_matrix"), (plots, "calibration"), (image_grid, "draw")):
+            patch.setattr(module, picture, lambda *rest: None)
+        ran = cnnbench("evaluate", *args, *CPU, "format=json")
+    assert ran.code == 0, ran.err
+    assert ran.err == ""
+    return json.loads(ran.out)
+
+
+# The numbers
+
+
+def test_the_integers_are_exact_at_any_batch_size(cnnbench: Callable[..., Ran]) -> None:
+    logits, targets = digits_logits()
+    wrong = int((logits.argmax(1) != targets).sum())
+    assert 0 < wrong < 200
+    for batch_size in (7, 400):
+        result = evaluated(cnnbench, f"weights={digits_run()}", f"batch_size={batch_size}")
+        assert (result["top1_wrong"], result["n"]) == (wrong, 359)
+        assert result["top1_error"] == 100 * wrong / 359
+        assert result["top1_interval"] == list(wilson(wrong, 359))
+        assert result["loss"] == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-4)
+    assert result["protocol"] == {
+        "name": "center", "views": 1, "nets": 1, "scales": [16], "resize": "shorter", "interpolation": "bilinear",
+        "averaged": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "text", "count"),
+    [
+        (("crop=ten", "data.crop_ratio=0.8"), "ten 16 of 20", 10),
+        (("crop=144",), "144 crops of 16 at 18, 21, 23, 25, mirrored", 144),
+        (("crop=multi_scale_dense",), "dense at 18, 27, 37, mirrored", 6),
+        (("crop.resize=squash", "data.crop_ratio=0.8"), "center 16 of 20, squashed", 1),
+        (("data.interpolation=bicubic",), "center 16", 1),
+    ],
+)
+def test_protocols_give_the_same_integers_at_any_batch_size(
+    cnnbench: Callable[..., Ran], args: tuple[str, ...], text: str, count: int
+) -> None:
+    few = (f"weights={digits_run()}", "data.val_fraction=0.03")  # 43 images
+    results = [evaluated(cnnbench, *few, *args, f"batch_size={size}") for size in (9, 300)]
+    assert results[0]["crop"] == results[1]["crop"] == text
+    assert results[0]["protocol"]["views"] == count
+    assert (results[0]["protocol"]["averaged"] is None) == (count == 1)
+    keys = ("top1_wrong", "top5_wrong", "n")
+    assert [results[0][key] for key in keys] == [results[1][key] for key in keys]
+    assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-4)
+    assert "bicubic" in results[0]["protocol"]["interpolation"] or "bicubic" not in args[0]
+
+
+def test_views_are_averaged_after_the_softmax() -> None:
+    logits = torch.randn(5, 10, 3, generator=torch.Generator().manual_seed(0)) * 4
+    mean = evaluation.averaged(logits)
+    torch.testing.assert_close(mean.exp(), logits.softmax(2).mean(1))
+    assert torch.equal(evaluation.averaged(logits[:, :1]), logits[:, 0])
+
+
+def test_an_ensemble_is_the_mean_of_its_nets(cnnbench: Callable[..., Ran]) -> None:
+    run = digits_run()
+    both = f"weights=[{run},{run}/checkpoints/best.pt]"
+    result = evaluated(cnnbench, both)
+    alone = [evaluated(cnnbench, f"weights={where}") for where in (run, run / "checkpoints/best.pt")]
+    assert result["protocol"]["nets"] == 2 and result["protocol"]["averaged"] == "softmax of 2 nets"
+    assert result["params"] == 2 * alone[0]["params"]
+    assert result["weights"] == [one["weights"] for one in alone]
+    assert result["loss"] <= max(one["loss"] for one in alone)  # the mean of probabilities is never worse than both
+    same = evaluated(cnnbench, f"weights=[{run},{run}]", "run.name=same")
+    assert (same["top1_wrong"], same["loss"]) == (alone[0]["top1_wrong"], pytest.approx(alone[0]["loss"], rel=1e-5))
+
+
+def test_two_processes_together_count_what_one_counts() -> None:
+    """Shares of the images, judged apart and added, are the whole: the counts are integers."""
+    logits, targets = digits_logits()
+    whole = judge(logits, targets)
+    shares = [judge(logits[part], targets[part]) for part in (slice(0, 179), slice(179, None))]
+    assert sum(share.top1_wrong for share in shares) == whole.top1_wrong
+    assert torch.equal(sum(share.confusion for share in shares), whole.confusion)
+
+
+def test_shifts_say_how_many_answers_survive(cnnbench: Callable[..., Ran]) -> None:
+    result = evaluated(cnnbench, f"weights={digits_run()}", "shift=2")
+    shift = result["shift"]
+    assert shift["pixels"] == 2 and len(shift["directions"]) == 8
+    assert 0 < shift["survived"] < 100
+    assert shift["survived"] == pytest.approx(sum(shift["directions"].values()) / 8)
+    text = cnnbench("evaluate", f"weights={digits_run()}", "shift=2", *CPU).out
+    assert f"shifted by 2 pixels: {shift['survived']:.2f} % of the answers survive" in text
+    assert evaluated(cnnbench, f"weights={digits_run()}")["shift"] is None
+    refused = cnnbench("evaluate", f"weights=[{digits_run()},{digits_run()}]", "shift=2")
+    assert (refused.code, "a single net" in refused.err) == (2, True)
+    assert "moves everything out" in cnnbench("evaluate", f"weights={digits_run()}", "shift=16").err
+
+
+# What is left behind
+
+
+def test_an_evaluation_leaves_tables_and_pictures(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = cnnbench("evaluate", f"weights={digits_run()}", "run.dir=e", *CPU)
+    assert ran.code == 0, ran.err
+    path = tmp_path / "e"
+    assert all((path / name).stat().st_size > 0 for name in LEFT)
+    logits, targets = digits_logits()
+    verdict = judge(logits, targets)
+    with (path / "confusion_matrix.csv").open() as file:
+        head, *rows = csv.reader(file)
+    assert head[1:] == [row[0] for row in rows] == [str(digit) for digit in range(10)]
+    assert [[int(count) for count in row[1:]] for row in rows] == verdict.confusion.tolist()
+    with (path / "classes.csv").open() as file:
+        classes = list(csv.DictReader(file))
+    assert sum(int(row["wrong"]) for row in classes) == verdict.top1_wrong
+    assert float(classes[3]["error"]) == pytest.approx(100 * int(classes[3]["wrong"]) / int(classes[3]["n"]))
+    result = read_json(path / "result.json")
+    counts = [pair["images"] for pair in result["confused"]]
+    assert counts == sorted(counts, reverse=True) and counts[0] == plots.confused(verdict.confusion.numpy(), 1)[0][0]
+    assert "true \\ answer" in ran.out and "Most often confused:" in ran.out
+    assert f"top-1 error {verdict.top1_error:.2f} % (95 %: " in ran.out
+    assert ran.out.strip().endswith("-> e")
+
+    events = EventAccumulator(str(path), size_guidance={"images": 0})
+    events.Reload()
+    assert {"top1_error/test", "top5_error/test", "loss/test", "calibration_error/test"} <= set(
+        events.Tags()["scalars"]
+    )
+    assert set(events.Tags()["images"]) == {"confusion_matrix", "calibration", "mistakes"}
+    again = cnnbench("evaluate", f"weights={digits_run()}", "run.dir=e", *CPU)
+    assert again.code == 0 and len(list(path.glob("events*"))) == 1
+
+
+# Weights from elsewhere
+
+
+def synthetic_truth(net: Any, images: int = 30) -> tuple[int, int]:
+    """How many of the synthetic validation images the net gets wrong, by a plain forward pass."""
+    dataset = data.load_dataset(data_config("synthetic", num_classes=10, num_images=10 * images, image_size=32))
+    assert isinstance(dataset.val, data.Arrays)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (dataset.mean, dataset.std))
+    with torch.no_grad():
+        answers = net((dataset.val.images / 255 - mean) / std).argmax(1)
+    return int((answers != dataset.val.targets).sum()), images
+
+
+def test_a_file_of_another_implementation_is_evaluated_as_its_author_did(
+    cnnbench: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """`state_dict`, `module.`, `linear`: as the CIFAR nets of a well-known repository are kept."""
+    net = random_net("resnet20", 10)
+    file = foreign_file(net, tmp_path / "resnet20-12fca82f.th")
+    on = ("data=synthetic", "data.num_classes=10", "data.num_images=300", "data.image_size=32")
+    result = evaluated(cnnbench, f"weights={file}", "model=resnet20", "weights_rename={linear: fc}", *on)
+    assert (result["top1_wrong"], result["n"]) == synthetic_truth(net)
+    assert (result["model"], result["epochs"], result["seed"]) == ("resnet20", None, None)
+    unnamed = cnnbench("evaluate", f"weights={file}", "model=resnet20", *on)
+    assert unnamed.code == 2 and "linear.weight" in unnamed.err and "weights_rename" in unnamed.err
+    wrong = cnnbench("evaluate", f"weights={file}", "model=resnet32", "weights_rename={linear: fc}", *on)
+    assert wrong.code == 2 and "does not fit resnet32" in wrong.err
+    skipped = cnnbench("evaluate", f"weights={file}", "model=resnet20", "weights_rename={linear: fc}",
+                       "weights_skip=[layer1]", *on)  # fmt: skip
+    assert skipped.code == 2 and "gives layer1.0.conv1.weight no weights" in skipped.err
+    assert "add model=" in cnnbench("evaluate", f"weights={file}", *on).err
+    assert "add data=" in cnnbench("evaluate", f"weights={file}", "model=resnet20").err
+    few = cnnbench("evaluate", f"weights={file}", "model=resnet20", "weights_rename={linear: fc}", "data=synthetic",
+                   "data.num_classes=7", "data.image_size=32", "data.num_images=70")  # fmt: skip
+    assert few.code == 2 and "tells 10 classes apart, but 7 are named" in few.err
+
+
+def test_published_weights_on_imagenet_keep_their_own_preprocessing(
+    cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for the file and for the data set (its class folders, an image in each): names and transform are real.
+
+    The numbers are those that torchvision's own net and transform give.
+    """
+    torch.manual_seed(0)
+    theirs = get_model("squeezenet1_1").eval()
+    torch.save(theirs.state_dict(), tmp_path / "squeezenet.pth")
+    monkeypatch.setattr(sources, "fetched", lambda url: tmp_path / "squeezenet.pth")
+    ids = ["n01440764", *(f"n02{number:06d}" for number in range(998)), "n15075141"]
+    for number, name in enumerate(ids):
+        for split in ("train", "val"):
+            (tmp_path / "imagenet" / split / name).mkdir(parents=True)
+        (tmp_path / "imagenet/train" / name / "0.ppm").symlink_to(tmp_path / "missing")
+        picture(number % 40, 30, 24).save(tmp_path / "imagenet/val" / name / "0.ppm")
+    result = evaluated(cnnbench, "model=torchvision", "model.name=squeezenet1_1", "weights=imagenet", "data=imagenet",
+                       "data.root=.", "data.image_size=32", "data.workers=0", "data.crop_ratio=1.0")  # fmt: skip
+    assert (result["n"], result["split"], result["crop"]) == (1000, "val", "center 32")
+    transform = get_model_weights("squeezenet1_1").DEFAULT.transforms(crop_size=32, resize_size=32)
+    files = [tmp_path / "imagenet/val" / name / "0.ppm" for name in ids]
+    with torch.no_grad():
+        logits = theirs(torch.stack([transform(Image.open(file)) for file in files]))
+    assert result["top1_wrong"] == int((logits.argmax(1) != torch.arange(1000)).sum())
+    loaded = sources.load("imagenet", {"source": "torchvision", "name": "squeezenet1_1"})
+    assert loaded.spec is not None
+    assert (loaded.spec.input.image_size, loaded.spec.input.crop_ratio) == (224, 0.875)
+
+
+def test_the_weights_preprocessing_holds_unless_it_is_typed(cnnbench: Callable[..., Ran]) -> None:
+    """The data's own file says crop_ratio, mean and so on too: they are for training."""
+    run = colour_run()
+    on = (f"weights={run}", "data=synthetic", "data.num_classes=10", "data.num_images=100", "data.image_size=32")
+    plain = evaluated(cnnbench, *on)
+    assert evaluated(cnnbench, *on, "data.std=[0.9,0.9,0.9]")["loss"] != plain["loss"]
+    assert evaluated(cnnbench, *on, "data.crop_ratio=0.8")["crop"] == "center 32 of 40"
+
+
+# Mistakes
+
+
+def test_other_classes_are_refused(cnnbench: Callable[..., Ran]) -> None:
+    on = ("data=synthetic", "data.num_images=40", "data.image_size=16")
+    ran = cnnbench("evaluate", f"weights={colour_run()}", *on, "data.num_classes=3")
+    assert (ran.code, "it has 10 classes, the data 3" in ran.err) == (2, True)
+    ran = cnnbench("evaluate", f"weights={colour_run()}", "data=digits")
+    assert (ran.code, "it has 'class 0' where the data has '0'" in ran.err) == (2, True)
+    ran = cnnbench("evaluate", f"weights={digits_run()}", "model=resnet20")
+    assert (ran.code, "is of resnet8, not of resnet20" in ran.err) == (2, True)
+    ran = cnnbench("evaluate", f"weights={digits_run()}", "weights_rename={a: b}")
+    assert (ran.code, "needs neither" in ran.err) == (2, True)
+
+
+def test_gray_images_are_given_to_a_net_that_takes_colour(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    assert cnnbench("train", "epochs=1", "max_steps=2", "run.dir=r", "data.image_size=8", *CPU).code == 0
+    loaded = sources.load("r")
+    assert loaded.spec is not None
+    colour = random_net("resnet8", 10)
+    spec = replace(loaded.spec, in_channels=3, mean=[0.3] * 3, std=[0.4] * 3)
+    sources.save_safetensors(tmp_path / "c.safetensors", colour.state_dict(), spec)
+    assert evaluated(cnnbench, "weights=c.safetensors", "data=digits")["n"] == 359
+
+
+def test_a_place_that_cannot_be_written_to_is_said_before_the_work(
+    cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(evaluation, "scores", lambda *args: pytest.fail("it worked first"))
+    ran = cnnbench("evaluate", f"weights={digits_run()}", "run.dir=file/e")
+    assert (ran.code, "cannot write to file/e" in ran.err) == (2, True)
+
+
+def test_a_sweep_over_crops_prints_one_table(cnnbench: Callable[..., Ran]) -> None:
+    ran = cnnbench("evaluate", "-m", f"weights={digits_run()}", "data.crop_ratio=0.8", "crop=center,ten", *CPU)
+    assert ran.code == 0, ran.err
+    assert sum(line.startswith("crop=") for line in ran.out.splitlines()) == 2
+    assert "true \\ answer" not in ran.out
+
+
+# Runs of `train`
+
+
+def test_evaluate_repeats_the_runs_own_numbers(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    assert cnnbench("train", "epochs=2", "ema=0.5", "run.dir=r", *SMALL).code == 0
+    trained = read_json(tmp_path / "r/result.json")
+    for batch_size in (1, 7, 400):
+        ran = cnnbench(
+            "evaluate", "weights=r", f"batch_size={batch_size}", "precision=fp32", "device=cpu", "format=json"
+        )
+        assert ran.code == 0, ran.err
+        result = json.loads(ran.out)
+        assert (result["top1_error"], result["top5_error"], result["n"]) == (
+            trained["top1_error"],
+            trained["top5_error"],
+            359,
+        )
+        assert result["loss"] == pytest.approx(trained["loss"], rel=1e-5)
+    assert Path(result["run_dir"], "confusion_matrix.png").exists()
+    train_split = json.loads(cnnbench("evaluate", "weights=r/checkpoints/last.pt", "split=train", "format=json").out)
+    assert (train_split["n"], train_split["split"]) == (287, "train")  # a fifth of each class
+
+
+def test_evaluations_do_not_overwrite_each_other_or_the_training(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        assert cnnbench("train", "epochs=1", f"run.name={name}", *SMALL).code == 0
+    weights = [f"outputs/train/{name}" for name in ("one", "two", "two/checkpoints/best.pt")]
+    ran = cnnbench("evaluate", "-m", f"weights={','.join(weights)}", "sweep.dir=s")
+    assert ran.code == 0, ran.err
+    assert len([path for path in (tmp_path / "s").iterdir() if path.is_dir() and path.name != ".sweep"]) == 3
+    assert "top1_error" in ran.out.splitlines()[-4] and "-" not in ran.out.splitlines()[-1].split()[2]
+    refused = cnnbench("evaluate", "weights=outputs/train/one", "run.dir=outputs/train/one")
+    assert (refused.code, "holds a training" in refused.err) == (2, True)
+
+
+def test_evaluate_takes_another_size_and_normalisation(cnnbench: Callable[..., Ran]) -> None:
+    assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
+    command = ("evaluate", "weights=r", "precision=fp32", "format=json")
+    plain, other = (json.loads(cnnbench(*command, *more).out) for more in ((), ("data.mean=[0.9]",)))
+    assert plain["loss"] != other["loss"]
+    assert json.loads(cnnbench(*command, "data.image_size=16").out)["crop"] == "center 16"
+
+
+def test_evaluate_refuses_data_with_other_classes(cnnbench: Callable[..., Ran]) -> None:
+    assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
+    ran = cnnbench("evaluate", "weights=r", "data=synthetic", "data.num_images=40")
+    assert (ran.code, "was trained for other classes than those of synthetic" in ran.err) == (2, True)

@@ -1,0 +1,200 @@
+"""`cnnbench visualize` and the pictures during training, as a user meets them."""
+
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from cnnbench import models
+from cnnbench.data.model_spec import ModelSpec
+from cnnbench.training import optim
+from cnnbench.visual import shows
+from cnnbench.weights import checkpoint
+from cnnbench.weights.sources import save_safetensors
+from tests.helpers.browser import CHROMIUM, screenshot
+from tests.helpers.runs import Ran
+from tests.helpers.trained import colour_run, digits_run
+
+QUICK = ("steps=3", "limit=40", "top=4", "device=cpu")
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for key, value in attrs if key in ("src", "href", "srcset", "data", "action")]
+
+
+def other_net(path: Path, channels: int) -> Path:
+    """An untrained resnet8 for images of so many channels."""
+    net = models.build("resnet8", num_classes=2, in_channels=channels)
+    moments = {"mean": [0.5] * channels, "std": [0.25] * channels}
+    spec = ModelSpec(model={"name": "resnet8"}, classes=["cat", "dog"], image_size=32, in_channels=channels, **moments)
+    save_safetensors(path, net.state_dict(), spec)
+    return path
+
+
+def test_everything_is_drawn_and_shown_on_one_page_that_loads_nothing(
+    cnnbench: Callable[..., Ran], tmp_path: Path
+) -> None:
+    out = tmp_path / "pictures"
+    ran = cnnbench("visualize", f"weights={digits_run()}", f"run.dir={out}", "format=json", *QUICK)
+    assert ran.code == 0, ran.err
+    pictures = json.loads(ran.out)
+    assert {one["what"] for one in pictures} == set(shows.SHOWS)
+    for one in pictures:
+        with Image.open(one["file"]) as image:
+            assert min(image.size) > 150 and len(np.unique(image.convert("L"))) > 10
+    page = (out / "index.html").read_text()
+    links = Links()
+    links.feed(page)
+    assert len([link for link in links.found if link.startswith("data:image/png;base64,")]) == len(pictures)
+    assert all(link.startswith(("data:", "#")) for link in links.found)
+    assert "default-src 'none'" in page and "url(" not in page and "@import" not in page and "<script" not in page
+    events = EventAccumulator(str(out)).Reload()
+    assert {tag.partition("/")[0] for tag in events.Tags()["images"]} == set(shows.SHOWS)
+    assert (out / "projector_config.pbtxt").exists()
+
+    again = cnnbench("visualize", f"weights={digits_run()}", f"run.dir={out}", "what=filters", "format=json")
+    assert again.code == 0 and len(list(out.glob("events*"))) == 1
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_a_real_browser_shows_the_page(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = cnnbench("visualize", f"weights={digits_run()}", "what=filters,gradcam", f"run.dir={tmp_path}/p", *QUICK)
+    assert ran.code == 0, ran.err
+    shot = tmp_path / "shot.png"
+    screenshot(tmp_path / "p" / "index.html", shot)
+    with Image.open(shot) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    coloured = (pixels.max(2).astype(int) - pixels.min(2) > 60).mean()
+    assert coloured > 0.01  # the heat of Grad-CAM: the pictures are there, not only their places
+    assert (pixels < 80).all(2).mean() > 0.01
+
+
+def test_names_of_layers_and_units_are_those_of_the_net(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    for what, expected in (("maps", "maps-0-layer2.png"), ("patches", "patches-layer2.png"),
+                           ("maximize", "maximize-layer2.png")):  # fmt: skip
+        ran = cnnbench("visualize", f"weights={digits_run()}", f"what={what}", "layer=layer2", "units=3,1", "images=5",
+                       f"run.dir={tmp_path}/{what}", *QUICK)  # fmt: skip
+        assert ran.code == 0, ran.err
+        assert (tmp_path / what / expected).exists()
+
+
+def test_images_are_files_of_any_kind_and_the_class_is_named(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(256, size=(50, 80, 3), dtype=np.uint8)).save(folder / "a=b.png")
+    ran = cnnbench("visualize", f"weights={colour_run()}", "what=gradcam,saliency,occlusion,maps", f"images={folder}",
+                   "target=class 3", f"run.dir={tmp_path}/p", *QUICK)  # fmt: skip
+    assert ran.code == 0, ran.err
+    captions = (tmp_path / "p" / "result.json").read_text()
+    assert "a=b" in captions
+    assert {path.stem for path in (tmp_path / "p").glob("*.png")} == {"gradcam", "saliency", "occlusion", "maps-0"}
+
+
+MISTAKES = {
+    "what=fliters": "unknown picture 'fliters'. Did you mean 'filters'?",
+    "layer=layr1": "has no layer 'layr1'. Did you mean 'layer1'?",
+    "what=maps layer=head": "gives one number for each unit and no maps",
+    "what=gradcam layer=head": "Grad-CAM needs maps",
+    "what=maximize units=10": "the units 0 to 9, not 10",
+    "what=maximize units=ten": "is no class or number",
+    "what=gradcam images=359": "the test images 0 to 358",
+    "what=gradcam images=there.jpg": "there is no file or folder 'there.jpg'",
+    "what=gradcam target=ten": "target=ten is no class",
+    "what=gradcam layer=fc": "Grad-CAM needs maps",
+    "what=filters layer=layer9": "Did you mean",
+    "top=0": "top=0 is out of range",
+    "normalize=both": "unknown value 'both'",
+}
+
+
+@pytest.mark.parametrize("args", MISTAKES)
+def test_a_mistake_is_one_clear_sentence_and_leaves_nothing(
+    cnnbench: Callable[..., Ran], tmp_path: Path, args: str
+) -> None:
+    ran = cnnbench("visualize", f"weights={digits_run()}", *args.split(), *(k for k in QUICK if k[:3] not in args))
+    assert ran.code == 2
+    assert MISTAKES[args] in ran.err
+    assert len(ran.err.strip().splitlines()) <= 3 and "Traceback" not in ran.err
+    assert not list(tmp_path.glob("outputs/**/*.png"))
+
+
+def test_without_weights_it_says_so(cnnbench: Callable[..., Ran]) -> None:
+    ran = cnnbench("visualize", "what=patches")
+    assert ran.code == 2 and "what=patches looks at a trained net: add weights=" in ran.err
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_nets_for_other_channels_than_three(cnnbench: Callable[..., Ran], tmp_path: Path, channels: int) -> None:
+    file = other_net(tmp_path / "net.safetensors", channels)
+    ran = cnnbench("visualize", f"weights={file}", "what=filters", f"run.dir={tmp_path}/f")
+    assert ran.code == 0, ran.err
+    ran = cnnbench("visualize", f"weights={file}", "what=maximize", f"run.dir={tmp_path}/m", *QUICK)
+    if channels == 1:
+        assert ran.code == 0, ran.err
+    else:
+        assert ran.code == 2 and "takes 4 channels, and pictures have 1 or 3" in ran.err
+    ran = cnnbench("visualize", f"weights={file}", "what=patches")
+    assert ran.code == 2 and ("does not say on which data" in ran.err or "channels" in ran.err)
+
+
+def test_images_too_small_for_the_net(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    net = models.build("alexnet", num_classes=2)
+    spec = ModelSpec(model={"name": "alexnet"}, classes=["a", "b"], mean=[0.5] * 3, std=[0.25] * 3, image_size=227,
+                          in_channels=3)  # fmt: skip
+    save_safetensors(tmp_path / "net.safetensors", net.state_dict(), spec)
+    ran = cnnbench("visualize", f"weights={tmp_path}/net.safetensors", "what=maps", "data.image_size=20")
+    assert ran.code == 2 and re.search(r"alexnet needs images of at least \d+ x \d+ pixels, not 20 x 20", ran.err)
+
+
+def test_the_curve_of_the_learning_rate_is_that_of_the_training(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = cnnbench("visualize", "what=batch,schedule", "schedule=cosine", "schedule.warmup_epochs=1", "epochs=4",
+                   "batch_size=100", "optim.lr=0.2", "optim.lr_batch=50", f"run.dir={tmp_path}/p")  # fmt: skip
+    assert ran.code == 0, ran.err
+    events = EventAccumulator(str(tmp_path / "p"), size_guidance={"scalars": 0}).Reload()
+    found = {one.step: one.value for one in events.Scalars("schedule/lr")}
+    assert sorted(found) == list(range(60))  # 1,438 images in batches of 100, four times
+    assert found[0] == pytest.approx(0.4 / 16) and max(found.values()) == pytest.approx(0.4)
+    assert found[15 + 22] == pytest.approx(0.4 * optim.cosine(22 / 45), rel=1e-3)
+    assert {path.stem for path in (tmp_path / "p").glob("*.png")} == {"batch", "schedule"}
+
+
+def test_a_trained_nets_own_settings_are_looked_at_unless_others_are_typed(
+    cnnbench: Callable[..., Ran], tmp_path: Path
+) -> None:
+    cnnbench("visualize", "what=schedule", f"weights={digits_run()}", f"run.dir={tmp_path}/own")
+    title = json.loads((tmp_path / "own" / "result.json").read_text())["pictures"][0]["title"]
+    assert "multistep: 3 epochs of 12 steps, batch 128" in title
+    cnnbench("visualize", "what=schedule", f"weights={digits_run()}", "schedule=linear", f"run.dir={tmp_path}/typed")
+    title = json.loads((tmp_path / "typed" / "result.json").read_text())["pictures"][0]["title"]
+    assert "linear: 3 epochs of 12 steps, batch 128" in title
+
+
+def test_pictures_during_training_change_nothing_of_it(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    command = ("train", "epochs=2", "data.fraction=0.2", "data.image_size=16", "device=cpu", "precision=fp32")
+    for name in ("off", "on"):
+        ran = cnnbench(*command, f"tracking.images={str(name == 'on').lower()}", f"run.dir={tmp_path}/{name}")
+        assert ran.code == 0, ran.err
+    off, on = (checkpoint.load(tmp_path / name / "checkpoints" / "last.pt") for name in ("off", "on"))
+    assert all(torch.equal(off["model"][key], on["model"][key]) for key in off["model"])
+    events = EventAccumulator(str(tmp_path / "on")).Reload()
+    tags = events.Tags()
+    assert {"pictures/mistakes", "pictures/confusion_matrix", "pictures/train_batch", "filters"} <= set(tags["images"])
+    assert len(events.Images("filters")) == 3  # before, and after each of two epochs
+    for stage in ("stem", "layer1", "layer2", "layer3", "head"):
+        assert {f"activation/rms/{stage}", f"activation/zeros/{stage}", f"gradient/rms/{stage}"} <= set(tags["scalars"])
+        assert all(one.value > 0 for one in events.Scalars(f"gradient/rms/{stage}"))
+    on_disk = [{path.name for path in (tmp_path / name).glob("*.png")} for name in ("off", "on")]
+    assert on_disk[1] - on_disk[0] == {"filters.png", "signals.png", "mistakes.png"}
+    assert not EventAccumulator(str(tmp_path / "off")).Reload().Tags()["images"]

@@ -1,0 +1,94 @@
+"""Worker processes: named errors, no hang, none left behind."""
+
+import gc
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cnnbench.data import Dataset, eval_loader
+from cnnbench.utils.errors import UserError
+from tests.helpers.data import class_tree
+from tests.helpers.paths import ROOT
+
+
+def test_a_killed_worker_is_an_error_not_a_hang(files: Dataset) -> None:
+    before = multiprocessing.active_children()
+    loader = eval_loader(files.train, files, image_size=8, batch_size=1, workers=1)
+    batches = loader.epoch()
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - set(before)
+    worker.kill()
+    with pytest.raises(UserError, match=r"a process that reads images was killed"):
+        list(batches)
+
+
+def test_workers_end_with_an_abandoned_loader(files: Dataset) -> None:
+    before = multiprocessing.active_children()
+    loader = eval_loader(files.train, files, image_size=8, batch_size=1, workers=1)
+    next(loader.epoch())
+    (worker,) = set(multiprocessing.active_children()) - set(before)
+    cycle = [loader]
+    cycle.append(cycle)  # type: ignore[arg-type]
+    start = time.monotonic()
+    del loader, cycle
+    gc.collect()
+    assert not worker.is_alive() and time.monotonic() - start < 4  # torch gives up after 5 s
+
+
+SCRIPT = """
+import multiprocessing, signal, sys
+from tests.helpers.data import augment_config, data_config
+from cnnbench.config.sections import Crop
+from cnnbench.data import load_dataset, train_loader
+
+signal.signal(signal.SIGTERM, lambda *_: None)
+dataset = load_dataset(data_config("folder", root=sys.argv[1], val_fraction=0.2))
+loader = train_loader(dataset, augment_config(), image_size=8, batch_size=2, seed=0, workers=2)
+for epoch in range(3):
+    print("epoch", sum(len(targets) for _, targets in loader.epoch(epoch)), flush=True)
+    print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    if sys.argv[2] == "killed":
+        sys.stdin.readline()
+raise ValueError(loader)  # a traceback keeps the loader alive until the interpreter is gone
+"""
+
+
+def running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return not Path(f"/proc/{pid}/stat").exists() or " Z " not in Path(f"/proc/{pid}/stat").read_text()
+
+
+def test_workers_live_as_long_as_the_main_process(tmp_path: Path) -> None:
+    """A script without a guard; SIGTERM to the whole job is not for the workers; after kill -9 none is left behind."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    root = class_tree(tmp_path / "tree", {"cat": 5, "dog": 5})
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = [sys.executable, str(tmp_path / "script.py"), str(root)]
+    ended = subprocess.Popen([*command, "ended"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen([*command, "killed"], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                          start_new_session=True) as job:  # fmt: skip
+        assert job.stdin is not None and job.stdout is not None
+        assert job.stdout.readline() == "epoch 8\n"
+        workers = [int(pid) for pid in job.stdout.readline().split()]
+        assert len(workers) == 2 and all(running(pid) for pid in workers)
+        os.killpg(job.pid, signal.SIGTERM)
+        job.stdin.write("\n")
+        job.stdin.flush()
+        assert job.stdout.readline() == "epoch 8\n"
+        assert [int(pid) for pid in job.stdout.readline().split()] == workers
+        job.kill()
+    deadline = time.monotonic() + 10
+    while any(running(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(running(pid) for pid in workers)
+    out, err = ended.communicate(timeout=60)
+    assert out.count("epoch 8") == 3 and "ValueError" in err and "Warning" not in err and ended.returncode == 1

@@ -1,0 +1,39 @@
+"""Images whose target is their index, and the batches of a training on them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnbench.config.sections import AugmentConfig, Crop
+from cnnbench.data import Arrays, Dataset, train_loader
+from tests.helpers.data import augment_config
+
+PAD_FLIP = augment_config(crop=Crop.pad, padding=2, flip=True, cutout=3)
+COLOR = augment_config(crop=Crop.pad, padding=2, flip=True, color=0.4)
+RESIZED = augment_config(crop=Crop.resized, flip=True, cutout=4)
+
+
+def arrays(count: int, size: int = 8) -> Dataset:
+    """Random images; each one's target is its index."""
+    images = torch.from_numpy(np.random.default_rng(0).integers(256, size=(count, 3, size, size), dtype=np.uint8))
+    source = Arrays(images, torch.arange(count))
+    return Dataset(name="test", classes=[], mean=(0.2, 0.4, 0.6), std=(1, 1, 1), image_size=size, crop_ratio=1.0,
+                   in_channels=3, train=source, val=source, split="val")  # fmt: skip
+
+
+def train(dataset: Dataset, augment: AugmentConfig, **keys: Any) -> Any:
+    return train_loader(dataset, augment, **{"image_size": 8, "batch_size": 7, "seed": 0, "workers": 0, **keys})
+
+
+def by_index(loader: Any, epoch: int = 0, start: int = 0) -> dict[int, Tensor]:
+    return {
+        int(target): image
+        for images, targets in loader.epoch(epoch, start)
+        for image, target in zip(images, targets, strict=True)
+    }
+
+
+def same(some: dict[int, Tensor], all_: dict[int, Tensor]) -> bool:
+    return bool(some) and all(torch.equal(image, all_[index]) for index, image in some.items())

@@ -1,0 +1,7 @@
+"""Folders of the repository, and the one beside it with data that some tests need."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "scripts"
+SHARED = ROOT.parent / "shared"

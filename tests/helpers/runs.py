@@ -1,0 +1,55 @@
+"""Runs from the command line: what one said, what it left behind, and whether two are the same."""
+
+import json
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cnnbench.runs import tracker
+from cnnbench.weights import checkpoint
+
+SMALL = ("data.image_size=8", "data.fraction=0.2", "precision=fp32", "device=cpu", "batch_size=50")
+
+
+@dataclass
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_time(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in lines]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.load(path / "checkpoints" / "last.pt")["model"]
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Bit for bit: weights and metrics."""
+    assert without_time(rows(first)) == without_time(rows(second))
+    ours, theirs = weights(first), weights(second)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGINT) -> None:
+    """The signal arrives while the given step is at work."""
+    after_step = tracker.Tracker.after_step
+
+    def stop(self: tracker.Tracker, done: int, *args: Any) -> None:
+        after_step(self, done, *args)
+        if done == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(tracker.Tracker, "after_step", stop)

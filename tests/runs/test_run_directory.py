@@ -1,0 +1,64 @@
+"""Run directories: how they are named and found, and who may write into one."""
+
+import itertools
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from cnnbench.runs import run_directory
+from cnnbench.utils.files import read_json
+from tests.helpers.runs import SMALL, Ran
+
+
+def test_the_same_name_for_other_data_is_refused(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    for folder, classes in (("cats", "ab"), ("pets", "cd")):
+        for split, name in itertools.product(("train", "val"), classes):
+            directory = tmp_path / folder / split / name
+            directory.mkdir(parents=True)
+            for number in range(4):
+                Image.new("RGB", (8, 8), (number * 60, ord(name), 0)).save(directory / f"{number}.png")
+    command = ("train", "data=folder", "epochs=1", "augment=none", "data.image_size=8", "device=cpu")
+    assert cnnbench(*command, "data.root=cats").code == 0
+    assert cnnbench(*command, "data.root=pets").code == 0
+    assert {path.name for path in (tmp_path / "outputs/train").iterdir()} == {
+        f"resnet8-{folder}-augment_none-data.image_size_8-epochs_1" for folder in ("cats", "pets")
+    }
+    assert cnnbench(*command, "data.root=cats", "run.dir=r").code == 0
+    refused = cnnbench(*command, "data.root=pets", "run.dir=r")
+    assert (refused.code, "trained on other data" in refused.err) == (2, True)
+
+
+def test_a_run_is_found_by_the_name_it_got_and_paths_need_no_quotes(
+    cnnbench: Callable[..., Ran], tmp_path: Path
+) -> None:
+    assert cnnbench("train", "epochs=1", "optim.lr=1e-2", "schedule.milestones=[0.3,0.6]", *SMALL).code == 0
+    (path,) = (tmp_path / "outputs/train").iterdir()
+    assert re.fullmatch(r"[\w.+-]+", path.name)
+    assert cnnbench("evaluate", f"weights=outputs/train/{path.name}").code == 0
+    odd = "my run=1, it's (new)"
+    assert cnnbench("train", "epochs=1", f"run.dir={odd}", *SMALL).code == 0
+    assert (tmp_path / odd / "result.json").exists()
+    assert cnnbench("evaluate", f"weights={odd}").code == 0
+
+
+def test_two_processes_never_share_a_directory(cnnbench: Callable[..., Ran], tmp_path: Path, compose: Callable) -> None:
+    cfg = compose("run.dir=r")
+    directory = run_directory.claim(tmp_path / "r", cfg, "auto")
+    directory.set_status("running")
+    refused = cnnbench("train", "run.dir=r")
+    assert refused.code == 2
+    assert f"another process ({os.getpid()}) is running r" in refused.err
+    assert read_json(tmp_path / "r/status.json")["status"] == "running"
+    directory.release()
+    run_directory.claim(tmp_path / "r", cfg, "auto").release()
+
+
+def test_a_folder_of_other_files_is_left_alone(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").write_bytes(b"x")
+    refused = cnnbench("train", "run.dir=photos", *SMALL)
+    assert (refused.code, "no run of cnnbench" in refused.err) == (2, True)
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["a.jpg"]

@@ -1,0 +1,38 @@
+"""`deterministic=true`: set, taken back, and refused with the layer that cannot."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cnnbench.runtime.device import create_runtime
+from tests.helpers.runs import SMALL, Ran
+
+
+def test_deterministic_is_set_and_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    create_runtime("cpu", "fp32", seed=0, deterministic=True)
+    assert torch.are_deterministic_algorithms_enabled()
+    create_runtime("cpu", "fp32", seed=0)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_deterministic_gives_the_same_bits_on_a_cpu(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    from tests.helpers.runs import assert_same_run
+
+    for name, more in (("a", "deterministic=true"), ("b", "deterministic=false")):
+        assert cnnbench("train", "epochs=1", more, f"run.dir={name}", *SMALL).code == 0
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_cannot_be_deterministic_is_said(cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*args: Any) -> None:
+        raise RuntimeError("adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you …")
+
+    monkeypatch.setattr("cnnbench.training.loop.train_step", step)
+    ran = cnnbench("train", "deterministic=true", *SMALL)
+    assert ran.code == 2
+    assert "deterministic=true: on this device adaptive_avg_pool2d_backward_cuda" in ran.err

@@ -1,0 +1,267 @@
+"""Two processes that train one net: the same numbers as one, one writer, and one end for all."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cnnbench import models
+from cnnbench.runtime import distributed
+from cnnbench.utils import exit_codes, system
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import read_json
+from cnnbench.weights import checkpoint
+from tests.helpers.paths import ROOT
+from tests.helpers.processes import bare, children, wait_for
+from tests.helpers.runs import SMALL, Ran, assert_same_run, rows
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+# Run in each of the processes: command lines, one after the other, with a net that has neither BatchNorm nor dropout.
+SCRIPT = """
+import json, os, sys
+sys.path.insert(0, {root!r})
+from tests.helpers.processes import bare
+from cnnbench import models
+from cnnbench.cli import main
+from cnnbench.training import result
+for name in ("draw", "draw_curves", "draw_batch"):
+    setattr(result, name, lambda training: None)
+models.MODELS["resnet14"] = bare
+{more}
+codes = [main.main(command) for command in json.loads(sys.argv[1])]
+sys.exit(max(codes))
+"""
+
+
+def together(folder: Path, *commands: tuple[str, ...], more: str = "", size: int = 2) -> list[subprocess.Popen[str]]:
+    """The processes, each started as torchrun would."""
+    port = free_port()
+    script = SCRIPT.format(root=str(ROOT), more=more)
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", script, json.dumps(commands)], cwd=folder, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank),
+                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"},
+        )
+        for rank in range(size)
+    ]  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    return [(p.returncode, out, err) for p, (out, err) in [(p, p.communicate(timeout=120)) for p in processes]]
+
+
+PLAIN = ("train", "model=resnet14", "epochs=2", *SMALL)
+PARTS = (*PLAIN, "accumulate=3", "ema=0.9", "optim.clip=1")
+FEW = (*PLAIN, "batch_size=300")  # the images of an epoch make up less than one batch
+NORMED = ("train", "epochs=3", *SMALL)
+JUDGED = ("evaluate", "weights=normed", "run.dir=judged", "shift=2", "device=cpu", "precision=fp32", "format=json")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of two processes, all of one pair of them."""
+    folder = tmp_path_factory.mktemp("two")
+    commands = {"plain": PLAIN, "parts": PARTS, "few": FEW, "normed": NORMED}
+    lines = [(*command, f"run.dir={name}") for name, command in commands.items()]
+    results = ended(together(folder, *lines, JUDGED))
+    assert [code for code, *_ in results] == [0, 0], results
+    assert results[0][1].count("top-1 error") == 4 and not results[1][1], "one of them speaks"
+    return folder
+
+
+@pytest.mark.parametrize("name", ["plain", "parts", "few"])
+def test_two_processes_train_as_one_does(
+    cnnbench: Callable[..., Ran], tmp_path: Path, two: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Without BatchNorm: loss and weights to float tolerance, with a ragged last batch (37 images), counts exactly."""
+    monkeypatch.setitem(models.MODELS, "resnet14", bare)
+    assert cnnbench(*{"plain": PLAIN, "parts": PARTS, "few": FEW}[name], "run.dir=one").code == 0
+    ours, theirs = rows(two / name), rows(tmp_path / "one")
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine["step"] == other["step"] and mine["lr"] == other["lr"]
+        for key in ("loss/train", "loss/val"):
+            assert mine[key] == pytest.approx(other[key], rel=1e-5)
+        for key in ("top1_error/train", "top1_error/val", "top5_error/train", "top5_error/val"):
+            assert mine[key] == other[key]
+    last = [checkpoint.load(path / "checkpoints/last.pt") for path in (two / name, tmp_path / "one")]
+    assert last[0]["sums"]["n"] == last[1]["sums"]["n"]
+    for key, value in last[0]["ema"].items() if name == "parts" else last[0]["model"].items():
+        torch.testing.assert_close(value, last[1]["ema" if name == "parts" else "model"][key], rtol=1e-4, atol=1e-5)
+    assert read_json(two / name / "result.json")["n"] == 359
+
+
+def test_one_run_directory_with_one_writer(two: Path) -> None:
+    assert {path.name for path in two.iterdir()} == {"plain", "parts", "few", "normed", "judged"}
+    assert len(list((two / "normed").glob("events.out.*"))) == 1
+    assert read_json(two / "normed/status.json")["status"] == "done"
+
+
+def test_two_processes_judge_as_one_does(
+    cnnbench: Callable[..., Ran], two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(two)
+    ran = cnnbench(*(text.replace("judged", "../judged") for text in JUDGED))
+    assert ran.code == 0, ran.err
+    ours, theirs = json.loads(ran.out), read_json(two / "judged/result.json")
+    for key in ("top1_error", "top5_error", "n", "protocol", "shift", "weights"):
+        assert ours[key] == theirs[key], key
+    assert ours["loss"] == pytest.approx(theirs["loss"])
+
+
+def test_a_run_of_two_processes_that_was_cut_goes_on_with_the_same_bits(
+    cnnbench: Callable[..., Ran], tmp_path: Path, two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """devices=2 starts them: one is killed and all end in seconds; then a scheduler stops them; then they finish."""
+    monkeypatch.setattr(system, "cores", lambda: 2)
+    command = (*NORMED, "devices=2", "run.dir=cut", "checkpoint.every=1")
+    process = start(tmp_path, command)
+    wait_for(tmp_path / "cut/checkpoints/last.pt")
+    victim = next(pid for pid in children(process.pid) if environment(pid).get("RANK") == "1")
+    begin = time.monotonic()
+    os.kill(victim, signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and time.monotonic() - begin < 15
+    assert "process 2 of 2 was killed by SIGKILL" in err, err
+
+    process = start(tmp_path, command)
+    before = checkpoint.load(tmp_path / "cut/checkpoints/last.pt")["step"]
+    while checkpoint.load(tmp_path / "cut/checkpoints/last.pt")["step"] == before and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    if process.returncode != 0:  # it may have been quicker than we
+        assert process.returncode == exit_codes.PREEMPTED, err
+        assert read_json(tmp_path / "cut/status.json")["status"] == "preempted"
+    ran = cnnbench(*command)
+    assert ran.code == 0, ran.err
+    assert_same_run(tmp_path / "cut", two / "normed")
+
+
+def start(folder: Path, command: tuple[str, ...]) -> subprocess.Popen[str]:
+    """As a user does. Two processes fit any machine here."""
+    script = (
+        "import sys; from cnnbench.cli import main; from cnnbench.utils import system; "
+        "system.cores = lambda: 2; sys.exit(main.main(sys.argv[1:]))"
+    )
+    return subprocess.Popen([sys.executable, "-c", script, *command], cwd=folder, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE)  # fmt: skip
+
+
+def environment(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+FAILS = """
+from cnnbench.training import loop
+train_step = loop.train_step
+def fail(trainer, *args):
+    if trainer.step == 2 and trainer.runtime.group.rank == 1:
+        raise ZeroDivisionError("a fault of one")
+    train_step(trainer, *args)
+loop.train_step = fail
+"""
+
+
+def test_a_process_that_fails_ends_all_with_its_own_traceback(tmp_path: Path) -> None:
+    """What all find wrong is said once; and the next command goes on with the same processes."""
+    first, second = ended(together(tmp_path, (*PLAIN, "freeze=nothing"), (*PLAIN, "run.dir=r"), more=FAILS))
+    assert (first[0], second[0]) == (2, 2)
+    assert first[2].startswith("cnnbench: unknown stage 'nothing'.") and not second[2]
+    assert "process 2 of 2 failed: ZeroDivisionError: a fault of one" in first[2]
+    assert "in fail" in first[2], "the traceback"
+    status = read_json(tmp_path / "r/status.json")
+    assert status["status"] == "failed" and "a fault of one" in status["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("devices=8",), "devices=8 cannot be: this machine has no GPU, and 2 cores for processes on the CPU"),
+        (("devices=two",), "devices=two: give a number of them, or all"),
+        (("devices=2", "device=cuda:1"), "not with device=cuda:1"),
+        (("devices=0",), "devices=0 is out of range"),
+    ],
+)
+def test_devices_that_are_not_there(
+    cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setattr(system, "cores", lambda: 2)
+    monkeypatch.setattr(processes, "visible_gpus", list)
+    ran = cnnbench("train", *arguments)
+    assert ran.code == exit_codes.MISTAKE and said in ran.err and len(ran.err.splitlines()) <= 3
+
+
+def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch, compose: Callable[..., Any]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert processes.visible_gpus() == ["3", "5"]
+    assert processes.process_count(compose("devices=all")) == 2
+    with pytest.raises(UserError, match="this machine has 2 GPUs"):
+        processes.process_count(compose("devices=3"))
+
+
+SRUN = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_STEP_NODELIST": "none[07-08],x1", "SLURM_JOB_ID": "17",
+        "SLURM_STEP_ID": "0", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7"}  # fmt: skip
+
+
+def test_places_are_read_from_whoever_started_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("RANK", "WORLD_SIZE", "SUBMITIT_LOCAL_NTASKS", *SRUN):
+        monkeypatch.delenv(key, raising=False)
+    assert processes.process_info() == processes.ProcessInfo()
+    asked: list[str] = []
+
+    def unknown(name: str) -> str:
+        asked.append(name)
+        raise OSError
+
+    monkeypatch.setattr(socket, "gethostbyname", unknown)
+    for key, value in SRUN.items():
+        monkeypatch.setenv(key, value)
+    info = processes.process_info()
+    assert (info.rank, info.size, info.local_rank, info.local_size) == (5, 8, 1, 4)
+    assert info.address and info.address[0] == "10.0.0.7" and 20000 <= info.address[1] < 40000
+    assert asked == ["none07"]
+    monkeypatch.delenv("SLURM_LAUNCH_NODE_IPADDR")
+    with pytest.raises(UserError, match="cannot look up none07"):
+        processes.process_info()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # a job of one process, or the batch script itself
+    assert processes.process_info().size == 1
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert (processes.process_info().rank, processes.process_info().size) == (1, 2)
+
+
+def test_nobody_there_to_meet_is_said_within_the_time_out(
+    cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(distributed, "MEET", 1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        ran = cnnbench(*PLAIN)
+        assert (ran.code, "is in use: set MASTER_PORT to another one" in ran.err) == (2, True), ran.err
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    ran = cnnbench(*PLAIN)
+    assert (ran.code, "process 1 of 2 waited 1 s for the others at 127.0.0.1:" in ran.err) == (2, True), ran.err

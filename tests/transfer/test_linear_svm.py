@@ -1,0 +1,45 @@
+"""The linear SVM on features, against scikit-learn's."""
+
+import numpy as np
+import torch
+
+from cnnbench.transfer import linear_svm
+
+
+def test_the_probe_is_scikit_learns_svm_folded_into_weights() -> None:
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    rng = np.random.default_rng(0)
+    for classes in (2, 4):
+        y = np.arange(120) % classes
+        x = rng.normal(size=(120, 10)) + 1.5 * np.eye(classes, 10)[y] + np.arange(10)
+        probe = linear_svm.fit(torch.from_numpy(x).float(), torch.from_numpy(y), [0.01])
+        svm = make_pipeline(StandardScaler(), LinearSVC(C=0.01, tol=1e-6)).fit(x, y)
+        ours = probe.logits(torch.from_numpy(x).float()).argmax(1).numpy()
+        assert (ours == svm.predict(x)).mean() > 0.98
+        assert probe.cv_n == 120
+        assert probe.cv_error is not None
+        margins = svm.decision_function(x)
+        logits = probe.logits(torch.from_numpy(x).float()).numpy()
+        ours = logits[:, 1] - logits[:, 0] if classes == 2 else logits.ravel()
+        assert np.corrcoef(ours, margins.ravel())[0, 1] > 0.999  # up to the factor that makes probabilities of them
+
+
+def test_its_probabilities_are_neither_shy_nor_bold() -> None:
+    """Classes that overlap by a known amount: the mean confidence is near the share of right answers."""
+    rng = np.random.default_rng(1)
+    y = np.arange(3000) % 2
+    x = torch.from_numpy(rng.normal(size=(3000, 5)) + y[:, None] * 0.8).float()
+    probe = linear_svm.fit(x[:1500], torch.from_numpy(y[:1500]), [1e-4, 1e-2, 1.0])
+    confidence, answer = probe.logits(x[1500:]).softmax(1).max(1)
+    accuracy = (answer.numpy() == y[1500:]).mean()
+    assert abs(float(confidence.mean()) - accuracy) < 0.05
+
+
+def test_a_class_with_a_single_image_still_gets_a_classifier() -> None:
+    x, y = torch.randn(5, 4), torch.tensor([0, 0, 0, 0, 1])
+    probe = linear_svm.fit(x, y, [1e-3, 1e-2, 1e-1])
+    assert (probe.cv_error, probe.cv_n, probe.c) == (None, 0, 1e-2)
+    assert probe.logits(x).shape == (5, 2)

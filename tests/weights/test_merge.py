@@ -1,0 +1,95 @@
+"""Weights into a net: names that differ, heads for other classes, mismatches that load nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cnnbench import models
+from cnnbench.models.layers import Net
+from cnnbench.utils.errors import UserError
+from cnnbench.weights import merge
+from cnnbench.weights.sources import Weights
+
+
+def net(classes: int = 3) -> Net:
+    return models.build("resnet8", num_classes=classes)
+
+
+def given(state: dict[str, torch.Tensor], **known: Any) -> Weights:
+    return Weights(source="FILE", state=state, spec=known.get("inference"))
+
+
+def test_a_head_for_other_classes_is_left_as_initialised_and_said() -> None:
+    source, target = net(10), net(3)
+    fresh = target.fc.weight.clone()
+    report = merge.merge(target, given(source.state_dict()))
+    assert torch.equal(target.conv1.weight, source.conv1.weight)
+    assert torch.equal(target.fc.weight, fresh)
+    assert set(report.fresh) == {"fc.weight", "fc.bias"}
+    assert "10 classes there, 3 here" in report.text()
+
+
+def test_as_many_but_other_classes_need_a_new_head_too() -> None:
+    source, target = net(3), net(3)
+    merge.merge(target, given(source.state_dict()), new_head=True)
+    assert not torch.equal(target.fc.weight, source.fc.weight)
+
+
+def test_other_names_load_once_they_are_named() -> None:
+    source, target = net(), net()
+    state = {name.replace("fc.", "linear."): value for name, value in source.state_dict().items()}
+    with pytest.raises(UserError, match=r"(?s)fc.weight \(3, 64\) is missing in the file.*weights_rename"):
+        merge.merge(net(), given(state))
+    merge.merge(target, given(state), {"linear": "fc"})
+    assert torch.equal(target.fc.weight, source.fc.weight)
+    with pytest.raises(UserError, match="no name in FILE is or begins with 'liner'"):
+        merge.merge(net(), given(state), {"liner": "fc"})
+
+
+def test_what_is_skipped_keeps_its_initialisation() -> None:
+    source, target = net(), net()
+    fresh = target.layer3[0].conv1.weight.clone()
+    report = merge.merge(target, given(source.state_dict() | {"ema.x": torch.ones(1)}), skip=["layer3", "ema"])
+    assert torch.equal(target.layer3[0].conv1.weight, fresh)
+    assert torch.equal(target.layer2[0].conv1.weight, source.layer2[0].conv1.weight)
+    assert "layer3.0.conv1.weight" in report.fresh
+    with pytest.raises(UserError, match="nothing is called 'layer9'"):
+        merge.merge(net(), given(source.state_dict()), skip=["layer9"])
+
+
+def test_a_mismatch_that_nobody_named_loads_nothing() -> None:
+    target = net()
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    state = net().state_dict() | {"conv1.weight": torch.zeros(16, 1, 3, 3)}
+    with pytest.raises(UserError, match=r"conv1.weight is \(16, 1, 3, 3\) in the file, \(16, 3, 3, 3\) in the net"):
+        merge.merge(target, given(state))
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+
+
+def test_weights_of_another_function_are_refused_though_their_names_fit() -> None:
+    """torchvision's and the paper's bottleneck nets have the same names and shapes, and compute something else."""
+    other = ModelSpec(model={"name": "resnet50"}, classes=["a"], mean=[0.5], std=[0.5], image_size=224,
+                                 in_channels=3)  # fmt: skip
+    with pytest.raises(UserError, match="is of resnet50, not of resnet50_v1"):
+        merge.check_variant({"name": "resnet50_v1"}, given({}, spec=other))
+    merge.check_variant({"name": "resnet50", "source": "torchvision"}, given({}, spec=other))
+    padded = given({}, spec=ModelSpec(model={"name": "resnet20", "shortcut_pad": "both"}, classes=["a"],
+                                                      mean=[0.5], std=[0.5], image_size=32, in_channels=3))  # fmt: skip
+    with pytest.raises(UserError, match="shortcut_pad=both"):
+        merge.check_variant({"name": "resnet20", "shortcut_pad": "end"}, padded)
+
+
+def test_train_takes_weights_under_other_names(cnnbench: Callable[..., Any], tmp_path: Path) -> None:
+    state = models.build("resnet8", num_classes=10, in_channels=1).state_dict()
+    torch.save(
+        {"state_dict": {f"module.{n.replace('fc.', 'linear.')}": v for n, v in state.items()}}, tmp_path / "x.th"
+    )
+    small = ("data.image_size=8", "data.fraction=0.05", "max_steps=1", "precision=fp32", "device=cpu", "weights=x.th")
+    ran = cnnbench("train", *small)
+    assert ran.code == 2
+    assert "fc.weight (10, 64) is missing in the file" in ran.err
+    assert not (tmp_path / "outputs").exists()
+    assert cnnbench("train", *small, "weights_rename={linear: fc}").code == 0
