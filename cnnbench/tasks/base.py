@@ -50,7 +50,10 @@ class Task(ABC):
 
     @abstractmethod
     def training_loss(self, outputs: Any, targets: Any) -> Tensor:
-        """Loss to minimise: the mean over the batch, float32 whatever the net computed in."""
+        """Loss to minimise: the mean over the images of each image's own loss, float32 whatever the net computed in.
+
+        As a mean of each image's own, it adds up over microbatches and processes of any size.
+        """
 
     def loss(self, outputs: Any, targets: Any) -> Tensor:
         """Loss to report in validation."""
