@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cnnbench.analysis.published import HISTORY
 from cnnbench.output.figure import label, log_axis, new_figure
 from cnnbench.output.plots import series
 from cnnbench.reporting.group import Group
 from cnnbench.sweeps.study_result import METRICS, Found
 from cnnbench.tasks import DEFAULT_METRICS
+from cnnbench.tasks.classification.published import HISTORY
 
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
           ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#8B6508", "*"))  # fmt: skip
@@ -104,7 +104,7 @@ def costs(groups: Sequence[Group], names: Sequence[str], title: str) -> Figure |
     low, high = axes[0].get_ylim()
     room = max(0.1 * (high - low), 0.5 - (high - low) / 2)  # a hundredth of a point must not look like a difference
     axes[0].set_ylim(max(0, low - room), high + room)
-    paper = any(group.facts for group, _ in some)
+    paper = any(group.published for group, _ in some)
     how = [Line2D([], [], color=GREY, marker="o", fillstyle="none", linestyle="", label="published")] if paper else []
     others = [Line2D([], [], color=GREY, marker=".", linestyle="", label=f"{len(some) - SHOWN} more")]
     _legend(figure, dict(enumerate(name for _, name in some[:SHOWN])), how + (others if len(some) > SHOWN else []))
@@ -121,8 +121,9 @@ def _point(ax: Axes, group: Group, key: str, color: str, marker: str) -> None:
     if error is None or not x:
         return
     ax.errorbar(x, error, yerr=group.std("top1_error"), color=color, marker=marker, markersize=8, capsize=3)
-    if group.facts and group.facts.top1_error is not None and key != "wall_seconds":
-        ax.plot(x, group.facts.top1_error, color=color, marker=marker, markersize=9, fillstyle="none")
+    printed = group.published.values.get("top1_error") if group.published else None
+    if printed is not None and key != "wall_seconds":
+        ax.plot(x, printed, color=color, marker=marker, markersize=9, fillstyle="none")
 
 
 def _amount(value: float) -> str:
@@ -147,7 +148,7 @@ def history(own: Sequence[tuple[str, float]] = ()) -> Figure:
     for at, entry in enumerate(HISTORY):
         color, hatch = ("#009E73", "..") if entry.year is None else (BLUE if entry.layers else GREY, "")
         depth = "" if entry.year is None else f"{entry.layers} layers" if entry.layers else "not deep"
-        _bar(ax, at, entry.top5_error, f"{entry.top5_error:g}", depth, color, hatch)
+        _bar(ax, at, entry.error, f"{entry.error:g}", depth, color, hatch)
         ticks.append(f"{entry.year}\n{entry.net}\n{entry.team}" if entry.year else f"\n{entry.net}\n")
     for at, (name, error) in enumerate(own, start=len(HISTORY)):
         _bar(ax, at, error, f"{error:.2f}", "", "#E69F00", "//")

@@ -9,10 +9,10 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
-from cnnbench.analysis.published import Facts
 from cnnbench.reporting import published
 from cnnbench.reporting.gather import Run
 from cnnbench.sweeps.jobs import DONE, ORDER
+from cnnbench.tasks.classification.published import PublishedMetrics
 from cnnbench.utils.errors import UserError, unknown
 
 ALWAYS = ("model.name", "data.name")
@@ -34,7 +34,7 @@ class Group:
         return [run for run in self.runs if run.result]
 
     @cached_property
-    def facts(self) -> Facts | None:
+    def published(self) -> PublishedMetrics | None:
         return published.find(self.first)
 
     @property
@@ -188,7 +188,8 @@ COLUMNS = ("runs", "seeds", "state", "top1_error", "top1_error_std", "top5_error
 
 def row(group: Group) -> dict[str, Any]:
     """A group in full; errors in percent, the means over its finished runs."""
-    facts, keys = group.facts, {short(key): value for key, value in group.keys.items()}
+    paper, keys = group.published, {short(key): value for key, value in group.keys.items()}
+    printed = paper.values if paper else {}
     return {
         **keys,
         "runs": len(group.done),
@@ -202,12 +203,12 @@ def row(group: Group) -> dict[str, Any]:
         "seconds": group.mean("wall_seconds"),
         **{key: group.said(key) for key in ("epochs", "crop", "split", "n", "select_on", "device")},
         "date": max(run.date for run in group.runs),
-        "published_top1_error": facts.top1_error if facts else None,
-        "top1_difference": difference(group.mean("top1_error"), facts.top1_error if facts else None),
-        "published_top5_error": facts.top5_error if facts else None,
-        "top5_difference": difference(group.mean("top5_error"), facts.top5_error if facts else None),
-        "published_protocol": facts.protocol if facts else None,
-        "citation": facts.citation if facts else None,
+        "published_top1_error": printed.get("top1_error"),
+        "top1_difference": difference(group.mean("top1_error"), printed.get("top1_error")),
+        "published_top5_error": printed.get("top5_error"),
+        "top5_difference": difference(group.mean("top5_error"), printed.get("top5_error")),
+        "published_protocol": paper.protocol if paper else None,
+        "citation": paper.citation if paper else None,
         "command_line": group.command_line,
         **keys,  # the epochs asked for, where they set runs apart, and not those done
     }  # fmt: skip

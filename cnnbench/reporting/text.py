@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cnnbench.analysis.published import HISTORY, find
+from cnnbench.analysis.published import FACTS
 from cnnbench.config.sections import Format
 from cnnbench.output.tables import clock, fitted, render, shorten
 from cnnbench.reporting.gather import Gathered, Run
 from cnnbench.reporting.group import Group, headings, labels, row, text
+from cnnbench.tasks.classification.published import HISTORY
 from cnnbench.utils.files import json_value
 
 # The columns that a narrow terminal goes without, in this order.
@@ -105,7 +106,7 @@ def published_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """What papers say of the nets of the report, beside what was measured, each with its protocol."""
     rows = []
     for group, label in zip(groups, labels(groups), strict=True):
-        if group.facts is None or not group.done:
+        if group.published is None or not group.done:
             continue
         full = row(group)
         own = [said(key, full[key]) for key in ("crop", "split", "n", "select_on") if full[key] is not None]
@@ -143,10 +144,10 @@ def run_row(run: Run) -> dict[str, Any]:
 def history_rows(own: Sequence[Group]) -> list[dict[str, Any]]:
     """The ImageNet challenge year by year, and one's own runs on ImageNet."""
     rows = [{"year": entry.year and str(entry.year), "team": entry.team, "net": entry.net, "layers": entry.layers,
-             "top-5 error": spread(entry.top5_error, None), "note": entry.note or None}
+             "top-5 error": spread(entry.error, None), "note": entry.note or None}
             for entry in HISTORY]  # fmt: skip
     for group, label in zip(own, labels(own), strict=True):
-        known = find(group.first.model, {})
+        known = FACTS.get(group.first.model)
         how = ", ".join(said(key, group.said(key)) for key in ("crop", "split", "n"))
         rows.append({"year": None, "team": "here", "net": label, "layers": known.depth if known else None,
                      "top-5 error": spread(group.mean("top5_error"), group.std("top5_error")),
