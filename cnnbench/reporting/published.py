@@ -19,7 +19,7 @@ def find(run: Run) -> PublishedMetrics | None:
     if arguments.get("source", "cnnbench") != "cnnbench":
         return None
     found = published_metrics(facts_key(name, arguments))
-    if found is None or found.data != run.data:
+    if found is None or found.data != run.data or not found.values.keys() & {metric.name for metric in run.metrics}:
         return None
     own = defaults(name)
     asked = [f"{key}={value}" for key, value in arguments.items() if key in own and value != own[key]]

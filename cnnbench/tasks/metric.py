@@ -38,10 +38,24 @@ class Metric:
         """Value that any finite one is better than."""
         return math.inf if self.lower_is_better else -math.inf
 
+    def cost(self, value: float) -> float:
+        """Value to minimise: negated where higher is better. The cost of a cost is the value again."""
+        return value if self.lower_is_better else -value
+
     @property
     def axis(self) -> str:
         """Label of an axis: `top-1 error, %`."""
         return f"{self.label}, {self.unit}" if self.unit else self.label
+
+    @property
+    def column(self) -> str:
+        """Label for a narrow column: `top-1`."""
+        return self.label.removesuffix(" error")
+
+    @property
+    def difference_key(self) -> str:
+        """Key of the difference from a published number: `top1_difference`."""
+        return f"{self.short or self.name}_difference"
 
 
 LOSS = Metric("loss", "loss", decimals=4)
