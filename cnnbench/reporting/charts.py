@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from cnnbench.output.figure import label, log_axis, new_figure
 from cnnbench.output.plots import series
 from cnnbench.reporting.group import Group
-from cnnbench.sweeps.study_result import METRICS, Found
+from cnnbench.sweeps.study_result import Found
 from cnnbench.tasks.classification import TOP5
 from cnnbench.tasks.classification.published import HISTORY
 from cnnbench.tasks.metric import Metric
@@ -170,7 +170,7 @@ def history(own: Sequence[tuple[str, float]] = ()) -> Figure:
 def importance(search: Found) -> Figure:
     """The share of each setting of a search in the variance of the error, the largest on top."""
     names, shares = [*search.importance], [100 * share for share in search.importance.values()]
-    figure = new_figure(7.5, 1.5 + 0.42 * len(names), f"What mattered for the {METRICS[search.metric]}")
+    figure = new_figure(7.5, 1.5 + 0.42 * len(names), f"What mattered for the {search.objective.label}")
     ax = figure.subplots()
     bars = ax.barh([label(name, NAME) for name in names], shares, color=BLUE, height=0.62)
     ax.bar_label(bars, [f"{share:.0f} %" for share in shares], padding=5, fontsize=11, fontweight="bold")
