@@ -1,8 +1,6 @@
-"""What the papers say of their nets, to be set beside what is measured.
+"""What the papers say of their nets, to be set beside what is counted: parameters, multiply-adds and depth, as printed.
 
-Numbers of parameters and multiply-adds are as printed. Errors are in percent of the validation images of ImageNet
-(2012), or of CIFAR-10's test images; the protocol says how they were measured, since ten crops are worth two points.
-None stands for what was not published.
+None stands for what was not published. What the nets reached is in the `published.py` of the task.
 """
 
 from collections.abc import Mapping
@@ -23,14 +21,6 @@ DEEPFACE = "Taigman et al., DeepFace: Closing the Gap to Human-Level Performance
 
 ALEXNET_PARAMS = 60_965_224  # of the paper's net, counted: what others are compared with
 
-ONE_CROP = "ImageNet val, 1 crop"
-TEN_CROPS = "ImageNet val, 10 crops"
-TEN_PATCHES = "ImageNet val, 1 net, 10 crops averaged"
-DENSE = "ImageNet val, images of 256 pixels, dense"
-TORCHVISION = "ImageNet val, 1 crop, torchvision's first weights"
-LARGE_CROP = "ImageNet val, 1 crop of 320 pixels"
-CIFAR = "CIFAR-10 test"
-
 CONV_1 = (
     "the paper gives conv1 253,440 neurons: 55 x 55 x 96 makes 290,400; and 55 takes images of 227 pixels, or padding "
     "around 224"
@@ -40,7 +30,6 @@ ALEXNET_SLIDE = (
     "the lecture's 0.63 M neurons: its own column adds up to 659,272; its 37 M, 16 M and 57 M of fully connected "
     "weights are cut off, not rounded: 37.7 M, 16.8 M and 58.6 M"
 )
-ALEXNET_COUNTS = (ALEXNET_60M, CONV_1, ALEXNET_SLIDE)
 LRN_ALPHA = "the printed response norm does not divide alpha by n, as Caffe and PyTorch do: this net follows the print"
 GOOGLENET_STEM = (
     "Table 1 gives conv1 2.7 K parameters and 34 M multiply-adds, which a separable 7x7 has "
@@ -75,116 +64,64 @@ class Facts:
     params: str | None = None  # as printed: "60 M"
     macs: str | None = None
     depth: int | None = None
-    top1_error: float | None = None
-    top5_error: float | None = None
-    protocol: str | None = None
     notes: tuple[str, ...] = ()
-
-    @property
-    def data(self) -> str | None:
-        """The data set of the errors, by our name."""
-        ours = {"ImageNet": "imagenet", "CIFAR-10": "cifar10"}
-        return ours.get((self.protocol or "").partition(" ")[0].rstrip(";,"))
-
-
-@dataclass(frozen=True)
-class Winner:
-    """An entry of the ImageNet challenge (ILSVRC), classification: top-5 error in percent of the test images."""
-
-    year: int | None  # None: people
-    team: str
-    net: str
-    layers: int | None  # with weights; None: no deep net
-    top5_error: float
-    note: str = ""
-
-
-# As the lecture shows them.
-HISTORY = (
-    Winner(2010, "NEC-UIUC", "linear SVM", None, 28.2),
-    Winner(2011, "XRCE", "Fisher vectors", None, 25.8),
-    Winner(2012, "SuperVision", "AlexNet", 8, 16.4, "with the challenge's images alone; 15.3 with ImageNet's 22,000 "
-           "classes, which won"),
-    Winner(2013, "Clarifai", "Zeiler's nets", 8, 11.7, "with the challenge's images alone; 11.2 with others"),
-    Winner(2014, "VGG", "VGG-19", 19, 7.3, "second of its year"),
-    Winner(2014, "GoogLeNet", "GoogLeNet", 22, 6.7),
-    Winner(2015, "MSRA", "ResNet-152", 152, 3.57),
-    Winner(None, "a person", "human", None, 5.1, "one trained annotator, 1,500 images (Russakovsky et al., 2015)"),
-)  # fmt: skip
 
 
 # By name, or by name and the one argument that makes it another net of the paper.
 FACTS: dict[str, Facts] = {
-    "alexnet": Facts(
-        ALEXNET, "60 M", None, 8, 40.7, 18.2, TEN_PATCHES, (ALEXNET_60M, CONV_1, ALEXNET_SLIDE, LRN_ALPHA)
-    ),
-    "alexnet_owt": Facts(OWT, None, None, 8, 43.478, 20.934, TORCHVISION),
-    "vgg11": Facts(VGG, "133 M", None, 11, 29.6, 10.4, DENSE),
+    "alexnet": Facts(ALEXNET, "60 M", None, 8, (ALEXNET_60M, CONV_1, ALEXNET_SLIDE, LRN_ALPHA)),
+    "alexnet_owt": Facts(OWT, None, None, 8),
+    "vgg11": Facts(VGG, "133 M", None, 11),
     "vgg11_lrn": Facts(VGG, "133 M", None, 11),
-    "vgg13": Facts(VGG, "133 M", None, 13, 28.7, 9.9, DENSE),
-    "vgg16_c": Facts(VGG, "134 M", None, 16, 28.1, 9.4, DENSE),
-    "vgg16": Facts(VGG, "138 M", "15.3 G", 16, 27.0, 8.8, DENSE, (VGG16_CONV,)),
-    "vgg19": Facts(VGG, "144 M", "19.6 G", 19, 27.3, 9.0, DENSE),
-    "vgg11_bn": Facts(VGG, None, None, 11, 29.63, 10.19, TORCHVISION),
-    "vgg13_bn": Facts(VGG, None, None, 13, 28.414, 9.626, TORCHVISION),
-    "vgg16_bn": Facts(VGG, None, None, 16, 26.64, 8.484, TORCHVISION),
-    "vgg19_bn": Facts(VGG, None, None, 19, 25.782, 8.158, TORCHVISION),
-    "nin": Facts(NIN, None, None, None, 40.64, None, f"{ONE_CROP}, the authors' later weights; not in the paper"),
-    "nin_cifar": Facts(NIN, None, None, None, 10.41, None, f"{CIFAR}; 8.81 with augmentation"),
-    "googlenet": Facts(
-        GOOGLENET, None, "1.5 G", 22, None, 10.07, ONE_CROP, (GOOGLENET_STEM, GOOGLENET_TABLE, GOOGLENET_TWELVE)
-    ),
-    "googlenet_tv": Facts(GOOGLENET, None, None, 22, 30.222, 10.47, TORCHVISION),
-    "bn_inception": Facts(BATCH_NORM, "13.6 M", None, None, 25.2, 7.82, ONE_CROP, (BN_FILTERS,)),
-    "inception_v3": Facts(INCEPTION, "<25 M", "4.8 G", 42, 21.2, 5.6, ONE_CROP, (V3_COMPUTE, V3_DEPTH)),
-    "plain18": Facts(RESNET, None, "1.8 G", 18, 27.94, None, TEN_CROPS),
-    "plain34": Facts(RESNET, None, "3.6 G", 34, 28.54, 10.02, TEN_CROPS, (OPTION_A,)),
-    "resnet18": Facts(RESNET, None, "1.8 G", 18, 27.88, None, f"{TEN_CROPS}, shortcut A"),
-    "resnet34": Facts(RESNET, None, "3.6 G", 34, 24.52, 7.46, f"{TEN_CROPS}, shortcut B", (f"3.6 G: {OPTION_A}",)),
-    "resnet34 shortcut=A": Facts(RESNET, None, "3.6 G", 34, 25.03, 7.76, TEN_CROPS, (OPTION_A,)),
-    "resnet34 shortcut=C": Facts(RESNET, None, None, 34, 24.19, 7.4, TEN_CROPS),
-    "resnet50_v1": Facts(RESNET, None, "3.8 G", 50, 22.85, 6.71, TEN_CROPS, (RESNET50_FLOOR,)),
-    "resnet101_v1": Facts(RESNET, None, "7.6 G", 101, 21.75, 6.05, TEN_CROPS),
-    "resnet152_v1": Facts(RESNET, None, "11.3 G", 152, 21.43, 5.71, TEN_CROPS),
-    "resnet50": Facts(RESNET, None, "3.8 G", 50, 23.87, 7.138, TORCHVISION, (STRIDE_3X3, RESNET50_FLOOR)),
-    "resnet101": Facts(RESNET, None, "7.6 G", 101, 22.626, 6.454, TORCHVISION, (STRIDE_3X3,)),
-    "resnet152": Facts(RESNET, None, "11.3 G", 152, 21.688, 5.954, TORCHVISION, (STRIDE_3X3,)),
-    "resnet20": Facts(RESNET, "0.27 M", None, 20, 8.75, None, CIFAR),
-    "resnet32": Facts(RESNET, "0.46 M", None, 32, 7.51, None, CIFAR),
-    "resnet44": Facts(RESNET, "0.66 M", None, 44, 7.17, None, CIFAR),
-    "resnet56": Facts(RESNET, "0.85 M", None, 56, 6.97, None, CIFAR),
-    "resnet110": Facts(RESNET, "1.7 M", None, 110, 6.43, None, f"{CIFAR}, best of 5 (mean 6.61)"),
-    "resnet1202": Facts(RESNET, "19.4 M", None, 1202, 7.93, None, CIFAR),
-    "resnet164": Facts(PREACT, "1.7 M", None, 164, 5.93, None, CIFAR),
-    "resnet1001": Facts(PREACT, "10.2 M", None, 1001, 7.61, None, CIFAR, (PREACT_WEIGHTS,)),
+    "vgg13": Facts(VGG, "133 M", None, 13),
+    "vgg16_c": Facts(VGG, "134 M", None, 16),
+    "vgg16": Facts(VGG, "138 M", "15.3 G", 16, (VGG16_CONV,)),
+    "vgg19": Facts(VGG, "144 M", "19.6 G", 19),
+    "vgg11_bn": Facts(VGG, None, None, 11),
+    "vgg13_bn": Facts(VGG, None, None, 13),
+    "vgg16_bn": Facts(VGG, None, None, 16),
+    "vgg19_bn": Facts(VGG, None, None, 19),
+    "nin": Facts(NIN),
+    "nin_cifar": Facts(NIN),
+    "googlenet": Facts(GOOGLENET, None, "1.5 G", 22, (GOOGLENET_STEM, GOOGLENET_TABLE, GOOGLENET_TWELVE)),
+    "googlenet_tv": Facts(GOOGLENET, None, None, 22),
+    "bn_inception": Facts(BATCH_NORM, "13.6 M", None, None, (BN_FILTERS,)),
+    "inception_v3": Facts(INCEPTION, "<25 M", "4.8 G", 42, (V3_COMPUTE, V3_DEPTH)),
+    "plain18": Facts(RESNET, None, "1.8 G", 18),
+    "plain34": Facts(RESNET, None, "3.6 G", 34, (OPTION_A,)),
+    "resnet18": Facts(RESNET, None, "1.8 G", 18),
+    "resnet34": Facts(RESNET, None, "3.6 G", 34, (f"3.6 G: {OPTION_A}",)),
+    "resnet34 shortcut=A": Facts(RESNET, None, "3.6 G", 34, (OPTION_A,)),
+    "resnet34 shortcut=C": Facts(RESNET, None, None, 34),
+    "resnet50_v1": Facts(RESNET, None, "3.8 G", 50, (RESNET50_FLOOR,)),
+    "resnet101_v1": Facts(RESNET, None, "7.6 G", 101),
+    "resnet152_v1": Facts(RESNET, None, "11.3 G", 152),
+    "resnet50": Facts(RESNET, None, "3.8 G", 50, (STRIDE_3X3, RESNET50_FLOOR)),
+    "resnet101": Facts(RESNET, None, "7.6 G", 101, (STRIDE_3X3,)),
+    "resnet152": Facts(RESNET, None, "11.3 G", 152, (STRIDE_3X3,)),
+    "resnet20": Facts(RESNET, "0.27 M", None, 20),
+    "resnet32": Facts(RESNET, "0.46 M", None, 32),
+    "resnet44": Facts(RESNET, "0.66 M", None, 44),
+    "resnet56": Facts(RESNET, "0.85 M", None, 56),
+    "resnet110": Facts(RESNET, "1.7 M", None, 110),
+    "resnet1202": Facts(RESNET, "19.4 M", None, 1202),
+    "resnet164": Facts(PREACT, "1.7 M", None, 164),
+    "resnet1001": Facts(PREACT, "10.2 M", None, 1001, (PREACT_WEIGHTS,)),
     **{f"plain{depth}": Facts(RESNET, None, None, depth) for depth in (20, 32, 44, 56, 110)},
-    "preact_resnet110": Facts(PREACT, None, None, 110, 6.37, None, CIFAR),
-    "preact_resnet164": Facts(PREACT, "1.7 M", None, 164, 5.46, None, CIFAR),
-    "preact_resnet1001": Facts(
-        PREACT, "10.2 M", None, 1001, 4.92, None, f"{CIFAR} (mean of 5: 4.89)", (PREACT_WEIGHTS,)
-    ),
-    "preact_resnet152": Facts(PREACT, None, None, 152, 21.1, 5.5, LARGE_CROP),
-    "preact_resnet200": Facts(PREACT, None, None, 200, 20.7, 5.3, LARGE_CROP),
-    "airbench": Facts(AIRBENCH, None, None, None, 5.99, None, f"{CIFAR}, six views, mean of 1,000 seeds, 9.9 epochs"),
-    "deepface": Facts(
-        DEEPFACE,
-        ">120 M",
-        None,
-        None,
-        8.7,
-        None,
-        "photographs of 4,030 people",
-        (FACE_COUNT, FACE_DEPTH, FACE_VIEW),
-    ),
+    "preact_resnet110": Facts(PREACT, None, None, 110),
+    "preact_resnet164": Facts(PREACT, "1.7 M", None, 164),
+    "preact_resnet1001": Facts(PREACT, "10.2 M", None, 1001, (PREACT_WEIGHTS,)),
+    "preact_resnet152": Facts(PREACT, None, None, 152),
+    "preact_resnet200": Facts(PREACT, None, None, 200),
+    "airbench": Facts(AIRBENCH),
+    "deepface": Facts(DEEPFACE, ">120 M", None, None, (FACE_COUNT, FACE_DEPTH, FACE_VIEW)),
 }
 
 
-def find(name: str, arguments: Mapping[str, Any]) -> Facts | None:
-    """Those of the net with these arguments; None where no paper has numbers for it."""
-    for key, value in arguments.items():
-        if f"{name} {key}={value}" in FACTS:
-            return FACTS[f"{name} {key}={value}"]
-    return FACTS.get(name)
+def facts_key(name: str, arguments: Mapping[str, Any]) -> str | None:
+    """Key in FACTS of the net with these arguments; None where no paper has numbers for it."""
+    by_argument = (f"{name} {key}={value}" for key, value in arguments.items())
+    return next((key for key in (*by_argument, name) if key in FACTS), None)
 
 
 def number(printed: str) -> tuple[float, float]:

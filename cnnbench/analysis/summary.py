@@ -6,7 +6,7 @@ net's parameters and multiply-adds at inference; auxiliary heads are given apart
 
 import inspect
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -55,8 +55,12 @@ class Summary:
     macs: int
     aux_params: int
     aux_skipped: int  # 0, or the side below which images have no room for the auxiliary heads, as here
-    published: facts.Facts | None
+    facts_key: str | None  # of its paper's numbers, in FACTS
     as_published: bool  # nothing is asked that makes it another net than the one with the published numbers
+
+    @property
+    def published(self) -> facts.Facts | None:
+        return facts.FACTS[self.facts_key] if self.facts_key else None
 
     @property
     def depth(self) -> int:
@@ -78,7 +82,7 @@ def summarize(cfg: SummaryConfig) -> Summary:
         net = build(name, num_classes=cfg.num_classes, in_channels=in_channels, **arguments)
     size = cfg.image_size or net.image_size
     rows = _rows(net, size, in_channels)
-    published = facts.find(name, arguments) if source == "cnnbench" else None
+    key = facts.facts_key(name, arguments) if source == "cnnbench" else None
     asked = _asked(cfg, MODELS[name] if source == "cnnbench" else None, arguments)
     return Summary(
         net=net,
@@ -93,8 +97,8 @@ def summarize(cfg: SummaryConfig) -> Summary:
         macs=sum(row.macs for row in rows),
         aux_params=sum(p.numel() for head in net.auxiliary.values() for p in head.parameters()),
         aux_skipped=net.aux_image_size if net.auxiliary and size < net.aux_image_size else 0,
-        published=published,
-        as_published=published is not None and all(f"{name} {setting}" in facts.FACTS for setting in asked),
+        facts_key=key,
+        as_published=key is not None and all(f"{name} {setting}" in facts.FACTS for setting in asked),
     )
 
 
@@ -135,9 +139,8 @@ def idle(row: Layer) -> bool:
     return row.kind.startswith("Adaptive") and row.input_shape == row.output_shape
 
 
-def as_data(summary: Summary, which: Layers) -> dict[str, Any]:
-    """The object of `format=json`."""
-    published = summary.published
+def as_data(summary: Summary, which: Layers, published: dict[str, Any] | None) -> dict[str, Any]:
+    """The object of `format=json`, with what the net's paper says."""
     return {
         "model": summary.name,
         "settings": summary.asked,
@@ -150,7 +153,7 @@ def as_data(summary: Summary, which: Layers) -> dict[str, Any]:
         "neurons": summary.neurons,
         "aux_params": summary.aux_params,
         "layers": [layer_data(summary, row) for row in shown(summary.rows, which)],
-        "published": asdict(published) if published else None,
+        "published": published,
         "notes": notes(summary),
     }
 

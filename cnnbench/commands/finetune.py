@@ -191,7 +191,7 @@ def job(
         features=plan.features,
         about=about,
         command="finetune",
-        callbacks=[Pruning(trial_judge(cfg)), TrainingPictures()],
+        callbacks=[Pruning(trial_judge(cfg, spec.task)), TrainingPictures()],
     )
 
 

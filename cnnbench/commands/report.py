@@ -11,6 +11,7 @@ from cnnbench.reporting import group, text
 from cnnbench.reporting.gather import Gathered, gather
 from cnnbench.reporting.group import Group
 from cnnbench.sweeps import jobs as sweeps
+from cnnbench.tasks.classification import TOP5
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_text
 
@@ -115,7 +116,7 @@ def history(cfg: ReportConfig, found: Gathered, groups: list[Group]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".png":
-            pairs = [(name, one.mean("top5_error") or 0.0) for name, one in zip(group.labels(own), own, strict=True)]
+            pairs = [(name, one.mean(TOP5.name) or 0.0) for name, one in zip(group.labels(own), own, strict=True)]
             save(charts.history(pairs), path)
         elif path.suffix.lower() == ".html":
             page.write(path, title(cfg), found, groups, history=True)

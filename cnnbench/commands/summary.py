@@ -5,6 +5,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from cnnbench.config.commands import SummaryConfig
 from cnnbench.config.sections import Format, Layers, SummaryFormat
 from cnnbench.output import html, tables
 from cnnbench.output.tables import Percent, fitted, render
+from cnnbench.tasks.classification import METRICS
+from cnnbench.tasks.classification.published import published_metrics
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_text
 
@@ -58,7 +61,7 @@ def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
 
     def text(format: SummaryFormat, width: int | None = None) -> str:
         if format is SummaryFormat.json:
-            return json.dumps([as_data(summary, cfg.layers) for summary in summaries], indent=2)
+            return json.dumps([as_data(one, cfg.layers, _paper(one)) for one in summaries], indent=2)
         if format in (SummaryFormat.svg, SummaryFormat.html):
             svg = _drawn(summaries)
             return svg if format is SummaryFormat.svg else _web_page(summaries, svg, cfg.layers)
@@ -132,8 +135,8 @@ def _auxiliary(summary: Summary) -> list[str]:
 
 
 def _protocol(summary: Summary) -> list[str]:
-    said = summary.published
-    lines = [f"Errors: {said.protocol}."] if said and said.protocol else []
+    errors = published_metrics(summary.facts_key)
+    lines = [f"Errors: {errors.protocol}."] if errors else []
     return lines if summary.as_published else [*lines, f"Not the paper's settings: {' '.join(summary.asked)}."]
 
 
@@ -179,10 +182,21 @@ def _published(summary: Summary) -> list[dict[str, Any]]:
         {"": name, "here": f"{ours:,}", "paper": theirs, "difference": theirs and difference(ours, theirs)}
         for name, ours, theirs in counts
     ]
-    for name, error in (("top-1 error", said.top1_error), ("top-5 error", said.top5_error)):
-        if error is not None:
-            rows.append({"": name, "here": None, "paper": f"{error} %"})
+    if errors := published_metrics(summary.facts_key):
+        rows += [{"": metric.label, "here": None, "paper": f"{errors.values[metric.name]} {metric.unit}"}
+                 for metric in METRICS if metric.name in errors.values]  # fmt: skip
     return rows
+
+
+def _paper(summary: Summary) -> dict[str, Any] | None:
+    """What the paper says, for `format=json`."""
+    said, errors = summary.published, published_metrics(summary.facts_key)
+    if said is None:
+        return None
+    counts = asdict(said)
+    notes = counts.pop("notes")
+    values = {metric.name: errors.values.get(metric.name) if errors else None for metric in METRICS}
+    return {**counts, **values, "protocol": errors.protocol if errors else None, "notes": notes}
 
 
 def side_by_side(summaries: list[Summary], format: Format, width: int | None = None) -> str:
@@ -192,23 +206,23 @@ def side_by_side(summaries: list[Summary], format: Format, width: int | None = N
         return table
     nets: dict[str, list[str]] = {}
     for summary in summaries:
-        if summary.as_published and summary.published and summary.published.protocol:
-            nets.setdefault(summary.published.protocol, []).append(summary.label)
+        if summary.as_published and (errors := published_metrics(summary.facts_key)):
+            nets.setdefault(errors.protocol, []).append(summary.label)
     lines = [_wrap(f"- {protocol}: {', '.join(names)}", width) for protocol, names in nets.items()]
     return "\n".join([table, *(["", "errors measured on", *lines] if lines else [])])
 
 
 def _row(summary: Summary) -> dict[str, Any]:
-    said = summary.published if summary.as_published else None
+    errors = published_metrics(summary.facts_key) if summary.as_published else None
+    values = errors.values if errors else {}
     return {
         "model": summary.label,
         "params": summary.params,
         "macs": summary.macs,
         "depth": summary.depth,
-        "top-1 error": Error(said.top1_error) if said and said.top1_error is not None else None,
-        "top-5 error": Error(said.top5_error) if said and said.top5_error is not None else None,
+        **{metric.label: Error(values[metric.name]) if metric.name in values else None for metric in METRICS},
         "params / alexnet": Ratio(summary.params / ALEXNET_PARAMS),
-        "measured on": said.protocol if said else None,
+        "measured on": errors.protocol if errors else None,
     }
 
 

@@ -39,7 +39,7 @@ def _run(cfg: TrainConfig, log: Log) -> int:
             spec=spec,
             directory=path_for("train", cfg, base_name(cfg)),
             log=log,
-            callbacks=[Pruning(trial_judge(cfg)), TrainingPictures()],
+            callbacks=[Pruning(trial_judge(cfg, spec.task)), TrainingPictures()],
         ),
     )
 

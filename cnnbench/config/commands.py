@@ -184,7 +184,9 @@ class VisualizeConfig(TrainedConfig):
 @dataclass(kw_only=True)
 class ReportConfig:
     input: Any = option("directories with runs and sweeps in them; by default run.root", default=None, bare=True)
-    sort: str = option("the column to sort by, as seconds; -seconds: downwards")
+    sort: str | None = option(
+        "the column to sort by, as seconds; -seconds: downwards; null: the best of each task first"
+    )
     where: Any = option("only runs with these settings, as model=resnet*,optim.lr=0.1")
     out: str | None = option(
         "also write the report to this file: .html is a page with curves, .png the curves alone, or .md, .csv, .json"

@@ -13,17 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cnnbench.analysis.published import HISTORY
 from cnnbench.output.figure import label, log_axis, new_figure
 from cnnbench.output.plots import series
 from cnnbench.reporting.group import Group
-from cnnbench.sweeps.study_result import METRICS, Found
-from cnnbench.tasks import DEFAULT_METRICS
+from cnnbench.sweeps.study_result import Found
+from cnnbench.tasks.classification import TOP5
+from cnnbench.tasks.classification.published import HISTORY
+from cnnbench.tasks.metric import Metric
 
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
           ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#8B6508", "*"))  # fmt: skip
 BLUE, GREY = "#0072B2", "#767676"
-PANELS = {metric.name: metric.axis for metric in DEFAULT_METRICS}
 SHOWN = len(STYLES)  # groups in one picture
 SIZES = {"params": "parameters", "macs": "multiply-adds for one image", "wall_seconds": "seconds of training"}
 NAME = 44  # characters of a group's name in a legend
@@ -40,18 +40,19 @@ class Curve(NamedTuple):
 
 
 def curves(groups: Sequence[Group], names: Sequence[str], title: str) -> Figure | None:
-    """Top-1 and top-5 error of training and validation over the epochs: of each group the mean over its runs, with a
-    band from the least to the largest of them. None where no run has an epoch behind it."""
-    panels = {key: [{split: curve(group, f"{key}/{split}") for split in ("train", "val")} for group in groups[:SHOWN]]
-              for key in ("top1_error", "top5_error")}  # fmt: skip
-    panels = {key: lines for key, lines in panels.items()  # with two classes the top-5 error says nothing
-              if any(np.nansum(one.mean) > 0 for line in lines for one in line.values())}  # fmt: skip
+    """Each metric of training and validation over the epochs: of each group the mean over its runs, with a band from
+    the least to the largest of them. None where no run has an epoch behind it."""
+    metrics = groups[0].metrics if groups else ()
+    panels = {metric: [{split: curve(group, f"{metric.name}/{split}") for split in ("train", "val")}
+                       for group in groups[:SHOWN]] for metric in metrics}  # fmt: skip
+    panels = {metric: lines for metric, lines in panels.items()  # all 0 says nothing, as top k of k classes
+              if any(np.nan_to_num(one.mean).any() for line in lines for one in line.values())}  # fmt: skip
     if not panels:
         return None
     figure = new_figure(4.9 * len(panels) + 2.6, 4.6, title)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (key, lines) in zip(axes, panels.items(), strict=True):
-        _curve_panel(ax, key, lines)
+    for ax, (metric, lines) in zip(axes, panels.items(), strict=True):
+        _curve_panel(ax, metric, lines)
     drawn = {index: name for index, name in enumerate(names[:SHOWN])
              if any(len(one.epochs) for lines in panels.values() for one in lines[index].values())}  # fmt: skip
     how = [Line2D([], [], color=GREY, label="validation"),
@@ -70,7 +71,7 @@ def curve(group: Group, key: str) -> Curve:
     return Curve(epochs, *(getattr(known, name)(axis=0).filled(np.nan) for name in ("mean", "min", "max")))
 
 
-def _curve_panel(ax: Axes, key: str, lines: Sequence[Mapping[str, Curve]]) -> None:
+def _curve_panel(ax: Axes, metric: Metric, lines: Sequence[Mapping[str, Curve]]) -> None:
     last, top = [1 / HEADROOM], 0.0
     for (color, marker), line in zip(STYLES, lines, strict=False):
         for split, one in line.items():
@@ -81,15 +82,17 @@ def _curve_panel(ax: Axes, key: str, lines: Sequence[Mapping[str, Curve]]) -> No
             finite = one.mean[np.isfinite(one.mean)]
             last += finite[-1:].tolist()
             top = max([top, *finite.tolist()])
-    ax.set(xlabel="epoch", ylabel=PANELS[key], ylim=(0, min(1.05 * top, max(HEADROOM * max(last), top / 5))))
+    ax.set(xlabel="epoch", ylabel=metric.axis)
+    if metric.lower_is_better:
+        ax.set_ylim(0, min(1.05 * top, max(HEADROOM * max(last), top / 5)))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     ax.grid(color="#dddddd", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def costs(groups: Sequence[Group], names: Sequence[str], title: str) -> Figure | None:
-    """Top-1 error against parameters, multiply-adds and seconds of training; hollow: what the paper has."""
-    some = [(group, name) for group, name in zip(groups, names, strict=True) if group.mean("top1_error") is not None]
+def costs(groups: Sequence[Group], names: Sequence[str], metric: Metric, title: str) -> Figure | None:
+    """A metric against parameters, multiply-adds and seconds of training; hollow: what the paper has."""
+    some = [(group, name) for group, name in zip(groups, names, strict=True) if group.mean(metric.name) is not None]
     panels = {key: text for key, text in SIZES.items() if any(_size(group, key) for group, _ in some)}
     if not panels:
         return None
@@ -98,13 +101,14 @@ def costs(groups: Sequence[Group], names: Sequence[str], title: str) -> Figure |
     for ax, (key, text) in zip(axes, panels.items(), strict=True):
         for index, (group, _) in reversed([*enumerate(some)]):
             color, marker = STYLES[index] if index < SHOWN else (GREY, ".")
-            _point(ax, group, key, color, marker)
+            _point(ax, group, metric, key, color, marker)
         log_axis(ax, text, _amount)
-    axes[0].set_ylabel(PANELS["top1_error"])
+    axes[0].set_ylabel(metric.axis)
     low, high = axes[0].get_ylim()
     room = max(0.1 * (high - low), 0.5 - (high - low) / 2)  # a hundredth of a point must not look like a difference
-    axes[0].set_ylim(max(0, low - room), high + room)
-    paper = any(group.facts for group, _ in some)
+    least = min(group.mean(metric.name) or 0.0 for group, _ in some)
+    axes[0].set_ylim(max(0, low - room) if least >= 0 else low - room, high + room)
+    paper = any(group.published for group, _ in some)
     how = [Line2D([], [], color=GREY, marker="o", fillstyle="none", linestyle="", label="published")] if paper else []
     others = [Line2D([], [], color=GREY, marker=".", linestyle="", label=f"{len(some) - SHOWN} more")]
     _legend(figure, dict(enumerate(name for _, name in some[:SHOWN])), how + (others if len(some) > SHOWN else []))
@@ -116,13 +120,14 @@ def _size(group: Group, key: str) -> float | None:
     return None if key == "wall_seconds" and group.first.command == "evaluate" else group.mean(key)
 
 
-def _point(ax: Axes, group: Group, key: str, color: str, marker: str) -> None:
-    error, x = group.mean("top1_error"), _size(group, key)
-    if error is None or not x:
+def _point(ax: Axes, group: Group, metric: Metric, key: str, color: str, marker: str) -> None:
+    value, x = group.mean(metric.name), _size(group, key)
+    if value is None or not x:
         return
-    ax.errorbar(x, error, yerr=group.std("top1_error"), color=color, marker=marker, markersize=8, capsize=3)
-    if group.facts and group.facts.top1_error is not None and key != "wall_seconds":
-        ax.plot(x, group.facts.top1_error, color=color, marker=marker, markersize=9, fillstyle="none")
+    ax.errorbar(x, value, yerr=group.std(metric.name), color=color, marker=marker, markersize=8, capsize=3)
+    printed = group.published.values.get(metric.name) if group.published else None
+    if printed is not None and key != "wall_seconds":
+        ax.plot(x, printed, color=color, marker=marker, markersize=9, fillstyle="none")
 
 
 def _amount(value: float) -> str:
@@ -139,21 +144,22 @@ def _legend(figure: Figure, names: Mapping[int, str], how: list[Line2D]) -> None
 
 
 def history(own: Sequence[tuple[str, float]] = ()) -> Figure:
-    """The top-5 errors of the ImageNet challenge as bars, with their depth, and one's own: name and error."""
+    """The errors of the ImageNet challenge as bars, with their depth, and one's own: name and error."""
     own = sorted(own, key=lambda pair: pair[1])[:SHOWN]
-    figure = new_figure(9.6 + 0.95 * len(own), 5.0, "ImageNet challenge (ILSVRC): top-5 error of classification, %")
+    title = f"ImageNet challenge (ILSVRC): {TOP5.label} of classification, {TOP5.unit}"
+    figure = new_figure(9.6 + 0.95 * len(own), 5.0, title)
     ax = figure.subplots()
     ticks = []
     for at, entry in enumerate(HISTORY):
         color, hatch = ("#009E73", "..") if entry.year is None else (BLUE if entry.layers else GREY, "")
         depth = "" if entry.year is None else f"{entry.layers} layers" if entry.layers else "not deep"
-        _bar(ax, at, entry.top5_error, f"{entry.top5_error:g}", depth, color, hatch)
+        _bar(ax, at, entry.error, f"{entry.error:g}", depth, color, hatch)
         ticks.append(f"{entry.year}\n{entry.net}\n{entry.team}" if entry.year else f"\n{entry.net}\n")
     for at, (name, error) in enumerate(own, start=len(HISTORY)):
         _bar(ax, at, error, f"{error:.2f}", "", "#E69F00", "//")
         ticks.append("\n".join(["here", *textwrap.wrap(label(name, 40), 13)[:3]]))
     ax.set_xticks(range(len(ticks)), ticks, fontsize=8.5)
-    ax.set(ylim=(0, max(33, *(1.15 * error for _, error in own), 0)), ylabel="top-5 error, %")
+    ax.set(ylim=(0, max(33, *(1.15 * error for _, error in own), 0)), ylabel=TOP5.axis)
     ax.tick_params(axis="x", length=0)
     ax.grid(axis="y", color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
@@ -164,7 +170,7 @@ def history(own: Sequence[tuple[str, float]] = ()) -> Figure:
 def importance(search: Found) -> Figure:
     """The share of each setting of a search in the variance of the error, the largest on top."""
     names, shares = [*search.importance], [100 * share for share in search.importance.values()]
-    figure = new_figure(7.5, 1.5 + 0.42 * len(names), f"What mattered for the {METRICS[search.metric]}")
+    figure = new_figure(7.5, 1.5 + 0.42 * len(names), f"What mattered for the {search.objective.label}")
     ax = figure.subplots()
     bars = ax.barh([label(name, NAME) for name in names], shares, color=BLUE, height=0.62)
     ax.bar_label(bars, [f"{share:.0f} %" for share in shares], padding=5, fontsize=11, fontweight="bold")

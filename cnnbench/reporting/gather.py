@@ -21,6 +21,8 @@ from cnnbench.sweeps import jobs as sweeps
 from cnnbench.sweeps import study_result
 from cnnbench.sweeps.jobs import CUT, DONE, FAILED, PRUNED, RUNNING, Job
 from cnnbench.sweeps.study_result import Found
+from cnnbench.tasks import metrics_of
+from cnnbench.tasks.metric import Metric
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json, read_rows
 
@@ -45,6 +47,7 @@ class Run:
     epochs: int | None  # that it is to have
     last: dict[str, Any]  # the last line of its metrics, where it is not done
     result: dict[str, Any]  # empty where it is not done
+    metrics: tuple[Metric, ...]  # of its task, the primary one first
     date: str  # of its last word, as 2026-01-31
 
     @cached_property
@@ -61,13 +64,17 @@ class Run:
         return str(self.settings["model.name"])
 
     @property
+    def primary(self) -> Metric:
+        return self.metrics[0]
+
+    @property
     def so_far(self) -> str:
         """`epoch 17/50, top-1 error 25.07 %`, of a run that is not done."""
         if not self.last:
             return "no epoch yet"
         of = f"/{self.epochs}" if self.epochs else ""
-        error = self.last.get("top1_error/val")
-        return f"epoch {self.last.get('epoch')}{of}" + (f", top-1 error {error:.2f} %" if error is not None else "")
+        value = self.last.get(f"{self.primary.name}/val")
+        return f"epoch {self.last.get('epoch')}{of}" + (f", {self.primary.text(value)}" if value is not None else "")
 
     def as_job(self) -> Job:
         """As a sweep's books would have it, known by the name of its directory."""
@@ -140,8 +147,8 @@ def _read(path: Path, files: set[str], damaged: list[str]) -> Run | None:
     result = _json(path, "result.json", files, bad)
     if "pictures" in result:
         return None
-    if result and not isinstance(result.get("top1_error"), int | float):
-        bad.append("result.json has no top1_error")
+    if result and not isinstance(result.get(primary := metrics_of(result)[0].name), int | float):
+        bad.append(f"result.json has no {primary}")
         result = {}
     config = _config(path / "config.yaml", bad) if "config.yaml" in files else {}
     said = _json(path, "status.json", files, bad)
@@ -169,6 +176,7 @@ def _read(path: Path, files: set[str], damaged: list[str]) -> Run | None:
         epochs=config["epochs"] if isinstance(config.get("epochs"), int) else None,
         last=last,
         result=result,
+        metrics=metrics_of(result or said),
         date=_date(path / ("result.json" if result else "metrics.jsonl" if last else "config.yaml")),
     )
 

@@ -9,10 +9,11 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
-from cnnbench.analysis.published import Facts
 from cnnbench.reporting import published
 from cnnbench.reporting.gather import Run
 from cnnbench.sweeps.jobs import DONE, ORDER
+from cnnbench.tasks.classification.published import PublishedMetrics
+from cnnbench.tasks.metric import Metric
 from cnnbench.utils.errors import UserError, unknown
 
 ALWAYS = ("model.name", "data.name")
@@ -24,6 +25,12 @@ class Group:
 
     keys: dict[str, Any]
     runs: list[Run]
+    metrics: tuple[Metric, ...]  # of all runs of the report
+    primaries: tuple[Metric, ...]  # of their tasks
+
+    @property
+    def primary(self) -> Metric:
+        return self.first.primary
 
     @property
     def first(self) -> Run:
@@ -34,7 +41,7 @@ class Group:
         return [run for run in self.runs if run.result]
 
     @cached_property
-    def facts(self) -> Facts | None:
+    def published(self) -> PublishedMetrics | None:
         return published.find(self.first)
 
     @property
@@ -97,7 +104,14 @@ def grouped(found: Sequence[Run]) -> list[Group]:
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in found:
         groups.setdefault(tuple(text(run.settings.get(key)) for key in keys), []).append(run)
-    return [Group({key: members[0].settings.get(key) for key in keys}, members) for members in groups.values()]
+    metrics, primaries = distinct(run.metrics for run in found), distinct((run.primary,) for run in found)
+    return [Group({key: members[0].settings.get(key) for key in keys}, members, metrics, primaries)
+            for members in groups.values()]  # fmt: skip
+
+
+def distinct(metrics: Iterable[Sequence[Metric]]) -> tuple[Metric, ...]:
+    """Metrics of several runs, each name once."""
+    return tuple({metric.name: metric for one in metrics for metric in one}.values())
 
 
 def told_apart(found: Sequence[Run]) -> list[str]:
@@ -155,8 +169,8 @@ def short(key: str) -> str:
 def headings(groups: Sequence[Group]) -> dict[str, str]:
     """The keys with a name for each: `lr` for `optim.lr`, where that is clear."""
     keys = list(groups[0].keys) if groups else []
-    last = [short(key).rpartition(".")[2] for key in keys]
-    return {key: name if last.count(name) == 1 and (name not in COLUMNS or name == key) else key
+    last, columns = [short(key).rpartition(".")[2] for key in keys], measured(groups[0]) if groups else {}
+    return {key: name if last.count(name) == 1 and (name not in columns or name == key) else key
             for key, name in zip(keys, last, strict=True)}  # fmt: skip
 
 
@@ -180,45 +194,47 @@ def labels(groups: Sequence[Group]) -> list[str]:
 
 # Rows: one for each group, with plain numbers
 
-COLUMNS = ("runs", "seeds", "state", "top1_error", "top1_error_std", "top5_error", "top5_error_std", "train_top1_error",
-           "params", "macs", "seconds", "epochs", "crop", "split", "n", "select_on", "device", "date",
-           "published_top1_error", "top1_difference", "published_top5_error", "top5_difference", "published_protocol",
-           "citation", "command_line")  # fmt: skip
-
 
 def row(group: Group) -> dict[str, Any]:
-    """A group in full; errors in percent, the means over its finished runs."""
-    facts, keys = group.facts, {short(key): value for key, value in group.keys.items()}
-    return {
-        **keys,
-        "runs": len(group.done),
-        "seeds": group.seeds,
-        "state": group.state,
-        **{name: value for key in ("top1_error", "top5_error")
-           for name, value in ((key, group.mean(key)), (f"{key}_std", group.std(key)))},
-        "train_top1_error": group.mean("train_top1_error"),
+    """A group in full."""
+    keys = {short(key): value for key, value in group.keys.items()}
+    return {**keys, **measured(group), **keys}  # the epochs asked for, where they set runs apart, and not those done
+
+
+def measured(group: Group) -> dict[str, Any]:
+    """All of a row but its keys. Metrics are the means over the group's finished runs."""
+    paper = group.published
+    found: dict[str, Any] = {"runs": len(group.done), "seeds": group.seeds, "state": group.state}
+    for metric in group.metrics:
+        found |= {metric.name: group.mean(metric.name), f"{metric.name}_std": group.std(metric.name)}
+    found |= {name: group.mean(name) for name in (f"train_{metric.name}" for metric in group.primaries)}
+    found |= {
         "params": group.size("params"),
         "macs": group.size("macs"),
         "seconds": group.mean("wall_seconds"),
         **{key: group.said(key) for key in ("epochs", "crop", "split", "n", "select_on", "device")},
         "date": max(run.date for run in group.runs),
-        "published_top1_error": facts.top1_error if facts else None,
-        "top1_difference": difference(group.mean("top1_error"), facts.top1_error if facts else None),
-        "published_top5_error": facts.top5_error if facts else None,
-        "top5_difference": difference(group.mean("top5_error"), facts.top5_error if facts else None),
-        "published_protocol": facts.protocol if facts else None,
-        "citation": facts.citation if facts else None,
+    }
+    for metric in group.metrics:
+        printed = paper.values.get(metric.name) if paper else None
+        found[f"published_{metric.name}"] = printed
+        found[metric.difference_key] = difference(group.mean(metric.name), printed)
+    return found | {
+        "published_protocol": paper.protocol if paper else None,
+        "citation": paper.citation if paper else None,
         "command_line": group.command_line,
-        **keys,  # the epochs asked for, where they set runs apart, and not those done
-    }  # fmt: skip
+    }
 
 
 def difference(measured: float | None, printed: float | None) -> float | None:
     return measured - printed if measured is not None and printed is not None else None
 
 
-def ordered(groups: list[Group], sort: str) -> list[Group]:
-    """By a column of `row()`, downwards with a minus before its name; groups without a value last."""
+def ordered(groups: list[Group], sort: str | None) -> list[Group]:
+    """By a column of `row()`, downwards with a minus before its name; by None, the best of each task first. Groups
+    without a value come last."""
+    if sort is None:
+        return sorted(groups, key=_rank_in_task)
     name, down = sort.lstrip("-"), sort.startswith("-")
     rows = [row(group) for group in groups]
     known = list(dict.fromkeys(key for one in rows for key in one))
@@ -229,6 +245,11 @@ def ordered(groups: list[Group], sort: str) -> list[Group]:
     with_value = [pair for pair in pairs if pair[1] is not None]
     with_value.sort(key=lambda pair: _comparable(pair[1]), reverse=down)
     return [group for group, _ in with_value] + [group for group, value in pairs if value is None]
+
+
+def _rank_in_task(group: Group) -> tuple[bool, int, float]:
+    metric, value = group.primary, group.mean(group.primary.name)
+    return value is None, [one.name for one in group.primaries].index(metric.name), metric.cost(value or 0.0)
 
 
 def _comparable(value: Any) -> tuple[bool, float, str]:

@@ -8,8 +8,11 @@ from cnnbench.output import html
 from cnnbench.output.figure import png
 from cnnbench.reporting import charts, text
 from cnnbench.reporting.gather import Gathered
-from cnnbench.reporting.group import Group, labels
+from cnnbench.reporting.group import Group, distinct, labels
 from cnnbench.sweeps.study_result import Found
+from cnnbench.tasks import metrics_of
+from cnnbench.tasks.classification import TOP5
+from cnnbench.tasks.metric import Metric
 from cnnbench.transfer import comparison
 
 CURVES = (
@@ -40,7 +43,7 @@ def write(path: Path, title: str, found: Gathered, groups: list[Group], history:
         sections.append(("The ImageNet challenge", _history(own)))
     sections.append(("Commands", _commands(groups)))
     runs = [run for group in groups for run in group.runs]
-    sections.append(("Every run", [html.table([text.run_row(run) for run in runs])] if runs else []))
+    sections.append(("Every run", [html.table([text.run_row(run, groups[0].metrics) for run in runs])] if runs else []))
     sections.append(("Damaged", [html.paragraph(line) for line in found.damaged]))
     sections = [(name, parts) for name, parts in sections if parts]
     body = [html.paragraph(line) for line in found.states()]
@@ -51,18 +54,33 @@ def write(path: Path, title: str, found: Gathered, groups: list[Group], history:
 
 
 def on_imagenet(groups: Sequence[Group]) -> list[Group]:
-    return [group for group in groups if group.first.data == "imagenet" and group.mean("top5_error") is not None]
+    return [group for group in groups if group.first.data == "imagenet" and group.mean(TOP5.name) is not None]
 
 
 def _results(groups: list[Group]) -> list[str]:
     rows, measured = text.main_rows(groups)
     parts = [html.table(rows)] if rows else []
-    parts += [html.paragraph(f"{measured[0].upper()}{measured[1:]}.")] if measured else []
+    parts += [html.paragraph(f"{_sentence(measured)}.")] if measured else []
     if any(len(group.done) > 1 for group in groups):
-        parts.append(
-            html.paragraph("Errors in percent; ±: standard deviation over the runs, whose seeds are in the table.")
-        )
+        units = _units(groups[0].metrics)
+        parts.append(html.paragraph(f"{units}; ±: standard deviation over the runs, whose seeds are in the table."))
     return parts
+
+
+def _units(metrics: Sequence[Metric]) -> str:
+    """`Errors in percent`, or the unit of each metric."""
+    if all(metric.axis.endswith(" error, %") for metric in metrics):
+        return "Errors in percent"
+    return ", ".join(f"{metric.label} in {metric.unit}" if metric.unit else metric.label for metric in metrics)
+
+
+def _word(metric: Metric) -> str:
+    """Metric in a title: `error` for any error, else its label."""
+    return "error" if metric.label.endswith(" error") else metric.label
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _pictures(groups: list[Group], data: str) -> list[str]:
@@ -70,14 +88,17 @@ def _pictures(groups: list[Group], data: str) -> list[str]:
     more = f" The first {charts.SHOWN} of {len(groups)} are drawn." if len(groups) > charts.SHOWN else ""
     if figure := charts.curves(groups, names, f"Learning curves on {data}"):
         parts.append(html.picture(png(figure), f"learning curves on {data}", CURVES + more))
-    if figure := charts.costs(groups, names, f"Error on {data} against what it costs"):
-        parts.append(html.picture(png(figure), f"error on {data} against cost", COSTS))
+    for metric in distinct((group.primary,) for group in groups):
+        what = f"{_word(metric)} on {data}"
+        if figure := charts.costs(groups, names, metric, f"{_sentence(what)} against what it costs"):
+            parts.append(html.picture(png(figure), f"{what} against cost", COSTS))
     for model in dict.fromkeys(group.first.model for group in groups):
         results: list[dict[str, Any]] = [run.result for group in groups if group.first.model == model
                                          for run in group.done if run.result.keys() >= comparison.NEEDED]  # fmt: skip
         if comparison.worth_drawing(results):
-            parts.append(html.picture(png(comparison.draw(results)), f"transfer of {model} on {data}",
-                                      "Error against the number of training images, and against seconds."))  # fmt: skip
+            what = _sentence(f"{_word(metrics_of(results[0])[0])} against the number of training images")
+            picture = png(comparison.draw(results))
+            parts.append(html.picture(picture, f"transfer of {model} on {data}", f"{what}, and against seconds."))
     return parts
 
 
@@ -101,7 +122,7 @@ def _published(groups: list[Group]) -> list[str]:
 
 
 def _history(own: list[Group]) -> list[str]:
-    pairs = [(name, group.mean("top5_error") or 0.0) for name, group in zip(labels(own), own, strict=True)]
+    pairs = [(name, group.mean(TOP5.name) or 0.0) for name, group in zip(labels(own), own, strict=True)]
     figure = charts.history(pairs)
     return [html.picture(png(figure), "the ImageNet challenge", HISTORY), html.table(text.history_rows(own))]
 

@@ -5,25 +5,25 @@ from typing import Any
 
 import yaml
 
-from cnnbench.analysis import published
-from cnnbench.analysis.published import Facts
+from cnnbench.analysis.published import FACTS, facts_key
 from cnnbench.config.sections import conf_dir
 from cnnbench.reporting.gather import Run
+from cnnbench.tasks.classification.published import PublishedMetrics, published_metrics
 
 
-def find(run: Run) -> Facts | None:
+def find(run: Run) -> PublishedMetrics | None:
     """None where no paper has such a net, or has it on other images, or with other arguments."""
     name = run.model
     arguments = {key.removeprefix("model."): value for key, value in run.settings.items() if key.startswith("model.")}
     arguments.pop("name")
     if arguments.get("source", "cnnbench") != "cnnbench":
         return None
-    found = published.find(name, arguments)
-    if found is None or found.data != run.data or (found.top1_error is None and found.top5_error is None):
+    found = published_metrics(facts_key(name, arguments))
+    if found is None or found.data != run.data or not found.values.keys() & {metric.name for metric in run.metrics}:
         return None
     own = defaults(name)
     asked = [f"{key}={value}" for key, value in arguments.items() if key in own and value != own[key]]
-    return found if all(f"{name} {setting}" in published.FACTS for setting in asked) else None
+    return found if all(f"{name} {setting}" in FACTS for setting in asked) else None
 
 
 @cache

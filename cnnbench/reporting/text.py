@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cnnbench.analysis.published import HISTORY, find
+from cnnbench.analysis.published import FACTS
 from cnnbench.config.sections import Format
 from cnnbench.output.tables import clock, fitted, render, shorten
 from cnnbench.reporting.gather import Gathered, Run
 from cnnbench.reporting.group import Group, headings, labels, row, text
+from cnnbench.tasks.classification import TOP5
+from cnnbench.tasks.classification.published import HISTORY
+from cnnbench.tasks.metric import Metric
 from cnnbench.utils.files import json_value
 
-# The columns that a narrow terminal goes without, in this order.
-DISPENSABLE = ("device", "date", "select_on", "split", "crop", "seeds", "n", "train top-1", "macs", "params",
-               "top-5 error", "time", "difference", "published")  # fmt: skip
 FACTORS = 6  # settings that stand before the errors; the others come last
 PROTOCOL = ("crop", "split", "n", "select_on", "device", "date")
 NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {}", "crop": "{}", "device": "on {}",
@@ -23,24 +23,32 @@ NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {}", "crop": 
 
 
 class Spread(float):
-    """A mean in percent with the standard deviation over the runs, where there are several."""
+    """Mean of a metric with the standard deviation over the runs, where there are several."""
 
     std: float | None
+    decimals: int
 
-    def __new__(cls, mean: float, std: float | None) -> "Spread":
+    def __new__(cls, mean: float, std: float | None, decimals: int) -> "Spread":
         made = super().__new__(cls, mean)
-        made.std = std
+        made.std, made.decimals = std, decimals
         return made
 
     def __format__(self, spec: str) -> str:
-        return f"{float(self):.2f}" + (f" ± {self.std:.2f}" if self.std is not None else "")
+        return f"{float(self):.{self.decimals}f}" + (f" ± {self.std:.{self.decimals}f}" if self.std is not None else "")
 
 
 class Signed(float):
-    """A difference in points of percent."""
+    """Difference of a metric from a published number."""
+
+    decimals: int
+
+    def __new__(cls, value: float, decimals: int) -> "Signed":
+        made = super().__new__(cls, value)
+        made.decimals = decimals
+        return made
 
     def __format__(self, spec: str) -> str:
-        return f"{float(self):+.2f}"
+        return f"{float(self):+.{self.decimals}f}"
 
 
 class Clock(float):
@@ -50,24 +58,27 @@ class Clock(float):
         return clock(self)
 
 
-def spread(mean: float | None, std: float | None) -> Spread | None:
-    return None if mean is None else Spread(mean, std)
+def spread(metric: Metric, mean: float | None, std: float | None = None) -> Spread | None:
+    return None if mean is None else Spread(mean, std, metric.decimals)
+
+
+def signed(metric: Metric, difference: float | None) -> Signed | None:
+    return None if difference is None else Signed(difference, metric.decimals)
 
 
 def shown_row(group: Group, names: dict[str, str]) -> dict[str, Any]:
     """A group as people read it."""
     full, keys = row(group), {names[key]: _setting(value) for key, value in group.keys.items()}
     first = dict([*keys.items()][:FACTORS])
-    published, difference = full["published_top1_error"], full["top1_difference"]
+    primary = group.primary
     return {
         **first,
         "runs": full["runs"],
         "seeds": ",".join(map(str, full["seeds"])) or None,
-        "top-1 error": spread(full["top1_error"], full["top1_error_std"]),
-        "top-5 error": spread(full["top5_error"], full["top5_error_std"]),
-        "train top-1": spread(full["train_top1_error"], None),
-        "published": spread(published, None),
-        "difference": Signed(difference) if difference is not None else None,
+        **{metric.label: spread(metric, full[metric.name], full[f"{metric.name}_std"]) for metric in group.metrics},
+        **{f"train {metric.column}": spread(metric, full[f"train_{metric.name}"]) for metric in group.primaries},
+        "published": spread(primary, full[f"published_{primary.name}"]),
+        "difference": signed(primary, full[primary.difference_key]),
         "params": full["params"],
         "macs": full["macs"],
         "time": Clock(full["seconds"]) if full["seconds"] is not None else None,
@@ -90,7 +101,8 @@ def said(key: str, value: Any) -> str:
 
 def main_rows(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], str]:
     """The table, without the columns that say nothing or the same in each row; and what the latter say."""
-    rows = [shown_row(group, headings(groups)) for group in groups]
+    names = headings(groups)
+    rows = [shown_row(group, names) for group in groups]
     done = [row for row in rows if row["runs"]] or rows
     same = {key: done[0][key] for key in PROTOCOL if len({str(row[key]) for row in done}) == 1}
     empty = {key for key in rows[0] if all(row[key] is None for row in rows)} if rows else set()
@@ -105,18 +117,18 @@ def published_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """What papers say of the nets of the report, beside what was measured, each with its protocol."""
     rows = []
     for group, label in zip(groups, labels(groups), strict=True):
-        if group.facts is None or not group.done:
+        if group.published is None or not group.done:
             continue
         full = row(group)
         own = [said(key, full[key]) for key in ("crop", "split", "n", "select_on") if full[key] is not None]
-        for k in (1, 5):
-            if full[f"top{k}_difference"] is not None:
+        for metric in group.metrics:
+            if full[metric.difference_key] is not None:
                 rows.append({
                     "net": label if len(groups) > 1 else group.first.model,
-                    "error": f"top-{k}",
-                    "here": spread(full[f"top{k}_error"], full[f"top{k}_error_std"]),
-                    "paper": spread(full[f"published_top{k}_error"], None),
-                    "difference": Signed(full[f"top{k}_difference"]),
+                    "error": metric.column,
+                    "here": spread(metric, full[metric.name], full[f"{metric.name}_std"]),
+                    "paper": spread(metric, full[f"published_{metric.name}"]),
+                    "difference": signed(metric, full[metric.difference_key]),
                     "runs": full["runs"],
                     "measured here": ", ".join(own),
                     "measured in the paper": full["published_protocol"],
@@ -125,15 +137,14 @@ def published_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
     return rows
 
 
-def run_row(run: Run) -> dict[str, Any]:
-    """One run with the command line that made it."""
+def run_row(run: Run, metrics: Sequence[Metric]) -> dict[str, Any]:
+    """One run with its metrics, and the command line that made it."""
     result = run.result
     return {
         "run": str(run.path),
         "status": run.status,
         "reason": run.reason or (None if result else run.so_far),
-        "top-1 error": spread(result.get("top1_error"), None),
-        "top-5 error": spread(result.get("top5_error"), None),
+        **{metric.label: spread(metric, result.get(metric.name)) for metric in metrics},
         "time": Clock(result["wall_seconds"]) if isinstance(result.get("wall_seconds"), int | float) else None,
         "overrides": " ".join(run.overrides) or None,
         "warnings": "; ".join(map(str, result.get("warnings") or [])) or None,
@@ -143,15 +154,23 @@ def run_row(run: Run) -> dict[str, Any]:
 def history_rows(own: Sequence[Group]) -> list[dict[str, Any]]:
     """The ImageNet challenge year by year, and one's own runs on ImageNet."""
     rows = [{"year": entry.year and str(entry.year), "team": entry.team, "net": entry.net, "layers": entry.layers,
-             "top-5 error": spread(entry.top5_error, None), "note": entry.note or None}
+             TOP5.label: spread(TOP5, entry.error), "note": entry.note or None}
             for entry in HISTORY]  # fmt: skip
     for group, label in zip(own, labels(own), strict=True):
-        known = find(group.first.model, {})
+        known = FACTS.get(group.first.model)
         how = ", ".join(said(key, group.said(key)) for key in ("crop", "split", "n"))
         rows.append({"year": None, "team": "here", "net": label, "layers": known.depth if known else None,
-                     "top-5 error": spread(group.mean("top5_error"), group.std("top5_error")),
+                     TOP5.label: spread(TOP5, group.mean(TOP5.name), group.std(TOP5.name)),
                      "note": how})  # fmt: skip
     return rows
+
+
+def dispensable(group: Group) -> list[str]:
+    """The columns that a narrow terminal goes without, in this order."""
+    return ["device", "date", "select_on", "split", "crop", "seeds", "n",
+            *(f"train {metric.column}" for metric in group.primaries), "macs", "params",
+            *(metric.label for metric in group.metrics if metric not in group.primaries),
+            "time", "difference", "published"]  # fmt: skip
 
 
 def render_report(found: Gathered, groups: list[Group], format: Format, width: int | None) -> str:
@@ -164,7 +183,7 @@ def render_report(found: Gathered, groups: list[Group], format: Format, width: i
         return render(flat, format)
     rows, measured = main_rows(groups)
     parts = [*found.states()] if format is Format.markdown else []
-    parts += [fitted(rows, format, width, DISPENSABLE)] if rows else []
+    parts += [fitted(rows, format, width, dispensable(groups[0]))] if rows else []
     parts += [measured] if measured else []
     if any(len(group.done) > 1 for group in groups):
         parts.append("±: standard deviation over the runs")

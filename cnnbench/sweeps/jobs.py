@@ -20,6 +20,8 @@ from cnnbench.config.sections import Format
 from cnnbench.output.tables import plural, render
 from cnnbench.runs import run_directory
 from cnnbench.runtime import processes, slurm
+from cnnbench.tasks import metrics_of
+from cnnbench.tasks.metric import Metric
 from cnnbench.utils import exit_codes
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json, write_json
@@ -80,9 +82,20 @@ class Job:
     @property
     def outcome(self) -> str:
         """`done, top-1 error 4.20 %`, `failed: out of memory`."""
-        error = self.result.get("top1_error")
-        text = self.status + (f", top-1 error {error:.2f} %" if error is not None else "")
+        metric, value = self._primary()
+        text = self.status + (f", {metric.text(value)}" if value is not None else "")
         return f"{text}: {self.reason}" if self.reason else text
+
+    @property
+    def cost(self) -> float | None:
+        """Primary metric for sweepers, which minimise: negated where higher is better. None where it is not done."""
+        metric, value = self._primary()
+        return None if value is None else metric.cost(value)
+
+    def _primary(self) -> tuple[Metric, float | None]:
+        result = self.result
+        metric = metrics_of(result)[0]
+        return metric, result.get(metric.name)
 
     def wait_here(self) -> None:
         """It is to be run by this process, or by one that ends with it."""
@@ -252,8 +265,7 @@ def table(jobs: list[Job], format: str) -> str:
             "job": label(job, jobs),
             "status": "skipped: done before" if job.skipped else
                       ": ".join(filter(None, [job.status, job.reason.partition("\n")[0]])),
-            "top1_error": result.get("top1_error"),
-            "top5_error": result.get("top5_error"),
+            **{metric.name: result.get(metric.name) for metric in metrics_of(result)},
             "train_n": result.get("train_n"),
             "seconds": result.get("wall_seconds"),
             "directory": job.run_dir and Path(job.run_dir).name,

@@ -44,7 +44,8 @@ class Task:
         self.detached: str | None = None  # the job's id, where it was only submitted
 
     def __call__(self, cfg: DictConfig) -> float | None:
-        """Run one job here, unless it is done; its top-1 error, for sweepers that look for a low one."""
+        """Run one job here, unless it is done. Returns its primary metric for sweepers, which minimise: negated where
+        higher is better."""
         job, config = self.prepare(cfg, compose.job_overrides(), self.count)
         self.count += 1
         if config is None:
@@ -53,7 +54,7 @@ class Task:
             say(f"job {job.number + 1}: {' '.join(job.overrides)}", sys.stderr)
             if run_job(job, config) in (exit_codes.INTERRUPTED, exit_codes.PREEMPTED):
                 raise KeyboardInterrupt  # the user or the scheduler wants the machine back: no further jobs
-        return job.result.get("top1_error")
+        return job.cost
 
     def prepare(self, cfg: DictConfig, overrides: list[str], number: int) -> tuple[Job, Any]:
         """The job's page in the books and its typed configuration; None, and the job failed, where there is none."""

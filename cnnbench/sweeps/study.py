@@ -1,11 +1,12 @@
-"""A search for settings with a low error: Optuna's study in `SWEEP/study.log`, what it tries, stops early and finds.
+"""A search for the best settings: Optuna's study in `SWEEP/study.log`, what it tries, stops early and finds.
 
 The only file that knows how Optuna works. A trial is a job of the sweep; while it trains, wherever that is, it reports
-its error after each epoch to the study, which says whether it is hopeless (`judge`).
+its metric after each epoch to the study, which says whether it is hopeless (`judge`). The study minimises: its values
+are costs, those of a metric where higher is better negated.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -21,12 +22,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cnnbench.sweeps import jobs, study_result
 from cnnbench.sweeps.jobs import Job
-from cnnbench.sweeps.study_result import amount, said
+from cnnbench.tasks import metrics_of
+from cnnbench.tasks.metric import Metric, as_data, named
 from cnnbench.utils import files
 from cnnbench.utils.console import warn
 from cnnbench.utils.errors import UserError
 
 FILE, NAME = "study.log", "cnnbench"
+METRIC = "hydra.sweeper.metric"
 ENOUGH = 4  # jobs from which an importance is told
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -37,7 +40,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 class Plan:
     """What is looked for, and how."""
 
-    metric: str
+    metric: str | None  # None: the task's primary one
     seed: int
     pruner: str
     warmup_trials: int
@@ -62,11 +65,12 @@ class Search:
         except (ValueError, KeyError, AssertionError):
             self.close()
             raise UserError(f"{sweep / FILE} is damaged: without it the search begins anew") from None
-        before = self.study.user_attrs.get("plan", {}).get("settings", plan.settings)
-        if before != plan.settings:
+        before = self._by_name(self.study.user_attrs.get("plan", {}).get("settings", plan.settings))
+        now = self._by_name(plan.settings)
+        if before != now:
             self.close()
             there, here = (" ".join(sorted({*one} - {*other}) or ["nothing"]) for one, other in
-                           ((before, plan.settings), (plan.settings, before)))  # fmt: skip
+                           ((before, now), (now, before)))  # fmt: skip
             raise UserError(f"{sweep} holds a search with other settings: {there} there, {here} here\n"
                             "give another sweep.dir")  # fmt: skip
         self.study.set_user_attr("plan", asdict(plan))
@@ -75,6 +79,20 @@ class Search:
 
     def close(self) -> None:
         self._lock.close()
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """Metrics of the task, as the first trial said; those of classification before."""
+        return metrics_of(self.study.user_attrs)
+
+    @property
+    def objective(self) -> Metric:
+        """Metric to search by. UserError where the task has none of that name."""
+        return named(self.plan.metric, self.metrics)
+
+    def _by_name(self, settings: list[str]) -> list[str]:
+        """Settings with the primary metric by its name, where they leave it to the task: both are the same search."""
+        return [f"{METRIC}={self.metrics[0].name}" if text == f"{METRIC}=null" else text for text in settings]
 
     def ended(self) -> list[FrozenTrial]:
         """What is done or pruned."""
@@ -105,9 +123,12 @@ class Search:
 
     def tell(self, trial: Trial, job: Job | None) -> None:
         """What became of it. One that was cut is left open, so that the same command goes on with it."""
-        value = job.result.get(self.plan.metric) if job else None
+        result = job.result if job else {}
+        if result:
+            _note_metrics(self.study, metrics_of(result))
+        value = result.get(self.objective.name) if result else None
         if value is not None and np.isfinite(value):
-            self.study.tell(trial, value)
+            self.study.tell(trial, self.objective.cost(value))
         elif job and job.status == jobs.PRUNED:
             self.study.tell(trial, state=TrialState.PRUNED)
         elif job and job.status in (jobs.FAILED, jobs.DONE):
@@ -116,6 +137,10 @@ class Search:
     def best(self) -> FrozenTrial | None:
         done = self.study.get_trials(states=(TrialState.COMPLETE,))
         return min(done, key=lambda trial: trial.value or 0.0, default=None)
+
+    def value(self, trial: FrozenTrial) -> float:
+        """Metric of a trial that is done."""
+        return self.objective.cost(trial.value or 0.0)
 
     def importance(self) -> dict[str, float]:
         """The share of each key in the variance of the error, the largest first; empty where there is none to share.
@@ -141,27 +166,32 @@ def text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def judge(sweep: Path, number: int) -> Callable[[dict[str, Any]], str]:
-    """For the training of a trial: takes the line of metrics of an epoch, and says why to stop, or nothing."""
+def judge(sweep: Path, number: int, metrics: Sequence[Metric]) -> Callable[[dict[str, Any]], str]:
+    """For the training of a trial, of a task with these metrics: takes the line of metrics of an epoch, and says why to
+    stop, or nothing."""
     memory: list[tuple[optuna.Study, Plan, Trial]] = []
 
     def verdict(line: dict[str, Any]) -> str:
         try:
             if not memory:
                 memory.append(_trial(sweep, number))
+                _note_metrics(memory[0][0], metrics)
             study, plan, trial = memory[0]
-            epoch, value = int(line["epoch"]), float(line[f"{plan.metric}/val"])
+            objective = named(plan.metric, metrics)
+            epoch, value = int(line["epoch"]), float(line[f"{objective.name}/val"])
             seen = study.get_trials(deepcopy=False)[number]
             if seen.state.is_finished():  # somebody does it again, outside of the search
                 return ""
             if epoch not in seen.intermediate_values:
-                trial.report(value, epoch)
+                trial.report(objective.cost(value), epoch)
             if not trial.should_prune():
                 return ""
             others = [other.intermediate_values[epoch] for other in study.get_trials(states=(TrialState.COMPLETE,))
                       if epoch in other.intermediate_values]  # fmt: skip
-            return (f"{said(plan.metric, value)} after epoch {epoch}, where the median of {len(others)} others is "
-                    f"{amount(plan.metric, median(others))}")  # fmt: skip
+            return (f"{objective.text(value)} after epoch {epoch}, where the median of {len(others)} others is "
+                    f"{objective.amount(objective.cost(median(others)))}")  # fmt: skip
+        except UserError:  # a metric that the task does not have
+            raise
         except (OSError, LookupError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
             warn(f"{sweep / FILE} does not say whether this trial is worth going on ({error}), so it goes on")
             return ""
@@ -176,6 +206,12 @@ def _trial(sweep: Path, number: int) -> tuple[optuna.Study, Plan, Trial]:
     pruner = optuna.pruners.MedianPruner(plan.warmup_trials, plan.warmup_epochs + 1)
     study.pruner = pruner if plan.pruner == "median" else optuna.pruners.NopPruner()
     return study, plan, Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+
+
+def _note_metrics(study: optuna.Study, metrics: Sequence[Metric]) -> None:
+    """Record the metrics of the task, once: the process that searches learns them from the trials."""
+    if "metrics" not in study.user_attrs:
+        study.set_user_attr("metrics", as_data(metrics))
 
 
 def _suggest(trial: Trial, key: str, by: BaseDistribution) -> None:

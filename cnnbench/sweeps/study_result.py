@@ -1,14 +1,15 @@
 """What a search for settings found, as it stands in `SWEEP/search.json`: to be read and said without Optuna."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cnnbench.output.tables import plural
+from cnnbench.tasks import DEFAULT_METRICS
+from cnnbench.tasks.metric import Metric, from_data, named
 from cnnbench.utils.files import read_json, write_json
 
 FILE = "search.json"
-METRICS = {"top1_error": "top-1 error", "top5_error": "top-5 error", "loss": "loss"}  # what may be looked for
 HOW = (
     "Importance: how much of the variance of the {metric} each setting explains by itself (fANOVA over {count}; one "
     "that was stopped early counts with what it had reached). Of few jobs it is a hint."
@@ -19,28 +20,33 @@ HOW = (
 class Found:
     """The best job of a search, and what mattered."""
 
-    metric: str
+    metric: str  # its name
     counts: dict[str, int]  # jobs: done, pruned, failed
     job: int  # its number, from 1
     value: float
     images: str  # those that it was chosen by: `179 held-out images`
     command: str  # to type for its settings
     importance: dict[str, float]  # shares by key, the largest first; empty where too little is known
+    metrics: list[dict[str, Any]] = field(default_factory=list)  # of the task, as in result.json; empty: classification
 
     def write(self, sweep: Path) -> None:
         write_json(sweep / FILE, asdict(self))
+
+    @property
+    def objective(self) -> Metric:
+        return named(self.metric, from_data(self.metrics) or DEFAULT_METRICS)
 
     @property
     def best(self) -> str:
         """`best of 12 jobs (4 pruned): job 8, top-1 error 3.50 % of 179 held-out images`."""
         others = [f"{count} {status}" for status, count in self.counts.items() if count and status != "done"]
         total = plural(sum(self.counts.values()), "job") + (f" ({', '.join(others)})" if others else "")
-        return f"best of {total}: job {self.job}, {said(self.metric, self.value)} on {self.images}"
+        return f"best of {total}: job {self.job}, {self.objective.text(self.value)} on {self.images}"
 
     @property
     def how(self) -> str:
         count = plural(self.counts["done"] + self.counts["pruned"], "job")
-        return HOW.format(metric=METRICS[self.metric], count=count)
+        return HOW.format(metric=self.objective.label, count=count)
 
     def rows(self) -> list[dict[str, Any]]:
         return [{"setting": key, "importance, %": round(100 * share)} for key, share in self.importance.items()]
@@ -49,14 +55,6 @@ class Found:
         """What the search's own command ends with."""
         shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in self.importance.items())
         return [self.best, f"  {self.command}", *([f"importance: {shares}"] if shares else [])]
-
-
-def said(metric: str, value: float) -> str:
-    return f"{METRICS[metric]} {amount(metric, value)}"
-
-
-def amount(metric: str, value: float) -> str:
-    return f"{value:.4f}" if metric == "loss" else f"{value:.2f} %"
 
 
 def read(sweep: Path) -> Found | None:

@@ -22,9 +22,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from cnnbench.config import compose, registry
 from cnnbench.config.sections import Rerun
 from cnnbench.runs import run_directory
-from cnnbench.sweeps import study_result
 from cnnbench.sweeps.jobs import DONE, Job, name_of, read
-from cnnbench.sweeps.study_result import METRICS, Found
+from cnnbench.sweeps.study_result import Found
+from cnnbench.tasks import TASKS, find
+from cnnbench.tasks.metric import LOSS, as_data
 from cnnbench.utils import exit_codes
 from cnnbench.utils.console import say, warn
 from cnnbench.utils.errors import UserError, unknown
@@ -60,7 +61,7 @@ class TpeSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from cnnbench.sweeps.study import Plan, Search
+        from cnnbench.sweeps.study import METRIC, Plan, Search
 
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         typed = [f"{key}={value}" for key, value in self.params.items()] + arguments
@@ -75,7 +76,7 @@ class TpeSweeper(Sweeper):
             raise UserError("seed is no setting to search: that would choose the luckiest one; give one, as in seed=0")
         self.check_jobs(space)
         folder = Path(self.task.sweep)
-        settings = [self.task.command, f"hydra.sweeper.metric={self.settings['metric']}",
+        settings = [self.task.command, f"{METRIC}={self.settings['metric'] or 'null'}",
                     *sorted(override.input_line or key for key, override in overrides.items()
                             if not run_directory.is_free(key))]  # fmt: skip
         about = {key: value for key, value in self.settings.items() if key not in ("n_trials", "n_jobs")}
@@ -110,7 +111,7 @@ class TpeSweeper(Sweeper):
                     search.tell(trial, job)
             best = search.best()
             if best and (found := self.job(best.params)):
-                what = study_result.said(search.plan.metric, best.value or 0.0)
+                what = search.objective.text(search.value(best))
                 say(f"{total - left} of {total} trials: the best is job {found.number + 1}, {what}", sys.stderr)
             elif all(job and job.code == exit_codes.MISTAKE for job in jobs):
                 break  # the others would make it too
@@ -133,13 +134,14 @@ class TpeSweeper(Sweeper):
         names = Counter(trial.state.name for trial in search.ended())
         counts = {"done": names["COMPLETE"], "pruned": names["PRUNED"], "failed": len(search.failed())}
         Found(
-            metric=search.plan.metric,
+            metric=search.objective.name,
             counts=counts,
             job=job.number + 1,  # where the same settings were tried twice: as the table has it
-            value=best.value or 0.0,
+            value=search.value(best),
             images=f"{result.get('n', 0):,} {result.get('split', '')} images",
             command=self.command_line(best.params),
             importance=search.importance(),
+            metrics=as_data(search.metrics),
         ).write(Path(self.task.sweep))
 
     def command_line(self, params: dict[str, Any]) -> str:
@@ -201,9 +203,12 @@ def check(command: str, settings: dict[str, Any], *, detach: bool) -> None:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"hydra.sweeper.{key}={value}: give a whole number from {least}")
-    for key, choices in (("metric", list(METRICS)), ("pruner", ["median", "none"])):
-        if settings[key] not in choices:
-            raise unknown(f"hydra.sweeper.{key}", str(settings[key]), choices)
+    choices = {"pruner": ["median", "none"]}
+    if settings["metric"] is not None:  # else no task is loaded, and torch with it
+        choices["metric"] = [LOSS.name, *(metric.name for task in TASKS for metric in find(task).metrics)]
+    for key, known in choices.items():
+        if settings[key] not in known:
+            raise unknown(f"hydra.sweeper.{key}", str(settings[key]), known)
 
 
 def _chosen(params: dict[str, Any]) -> list[str]:

@@ -1,9 +1,11 @@
 """Tasks: what nets are trained for. `data=` brings its task; everything else asks the task."""
 
+from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnnbench.tasks.classification import METRICS
+from cnnbench.tasks.metric import Metric, from_data
 from cnnbench.utils.errors import unknown
 
 if TYPE_CHECKING:
@@ -11,6 +13,11 @@ if TYPE_CHECKING:
 
 TASKS = {"classification": "cnnbench.tasks.classification.task"}  # modules; each has its task as TASK
 DEFAULT_METRICS = METRICS  # of runs that do not name theirs: all tasks but classification came later
+
+
+def metrics_of(content: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """Metrics of a run by its result.json or status.json, the primary one first."""
+    return from_data(content.get("metrics")) or DEFAULT_METRICS
 
 
 def find(name: str) -> "type[Task]":

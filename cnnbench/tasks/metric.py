@@ -1,9 +1,11 @@
 """Metric: a number by which nets are compared: its name in files, its words for people, its unit and direction."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from cnnbench.utils.errors import unknown
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,24 @@ class Metric:
         """Value that any finite one is better than."""
         return math.inf if self.lower_is_better else -math.inf
 
+    def cost(self, value: float) -> float:
+        """Value to minimise: negated where higher is better. The cost of a cost is the value again."""
+        return value if self.lower_is_better else 0.0 - value  # 0 stays 0, without a minus
+
     @property
     def axis(self) -> str:
         """Label of an axis: `top-1 error, %`."""
         return f"{self.label}, {self.unit}" if self.unit else self.label
+
+    @property
+    def column(self) -> str:
+        """Label for a narrow column: `top-1`."""
+        return self.label.removesuffix(" error")
+
+    @property
+    def difference_key(self) -> str:
+        """Key of the difference from a published number: `top1_difference`."""
+        return f"{self.short or self.name}_difference"
 
 
 LOSS = Metric("loss", "loss", decimals=4)
@@ -54,11 +70,23 @@ def as_data(metrics: Iterable[Metric]) -> list[dict[str, Any]]:
 
 def from_data(content: Any) -> tuple[Metric, ...]:
     """Metrics of a result.json or status.json; empty where it names none that can be read."""
-    known = {item.name for item in fields(Metric)}
+    types = {item.name: type(getattr(LOSS, item.name)) for item in fields(Metric)}
     try:
-        return tuple(Metric(**{key: value for key, value in one.items() if key in known}) for one in content)
+        found = tuple(Metric(**{key: value for key, value in one.items() if key in types}) for one in content)
     except (TypeError, AttributeError):
         return ()
+    whole = all(type(value) is types[key] for metric in found for key, value in vars(metric).items())
+    return found if whole else ()
+
+
+def named(name: str | None, metrics: Sequence[Metric]) -> Metric:
+    """Metric of this name among a task's own and its loss; the primary one for None. UserError with those there are."""
+    choices = {metric.name: metric for metric in (*metrics, LOSS)}
+    if name is None:
+        return metrics[0]
+    if name not in choices:
+        raise unknown("metric", name, choices)
+    return choices[name]
 
 
 def headline(metrics: Iterable[Metric], values: Mapping[str, float]) -> str:

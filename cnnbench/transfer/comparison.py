@@ -1,4 +1,4 @@
-"""Strategies of transfer side by side: error against the number of training images, and against seconds."""
+"""Strategies of transfer side by side: primary metric against the number of training images, and against seconds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from cnnbench.output.figure import log_axis, new_figure
+from cnnbench.tasks import metrics_of
 
 # Okabe and Ito's colours, each with a marker of its own: nothing is told by colour alone.
 STYLES = {
@@ -20,14 +21,15 @@ NEEDED = {"strategy", "train_n", "wall_seconds", "model", "data"}  # of a result
 
 
 def lines(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float, float]]]:
-    """For each strategy: images, seconds and top-1 error, over the seeds averaged, by the number of images."""
+    """For each strategy: images, seconds and primary metric, over the seeds averaged, by the number of images."""
+    primary = metrics_of(results[0])[0].name
     found: dict[str, dict[int, list[tuple[float, float]]]] = {}
-    for result in results:
+    for result in (one for one in results if primary in one):
         by_images = found.setdefault(result["strategy"], {})
-        by_images.setdefault(result["train_n"], []).append((result["wall_seconds"], result["top1_error"]))
+        by_images.setdefault(result["train_n"], []).append((result["wall_seconds"], result[primary]))
     return {
         strategy: [
-            (images, sum(s for s, _ in runs) / len(runs), sum(e for _, e in runs) / len(runs))
+            (images, sum(s for s, _ in runs) / len(runs), sum(value for _, value in runs) / len(runs))
             for images, runs in sorted(by_images.items())
         ]
         for strategy, by_images in found.items()
@@ -41,18 +43,19 @@ def worth_drawing(results: Sequence[Mapping[str, Any]]) -> bool:
 
 def draw(results: Sequence[Mapping[str, Any]]) -> Figure:
     """The picture of results of one net on one data set."""
-    first = results[0]
+    first, metric = results[0], metrics_of(results[0])[0]
     figure = new_figure(9, 4.2, f"{first['model']} on {first['data']}: transfer and training from scratch")
     left, right = figure.subplots(1, 2, sharey=True)
     for strategy, points in lines(results).items():
         color, marker = STYLES[strategy]
-        images, seconds, errors = zip(*points, strict=True)
+        images, seconds, values = zip(*points, strict=True)
         style: dict[str, Any] = {"color": color, "marker": marker, "linewidth": 1.6, "markersize": 6}
-        left.plot(images, errors, label=strategy, **style)
-        right.plot(seconds, errors, **style)
+        left.plot(images, values, label=strategy, **style)
+        right.plot(seconds, values, **style)
     for ax, label in ((left, "training images"), (right, "seconds, features and all")):
         log_axis(ax, label, lambda value: f"{value:,.0f}" if value >= 1 else f"{value:g}")
-    left.set_ylabel("top-1 error, %")
-    left.set_ylim(bottom=0)
+    left.set_ylabel(metric.axis)
+    if metric.lower_is_better:
+        left.set_ylim(bottom=0)
     left.legend(frameon=False)
     return figure

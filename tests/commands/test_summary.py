@@ -18,6 +18,7 @@ from cnnbench.analysis.summary import difference, summarize
 from cnnbench.commands import summary as command
 from cnnbench.config.sections import Format, Layers
 from cnnbench.models import MODELS
+from cnnbench.tasks.classification.published import ERRORS
 from tests.helpers.model_facts import AUXILIARY, COUNTS, make
 from tests.helpers.runs import Ran
 
@@ -184,6 +185,7 @@ def test_what_the_papers_say_is_compared_in_their_own_digits() -> None:
     assert difference(118_923_774, ">120 M") == "-0.9%"
     assert difference(48, "42") == "+6"
     assert {name.split()[0] for name in published.FACTS} <= set(MODELS)
+    assert set(ERRORS) <= set(published.FACTS)
 
 
 # Receptive fields of single units, where they are known by hand or from the literature.

@@ -17,13 +17,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from cnnbench.analysis import published
 from cnnbench.config.parsing import to_plain
 from cnnbench.output.figure import round_numbers
 from cnnbench.reporting import charts, group
 from cnnbench.reporting.gather import gather
 from cnnbench.sweeps import jobs
 from cnnbench.sweeps.jobs import Job
+from cnnbench.tasks.classification.published import HISTORY
 from tests.helpers.runs import Ran
 
 CHROMIUM = next(
@@ -365,7 +365,7 @@ def test_the_challenge_is_as_the_lecture_shows_it(make: Callable, cnnbench: Call
     make("mine", "model=resnet34", "data=imagenet")
     rows = json.loads(cnnbench("report", str(tmp_path / "runs"), "history=true", "format=json").out)
     assert (rows[-1]["team"], rows[-1]["net"], rows[-1]["layers"]) == ("here", "resnet34", 34)
-    assert len(charts.history([("resnet34", 9.0)]).axes[0].patches) == len(published.HISTORY) + 1
+    assert len(charts.history([("resnet34", 9.0)]).axes[0].patches) == len(HISTORY) + 1
 
 
 def test_curves_are_means_over_runs_of_unequal_length(make: Callable, tmp_path: Path) -> None:
