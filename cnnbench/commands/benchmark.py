@@ -15,6 +15,7 @@ from cnnbench.runs.run_directory import path_for
 from cnnbench.utils.console import say, warn_if_unwritable
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.files import json_value, write_json, write_text
+from cnnbench.utils.text import slug
 
 
 def run(cfg: BenchmarkConfig) -> int:
@@ -73,7 +74,7 @@ def directory(cfgs: list[BenchmarkConfig]) -> Path:
     """Where the results go; made now, so that a place that cannot be written to is known before the work."""
     first = cfgs[0]
     nets = dict.fromkeys(str(cfg.model["name"]) for cfg in cfgs)
-    base = run_directory.slug([f"{'+'.join(nets)}-{first.data.name}"])
+    base = slug([f"{'+'.join(nets)}-{first.data.name}"])
     path = path_for("benchmark", first, base) if len(cfgs) == 1 or first.run.dir else (
         Path(first.run.root).expanduser() / "benchmark" / (first.run.name or base)
     )  # fmt: skip

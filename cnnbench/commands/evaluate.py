@@ -18,6 +18,7 @@ from cnnbench.tasks.measure import Judged, Reading
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.exit_codes import DONE
 from cnnbench.utils.files import write_json
+from cnnbench.utils.text import slug
 from cnnbench.weights import load, sources
 from cnnbench.weights.sources import Weights
 
@@ -69,7 +70,7 @@ def same_task(judged: list[Judged], dataset: data.Dataset) -> str:
 def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) -> Path:
     """Where the results go; made now, so that a place that cannot be written to is known before the work."""
     names = "+".join(sources.short_name(one.weights.source) for one in judged)
-    path = path_for("evaluate", cfg, run_directory.slug([f"{names}-{dataset.name}"]))
+    path = path_for("evaluate", cfg, slug([f"{names}-{dataset.name}"]))
     run_directory.make_for_results(path)
     cfg.run.dir = str(path)
     return path

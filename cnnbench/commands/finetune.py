@@ -17,7 +17,6 @@ from cnnbench.config.sections import Format, Strategy
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.output import figure
-from cnnbench.runs import run_directory
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.sweeps.pruning import trial_judge
@@ -31,6 +30,7 @@ from cnnbench.transfer.features import Extractor
 from cnnbench.utils.console import Log, say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_value, read_json
+from cnnbench.utils.text import slug
 from cnnbench.visual.watch import TrainingPictures
 from cnnbench.weights import merge, sources
 from cnnbench.weights.sources import Weights
@@ -232,7 +232,7 @@ def base_name(cfg: FinetuneConfig) -> str:
     """`resnet20-digits`, with the weights where they are not the net's usual ones."""
     given = {override.partition("=")[0] for override in cfg.run.overrides}
     source = [Path(cfg.weights).stem] if cfg.weights and "weights" in given else []
-    return run_directory.slug(["-from-".join([train_base_name(cfg), *source])])
+    return slug(["-from-".join([train_base_name(cfg), *source])])
 
 
 # Sweeps

@@ -16,10 +16,10 @@ from cnnbench.data.folders import locked
 from cnnbench.data.packed import ABOUT, read_about
 from cnnbench.data.unreadable import report_unreadable
 from cnnbench.output.tables import plural, render
-from cnnbench.runs import run_directory
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.system import cores
+from cnnbench.utils.text import slug
 
 
 def run(cfg: PackConfig) -> int:
@@ -48,11 +48,7 @@ def planned(cfg: PackConfig) -> packing.PackingPlan:
     if not isinstance(dataset.train, data.Files):
         raise UserError(f"data={cfg.data.name} is no folder of image files: it is in memory, where nothing is faster")
     source = Path(cfg.data.root).resolve().name if cfg.data.name == "folder" and cfg.data.root else cfg.data.name
-    folder = (
-        Path(cfg.out).expanduser()
-        if cfg.out
-        else Path(cfg.run.root).expanduser() / "prepare" / run_directory.slug([source])
-    )
+    folder = Path(cfg.out).expanduser() if cfg.out else Path(cfg.run.root).expanduser() / "prepare" / slug([source])
     return packing.PackingPlan(
         dataset=dataset,
         folder=folder,

@@ -16,11 +16,11 @@ from cnnbench.config.sections import AugmentConfig, DataConfig, Format, OptimCon
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.output.tables import plural, render
-from cnnbench.runs import run_directory
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_json
+from cnnbench.utils.text import slug
 from cnnbench.visual import page, places, shows
 from cnnbench.visual.page import Picture
 from cnnbench.visual.studio import Plan, Studio, as_list
@@ -72,7 +72,7 @@ def prepare(cfg: VisualizeConfig) -> Studio:
     typed = {override.partition("=")[0].lstrip("+~") for override in cfg.run.overrides}
     if cfg.weights is None:
         model, spec = None, untrained(cfg)
-        source, base = spec.model["name"], run_directory.slug([f"{spec.model['name']}-{cfg.data.name}"])
+        source, base = spec.model["name"], slug([f"{spec.model['name']}-{cfg.data.name}"])
         loaded = None
     else:
         loaded = sources.load(cfg.weights, cfg.model)

@@ -5,7 +5,6 @@ continued where it was cut, and left alone where it is done. A lock held by the 
 """
 
 import fcntl
-import hashlib
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from cnnbench.utils import files
 from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json, write_json, write_text
+from cnnbench.utils.text import slug
 
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
 FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint", "tracking")
@@ -39,18 +39,6 @@ SWEEP = re.compile(r"^[^\[{]*,|^(choice|range|interval|glob)\(")  # the values t
 
 def is_free(key: str) -> bool:
     return key in FREE_KEYS or re.split("[./]", key)[0] in FREE_SECTIONS
-
-
-def slug(overrides: Iterable[str]) -> str:
-    """Overrides as one short, legible piece of a file name: `epochs_5-seed_0+1`.
-
-    Its characters are those that need no quotes in a shell or on our own command line (`weights=outputs/train/NAME`).
-    """
-    text = "-".join(sorted(override.replace(",", "+") for override in overrides))
-    text = re.sub(r"[^\w.+-]+", "_", re.sub("['\"]", "", text).replace("=", "_")).strip("_")
-    if len(text) <= 100:
-        return text
-    return f"{text[:90].rstrip('-_+')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def named(overrides: Iterable[str], swept: Iterable[str] = ()) -> list[str]:

@@ -25,6 +25,7 @@ from cnnbench.tasks.metric import Metric
 from cnnbench.utils import exit_codes
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json, write_json
+from cnnbench.utils.text import slug
 
 FOLDER, SUBMITTED = ".sweep", "submitted"
 DONE, RUNNING, PENDING, CUT, FAILED = "done", "running", "pending", "cut", "failed"
@@ -129,7 +130,7 @@ def _this_process() -> dict[str, Any]:
 
 def name_of(overrides: Iterable[str], swept: Iterable[str]) -> str:
     """The name of a job: the same for the same settings, whatever it is run with."""
-    return run_directory.slug(run_directory.named(overrides, [*swept, "model", "data", "weights"])) or "job"
+    return slug(run_directory.named(overrides, [*swept, "model", "data", "weights"])) or "job"
 
 
 def fingerprint(cfg: Any) -> str:

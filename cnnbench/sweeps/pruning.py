@@ -9,7 +9,7 @@ from cnnbench.config.commands import TrainConfig
 
 
 def trial_judge(cfg: TrainConfig, task: str) -> Callable[[dict[str, Any]], str] | None:
-    """Judge of the search whose trial this training, for the task of this name, is: row of an epoch -> why to stop, or nothing. None elsewhere."""
+    """Judge of the search whose trial this training is: row of an epoch -> why to stop, or nothing. None elsewhere."""
     if cfg.sweep.trial is None or cfg.sweep.dir is None:
         return None
     from cnnbench.sweeps import study  # with Optuna, of which nobody else has to know

@@ -30,6 +30,7 @@ from cnnbench.utils.console import Log, say, warn
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.exit_codes import DONE
 from cnnbench.utils.files import read_json
+from cnnbench.utils.text import slug
 from cnnbench.weights.checkpoint_manager import CheckpointManager, interval, size_of
 
 
@@ -145,7 +146,7 @@ def done_without_checkpoints(path: Path, cfg: TrainConfig) -> str:
 def base_name(cfg: TrainConfig) -> str:
     """`resnet20-cifar10`; image folders are told apart by their own names."""
     source = Path(cfg.data.root).name if cfg.data.name == "folder" and cfg.data.root else cfg.data.name
-    return run_directory.slug([f"{cfg.model['name']}-{source}"])
+    return slug([f"{cfg.model['name']}-{source}"])
 
 
 def readable(error: BaseException, log: Log) -> BaseException:

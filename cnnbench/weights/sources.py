@@ -20,9 +20,9 @@ from torch import Tensor
 from cnnbench import models
 from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.models.layers import Net
-from cnnbench.runs import run_directory
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.fast_start import import_torchvision
+from cnnbench.utils.text import slug
 from cnnbench.weights import checkpoint
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -104,11 +104,9 @@ def short_name(source: str) -> str:
     """What is made from these weights is named after their run and which of its checkpoints, or after their file."""
     file = Path(source)
     if not file.is_file():
-        return run_directory.slug([source])
+        return slug([source])
     run = file.parent.parent.name if file.parent.name == "checkpoints" else file.stem
-    return run_directory.slug(
-        [run, *([file.stem] if file.parent.name == "checkpoints" and file.stem != "last" else [])]
-    )
+    return slug([run, *([file.stem] if file.parent.name == "checkpoints" and file.stem != "last" else [])])
 
 
 def build(weights: Weights) -> Net:
