@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from cnnbench import data, tasks
+from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import EvaluateConfig
 from cnnbench.config.parsing import from_plain
 from cnnbench.config.sections import DataConfig, Format, PrepareConfig, Split
@@ -125,7 +126,7 @@ def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: 
 def prepared(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset) -> PrepareConfig:
     """How images are prepared is the net's own affair, whatever the data's file says, but for what was typed. A net
     that does not say so is given what the data says."""
-    typed = {override.partition("=")[0] for override in cfg.run.overrides}
+    typed = typed_keys(cfg)
     keys = ("image_size", "crop_ratio", "interpolation", "mean", "std")
     known = {key: getattr(cfg.data, key) if f"data.{key}" in typed else None for key in keys}
     if loaded.spec is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cnnbench import data, models, tasks
+from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import FinetuneConfig
 from cnnbench.config.sections import Format, Strategy
 from cnnbench.data.model_spec import ModelSpec
@@ -114,7 +115,7 @@ def prepare(
     arguments = _without(cfg.model, "in_channels")
     if new_head and "cut" not in arguments:
         arguments = merge.for_new_classes(arguments)
-    model = models.build(num_classes=len(dataset.classes), in_channels=channels, **arguments)
+    model = models.build_for(arguments, outputs=dataset.outputs, in_channels=channels)
     if given:
         head = new_head and known is not None
         report = merge.merge(model, given, cfg.weights_rename, cfg.weights_skip, new_head=head)
@@ -131,7 +132,7 @@ def prepare(
 
 def as_known(dataset: data.Dataset, known: ModelSpec, cfg: FinetuneConfig) -> data.Dataset:
     """The data set with its images prepared as those that the weights know, but for what the user says otherwise."""
-    said = {override.partition("=")[0].removeprefix("data.") for override in cfg.run.overrides}
+    said = {key.removeprefix("data.") for key in typed_keys(cfg)}
     given = known.input
     own: dict[str, Any] = {"mean": tuple(given.mean), "std": tuple(given.std), "crop_ratio": given.crop_ratio,
                            "interpolation": given.interpolation}  # fmt: skip
@@ -230,8 +231,7 @@ def cross_validate(
 
 def base_name(cfg: FinetuneConfig) -> str:
     """`resnet20-digits`, with the weights where they are not the net's usual ones."""
-    given = {override.partition("=")[0] for override in cfg.run.overrides}
-    source = [Path(cfg.weights).stem] if cfg.weights and "weights" in given else []
+    source = [Path(cfg.weights).stem] if cfg.weights and "weights" in typed_keys(cfg) else []
     return slug(["-from-".join([train_base_name(cfg), *source])])
 
 

@@ -52,7 +52,7 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
     channels = cfg.model.get("in_channels") or dataset.in_channels
     if channels != dataset.in_channels:
         raise UserError(f"model.in_channels={channels}, but the images of {dataset.name} have {dataset.in_channels}")
-    model = models.build(cfg.model["name"], num_classes=len(dataset.classes), in_channels=channels, **arguments)
+    model = models.build_for(cfg.model, outputs=dataset.outputs, in_channels=channels)
     image_size = cfg.data.image_size or model.image_size
     models.check_image_size(model, image_size)
     for note in models.size_notes(model, image_size):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cnnbench import data, models
+from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import VisualizeConfig
 from cnnbench.config.parsing import from_plain, to_plain
 from cnnbench.config.sections import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig
@@ -69,7 +70,7 @@ def pictures(cfg: VisualizeConfig, studio: Studio, name: str) -> list[Picture]:
 def prepare(cfg: VisualizeConfig) -> Studio:
     """The net, if there is one, the data, and where the pictures go. Nothing is written yet."""
     device = create_runtime(cfg.device, cfg.precision.value, cfg.seed)
-    typed = {override.partition("=")[0].lstrip("+~") for override in cfg.run.overrides}
+    typed = typed_keys(cfg)
     if cfg.weights is None:
         model, spec = None, untrained(cfg)
         source, base = spec.model["name"], slug([f"{spec.model['name']}-{cfg.data.name}"])
@@ -100,7 +101,7 @@ def untrained(cfg: VisualizeConfig) -> ModelSpec:
     size = cfg.data.image_size or dataset.image_size
     if cfg.model:
         with torch.device("meta"), Shapes():
-            net = models.build(num_classes=len(dataset.classes), **arguments)
+            net = models.build_for(arguments, outputs=dataset.outputs, in_channels=dataset.in_channels)
         size = cfg.data.image_size or net.image_size
         models.check_image_size(net, size)
     return ModelSpec.of(arguments, dataset, size)

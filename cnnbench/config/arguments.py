@@ -3,6 +3,7 @@
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from cnnbench.config import commands
 from cnnbench.config.sections import conf_dir
@@ -130,3 +131,8 @@ def groups(*more: Path) -> dict[str, list[str]]:
 def config_dirs(args: list[str]) -> list[Path]:
     """The folder of `--config-dir`, if there is one."""
     return [Path(value) for flag, value in pairwise(args) if flag in ("--config-dir", "-cd")]
+
+
+def typed_keys(cfg: Any) -> set[str]:
+    """Keys that were given on the command line of this run: `optim.lr`, or a group such as `data`."""
+    return {override.partition("=")[0].lstrip("+~") for override in cfg.run.overrides}

@@ -119,6 +119,11 @@ class Dataset:
     extra: dict[str, Any] = field(default_factory=dict)  # what else the task must know: kept with the net's weights
     unreadable: tuple[str, ...] = ()  # what data.on_error=skip left out, and why
 
+    @property
+    def outputs(self) -> int:
+        """Output channels of a net for these data: one for each class, unless the task says otherwise."""
+        return int(self.extra.get("outputs", len(self.classes)))
+
 
 def folds(targets: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
     """For each fold the indices of the other images and of its own, every class spread evenly over the folds.

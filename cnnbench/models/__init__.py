@@ -1,7 +1,7 @@
 """Every net by name, and the checks on what a user asks of one."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from cnnbench.models import (
@@ -61,6 +61,12 @@ def build(name: str, *, num_classes: int | None = None, in_channels: int = 3, so
         raise UserError(f"model {name}: {error}") from error
     net.name = name
     return net if cut is None else _truncated(net, cut, num_classes)
+
+
+def build_for(model: Mapping[str, Any], *, outputs: int, in_channels: int) -> Net:
+    """Net of a configuration (`name` and arguments) for images of so many channels and for so many outputs."""
+    arguments = {key: value for key, value in model.items() if key != "in_channels"}
+    return build(num_classes=outputs, in_channels=in_channels, **arguments)
 
 
 def _truncated(net: Net, cut: str, num_classes: int | None) -> Net:

@@ -114,8 +114,7 @@ def build(weights: Weights) -> Net:
     if weights.spec is None:
         raise UserError(f"{weights.source} holds tensors alone: it does not say of which net, classes and images")
     spec = weights.spec
-    arguments = {**spec.model, "in_channels": spec.input.in_channels}
-    model = models.build(num_classes=len(spec.labels), **arguments)
+    model = models.build_for(spec.model, outputs=spec.outputs, in_channels=spec.input.in_channels)
     try:
         model.load_state_dict(weights.state)
     except RuntimeError:
