@@ -49,7 +49,7 @@ def compare(cfgs: list[BenchmarkConfig]) -> int:
 
 
 def check(cfg: BenchmarkConfig) -> None:
-    """What the schema cannot say."""
+    """Raise UserError for settings that the schema cannot refuse."""
     if not isinstance(cfg.model.get("name"), str):
         raise UserError("model.name has no value: give the name of a net, as in model=resnet18")
     if isinstance(cfg.batch_size, str) and cfg.batch_size != "search":
@@ -59,7 +59,7 @@ def check(cfg: BenchmarkConfig) -> None:
 
 
 def precisions(cfg: BenchmarkConfig) -> list[str]:
-    """Those asked for, each once and in order."""
+    """Precisions asked for, each once and in order."""
     given = cfg.precisions if isinstance(cfg.precisions, list) else [cfg.precisions]
     known = [precision.value for precision in Precision]
     for name in given:
@@ -71,7 +71,7 @@ def precisions(cfg: BenchmarkConfig) -> list[str]:
 
 
 def directory(cfgs: list[BenchmarkConfig]) -> Path:
-    """Where the results go; made now, so that a place that cannot be written to is known before the work."""
+    """Directory of the results; made now, so that a place that cannot be written to is known before the work."""
     first = cfgs[0]
     nets = dict.fromkeys(str(cfg.model["name"]) for cfg in cfgs)
     base = slug([f"{'+'.join(nets)}-{first.data.name}"])

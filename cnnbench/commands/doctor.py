@@ -73,7 +73,7 @@ def examine(output: Path) -> Iterator[Finding]:
 
 
 def probe() -> dict[str, dict[str, Any]]:
-    """What the stages of `machine_check` reported; a stage at which the process died has an `error`."""
+    """Report of the stages of `machine_check`; a stage at which the process died has an `error`."""
     package_root = str(Path(__file__).parents[2])  # so that a checkout that is not installed works too
     paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}

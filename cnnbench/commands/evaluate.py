@@ -69,7 +69,7 @@ def same_task(judged: list[Judged], dataset: data.Dataset) -> str:
 
 
 def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) -> Path:
-    """Where the results go; made now, so that a place that cannot be written to is known before the work."""
+    """Directory of the results; made now, so that a place that cannot be written to is known before the work."""
     names = "+".join(sources.short_name(one.weights.source) for one in judged)
     path = path_for("evaluate", cfg, slug([f"{names}-{dataset.name}"]))
     run_directory.make_for_results(path)
@@ -78,7 +78,7 @@ def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) 
 
 
 def identity(judged: list[Judged], dataset: data.Dataset) -> dict[str, Any]:
-    """Of what the numbers are; sizes are those of all nets together, for one view."""
+    """Identity of nets and data; sizes are the sum over all nets, for one view."""
     sizes = [complexity(one.model, one.spec) for one in judged]
     single = judged[0].weights if len(judged) == 1 else None
     return {
@@ -124,8 +124,8 @@ def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: 
 
 
 def prepared(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset) -> PrepareConfig:
-    """How images are prepared is the net's own affair, whatever the data's file says, but for what was typed. A net
-    that does not say so is given what the data says."""
+    """Preparation of images: the net's own, whatever the data's file says, except for what was typed. A net that does
+    not say so takes the data's."""
     typed = typed_keys(cfg)
     keys = ("image_size", "crop_ratio", "interpolation", "mean", "std")
     known = {key: getattr(cfg.data, key) if f"data.{key}" in typed else None for key in keys}

@@ -42,7 +42,7 @@ def run(cfg: ReportConfig) -> int:
 
 
 def directories(cfg: ReportConfig) -> list[Path]:
-    """Those given; else that in which runs are kept."""
+    """Directories given, else the one in which runs are kept."""
     given = cfg.input if isinstance(cfg.input, list) else [cfg.input]
     if cfg.input is None:
         root = Path(cfg.run.root).expanduser()
@@ -72,7 +72,7 @@ def cancel(found: Gathered, roots: list[Path]) -> None:
 
 
 def remarks(found: Gathered, groups: list[Group]) -> None:
-    """To people: how far all is, what is damaged, what to beware of."""
+    """Lines for people: state of all runs, damaged files, warnings."""
     for line in [*found.states(), *(f"damaged: {line}" for line in found.damaged), *group.repeated(groups)]:
         print(line, file=sys.stderr)
 

@@ -57,7 +57,7 @@ def compare(cfgs: list[SummaryConfig]) -> int:
 
 
 def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
-    """To the file first: where that cannot be written, nothing is printed."""
+    """Write the file first: where it cannot be written, nothing is printed."""
 
     def text(format: SummaryFormat, width: int | None = None) -> str:
         if format is SummaryFormat.json:
@@ -96,7 +96,7 @@ def _web_page(summaries: list[Summary], svg: str, which: Layers) -> str:
 
 
 def _section(summary: Summary, which: Layers) -> list[str]:
-    """What single() says, as blocks of a web page."""
+    """Blocks of a web page with what single() says."""
     rows = [_layer(summary, row) for row in shown(summary.rows, which)]
     blocks = [_title(summary), html.table([*rows, _total(summary)], sorts=False), *_auxiliary(summary)]
     if summary.published:
@@ -189,7 +189,7 @@ def _published(summary: Summary) -> list[dict[str, Any]]:
 
 
 def _paper(summary: Summary) -> dict[str, Any] | None:
-    """What the paper says, for `format=json`."""
+    """Numbers of the paper, for `format=json`."""
     said, errors = summary.published, published_metrics(summary.facts_key)
     if said is None:
         return None

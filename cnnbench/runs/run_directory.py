@@ -52,7 +52,7 @@ def named(overrides: Iterable[str], swept: Iterable[str] = ()) -> list[str]:
 
 
 def path_for(command: str, cfg: Any, base: str) -> Path:
-    """Where this run lives: `run.dir`, or a name from its base (`resnet20-cifar10`) and its overrides."""
+    """Path of this run: `run.dir`, or a name from its base (`resnet20-cifar10`) and its overrides."""
     run: RunConfig = cfg.run
     if run.dir is not None:
         return Path(run.dir).expanduser()
@@ -61,7 +61,7 @@ def path_for(command: str, cfg: Any, base: str) -> Path:
 
 
 def sweep_overrides(command: str, args: list[str], more: list[str]) -> list[str]:
-    """What the sweep runs over, and its directory: from its overrides, so that the same command finds its jobs.
+    """Overrides that name the sweep's keys and its directory, both from its own overrides: the same command finds its jobs.
 
     `more` is what an experiment's file sweeps over: with it the jobs are told apart, while its name names the sweep.
     """
@@ -128,7 +128,7 @@ class RunDirectory:
 
 
 class Followed(RunDirectory):
-    """The directory of a run of several processes, as those see it that do not write."""
+    """Run directory on ranks other than 0, which do not write."""
 
     def __init__(self, path: Path, *, config_known: bool) -> None:
         self.path, self.made, self.config_known, self.about = path, False, config_known, {}

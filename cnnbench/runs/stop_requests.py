@@ -17,11 +17,11 @@ Item = TypeVar("Item")
 
 
 class Stopped(Exception):  # noqa: N818
-    """Raised out of a pass over batches that nobody waits for any more."""
+    """Raised in a pass over batches when somebody asks to stop."""
 
 
 class StopRequests:
-    """While entered, SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 only set `code`, and SIGHUP (the terminal is gone) changes
+    """Stop requests. While entered, SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 only set `code`, and SIGHUP (the terminal is gone) changes
     nothing. Where several processes train together, they stop when `agreed` says so, all at the same step.
 
     A second Ctrl-C ends the process at once: the checkpoint on the disk is whole at any moment. A thread sees to that,
@@ -36,7 +36,7 @@ class StopRequests:
 
     @property
     def agreed(self) -> int | None:
-        """The code that all know of."""
+        """Code that all processes agree on."""
         return self.code if self.group.alone else self._agreed
 
     def stop_flags(self) -> tuple[bool, bool]:
@@ -65,7 +65,7 @@ class StopRequests:
             signal.signal(number, handler)
 
     def until_asked(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items for as long as nobody wants to stop; then Stopped is raised, in all processes."""
+        """Items until somebody asks to stop; then Stopped is raised, in all processes."""
         asked = False
         for item in items:
             if asked := self.code is not None:

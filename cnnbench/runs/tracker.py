@@ -1,4 +1,4 @@
-"""What a run says while it goes: progress on the terminal, TensorBoard, metrics.jsonl.
+"""Tracker of a run: progress on the terminal, TensorBoard, metrics.jsonl.
 
 One vocabulary everywhere: the keys of a line of metrics.jsonl are the tags of TensorBoard.
 """

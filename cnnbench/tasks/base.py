@@ -95,7 +95,7 @@ class Task(ABC):
             raise UserError(f"several weights, crop and shift are for classification: {self.name} takes none of them")
 
     def measure(self, judged: "list[Judged]", cfg: EvaluateConfig, runtime: Runtime) -> "Measurement":
-        """What `cnnbench evaluate` finds."""
+        """Measurement for `cnnbench evaluate`."""
         from cnnbench.tasks.measure import measure
 
         return measure(self, judged[0], runtime)

@@ -1,4 +1,4 @@
-"""What `cnnbench evaluate` measures, for any task: the nets, how their images are read, and what came of it."""
+"""Measurement for any task: the nets, how their images are read, and the result."""
 
 import sys
 import time
@@ -26,7 +26,7 @@ Progress = Callable[[int], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How the images of a source are read and given to a net."""
+    """Reading of a source: how its images are batched for a net."""
 
     source: data.Source
     batch_size: int  # views in a forward pass
@@ -47,7 +47,7 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What an evaluation found: for result.json, to be written beside it, and to be printed."""
+    """Result of an evaluation: for result.json, for the files beside it, and for the terminal."""
 
     n: int  # images
     seconds: float  # that the net took for them
@@ -57,7 +57,7 @@ class Measurement:
 
 
 def measure(task: Task, one: Judged, runtime: Runtime) -> Measurement:
-    """One net over every image, each prepared as the net's own were."""
+    """Measurement of one net over every image, each prepared as the net's own were."""
     reading, size = one.reading, one.spec.input.image_size
     batches = data.eval_loader(
         reading.source,
@@ -83,7 +83,7 @@ def measure(task: Task, one: Judged, runtime: Runtime) -> Measurement:
 
 
 def center_text(image_size: int, crop_ratio: float) -> str:
-    """How validation images are cut, in a few words: one centre crop, without test-time augmentation."""
+    """Words for how validation images are cut: one centre crop, without test-time augmentation."""
     return f"center {image_size}" if crop_ratio == 1 else f"center {image_size} of {round(image_size / crop_ratio)}"
 
 

@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What the net says of one image, or why its file could not be read."""
+    """Prediction for one image, or why its file could not be read."""
 
     file: str | None  # None for images in memory
     answer: dict[str, Any] = field(default_factory=dict)  # plain values, as the task describes them
@@ -79,7 +79,7 @@ class Predictor:
         workers: int | None = None,
         thumbnails: int = 0,
     ) -> Iterator[Any]:
-        """As `predict`, one by one while files are still being read.
+        """Predictions one by one, as `predict` makes them, while files are still being read.
 
         top: how many alternatives, where the task has any. thumbnails: side in pixels of those to keep.
         """
@@ -118,7 +118,7 @@ class Predictor:
         return ImagePrediction(file, **known)
 
     def decode(self, answers: Tensor, top: int) -> Iterable[dict[str, Any]]:
-        """For each image of a batch what its prediction says, by field."""
+        """Fields of the prediction for each image of a batch."""
         return [{"answer": self.task.describe(one, self.spec)} for one in answers]
 
     def text(self, found: Sequence[Any], format: Format, width: int | None) -> str:

@@ -1,4 +1,4 @@
-"""What accompanies a training without being part of it: checkpoints, tracking, pictures, warnings, pruning.
+"""Callbacks of a training: checkpoints, tracking, pictures, warnings, pruning.
 
 A command registers callbacks; the loop calls them in their order and knows nothing else of them. The order matters at
 the end of an epoch: a search may prune, then the checkpoint is saved and kept as the best, then the epoch is told.
@@ -70,7 +70,7 @@ class EpochResult:
 
 
 class Callback:
-    """Everything that a callback may do; it does none of it."""
+    """Base of callbacks: it has every hook, and each does nothing."""
 
     def on_start(self, view: View) -> None:
         """Before the first step, or the first after a resume."""
@@ -89,7 +89,7 @@ class Callback:
         """After the last validation, or where the training was asked to stop."""
 
     def result(self) -> dict[str, Any]:
-        """What the callback has to add to result.json."""
+        """Keys that the callback adds to result.json."""
         return {}
 
     def close(self) -> None:

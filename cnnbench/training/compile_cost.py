@@ -1,4 +1,4 @@
-"""What torch.compile costs and gains in a training, measured in passing and said once."""
+"""Cost and gain of torch.compile in a training, measured in passing and said once."""
 
 import statistics
 import time

@@ -43,8 +43,8 @@ def small(cfg: Config) -> Config:
 
 
 def few_images(cfg: TrainConfig, dataset: Dataset) -> Dataset:
-    """For debug=fast a batch to train on and one to validate on, from all over the data; for debug=overfit one batch
-    that is both, over and over."""
+    """Data set of one batch: for debug=fast one to train on and one to validate on, from all over the data; for
+    debug=overfit one that is both, over and over."""
     if cfg.debug is None:
         return dataset
     assert isinstance(cfg.batch_size, int)
@@ -56,7 +56,7 @@ def few_images(cfg: TrainConfig, dataset: Dataset) -> Dataset:
 
 
 def verdict(cfg: TrainConfig, task: type[Task], result: dict[str, Any]) -> str:
-    """What the run showed, in a sentence. RunError where the net did not learn its one batch."""
+    """Sentence on what the run showed. RunError where the net did not memorise its one batch."""
     if cfg.debug is not Debug.overfit:
         return "debug=fast: training, validation, checkpoint and pictures work" if cfg.debug else ""
     primary, best = task.metrics[0], result[f"best_{task.metrics[0].name}"]

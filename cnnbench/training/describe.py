@@ -1,4 +1,4 @@
-"""What is about to be trained, in a few lines, and what looks like a mistake in it."""
+"""Description of a training before its first step, with warnings of likely mistakes."""
 
 from cnnbench import data
 from cnnbench.output.tables import plural
@@ -10,7 +10,7 @@ from cnnbench.utils.console import say
 
 
 def describe(parts: Parts, state: TrainState, space: str) -> None:
-    """Say what is about to happen. space: what the checkpoints take, in a sentence."""
+    """Print net, data, device and limits. space: sentence on the size of the checkpoints."""
     cfg, runtime, dataset, lr = parts.cfg, parts.runtime, parts.dataset, parts.lr
     size, count = parts.spec.input.image_size, complexity(state.model, parts.spec)
     labels = f", {len(dataset.classes)} classes" if dataset.classes else ""
@@ -37,7 +37,7 @@ def describe(parts: Parts, state: TrainState, space: str) -> None:
 
 
 def risks(parts: Parts, state: TrainState) -> list[str]:
-    """What looks like a mistake before the first step."""
+    """Warnings of likely mistakes, before the first step."""
     cfg, dataset, given = parts.cfg, parts.dataset, parts.spec.input
     found = health.risky_settings(cfg.optim, state.model, parts.lr) if cfg.epochs else []
     shared = [] if cfg.debug else data.shared_files(dataset.train, dataset.val)

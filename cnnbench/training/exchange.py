@@ -1,4 +1,4 @@
-"""What the processes of a training all-reduce in each step, in one message."""
+"""All-reduce of the processes of a training: one message in each step."""
 
 from collections.abc import Callable, Iterator, Sequence
 

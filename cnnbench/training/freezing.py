@@ -1,4 +1,4 @@
-"""What of a net trains: freezing by stages or by name, thawing by epoch, and the modes that go with it."""
+"""Freezing of a net by stages or by name, thawing by epoch, and the train and eval modes that go with it."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Numbers that go wrong in silence: found while a net trains, and said by name."""
+"""Checks for numbers that go wrong in silence while a net trains."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ SAME_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Counts(NamedTuple):
-    """What a guard has counted, in steps."""
+    """Steps that a guard has counted."""
 
     skipped: int  # in all
     in_a_row: int  # skipped one after the other, up to now
@@ -56,7 +56,7 @@ class Guard:
         self.still.add_(1).mul_(norm == 0)
 
     def take_back(self) -> None:
-        """What a step that is to be done again has left in the buffers."""
+        """Restore the buffers before a step is done again."""
         if self.kept:
             torch._foreach_copy_(self.buffers, self.kept)
 
@@ -122,7 +122,7 @@ def stopped_by(counts: Counts, epoch: int, batch: int, lr: float, images: list[s
 
 
 def smaller_parts(parts: int, batch_size: int, model: nn.Module) -> str:
-    """What it means that a batch did not fit into memory."""
+    """Warning that a batch did not fit into memory, and was split."""
     part = -(-batch_size // parts)
     normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
     but = f", but BatchNorm now sees {part} images at a time" if normed else ""

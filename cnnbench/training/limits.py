@@ -1,4 +1,4 @@
-"""When a training ends."""
+"""Stop rule: the limits of a training."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""The training loop: one epoch, one step. Everything else serves these.
+"""Training loop: one epoch, one step.
 
 The loop does not know which task it trains: losses and meters are the task's.
 """

@@ -38,7 +38,7 @@ DECADE, SAFETY = 10.0, 3.0
 
 @dataclass(frozen=True)
 class Range:
-    """What a range test saw. The lists have a value for each step: its lr, its loss, and the loss smoothed."""
+    """Result of a range test. The lists have a value for each step: its lr, its loss, and the loss smoothed."""
 
     rates: list[float]
     losses: list[float]
@@ -60,7 +60,7 @@ class Range:
 
     @property
     def rule(self) -> str:
-        """Where the loss falls fastest, but no lower than a decade below its lowest, and no higher than a third of it.
+        """Rule of the suggestion: where the loss falls fastest, but no lower than a decade below its lowest, and no higher than a third of it.
 
         At the minimum the steps are as long as the net can bear for a moment; a training needs some distance from
         there, also for the curvature that comes later. The steepest descent alone is often too careful, as a net first
@@ -151,7 +151,7 @@ class Divergence:
 
 
 def read(rates: list[float], losses: list[float], stopped: str = "") -> Range:
-    """What the losses say. The last one may be not finite: it is left out of the curve."""
+    """Range that the losses show. The last one may be not finite: it is left out of the curve."""
     known = [loss for loss in losses if math.isfinite(loss)]
     curve = smooth(known)
     steepest, lowest = None, None
@@ -171,7 +171,7 @@ def smooth(losses: list[float]) -> np.ndarray:
 
 
 def describe(parts: Parts, found: Range) -> dict[str, Any]:
-    """What lr_find.json holds. `lr` is the lr of a step of this batch, `optim.lr` what to type for it."""
+    """Content of lr_find.json. `lr` is the lr of a step of this batch, `optim.lr` what to type for it."""
     cfg, size = parts.cfg, parts.batch_size
     per_typed = parts.lr / cfg.optim.lr
     lr = None if found.lr is None else _two_digits(found.lr)
@@ -198,7 +198,7 @@ def describe(parts: Parts, found: Range) -> dict[str, Any]:
 
 
 def _two_digits(lr: float) -> float:
-    """No more than a range test can tell."""
+    """Rounded to two digits: a range test can tell no more."""
     return float(f"{lr:.2g}")
 
 

@@ -20,7 +20,7 @@ MATRICES = (nn.Conv2d, nn.Linear)  # whose weights Muon takes
 def parameter_groups(
     model: nn.Module, cfg: OptimConfig, lr: float, only: Iterable[Tensor] | None = None
 ) -> list[dict[str, object]]:
-    """What trains (or `only` these of it), grouped by weight decay and by lr, and with Muon by what trains it.
+    """Parameter groups of what trains (or `only` these of it), by weight decay and lr, and with Muon by optimizer.
 
     The weights of convolutions and linear layers decay, the rest does not; the kind of module decides, never a name.
     With decay_all everything decays, as in the papers. lr differs by the distance from the head, and for biases, as cfg

@@ -1,4 +1,4 @@
-"""What a training found, as people look at it: the headline and the pictures."""
+"""Result of a training: the headline and the pictures."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a training, and how a training goes on from one exactly where it was."""
+"""Content of a checkpoint, and the restoring of a training exactly where it was."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from cnnbench.weights.checkpoint_manager import CheckpointManager
 
 
 def checkpoint_of(parts: Parts, state: TrainState) -> dict[str, Any]:
-    """Checkpoint: all that `restore()` needs, and what those need who only use the net."""
+    """Checkpoint: everything that `restore()` needs, and that using the net needs."""
     return {
         "config": to_plain(parts.cfg),
         **_identity(parts),
@@ -26,7 +26,7 @@ def checkpoint_of(parts: Parts, state: TrainState) -> dict[str, Any]:
 def restore(
     parts: Parts, state: TrainState, rule: StopRule, manager: CheckpointManager, saved: dict[str, Any]
 ) -> list[str]:
-    """Put a training where the checkpoint left it; what the user should know of that.
+    """Notes for the user. Puts a training where the checkpoint left it.
 
     UserError where its data, its net or its optimizer differ.
     """
@@ -61,6 +61,6 @@ def _refuse_other_data(parts: Parts, saved: dict[str, Any]) -> None:
 
 
 def _identity(parts: Parts) -> dict[str, Any]:
-    """What must not change under a run, whatever its configuration says: the same name may mean other data."""
+    """Identity of net and data, which must not change under a run: the same name may mean other data."""
     images = [len(parts.dataset.train), len(parts.dataset.val)]
     return {"spec": parts.spec.as_dict(), "images": images}

@@ -1,4 +1,4 @@
-"""A training from its parts to its end in a run directory: claim it, train, say what happened, leave it in order."""
+"""A training in its run directory: claim the directory, train or resume, report errors, release the directory."""
 
 import re
 import sys
@@ -36,7 +36,7 @@ from cnnbench.weights.checkpoint_manager import CheckpointManager, interval, siz
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """What is trained, on what and where."""
+    """Net, data set and run directory of a training."""
 
     runtime: Runtime
     dataset: data.Dataset
@@ -52,12 +52,12 @@ class TrainingJob:
 
 
 def output(cfg: TrainConfig) -> TextIO:
-    """Where people read: stdout, unless it is for the result alone."""
+    """Stream for people: stdout, unless it is for the result alone."""
     return sys.stdout if cfg.format is Format.table else sys.stderr
 
 
 def run_training(cfg: TrainConfig, job: TrainingJob) -> int:
-    """Train, or go on with a training that was cut, or say that it is done. Returns the exit code."""
+    """Exit code. Trains, or resumes a training that was cut, or says that it is done."""
     if cfg.lr_find:
         lr_finder.check(cfg, job.directory, alone=job.runtime.group.alone)
     if job.features and not job.runtime.group.alone:  # a head on features that are there already is a matter of seconds
@@ -89,7 +89,7 @@ def run_training(cfg: TrainConfig, job: TrainingJob) -> int:
 
 
 def claim(cfg: TrainConfig, job: TrainingJob) -> RunDirectory:
-    """The directory of the run; of several processes rank 0 takes it, and says to the others which it is."""
+    """Run directory. Of several processes rank 0 takes it and broadcasts its path."""
     taken: list[RunDirectory] = []
 
     def take() -> tuple[str, bool]:
@@ -135,7 +135,7 @@ def _train(cfg: TrainConfig, job: TrainingJob, directory: RunDirectory) -> int:
 
 
 def done_without_checkpoints(path: Path, cfg: TrainConfig) -> str:
-    """Why a run is done whose checkpoints somebody has removed, as they are large; empty where it is not."""
+    """Reason why a run is done whose checkpoints were removed to save space; empty where it is not done."""
     result = read_json(path / "result.json")
     if not result or any((path / "checkpoints").glob("*.pt")):
         return ""
@@ -150,8 +150,8 @@ def base_name(cfg: TrainConfig) -> str:
 
 
 def readable(error: BaseException, log: Log) -> BaseException:
-    """What Python or torch says in its own words of a mistake, of a machine that is too small or of a fault, in ours.
-    The log keeps all of it."""
+    """Error to show: torch's or Python's own words for a mistake, a machine that is too small or a fault, in plain ones.
+    The log keeps the whole traceback."""
     text = str(error)
     if "Expected more than 1 value per channel" in text:
         shown: BaseException = UserError(
@@ -176,7 +176,7 @@ def readable(error: BaseException, log: Log) -> BaseException:
 
 
 def check_training(cfg: TrainConfig) -> None:
-    """What the schema cannot say."""
+    """Raise UserError for settings that the schema cannot refuse."""
     if cfg.model and not isinstance(cfg.model.get("name"), str):
         raise UserError("model.name has no value: give the name of a net, as in model=resnet20")
     if isinstance(cfg.batch_size, str) and cfg.batch_size != "auto":

@@ -1,4 +1,4 @@
-"""From a configuration to what trains: the parts that stay as they are, and the state at the first step."""
+"""Setup of a training from its configuration: the parts that stay as they are, and the state at the first step."""
 
 import sys
 from collections.abc import Callable
@@ -37,7 +37,7 @@ class FeatureDataset:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a training uses and does not change."""
+    """Parts of a training that it uses and does not change."""
 
     cfg: TrainConfig
     runtime: Runtime
@@ -149,7 +149,7 @@ def callable_net(cfg: TrainConfig, model: Net, runtime: Runtime, batch_size: int
 
 
 def thaw(parts: Parts, state: TrainState, epoch: int) -> list[str]:
-    """Let train what is to train once so many epochs are done; the stages that begin to."""
+    """Stages that begin to train once so many epochs are done. They train from now on."""
     begun = []
     for names in [names for after, names in parts.thaw_plan.items() if after <= epoch]:
         if new := freezing.thaw(state.model, names):

@@ -1,4 +1,4 @@
-"""All that changes in a training: a checkpoint holds it, and a resumed run goes on from it bit for bit."""
+"""State of a training: a checkpoint holds it, and a resumed run goes on from it bit for bit."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from cnnbench.utils.console import warn
 
 @dataclass
 class Progress:
-    """How far a training is. Shuffle, augmentation and dropout follow from the seed, the epoch and the step."""
+    """Progress of a training. Shuffle, augmentation and dropout follow from the seed, the epoch and the step."""
 
     epoch: int = 0  # epochs done
     batch: int = 0  # batches done of the epoch under way
@@ -34,7 +34,7 @@ class Progress:
 
 @dataclass
 class TrainState:
-    """What a training step needs and changes, and what a training remembers between steps."""
+    """State of a training: what a step needs and changes, and what is remembered between steps."""
 
     model: Net
     net: Callable[[Tensor], Any]  # the model as it is called: compiled, wrapped for several processes, or itself
@@ -99,7 +99,7 @@ class TrainState:
             warn(text)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that changes, by name, for a checkpoint."""
+        """State by name, for a checkpoint."""
         return {
             "progress": asdict(self.progress),
             "rows": self.rows,

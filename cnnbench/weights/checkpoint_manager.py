@@ -94,7 +94,7 @@ class CheckpointManager:
             checkpoint.keep_as(self.last, self.folder / f"step-{self.newest[0]}.pt")
 
     def _forget(self, step: int) -> None:
-        """Those that are too many, and those of a future that is done again since the last ones were damaged."""
+        """Delete checkpoints beyond `keep`, and those of later steps, which are done again after the last ones were damaged."""
         earlier = self.earlier()
         future = [path for path in earlier if _step_of(path) >= step]
         for path in [*future, *[path for path in earlier if path not in future][self.cfg.keep - 1 :]]:
@@ -109,7 +109,7 @@ class CheckpointManager:
                 warn(str(error))
 
     def check_space(self, size: int) -> str:
-        """What the checkpoints will take, in a sentence for the user. UserError where not even one fits."""
+        """Sentence on the space that checkpoints take. UserError where not even one fits."""
         free, most = shutil.disk_usage(self.folder.parent).free, (self.cfg.keep + BESIDES) * size
         text = f"checkpoints: {bytes_text(size)} each, up to {bytes_text(most)} on the disk"
         if free < size and self.newest is None:

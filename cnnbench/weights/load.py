@@ -1,4 +1,4 @@
-"""From weights to a net that can be used: built, with its weights in it, and with what it takes to prepare its images.
+"""Loading of weights into a net that can be used: built, filled, and with what it takes to prepare its images.
 
 Weights of ours say all that of themselves. Weights from elsewhere, tensors alone, do not: then the caller says it.
 """

@@ -17,7 +17,7 @@ SHOWN = 4  # differences shown before the rest is only counted
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge did: names of the net's tensors loaded, those left as initialised with the reason, and names in the
+    """Report of a merge: names of the net's tensors loaded, those left as initialised with the reason, and names in the
     file that nothing took."""
 
     source: str

@@ -1,4 +1,4 @@
-"""Where weights come from: `weights=` names a run, a file, published weights or a net of the zoo; all become `Weights`.
+"""Sources of weights: `weights=` names a run, a file, published weights or a net of the zoo; all become `Weights`.
 
     weights=RUN_DIR              the last checkpoint of a run
     weights=FILE                 .pt, .pth, .th or .safetensors: a checkpoint, or names and tensors alone
@@ -56,7 +56,7 @@ TIMEOUT = 10.0  # seconds to wait for a server that does not answer
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Weights by name, and what is known of them."""
+    """Weights by name, with their spec and origin."""
 
     source: str  # what to call them, to the user
     state: dict[str, Tensor]
@@ -101,7 +101,7 @@ def from_file(path: Path, source: str) -> Weights:
 
 
 def short_name(source: str) -> str:
-    """What is made from these weights is named after their run and which of its checkpoints, or after their file."""
+    """Short name for what is made from these weights: their run and which of its checkpoints, or their file."""
     file = Path(source)
     if not file.is_file():
         return slug([source])

@@ -36,7 +36,7 @@ class Member:
 
 
 def views(crop: CropConfig, model: Net, known: ModelSpec) -> Views:
-    """The views by which a net is to be asked; UserError where its images or its layers leave no room for them."""
+    """Views by which a net is asked. UserError where its images or its layers leave no room for them."""
     chosen = protocol(crop, known.input.image_size, known.input.crop_ratio, known.input.interpolation)
     if chosen.dense:
         models.check_dense(model, min(chosen.scales))
@@ -44,7 +44,7 @@ def views(crop: CropConfig, model: Net, known: ModelSpec) -> Views:
 
 
 def member(model: Net, asked: Views, known: ModelSpec, runtime: Runtime, *, compile: bool = False) -> Member:
-    """A net, ready to be asked by these views."""
+    """Member of an ensemble: a net, ready to be asked by these views."""
     net = compile_if(runtime.place(Dense(model) if asked.dense else model), compile)
     return Member(net=net, normalize=Normalize(runtime, known.input.mean, known.input.std), runtime=runtime)
 
@@ -101,7 +101,7 @@ def _logits(member: Member, groups: Groups, batch_size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Robustness:
-    """What is left of the answers when the images are shifted by `pixels`. Percent."""
+    """Robustness of the answers to images that are shifted by `pixels`. Percent."""
 
     pixels: int
     survived: float  # answers, right or wrong, that are the same for the shifted image
@@ -110,7 +110,7 @@ class Robustness:
 
 
 def robustness(member: Member, shifts: Shifts, reading: Reading, progress: Progress) -> Robustness:
-    """Each image is asked about where it is and at its eight shifted places."""
+    """Robustness over all images: each is asked about as it is and shifted in eight directions."""
     best = torch.cat([
         answers(logits.flatten(0, 1))[:, 0].unflatten(0, logits.shape[:2])
         for logits in _view_logits(member, shifts, reading, progress)
@@ -202,7 +202,7 @@ def shifted(pixels: int, judged: Judged, asking: Member, views: Views) -> dict[s
 
 
 def described(asked: list[Views]) -> dict[str, Any]:
-    """How the numbers were measured, so that they compare like for like."""
+    """Protocol of the measurement, so that numbers compare like for like."""
     texts = list(dict.fromkeys(one.text for one in asked))
     modes = list(dict.fromkeys(one.interpolation for one in asked))
     first, nets = asked[0], len(asked)

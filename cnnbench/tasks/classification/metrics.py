@@ -1,4 +1,4 @@
-"""What answers of a classifier are worth: exact counts, kept on the device and divided once at the end."""
+"""Metrics of a classifier: exact counts, kept on the device and divided once at the end."""
 
 import math
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class ConfusionMeter(ClassificationMeter):
 
 
 def answers(logits: Tensor) -> Tensor:
-    """The classes of the five largest logits, best first: int64 (N, 5), or (N, classes) where there are fewer.
+    """Classes of the five largest logits, best first: int64 (N, 5), or (N, classes) where there are fewer.
 
     The one place that decides between equal logits, so that every count made of the answers agrees with the others.
     """
@@ -58,7 +58,7 @@ def answers(logits: Tensor) -> Tensor:
 
 
 def correct_counts(logits: Tensor, targets: Tensor) -> Tensor:
-    """How many targets are the largest logit, and how many among the five largest: int64 (2,).
+    """Counts int64 (2,) of targets that are the largest logit, and that are among the five largest.
 
     With fewer than five classes every answer is among the first five.
     """
@@ -74,7 +74,7 @@ def confusion_counts(logits: Tensor, targets: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far the net's confidence is from how often it is right, in bins of equal width over 0..1.
+    """Calibration: confidence of the net against how often it is right, in bins of equal width over 0..1.
 
     counts, confidence and accuracy (each in 0..1) by bin; error is their mean difference weighted by the counts, in
     percent: the expected calibration error.
@@ -88,7 +88,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Worth of the answers to n images. Errors are in percent, their intervals those of `wilson`."""
+    """Evaluation of the answers to n images. Errors are in percent, their intervals by `wilson`."""
 
     n: int
     top1_wrong: int

@@ -21,7 +21,7 @@ CIFAR = "CIFAR-10 test"
 
 @dataclass(frozen=True)
 class PublishedMetrics:
-    """What a paper measured. values: by the metric's name; a metric that was not published is left out."""
+    """Metrics that a paper published. values: by the metric's name; a metric that was not published is left out."""
 
     citation: str
     protocol: str

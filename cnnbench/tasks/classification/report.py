@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind and prints: the headline, per-class errors, confusion, the worst mistakes."""
+"""Report of an evaluation, in files and on the terminal: headline, errors per class, confusion, worst mistakes."""
 
 import csv
 import io
@@ -113,7 +113,7 @@ def _write_events(path: Path, result: dict[str, Any]) -> None:
 
 
 def mistakes(source: Source, classes: Sequence[str], logits: Tensor) -> list[image_grid.Cell]:
-    """The wrong answers that the net was surest of, with what it should have said."""
+    """Cells of the wrong answers with the highest confidence, with the true class."""
     cells = []
     for index in metrics.worst_mistakes(logits, source.targets, WORST).tolist():
         probabilities = logits[index].double().softmax(dim=0)
