@@ -61,7 +61,7 @@ def path_for(command: str, cfg: Any, base: str) -> Path:
 
 
 def sweep_overrides(command: str, args: list[str], more: list[str]) -> list[str]:
-    """Overrides that name the sweep's keys and its directory, both from its own overrides: the same command finds its jobs.
+    """Overrides for the sweep's keys and its directory. Both follow from its command, which so finds its jobs again.
 
     `more` is what an experiment's file sweeps over: with it the jobs are told apart, while its name names the sweep.
     """

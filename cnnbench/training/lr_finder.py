@@ -60,7 +60,8 @@ class Range:
 
     @property
     def rule(self) -> str:
-        """Rule of the suggestion: where the loss falls fastest, but no lower than a decade below its lowest, and no higher than a third of it.
+        """Rule of the suggestion: the lr where the loss falls fastest, but at least a tenth and at most a third of the
+        lr where it is lowest.
 
         At the minimum the steps are as long as the net can bear for a moment; a training needs some distance from
         there, also for the curvature that comes later. The steepest descent alone is often too careful, as a net first

@@ -150,7 +150,7 @@ def base_name(cfg: TrainConfig) -> str:
 
 
 def readable(error: BaseException, log: Log) -> BaseException:
-    """Error to show: torch's or Python's own words for a mistake, a machine that is too small or a fault, in plain ones.
+    """Error to show: a mistake, a machine that is too small or a fault, in plain words in place of torch's or Python's.
     The log keeps the whole traceback."""
     text = str(error)
     if "Expected more than 1 value per channel" in text:

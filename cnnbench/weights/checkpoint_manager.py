@@ -94,7 +94,7 @@ class CheckpointManager:
             checkpoint.keep_as(self.last, self.folder / f"step-{self.newest[0]}.pt")
 
     def _forget(self, step: int) -> None:
-        """Delete checkpoints beyond `keep`, and those of later steps, which are done again after the last ones were damaged."""
+        """Delete checkpoints beyond `keep`, and of later steps: these are done again after a checkpoint was damaged."""
         earlier = self.earlier()
         future = [path for path in earlier if _step_of(path) >= step]
         for path in [*future, *[path for path in earlier if path not in future][self.cfg.keep - 1 :]]:
