@@ -94,7 +94,7 @@ def prepare(cfg: VisualizeConfig) -> Studio:
 
 
 def untrained(cfg: VisualizeConfig) -> ModelSpec:
-    """Spec of the net that a training of these settings begins with; without a net, of images as large as the data's."""
+    """Spec of the net that these settings would train; without a net, of images as large as the data's own."""
 
     dataset = data.load_dataset(cfg.data)
     arguments = {key: value for key, value in (cfg.model or {"name": "no net"}).items() if value is not None}

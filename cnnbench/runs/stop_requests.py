@@ -22,7 +22,7 @@ class Stopped(Exception):  # noqa: N818
 
 class StopRequests:
     """Stop requests. While entered, SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 only set `code`; SIGHUP (the terminal is
-    gone) changes nothing. Where several processes train together, they stop when `agreed` says so, all at the same step.
+    gone) changes nothing. Several processes that train together stop when `agreed` says so, all at the same step.
 
     A second Ctrl-C ends the process at once: the checkpoint on the disk is whole at any moment. A thread sees to that,
     since Python's own handlers wait while torch is at work. It calls `on_second` before.
