@@ -35,7 +35,7 @@ from cnnbench.runs.stop_requests import StopRequests
 from cnnbench.runs.tracker import Tracker
 from cnnbench.runtime.device import Normalize, create_runtime
 from cnnbench.training.trainer import Training
-from cnnbench.utils import system
+from cnnbench.utils import fast_start
 
 TURNS = 7
 STEPS = 20  # in each turn
@@ -237,7 +237,7 @@ PARTS = {"input": bench_input, "step": bench_step, "start": bench_start}
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(PARTS)
-    system.keep_freed_memory()  # as the command line does: here the loop by hand gains by it too
+    fast_start.keep_freed_memory()  # as the command line does: here the loop by hand gains by it too
     if unknown := [name for name in chosen if name not in PARTS]:
         sys.exit(f"bench_training.py: no part {', '.join(unknown)}\n{__doc__}")
     versions = ", ".join(f"{name} {version}" for name, version in result.versions().items())

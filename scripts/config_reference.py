@@ -23,6 +23,16 @@ of the command as it is typed without settings; a choice of `model=`, `data=`, `
 says, and `cnnbench COMMAND model=NAME --help` shows the values that then hold. `null` is no value. Ranges are checked
 before anything runs.
 """
+ENVIRONMENT = """\
+## Environment variables
+
+| variable | meaning |
+| --- | --- |
+| `CNNBENCH_DATA` | folder that holds the data, where `data.root` is not given |
+| `CNNBENCH_FAST_START` | `0`: use no private parts of torch and Python to start, run and end faster. Results are the same, \
+each command takes some seconds longer. Try it when cnnbench does not start with a new version of torch or Python |
+| `OMP_NUM_THREADS` | threads of each process on the CPU; by default all cores, shared out among the processes |
+"""
 
 
 def page() -> str:
@@ -33,7 +43,7 @@ def page() -> str:
         if command in registry.COMMANDS:
             parts.append(_command(command, which, shared))
     parts += [_section(which, name, command) for which, (name, command) in shared.items()]
-    return "\n".join(parts)
+    return "\n".join([*parts, ENVIRONMENT])
 
 
 def _groups() -> str:

@@ -4,16 +4,14 @@ Every mistake becomes one clean line and exit code 2.
 torch is imported by the commands, once the command line is known to be good.
 """
 
-import atexit
 import os
 import sys
-import threading
 from typing import Any, NoReturn
 
 from cnnbench import __version__
 from cnnbench.config.registry import COMMANDS
-from cnnbench.utils.exit_codes import DONE, FAILED, INTERRUPTED, PREEMPTED
-from cnnbench.utils.system import keep_freed_memory
+from cnnbench.utils import fast_start
+from cnnbench.utils.exit_codes import DONE, INTERRUPTED, PREEMPTED
 
 USAGE = """\
 usage: cnnbench COMMAND [key=value ...] [-m]
@@ -27,21 +25,9 @@ version                    {version}
 
 
 def console() -> NoReturn:
-    """Run this process's command line and end the process.
-
-    As Python itself would end it, but for taking apart, one by one, the million objects that torch has made: a second
-    of work whose result nobody sees.
-    """
-    keep_freed_memory()
-    code = main()
-    threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter itself does first: threads are told to end and waited for
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:  # its reader has gone, or the disk that it goes to is full
-            code = code or (DONE if isinstance(sys.exception(), BrokenPipeError) else FAILED)
-    os._exit(code)
+    """Run this process's command line and end the process with its exit code."""
+    fast_start.keep_freed_memory()
+    fast_start.end_process(main())
 
 
 def main(argv: list[str] | None = None) -> int:

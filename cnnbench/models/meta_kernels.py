@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cnnbench.utils import fast_start
+
 aten = torch.ops.aten
 STORAGE = {"pin_memory", "device", "layout", "memory_format"}  # keywords that say how to store, not what
 IN_PLACE = (aten.normal_.default, aten.uniform_.default, aten.fill_.Scalar, aten.zero_.default, aten.erfinv_.default,
@@ -28,8 +30,10 @@ class Shapes(TorchDispatchMode):
     """
 
     def __enter__(self) -> Self:
+        self._quick = fast_start.enabled()
         self._collects = gc.isenabled()
-        gc.disable()
+        if self._quick:
+            gc.disable()
         super().__enter__()
         return self
 
@@ -40,10 +44,10 @@ class Shapes(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # torch would import its compiler only to keep it away from this class
+        return not fast_start.enabled()  # torch would import its compiler only to keep it away from this class
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        answer = _ANSWERS.get(func)
+        answer = _ANSWERS.get(func) if self._quick else None
         output = answer(*args) if answer and _on_meta(args[0]) and STORAGE.issuperset(kwargs or ()) else None
         return func(*args, **(kwargs or {})) if output is None else output
 

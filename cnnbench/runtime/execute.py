@@ -1,11 +1,9 @@
 """One command run with a configuration, in this process or in several, and what went wrong with it."""
 
-import atexit
-import gc
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +11,7 @@ from cnnbench.config.registry import COMMANDS
 from cnnbench.runtime import processes
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.exit_codes import FAILED, MISTAKE
+from cnnbench.utils.fast_start import exempt_from_gc
 
 
 def run_command(command: str, config: Any) -> int:
@@ -24,23 +23,10 @@ def run_command(command: str, config: Any) -> int:
 
 def load_command(command: str, function: str = "run") -> Callable[..., int]:
     """The function behind a command. Only now is anything heavy imported."""
-    with nothing_is_garbage() if "torch" not in sys.modules else nullcontext():
+    with exempt_from_gc() if "torch" not in sys.modules else nullcontext():
         module = import_module(COMMANDS[command].module)
     found: Callable[..., int] = getattr(module, function)
     return found
-
-
-@contextmanager
-def nothing_is_garbage() -> Iterator[None]:
-    """What is made inside this block stays to the end. torch makes two hundred thousand objects, and to search them for
-    garbage, now and ever after, costs a short command half a second."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-        atexit.register(gc.unfreeze)  # else some libraries complain, at the very end, of what was never freed
 
 
 def report_error(error: Exception) -> int:

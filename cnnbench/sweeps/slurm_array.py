@@ -18,7 +18,7 @@ from cnnbench.sweeps.jobs import FAILED, PENDING, RUNNING, Job, note_submitted
 from cnnbench.utils import exit_codes
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.system import keep_freed_memory
+from cnnbench.utils.fast_start import keep_freed_memory
 
 FOR_ALL = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
            "stderr_to_stdout")  # fmt: skip

@@ -17,7 +17,7 @@ from cnnbench.config import commands, parsing
 from cnnbench.runtime import execute
 from cnnbench.utils import exit_codes
 from cnnbench.utils.errors import RunError, UserError
-from cnnbench.utils.system import keep_freed_memory
+from cnnbench.utils.fast_start import keep_freed_memory
 
 
 def main() -> int:

@@ -1,42 +1,131 @@
-"""torchvision without torch's compiler, which makes up nine tenths of the time that it takes to import."""
+"""Every trick on private parts of torch and Python that makes a command begin, run and end faster.
 
+CNNBENCH_FAST_START=0 in the environment switches all of them off. Results are the same; a command takes some seconds
+longer. It is the first thing to try when cnnbench does not start with a new version of torch or Python. The tricks:
+
+- `import_torchvision()`: torchvision without torch's compiler, nine tenths of the time that its import takes.
+- `exempt_from_gc()`: torch's 200,000 objects are kept out of garbage collection, half a second of a short command.
+- `keep_freed_memory()`: glibc keeps freed memory for the next training step, thousands of page faults in each.
+- `end_process()`: the process ends without destroying torch's objects one by one, a second of work.
+- `models/meta_kernels.py`: operations on the meta device answered without torch's compiler, seconds for a net.
+"""
+
+import atexit
+import gc
 import importlib
+import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
-NEEDED_LATER = "torch._dynamo.utils"
+from cnnbench.utils.exit_codes import FAILED
+
+SWITCH = "CNNBENCH_FAST_START"
+COMPILER_UTILS = "torch._dynamo.utils"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
-class _Later(ModuleType):
-    """Stands in for a module until something of it is used; dunder names are asked for by who only looks around."""
+def enabled() -> bool:
+    """Whether the tricks are used: they are, unless the environment says CNNBENCH_FAST_START=0."""
+    return os.environ.get(SWITCH) != "0"
+
+
+class _LazyModule(ModuleType):
+    """Stand-in for a module, which it imports when something of it is used. Dunder names do not count as use: import
+    machinery and `inspect` ask every module for them."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if sys.modules.get(NEEDED_LATER) is self:
-            del sys.modules[NEEDED_LATER]
-        return getattr(importlib.import_module(NEEDED_LATER), name)
+        if sys.modules.get(COMPILER_UTILS) is self:
+            del sys.modules[COMPILER_UTILS]
+        return getattr(importlib.import_module(COMPILER_UTILS), name)
 
 
 def import_torchvision() -> None:
-    """To be called before anything of torchvision is imported, which then takes a tenth of a second.
+    """Import torchvision without torch's compiler. To be called before any other import of torchvision.
 
-    Its roi_align asks the compiler, as it runs, whether it can compile; for that alone torchvision imports it. Here it
-    gets a function that imports the compiler when it is called.
+    torchvision imports the compiler for one function alone: roi_align asks, when it runs, whether the device can
+    compile. Here that function imports the compiler when it is called.
     """
-    if "torchvision" in sys.modules or NEEDED_LATER in sys.modules:
+    if not enabled() or "torchvision" in sys.modules or COMPILER_UTILS in sys.modules:
         return
-    later = _Later(NEEDED_LATER)
+    lazy = _LazyModule(COMPILER_UTILS)
 
     def is_compile_supported(device: Any) -> Any:
-        return later.__getattr__("is_compile_supported")(device)
+        return lazy.__getattr__("is_compile_supported")(device)
 
-    is_compile_supported._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as that of torch is
-    later.is_compile_supported = is_compile_supported  # type: ignore[attr-defined]
-    sys.modules[NEEDED_LATER] = later
+    is_compile_supported._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch marks its own so
+    lazy.is_compile_supported = is_compile_supported  # type: ignore[attr-defined]
+    sys.modules[COMPILER_UTILS] = lazy
     try:
         importlib.import_module("torchvision")
     finally:
-        if sys.modules.get(NEEDED_LATER) is later:
-            del sys.modules[NEEDED_LATER]
+        if sys.modules.get(COMPILER_UTILS) is lazy:
+            del sys.modules[COMPILER_UTILS]
+
+
+@contextmanager
+def exempt_from_gc() -> Iterator[None]:
+    """Objects made inside this block are never searched for garbage: for the import of torch, whose objects all stay
+    to the end."""
+    if not enabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.unfreeze)  # some libraries warn, at the very end, of objects that were never freed
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, for the next step to use.
+
+    glibc gives large blocks back to the system, which clears each page before it hands it out again: thousands of page
+    faults in every training step on a CPU. The process then holds its peak memory to its end.
+    """
+    if not enabled():
+        return
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # the maximum of older versions
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def end_process(code: int) -> NoReturn:
+    """End the process with this exit code, or with FAILED where its last output cannot be written.
+
+    Threads and exit functions end as in Python's own finalization; then `os._exit` skips the rest of it, which destroys
+    the million objects that torch has made.
+    """
+    if not enabled():
+        sys.exit(_flush(code))
+    threading._shutdown()  # type: ignore[attr-defined]  # Python's first step too: it waits for all threads
+    atexit._run_exitfuncs()
+    os._exit(_flush(code))
+
+
+def _flush(code: int) -> int:
+    """Flush stdout and stderr; the exit code, FAILED in place of 0 where that is not possible."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            from cnnbench.utils.console import redirect_to_devnull  # only here: it imports tqdm
+
+            redirect_to_devnull(stream)  # else Python itself would try again, and complain
+            if not isinstance(
+                error, BrokenPipeError
+            ):  # a reader that has gone (`| head`) is no failure, a full disk is
+                code = code or FAILED
+    return code

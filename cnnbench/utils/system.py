@@ -1,12 +1,9 @@
 """What the operating system tells of the machine: usable cores, memory. torch is not needed for it."""
 
-import ctypes
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def cores() -> int:
@@ -41,17 +38,3 @@ def process_peak_memory(proc: Path = Path("/proc/self")) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep memory that it frees, for the next step to use.
-
-    glibc gives large blocks back to the system, which hands them out again page by page, each cleared first: thousands
-    of page faults in every step of a training on a CPU. What the process took once, it then holds to its end.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library
-        return
-    mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # older ones take no more than that
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

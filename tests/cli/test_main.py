@@ -310,7 +310,8 @@ def test_a_reader_who_leaves_is_no_error(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_the_process_ends_at_once_but_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fast_start", ["1", "0"])
+def test_the_process_ends_at_once_but_in_order(fast_start: str) -> None:
     """main.console(): output flushed, exit functions run, threads waited for, the exit code kept."""
     script = (
         "import atexit, sys, threading, time\n"
@@ -323,7 +324,9 @@ def test_the_process_ends_at_once_but_in_order(tmp_path: Path) -> None:
     )
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-c", script, *args], capture_output=True, text=True, timeout=60)
+        env = {**os.environ, "CNNBENCH_FAST_START": fast_start}
+        command = [sys.executable, "-c", script, *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
 
     good, bad = run("--version"), run("nothing")
     assert (good.returncode, good.stderr) == (0, "")

@@ -1,0 +1,44 @@
+"""The start-up tricks on private parts of torch and Python, and the switch that turns all of them off."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# Runs a command line to its end; stderr names each trick that it used.
+PROGRAM = """
+import atexit, ctypes, gc, os, sys, threading
+
+def watch(trick, owner, name, applies=lambda *args: True):
+    original = getattr(owner, name)
+    def watched(*args, **options):
+        if applies(*args):
+            print(trick, file=sys.stderr, flush=True)
+        return original(*args, **options)
+    setattr(owner, name, watched)
+
+watch("mallopt", ctypes.CDLL, "__init__", lambda library, name, *rest: name == "libc.so.6")
+watch("freeze", gc, "freeze")
+watch("_exit", os, "_exit")
+atexit.register(lambda: "torch._dynamo" in sys.modules or print("no compiler", file=sys.stderr, flush=True))
+from cnnbench.cli import main
+sys.argv = ["cnnbench", "summary", "model=torchvision", "model.name=squeezenet1_0", "format=json"]
+main.console()
+"""
+
+
+def run(tmp_path: Path, switch: str) -> tuple[str, list[str]]:
+    env = {**os.environ, "CNNBENCH_FAST_START": switch}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd=tmp_path, env=env, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr.split("\n")[:-1]
+
+
+def test_one_switch_turns_all_tricks_off_and_the_output_stays(tmp_path: Path) -> None:
+    fast, used = run(tmp_path, "1")
+    assert used == ["mallopt", "freeze", "no compiler", "_exit"]
+    slow, used = run(tmp_path, "0")
+    assert used == []
+    assert fast == slow and '"squeezenet1_0"' in fast
