@@ -12,9 +12,8 @@ import pytest
 from cnnbench.cli import main
 from cnnbench.config import commands, parsing
 from cnnbench.config import compose as hydra_app
-from cnnbench.training import result
 from tests.helpers.paths import SCRIPTS
-from tests.helpers.runs import Ran
+from tests.helpers.runs import Ran, without_pictures
 
 
 @pytest.fixture
@@ -35,8 +34,7 @@ def cnnbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For short runs that are about something else: the pictures take longer than all the rest."""
-    for name in ("draw", "draw_curves", "draw_batch"):
-        monkeypatch.setattr(result, name, lambda training: None)
+    without_pictures(monkeypatch.setattr)
 
 
 @pytest.fixture

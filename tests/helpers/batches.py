@@ -28,11 +28,12 @@ def train(dataset: Dataset, augment: AugmentConfig, **keys: Any) -> Any:
 
 
 def by_index(loader: Any, epoch: int = 0, start: int = 0) -> dict[int, Tensor]:
-    return {
-        int(target): image
-        for images, targets in loader.epoch(epoch, start)
-        for image, target in zip(images, targets, strict=True)
-    }
+    """Images of an epoch by their index, which their target is too."""
+    found: dict[int, Tensor] = {}
+    for batch in loader.epoch(epoch, start):
+        assert torch.equal(batch["index"], batch["target"])
+        found |= dict(zip(batch["index"].tolist(), batch["image"], strict=True))
+    return found
 
 
 def same(some: dict[int, Tensor], all_: dict[int, Tensor]) -> bool:

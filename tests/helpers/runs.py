@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 from cnnbench.runs import tracker
+from cnnbench.tasks.classification.task import Classification
+from cnnbench.training import result
 from cnnbench.weights import checkpoint
 
 SMALL = ("data.image_size=8", "data.fraction=0.2", "precision=fp32", "device=cpu", "batch_size=50")
@@ -21,6 +24,12 @@ class Ran:
     code: int
     out: str
     err: str
+
+
+def without_pictures(replace: Callable[[Any, str, Any], None] = setattr) -> None:
+    """For short runs that are about something else: the pictures take longer than all the rest."""
+    for owner, name in ((result, "draw_curves"), (result, "draw_validation"), (Classification, "draw_batch")):
+        replace(owner, name, lambda *args: None)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -1,15 +1,16 @@
-"""A net of three stages, a trainer of it and batches for it: a step takes a millisecond."""
+"""A net of three stages, the state of its training and batches for it: a step takes a millisecond."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cnnbench.data import Batch
 from cnnbench.models.layers import Net
 from cnnbench.runtime import device
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.classification.task import Classification
-from cnnbench.training import loop
+from cnnbench.training.state import TrainState
 
 CPU = create_runtime("cpu", "fp32", seed=0)
 
@@ -36,20 +37,20 @@ class Tiny(Net):
         return self.fc(self.drop(features.mean(dim=(2, 3))))
 
 
-def trainer(model: Net, **changes: Any) -> loop.Trainer:
+def train_state(model: Net, **changes: Any) -> TrainState:
     parameters = [p for p in model.parameters() if p.requires_grad]
     values: dict[str, Any] = {
         "model": model, "net": model, "task": Classification(), "schedule": lambda step: 1.0, "runtime": CPU,
         "optimizer": torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
         "normalize": device.Normalize(CPU, [0.5] * 3, [0.25] * 3),
     }  # fmt: skip
-    return loop.Trainer(**{**values, **changes})
+    return TrainState(**{**values, **changes})
 
 
-def batches(count: int, size: int = 12) -> list[loop.Batch]:
+def batches(count: int, size: int = 12) -> list[Batch]:
     generator = torch.Generator().manual_seed(1)
     return [
-        (torch.randint(256, (size, 3, 8, 8), dtype=torch.uint8, generator=generator),
-         torch.randint(4, (size,), generator=generator))
+        {"image": torch.randint(256, (size, 3, 8, 8), dtype=torch.uint8, generator=generator),
+         "target": torch.randint(4, (size,), generator=generator), "index": torch.arange(size)}
         for _ in range(count)
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional
 
 from cnnbench import data, models
 from cnnbench.cli import main
-from cnnbench.config.parsing import restore
+from cnnbench.config.parsing import from_plain
 from cnnbench.config.sections import DataConfig
 from cnnbench.models.layers import Net
 from cnnbench.weights import sources
@@ -47,12 +47,12 @@ def digits_logits() -> tuple[Tensor, Tensor]:
     """Logits and targets of that net on the test set, without `evaluate`: one batch, resized by torchvision."""
     loaded = sources.load(str(digits_run()))
     assert loaded.spec is not None and loaded.config is not None
-    known = loaded.spec
-    dataset = data.load_dataset(restore(DataConfig, loaded.config["data"]))
+    given = loaded.spec.input
+    dataset = data.load_dataset(from_plain(DataConfig, loaded.config["data"]))
     assert isinstance(dataset.val, data.Arrays)
     images = functional.resize(dataset.val.images, [16, 16]).float() / 255
     with torch.no_grad():
-        return sources.build(loaded)((images - known.mean[0]) / known.std[0]), dataset.val.targets
+        return sources.build(loaded)((images - given.mean[0]) / given.std[0]), dataset.val.targets
 
 
 def foreign_file(net: Net, path: Path) -> Path:

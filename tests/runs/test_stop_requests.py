@@ -62,9 +62,9 @@ import sys, torch
 from cnnbench.cli import main
 from cnnbench.training import loop
 train_step = loop.train_step
-def slow(trainer, *args):
-    train_step(trainer, *args)
-    if trainer.step == 9:
+def slow(state, *args):
+    train_step(state, *args)
+    if state.step == 9:
         print("stuck", flush=True)
         torch.linalg.svd(torch.randn(6000, 6000))
 loop.train_step = slow

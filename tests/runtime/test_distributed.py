@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from cnnbench import models
-from cnnbench.runtime import distributed
+from cnnbench.runtime import distributed, processes
 from cnnbench.utils import exit_codes, system
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json
@@ -31,11 +31,10 @@ SCRIPT = """
 import json, os, sys
 sys.path.insert(0, {root!r})
 from tests.helpers.processes import bare
+from tests.helpers.runs import without_pictures
 from cnnbench import models
 from cnnbench.cli import main
-from cnnbench.training import result
-for name in ("draw", "draw_curves", "draw_batch"):
-    setattr(result, name, lambda training: None)
+without_pictures()
 models.MODELS["resnet14"] = bare
 {more}
 codes = [main.main(command) for command in json.loads(sys.argv[1])]
@@ -102,7 +101,7 @@ def test_two_processes_train_as_one_does(
         for key in ("top1_error/train", "top1_error/val", "top5_error/train", "top5_error/val"):
             assert mine[key] == other[key]
     last = [checkpoint.load(path / "checkpoints/last.pt") for path in (two / name, tmp_path / "one")]
-    assert last[0]["sums"]["n"] == last[1]["sums"]["n"]
+    assert last[0]["meter"]["n"] == last[1]["meter"]["n"]
     for key, value in last[0]["ema"].items() if name == "parts" else last[0]["model"].items():
         torch.testing.assert_close(value, last[1]["ema" if name == "parts" else "model"][key], rtol=1e-4, atol=1e-5)
     assert read_json(two / name / "result.json")["n"] == 359
@@ -173,10 +172,10 @@ def environment(pid: int) -> dict[str, str]:
 FAILS = """
 from cnnbench.training import loop
 train_step = loop.train_step
-def fail(trainer, *args):
-    if trainer.step == 2 and trainer.runtime.group.rank == 1:
+def fail(state, *args):
+    if state.step == 2 and state.runtime.group.rank == 1:
         raise ZeroDivisionError("a fault of one")
-    train_step(trainer, *args)
+    train_step(state, *args)
 loop.train_step = fail
 """
 

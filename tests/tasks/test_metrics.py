@@ -8,14 +8,16 @@ from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 from torch.nn import functional as F
 
 from cnnbench.tasks.classification.metrics import (
-    Sums,
+    ClassificationMeter,
+    ConfusionMeter,
     calibration,
     confusion_counts,
     correct_counts,
-    judge,
+    evaluate_scores,
     wilson,
-    worst,
+    worst_mistakes,
 )
+from tests.helpers.tiny import CPU
 
 N, CLASSES = 103, 10
 
@@ -28,40 +30,58 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return logits, targets
 
 
-def sums_over(logits: torch.Tensor, targets: torch.Tensor, size: int) -> Sums:
-    sums = Sums(torch.device("cpu"))
+def meter_over(logits: torch.Tensor, targets: torch.Tensor, size: int) -> ConfusionMeter:
+    meter = ConfusionMeter(CPU, CLASSES)
     for part, part_targets in zip(logits.split(size), targets.split(size), strict=True):
-        sums.add(F.cross_entropy(part, part_targets), part, part_targets)
-    return sums
+        meter.add(F.cross_entropy(part, part_targets), part, part_targets)
+    return meter
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 103])
 def test_any_batch_size_gives_scikit_learns_numbers(batch: tuple, size: int) -> None:
     logits, targets = batch
-    metrics = sums_over(logits, targets, size).compute()
-    labels = range(CLASSES)
-    assert metrics.n == N
-    assert metrics.top1_error == pytest.approx(100 * (1 - top_k_accuracy_score(targets, logits, k=1, labels=labels)))
-    assert metrics.top5_error == pytest.approx(100 * (1 - top_k_accuracy_score(targets, logits, k=5, labels=labels)))
-    assert metrics.loss == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-6)
+    meter = meter_over(logits, targets, size)
+    metrics, labels = meter.compute(), range(CLASSES)
+    assert meter.n == N
+    assert metrics["top1_error"] == pytest.approx(100 * (1 - top_k_accuracy_score(targets, logits, k=1, labels=labels)))
+    assert metrics["top5_error"] == pytest.approx(100 * (1 - top_k_accuracy_score(targets, logits, k=5, labels=labels)))
+    assert metrics["loss"] == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-6)
 
 
 def test_counts_are_the_same_integers_at_any_batch_size(batch: tuple) -> None:
-    counts = {tuple(sums_over(*batch, size).correct.tolist()) for size in (1, 3, 50, 103)}
+    counts = {tuple(meter_over(*batch, size).correct.tolist()) for size in (1, 3, 50, 103)}
     assert len(counts) == 1
 
 
 def test_with_fewer_than_five_classes_the_top_five_hold_every_answer() -> None:
     logits = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
-    sums = Sums(torch.device("cpu"))
-    sums.add(torch.tensor(0.0), logits, torch.tensor([0, 0]))
-    assert (sums.compute().top1_error, sums.compute().top5_error) == (50, 0)
+    meter = ClassificationMeter(CPU)
+    meter.add(torch.tensor(0.0), logits, torch.tensor([0, 0]))
+    assert meter.compute() == {"loss": 0, "top1_error": 50, "top5_error": 0}
 
 
-def test_sums_go_through_a_checkpoint(batch: tuple) -> None:
-    sums, other = sums_over(*batch, 10), Sums(torch.device("cpu"))
-    other.load_state_dict(sums.state_dict())
-    assert other.compute() == sums.compute()
+def test_a_meter_goes_through_a_checkpoint(batch: tuple) -> None:
+    meter, other = meter_over(*batch, 10), ConfusionMeter(CPU, CLASSES)
+    other.load_state_dict(meter.state_dict())
+    assert other.compute() == meter.compute() and other.n == N
+    assert torch.equal(other.confusion, meter.confusion)
+
+
+def test_meters_of_two_processes_add_up_to_the_meter_over_all(batch: tuple) -> None:
+    """`tensors()` and `n` are all that processes add up, the images left out of the mean loss among them."""
+    logits, targets = batch
+    whole, *parts = (ConfusionMeter(CPU, CLASSES) for _ in range(3))
+    for number, (part, answers) in enumerate(zip(logits.split(10), targets.split(10), strict=True)):
+        loss = torch.tensor(math.nan) if number == 4 else F.cross_entropy(part, answers)
+        for meter in (whole, parts[number % 2]):
+            meter.add(loss, part, answers, finite_only=True)
+    first, second = parts
+    for total, value in zip(first.tensors(), second.tensors(), strict=True):
+        total += value
+    first.n += second.n
+    assert (first.n, int(first.left_out)) == (N, 10)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(first.tensors()[1:], whole.tensors()[1:], strict=True))
+    assert first.compute() == pytest.approx(whole.compute(), rel=1e-12)
 
 
 def test_confusion_and_top1_error_agree_where_logits_are_equal() -> None:
@@ -78,7 +98,7 @@ def test_confusion_counts_have_the_truth_in_rows(batch: tuple) -> None:
     assert confusion_counts(logits, targets).tolist() == expected.tolist()
 
 
-# The verdict
+# The evaluation of scores
 
 
 def test_wilson_gives_the_published_intervals() -> None:
@@ -113,19 +133,22 @@ def test_a_net_that_is_sure_and_right_is_calibrated_and_one_that_is_sure_and_wro
     assert calibration(logits, targets.roll(1)).error == pytest.approx(100)
 
 
-def test_a_verdict_counts_what_the_sums_of_training_count() -> None:
+def test_an_evaluation_counts_what_the_meter_of_training_counts() -> None:
     generator = torch.Generator().manual_seed(1)
     logits, targets = torch.randn(100, 10, generator=generator), torch.randint(10, (100,), generator=generator)
-    verdict = judge(logits, targets)
-    sums = Sums(torch.device("cpu"))
-    sums.add(F.cross_entropy(logits, targets), logits, targets)
-    metrics = sums.compute()
-    assert (verdict.top1_error, verdict.top5_error, verdict.n) == (metrics.top1_error, metrics.top5_error, 100)
-    assert verdict.loss == pytest.approx(metrics.loss)
-    assert int(verdict.confusion.diagonal().sum()) == 100 - verdict.top1_wrong
+    found = evaluate_scores(logits, targets)
+    meter = ClassificationMeter(CPU)
+    meter.add(F.cross_entropy(logits, targets), logits, targets)
+    metrics = meter.compute()
+    assert found.n == meter.n == 100
+    assert found.loss == pytest.approx(metrics.pop("loss"))
+    assert found.errors == metrics == {"top1_error": found.top1_error, "top5_error": found.top5_error}
+    assert int(found.confusion.diagonal().sum()) == 100 - found.top1_wrong
 
 
 def test_the_worst_mistakes_are_the_surest_wrong_answers() -> None:
-    logits = torch.tensor([[9.0, 0, 0], [5, 0, 0], [0, 7, 0], [0, 0, 1]])
-    assert worst(logits, torch.tensor([0, 1, 0, 0]), 5).tolist() == [2, 1, 3]
-    assert worst(logits, torch.tensor([0, 1, 0, 0]), 1).tolist() == [2]
+    """By the probability of the answer, not by the loss: in the last row the true class has the smallest of all."""
+    logits = torch.tensor([[9.0, 0, 0], [5, 0, 0], [0, 7, 0], [0, 0, 1], [-20, 3, 3.1]])
+    targets = torch.tensor([0, 1, 0, 0, 0])
+    assert worst_mistakes(logits, targets, 5).tolist() == [2, 1, 3, 4]
+    assert worst_mistakes(logits, targets, 1).tolist() == [2]

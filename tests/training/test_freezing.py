@@ -12,10 +12,10 @@ from cnnbench import models
 from cnnbench.config.sections import OptimConfig, Optimizer
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import create_runtime
-from cnnbench.tasks.classification.metrics import Sums
 from cnnbench.tasks.classification.task import Classification
 from cnnbench.training import freezing, optim
-from cnnbench.training.loop import Trainer, train_step
+from cnnbench.training.loop import train_step
+from cnnbench.training.state import TrainState
 from cnnbench.utils.errors import UserError
 from cnnbench.weights import checkpoint
 from tests.helpers.tiny import Tiny
@@ -25,20 +25,20 @@ def net() -> Net:
     return models.build("resnet8", num_classes=3)
 
 
-def trainer(model: Net, lr_decay: float = 1.0) -> Trainer:
+def train_state(model: Net, lr_decay: float = 1.0) -> TrainState:
     device = create_runtime("cpu", "fp32", 0)
     cfg = OptimConfig(name=Optimizer.sgd, lr=0.1, lr_batch=None, momentum=0.9, nesterov=False, weight_decay=0.01,
                       decay_all=False, clip=None, lr_decay=lr_decay, head_lr=1.0)  # fmt: skip
-    return Trainer(model=model, net=model, task=Classification(), optimizer=optim.build_optimizer(model, cfg, 8),
-                   schedule=lambda step: 1.0, runtime=device, normalize=torch.Tensor.float)  # fmt: skip
+    return TrainState(model=model, net=model, task=Classification(), optimizer=optim.build_optimizer(model, cfg, 8),
+                      schedule=lambda step: 1.0, runtime=device, normalize=torch.Tensor.float)  # fmt: skip
 
 
-def steps(one: Trainer, count: int = 3) -> None:
+def steps(one: TrainState, count: int = 3) -> None:
     freezing.train_mode(one.model)
     generator = torch.Generator().manual_seed(1)
     for _ in range(count):
         images = torch.randint(256, (8, 3, 32, 32), generator=generator).float() / 255
-        train_step(one, images, torch.arange(8) % 3, Sums(one.runtime.device))
+        train_step(one, images, torch.arange(8) % 3)
 
 
 @pytest.mark.parametrize("what", ["backbone", "until:layer3", ["layer1", "layer2"], "re:layer[12]|bn1"])
@@ -50,7 +50,7 @@ def test_frozen_means_frozen_to_the_last_bit_batchnorm_too(what: Any) -> None:
     still = frozen | {f"{norm}.{buffer}" for norm in norms if f"{norm}.weight" in frozen
                       for buffer in ("running_mean", "running_var", "num_batches_tracked")}  # fmt: skip
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    one = trainer(model)
+    one = train_state(model)
     held = {id(parameter) for group in one.optimizer.param_groups for parameter in group["params"]}
     assert held == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     steps(one)
@@ -117,7 +117,7 @@ def test_what_cannot_be_frozen_is_one_sentence(what: Any, message: str) -> None:
 
 
 def test_the_lr_falls_with_the_distance_from_the_head() -> None:
-    one = trainer(net(), lr_decay=0.5)
+    one = train_state(net(), lr_decay=0.5)
     lr_of = {id(p): group["lr"] for group in one.optimizer.param_groups for p in group["params"]}
     model = one.model
     assert lr_of[id(model.fc.weight)] == pytest.approx(0.1)

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from cnnbench import data, models
 from cnnbench.config.sections import OptimConfig, Optimizer
+from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.models.layers import Net
-from cnnbench.tasks.classification.metrics import Sums
+from cnnbench.tasks.classification.metrics import ClassificationMeter
 from cnnbench.training import health, loop, optim
+from cnnbench.training.state import TrainState
 from cnnbench.utils.files import read_json
 from tests.helpers.data import class_tree
 from tests.helpers.runs import SMALL, Ran
-from tests.helpers.tiny import CPU, Tiny, batches, trainer
+from tests.helpers.tiny import CPU, Tiny, batches, train_state
 
 
 class Spoiled(Tiny):
@@ -38,7 +40,7 @@ class Spoiled(Tiny):
         return logits
 
 
-def state(target: loop.Trainer) -> dict[str, Tensor]:
+def values(target: TrainState) -> dict[str, Tensor]:
     """All that a step changes: weights, running statistics, momentum."""
     memory = target.optimizer.state_dict()["state"]
     moments = {f"{i}.{key}": value for i, values in memory.items() for key, value in values.items()}
@@ -60,12 +62,11 @@ def test_a_step_that_is_not_finite_changes_nothing(kind: str, fused: bool, where
     """Also the very first one. `fused` is how a GPU skips it, without waiting; a CPU can do the same."""
     torch.manual_seed(0)
     model = Spoiled({0, 2}, where)
-    target = trainer(model, optimizer=optimizer_for(model, kind, fused), clip=5.0)
-    fed, sums = batches(4), Sums(CPU.device)
-    before = state(target)
-    for number, batch in enumerate(fed):
-        loop.train_epoch(target, [batch], sums, lambda: True)
-        after = state(target)
+    target = train_state(model, optimizer=optimizer_for(model, kind, fused), clip=5.0)
+    before = values(target)
+    for number, batch in enumerate(batches(4)):
+        loop.train_epoch(target, [batch], lambda: True)
+        after = values(target)
         unchanged = [name for name, value in before.items() if torch.equal(value, after[name])]
         if number in (0, 2):
             assert unchanged == list(before)
@@ -74,18 +75,18 @@ def test_a_step_that_is_not_finite_changes_nothing(kind: str, fused: bool, where
         assert all(value.isfinite().all() for value in after.values())
         before = after
     assert target.guard.look()[:2] == (2, 0)
-    assert sums.n == 48
-    assert math.isfinite(sums.compute().loss)
+    assert target.meter.n == 48
+    assert math.isfinite(target.meter.compute()["loss"])
 
 
 def test_a_scaler_skips_and_is_counted_in_the_same_way() -> None:
     """As fp16 on a GPU needs it; here in float32."""
     scaled = replace(CPU, scaler=torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=True))
-    target = trainer(Spoiled({1}), runtime=scaled, clip=5.0)
+    target = train_state(Spoiled({1}), runtime=scaled, clip=5.0)
     before: dict[str, Tensor] = {}
     for number, batch in enumerate(batches(3)):
-        loop.train_epoch(target, [batch], Sums(CPU.device), lambda: True)
-        after = state(target)
+        loop.train_epoch(target, [batch], lambda: True)
+        after = values(target)
         assert (number == 1) == all(torch.equal(value, after[name]) for name, value in before.items()) or number == 0
         before = after
     assert target.guard.look()[:2] == (1, 0)
@@ -100,36 +101,36 @@ def test_skipping_is_as_if_the_step_had_not_been(fused: bool) -> None:
     twin = Spoiled(set())
     twin.load_state_dict(spoiled.state_dict())
     first, second, third = batches(3)
-    targets = [trainer(model, optimizer=optimizer_for(model, "sgd", fused)) for model in (spoiled, twin)]
-    loop.train_epoch(targets[0], [first, second, third], Sums(CPU.device), lambda: True)
-    loop.train_epoch(targets[1], [first, third], Sums(CPU.device), lambda: True)
-    ours, theirs = state(targets[0]), state(targets[1])
+    targets = [train_state(model, optimizer=optimizer_for(model, "sgd", fused)) for model in (spoiled, twin)]
+    loop.train_epoch(targets[0], [first, second, third], lambda: True)
+    loop.train_epoch(targets[1], [first, third], lambda: True)
+    ours, theirs = values(targets[0]), values(targets[1])
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_the_guard_knows_where_a_row_began_and_starts_anew_after_a_good_step() -> None:
     model = Spoiled({2, 3, 5, 6, 7})
-    target = trainer(model)
+    target = train_state(model)
     seen = []
     for batch in batches(8):
-        loop.train_epoch(target, [batch], Sums(CPU.device), lambda: True)
+        loop.train_epoch(target, [batch], lambda: True)
         seen.append(target.guard.look())
     assert [counts.in_a_row for counts in seen] == [0, 0, 1, 2, 0, 1, 2, 3]
     assert (seen[3].first, seen[7].first, seen[7].skipped) == (2, 5, 5)
-    fresh = trainer(Spoiled(set()))
+    fresh = train_state(Spoiled(set()))
     fresh.load_state_dict(target.state_dict())
     assert fresh.guard.look() == (5, 0, 0, 0)
 
 
 def test_a_measurement_shows_a_loss_that_is_not_finite() -> None:
     for finite_only, shown in ((True, 2.0), (False, math.inf)):
-        sums = Sums(CPU.device)
+        meter = ClassificationMeter(CPU)
         for loss in (2.0, math.inf):
-            sums.add(torch.tensor(loss), torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64), finite_only=finite_only)
-        assert sums.compute().loss == shown
-        again = Sums(CPU.device)
-        again.load_state_dict(sums.state_dict())
-        assert again.compute() == sums.compute()
+            meter.add(torch.tensor(loss), torch.zeros(3, 4), torch.zeros(3, dtype=torch.int64), finite_only=finite_only)
+        assert meter.compute()["loss"] == shown
+        again = ClassificationMeter(CPU)
+        again.load_state_dict(meter.state_dict())
+        assert again.compute() == meter.compute()
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch, first: int, stop: int = 10**6) -> None:
@@ -217,8 +218,13 @@ def test_some_dead_outputs_are_named_by_their_classes() -> None:
     for rows in ([[1.0, 0.0, 3.0], [2.0, 0.0, 3.0]], [[1.0, 0.0, 4.0]]):
         watched(torch.tensor(rows))
     assert watched.dead() == [1]
-    assert "1 of 3 outputs (bee) are the same for every image" in health.dead_outputs([1], ["ant", "bee", "cat"])
-    assert health.dead_outputs([], ["ant"]) == ""
+    given = InputSpec(image_size=8, in_channels=3, mean=[0.5] * 3, std=[0.25] * 3)
+    spec = ModelSpec(model={"name": "tiny"}, labels=["ant", "bee", "cat"], input=given)
+    assert "1 of 3 outputs (bee) are the same for every image" in health.dead_outputs([1], spec)
+    assert "every output is the same" in health.dead_outputs([0, 1, 2], spec)
+    assert health.dead_outputs([], spec) == ""
+    nameless = replace(spec, labels=[], extra={"outputs": 2})
+    assert "1 of 2 outputs (channel 1) are the same" in health.dead_outputs([1], nameless)
     one_image = health.OutputRange(lambda images: images)
     one_image(torch.ones(1, 3))
     assert one_image.dead() == []
@@ -229,7 +235,12 @@ def test_some_dead_outputs_are_named_by_their_classes() -> None:
     [([2.3], False), ([2.3, 1.0, 0.5], False), ([0.1, 0.5], False), ([2.3, 1.0, 9.0], True), ([2.3, 2.4], False)],
 )
 def test_a_loss_that_grows_beyond_guessing_is_divergence(losses: list[float], found: bool) -> None:
-    assert bool(health.divergence(losses, 10)) is found
+    assert bool(health.divergence(losses, math.log(10))) is found
+
+
+def test_where_the_loss_of_guessing_is_not_known_the_first_epoch_stands_for_it() -> None:
+    assert health.divergence([2.0, 1.0, 2.9], None) == ""
+    assert "rose from 1 to 3.1: it diverges" in health.divergence([2.0, 1.0, 3.1], None)
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -9,19 +9,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runtime import batch_size, device
 from cnnbench.runtime.device import create_runtime
-from cnnbench.tasks.classification.metrics import Sums
+from cnnbench.tasks.classification.metrics import ConfusionMeter
 from cnnbench.tasks.classification.task import Classification
+from cnnbench.tasks.meter import Meter
+from cnnbench.tasks.passes import evaluate
 from cnnbench.training import compile_cost, freezing, loop
-from tests.helpers.tiny import CPU, Tiny, batches, trainer
+from cnnbench.training.state import TrainState
+from tests.helpers.tiny import CPU, Tiny, batches, train_state
 
 
-def train(target: loop.Trainer, count: int = 3, size: int = 12) -> Sums:
-    sums = Sums(CPU.device)
-    loop.train_epoch(target, batches(count, size), sums, lambda: True)
-    return sums
+def train(state: TrainState, count: int = 3, size: int = 12) -> Meter:
+    loop.train_epoch(state, batches(count, size), lambda: True)
+    return state.meter
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -33,10 +36,10 @@ def test_a_step_is_the_plain_pytorch_step() -> None:
     torch.manual_seed(0)
     model = Tiny()
     twin = copy.deepcopy(model)
-    train(trainer(model))
+    train(train_state(model))
     optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9)
-    for images, targets in batches(3):
-        loss = F.cross_entropy(twin((images.float() / 255 - 0.5) / 0.25), targets)
+    for batch in batches(3):
+        loss = F.cross_entropy(twin((batch["image"].float() / 255 - 0.5) / 0.25), batch["target"])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -50,18 +53,18 @@ def test_accumulation_equals_the_large_batch(accumulate: int, size: int) -> None
     torch.manual_seed(0)
     whole = Tiny()
     parts = copy.deepcopy(whole)
-    sums = train(trainer(whole), size=size)
-    part_sums = train(trainer(parts, accumulate=accumulate), size=size)
+    meter = train(train_state(whole), size=size)
+    part_meter = train(train_state(parts, accumulate=accumulate), size=size)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-4, atol=1e-6)
-    assert part_sums.compute().n == sums.compute().n == 36
-    assert part_sums.compute().loss == pytest.approx(sums.compute().loss, rel=1e-5)
+    assert part_meter.n == meter.n == 36
+    assert part_meter.compute()["loss"] == pytest.approx(meter.compute()["loss"], rel=1e-5)
 
 
 def test_clipping_bounds_the_norm_of_the_gradient() -> None:
     model = Tiny()
     before = weights(model)
-    clipped = trainer(model, clip=1e-3, optimizer=torch.optim.SGD(model.parameters(), lr=1.0))
+    clipped = train_state(model, clip=1e-3, optimizer=torch.optim.SGD(model.parameters(), lr=1.0))
     train(clipped, count=1)
     moved = torch.cat([(before[name] - value).flatten() for name, value in model.state_dict().items()])
     assert moved.norm().item() == pytest.approx(1e-3, rel=1e-3)
@@ -70,12 +73,12 @@ def test_clipping_bounds_the_norm_of_the_gradient() -> None:
 def test_bf16_autocast_keeps_float32_weights_and_learns() -> None:
     bf16 = create_runtime("cpu", "bf16", seed=0)
     model = Tiny()
-    target = trainer(model, runtime=bf16, normalize=device.Normalize(bf16, [0.5] * 3, [0.25] * 3))
+    target = train_state(model, runtime=bf16, normalize=device.Normalize(bf16, [0.5] * 3, [0.25] * 3))
     fixed, losses = batches(1)[0], []
     for _ in range(60):
-        sums = Sums(CPU.device)
-        loop.train_epoch(target, [fixed], sums, lambda: True)
-        losses.append(sums.compute().loss)
+        target.restart_meter()
+        loop.train_epoch(target, [fixed], lambda: True)
+        losses.append(target.meter.compute()["loss"])
     assert losses[-1] < 0.6 * losses[0]
     assert {value.dtype for value in model.parameters()} == {torch.float32}
 
@@ -83,10 +86,10 @@ def test_bf16_autocast_keeps_float32_weights_and_learns() -> None:
 def test_ema_is_the_average_it_says() -> None:
     model = Tiny()
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
-    target = trainer(model, ema=average)
+    target = train_state(model, ema=average)
     seen = []
     for batch in batches(3):
-        loop.train_epoch(target, [batch], Sums(CPU.device), lambda: True)
+        loop.train_epoch(target, [batch], lambda: True)
         seen.append(model.fc.weight.detach().clone())
     expected = 0.5 * (0.5 * seen[0] + 0.5 * seen[1]) + 0.5 * seen[2]  # the first update copies
     torch.testing.assert_close(average.module.fc.weight, expected)
@@ -97,11 +100,11 @@ def test_dropout_follows_from_seed_and_step_alone() -> None:
     torch.manual_seed(0)
     model = Tiny(drop=0.5)
     twin = copy.deepcopy(model)
-    first, second = trainer(model, seed=3), trainer(twin, seed=3)
+    first, second = train_state(model, seed=3), train_state(twin, seed=3)
     train(first)
     for batch in batches(3):
         torch.randn(17)
-        loop.train_epoch(second, [batch], Sums(CPU.device), lambda: True)
+        loop.train_epoch(second, [batch], lambda: True)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in twin.state_dict().items())
 
 
@@ -118,7 +121,7 @@ def test_frozen_stages_do_not_move_a_bit() -> None:
     model = Tiny(norm=True)
     assert freezing.freeze(model, "until:layer1") == ["stem"]
     before = weights(model)
-    target = trainer(model)
+    target = train_state(model)
     train(target)
     model.eval()
     train(target)
@@ -129,16 +132,21 @@ def test_frozen_stages_do_not_move_a_bit() -> None:
 
 def test_evaluate_counts_every_image_once_whatever_the_batches() -> None:
     model = Tiny(norm=True).eval()
-    images, targets = batches(1, size=37)[0]
+    batch = batches(1, size=37)[0]
     normalize = device.Normalize(CPU, [0.5] * 3, [0.25] * 3)
-    results = []
+    given = InputSpec(image_size=8, in_channels=3, mean=[0.5] * 3, std=[0.25] * 3)
+    spec = ModelSpec(model={"name": "tiny"}, labels=list("abcd"), input=given)
+    meters = []
     for size in (1, 10, 37):
-        parts = zip(images.split(size), targets.split(size), strict=True)
-        results.append(loop.evaluate(model, parts, CPU, normalize, Classification(), num_classes=4))
-    assert [metrics.n for metrics, _ in results] == [37] * 3
-    assert len({metrics.top1_error for metrics, _ in results}) == 1
-    assert all(torch.equal(confusion, results[0][1]) for _, confusion in results)
-    assert results[0][1].sum() == 37
+        columns = [value.split(size) for value in batch.values()]
+        parts = [dict(zip(batch, row, strict=True)) for row in zip(*columns, strict=True)]
+        meter = evaluate(Classification(), model, parts, CPU, normalize, spec)
+        assert isinstance(meter, ConfusionMeter)
+        meters.append(meter)
+    assert [meter.n for meter in meters] == [37] * 3
+    assert len({meter.compute()["top1_error"] for meter in meters}) == 1
+    assert all(torch.equal(meter.confusion, meters[0].confusion) for meter in meters)
+    assert meters[0].confusion.sum() == 37
 
 
 def test_auxiliary_losses_are_weighted_by_the_task() -> None:
@@ -189,14 +197,14 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts(kind: type[Exception]) -> N
     torch.manual_seed(0)
     model = Tiny(norm=True, drop=0.5)
     twin = copy.deepcopy(model)
-    cramped = trainer(model, net=Cramped(model, room=3, kind=kind))
-    sums = train(cramped)
-    expected = train(trainer(twin, accumulate=8))
+    cramped = train_state(model, net=Cramped(model, room=3, kind=kind))
+    meter = train(cramped)
+    expected = train(train_state(twin, accumulate=8))
     assert cramped.accumulate == 8 and cramped.state_dict()["accumulate"] == 8
     for (name, value), other in zip(model.state_dict().items(), twin.state_dict().values(), strict=True):
         assert name.endswith("num_batches_tracked") or torch.equal(value, other)
-    assert sums.compute() == expected.compute()
-    again = trainer(Tiny(norm=True, drop=0.5))
+    assert meter.compute() == expected.compute()
+    again = train_state(Tiny(norm=True, drop=0.5))
     again.load_state_dict(cramped.state_dict())
     assert again.accumulate == 8
 
@@ -204,9 +212,9 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts(kind: type[Exception]) -> N
 def test_no_room_for_a_single_image_is_an_error() -> None:
     model = Tiny()
     with pytest.raises(torch.OutOfMemoryError):
-        train(trainer(model, net=Cramped(model, room=0)))
+        train(train_state(model, net=Cramped(model, room=0)))
     with pytest.raises(RuntimeError, match="channels"):  # what is no want of memory is not tried again
-        loop.train_step(trainer(model), torch.zeros(2, 5, 8, 8), torch.zeros(2).long(), Sums(CPU.device))
+        loop.train_step(train_state(model), torch.zeros(2, 5, 8, 8), torch.zeros(2).long())
 
 
 def test_comparing_compiled_passes_leaves_the_training_alone() -> None:
@@ -214,10 +222,10 @@ def test_comparing_compiled_passes_leaves_the_training_alone() -> None:
     model = Tiny(norm=True)
     twin = copy.deepcopy(model)
     told: list[compile_cost.Cost] = []
-    watched, sums = trainer(model), Sums(CPU.device)
-    loop.train_epoch(watched, compile_cost.watched(batches(4), watched, told.append), sums, lambda: True)
-    alone = trainer(twin)
-    assert train(alone, count=4).compute() == sums.compute()
+    watched = train_state(model)
+    loop.train_epoch(watched, compile_cost.watched(batches(4), watched, told.append), lambda: True)
+    alone = train_state(twin)
+    assert train(alone, count=4).compute() == watched.meter.compute()
     for value, other in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
         assert torch.equal(value, other)
     (cost,) = told
@@ -239,12 +247,11 @@ def test_nothing_in_a_step_waits_for_the_device() -> None:
 
     there = Blind(torch.device("meta"), torch.float32, CPU.scaler)
     model = Tiny(norm=True).to("meta")
-    blind = trainer(model, runtime=there, normalize=device.Normalize(there, [0.5] * 3, [0.25] * 3), accumulate=2)
-    sums = Sums(there.device)
-    loop.train_epoch(blind, batches(3), sums, lambda: True)
-    assert blind.step == 3 and sums.n == 36
+    blind = train_state(model, runtime=there, normalize=device.Normalize(there, [0.5] * 3, [0.25] * 3), accumulate=2)
+    loop.train_epoch(blind, batches(3), lambda: True)
+    assert blind.step == 3 and blind.meter.n == 36
     with pytest.raises(RuntimeError):
-        sums.compute()
+        blind.meter.compute()
 
 
 def test_weights_at_rest_are_cast_once_and_never_after_they_changed() -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from cnnbench.commands import train
 from cnnbench.training import lr_finder
 from tests.helpers.runs import Ran
 
@@ -163,5 +162,4 @@ def test_finetune_searches_for_the_lr_of_its_strategy(cnnbench: Callable[..., Ra
 
 
 def test_no_lr_is_searched_for_by_default(compose: Callable[..., object]) -> None:
-    assert train.session.lr_find is lr_finder
     assert compose().lr_find is False  # type: ignore[attr-defined]

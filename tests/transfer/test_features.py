@@ -29,10 +29,9 @@ def colours(n: int = 60, classes: int = 3) -> Dataset:
 
 
 def extractor(model: Net, dataset: Dataset, folder: Path | None = None) -> features.Extractor:
-    spec = ModelSpec(model={"name": "resnet8"}, classes=dataset.classes, mean=[0.5] * 3, std=[0.25] * 3,
-                          image_size=32, in_channels=3)  # fmt: skip
-    device = create_runtime("cpu", "fp32", 0)
-    return features.Extractor(model, dataset, spec, device, folder=folder, workers=0, stream=io.StringIO())
+    spec = ModelSpec.of({"name": "resnet8"}, dataset, 32)
+    runtime = create_runtime("cpu", "fp32", 0)
+    return features.Extractor(model, dataset, spec, runtime, folder=folder, workers=0, stream=io.StringIO())
 
 
 def test_penultimate_features_through_the_output_layer_are_the_logits() -> None:

@@ -15,7 +15,7 @@ from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.files import read_json
 from cnnbench.weights import checkpoint
 from cnnbench.weights.checkpoint_manager import CheckpointManager, interval
-from tests.helpers.checkpoints import NEEDED, flip
+from tests.helpers.checkpoints import NEEDED, NEEDED_BEFORE, flip
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -29,15 +29,15 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def keeper_with(folder: Path, steps: int, **settings: Any) -> CheckpointManager:
-    keeper = CheckpointManager(folder, config(**settings))
+def manager_with(folder: Path, steps: int, **settings: Any) -> CheckpointManager:
+    manager = CheckpointManager(folder, config(**settings))
     for step in range(1, steps + 1):
-        keeper.save({"step": step, **NEEDED})
-    return keeper
+        manager.save({"step": step, **NEEDED})
+    return manager
 
 
-def test_a_checkpoint_of_the_format_before_still_loads(tmp_path: Path) -> None:
-    torch.save({"format": 1, "cnnbench": "0.1", "step": 5, **NEEDED}, tmp_path / "last.pt")
+def test_a_checkpoint_of_the_first_format_still_loads(tmp_path: Path) -> None:
+    torch.save({"format": 1, "cnnbench": "0.1", "step": 5, **NEEDED_BEFORE}, tmp_path / "last.pt")
     content, notes = CheckpointManager(tmp_path, config()).load()
     assert content and content["step"] == 5 and notes == []
 
@@ -45,7 +45,7 @@ def test_a_checkpoint_of_the_format_before_still_loads(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused_for_resuming_and_warned_of_for_its_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keeper_with(tmp_path, 2)
+    manager_with(tmp_path, 2)
     torch.save({"format": 99, "cnnbench": "9.9", **NEEDED, "model": {"w": torch.ones(2)}}, tmp_path / "last.pt")
     with pytest.raises(UserError, match=r"newer cnnbench \(9.9\)"):  # and not passed over for an older checkpoint
         CheckpointManager(tmp_path, config()).load()
@@ -57,16 +57,16 @@ def test_a_newer_format_is_refused_for_resuming_and_warned_of_for_its_weights(
 @pytest.mark.parametrize(("keep", "kept"), [(1, []), (2, ["step-9.pt"]), (4, ["step-7.pt", "step-8.pt", "step-9.pt"])])
 def test_keep_bounds_how_many_stay(tmp_path: Path, keep: int, kept: list[str]) -> None:
     """Also past step 9, where names sort otherwise than numbers."""
-    keeper = keeper_with(tmp_path, 10, keep=keep)
+    manager = manager_with(tmp_path, 10, keep=keep)
     assert names(tmp_path) == ["last.pt", *kept]
-    keeper.save({"step": 11, **NEEDED})
+    manager.save({"step": 11, **NEEDED})
     assert len(names(tmp_path)) == keep
-    assert [checkpoint.load(path)["step"] for path in keeper.earlier()] == [10, 9, 8][: keep - 1]
+    assert [checkpoint.load(path)["step"] for path in manager.earlier()] == [10, 9, 8][: keep - 1]
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone"])
 def test_the_one_before_stands_in_for_a_damaged_last(tmp_path: Path, damage: str) -> None:
-    keeper_with(tmp_path, 12, keep=3)
+    manager_with(tmp_path, 12, keep=3)
     last = tmp_path / "last.pt"
     content = last.read_bytes()
     if damage == "flip":
@@ -75,16 +75,16 @@ def test_the_one_before_stands_in_for_a_damaged_last(tmp_path: Path, damage: str
         last.unlink()
     else:
         last.write_bytes(content[: 0 if damage == "empty" else 500])
-    keeper = CheckpointManager(tmp_path, config(keep=3))
-    found, notes = keeper.load()
+    manager = CheckpointManager(tmp_path, config(keep=3))
+    found, notes = manager.load()
     assert found and found["step"] == 11
     assert len(notes) == 1 and "last.pt" in notes[0] and "going on from step-11.pt, step 11" in notes[0]
-    keeper.save({"step": 11, **NEEDED})  # nothing damaged is kept as if it were good, nothing good is forgotten
+    manager.save({"step": 11, **NEEDED})  # nothing damaged is kept as if it were good, nothing good is forgotten
     assert [checkpoint.load(path)["step"] for path in sorted(tmp_path.glob("*.pt"))] == [11, 10]
 
 
 def test_where_no_checkpoint_is_whole_that_is_said(tmp_path: Path) -> None:
-    keeper_with(tmp_path, 3)
+    manager_with(tmp_path, 3)
     for file in tmp_path.iterdir():
         flip(file, 700)
     with pytest.raises(UserError, match="no checkpoint before it is whole either"):
@@ -102,20 +102,20 @@ def fail_fsync(patch: pytest.MonkeyPatch) -> None:
 def test_a_full_disk_leaves_the_old_checkpoint_and_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keeper = keeper_with(tmp_path, 1)
+    manager = manager_with(tmp_path, 1)
     with monkeypatch.context() as patch:
         fail_fsync(patch)
-        keeper.save({"step": 2, **NEEDED})
+        manager.save({"step": 2, **NEEDED})
         said = capsys.readouterr().err
         assert "warning: cannot save" in said and "No space left on device" in said and "step 1" in said
         with pytest.raises(RunError, match="No space left"):
-            keeper.save({"step": 2, **NEEDED}, must=True)
-        keeper.cfg = config(on_error="raise")
+            manager.save({"step": 2, **NEEDED}, must=True)
+        manager.cfg = config(on_error="raise")
         with pytest.raises(RunError, match="No space left"):
-            keeper.save({"step": 2, **NEEDED})
+            manager.save({"step": 2, **NEEDED})
     assert checkpoint.load(tmp_path / "last.pt")["step"] == 1
     assert not list(tmp_path.glob(".*"))
-    keeper.save({"step": 3, **NEEDED})
+    manager.save({"step": 3, **NEEDED})
     assert checkpoint.load(tmp_path / "last.pt")["step"] == 3
 
 
@@ -196,7 +196,7 @@ def test_checkpoints_within_an_epoch_change_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("cnnbench.training.trainer.Training._end_epoch", die)
+        patch.setattr("cnnbench.training.trainer._end_epoch", die)
         assert cnnbench(*command, "run.dir=r", "checkpoint.every=4").code == 130
     assert checkpoint.load(tmp_path / "r/checkpoints/last.pt")["step"] == 4
     assert cnnbench(*command, "run.dir=r", "checkpoint.every=1", "checkpoint.keep=5").code == 0

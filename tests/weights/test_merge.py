@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from cnnbench import models
+from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.utils.errors import UserError
 from cnnbench.weights import merge
@@ -19,7 +20,7 @@ def net(classes: int = 3) -> Net:
 
 
 def given(state: dict[str, torch.Tensor], **known: Any) -> Weights:
-    return Weights(source="FILE", state=state, spec=known.get("inference"))
+    return Weights(source="FILE", state=state, spec=known.get("spec"))
 
 
 def test_a_head_for_other_classes_is_left_as_initialised_and_said() -> None:
@@ -71,15 +72,14 @@ def test_a_mismatch_that_nobody_named_loads_nothing() -> None:
 
 def test_weights_of_another_function_are_refused_though_their_names_fit() -> None:
     """torchvision's and the paper's bottleneck nets have the same names and shapes, and compute something else."""
-    other = ModelSpec(model={"name": "resnet50"}, classes=["a"], mean=[0.5], std=[0.5], image_size=224,
-                                 in_channels=3)  # fmt: skip
+    images = InputSpec(image_size=224, in_channels=3, mean=[0.5], std=[0.5])
+    other = ModelSpec(model={"name": "resnet50"}, labels=["a"], input=images)
     with pytest.raises(UserError, match="is of resnet50, not of resnet50_v1"):
         merge.check_variant({"name": "resnet50_v1"}, given({}, spec=other))
     merge.check_variant({"name": "resnet50", "source": "torchvision"}, given({}, spec=other))
-    padded = given({}, spec=ModelSpec(model={"name": "resnet20", "shortcut_pad": "both"}, classes=["a"],
-                                                      mean=[0.5], std=[0.5], image_size=32, in_channels=3))  # fmt: skip
+    padded = ModelSpec(model={"name": "resnet20", "shortcut_pad": "both"}, labels=["a"], input=images)
     with pytest.raises(UserError, match="shortcut_pad=both"):
-        merge.check_variant({"name": "resnet20", "shortcut_pad": "end"}, padded)
+        merge.check_variant({"name": "resnet20", "shortcut_pad": "end"}, given({}, spec=padded))
 
 
 def test_train_takes_weights_under_other_names(cnnbench: Callable[..., Any], tmp_path: Path) -> None:

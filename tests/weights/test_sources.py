@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from cnnbench import models
+from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.utils.errors import UserError
 from cnnbench.weights import sources
 
-INFERENCE = ModelSpec(model={"name": "resnet8", "shortcut": "A"}, classes=list("abc"), mean=[0.5] * 3,
-                                 std=[0.25] * 3, image_size=32, in_channels=3)  # fmt: skip
+SPEC = ModelSpec(model={"name": "resnet8", "shortcut": "A"}, labels=list("abc"),
+                 input=InputSpec(image_size=32, in_channels=3, mean=[0.5] * 3, std=[0.25] * 3))  # fmt: skip
 
 
 def net() -> Net:
@@ -26,17 +27,17 @@ def test_a_bare_state_dict_a_wrapped_one_and_safetensors_hold_the_same(tmp_path:
     wrapped = {f"module.{name}": value for name, value in state.items()}
     torch.save({"state_dict": wrapped, "best_prec1": 91.7}, tmp_path / "wrapped.th")
     torch.save({f"_orig_mod.{name}": value for name, value in state.items()}, tmp_path / "compiled.pt")
-    sources.save_safetensors(tmp_path / "ours.safetensors", state, INFERENCE, seed=3)
+    sources.save_safetensors(tmp_path / "ours.safetensors", state, SPEC, seed=3)
     for name in ("bare.pth", "wrapped.th", "compiled.pt", "ours.safetensors"):
         found = sources.load(str(tmp_path / name))
         assert found.state.keys() == state.keys(), name
         assert all(torch.equal(found.state[key], state[key]) for key in state)
-        assert (found.spec == INFERENCE) is (name == "ours.safetensors")
+        assert (found.spec == SPEC) is (name == "ours.safetensors")
 
 
 def test_safetensors_of_ours_are_all_that_it_takes_to_use_the_net(tmp_path: Path) -> None:
     ours = net()
-    sources.save_safetensors(tmp_path / "net.safetensors", ours.state_dict(), INFERENCE)
+    sources.save_safetensors(tmp_path / "net.safetensors", ours.state_dict(), SPEC)
     again = sources.build(sources.load(str(tmp_path / "net.safetensors")))
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(again(images), ours.eval()(images))
@@ -61,7 +62,7 @@ def test_a_file_that_would_run_code_is_refused_and_nothing_runs(
 
 def test_a_truncated_file_is_one_sentence(tmp_path: Path) -> None:
     torch.save(net().state_dict(), tmp_path / "net.pt")
-    sources.save_safetensors(tmp_path / "net.safetensors", net().state_dict(), INFERENCE)
+    sources.save_safetensors(tmp_path / "net.safetensors", net().state_dict(), SPEC)
     for name in ("net.pt", "net.safetensors"):
         file = tmp_path / name
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -98,9 +99,9 @@ def test_published_weights_come_with_their_own_preprocessing(tmp_path: Path, mon
     torch.save(ours.state_dict(), folder / Path(ResNet18_Weights.IMAGENET1K_V1.url).name)
     found = sources.load("imagenet", {"name": "resnet18", "shortcut": "B"})
     assert found.spec is not None
-    assert found.spec.classes[:2] == ["tench", "goldfish"]
-    assert found.spec.mean == [0.485, 0.456, 0.406]
-    assert (found.spec.image_size, round(224 / found.spec.crop_ratio)) == (224, 256)
+    assert found.spec.labels[:2] == ["tench", "goldfish"]
+    assert found.spec.input.mean == [0.485, 0.456, 0.406]
+    assert (found.spec.input.image_size, round(224 / found.spec.input.crop_ratio)) == (224, 256)
     assert torch.equal(sources.build(found).state_dict()["fc.weight"], ours.state_dict()["fc.weight"])
     with pytest.raises(UserError, match="unknown version of the weights of resnet18 'V7'"):
         sources.load("imagenet:V7", {"name": "resnet18"})
