@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from cnnbench.config.parsing import to_plain
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.runs import result
 from cnnbench.training.limits import StopRule
@@ -15,7 +14,7 @@ from cnnbench.weights.checkpoint_manager import CheckpointManager
 def checkpoint_of(parts: Parts, state: TrainState) -> dict[str, Any]:
     """Checkpoint: everything that `restore()` needs, and that using the net needs."""
     return {
-        "config": to_plain(parts.cfg),
+        "config": parts.plain_config,
         **_identity(parts),
         "batch_size": parts.batch_size,
         "versions": result.versions(),

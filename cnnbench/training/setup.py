@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TextIO
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnnbench import data
 from cnnbench.config.commands import TrainConfig
+from cnnbench.config.parsing import to_plain
 from cnnbench.config.sections import Cache, Decoder
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
@@ -56,6 +58,11 @@ class Parts:
     features: FeatureDataset | None = None  # on which the head alone is trained, in place of the images
     about: dict[str, Any] = field(default_factory=dict)  # more for result.json
     stream: TextIO = sys.stdout  # where people read
+
+    @cached_property
+    def plain_config(self) -> dict[str, Any]:
+        """Configuration as plain values, for checkpoints."""
+        return to_plain(self.cfg)
 
 
 def build(
