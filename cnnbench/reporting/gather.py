@@ -69,7 +69,7 @@ class Run:
 
     @property
     def so_far(self) -> str:
-        """`epoch 17/50, top-1 error 25.07 %`, of a run that is not done."""
+        """`epoch 17/50, mean IoU 62.07 %`, of a run that is not done."""
         if not self.last:
             return "no epoch yet"
         of = f"/{self.epochs}" if self.epochs else ""

@@ -82,7 +82,7 @@ class Job:
 
     @property
     def outcome(self) -> str:
-        """`done, top-1 error 4.20 %`, `failed: out of memory`."""
+        """`done, mean IoU 62.20 %`, `failed: out of memory`."""
         metric, value = self._primary()
         text = self.status + (f", {metric.text(value)}" if value is not None else "")
         return f"{text}: {self.reason}" if self.reason else text

@@ -38,7 +38,7 @@ class Found:
 
     @property
     def best(self) -> str:
-        """`best of 12 jobs (4 pruned): job 8, top-1 error 3.50 % of 179 held-out images`."""
+        """`best of 12 jobs (4 pruned): job 8, mean IoU 62.50 % on 179 held-out images`."""
         others = [f"{count} {status}" for status, count in self.counts.items() if count and status != "done"]
         total = plural(sum(self.counts.values()), "job") + (f" ({', '.join(others)})" if others else "")
         return f"best of {total}: job {self.job}, {self.objective.text(self.value)} on {self.images}"

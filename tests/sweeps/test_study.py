@@ -16,6 +16,7 @@ from cnnbench.sweeps import study as search
 from cnnbench.sweeps import study_result, tpe_sweeper
 from cnnbench.sweeps.jobs import Job, read, state
 from cnnbench.sweeps.study import Plan, Search
+from cnnbench.tasks.classification import METRICS
 from cnnbench.utils.files import read_json
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows, without_time
 
@@ -139,11 +140,11 @@ def test_the_judge(tmp_path: Path) -> None:
     space = {"optim.lr": FloatDistribution(0.001, 1, log=True)}
     one = Search(tmp_path, space, plan(), retry=True)
     for error in (10.0, 20.0):
-        trial, told = one.ask(), search.judge(tmp_path, len(one.ended()))
+        trial, told = one.ask(), search.judge(tmp_path, len(one.ended()), METRICS)
         first, second = (told({"epoch": epoch, "top1_error/val": error}) for epoch in (1, 2))
         assert not first and bool(second) == (error == 20.0)
         one.study.tell(trial, error)
-    trial, told = one.ask(), search.judge(tmp_path, 2)
+    trial, told = one.ask(), search.judge(tmp_path, 2, METRICS)
     assert told({"epoch": 1, "top1_error/val": 99.0}) == ""
     assert told({"epoch": 2, "top1_error/val": 16.0}) == (
         "top-1 error 16.00 % after epoch 2, where the median of 2 others is 15.00 %"
@@ -156,10 +157,12 @@ def test_the_judge(tmp_path: Path) -> None:
     one.close()
     other = Search(tmp_path, space, plan(pruner="none"), retry=True)
     other.ask()
-    assert search.judge(tmp_path, 3)({"epoch": 2, "top1_error/val": 99.0}) == ""
+    assert search.judge(tmp_path, 3, METRICS)({"epoch": 2, "top1_error/val": 99.0}) == ""
     other.close()
     (tmp_path / search.FILE).unlink()
-    assert search.judge(tmp_path, 3)({"epoch": 2, "top1_error/val": 99.0}) == ""  # a warning, and the training goes on
+    assert (
+        search.judge(tmp_path, 3, METRICS)({"epoch": 2, "top1_error/val": 99.0}) == ""
+    )  # a warning, and the training goes on
 
 
 def test_importance_tells_what_matters(tmp_path: Path) -> None:
