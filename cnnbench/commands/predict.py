@@ -58,26 +58,27 @@ def _with_sheets(
     if sheet is None:
         yield from found
         return
-    from cnnbench.output import image_grid  # matplotlib takes its time, and one image is to take less than that
+    # matplotlib takes its time, and one image is to take less than that
+    from cnnbench.output import prediction_cards as cards
 
     path, page = Path(sheet).expanduser(), 1
-    waiting: list[image_grid.Cell] = []
+    waiting: list[cards.Card] = []
 
     def draw() -> None:
         file = path if page == 1 else path.with_name(f"{path.stem}-{page}{path.suffix}")
         title = f"What {Path(predictor.source).name} says" + (f", page {page}" if page > 1 else "")
         try:
-            image_grid.draw(waiting, file, title)
+            cards.draw_cards(waiting, file, title)
         except OSError as error:
             raise UserError(f"sheet={sheet}: cannot write there: {error.strerror}") from None
 
     for one in found:
         if one.error is None and one.thumbnail is not None:
-            if len(waiting) == image_grid.PAGE:
+            if len(waiting) == cards.PAGE:
                 draw()
                 waiting, page = [], page + 1
             title, bars = predictor.bars(one)
-            waiting.append(image_grid.Cell(one.thumbnail, title, Path(one.file).name if one.file else "", bars))
+            waiting.append(cards.Card(one.thumbnail, title, Path(one.file).name if one.file else "", bars))
         yield one
     if waiting:
         draw()

@@ -22,9 +22,9 @@ from cnnbench.runtime.device import create_runtime
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_json
 from cnnbench.utils.text import slug
-from cnnbench.visual import page, places, shows
-from cnnbench.visual.page import Picture
-from cnnbench.visual.studio import Plan, Studio, as_list
+from cnnbench.visual import layer_view, registry
+from cnnbench.visual.context import PlannedTraining, VisualizeContext, as_list
+from cnnbench.visual.html_page import Picture, write_page
 from cnnbench.weights import load, sources
 from cnnbench.weights.sources import Weights
 
@@ -33,41 +33,41 @@ PLANNED: dict[str, type] = {"augment": AugmentConfig, "optim": OptimConfig, "sch
 
 def run(cfg: VisualizeConfig) -> int:
     """Draw what is asked for; the pictures, the page and TensorBoard's events lie in one directory. Returns 0."""
-    names = shows.chosen(cfg.what)
-    if cfg.weights is None and (learned := [name for name in names if name in shows.SHOWS]):
+    names = registry.chosen_pictures(cfg.what)
+    if cfg.weights is None and (learned := [name for name in names if name in registry.NEEDS_WEIGHTS]):
         raise UserError(
             f"what={learned[0]} looks at a trained net: add weights=…, as in weights=outputs/train/resnet8-digits"
         )
-    studio = prepare(cfg)
+    context = prepare(cfg)
     drawn: list[Picture] = []
     refused: list[tuple[str, UserError]] = []
-    with studio:
+    with context:
         for name in names:
             try:
-                drawn += pictures(cfg, studio, name)
+                drawn += pictures(cfg, context, name)
             except UserError as error:
-                if cfg.what != shows.ALL:
+                if cfg.what != registry.ALL:
                     raise
                 refused.append((name, error))
     if not drawn:
         raise refused[0][1]
     for name, reason in refused:
         print(f"without {name}: {reason}", file=sys.stderr)
-    conclude(cfg, studio, drawn)
+    conclude(cfg, context, drawn)
     return 0
 
 
-def pictures(cfg: VisualizeConfig, studio: Studio, name: str) -> list[Picture]:
+def pictures(cfg: VisualizeConfig, context: VisualizeContext, name: str) -> list[Picture]:
     found = []
-    for picture in shows.draw(name, studio):
-        studio.keep(picture)
+    for picture in registry.draw_pictures(name, context):
+        context.add_to_tensorboard(picture)
         found.append(picture)
         if cfg.format is Format.table:
             print(picture.path, flush=True)
     return found
 
 
-def prepare(cfg: VisualizeConfig) -> Studio:
+def prepare(cfg: VisualizeConfig) -> VisualizeContext:
     """The net, if there is one, the data, and where the pictures go. Nothing is written yet."""
     device = create_runtime(cfg.device, cfg.precision.value, cfg.seed)
     typed = typed_keys(cfg)
@@ -82,15 +82,15 @@ def prepare(cfg: VisualizeConfig) -> Studio:
         model, spec, notes = load.ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
         for note in notes:
             print(note, file=sys.stderr)
-        model = device.place(places.observed(model))
-        places.check(model, as_list(cfg.layer))
+        model = device.place(layer_view.prepare_model(model))
+        layer_view.check_layer_names(model, as_list(cfg.layer))
         source, base = loaded.source, sources.short_name(loaded.source)
     path = path_for("visualize", cfg, base)
     if (path / "config.yaml").exists():
         raise UserError(f"{path} holds a training: give another run.dir")
     cfg.run.dir = str(path)
     known, planned = data_config(cfg, loaded, typed), partial(plan, cfg, loaded, typed)
-    return Studio(cfg, model, spec, device, path, known, planned, source)
+    return VisualizeContext(cfg, model, spec, device, path, known, planned, source)
 
 
 def untrained(cfg: VisualizeConfig) -> ModelSpec:
@@ -120,7 +120,7 @@ def data_config(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -
     return trained
 
 
-def plan(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -> Plan:
+def plan(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -> PlannedTraining:
     """The training that these settings would be: that of the weights, apart from what is typed."""
     ours = to_plain(cfg)
     told: dict[str, Any] = {**PLANNED, "epochs": None, "batch_size": None}
@@ -131,14 +131,14 @@ def plan(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -> Plan:
     values = {key: from_plain(kind, ours[key]) if kind else ours[key] for key, kind in told.items()}
     if not isinstance(values["batch_size"], int):
         raise UserError(f"batch_size={values['batch_size']}: give a whole number")
-    return Plan(**values)
+    return PlannedTraining(**values)
 
 
-def conclude(cfg: VisualizeConfig, studio: Studio, drawn: list[Picture]) -> None:
+def conclude(cfg: VisualizeConfig, context: VisualizeContext, drawn: list[Picture]) -> None:
     """The page with all pictures, the list of them, and where they are."""
-    path = studio.path
+    path = context.path
     command = f"cnnbench visualize {shlex.join(cfg.run.overrides)}" if cfg.run.overrides else ""
-    page.write(path / "index.html", f"What {studio.title} sees", studio.about(), command, drawn)
+    write_page(path / "index.html", f"What {context.title} sees", context.description(), command, drawn)
     rows = [{"what": one.heading, "title": one.title, "caption": one.caption, "file": str(one.path)} for one in drawn]
     write_json(path / "result.json", {"pictures": rows, "page": str(path / "index.html"), "run_dir": str(path)})
     if cfg.format is Format.json:

@@ -51,6 +51,11 @@ def percent(probability: float, digits: int = 0) -> str:
     return f"<{step:.{digits}f} %" if 0 < value < step / 2 else f"{value:.{digits}f} %"
 
 
+def number_text(value: float) -> str:
+    """A number with two or three digits; powers of ten only for very large and very small ones."""
+    return f"{value:,.0f}" if 100 <= abs(value) < 1e7 else f"{value:.2g}" if abs(value) < 10 else f"{value:.3g}"
+
+
 def array(values: Any) -> np.ndarray:
     """A tensor (on any device, of any type) or a sequence as a numpy array."""
     if hasattr(values, "detach"):

@@ -1,131 +1,135 @@
-"""Grids of images: pages of cells with bars under each image, and a batch of small images with lines of text above."""
+"""Grids of small images with titles and notes, drawn sharp: every image lies on whole pixels of the figure."""
 
 import math
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from cnnbench.output.figure import BLUE, GREY, VERMILLION, array, label, new_figure, percent, save
+from cnnbench.output.figure import GREY, VERMILLION, label, new_figure, save
+from cnnbench.output.rgb import resized
 
-PIXELS = 320  # longest side of the pictures that a sheet is given
-PAGE = 36  # cells on one sheet
-# Inches of a cell: its width with the gap beside it, the picture, a line of text, a bar.
-WIDTH, GAP, PICTURE, LINE, BAR = 2.1, 0.15, 1.55, 0.2, 0.19
-MARGIN = 0.2
-SHOWN = 32  # images of a batch that are drawn
-COLUMNS = 8  # of them in a row
+DPI = 144
+MARGIN, GAP = 0.18, 0.08  # inches
+LABEL = 1.05  # width of the labels left of the rows
+WIDE = 16 / 9  # aspect of a page: about that of a slide
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A picture uint8 (H, W, 3), what is written under it, and a bar for each class: name, probability, is it true."""
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """An image, uint8 (H, W, 3), with a title above and a note below it; `marked` draws a thick coloured frame."""
 
     picture: np.ndarray
-    title: str
-    note: str
-    bars: Sequence[tuple[str, float, bool]]
+    title: str = ""
+    note: str = ""
+    marked: bool = False
 
 
-class Box(NamedTuple):
-    """Where a picture lies, in inches from the figure's lower left corner."""
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Tiles side by side, with a name at their left."""
 
-    x: float
-    y: float
-    width: float
-    height: float
+    tiles: Sequence[Tile] = field(default_factory=tuple)
+    name: str = ""
 
 
-def draw(cells: Sequence[Cell], path: str | Path, title: str) -> Figure:
-    """One sheet of the cells, about as wide as a slide. In the manner of figure 4 of the AlexNet paper."""
-    bars = max(len(cell.bars) for cell in cells)
-    height = PICTURE + 2 * LINE + bars * BAR + 2 * GAP
-    columns = min(len(cells), max(1, round(math.sqrt(len(cells) * 16 / 9 * height / WIDTH))))
-    rows = math.ceil(len(cells) / columns)
-    width, total = max(columns * WIDTH + GAP, 6.4) + MARGIN, rows * height + 0.45
-    figure = new_figure(width, total, title, layout=None)
+def draw_grid(rows: Sequence[Row], path: str | Path, title: str, *, side: float = 1.5, footer: str = "",
+              font: float = 8.5) -> Figure:  # fmt: skip
+    """One page of all rows. side: width of a tile in inches, an image keeps its aspect; footer: how to read the page;
+    font: points of the titles and notes."""
+    line = font / 60  # inches of a line of text
+    columns = max(len(row.tiles) for row in rows)
+    left = MARGIN + (LABEL if any(row.name for row in rows) else 0)
+    width = max(left + columns * (side + GAP) + MARGIN, 5.2)
+    left += (width - left - columns * (side + GAP) - MARGIN) / 2
+    title = "\n".join(part for text in title.splitlines() for part in textwrap.wrap(text, int(width * 10.5)))
+    top = 0.2 * (1 + title.count("\n")) + 0.16
+    foot = [part for text in footer.splitlines() for part in textwrap.wrap(text, int(width * 15))]
+    heights = [_row_height(row, side, line) for row in rows]
+    height = top + sum(heights) + 0.16 * len(foot) + 1.5 * MARGIN
+    width, height = math.ceil(width * DPI) / DPI, math.ceil(height * DPI) / DPI
+    figure = new_figure(width, height, title, layout=None, dpi=DPI)
+    canvas = np.full((round(height * DPI), round(width * DPI), 3), 255, np.uint8)
     ax = figure.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, width), ylim=(0, total))
+    ax.set(xlim=(0, width), ylim=(height, 0))
     ax.axis("off")
-    left = (width - columns * WIDTH + GAP) / 2
-    for index, cell in enumerate(cells):
-        row, column = divmod(index, columns)
-        _cell(ax, cell, left + column * WIDTH, total - 0.4 - row * height)
+    for row, tall in zip(rows, heights, strict=True):
+        _draw_row(ax, canvas, row, left, top, side, font)
+        top += tall
+    for number, text in enumerate(foot):
+        ax.text(MARGIN, height - 0.16 * (len(foot) - number) - 0.06, label(text, 400), va="top", fontsize=8, color=GREY)
+    ax.imshow(canvas, extent=(0, width, height, 0), interpolation="nearest", aspect="auto", zorder=-1)
     return save(figure, path)
 
 
-def _cell(ax: Axes, cell: Cell, left: float, top: float) -> None:
-    """The cell with its upper left corner there, in inches."""
-    room = WIDTH - GAP
-    scale = min(room / cell.picture.shape[1], PICTURE / cell.picture.shape[0])
-    wide, high = cell.picture.shape[1] * scale, cell.picture.shape[0] * scale
-    x, y = left + (room - wide) / 2, top - PICTURE + (PICTURE - high) / 2
-    smooth = "nearest" if max(cell.picture.shape[:2]) < 100 else "antialiased"
-    ax.imshow(cell.picture, extent=(x, x + wide, y, y + high), interpolation=smooth, aspect="auto", zorder=2)
-    ax.add_patch(Rectangle((x, y), wide, high, fill=False, edgecolor=GREY, linewidth=0.6, zorder=3))
-    at = top - PICTURE - LINE / 2 - 0.02
-    ax.text(left + room / 2, at, label(cell.title, 24), ha="center", va="center", fontsize=9.5, fontweight="bold")
-    ax.text(left + room / 2, at - LINE + 0.03, label(cell.note, 34), ha="center", va="center", fontsize=7, color=GREY)
-    for number, (name, probability, true) in enumerate(cell.bars):
-        bottom = at - 1.5 * LINE - (number + 1) * BAR + 0.03
-        _bar(ax, left, bottom, room, name, probability, true)
+def in_rows(tiles: Sequence[Tile], columns: int | None = None) -> list[Row]:
+    """Rows of equal length; without `columns`, a grid in the shape of a slide."""
+    columns = columns or best_columns(len(tiles))
+    return [Row(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
 
 
-def _bar(ax: Axes, left: float, bottom: float, room: float, name: str, probability: float, true: bool) -> None:
-    color, middle = VERMILLION if true else BLUE, bottom + BAR / 2
-    ax.add_patch(Rectangle((left, bottom), room, BAR - 0.03, facecolor="#F2F2F2", edgecolor="none"))
-    ax.add_patch(
-        Rectangle((left, bottom), room * probability, BAR - 0.03, facecolor=color, alpha=0.35, edgecolor="none")
-    )
-    weight = "bold" if true else "normal"
-    text = f"{label(name, 22 if not true else 18)}{' ✓' if true else ''}"
-    ax.text(left + 0.05, middle - 0.02, text, va="center", fontsize=7.5, fontweight=weight)
-    ax.text(left + room - 0.05, middle - 0.02, percent(probability, 1), va="center", ha="right", fontsize=7.5)
+def best_columns(count: int) -> int:
+    """Number of columns of a grid of `count` tiles that has about the shape of a slide and few empty places."""
+
+    def penalty(columns: int) -> float:
+        rows = math.ceil(count / columns)
+        return 4 * (rows * columns - count) / count + 0.35 * abs(math.log(columns / rows / WIDE))
+
+    return min(range(1, min(count, 24) + 1), key=penalty)
 
 
-def first_pictures(images: Any) -> np.ndarray:
-    """The first images as N,H,W,C."""
-    return array(images[:SHOWN]).transpose(0, 2, 3, 1)
+def _draw_row(ax: Axes, canvas: np.ndarray, row: Row, left: float, top: float, side: float, font: float) -> None:
+    """The row with its upper left corner at (left, top), in inches: texts into ax, images into the canvas."""
+    top_of_images = top + _title_height(row, font / 60)
+    if row.name:
+        middle = top_of_images + max(_image_height(tile, side) for tile in row.tiles) / 2
+        ax.text(left - 0.1, middle, _folded(row.name, 14), ha="right", va="center", fontsize=font + 0.5)
+    for number, tile in enumerate(row.tiles):
+        x = left + number * (side + GAP)
+        _paste(canvas, tile, x, top_of_images, side)
+        _write(ax, tile, x, top_of_images, side, font)
 
 
-def picture_boxes(pictures: np.ndarray, title: str, lines: int) -> tuple[Figure, Axes, list[Box], int]:
-    """A figure with a box for each picture and room for `lines` of text above it; and how many characters a line holds.
-
-    All boxes lie in one Axes over the whole figure, measured in inches: 32 Axes take matplotlib a quarter of a second.
-    """
-    columns = min(COLUMNS, max(len(pictures), 1))
-    rows = max(math.ceil(len(pictures) / columns), 1)
-    aspect = pictures.shape[1] / pictures.shape[2]
-    cell, gap, head = min(3.0, max(1.5, 6 / columns)), 0.1, 0.28  # inches
-    step = cell * aspect + gap + 0.16 * lines
-    width, height = max(columns * cell + gap, 7.2), rows * step + head + gap
-    figure = new_figure(width, height, title, layout=None)
-    left = (width - columns * cell + gap) / 2
-    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height), autoscale_on=False)
-    ax.axis("off")
-    places = [divmod(index, columns) for index in range(len(pictures))]
-    boxes = [
-        Box(left + column * cell, height - head - (row + 1) * step, cell - gap, (cell - gap) * aspect)
-        for row, column in places
-    ]
-    return figure, ax, boxes, int(cell * 14)
+def _image_height(tile: Tile, side: float) -> float:
+    return side * tile.picture.shape[0] / tile.picture.shape[1]
 
 
-def draw_picture(ax: Axes, box: Box, picture: np.ndarray, color: str = GREY, width: float = 0.6) -> None:
-    gray = picture.shape[-1] == 1
-    interpolation = "nearest" if max(picture.shape) < 100 else "antialiased"
-    extent = (box.x, box.x + box.width, box.y, box.y + box.height)
-    ax.imshow(picture[..., 0] if gray else picture, cmap="gray" if gray else None, vmin=0, vmax=255,
-              interpolation=interpolation, extent=extent, aspect="auto")  # fmt: skip
-    ax.add_patch(Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=color, linewidth=width))
+def _title_height(row: Row, line: float) -> float:
+    return line if any(tile.title for tile in row.tiles) else 0
 
 
-def write_above(ax: Axes, box: Box, text: str, points: float, **style: Any) -> None:
-    """A line of text so many points above a picture."""
-    middle = box.x + box.width / 2, box.y + box.height
-    ax.annotate(text, middle, (0, points), textcoords="offset points", ha="center", fontsize=8, **style)
+def _row_height(row: Row, side: float, line: float) -> float:
+    below = line if any(tile.note for tile in row.tiles) else 0
+    return _title_height(row, line) + max(_image_height(tile, side) for tile in row.tiles) + below + GAP
+
+
+def _paste(canvas: np.ndarray, tile: Tile, x: float, y: float, side: float) -> None:
+    """Copy the tile's image to the canvas, with its frame."""
+    left, top, width = round(x * DPI), round(y * DPI), round(side * DPI)
+    height = max(1, round(_image_height(tile, side) * DPI))
+    if tile.marked:
+        colour = [int(VERMILLION[at : at + 2], 16) for at in (1, 3, 5)]
+        canvas[max(top - 4, 0) : top + height + 4, max(left - 4, 0) : left + width + 4] = colour
+    else:  # a hair line, so that a picture with white edges has an end
+        canvas[max(top - 1, 0) : top + height + 1, max(left - 1, 0) : left + width + 1] = 200
+    canvas[top : top + height, left : left + width] = resized(tile.picture, height, width)
+
+
+def _write(ax: Axes, tile: Tile, x: float, y: float, side: float, font: float) -> None:
+    room = max(3, int(side * 125 / font))
+    if tile.title:
+        ax.text(x + side / 2, y - 0.03, label(tile.title, room), ha="center", va="bottom", fontsize=font)
+    if tile.note:
+        below = y + _image_height(tile, side) + 0.035
+        ax.text(x + side / 2, below, label(tile.note, int(room * 1.15)), ha="center", va="top", fontsize=font - 1,
+                color=GREY)  # fmt: skip
+
+
+def _folded(name: str, width: int) -> str:
+    """The name on up to four lines, broken at its dots and blanks."""
+    lines = [line for part in name.splitlines() for line in textwrap.wrap(part.replace(".", ". "), width)][:4]
+    return "\n".join(label(part.replace(". ", "."), width) for part in lines)

@@ -1,1 +1,1 @@
-"""What a net has learned, in pictures: each file is one way of looking, `studio.py` what they share."""
+"""Pictures of `cnnbench visualize`: one file per `what=`; `context.py` and `layer_view.py` have what they share."""

@@ -1,34 +1,142 @@
-"""Where in an image the evidence for a class lies: Grad-CAM, occlusion, saliency. Each gives a map (N, H, W)."""
+"""`what=gradcam`, `occlusion`, `saliency`: which parts of an image are evidence for a class.
 
-from collections.abc import Callable
+Each method gives a heat map (N, H, W) of the size of the images.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cnnbench.models.layers import Net
+from cnnbench.output.image_grid import Tile, draw_grid, in_rows
+from cnnbench.output.rgb import overlay_heat, to_rgb
 from cnnbench.runtime.device import Normalize
-from cnnbench.visual.places import Place, tapped
+from cnnbench.tasks.measure import progress
+from cnnbench.utils.errors import UserError
+from cnnbench.visual.context import VisualizeContext
+from cnnbench.visual.html_page import Picture
+from cnnbench.visual.layer_view import LayerView, captured_maps, stage_names
 
-SAMPLES, NOISE = 16, 0.12  # SmoothGrad: noisy copies of an image, and the noise as part of the range of its values
-SQUARE, STRIDE = 0.2, 0.07  # occlusion: side of the gray square and its steps, as parts of the image's side
+SAMPLES, NOISE = 16, 0.12  # SmoothGrad: noisy copies of an image; standard deviation, relative to the range of values
+SQUARE, STRIDE = 0.2, 0.07  # occlusion: side of the gray square and stride, relative to the side of the image
 
 
-def gradcam(model: Net, images: Tensor, targets: Tensor, normalize: Normalize, place: Place) -> Tensor:
-    """Selvaraju et al. (2017): the place's maps, each weighed by the mean gradient of the class's logit, added up;
-    what speaks against the class is cut off. At the images' own size, 0 or more."""
-    inputs = normalize(images).requires_grad_(True)  # so that maps have gradients though no weight has
-    with torch.enable_grad(), tapped(model, [place]) as found:
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Images uint8 (N, C, S, S), the class that each is asked about, and the probability of that class."""
+
+    images: Tensor
+    targets: Tensor
+    probabilities: Tensor
+
+
+def draw_gradcam(context: VisualizeContext) -> Iterator[Picture]:
+    """Grad-CAM at the first layer in `layer=`, by default at the last stage that has maps."""
+    asked = _questions(context)
+    (view,) = context.layer_views((context.layers or [_last_stage_with_maps(context)])[:1])
+    if not view.has_maps:
+        raise UserError(
+            f"Grad-CAM needs maps, and {view.name} gives one number for each unit: choose a layer before it"
+        )
+    heat = torch.cat([
+        gradcam_heat(context.model, images, targets, context.normalize, view)
+        for images, targets in _parts(context, asked)
+    ])  # fmt: skip
+    legend = (
+        f"Grad-CAM (Selvaraju et al., 2017) at {view.name}, {view.shape[1]} × {view.shape[2]} places: bright is "
+        "where the maps speak for the class, each image up to its own largest value."
+    )
+    yield _draw_heat(context, "gradcam", f"evidence by Grad-CAM at {view.name}", legend, asked, heat)
+
+
+def draw_saliency(context: VisualizeContext) -> Iterator[Picture]:
+    asked = _questions(context)
+    heat = torch.cat([
+        saliency_heat(context.model, images, targets, context.normalize, context.cfg.seed)
+        for images, targets in _parts(context, asked)
+    ])  # fmt: skip
+    legend = (
+        "Bright pixels move the class's logit most, either way (Simonyan et al., 2014; the mean over "
+        f"{SAMPLES} noisy copies, Smilkov et al., 2017), each image up to its own largest value."
+    )
+    yield _draw_heat(context, "saliency", "the pixels that move its answer", legend, asked, heat)
+
+
+def draw_occlusion(context: VisualizeContext) -> Iterator[Picture]:
+    asked = _questions(context)
+    with progress(len(asked.images), "occlusion") as advance:
+        heat = occlusion_heat(
+            context.model, asked.images, asked.targets, context.normalize, batch=context.batch_size(), advance=advance
+        )
+    legend = (
+        "Orange: hiding this place with a gray square lowers the class's probability; purple: hiding it helps (Zeiler "
+        "and Fergus, 2014). Below: the largest fall, in points of a hundred."
+    )
+    yield _draw_heat(context, "occlusion", "what it misses when it is hidden", legend, asked, heat)
+
+
+def _questions(context: VisualizeContext) -> Questions:
+    images = torch.stack([one.pixels for one in context.images])
+    logits = context.logits(images)
+    targets = context.targets(logits)
+    return Questions(images, targets, _probability(logits, targets).cpu())
+
+
+def _parts(context: VisualizeContext, asked: Questions) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and targets of each forward and backward pass."""
+    size = max(1, context.batch_size(16) // 2)  # gradients take as much memory again
+    yield from zip(asked.images.split(size), asked.targets.split(size), strict=True)
+
+
+def _draw_heat(
+    context: VisualizeContext, what: str, title: str, legend: str, asked: Questions, heat: Tensor
+) -> Picture:
+    """Each image beside its heat map, two pairs to a row."""
+    signed = what == "occlusion"
+    tiles = []
+    for one, target, probability, values in zip(
+        context.images, asked.targets.tolist(), asked.probabilities.tolist(), heat.cpu(), strict=True
+    ):
+        note = f"falls by {100 * max(float(values.max()), 0):.2g}" if signed else ""
+        tiles += [
+            Tile(to_rgb(one.pixels), one.name, marked=one.target is not None and one.target != target),
+            Tile(
+                overlay_heat(one.pixels, values, signed), f"{context.classes[target]} {100 * probability:.0f} %", note
+            ),
+        ]
+    rows = in_rows(tiles, 4 if len(tiles) > 2 else 2)
+    marked = " A frame around an image: the class in question is not its own." if any(t.marked for t in tiles) else ""
+    title = f"{context.title}: {title}"
+    picture = context.new_picture(what, what, title, legend + marked)
+    draw_grid(rows, picture.path, title, side=2.2, footer=legend + marked)
+    return picture
+
+
+def _last_stage_with_maps(context: VisualizeContext) -> str:
+    with_maps = [view.name for view in context.layer_views(stage_names(context.model)) if view.has_maps]
+    if not with_maps:
+        raise UserError(f"{context.title} has no stage with maps: Grad-CAM needs one")
+    return with_maps[-1]
+
+
+def gradcam_heat(model: Net, images: Tensor, targets: Tensor, normalize: Normalize, view: LayerView) -> Tensor:
+    """Grad-CAM (Selvaraju et al., 2017): the sum of the layer's maps, each weighted by the mean gradient of the class's
+    logit, through a ReLU, resized to the images."""
+    inputs = normalize(images).requires_grad_(True)  # so that maps have gradients though all weights are frozen
+    with torch.enable_grad(), captured_maps(model, [view]) as found:
         logits = model(inputs)
-        maps = found[place.name]
-        (gradients,) = torch.autograd.grad(_of(logits, targets).sum(), maps)
+        maps = found[view.name]
+        (gradients,) = torch.autograd.grad(_picked(logits, targets).sum(), maps)
     cam = (gradients.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).clamp_min(0)
     return F.interpolate(cam.detach().float(), images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 
-def saliency(model: Net, images: Tensor, targets: Tensor, normalize: Normalize, seed: int) -> Tensor:
-    """How strongly each pixel moves the class's logit (Simonyan et al., 2014): the largest absolute gradient of its
-    channels, the mean over noisy copies of the image (Smilkov et al., 2017). 0 or more."""
+def saliency_heat(model: Net, images: Tensor, targets: Tensor, normalize: Normalize, seed: int) -> Tensor:
+    """Saliency (Simonyan et al., 2014): the largest absolute gradient of the class's logit over a pixel's channels,
+    averaged over noisy copies of the image (SmoothGrad, Smilkov et al., 2017)."""
     inputs = normalize(images)
     draw = torch.Generator().manual_seed(seed)
     span = (inputs.amax((1, 2, 3), keepdim=True) - inputs.amin((1, 2, 3), keepdim=True)) * NOISE
@@ -37,26 +145,26 @@ def saliency(model: Net, images: Tensor, targets: Tensor, normalize: Normalize, 
         noise = torch.randn(inputs.shape, generator=draw).to(inputs.device)
         noisy = (inputs + span * noise).requires_grad_(True)
         with torch.enable_grad():
-            (gradients,) = torch.autograd.grad(_of(model(noisy), targets).sum(), noisy)
+            (gradients,) = torch.autograd.grad(_picked(model(noisy), targets).sum(), noisy)
         total += gradients.abs().amax(1)
     return total / SAMPLES
 
 
 @torch.no_grad()
-def occlusion(
+def occlusion_heat(
     model: Net, images: Tensor, targets: Tensor, normalize: Normalize, *, batch: int,
-    progress: Callable[[int], object] = lambda count: None,
+    advance: Callable[[int], object] = lambda count: None,
 ) -> Tensor:  # fmt: skip
-    """Zeiler and Fergus (2014): by how much the class's probability falls when a gray square hides a place, the mean
-    over all squares that hide it. -1..1; below 0 where hiding it helps."""
+    """Occlusion (Zeiler and Fergus, 2014): the fall of the class's probability when a gray square hides a pixel,
+    averaged over all squares that hide it. In -1..1; negative where hiding the pixel helps."""
     inputs = normalize(images)
     before = _probability(model(inputs), targets)
     height, width = inputs.shape[2:]
-    corners = squares(height, width)
+    boxes = occlusion_squares(height, width)
     total, count = torch.zeros(len(images), height, width), torch.zeros(height, width)
     for index in range(len(images)):
-        for start in range(0, len(corners), batch):
-            part = corners[start : start + batch]
+        for start in range(0, len(boxes), batch):
+            part = boxes[start : start + batch]
             hidden = inputs[index].repeat(len(part), 1, 1, 1)
             for one, (top, left, bottom, right) in zip(hidden, part, strict=True):
                 one[:, top:bottom, left:right] = 0  # the mean of all images, which are normalised
@@ -64,21 +172,22 @@ def occlusion(
             for drop, (top, left, bottom, right) in zip(drops.tolist(), part, strict=True):
                 total[index, top:bottom, left:right] += drop
                 count[top:bottom, left:right] += index == 0
-        progress(1)
+        advance(1)
     return total / count
 
 
-def squares(height: int, width: int) -> list[tuple[int, int, int, int]]:
-    """Top, left, bottom, right of squares that together hide every pixel."""
+def occlusion_squares(height: int, width: int) -> list[tuple[int, int, int, int]]:
+    """Squares (top, left, bottom, right) that together hide every pixel."""
     side = max(1, round(SQUARE * min(height, width)))
     step = max(1, round(STRIDE * min(height, width)))
     tops, lefts = ([*range(0, length - side, step), length - side] for length in (height, width))
     return [(top, left, top + side, left + side) for top in tops for left in lefts]
 
 
-def _of(logits: Tensor, targets: Tensor) -> Tensor:
+def _picked(logits: Tensor, targets: Tensor) -> Tensor:
+    """The logit of each image's target class."""
     return logits.gather(1, targets[:, None])[:, 0]
 
 
 def _probability(logits: Tensor, targets: Tensor) -> Tensor:
-    return _of(logits.float().softmax(1), targets)
+    return _picked(logits.float().softmax(1), targets)

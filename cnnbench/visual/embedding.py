@@ -1,23 +1,54 @@
-"""The features that the output layer sees, in two dimensions: images that lie together are alike to the net."""
+"""`what=embedding`: the features before the output layer in two dimensions, and in TensorBoard's projector."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from cnnbench.output.figure import label, new_figure, save
+from cnnbench.transfer.features import PENULTIMATE, extract
+from cnnbench.visual.context import VisualizeContext
+from cnnbench.visual.html_page import Picture
+from cnnbench.visual.layer_view import spread_indices
 
-# Okabe and Ito's colours, and shapes beside them: with both, 40 classes can be told apart.
+# Colours of Okabe and Ito, times shapes: 40 classes can be told apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 SHAPES = ("o", "^", "s", "D", "v")
 NAMED = 40  # classes up to which each has its name in the plot
+POINTS = 2000  # images: t-SNE of so many takes some ten seconds
 COMPONENTS = 50  # principal components that t-SNE begins from
+SPRITE = 32  # side of the images in the projector, pixels; the sprite image is at most 8192 pixels wide
 
 
-def plane(features: np.ndarray, seed: int) -> np.ndarray:
-    """(N, D) to (N, 2) by t-SNE (van der Maaten and Hinton, 2008), from the first principal components."""
+def draw_embedding(context: VisualizeContext) -> Iterator[Picture]:
+    source, dataset = context.searched, context.dataset
+    if len(source) > POINTS:
+        source = source.subset(torch.tensor(spread_indices(len(source), POINTS)))
+    features = extract(context.model, source, dataset, context.spec, context.runtime, [PENULTIMATE],
+                       context.workers, context.stream)[PENULTIMATE]  # fmt: skip
+    values, targets = features.numpy(), source.targets.numpy()
+    agreement = neighbour_agreement(values, targets)
+    title = (f"{context.title}: its {values.shape[1]} features of {len(values):,} {context.split} images of "
+             f"{context.data_name}, in a plane")  # fmt: skip
+    legend = (
+        f"By t-SNE: what lies together is alike to the net; distances between heaps mean nothing. Of an image's five "
+        f"nearest neighbours, in all {values.shape[1]} dimensions, {agreement:.0f} % are of its own class."
+    )
+    picture = context.new_picture("embedding", "embedding", title, legend)
+    plot_points(tsne(values, context.cfg.seed), targets, dataset.classes, picture.path, title)
+    small = torch.nn.functional.interpolate(
+        context.pixels(source, range(len(source))).float() / 255, SPRITE, mode="area"
+    )
+    labels = [dataset.classes[target].replace("\t", " ").replace("\n", " ") for target in targets]
+    context.writer.add_embedding(features, labels, small.expand(-1, 3, -1, -1), tag="features")
+    yield picture
+
+
+def tsne(features: np.ndarray, seed: int) -> np.ndarray:
+    """Points (N, 2) of features (N, D) by t-SNE (van der Maaten and Hinton, 2008) of their principal components."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -31,8 +62,8 @@ def plane(features: np.ndarray, seed: int) -> np.ndarray:
     return points
 
 
-def neighbours_agree(features: np.ndarray, targets: np.ndarray, k: int = 5) -> float:
-    """Percent of the k nearest neighbours, in all dimensions, that are of an image's own class."""
+def neighbour_agreement(features: np.ndarray, targets: np.ndarray, k: int = 5) -> float:
+    """Percent of the k nearest neighbours of the features (N, D) that have the class of their image."""
     from sklearn.neighbors import NearestNeighbors
 
     k = min(k, len(features) - 1)
@@ -40,8 +71,8 @@ def neighbours_agree(features: np.ndarray, targets: np.ndarray, k: int = 5) -> f
     return 100 * float((targets[nearest] == targets[:, None]).mean())
 
 
-def plot(points: np.ndarray, targets: np.ndarray, classes: Sequence[str], path: Path, title: str) -> Figure:
-    """Every image a dot in the colour and shape of its class, whose name stands in its middle."""
+def plot_points(points: np.ndarray, targets: np.ndarray, classes: Sequence[str], path: Path, title: str) -> Figure:
+    """Scatter plot in the colours and shapes of the classes, with the name of each class at its median."""
     figure = new_figure(9.6, 6.4, title)
     ax = figure.subplots()
     for index in np.unique(targets):

@@ -1,9 +1,9 @@
-"""Activation maximisation: the image that a unit or a class answers most, found by gradient ascent from noise.
+"""`what=maximize`: activation maximisation, images that excite a unit or a class most, by gradient ascent from noise.
 
-Erhan et al. (2009) and Simonyan et al. (2014); without regularisation the result is noise to our eyes. Here, after
-Olah, Mordvintsev and Schubert, "Feature Visualization" (2017): the image is a spectrum whose fine frequencies are
-harder to move, in decorrelated colours; each step looks at it shifted, turned and scaled a little, through a blur that
-fades.
+Erhan et al. (2009) and Simonyan et al. (2014); without regularisation the result looks like noise. The regularisation
+is that of Olah, Mordvintsev and Schubert, "Feature Visualization" (2017): the image is parametrised by its Fourier
+spectrum, where fine frequencies have less weight, in decorrelated colours; each step sees it shifted, rotated and
+scaled a little, through a blur that fades out.
 """
 
 import math
@@ -16,21 +16,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnbench.models.layers import Net
+from cnnbench.output.figure import number_text
+from cnnbench.output.image_grid import Tile, draw_grid, in_rows
+from cnnbench.output.rgb import to_rgb
 from cnnbench.runtime.device import Normalize, Runtime
-from cnnbench.visual.places import Place, look
+from cnnbench.tasks.measure import progress
+from cnnbench.visual.context import VisualizeContext
+from cnnbench.visual.html_page import Picture
+from cnnbench.visual.layer_view import HEAD, LayerView, layer_maps, spread_indices
 
-RATE = 0.05  # of Adam
-LEAKY_STEPS = 16  # in which a unit that is silent for the noise at the beginning has a gradient all the same
-SHIFT, TURN, SCALE = 1 / 16, 6.0, 0.08  # parts of the side, degrees, part of the size: at most, either way
-BLUR = 1.0  # pixels of the blur's deviation in the first step, for every 100 pixels of the side; it fades to none
-# Luminance, and the two axes of colour along which photographs vary less and less (Ohta, Kanade and Sakai, 1980).
+UNITS = 11  # of a layer
+LR = 0.05  # of Adam
+LEAKY_STEPS = 16  # first steps, with leaky ReLUs: a unit that the noise does not excite has a gradient all the same
+SHIFT, ROTATION, SCALE = 1 / 16, 6.0, 0.08  # largest: part of the side, degrees, part of the size
+BLUR = 1.0  # standard deviation of the blur in the first step, pixels for every 100 pixels of the side; it fades to 0
+# Luminance and two axes of colour: the principal components of photographs (Ohta, Kanade and Sakai, 1980).
 COLOURS = ((0.577, 0.577, 0.577), (0.707, 0.0, -0.707), (-0.408, 0.816, -0.408))
-SPREAD = (1.0, 0.35, 0.2)  # of photographs along them, relative to the luminance
+SPREAD = (1.0, 0.35, 0.2)  # standard deviations of photographs along them, relative to the luminance
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """An image (C, H, W) in 0..1, and what its unit answers to it, and answered to the noise it began as."""
+class MaximizedImage:
+    """An image (C, H, W) in 0..1, with the activation of its unit by the noise at the start and by the image."""
 
     unit: int
     image: Tensor
@@ -38,59 +45,83 @@ class Found:
     after: float
 
 
-def maximise(
-    model: Net, place: Place, units: Sequence[int], runtime: Runtime, normalize: Normalize, *, channels: int, size: int,
-    steps: int, seed: int, batch: int, progress: Callable[[int], object] = lambda count: None,
-) -> list[Found]:  # fmt: skip
-    """An image for each unit: of a layer, its mean answer over all places; of the head, the logit of a class."""
-    found: list[Found] = []
+def draw_maximize(context: VisualizeContext) -> Iterator[Picture]:
+    """A picture for each layer, by default of the head, whose units are the classes."""
+    context.check_channels()
+    for view in context.layer_views(context.layers or [HEAD]):
+        units = context.units(view) or spread_indices(view.units, UNITS)
+        with progress(len(units) * context.cfg.steps, f"maximize {view.name}", "step") as advance:
+            found = maximize_units(
+                context.model, view, units, context.runtime, context.normalize, channels=context.channels,
+                size=context.size, steps=context.cfg.steps, seed=context.cfg.seed, batch=context.batch_size(16),
+                advance=advance,
+            )  # fmt: skip
+        tiles = [Tile(to_rgb(one.image), context.classes[one.unit] if view.name == HEAD else f"unit {one.unit}",
+                      f"{number_text(one.before)} → {number_text(one.after)}") for one in found]  # fmt: skip
+        what = "classes" if view.name == HEAD else f"units of {view.name}"
+        title = f"{context.title}: images made to excite its {what}"
+        legend = (
+            f"Found by {context.cfg.steps} steps of gradient ascent from noise. Below: the answer to the noise → to "
+            f"the image{' (the logit of the class)' if view.name == HEAD else ', the mean over all places'}."
+        )
+        picture = context.new_picture("maximize", f"maximize-{view.name}", title, legend)
+        draw_grid(in_rows(tiles), picture.path, title, side=1.9 if context.size > 64 else 1.5, footer=legend)
+        yield picture
+
+
+def maximize_units(
+    model: Net, view: LayerView, units: Sequence[int], runtime: Runtime, normalize: Normalize, *, channels: int,
+    size: int, steps: int, seed: int, batch: int, advance: Callable[[int], object] = lambda count: None,
+) -> list[MaximizedImage]:  # fmt: skip
+    """An image for each unit. It maximises the mean activation over all positions, for the head the logit."""
+    found: list[MaximizedImage] = []
     for start in range(0, len(units), batch):
         part = list(units[start : start + batch])
-        # A generator of its own for each unit: its noise does not depend on which others are asked for.
+        # A generator for each unit: its noise does not depend on the other units.
         draws = [torch.Generator().manual_seed(seed * 100_003 + unit) for unit in part]
-        found += _ascend(model, place, part, draws, runtime, normalize, channels, size, steps, progress)
+        found += _ascend(model, view, part, draws, runtime, normalize, channels, size, steps, advance)
     return found
 
 
 def _ascend(
-    model: Net, place: Place, units: list[int], draws: list[torch.Generator], runtime: Runtime, normalize: Normalize,
-    channels: int, size: int, steps: int, progress: Callable[[int], object],
-) -> list[Found]:  # fmt: skip
+    model: Net, view: LayerView, units: list[int], draws: list[torch.Generator], runtime: Runtime, normalize: Normalize,
+    channels: int, size: int, steps: int, advance: Callable[[int], object],
+) -> list[MaximizedImage]:  # fmt: skip
     spectrum = runtime.to_device(torch.stack([_noise(draw, channels, size) for draw in draws])).requires_grad_(True)
-    optimizer = torch.optim.Adam([spectrum], lr=RATE)
+    optimizer = torch.optim.Adam([spectrum], lr=LR)
     picked = torch.tensor(units, device=spectrum.device)
 
-    def answers(images: Tensor) -> Tensor:
-        maps = look(model, normalize(255 * images), [place])[place.name]
+    def activations(images: Tensor) -> Tensor:
+        maps = layer_maps(model, normalize(255 * images), [view])[view.name]
         return maps.mean((2, 3)).gather(1, picked[:, None])[:, 0]
 
-    before = answers(_images(spectrum, size)).detach()
+    before = activations(_images(spectrum, size)).detach()
     for step in range(steps):
         optimizer.zero_grad(set_to_none=True)
         images = _blurred(_images(spectrum, size), BLUR * size / 100 * (1 - step / steps))
-        calm = min(1.0, 3 * (1 - step / steps))  # in the last third the image comes to rest
-        images = _moved(images, torch.stack([_movement(draw, calm) for draw in draws]))
+        calm = min(1.0, 3 * (1 - step / steps))  # the transforms fade out in the last third
+        images = _transformed(images, torch.stack([_random_affine(draw, calm) for draw in draws]))
         with _leaky(model, step < LEAKY_STEPS):
-            loss = -answers(images).sum()
+            loss = -activations(images).sum()
         loss.backward()
         optimizer.step()
-        progress(len(units))
+        advance(len(units))
     with torch.no_grad():
         images = _images(spectrum, size)
-        after = answers(images)
-    return [Found(*one) for one in zip(units, images.cpu(), before.tolist(), after.tolist(), strict=True)]
+        after = activations(images)
+    return [MaximizedImage(*one) for one in zip(units, images.cpu(), before.tolist(), after.tolist(), strict=True)]
 
 
-# The image as a spectrum
+# The image as a Fourier spectrum
 
 
 def _noise(draw: torch.Generator, channels: int, size: int) -> Tensor:
-    """Real and imaginary parts (C, size, size // 2 + 1, 2), small."""
+    """Random spectrum of small values: real and imaginary parts (C, size, size // 2 + 1, 2)."""
     return 0.01 * torch.randn(channels, size, size // 2 + 1, 2, generator=draw)
 
 
 def _images(spectrum: Tensor, size: int) -> Tensor:
-    """(N, C, size, size) in 0..1: the frequencies weighted as they are in photographs, by one over themselves."""
+    """Images (N, C, size, size) in 0..1 of spectra, each frequency f weighted by 1/f, as in photographs."""
     device = spectrum.device
     rows, columns = torch.fft.fftfreq(size, device=device)[:, None], torch.fft.rfftfreq(size, device=device)
     weight = size / (rows**2 + columns**2).sqrt().clamp_min(1 / size)
@@ -101,20 +132,20 @@ def _images(spectrum: Tensor, size: int) -> Tensor:
     return torch.sigmoid(values)
 
 
-# What makes the result hold for more than one exact position of its pixels
+# Random transforms: the unit must answer to the image wherever its pixels lie
 
 
-def _movement(draw: torch.Generator, size: float) -> Tensor:
-    """A small turn, scaling and shift, as the 2 x 3 matrix of an affine map; size: 0 for none, 1 for the largest."""
+def _random_affine(draw: torch.Generator, size: float) -> Tensor:
+    """Matrix (2, 3) of a small random rotation, scaling and shift; size: 0 for none, 1 for the largest."""
     turn, scale, x, y = (size * (2 * torch.rand(4, generator=draw) - 1)).tolist()
-    angle, factor = math.radians(TURN * turn), 1 + SCALE * scale
+    angle, factor = math.radians(ROTATION * turn), 1 + SCALE * scale
     cos, sin = factor * math.cos(angle), factor * math.sin(angle)
     return torch.tensor([[cos, -sin, 2 * SHIFT * x], [sin, cos, 2 * SHIFT * y]])
 
 
-def _moved(images: Tensor, movements: Tensor) -> Tensor:
-    places = F.affine_grid(movements.to(images.device), list(images.shape), align_corners=False)
-    return F.grid_sample(images, places, mode="bilinear", padding_mode="reflection", align_corners=False)
+def _transformed(images: Tensor, matrices: Tensor) -> Tensor:
+    positions = F.affine_grid(matrices.to(images.device), list(images.shape), align_corners=False)
+    return F.grid_sample(images, positions, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def _blurred(images: Tensor, deviation: float) -> Tensor:
@@ -130,7 +161,7 @@ def _blurred(images: Tensor, deviation: float) -> Tensor:
 
 @contextmanager
 def _leaky(model: nn.Module, enabled: bool) -> Iterator[None]:
-    """Each ReLU lets a tenth of what is negative through."""
+    """Give each ReLU a slope of 0.1 for negative inputs."""
 
     def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         return F.leaky_relu(inputs[0], 0.1)

@@ -1,11 +1,10 @@
-"""The patches of images that excite a unit most, cut out by its receptive field: what the unit is for.
+"""`what=patches`: the image patches that excite the units of a layer most, cut out by their receptive fields.
 
-As in Girshick et al. (2014), figure 4, and Zeiler and Fergus (2014), figure 2: each image of a data set gives its one
-strongest place for each unit, and the strongest of all images are kept. Memory is bounded: of each batch only (units,
-kept) numbers stay.
+As in Girshick et al. (2014), figure 4, and Zeiler and Fergus (2014), figure 2: the strongest position of each image
+counts, and the top-k images of each unit are kept. Memory is bounded: of each batch only (units, k) numbers stay.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,23 +13,30 @@ from torch import Tensor
 
 from cnnbench.data import Batch
 from cnnbench.models.layers import Net
+from cnnbench.output.figure import number_text
+from cnnbench.output.image_grid import Tile, draw_grid, in_rows
+from cnnbench.output.rgb import mosaic, to_rgb
 from cnnbench.runtime.device import Normalize, Runtime
-from cnnbench.visual.places import HEAD, Place, look
-from cnnbench.visual.sheet import as_picture
+from cnnbench.tasks.measure import progress
+from cnnbench.visual.context import VisualizeContext
+from cnnbench.visual.html_page import Picture
+from cnnbench.visual.layer_view import HEAD, LayerView, layer_maps, spread_names, stage_names
 
-OUTSIDE = 160  # gray of what a patch shows of the padding, outside the image
+UNITS = 10  # of a layer
+LAYERS = 4  # where `layer=` names none
+OUTSIDE = 160  # gray of the padding, outside the image
 
 
 @dataclass(eq=False)
-class Best:
-    """The strongest images of each unit of a place, best first: (units, kept) each. `index` is -1 where there are fewer
-    images than are kept."""
+class TopImages:
+    """The k images with the strongest activation of each unit of a layer, best first: (units, k) each. `index` is -1
+    where there are fewer than k images."""
 
-    place: Place
+    view: LayerView
     value: Tensor
     index: Tensor  # of the image
-    where: Tensor  # row * columns + column of the strongest place
-    total: Tensor  # (units,): sum over all images of their strongest answer
+    position: Tensor  # of the strongest activation: row * columns + column
+    total: Tensor  # (units,): sum over all images of their strongest activation
     seen: int = 0
 
     @property
@@ -38,62 +44,127 @@ class Best:
         return self.total / max(self.seen, 1)
 
     def add(self, maps: Tensor) -> None:
-        """The maps (N, units, rows, columns) of the next N images."""
-        values, where = maps.float().flatten(2).max(2)
-        values, where = values.T.cpu(), where.T.cpu()
+        """Take in the maps (N, units, rows, columns) of the next N images."""
+        values, positions = maps.float().flatten(2).max(2)
+        values, positions = values.T.cpu(), positions.T.cpu()
         index = torch.arange(self.seen, self.seen + len(maps)).expand(len(values), -1)
         self.total += values.sum(1, dtype=self.total.dtype)
         self.seen += len(maps)
-        merged = [torch.cat(pair, 1) for pair in ((self.value, values), (self.index, index), (self.where, where))]
+        merged = [
+            torch.cat(pair, 1) for pair in ((self.value, values), (self.index, index), (self.position, positions))
+        ]
         kept = merged[0].topk(self.value.shape[1], dim=1).indices
-        self.value, self.index, self.where = (part.gather(1, kept) for part in merged)
+        self.value, self.index, self.position = (part.gather(1, kept) for part in merged)
 
 
-def empty(place: Place, kept: int) -> Best:
-    nothing = torch.full((place.units, kept), -1)
-    return Best(place, torch.full((place.units, kept), -torch.inf), nothing, nothing.clone(),
-                torch.zeros(place.units, dtype=torch.float64))  # fmt: skip
+def no_images(view: LayerView, k: int) -> TopImages:
+    """TopImages before the first image."""
+    missing = torch.full((view.units, k), -1)
+    return TopImages(view, torch.full((view.units, k), -torch.inf), missing, missing.clone(),
+                     torch.zeros(view.units, dtype=torch.float64))  # fmt: skip
 
 
 @torch.no_grad()
-def search(
-    model: Net, batches: Iterable[Batch], places: Sequence[Place], kept: int, runtime: Runtime, normalize: Normalize,
-    progress: Callable[[int], object],
-) -> list[Best]:  # fmt: skip
-    """One pass over the images, however many places are asked for."""
-    best = [empty(place, kept) for place in places]
+def find_top_images(
+    model: Net, batches: Iterable[Batch], views: Sequence[LayerView], k: int, runtime: Runtime, normalize: Normalize,
+    advance: Callable[[int], object],
+) -> list[TopImages]:  # fmt: skip
+    """The top-k images of each unit of each layer, found in one pass over the images."""
+    top = [no_images(view, k) for view in views]
     for batch in batches:
         images = batch["image"]
         with runtime.autocast():
-            found = look(model, normalize(images), places)
-        for one in best:
-            one.add(found[one.place.name])
-        progress(len(images))
-    return best
+            found = layer_maps(model, normalize(images), views)
+        for one in top:
+            one.add(found[one.view.name])
+        advance(len(images))
+    return top
 
 
-def telling(best: Best, count: int) -> list[int]:
-    """The units worth looking at: of the head, the classes with the strongest answers; of a layer, the units whose
-    strongest answers stand out most from what they answer to an image on average."""
-    score = strongest = best.value.mean(1).double()
-    if best.place.name != HEAD:
-        # A unit that never answers has nothing to show.
-        score = torch.where(strongest > 1e-6, strongest / best.mean.abs().clamp_min(1e-6), 0.0)
+def distinctive_units(top: TopImages, count: int) -> list[int]:
+    """The `count` units to show, in ascending order: of the head the classes with the strongest answers, of a layer
+    the units whose strongest activations stand out most from their mean over all images."""
+    score = strongest = top.value.mean(1).double()
+    if top.view.name != HEAD:
+        # A unit that is never active has nothing to show.
+        score = torch.where(strongest > 1e-6, strongest / top.mean.abs().clamp_min(1e-6), 0.0)
     return sorted(score.topk(min(count, len(score))).indices.tolist())
 
 
-def crop(image: Tensor, window: tuple[int, int, int, int]) -> np.ndarray:
-    """What of the image, uint8 (C, H, W), lies in the window (top, left, bottom, right), as a picture of the window's
-    size but never larger than the image: what lies wholly outside on all sides is cut away."""
+def crop_patch(image: Tensor, window: tuple[int, int, int, int]) -> np.ndarray:
+    """RGB array of the image, uint8 (C, H, W), inside the window (top, left, bottom, right). The padding is gray. A
+    side of the window that is longer than the image is cut to the image."""
     height, width = image.shape[1:]
-    (top, bottom), (left, right) = _kept(window[0], window[2], height), _kept(window[1], window[3], width)
+    (top, bottom), (left, right) = _clipped(window[0], window[2], height), _clipped(window[1], window[3], width)
     whole = np.full((bottom - top, right - left, 3), OUTSIDE, np.uint8)
-    inside = as_picture(image[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)])
+    inside = to_rgb(image[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)])
     y, x = max(-top, 0), max(-left, 0)
     whole[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
     return whole
 
 
-def _kept(low: int, high: int, length: int) -> tuple[int, int]:
-    """The window along one side; one that is longer than the image becomes the image."""
+def _clipped(low: int, high: int, length: int) -> tuple[int, int]:
     return (0, length) if high - low >= length else (low, high)
+
+
+def draw_patches(context: VisualizeContext) -> Iterator[Picture]:
+    """A picture for each layer, by default for some of the stages and the head."""
+    context.check_channels()
+    views = context.layer_views(context.layers or spread_names([*stage_names(context.model), HEAD], LAYERS))
+    source = context.searched
+    k = min(context.cfg.top, len(source))
+    with progress(len(source), "patches") as advance:
+        found = find_top_images(
+            context.model, context.batches(source), views, k, context.runtime, context.normalize, advance
+        )
+    for top in found:
+        yield _draw_layer(context, top, context.units(top.view) or distinctive_units(top, UNITS))
+
+
+def _draw_layer(context: VisualizeContext, top: TopImages, units: list[int]) -> Picture:
+    view = top.view
+    where = "its classes" if view.name == HEAD else view.name
+    title = (f"{context.title}: what excites {where} most, of {len(context.searched):,} {context.split} images of "
+             f"{context.data_name}")  # fmt: skip
+    legend = _legend(context, top, units)
+    picture = context.new_picture("patches", f"patches-{view.name}", title, legend)
+    draw_grid(in_rows(_tiles(context, top, units)), picture.path, title, side=2.0, footer=legend)
+    return picture
+
+
+def _tiles(context: VisualizeContext, top: TopImages, units: list[int]) -> list[Tile]:
+    """A tile for each unit: its patches as a mosaic."""
+    view = top.view
+    wanted = sorted({int(index) for unit in units for index in top.index[unit] if index >= 0})
+    pixels = dict(zip(wanted, context.pixels(context.searched, wanted), strict=True))
+    tiles = []
+    for unit in units:
+        crops = [
+            crop_patch(pixels[int(index)], view.window(*divmod(int(position), view.shape[2])))
+            for index, position in zip(top.index[unit], top.position[unit], strict=True)
+        ]
+        name = context.classes[unit] if view.name == HEAD else f"unit {unit}"
+        picture = mosaic(_zoomed(crops), max(1, round(len(crops) ** 0.5)), gap=3)
+        strongest, mean = (number_text(float(value)) for value in (top.value[unit, 0], top.mean[unit]))
+        tiles.append(Tile(picture, name, f"{strongest}, on average {mean}"))
+    return tiles
+
+
+def _legend(context: VisualizeContext, top: TopImages, units: list[int]) -> str:
+    view = top.view
+    upper, left, lower, right = view.window(0, 0)
+    field = f"{min(lower - upper, context.size)} × {min(right - left, context.size)}"
+    legend = (
+        f"The {top.value.shape[1]} images that a unit answers most, cut out where it sees them: {field} pixels. "
+        "Below: its strongest answer, and that to an average image."
+    )
+    if context.cfg.units is None and len(units) < view.units:
+        how = "with the strongest answers" if view.name == HEAD else "whose strongest answers stand out most"
+        legend += f" The {len(units)} of {view.units} units {how}."
+    return legend
+
+
+def _zoomed(crops: list[np.ndarray]) -> list[np.ndarray]:
+    """Small patches enlarged by a whole number, so that the lines of the mosaic are thin beside them."""
+    zoom = max(1, 90 // max(crops[0].shape[:2]))
+    return [crop.repeat(zoom, 0).repeat(zoom, 1) for crop in crops]

@@ -8,12 +8,14 @@ import numpy as np
 from PIL import Image
 
 from cnnbench import data
+from cnnbench.output.image_grid import Row, Tile, best_columns, draw_grid, in_rows
+from cnnbench.output.rgb import mosaic
 from cnnbench.output.tensorboard import Events
 from cnnbench.runtime.device import Normalize
 from cnnbench.training.callbacks import Callback, EpochResult, View
 from cnnbench.utils.console import warn_if_unwritable
-from cnnbench.visual import filters, flow, mistakes, sheet
-from cnnbench.visual.sheet import Row, Tile
+from cnnbench.visual import filters, mistakes
+from cnnbench.visual.signal_flow import SignalStatistics, draw_signals
 
 EVERY = 20  # steps between two that statistics are taken of
 FILMED = 10  # times that the filters are drawn in a training
@@ -25,14 +27,14 @@ class TrainingPictures(Callback):
     """Follows a training; does nothing unless the training asks for pictures."""
 
     events: Events | None = None  # None: no pictures
-    statistics: flow.Statistics | None = None
+    statistics: SignalStatistics | None = None
 
     def on_start(self, view: View) -> None:
         if not view.parts.cfg.tracking.images or view.events is None:
             return
         self.events, state = view.events, view.state
         self.frames: dict[int, list[np.ndarray]] = {}  # epoch -> the filters then
-        self.statistics = flow.Statistics(state.model, lambda: state.step % EVERY == 0)
+        self.statistics = SignalStatistics(state.model, lambda: state.step % EVERY == 0)
         # In a compiled net hooks would be compiled too, and on cached features the stages do not run.
         if not view.parts.cfg.compile and not view.parts.features:
             self.statistics.attach()
@@ -60,7 +62,7 @@ class TrainingPictures(Callback):
                 filmstrip(self.frames, path / "filters.png", f"{name}: filters of its first layer while it learns")
         if self.statistics.history:
             with warn_if_unwritable("signals.png"):
-                flow.draw(self.statistics.history, path / "signals.png", f"{name}, stage by stage",
+                draw_signals(self.statistics.history, path / "signals.png", f"{name}, stage by stage",
                           aside=list(view.state.model.auxiliary))  # fmt: skip
         for picture in ("train_batch", "confusion_matrix", "val_predictions", "mistakes", "filters", "signals"):
             if (path / f"{picture}.png").exists():
@@ -76,9 +78,9 @@ class TrainingPictures(Callback):
         found = list(filters.convolutions(view.state.model).values())
         if self.events is None or not found or found[0].weight.shape[1] not in (1, 3):
             return
-        drawn = filters.pictures(found[0].weight.detach().float().cpu(), together=False)
+        drawn = filters.filter_images(found[0].weight.detach().float().cpu(), together=False)
         self.frames[view.state.progress.epoch] = drawn[:STRIP]
-        picture = sheet.mosaic(drawn, sheet.best_columns(len(drawn)))
+        picture = mosaic(drawn, best_columns(len(drawn)))
         zoom = max(1, 400 // picture.shape[1])
         self.events.add_image("filters", picture.repeat(zoom, 0).repeat(zoom, 1), view.state.step)
 
@@ -91,13 +93,15 @@ def _draw_mistakes(view: View, path: Path) -> None:
     state.eval_model.eval()
     batches = data.eval_loader(dataset.val, dataset, workers=parts.cfg.data.workers, **loading)
     normalize = Normalize(parts.runtime, given.mean, given.std)
-    found = mistakes.find(state.eval_model, batches.epoch(0), dataset.val.targets, parts.runtime, normalize)
+    found = mistakes.find_mistakes(state.eval_model, batches.epoch(0), dataset.val.targets, parts.runtime, normalize)
     wrong = dataset.val.subset(found.indices)
     shown = data.eval_loader(wrong, dataset, workers=0, **loading).epoch(0) if len(found.indices) else ()
     pixels = [image for batch in shown for image in batch["image"]]
-    tiles = mistakes.tiles(found, pixels, dataset.val.targets, dataset.classes)
-    title = mistakes.title(str(parts.cfg.model["name"]), found, f"{dataset.split} images of {parts.cfg.data.name}")
-    sheet.draw(sheet.grid(tiles), path, title, footer=mistakes.LEGEND)
+    tiles = mistakes.mistake_tiles(found, pixels, dataset.val.targets, dataset.classes)
+    title = mistakes.mistakes_title(
+        str(parts.cfg.model["name"]), found, f"{dataset.split} images of {parts.cfg.data.name}"
+    )
+    draw_grid(in_rows(tiles), path, title, footer=mistakes.LEGEND)
 
 
 def filmstrip(frames: dict[int, list[np.ndarray]], path: Path, title: str) -> None:
@@ -109,4 +113,4 @@ def filmstrip(frames: dict[int, list[np.ndarray]], path: Path, title: str) -> No
             f"epoch {epoch}" if epoch else "before")
         for number, epoch in enumerate(chosen)
     ]  # fmt: skip
-    sheet.draw(rows, path, title, side=0.6, font=7.5, footer="Middle gray is a weight of zero, each on its own scale.")
+    draw_grid(rows, path, title, side=0.6, font=7.5, footer="Middle gray is a weight of zero, each on its own scale.")

@@ -346,7 +346,7 @@ def test_a_sheet_shows_every_image_that_was_read(cnnbench: Callable[..., Ran], p
 def test_a_sheet_that_is_full_goes_on_beside(
     cnnbench: Callable[..., Ran], photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cnnbench.output.image_grid.PAGE", 3)
+    monkeypatch.setattr("cnnbench.output.prediction_cards.PAGE", 3)
     assert cnnbench("predict", "photos", f"weights={colour_run()}", "sheet=s.png", "device=cpu").code == 0
     assert sorted(path.name for path in Path().glob("s*.png")) == ["s-2.png", "s-3.png", "s.png"]
 

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cnnbench import models
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.training import optim
-from cnnbench.visual import shows
+from cnnbench.visual import registry
 from cnnbench.weights import checkpoint
 from cnnbench.weights.sources import save_safetensors
 from tests.helpers.browser import CHROMIUM, screenshot
@@ -50,7 +50,7 @@ def test_everything_is_drawn_and_shown_on_one_page_that_loads_nothing(
     ran = cnnbench("visualize", f"weights={digits_run()}", f"run.dir={out}", "format=json", *QUICK)
     assert ran.code == 0, ran.err
     pictures = json.loads(ran.out)
-    assert {one["what"] for one in pictures} == set(shows.SHOWS)
+    assert {one["what"] for one in pictures} == set(registry.NEEDS_WEIGHTS)
     for one in pictures:
         with Image.open(one["file"]) as image:
             assert min(image.size) > 150 and len(np.unique(image.convert("L"))) > 10
@@ -61,7 +61,7 @@ def test_everything_is_drawn_and_shown_on_one_page_that_loads_nothing(
     assert all(link.startswith(("data:", "#")) for link in links.found)
     assert "default-src 'none'" in page and "url(" not in page and "@import" not in page and "<script" not in page
     events = EventAccumulator(str(out)).Reload()
-    assert {tag.partition("/")[0] for tag in events.Tags()["images"]} == set(shows.SHOWS)
+    assert {tag.partition("/")[0] for tag in events.Tags()["images"]} == set(registry.NEEDS_WEIGHTS)
     assert (out / "projector_config.pbtxt").exists()
 
     again = cnnbench("visualize", f"weights={digits_run()}", f"run.dir={out}", "what=filters", "format=json")

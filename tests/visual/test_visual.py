@@ -9,17 +9,19 @@ from torch import Tensor, nn
 
 from cnnbench import models
 from cnnbench.models.layers import Net
+from cnnbench.output import image_grid, rgb
 from cnnbench.runtime.device import Normalize, create_runtime
 from cnnbench.utils.errors import UserError
-from cnnbench.visual import attribution, filters, maps, maximize, mistakes, patches, places, sheet
-from cnnbench.visual.flow import Statistics
+from cnnbench.visual import attribution, filters, layer_view, maps, maximize, mistakes, patches
+from cnnbench.visual.layer_view import LayerView, layer_maps, layer_views
+from cnnbench.visual.signal_flow import SignalStatistics
 
 CPU = create_runtime("cpu", "fp32", 0)
 RAW = Normalize(CPU, [0.0], [1.0])  # a gray image's bytes as 0..1
 
 
 class Template(Net):
-    """Unit 0 of `stem` answers a dark cross in a bright square, unit 1 a flat bright place; two classes of them."""
+    """Unit 0 of `stem` answers a dark cross in a bright square, unit 1 a flat bright area; two classes of them."""
 
     image_size = 24
 
@@ -58,7 +60,7 @@ def planted(row: int, column: int, seed: int = 0) -> Tensor:
 
 @pytest.fixture
 def template() -> Net:
-    return places.observed(Template())
+    return layer_view.prepare_model(Template())
 
 
 @pytest.mark.parametrize(("name", "layer", "size"), [
@@ -66,17 +68,17 @@ def template() -> Net:
 ])  # fmt: skip
 def test_a_unit_sees_what_its_gradient_reaches(name: str, layer: str, size: int) -> None:
     torch.manual_seed(0)
-    net = places.observed(models.build(name, num_classes=3))
+    net = layer_view.prepare_model(models.build(name, num_classes=3))
     for parameter in net.parameters():
         parameter.copy_(parameter.abs() + 1e-3) if parameter.ndim > 1 else None  # so that nothing on the way is zero
-    (place,) = places.find(net, [layer], size, 3)
+    (view,) = layer_views(net, [layer], size, 3)
     image = torch.rand(1, 3, size, size, requires_grad=True)
-    maps = places.look(net, image, [place])[layer]
-    assert maps.shape[1:] == place.shape
-    row, column = place.shape[1] // 2, place.shape[2] // 3
+    maps = layer_maps(net, image, [view])[layer]
+    assert maps.shape[1:] == view.shape
+    row, column = view.shape[1] // 2, view.shape[2] // 3
     (gradient,) = torch.autograd.grad(maps[0, :, row, column].sum(), image)
     touched = gradient[0].abs().amax(0).nonzero()
-    top, left, bottom, right = place.window(row, column)
+    top, left, bottom, right = view.window(row, column)
     # Where a border lies within the image it is met exactly; beyond the edge there is only padding.
     assert touched.amin(0).tolist() == [max(top, 0), max(left, 0)]
     assert (touched.amax(0) + 1).tolist() == [min(bottom, size), min(right, size)]
@@ -84,42 +86,42 @@ def test_a_unit_sees_what_its_gradient_reaches(name: str, layer: str, size: int)
 
 def test_the_planted_pattern_is_found_and_cut_out_exactly(template: Net) -> None:
     images = torch.stack([planted(2, 3, 0), torch.full((1, 24, 24), 100, dtype=torch.uint8), planted(14, 9, 1)])
-    (place,) = places.find(template, ["stem"], 24, 1)
-    batches = [(images[:2], torch.zeros(2, dtype=torch.int64)), (images[2:], torch.zeros(1, dtype=torch.int64))]
-    (best,) = patches.search(template, batches, [place], 2, CPU, RAW, lambda count: None)
+    (view,) = layer_views(template, ["stem"], 24, 1)
+    batches = [{"image": images[:2]}, {"image": images[2:]}]
+    (best,) = patches.find_top_images(template, batches, [view], 2, CPU, RAW, lambda count: None)
     assert set(best.index[0].tolist()) == {0, 2}
     assert best.seen == 3
-    for index, where in zip(best.index[0], best.where[0], strict=True):
-        crop = patches.crop(images[index], place.window(*divmod(int(where), place.shape[2])))
+    for index, position in zip(best.index[0], best.position[0], strict=True):
+        crop = patches.crop_patch(images[index], view.window(*divmod(int(position), view.shape[2])))
         assert np.array_equal(crop[..., 0], (255 * cross()).numpy().astype(np.uint8))
 
 
 def test_a_patch_at_the_edge_shows_the_padding_in_gray_and_is_never_larger_than_the_image() -> None:
     image = torch.full((3, 8, 8), 7, dtype=torch.uint8)
-    corner = patches.crop(image, (-2, -2, 3, 3))
+    corner = patches.crop_patch(image, (-2, -2, 3, 3))
     assert corner.shape == (5, 5, 3)
     assert (corner[:2] == patches.OUTSIDE).all() and (corner[2:, 2:] == 7).all()
-    assert patches.crop(image, (-40, -40, 60, 60)).shape == (8, 8, 3)
+    assert patches.crop_patch(image, (-40, -40, 60, 60)).shape == (8, 8, 3)
 
 
 def test_memory_is_bounded_by_the_largest_layer() -> None:
     with torch.device("meta"):
         net = models.build("vgg11", num_classes=2)
-    assert places.bounded_batch(net, 224, 3, 512) * 4 * 64 * 224 * 224 <= 2**28
-    assert places.bounded_batch(models.build("resnet8", num_classes=2), 32, 3, 128) == 128
+    assert layer_view.bounded_batch(net, 224, 3, 512) * 4 * 64 * 224 * 224 <= 2**28
+    assert layer_view.bounded_batch(models.build("resnet8", num_classes=2), 32, 3, 128) == 128
 
 
-def test_what_is_behind_the_last_place_does_not_run(template: Net) -> None:
+def test_what_is_behind_the_last_layer_does_not_run(template: Net) -> None:
     ran: list[int] = []
-    (place,) = places.find(template, ["stem"], 24, 1)
+    (view,) = layer_views(template, ["stem"], 24, 1)
     template.fc.register_forward_hook(lambda *args: ran.append(1))
-    places.look(template, torch.zeros(1, 1, 24, 24), [place])
+    layer_maps(template, torch.zeros(1, 1, 24, 24), [view])
     assert not ran
 
 
 def test_a_layer_that_overwrites_its_input_is_seen_before_and_after(template: Net) -> None:
-    found = places.find(template, ["conv", "stem"], 24, 1)
-    maps = places.look(template, torch.randn(1, 1, 24, 24), found)
+    found = layer_views(template, ["conv", "stem"], 24, 1)
+    maps = layer_maps(template, torch.randn(1, 1, 24, 24), found)
     assert maps["conv"].min() < 0
     assert torch.equal(maps["stem"], maps["conv"].clamp_min(0))
 
@@ -127,18 +129,18 @@ def test_a_layer_that_overwrites_its_input_is_seen_before_and_after(template: Ne
 def test_unknown_layers_and_units_are_named_with_the_nearest() -> None:
     net = models.build("resnet8", num_classes=2)
     with pytest.raises(UserError, match=r"has no layer 'layr1'. Did you mean 'layer1'"):
-        places.find(net, ["layr1"], 32, 3)
+        layer_views(net, ["layr1"], 32, 3)
     with pytest.raises(UserError, match="the units 0 to 15, not 16"):
-        places.choose_units(16, 16, "layer1")
+        layer_view.choose_units(16, 16, "layer1")
     with pytest.raises(UserError, match="Did you mean 'cat'"):
-        places.choose_units(["cta"], 2, "head", ["cat", "dog"])
-    assert places.choose_units(["dog", 0], 2, "head", ["cat", "dog"]) == [1, 0]
-    assert places.choose_units(None, 2, "head") is None
+        layer_view.choose_units(["cta"], 2, "head", ["cat", "dog"])
+    assert layer_view.choose_units(["dog", 0], 2, "head", ["cat", "dog"]) == [1, 0]
+    assert layer_view.choose_units(None, 2, "head") is None
 
 
-def test_auxiliary_heads_are_no_places() -> None:
+def test_auxiliary_heads_cannot_be_viewed() -> None:
     net = models.build("googlenet", num_classes=2)
-    assert not [name for name in places.modules(net) if name.startswith("aux")]
+    assert not [name for name in layer_view.viewable_modules(net) if name.startswith("aux")]
 
 
 # Evidence: all three point at the planted cross
@@ -151,8 +153,8 @@ def inside(heat: Tensor) -> float:
 
 
 def test_grad_cam_lights_up_the_planted_object(template: Net) -> None:
-    (place,) = places.find(template, ["stem"], 24, 1)
-    heat = attribution.gradcam(template, planted(14, 9)[None], torch.tensor([0]), RAW, place)
+    (view,) = layer_views(template, ["stem"], 24, 1)
+    heat = attribution.gradcam_heat(template, planted(14, 9)[None], torch.tensor([0]), RAW, view)
     assert heat.shape == (1, 24, 24)
     row, column = divmod(int(heat[0].argmax()), 24)
     assert 13 <= row <= 20 and 8 <= column <= 15
@@ -160,18 +162,18 @@ def test_grad_cam_lights_up_the_planted_object(template: Net) -> None:
 
 def test_occlusion_and_saliency_point_at_the_planted_object(template: Net) -> None:
     image, target = planted(14, 9)[None], torch.tensor([0])
-    drop = attribution.occlusion(template, image, target, RAW, batch=7)
+    drop = attribution.occlusion_heat(template, image, target, RAW, batch=7)
     assert inside(drop) > 0.9
     assert 0 < float(drop.max()) <= 1
-    saliency = attribution.saliency(template, image, target, RAW, seed=0)
+    saliency = attribution.saliency_heat(template, image, target, RAW, seed=0)
     assert inside(saliency) > 0.9
-    assert torch.equal(saliency, attribution.saliency(template, image, target, RAW, seed=0))
+    assert torch.equal(saliency, attribution.saliency_heat(template, image, target, RAW, seed=0))
 
 
 def test_squares_hide_every_pixel() -> None:
     for height, width in ((24, 24), (7, 30), (224, 224)):
         hidden = np.zeros((height, width), bool)
-        for top, left, bottom, right in attribution.squares(height, width):
+        for top, left, bottom, right in attribution.occlusion_squares(height, width):
             assert 0 <= top < bottom <= height and 0 <= left < right <= width
             hidden[top:bottom, left:right] = True
         assert hidden.all()
@@ -182,13 +184,13 @@ def test_squares_hide_every_pixel() -> None:
 
 def test_maximisation_raises_its_unit_many_times_over_and_repeats_exactly() -> None:
     torch.manual_seed(0)
-    net = places.observed(models.build("resnet8", num_classes=10))
+    net = layer_view.prepare_model(models.build("resnet8", num_classes=10))
     norm = Normalize(CPU, [0.5] * 3, [0.25] * 3)
     for layer in ("stem", "layer3"):
-        (place,) = places.find(net, [layer], 32, 3)
+        (view,) = layer_views(net, [layer], 32, 3)
 
-        def run(units: list[int], place: places.Place = place) -> list[maximize.Found]:
-            return maximize.maximise(net, place, units, CPU, norm, channels=3, size=32, steps=40, seed=3, batch=2)
+        def run(units: list[int], view: LayerView = view) -> list[maximize.MaximizedImage]:
+            return maximize.maximize_units(net, view, units, CPU, norm, channels=3, size=32, steps=40, seed=3, batch=2)
 
         found = run([1, 4, 7])
         for one in found:
@@ -207,7 +209,7 @@ def test_images_begin_as_smooth_as_photographs_and_in_their_colours() -> None:
     assert light.std() > colour.std()
 
 
-# Filters and sheets
+# Filters and grids
 
 
 def test_filters_are_ordered_gray_first_and_coarse_to_fine() -> None:
@@ -216,15 +218,15 @@ def test_filters_are_ordered_gray_first_and_coarse_to_fine() -> None:
     red, blue = torch.zeros(3, 8, 8), torch.zeros(3, 8, 8)
     red[0], blue[2] = 1, 1
     weight = torch.stack([blue, stripes, red, step])
-    assert filters.order(weight, "colour") == [3, 1, 2, 0]
-    assert filters.order(weight, "none") == [0, 1, 2, 3]
-    assert filters.order(weight[[1, 3]], "frequency") == [1, 0]
+    assert filters.sort_filters(weight, "colour") == [3, 1, 2, 0]
+    assert filters.sort_filters(weight, "none") == [0, 1, 2, 3]
+    assert filters.sort_filters(weight[[1, 3]], "frequency") == [1, 0]
 
 
 def test_filters_are_scaled_each_or_together_around_middle_gray() -> None:
     weight = torch.stack([torch.full((1, 2, 2), 0.5), torch.full((1, 2, 2), -2.0)])
     weight[0, 0, 0, 0] = 0
-    each, together = filters.pictures(weight, False), filters.pictures(weight, True)
+    each, together = filters.filter_images(weight, False), filters.filter_images(weight, True)
     assert each[0][0, 0, 0] == together[0][0, 0, 0] == 128
     assert each[0][1, 1, 0] == 255 and each[1][1, 1, 0] == 0
     assert together[0][1, 1, 0] == round(255 * 0.625)
@@ -232,63 +234,67 @@ def test_filters_are_scaled_each_or_together_around_middle_gray() -> None:
 
 def test_the_filters_of_a_stage_are_those_of_its_first_convolution() -> None:
     net = models.build("resnet8", num_classes=2)
-    assert filters.find(net, "")[0] == "conv1"
-    assert filters.find(net, "layer2")[0] == "layer2.0.conv1"
+    assert filters.find_convolution(net, "")[0] == "conv1"
+    assert filters.find_convolution(net, "layer2")[0] == "layer2.0.conv1"
     with pytest.raises(UserError, match=r"Did you mean 'layer2.0.conv1'"):
-        filters.find(net, "layer2.0.con1")
+        filters.find_convolution(net, "layer2.0.con1")
 
 
 def test_maps_that_only_see_the_edge_are_not_the_strongest() -> None:
     values = torch.zeros(3, 8, 8)
     values[0, 0] = 100
     values[2, 3:5, 3:5] = 1
-    assert maps.strongest(values, 1) == [2]
+    assert maps.most_varied_units(values, 1) == [2]
 
 
 def test_grids_are_tidy_and_wide() -> None:
-    assert [sheet.best_columns(count) for count in (1, 10, 96)] == [1, 5, 12]
+    assert [image_grid.best_columns(count) for count in (1, 10, 96)] == [1, 5, 12]
     for count in range(1, 150):
-        columns = sheet.best_columns(count)
+        columns = image_grid.best_columns(count)
         assert 1 <= columns <= count
-    rows = sheet.grid([sheet.Tile(np.zeros((4, 4, 3), np.uint8))] * 7, 3)
+    rows = image_grid.in_rows([image_grid.Tile(np.zeros((4, 4, 3), np.uint8))] * 7, 3)
     assert [len(row.tiles) for row in rows] == [3, 3, 1]
 
 
 def test_a_mosaic_holds_every_picture_with_lines_between() -> None:
     pictures = [np.full((2, 3, 3), value, np.uint8) for value in (10, 20, 30)]
-    whole = sheet.mosaic(pictures, columns=2)
+    whole = rgb.mosaic(pictures, columns=2)
     assert whole.shape == (5, 7, 3)
     assert whole[0, 0, 0] == 10 and whole[0, 4, 0] == 20 and whole[4, 0, 0] == 30
     assert (whole[2] == 255).all() and (whole[3:, 4:] == 255).all()
 
 
-def test_a_sheet_shows_small_pictures_pixel_by_pixel(tmp_path: Path) -> None:
+def test_a_grid_shows_small_pictures_pixel_by_pixel(tmp_path: Path) -> None:
     from PIL import Image
 
     checks = np.zeros((8, 8, 3), np.uint8)
     checks[::2, ::2] = checks[1::2, 1::2] = (200, 30, 30)
-    title = "A title so long that it would not fit on one line of such a narrow sheet and is broken"
-    sheet.draw(
-        [sheet.Row([sheet.Tile(checks, "a $5 title", "note")], "name\n3 × 4")], tmp_path / "a.png", title, side=2
+    title = "A title so long that it would not fit on one line of such a narrow page and is broken"
+    image_grid.draw_grid(
+        [image_grid.Row([image_grid.Tile(checks, "a $5 title", "note")], "name\n3 × 4")],
+        tmp_path / "a.png",
+        title,
+        side=2,
     )
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     red = (pixels == (200, 30, 30)).all(2).sum()
-    assert 0.45 < red / (2 * sheet.DPI) ** 2 < 0.55
+    assert 0.45 < red / (2 * image_grid.DPI) ** 2 < 0.55
 
 
 def test_the_surest_mistakes_come_first() -> None:
     logits = torch.tensor([[9.0, 0], [0, 5.0], [0, 8.0], [0.1, 0], [7.0, 0]])
-    batches = [(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 0, 0, 1, 1]))]
-    found = mistakes.find(lambda images: logits, batches, CPU, RAW, count=3)
+    targets = torch.tensor([0, 0, 0, 1, 1])
+    batches = [{"image": torch.zeros(5, 1, 2, 2, dtype=torch.uint8), "target": targets}]
+    found = mistakes.find_mistakes(lambda images: logits, batches, targets, CPU, RAW, count=3)
     assert (found.n, found.wrong) == (5, 4)
-    assert [(index, answer) for index, answer, _ in found.worst] == [(2, 1), (4, 0), (1, 1)]
+    assert (found.indices.tolist(), found.answers) == ([2, 4, 1], [1, 0, 1])
 
 
 def test_the_gradient_of_a_deep_plain_net_changes_from_stage_to_stage_and_hardly_with_shortcuts() -> None:
     def spread(name: str) -> float:
         torch.manual_seed(0)
         net = models.build(name, num_classes=10).train()
-        statistics = Statistics(net, lambda: True)
+        statistics = SignalStatistics(net, lambda: True)
         statistics.attach()
         net(torch.randn(8, 3, 16, 16)).logsumexp(1).sum().backward()
         values = statistics.collect(1.0)
@@ -302,7 +308,7 @@ def test_the_gradient_of_a_deep_plain_net_changes_from_stage_to_stage_and_hardly
 
 def test_statistics_are_taken_only_when_wanted_and_only_in_training() -> None:
     net = models.build("resnet8", num_classes=2)
-    statistics = Statistics(net, lambda: False)
+    statistics = SignalStatistics(net, lambda: False)
     statistics.attach()
     net.train()(torch.randn(4, 3, 16, 16)).sum().backward()
     statistics.wanted = lambda: True

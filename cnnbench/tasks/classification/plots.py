@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from cnnbench.output.batch_grid import draw_picture, first_pictures, picture_boxes, write_above
 from cnnbench.output.figure import BLUE, GREY, VERMILLION, array, label, new_figure, percent, save
-from cnnbench.output.image_grid import draw_picture, first_pictures, picture_boxes, write_above
 from cnnbench.tasks.classification.metrics import Calibration
 
 # Numbers of classes up to which the confusion matrix shows counts, names, and one class to a cell.

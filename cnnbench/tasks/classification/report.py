@@ -16,7 +16,7 @@ from torch import Tensor
 from cnnbench.config.sections import Format
 from cnnbench.data.pictures import thumbnail
 from cnnbench.data.sources import Arrays, Source, image_names, read_item
-from cnnbench.output import image_grid
+from cnnbench.output.prediction_cards import PIXELS, Card, draw_cards
 from cnnbench.output.tables import Percent, display_width, plural, render, shorten
 from cnnbench.output.tensorboard import Events, event_files
 from cnnbench.tasks.classification import TOP1, TOP5, metrics, plots
@@ -80,10 +80,10 @@ def write(
     plots.confusion_matrix(found.confusion, classes, path / "confusion_matrix.png", title)
     plots.calibration(found.calibration, path / "calibration.png", title)
     (path / "mistakes.png").unlink(missing_ok=True)
-    if cells := mistakes(source, classes, logits):
+    if cards := mistakes(source, classes, logits):
         wrong = f"{found.top1_wrong:,} of {found.n:,} images wrong"
         legend = "Under each image what it is (✓), then what the net says."
-        image_grid.draw(cells, path / "mistakes.png", f"The worst mistakes of {title}: {wrong}. {legend}")
+        draw_cards(cards, path / "mistakes.png", f"The worst mistakes of {title}: {wrong}. {legend}")
     _write_events(path, result)
 
 
@@ -112,23 +112,23 @@ def _write_events(path: Path, result: dict[str, Any]) -> None:
                     events.add_image(name, np.asarray(picture.convert("RGB")), step)
 
 
-def mistakes(source: Source, classes: Sequence[str], logits: Tensor) -> list[image_grid.Cell]:
-    """Cells of the wrong answers with the highest confidence, with the true class."""
-    cells = []
+def mistakes(source: Source, classes: Sequence[str], logits: Tensor) -> list[Card]:
+    """Cards of the wrong answers with the highest confidence, with the true class."""
+    cards = []
     for index in metrics.worst_mistakes(logits, source.targets, WORST).tolist():
         probabilities = logits[index].double().softmax(dim=0)
         best, target = probabilities.topk(min(4, len(classes))).indices.tolist(), int(source.targets[index])
         shown = [*best[:3], target] if target not in best[:3] else best[:4]
         name = image_names(source, torch.tensor([index]))[0]
-        cells.append(
-            image_grid.Cell(
-                picture=thumbnail(read_item(source.item(index)), image_grid.PIXELS),
+        cards.append(
+            Card(
+                picture=thumbnail(read_item(source.item(index)), PIXELS),
                 title=classes[target],
                 note=f"no. {index}" if isinstance(source, Arrays) else Path(name).name,
                 bars=[(classes[one], float(probabilities[one]), one == target) for one in shown],
             )
         )
-    return cells
+    return cards
 
 
 # On the terminal

@@ -1,4 +1,4 @@
-"""How the signal fares on its way through a net in training, stage by stage, and the gradient on its way back.
+"""Root mean squares of the activations and gradients of each stage during a training.
 
 The numbers stay on the device until an epoch ends: no step waits for them.
 """
@@ -20,11 +20,11 @@ from cnnbench.output.figure import BLUE, VERMILLION, new_figure, save
 from cnnbench.training.optim import WEIGHTS
 
 
-class Statistics:
-    """Of each stage, and of each auxiliary head: the size of its output (root mean square), the part of it that is
-    zero, and the size of the gradient of the convolutions' and linear layers' weights.
+class SignalStatistics:
+    """Statistics of each stage and auxiliary head: root mean square of its output, share of zeros in its output, and
+    root mean square of the gradients of its convolutions' and linear layers' weights.
 
-    `wanted`: whether the step that begins is one of those that count. history: the values by tag, for each epoch.
+    wanted: whether the next step counts. history: the values by tag, one dictionary for each epoch.
     """
 
     def __init__(self, model: Net, wanted: Callable[[], bool]) -> None:
@@ -79,7 +79,7 @@ class Statistics:
         self._counts[tag] += 1
 
     def collect(self, scale: float) -> dict[str, float]:
-        """The means since the last call; scale: what the loss was multiplied by. Waits for the device."""
+        """Means since the last call. scale: factor on the loss, divided out of the gradients. Waits for the device."""
         means = {tag: float(total) / self._counts[tag] for tag, total in self._sums.items()}
         self._sums.clear()
         self._counts.clear()
@@ -90,9 +90,9 @@ class Statistics:
         return values
 
 
-def draw(history: list[dict[str, float]], path: Path, title: str, aside: Collection[str] = ()) -> Figure:
-    """What each stage passes on, and the gradient of its weights: in the first epoch and in the last. aside: names of
-    auxiliary heads, which lie on no line from the image to the answer."""
+def draw_signals(history: list[dict[str, float]], path: Path, title: str, aside: Collection[str] = ()) -> Figure:
+    """Activation and gradient of each stage, in the first and in the last epoch. aside: names of auxiliary heads, which
+    are not joined to the line of the stages."""
     figure = new_figure(9, 3.8, f"{title}: signal and gradient, root mean squares")
     left, right = figure.subplots(1, 2)
     _panel(left, history, "activation/rms/", "what it passes on", aside)

@@ -1,4 +1,4 @@
-"""Where to look inside a net: its stages and layers by name, the maps they give, what one unit sees of the image."""
+"""Stages and layers of a net by name: their feature maps, and the part of the image that each unit sees."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,13 +16,13 @@ HEAD = "head"
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
-    """A stage or layer of a net. Its output is seen as maps (N, units, rows, columns), vectors as maps of one place."""
+class LayerView:
+    """Stage or layer of a net, its output seen as maps (N, units, rows, columns), a vector as maps of one position."""
 
     name: str
     module: nn.Module
     shape: tuple[int, int, int]  # units, rows, columns
-    rows: Axis  # what the unit at each place sees of the image
+    rows: Axis  # receptive fields in the image
     columns: Axis
     map_dims: tuple[int, int] = (2, 3)
 
@@ -38,18 +38,18 @@ class Place:
         return as_maps(output, self.map_dims)
 
     def window(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """What the unit at this place sees: top, left, bottom, right in pixels, the latter two one past the end. It may
-        reach over the edge of the image, where the padding is."""
+        """Receptive field of the unit at this position: top, left, bottom, right in pixels, the latter two exclusive.
+        It may reach beyond the image, into the padding."""
         (top, bottom), (left, right) = _span(self.rows, row), _span(self.columns, column)
         return top, left, bottom, right
 
 
-def _span(axis: Axis, place: int) -> tuple[int, int]:
-    return axis.low + place * axis.step, axis.high + place * axis.step + 1
+def _span(axis: Axis, position: int) -> tuple[int, int]:
+    return axis.low + position * axis.step, axis.high + position * axis.step + 1
 
 
 def as_maps(output: Tensor, map_dims: tuple[int, int]) -> Tensor:
-    """(N, units, rows, columns) from maps, vectors (N, units) or the tokens of a transformer (N, tokens, units)."""
+    """Maps (N, units, rows, columns) of an output: maps, vectors (N, units) or tokens (N, tokens, units)."""
     if output.ndim == 2:
         return output[:, :, None, None]
     if output.ndim == 3:
@@ -57,26 +57,26 @@ def as_maps(output: Tensor, map_dims: tuple[int, int]) -> Tensor:
     return output if map_dims == (2, 3) else output.permute(0, 3, 1, 2)
 
 
-def modules(model: Net) -> dict[str, nn.Module]:
-    """What can be looked at, by name: the stages, whose output is that of their last module, then every layer. The head
-    stands for the logits. What only training uses is left out."""
+def viewable_modules(model: Net) -> dict[str, nn.Module]:
+    """Modules by the name of their layer or stage: for a stage its last module, for the head, which gives the logits,
+    the net. Auxiliary heads are left out."""
     aside = {id(part) for head in model.auxiliary.values() for part in head.modules()}
     stages = {name: parts[-1] for name, parts in model.stages.items()}
     layers = {name: part for name, part in model.named_modules() if name and id(part) not in aside}
     return {**layers, **stages, HEAD: model}
 
 
-def find(model: Net, names: Sequence[str], image_size: int, in_channels: int) -> list[Place]:
-    """The places of these names, in the order of the names. UserError for a name that the net does not have."""
-    known = modules(model)
-    check(model, names)
+def layer_views(model: Net, names: Sequence[str], image_size: int, in_channels: int) -> list[LayerView]:
+    """Views of these layers and stages, in the order of the names. UserError for a name that the net does not have."""
+    known = viewable_modules(model)
+    check_layer_names(model, names)
     traced = _trace(model, {name: known[name] for name in names}, image_size, in_channels)
     return [traced[name] for name in names]
 
 
-def check(model: Net, names: Sequence[str]) -> None:
+def check_layer_names(model: Net, names: Sequence[str]) -> None:
     """UserError for a name that the net does not have."""
-    known = modules(model)
+    known = viewable_modules(model)
     for name in names:
         if name not in known:
             raise UserError(
@@ -85,28 +85,28 @@ def check(model: Net, names: Sequence[str]) -> None:
             )
 
 
-def stages(model: Net) -> list[str]:
-    """Those before the head, in forward order."""
+def stage_names(model: Net) -> list[str]:
+    """Names of the stages before the head, in forward order."""
     return list(model.stages)[:-1]
 
 
-def _trace(model: Net, wanted: dict[str, nn.Module], image_size: int, in_channels: int) -> dict[str, Place]:
-    found: dict[str, Place] = {}
+def _trace(model: Net, wanted: dict[str, nn.Module], image_size: int, in_channels: int) -> dict[str, LayerView]:
+    found: dict[str, LayerView] = {}
     trace = Trace()
 
-    def look(name: str) -> Callable[..., None]:
+    def record(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             result = next(tensors([output]))
             seen = origin(result)
             if seen is None or result.ndim not in (2, 3, 4):
                 return
             units, rows, columns = as_maps(result, model.map_dims).shape[1:]
-            found[name] = Place(name, module, (units, rows, columns), seen.rows, seen.columns, model.map_dims)
+            found[name] = LayerView(name, module, (units, rows, columns), seen.rows, seen.columns, model.map_dims)
 
         return hook
 
     handles = [model.register_forward_pre_hook(lambda module, inputs: trace.begin(inputs[0]))]
-    handles += [module.register_forward_hook(look(name)) for name, module in wanted.items()]
+    handles += [module.register_forward_hook(record(name)) for name, module in wanted.items()]
     try:
         with trace:
             run_under(model, image_size, in_channels)
@@ -119,27 +119,27 @@ def _trace(model: Net, wanted: dict[str, nn.Module], image_size: int, in_channel
     return found
 
 
-class _Enough(Exception):  # noqa: N818 (no error: the rest of the forward pass is not needed)
+class _StopForward(Exception):  # noqa: N818 (no error: the rest of the forward pass is not needed)
     pass
 
 
 @contextmanager
-def tapped(model: Net, places: Sequence[Place], *, whole: bool = True) -> Iterator[dict[str, Tensor]]:
-    """Inside this block each forward pass fills the dictionary with the maps of each place.
+def captured_maps(model: Net, views: Sequence[LayerView], *, whole: bool = True) -> Iterator[dict[str, Tensor]]:
+    """Fill the dictionary with the maps of each view in every forward pass inside this block.
 
-    With whole=False a pass ends, through an exception that `look()` expects, where the last of them is reached.
+    With whole=False the pass ends at the last of these layers, by an exception that `layer_maps` catches.
     """
     found: dict[str, Tensor] = {}
 
-    def keep(place: Place) -> Callable[..., None]:
+    def keep(view: LayerView) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            found[place.name] = place.maps(next(tensors([output])))
-            if not whole and len(found) == len(places):
-                raise _Enough
+            found[view.name] = view.maps(next(tensors([output])))
+            if not whole and len(found) == len(views):
+                raise _StopForward
 
         return hook
 
-    handles = [place.module.register_forward_hook(keep(place)) for place in places]
+    handles = [view.module.register_forward_hook(keep(view)) for view in views]
     try:
         yield found
     finally:
@@ -147,15 +147,15 @@ def tapped(model: Net, places: Sequence[Place], *, whole: bool = True) -> Iterat
             handle.remove()
 
 
-def look(model: Net, images: Tensor, places: Sequence[Place]) -> dict[str, Tensor]:
-    """The maps (N, units, rows, columns) of each place for normalised images (N, C, H, W); nothing behind them runs."""
-    with tapped(model, places, whole=False) as found, suppress(_Enough):
+def layer_maps(model: Net, images: Tensor, views: Sequence[LayerView]) -> dict[str, Tensor]:
+    """Maps (N, units, rows, columns) of each view for normalised images (N, C, H, W). Later layers do not run."""
+    with captured_maps(model, views, whole=False) as found, suppress(_StopForward):
         model(images)
     return found
 
 
-def observed(model: Net) -> Net:
-    """The net for looking at: in eval mode, its weights fixed, and no layer that overwrites what it was given."""
+def prepare_model(model: Net) -> Net:
+    """The net in eval mode, its weights frozen, its in-place layers no longer in place: hooks see their inputs."""
     for module in model.modules():
         if getattr(module, "inplace", False):
             vars(module)["inplace"] = False
@@ -163,7 +163,7 @@ def observed(model: Net) -> Net:
 
 
 def bounded_batch(model: Net, image_size: int, in_channels: int, wanted: int, memory: int = 2**28) -> int:
-    """So many images, at most `wanted`, that the largest output of any layer stays below `memory` bytes."""
+    """Batch size, at most `wanted`, for which the largest output of any layer stays below `memory` bytes."""
     largest = 1
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -180,8 +180,8 @@ def bounded_batch(model: Net, image_size: int, in_channels: int, wanted: int, me
 
 
 def choose_units(asked: Any, count: int, where: str, names: Sequence[str] = ()) -> list[int] | None:
-    """`units=` as numbers below `count`: one or a list of numbers, or of names where units have such, as classes do.
-    None where nothing is asked."""
+    """Unit numbers that `units=` asks for, below `count`; units of the head also by `names`, the classes. None where
+    `units=` is null. UserError for an unknown unit of the layer `where`."""
     if asked is None:
         return None
     items = asked if isinstance(asked, list) else [asked]
@@ -201,10 +201,10 @@ def _unit(item: Any, count: int, where: str, names: list[str]) -> int:
     raise UserError(f"units: '{item}' is no {what} of a unit of {where}.{did_you_mean(str(item), names)}")
 
 
-def spread(count: int, most: int) -> list[int]:
-    """Up to `most` numbers below `count`, evenly from all of them."""
+def spread_indices(count: int, most: int) -> list[int]:
+    """Up to `most` evenly spaced numbers from 0 to `count` - 1."""
     return torch.linspace(0, count - 1, min(most, count)).round().long().tolist()
 
 
-def some(names: list[str], most: int) -> list[str]:
-    return [names[index] for index in spread(len(names), most)]
+def spread_names(names: list[str], most: int) -> list[str]:
+    return [names[index] for index in spread_indices(len(names), most)]

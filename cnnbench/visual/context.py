@@ -1,4 +1,4 @@
-"""What every way of looking shares: the net, the images to look at, the data set, and a place for the pictures."""
+"""State of one call of `cnnbench visualize`: the net, the images, the data set, and where the pictures go."""
 
 import math
 import sys
@@ -22,15 +22,15 @@ from cnnbench.data.pictures import as_picture
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.utils.errors import UserError, did_you_mean
-from cnnbench.visual.page import Picture
-from cnnbench.visual.places import HEAD, Place, bounded_batch, choose_units, find
+from cnnbench.visual.html_page import Picture
+from cnnbench.visual.layer_view import HEAD, LayerView, bounded_batch, choose_units, layer_views
 
-IMAGES = 4  # looked at where the user names none
+IMAGES = 4  # where `images=` names none
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """An image that is looked at: the net's input, uint8 (C, S, S), what to call it, its class if known."""
+class ShownImage:
+    """An image as the net sees it, uint8 (C, S, S), its name, and its class if known."""
 
     pixels: Tensor
     name: str
@@ -38,8 +38,8 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The training that is looked at before it begins."""
+class PlannedTraining:
+    """Settings of a training that `what=batch` and `what=schedule` draw."""
 
     augment: AugmentConfig
     optim: OptimConfig
@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def augmentation(self) -> str:
-        """What is done to the images, in words."""
+        """Augmentation in words."""
         on = self.augment
         parts = [f"crop {on.crop.value}" + (f" by {on.padding}" if on.crop is Crop.pad else ""),
                  "mirrored" if on.flip else "", f"colours by {on.color:g}" if on.color else "",
@@ -61,25 +61,26 @@ class Plan:
 
 
 def as_list(asked: Any) -> list[str]:
-    """What a key that takes one or several names was given."""
+    """Names given to a key that takes one or a list."""
     return [] if asked is None else [str(one) for one in (asked if isinstance(asked, list) else [asked])]
 
 
-class Studio:
-    """One net and what it is shown. Files are made from the first picture on; entering it is for TensorBoard's."""
+class VisualizeContext:
+    """One net, its images, and its pictures. The directory is made for the first picture; leaving the context closes
+    TensorBoard's file."""
 
     def __init__(
         self, cfg: VisualizeConfig, model: Net | None, spec: ModelSpec, runtime: Runtime, path: Path,
-        data_config: DataConfig | None, make_plan: Callable[[], Plan], source: str,
+        data_config: DataConfig | None, plan_training: Callable[[], PlannedTraining], source: str,
     ) -> None:  # fmt: skip
         self.cfg, self._model, self.spec, self.runtime, self.path = cfg, model, spec, runtime, path
-        self._data_config, self._make_plan, self.source = data_config, make_plan, source
+        self._data_config, self._plan_training, self.source = data_config, plan_training, source
         self.normalize = Normalize(runtime, spec.input.mean, spec.input.std)
         self.size, self.channels, self.classes = spec.input.image_size, spec.input.in_channels, spec.labels
 
     @property
     def model(self) -> Net:
-        assert self._model is not None  # what needs a net is refused before where there is none
+        assert self._model is not None  # the command has refused pictures that need a net where there is none
         return self._model
 
     @property
@@ -88,31 +89,32 @@ class Studio:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data that the command line names, or that the net was trained on, with as many channels as it takes."""
+        """The data of the command line, else of the net's training, with the number of channels that the net takes."""
         if self._data_config is None:
             raise UserError(f"{self.source} does not say on which data it was trained: add data=…, as in data=cifar10")
         dataset = data.with_channels(data.load_dataset(self._data_config), self.channels)
-        known = self.spec
-        return replace(dataset, crop_ratio=known.input.crop_ratio, interpolation=known.input.interpolation)
+        known = self.spec.input
+        return replace(dataset, crop_ratio=known.crop_ratio, interpolation=known.interpolation)
 
     @property
     def data_name(self) -> str:
-        """Folders are told apart by their own names."""
+        """Name of the data set; for `data=folder` the name of the folder."""
         folder = self._data_config.root if self._data_config and self.dataset.name == "folder" else None
         return Path(folder).name if folder else self.dataset.name
 
     @cached_property
-    def plan(self) -> Plan:
-        return self._make_plan()
+    def planned(self) -> PlannedTraining:
+        return self._plan_training()
 
     @property
-    def images_of(self) -> Source:
+    def split_source(self) -> Source:
+        """All images of `split=`."""
         return self.dataset.val if self.cfg.split is Split.val else self.dataset.train
 
     @cached_property
-    def looked_through(self) -> Source:
-        """The images of the data that are searched: at most `limit`, from all over it."""
-        source, limit = self.images_of, self.cfg.limit
+    def searched(self) -> Source:
+        """The images that are searched: at most `limit=` of the split, evenly spaced."""
+        source, limit = self.split_source, self.cfg.limit
         if limit is None or len(source) <= limit:
             return source
         return source.subset(data.evenly_spaced(source, limit))
@@ -122,23 +124,23 @@ class Studio:
         return self.dataset.split if self.cfg.split is Split.val else "train"
 
     def name_of(self, target: int) -> str:
-        """The class of the data's images; the net's own classes may be others."""
+        """Class name in the data; the classes of the net may be others."""
         return self.dataset.classes[target]
 
-    # Images to look at
+    # Images
 
     @cached_property
-    def shown(self) -> list[Shown]:
-        """Those that `images=` names: files, folders, or numbers of the data's; by default a few of these."""
+    def images(self) -> list[ShownImage]:
+        """Images in `images=`: files, folders, or numbers of images of the data; by default a few of the data."""
         self.check_channels()
         asked = self.cfg.images
         items = [] if asked is None else asked if isinstance(asked, list) else [asked]
         if all(isinstance(item, int) or str(item).isdigit() for item in items):
-            return self._of_data([int(item) for item in items])
-        return [self._file(file) for file in find_files(str(item) for item in items)]
+            return self._images_of_data([int(item) for item in items])
+        return [self._image_of_file(file) for file in find_files(str(item) for item in items)]
 
-    def _of_data(self, indices: list[int]) -> list[Shown]:
-        source = self.images_of
+    def _images_of_data(self, indices: list[int]) -> list[ShownImage]:
+        source = self.split_source
         if wrong := [index for index in indices if not 0 <= index < len(source)]:
             raise UserError(
                 f"images={wrong[0]}: {self.dataset.name} has the {self.split} images 0 to {len(source) - 1}"
@@ -147,26 +149,26 @@ class Studio:
             indices = data.evenly_spaced(source, IMAGES).tolist()
         pixels = self.pixels(source, indices)
         targets = source.targets[indices].tolist()
-        return [Shown(one, f"{self.name_of(target)} (no. {index})", self._own(target))
+        return [ShownImage(one, f"{self.name_of(target)} (no. {index})", self._class_of_net(target))
                 for one, target, index in zip(pixels, targets, indices, strict=True)]  # fmt: skip
 
-    def _own(self, target: int) -> int | None:
-        """The data's class among the net's."""
+    def _class_of_net(self, target: int) -> int | None:
+        """Number that the net gives to a class of the data."""
         name = self.name_of(target)
         return self.classes.index(name) if name in self.classes else None
 
     def pixels(self, source: Source, indices: Sequence[int]) -> Tensor:
-        """uint8 (N, C, S, S): these images as the net is given them."""
+        """Inputs uint8 (N, C, S, S) of the net for these images."""
         part = source.subset(torch.tensor(list(indices), dtype=torch.int64))
         if not len(part):
             return torch.zeros(0, self.channels, self.size, self.size, dtype=torch.uint8)
         batches = data.eval_loader(part, self.dataset, image_size=self.size, batch_size=64, workers=0)
         return torch.cat([batch["image"] for batch in batches.epoch(0)])
 
-    def _file(self, path: str) -> Shown:
-        known = self.spec
-        transform = data.EvalTransform(known.input.image_size, known.input.crop_ratio, known.input.interpolation)
-        return Shown(transform(as_picture(path, self.channels)), Path(path).stem)
+    def _image_of_file(self, path: str) -> ShownImage:
+        known = self.spec.input
+        transform = data.EvalTransform(known.image_size, known.crop_ratio, known.interpolation)
+        return ShownImage(transform(as_picture(path, self.channels)), Path(path).stem)
 
     def check_channels(self) -> None:
         if self.channels not in (1, 3):
@@ -174,10 +176,10 @@ class Studio:
                 f"{self.source} takes {self.channels} channels, and pictures have 1 or 3: only what=filters shows it"
             )
 
-    # The class in question
+    # Classes
 
     def targets(self, logits: Tensor) -> Tensor:
-        """The class that each image is asked about: `target=`, else what the net answers."""
+        """Class that each image is asked about: `target=`, else the answer of the net."""
         asked = self.cfg.target
         if asked is None:
             return logits.argmax(1)
@@ -192,26 +194,26 @@ class Studio:
             )
         return torch.full((len(logits),), number, device=logits.device)
 
-    # Work
+    # Layers and batches
 
-    def places(self, names: Sequence[str]) -> list[Place]:
-        return find(self.model, names, self.size, self.channels)
+    def layer_views(self, names: Sequence[str]) -> list[LayerView]:
+        return layer_views(self.model, names, self.size, self.channels)
 
     @property
     def layers(self) -> list[str]:
-        """Those that `layer=` names."""
+        """Names in `layer=`."""
         return as_list(self.cfg.layer)
 
-    def units(self, place: Place) -> list[int] | None:
-        """Those that `units=` names, in the head also by the names of classes; None where it names none."""
-        return choose_units(self.cfg.units, place.units, place.name, self.classes if place.name == HEAD else ())
+    def units(self, view: LayerView) -> list[int] | None:
+        """Units in `units=`, in the head also by the names of classes; None where it names none."""
+        return choose_units(self.cfg.units, view.units, view.name, self.classes if view.name == HEAD else ())
 
-    def batch(self, wanted: int | None = None) -> int:
-        """Images for one forward pass, in bounded memory."""
+    def batch_size(self, wanted: int | None = None) -> int:
+        """Images in one forward pass, in bounded memory."""
         return bounded_batch(self.model, self.size, self.channels, wanted or self.cfg.batch_size)
 
     def batches(self, source: Source) -> Iterator[data.Batch]:
-        loader = data.eval_loader(source, self.dataset, image_size=self.size, batch_size=self.batch(),
+        loader = data.eval_loader(source, self.dataset, image_size=self.size, batch_size=self.batch_size(),
                                   workers=self.workers)  # fmt: skip
         return loader.epoch(0)
 
@@ -226,18 +228,17 @@ class Studio:
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         with self.runtime.autocast():
-            return torch.cat([self.model(self.normalize(part)) for part in images.split(self.batch())]).float()
+            return torch.cat([self.model(self.normalize(part)) for part in images.split(self.batch_size())]).float()
 
-    # What is left behind
+    # Output
 
-    def picture(self, heading: str, name: str, title: str, caption: str) -> Picture:
-        """Where a picture of that name goes, and what is said of it."""
+    def new_picture(self, heading: str, name: str, title: str, caption: str) -> Picture:
+        """A picture to be drawn, with its path NAME.png in the directory."""
         self._make_directory()
         safe = "".join(char if char.isalnum() or char in "-_" else "-" for char in name)
         return Picture(heading, title, caption, self.path / f"{safe}.png")
 
-    def keep(self, picture: Picture) -> None:
-        """A picture that is drawn, for TensorBoard."""
+    def add_to_tensorboard(self, picture: Picture) -> None:
         from PIL import Image
 
         with Image.open(picture.path) as image:
@@ -246,7 +247,7 @@ class Studio:
 
     @cached_property
     def writer(self) -> Any:
-        """TensorBoard's, for the directory; the events of an earlier call are gone."""
+        """TensorBoard's writer for the directory; event files of an earlier call are deleted."""
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self._make_directory()
@@ -260,15 +261,15 @@ class Studio:
         except OSError as error:
             raise UserError(f"cannot write to {self.path}: {error.strerror}") from None
 
-    def about(self) -> list[str]:
-        """What is looked at, in lines for a reader."""
+    def description(self) -> list[str]:
+        """The net and the images in words, one line each."""
         known = [f"{self.source}: {len(self.classes):,} classes, {self.size} × {self.size} pixels, "
                  f"{self.channels} channel{'' if self.channels == 1 else 's'}."]  # fmt: skip
         if "dataset" in vars(self):
-            known.append(f"Images: {self.data_name}, {len(self.images_of):,} of {self.split}.")
+            known.append(f"Images: {self.data_name}, {len(self.split_source):,} of {self.split}.")
         return known
 
-    def __enter__(self) -> "Studio":
+    def __enter__(self) -> "VisualizeContext":
         return self
 
     def __exit__(self, *error: object) -> None:

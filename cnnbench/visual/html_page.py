@@ -1,4 +1,4 @@
-"""One HTML page with all pictures in it."""
+"""The HTML page with all pictures of a call."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from cnnbench.output import html
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture on disk: under which heading it stands, its title, and what it shows."""
+    """A picture on disk: the heading under which it stands on the page, its title, and a caption that explains it."""
 
     heading: str
     title: str
@@ -17,8 +17,8 @@ class Picture:
     path: Path
 
 
-def write(path: Path, title: str, about: Sequence[str], command: str, pictures: Sequence[Picture]) -> None:
-    """The page at `path`; about: a line of text each."""
+def write_page(path: Path, title: str, about: Sequence[str], command: str, pictures: Sequence[Picture]) -> None:
+    """Write the page to `path`. about: paragraphs at its top; command: the command line that drew it, or ""."""
     headings = list(dict.fromkeys(picture.heading for picture in pictures))
     parts = [html.paragraph(line) for line in about]
     parts += [html.code(command)] if command else []

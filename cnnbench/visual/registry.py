@@ -1,0 +1,41 @@
+"""The pictures that `what=` can name; their modules are imported only when they are asked for."""
+
+from collections.abc import Iterator
+from importlib import import_module
+
+from cnnbench.utils.errors import unknown
+from cnnbench.visual.context import VisualizeContext
+from cnnbench.visual.html_page import Picture
+
+# By the name in `what=`: a module of this package; its function draw_NAME yields pictures that are on disk.
+NEEDS_WEIGHTS = {
+    "filters": "filters",
+    "maps": "maps",
+    "patches": "patches",
+    "maximize": "maximize",
+    "gradcam": "attribution",
+    "occlusion": "attribution",
+    "saliency": "attribution",
+    "embedding": "embedding",
+    "mistakes": "mistakes",
+}
+BEFORE_TRAINING = {"batch": "batch", "schedule": "schedule"}
+ALL = "all"
+
+
+def chosen_pictures(what: object) -> list[str]:
+    """Names in `what=`: one, a list, or all pictures of a trained net. UserError for an unknown name."""
+    names = [str(name) for name in what] if isinstance(what, list) else [str(what)]
+    if names == [ALL]:
+        return list(NEEDS_WEIGHTS)
+    for name in names:
+        if name not in NEEDS_WEIGHTS and name not in BEFORE_TRAINING:
+            raise unknown("picture", name, [*NEEDS_WEIGHTS, *BEFORE_TRAINING, ALL])
+    return list(dict.fromkeys(names))
+
+
+def draw_pictures(name: str, context: VisualizeContext) -> Iterator[Picture]:
+    """Draw the pictures of one `what=`, one by one."""
+    module = import_module(f"cnnbench.visual.{(NEEDS_WEIGHTS | BEFORE_TRAINING)[name]}")
+    pictures: Iterator[Picture] = getattr(module, f"draw_{name}")(context)
+    return pictures
