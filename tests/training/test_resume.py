@@ -78,7 +78,7 @@ def test_killed_at_random_and_resumed_equals_uninterrupted(cnnbench: Callable[..
     assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("where", ["tracker.Tracker.end_epoch", "checkpoint.keep_as"])
+@pytest.mark.parametrize("where", ["runs.tracker.Tracker.end_epoch", "weights.checkpoint.keep_as"])
 def test_a_crash_right_after_a_checkpoint_loses_nothing(
     cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
