@@ -27,6 +27,13 @@ def event_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("events.out.tfevents.*"))
 
 
+def fresh_events(folder: Path) -> "Events":
+    """A new event file in place of those that an earlier command left in the folder."""
+    for old in event_files(folder):
+        old.unlink()
+    return Events(folder, purge_step=0)
+
+
 class Events:
     """A new event file in a folder. What other files there say of steps from `purge_step` on counts no more."""
 

@@ -20,6 +20,7 @@ from cnnbench.data.inputs import find_images as find_files
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.pictures import as_picture
 from cnnbench.models.layers import Net
+from cnnbench.output.tensorboard import Events, fresh_events
 from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.utils.errors import UserError, did_you_mean
 from cnnbench.visual.html_page import Picture
@@ -242,18 +243,13 @@ class VisualizeContext:
         from PIL import Image
 
         with Image.open(picture.path) as image:
-            self.writer.add_image(f"{picture.heading}/{picture.path.stem}", np.asarray(image.convert("RGB")),
-                                  dataformats="HWC")  # fmt: skip
+            self.events.add_image(f"{picture.heading}/{picture.path.stem}", np.asarray(image.convert("RGB")), 0)
 
     @cached_property
-    def writer(self) -> Any:
-        """TensorBoard's writer for the directory; event files of an earlier call are deleted."""
-        from torch.utils.tensorboard.writer import SummaryWriter
-
+    def events(self) -> Events:
+        """TensorBoard's events in the directory."""
         self._make_directory()
-        for old in self.path.glob("events.out.tfevents*"):
-            old.unlink()
-        return SummaryWriter(str(self.path))
+        return fresh_events(self.path)
 
     def _make_directory(self) -> None:
         try:
@@ -273,5 +269,5 @@ class VisualizeContext:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if "writer" in vars(self):
-            self.writer.close()
+        if "events" in vars(self):
+            self.events.close()

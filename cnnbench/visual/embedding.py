@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from torch import Tensor
 
 from cnnbench.output.figure import label, new_figure, save
 from cnnbench.transfer.features import PENULTIMATE, extract
@@ -43,8 +44,16 @@ def draw_embedding(context: VisualizeContext) -> Iterator[Picture]:
         context.pixels(source, range(len(source))).float() / 255, SPRITE, mode="area"
     )
     labels = [dataset.classes[target].replace("\t", " ").replace("\n", " ") for target in targets]
-    context.writer.add_embedding(features, labels, small.expand(-1, 3, -1, -1), tag="features")
+    write_projector(context.path, features, labels, small.expand(-1, 3, -1, -1))
     yield picture
+
+
+def write_projector(folder: Path, features: Tensor, labels: list[str], images: Tensor) -> None:
+    """Write the files of TensorBoard's projector: points (N, D), a label and an image (N, 3, H, W) in 0..1 for each."""
+    from torch.utils.tensorboard.writer import SummaryWriter  # it alone knows these files; our Events write no others
+
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_embedding(features, labels, images, tag="features")
 
 
 def tsne(features: np.ndarray, seed: int) -> np.ndarray:

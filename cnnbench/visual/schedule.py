@@ -27,5 +27,5 @@ def draw_schedule(context: VisualizeContext) -> Iterator[Picture]:
     picture = context.new_picture("schedule", "schedule", title, f"The learning rate over the training: {title}.")
     plots.schedule([step / per_epoch for step in steps], rates, picture.path, title)
     for step, rate in zip(steps, rates, strict=True):
-        context.writer.add_scalar("schedule/lr", rate, step)
+        context.events.add_scalar("schedule/lr", rate, step)
     yield picture

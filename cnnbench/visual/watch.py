@@ -2,19 +2,22 @@
 in each stage, and at the end what it still gets wrong. They go to TensorBoard and into the run's directory."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from cnnbench import data
-from cnnbench.output.image_grid import Row, Tile, best_columns, draw_grid, in_rows
+from cnnbench.output.image_grid import Row, Tile, best_columns, draw_grid
 from cnnbench.output.rgb import mosaic
 from cnnbench.output.tensorboard import Events
 from cnnbench.runtime.device import Normalize
+from cnnbench.tasks.classification.mistakes import draw_mistake_cards
+from cnnbench.tasks.passes import predictions
 from cnnbench.training.callbacks import Callback, EpochResult, View
+from cnnbench.training.result import title
 from cnnbench.utils.console import warn_if_unwritable
-from cnnbench.visual import filters, mistakes
+from cnnbench.visual import filters
 from cnnbench.visual.signal_flow import SignalStatistics, draw_signals
 
 EVERY = 20  # steps between two that statistics are taken of
@@ -87,21 +90,15 @@ class TrainingPictures(Callback):
 
 def _draw_mistakes(view: View, path: Path) -> None:
     parts, state, dataset, given = view.parts, view.state, view.parts.dataset, view.parts.spec.input
-    if given.in_channels not in (1, 3) or parts.task.name != mistakes.TASK:
+    if given.in_channels not in (1, 3) or parts.task.name != "classification":
         return
-    loading: dict[str, Any] = {"image_size": given.image_size, "batch_size": parts.batch_size}
     state.eval_model.eval()
-    batches = data.eval_loader(dataset.val, dataset, workers=parts.cfg.data.workers, **loading)
+    batches = data.eval_loader(dataset.val, dataset, image_size=given.image_size, batch_size=parts.batch_size,
+                               workers=parts.cfg.data.workers)  # fmt: skip
     normalize = Normalize(parts.runtime, given.mean, given.std)
-    found = mistakes.find_mistakes(state.eval_model, batches.epoch(0), dataset.val.targets, parts.runtime, normalize)
-    wrong = dataset.val.subset(found.indices)
-    shown = data.eval_loader(wrong, dataset, workers=0, **loading).epoch(0) if len(found.indices) else ()
-    pixels = [image for batch in shown for image in batch["image"]]
-    tiles = mistakes.mistake_tiles(found, pixels, dataset.val.targets, dataset.classes)
-    title = mistakes.mistakes_title(
-        str(parts.cfg.model["name"]), found, f"{dataset.split} images of {parts.cfg.data.name}"
-    )
-    draw_grid(in_rows(tiles), path, title, footer=mistakes.LEGEND)
+    answered = predictions(state.eval_model, batches.epoch(0), parts.runtime, normalize)
+    logits = torch.cat([logits.float().cpu() for _, _, logits in answered])
+    draw_mistake_cards(dataset.val, dataset.classes, logits, path, f"{title(parts)}, {dataset.split}")
 
 
 def filmstrip(frames: dict[int, list[np.ndarray]], path: Path, title: str) -> None:

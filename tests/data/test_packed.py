@@ -24,7 +24,7 @@ from cnnbench.data.shards import Packed
 from cnnbench.data.sources import Files, read_bytes, read_item
 from cnnbench.data.transforms import decode_transform
 from cnnbench.data.workers import parallel_map
-from cnnbench.tasks.classification.report import mistakes
+from cnnbench.tasks.classification.mistakes import mistake_cards
 from cnnbench.utils.errors import UserError
 from tests.helpers.data import augment_config, class_tree, data_config, picture
 
@@ -311,5 +311,5 @@ def test_train_and_evaluate_read_it(packed: Path, cnnbench: Callable[..., Any]) 
     result = json.loads(ran.out)
     assert ran.code == 0 and result["n"] == 5 and result["top1_error"] == trained["top1_error"]
     dataset = load_dataset(data_config("folder", packed=packed))
-    cells = mistakes(dataset.val, dataset.classes, torch.nn.functional.one_hot(1 - dataset.val.targets).float())
+    cells = mistake_cards(dataset.val, dataset.classes, torch.nn.functional.one_hot(1 - dataset.val.targets).float())
     assert sorted(cell.note for cell in cells) == ["0.jpg", "0.jpg", "1.jpg", "1.jpg", "2.jpg"]

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from cnnbench import data
-from cnnbench.tasks.classification import report
+from cnnbench.tasks.classification import mistakes, report
 from cnnbench.tasks.classification.metrics import evaluate_scores
 from tests.helpers.data import data_config
 from tests.helpers.trained import digits_logits
@@ -14,7 +14,7 @@ from tests.helpers.trained import digits_logits
 def test_a_net_without_mistakes_has_no_sheet_of_them() -> None:
     dataset = data.load_dataset(data_config("digits"))
     logits = F.one_hot(dataset.val.targets, 10).float() * 9
-    assert report.mistakes(dataset.val, dataset.classes, logits) == []
+    assert mistakes.mistake_cards(dataset.val, dataset.classes, logits) == []
     found = evaluate_scores(logits, dataset.val.targets)
     assert report.confused(found, dataset.classes) == []
     assert report.headline(found)["top1_interval"][1] == pytest.approx(1.06, abs=0.01)
@@ -23,8 +23,8 @@ def test_a_net_without_mistakes_has_no_sheet_of_them() -> None:
 def test_the_worst_mistakes_show_the_truth_and_the_answer() -> None:
     dataset = data.load_dataset(data_config("digits"))
     logits, _ = digits_logits()
-    cells = report.mistakes(dataset.val, dataset.classes, logits)
-    assert 0 < len(cells) <= report.WORST
+    cells = mistakes.mistake_cards(dataset.val, dataset.classes, logits)
+    assert 0 < len(cells) <= mistakes.WORST
     for cell in cells:
         assert cell.picture.shape[2] == 3
         (truth,) = [name for name, _, true in cell.bars if true]

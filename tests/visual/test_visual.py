@@ -12,7 +12,7 @@ from cnnbench.models.layers import Net
 from cnnbench.output import image_grid, rgb
 from cnnbench.runtime.device import Normalize, create_runtime
 from cnnbench.utils.errors import UserError
-from cnnbench.visual import attribution, filters, layer_view, maps, maximize, mistakes, patches
+from cnnbench.visual import attribution, filters, layer_view, maps, maximize, patches
 from cnnbench.visual.layer_view import LayerView, layer_maps, layer_views
 from cnnbench.visual.signal_flow import SignalStatistics
 
@@ -279,15 +279,6 @@ def test_a_grid_shows_small_pictures_pixel_by_pixel(tmp_path: Path) -> None:
     pixels = np.asarray(Image.open(tmp_path / "a.png").convert("RGB"))
     red = (pixels == (200, 30, 30)).all(2).sum()
     assert 0.45 < red / (2 * image_grid.DPI) ** 2 < 0.55
-
-
-def test_the_surest_mistakes_come_first() -> None:
-    logits = torch.tensor([[9.0, 0], [0, 5.0], [0, 8.0], [0.1, 0], [7.0, 0]])
-    targets = torch.tensor([0, 0, 0, 1, 1])
-    batches = [{"image": torch.zeros(5, 1, 2, 2, dtype=torch.uint8), "target": targets}]
-    found = mistakes.find_mistakes(lambda images: logits, batches, targets, CPU, RAW, count=3)
-    assert (found.n, found.wrong) == (5, 4)
-    assert (found.indices.tolist(), found.answers) == ([2, 4, 1], [1, 0, 1])
 
 
 def test_the_gradient_of_a_deep_plain_net_changes_from_stage_to_stage_and_hardly_with_shortcuts() -> None:

@@ -10,21 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cnnbench.config.sections import Format
-from cnnbench.data.pictures import thumbnail
-from cnnbench.data.sources import Arrays, Source, image_names, read_item
-from cnnbench.output.prediction_cards import PIXELS, Card, draw_cards
+from cnnbench.data.sources import Source
 from cnnbench.output.tables import Percent, display_width, plural, render, shorten
-from cnnbench.output.tensorboard import Events, event_files
-from cnnbench.tasks.classification import TOP1, TOP5, metrics, plots
+from cnnbench.output.tensorboard import fresh_events
+from cnnbench.tasks.classification import TOP1, TOP5, plots
 from cnnbench.tasks.classification.metrics import Evaluation, wilson
+from cnnbench.tasks.classification.mistakes import draw_mistake_cards
 from cnnbench.utils.files import write_text
 
 CONFUSED = 10  # pairs that are listed
-WORST = 24  # mistakes that are drawn
 LISTED = 10  # classes of a long list that are printed: those with the largest errors
 NAME = 24  # characters of a class name in a table
 
@@ -80,10 +77,8 @@ def write(
     plots.confusion_matrix(found.confusion, classes, path / "confusion_matrix.png", title)
     plots.calibration(found.calibration, path / "calibration.png", title)
     (path / "mistakes.png").unlink(missing_ok=True)
-    if cards := mistakes(source, classes, logits):
-        wrong = f"{found.top1_wrong:,} of {found.n:,} images wrong"
-        legend = "Under each image what it is (✓), then what the net says."
-        draw_cards(cards, path / "mistakes.png", f"The worst mistakes of {title}: {wrong}. {legend}")
+    if found.top1_wrong:
+        draw_mistake_cards(source, classes, logits, path / "mistakes.png", title)
     _write_events(path, result)
 
 
@@ -100,35 +95,14 @@ def _write_events(path: Path, result: dict[str, Any]) -> None:
     """Write numbers and pictures for TensorBoard, under the tags that trainings use, in place of an earlier call's."""
     from PIL import Image
 
-    for old in event_files(path):
-        old.unlink()
     step = result["epochs"] or 0
-    with closing(Events(path, purge_step=0)) as events:
+    with closing(fresh_events(path)) as events:
         for key in (TOP1.name, TOP5.name, "loss", "calibration_error"):
             events.add_scalar(f"{key}/{result['split']}", result[key], step)
         for name in ("confusion_matrix", "calibration", "mistakes"):
             if (path / f"{name}.png").exists():
                 with Image.open(path / f"{name}.png") as picture:
                     events.add_image(name, np.asarray(picture.convert("RGB")), step)
-
-
-def mistakes(source: Source, classes: Sequence[str], logits: Tensor) -> list[Card]:
-    """Cards of the wrong answers with the highest confidence, with the true class."""
-    cards = []
-    for index in metrics.worst_mistakes(logits, source.targets, WORST).tolist():
-        probabilities = logits[index].double().softmax(dim=0)
-        best, target = probabilities.topk(min(4, len(classes))).indices.tolist(), int(source.targets[index])
-        shown = [*best[:3], target] if target not in best[:3] else best[:4]
-        name = image_names(source, torch.tensor([index]))[0]
-        cards.append(
-            Card(
-                picture=thumbnail(read_item(source.item(index)), PIXELS),
-                title=classes[target],
-                note=f"no. {index}" if isinstance(source, Arrays) else Path(name).name,
-                bars=[(classes[one], float(probabilities[one]), one == target) for one in shown],
-            )
-        )
-    return cards
 
 
 # On the terminal
