@@ -30,7 +30,7 @@ ENVIRONMENT = """\
 | --- | --- |
 | `CNNBENCH_DATA` | folder that holds the data, where `data.root` is not given |
 | `CNNBENCH_FAST_START` | `0`: use no private parts of torch and Python to start, run and end faster. Results are the \
-same, each command takes some seconds longer. Try it when cnnbench does not start with a new version of torch or Python |
+same, a command takes seconds longer. Try it when cnnbench does not start with a new version of torch or Python |
 | `OMP_NUM_THREADS` | threads of each process on the CPU; by default all cores, shared out among the processes |
 """
 

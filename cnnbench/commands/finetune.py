@@ -49,6 +49,7 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
     runtime = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
     check_training(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
+    strategies.check_task(cfg.transfer.name, dataset.task)
     given = choose(cfg)
     model, spec, dataset = prepare(cfg, given, dataset, stream)
     extractor = Extractor(

@@ -31,6 +31,9 @@ class Task(ABC):
 
     name: ClassVar[str]  # stored with the weights, which find their task by it
     metrics: ClassVar[tuple[Metric, ...]]  # the first is the primary one: best.pt, early stopping, search, reports
+    linear_head: ClassVar[bool] = (
+        False  # whether an SVM on pooled features is an answer: strategies of transfer need it
+    )
     memorised: ClassVar[float]  # primary metric that a net reaches on a single batch learned by heart
 
     @classmethod

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnbench import data
+from cnnbench import data, tasks
 from cnnbench.config.commands import FinetuneConfig
 from cnnbench.config.sections import AugmentConfig, Crop, Strategy
 from cnnbench.data.model_spec import ModelSpec
@@ -51,18 +51,20 @@ def prepare(
             raise unknown("stage", layer, list(model.stages)[:-1])
         cfg.transfer.layer = about["layer"] = layer
         spec = replace(spec, model={**spec.model, "cut": layer})
+    linear = tasks.find(extractor.dataset.task).linear_head
     set_epochs(cfg, len(extractor.dataset.train))
     freezing.freeze(model, freeze_for(cfg, list(model.stages)))
+    probe = cfg.transfer.probe and linear
     if cfg.transfer.probe:
         recalibrate(model, extractor)
-    on_features = strategy in FITTED or (strategy is Strategy.head and without_augmentation(cfg))
-    train = extractor(extractor.dataset.train, [layer])[layer] if on_features or cfg.transfer.probe else None
+    on_features = strategy in FITTED or (linear and strategy is Strategy.head and without_augmentation(cfg))
+    train = extractor(extractor.dataset.train, [layer])[layer] if on_features or probe else None
     if on_features:
         cfg.augment = NO_AUGMENTATION
     val = extractor(extractor.dataset.val, [layer])[layer] if on_features else None
     if strategy is Strategy.deep_features:
         model = extractor.runtime.place(Truncated(model, layer, len(spec.labels)))
-    if train is not None and cfg.transfer.probe:
+    if train is not None and probe:
         fit_head(cfg, extractor, model, train, about)
     features = None if train is None or val is None else extractor.cached(output_layer(model), train, val)
     return Plan(model, spec, features)
@@ -123,6 +125,12 @@ def without_augmentation(cfg: FinetuneConfig) -> bool:
     augment = cfg.augment
     plain = augment.crop is Crop.none and not augment.flip and augment.color == 0 and augment.cutout == 0
     return plain and cfg.ema is None and not cfg.unfreeze_at
+
+
+def check_task(strategy: Strategy, task: str) -> None:
+    """Raise UserError where a strategy fits or chooses a linear classifier, and the task is not to classify."""
+    if strategy in (*FITTED, Strategy.auto) and not tasks.find(task).linear_head:
+        raise UserError(f"transfer={strategy.value} fits a classifier: for {task} take transfer=full, partial or head")
 
 
 def set_epochs(cfg: FinetuneConfig, images: int) -> None:

@@ -36,6 +36,7 @@ class Classification(Task):
     aux_weight: float = 0.3
     name = "classification"
     metrics = METRICS
+    linear_head = True
     memorised = 5.0  # percent of errors: one image of 32 may resist
 
     @classmethod
