@@ -15,7 +15,8 @@ from cnnbench.runs import run_directory
 from cnnbench.runs.result import complexity, described, environment, show
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
-from cnnbench.tasks.measure import Judged, Reading
+from cnnbench.tasks.measurement import Judged, Reading
+from cnnbench.tasks.passes import measure_net
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.exit_codes import DONE
 from cnnbench.utils.files import write_json
@@ -34,7 +35,7 @@ def run(cfg: EvaluateConfig) -> int:
     task = tasks.find(same_task(judged, dataset))()
     task.check_measure(judged, cfg)
     path = Path(runtime.group.broadcast(lambda: str(directory(cfg, judged, dataset))))
-    found = task.measure(judged, cfg, runtime)
+    found = task.measure(judged, cfg, runtime) or measure_net(task, judged[0], runtime)
     if not runtime.group.main:
         return DONE
     result = {

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -13,13 +13,10 @@ from cnnbench.data import Batch, Dataset, Views
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Runtime
+from cnnbench.tasks.measurement import Judged, Measurement, Reading
 from cnnbench.tasks.meter import Meter
 from cnnbench.tasks.metric import Metric
 from cnnbench.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from cnnbench.tasks.measure import Judged, Measurement, Reading
-    from cnnbench.tasks.predictor import Predictor
 
 
 class Task(ABC):
@@ -87,21 +84,19 @@ class Task(ABC):
             return None
         raise UserError(f"crop={crop.name}: {self.name} has one way to look at an image, so leave crop out")
 
-    def judge_views(self, views: Views, model: Net, spec: ModelSpec, runtime: Runtime, reading: "Reading",
+    def judge_views(self, views: Views, model: Net, spec: ModelSpec, runtime: Runtime, reading: Reading,
                     advance: Any) -> dict[str, float]:  # fmt: skip
         """Metrics by name, `loss` among them, of all images by these views. All processes take part."""
         raise NotImplementedError
 
-    def check_measure(self, judged: "list[Judged]", cfg: EvaluateConfig) -> None:
+    def check_measure(self, judged: list[Judged], cfg: EvaluateConfig) -> None:
         """Raise UserError, before any work, where `cnnbench evaluate` is asked for what the task cannot do."""
         if len(judged) > 1 or cfg.shift or cfg.crop != CropConfig():
             raise UserError(f"several weights, crop and shift are for classification: {self.name} takes none of them")
 
-    def measure(self, judged: "list[Judged]", cfg: EvaluateConfig, runtime: Runtime) -> "Measurement":
-        """Measurement for `cnnbench evaluate`."""
-        from cnnbench.tasks.measure import measure
-
-        return measure(self, judged[0], runtime)
+    def measure(self, judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Measurement | None:
+        """Measurement for `cnnbench evaluate`. None: the first net's evaluation over every image is all there is."""
+        return None
 
     # To show
 
@@ -114,11 +109,9 @@ class Task(ABC):
         """Draw what a validation found, and some images (N, …) with the net's answers, into files in `folder`."""
         return
 
-    def predictor(self, model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> "Predictor":
-        """Trained net, ready to be asked."""
-        from cnnbench.tasks.predictor import Predictor
-
-        return Predictor(self, model, spec, source, runtime)
+    def predictor(self, model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> Any:
+        """Predictor of the task's own kind. None: a plain one, which says what `describe` does."""
+        return None
 
     def describe(self, answer: Tensor, spec: ModelSpec) -> dict[str, Any]:
         """Answer to one image, without its batch dimension, as plain values for a table or JSON."""

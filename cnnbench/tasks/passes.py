@@ -1,16 +1,20 @@
-"""Passes of a trained net over batches: its answers, and what they are worth."""
+"""Passes of a trained net over batches: its answers, their meter, the measurement of `cnnbench evaluate`."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cnnbench import data
 from cnnbench.data import Batch
 from cnnbench.data.model_spec import ModelSpec
-from cnnbench.runtime.device import Runtime
+from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.tasks.base import Task
+from cnnbench.tasks.measurement import Judged, Measurement, center_text
 from cnnbench.tasks.meter import Meter
+from cnnbench.tasks.metric import headline
 
 
 @torch.no_grad()
@@ -47,3 +51,29 @@ def add_up(meter: Meter, runtime: Runtime) -> None:
     if not runtime.group.alone:
         runtime.group.all_reduce_sum(*meter.tensors())
         meter.n = int(runtime.group.all_reduce_numbers(meter.n)[0])
+
+
+def measure_net(task: Task, one: Judged, runtime: Runtime) -> Measurement:
+    """Measurement of one net over every image, each prepared as the net's own were."""
+    reading, size = one.reading, one.spec.input.image_size
+    batches = data.eval_loader(
+        reading.source,
+        one.dataset,
+        image_size=size,
+        batch_size=reading.batch_size,
+        workers=reading.workers,
+        rank=runtime.group.rank,
+        world_size=runtime.group.size,
+    )
+    net, normalize = runtime.place(one.model).eval(), Normalize(runtime, one.spec.input.mean, one.spec.input.std)
+    begin = time.perf_counter()
+    meter = evaluate(task, net, reading.until(batches.epoch()), runtime, normalize, one.spec)
+    values = meter.compute()
+    how = center_text(size, one.spec.input.crop_ratio)
+    text = f"{headline(task.metrics, values)}, loss {values['loss']:.4f} on {meter.n:,} images"
+    return Measurement(
+        n=meter.n,
+        seconds=time.perf_counter() - begin,
+        result={**values, "n": meter.n, "crop": how, "protocol": {"name": how}},
+        page=lambda result, brief: f"{text}\n-> {result['run_dir']}",
+    )

@@ -163,7 +163,8 @@ def load(
 
 def predictor_of(model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> Predictor:
     """Predictor of the task that the net was trained for."""
-    return tasks.find(spec.task)().predictor(model, spec, source, runtime)
+    task = tasks.find(spec.task)()
+    return task.predictor(model, spec, source, runtime) or Predictor(task, model, spec, source, runtime)
 
 
 def as_sequence(images: Any) -> Iterable[Any]:

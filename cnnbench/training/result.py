@@ -11,7 +11,7 @@ from cnnbench.output import plots
 from cnnbench.runs.result import complexity, described, environment
 from cnnbench.runs.stop_requests import StopRequests
 from cnnbench.runtime.device import Normalize
-from cnnbench.tasks.measure import Reading, center_text, progress
+from cnnbench.tasks.measurement import Reading, center_text, progress
 from cnnbench.tasks.passes import predictions
 from cnnbench.training import freezing, setup
 from cnnbench.training.setup import Parts

@@ -14,7 +14,7 @@ from cnnbench.models.layers import Net
 from cnnbench.output.image_grid import Tile, draw_grid, in_rows
 from cnnbench.output.rgb import overlay_heat, to_rgb
 from cnnbench.runtime.device import Normalize
-from cnnbench.tasks.measure import progress
+from cnnbench.tasks.measurement import progress
 from cnnbench.utils.errors import UserError
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture

@@ -20,7 +20,7 @@ from cnnbench.output.figure import number_text
 from cnnbench.output.image_grid import Tile, draw_grid, in_rows
 from cnnbench.output.rgb import to_rgb
 from cnnbench.runtime.device import Normalize, Runtime
-from cnnbench.tasks.measure import progress
+from cnnbench.tasks.measurement import progress
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
 from cnnbench.visual.layer_view import HEAD, LayerView, layer_maps, spread_indices

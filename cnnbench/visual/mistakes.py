@@ -8,7 +8,7 @@ import torch
 from cnnbench.config.arguments import typed_keys
 from cnnbench.runtime.device import Runtime, create_runtime
 from cnnbench.tasks.classification.mistakes import LEGEND, draw_mistake_cards
-from cnnbench.tasks.measure import progress
+from cnnbench.tasks.measurement import progress
 from cnnbench.tasks.passes import predictions
 from cnnbench.utils.errors import UserError
 from cnnbench.visual.context import VisualizeContext

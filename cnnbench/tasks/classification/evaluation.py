@@ -22,7 +22,7 @@ from cnnbench.runtime.compiled import compile_if
 from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.tasks.classification import report
 from cnnbench.tasks.classification.metrics import answers, evaluate_scores
-from cnnbench.tasks.measure import Judged, Measurement, Progress, Reading, progress
+from cnnbench.tasks.measurement import Judged, Measurement, Progress, Reading, progress
 from cnnbench.utils.errors import UserError
 
 

@@ -18,11 +18,11 @@ from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.classification import METRICS
 from cnnbench.tasks.classification.metrics import ClassificationMeter, ConfusionMeter
+from cnnbench.tasks.measurement import Judged, Measurement, Reading
 from cnnbench.tasks.meter import Meter
 
 if TYPE_CHECKING:
     from cnnbench.tasks.classification.predictor import Classifier
-    from cnnbench.tasks.measure import Judged, Measurement, Reading
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,18 @@ class Classification(Task):
 
         return None if crop == CropConfig() else evaluation.views(crop, model, spec)
 
-    def judge_views(self, views: Views, model: Net, spec: ModelSpec, runtime: Runtime, reading: "Reading",
+    def judge_views(self, views: Views, model: Net, spec: ModelSpec, runtime: Runtime, reading: Reading,
                     advance: Any) -> dict[str, float]:  # fmt: skip
         from cnnbench.tasks.classification import evaluation
 
         return evaluation.judge_views(views, model, spec, runtime, reading, advance)
 
-    def check_measure(self, judged: "list[Judged]", cfg: EvaluateConfig) -> None:
+    def check_measure(self, judged: list[Judged], cfg: EvaluateConfig) -> None:
         from cnnbench.tasks.classification import evaluation
 
         evaluation.check(judged, cfg)
 
-    def measure(self, judged: "list[Judged]", cfg: EvaluateConfig, runtime: Runtime) -> "Measurement":
+    def measure(self, judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Measurement:
         from cnnbench.tasks.classification import evaluation
 
         return evaluation.measure(judged, cfg, runtime)

@@ -1,7 +1,6 @@
-"""Measurement for any task: the nets, how their images are read, and the result."""
+"""Measurement of nets, for any task: what goes into it and what comes out."""
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +12,6 @@ from tqdm import tqdm
 from cnnbench import data
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
-from cnnbench.runtime.device import Normalize, Runtime
-from cnnbench.tasks.base import Task
-from cnnbench.tasks.metric import headline
-from cnnbench.tasks.passes import evaluate
 from cnnbench.utils import console
 from cnnbench.weights.sources import Weights
 
@@ -54,32 +49,6 @@ class Measurement:
     result: dict[str, Any]  # metrics and how they were measured
     write: Callable[[Path, dict[str, Any]], None] = lambda folder, result: None  # tables and pictures
     page: Callable[[dict[str, Any], bool], str]  # the whole result, and whether to be brief -> text for a terminal
-
-
-def measure(task: Task, one: Judged, runtime: Runtime) -> Measurement:
-    """Measurement of one net over every image, each prepared as the net's own were."""
-    reading, size = one.reading, one.spec.input.image_size
-    batches = data.eval_loader(
-        reading.source,
-        one.dataset,
-        image_size=size,
-        batch_size=reading.batch_size,
-        workers=reading.workers,
-        rank=runtime.group.rank,
-        world_size=runtime.group.size,
-    )
-    net, normalize = runtime.place(one.model).eval(), Normalize(runtime, one.spec.input.mean, one.spec.input.std)
-    begin = time.perf_counter()
-    meter = evaluate(task, net, reading.until(batches.epoch()), runtime, normalize, one.spec)
-    values = meter.compute()
-    how = center_text(size, one.spec.input.crop_ratio)
-    text = f"{headline(task.metrics, values)}, loss {values['loss']:.4f} on {meter.n:,} images"
-    return Measurement(
-        n=meter.n,
-        seconds=time.perf_counter() - begin,
-        result={**values, "n": meter.n, "crop": how, "protocol": {"name": how}},
-        page=lambda result, brief: f"{text}\n-> {result['run_dir']}",
-    )
 
 
 def center_text(image_size: int, crop_ratio: float) -> str:
