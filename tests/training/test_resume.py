@@ -1,24 +1,31 @@
 """A training that was cut goes on with the same bits, or is refused with what is different."""
 
+import json
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from cnnbench import models
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models import resnet
 from cnnbench.models.layers import Net
+from cnnbench.training.state import Progress
 from cnnbench.utils import exit_codes
 from cnnbench.utils.files import read_json
 from cnnbench.weights import checkpoint
+from tests.helpers.checkpoints import write_as_format
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
 
 
@@ -157,6 +164,46 @@ def test_a_run_of_a_version_without_some_keys_goes_on(cnnbench: Callable[..., Ra
     replayed = cnnbench("train", "--config", str(tmp_path / "r/config.yaml"), "run.dir=again")
     assert replayed.code == 0, replayed.err
     assert rows(tmp_path / "again")[-1]["loss/val"] == rows(tmp_path / "r")[-1]["loss/val"]
+
+
+def other_keys(ours: dict[str, Any], theirs: dict[str, Any]) -> set[str]:
+    """Keys of two results that differ, but for those that differ in any two runs."""
+    changing = {"wall_seconds", "images_per_second", "run_dir"}
+    return {key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)} - changing
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_run_with_checkpoints_of_an_earlier_format_is_used_and_goes_on(
+    cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Evaluated and predicted with as if it were of today; then, from the middle of an epoch, bit for bit."""
+    command = ("train", "epochs=4", "ema=0.9", *SMALL)
+    assert cnnbench(*command, "run.dir=whole").code == 0
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 15)
+        assert cnnbench(*command, "run.dir=r").code == exit_codes.INTERRUPTED
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "image.png")
+    said = []
+    today = checkpoint.load(tmp_path / "r/checkpoints/last.pt")
+    for rewrite in (lambda file: None, partial(write_as_format, number)):
+        for file in (tmp_path / "r/checkpoints").glob("*.pt"):
+            rewrite(file)
+        for line in (("evaluate", "weights=r", "run.dir=judged"), ("predict", "weights=r", "image.png")):
+            ran = cnnbench(*line, "device=cpu", "precision=fp32", "format=json")
+            assert ran.code == 0, ran.err
+            said.append(json.loads(ran.out))
+    assert not other_keys(said[0], said[2]) and said[1] == said[3]
+
+    upgraded = checkpoint.load(tmp_path / "r/checkpoints/last.pt")
+    assert (upgraded["format"], upgraded["meter"]["n"]) == (number, 3 * 50)
+    assert Progress(**upgraded["progress"]) == Progress(**today["progress"])
+    assert ModelSpec.from_dict(upgraded["spec"]) == ModelSpec.from_dict(today["spec"])
+    assert cnnbench(*command, "run.dir=r").code == 0
+    assert_same_run(tmp_path / "r", tmp_path / "whole")
+    ours, theirs = (checkpoint.load(tmp_path / name / "checkpoints/best.pt") for name in ("r", "whole"))
+    assert (ours["step"], ours["progress"]["best"]) == (theirs["step"], theirs["progress"]["best"])
+    results = [read_json(tmp_path / name / "result.json") for name in ("r", "whole")]
+    assert results[0] and not other_keys(*results)
 
 
 def test_resume_never_starts_beside_the_old_run(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
