@@ -63,8 +63,11 @@ def conclude(view: View, callbacks: Sequence[Callback]) -> int:
         directory.set_status("pruned", state.progress.pruned)
         say(f"pruned: {state.progress.pruned} -> {directory.path}", parts.stream)
         return DONE
+    final = replace(
+        view, stop=StopRequests(group=parts.runtime.group)
+    )  # all is trained: too late for a request to stop
     if state.evaluation is None:  # a run that was cut after its last checkpoint and before its result
-        validate(replace(view, stop=StopRequests(group=parts.runtime.group)))
+        validate(final)
     try:
         by_views = result.by_views(parts, state, view.stop)
     except Stopped:
@@ -75,7 +78,7 @@ def conclude(view: View, callbacks: Sequence[Callback]) -> int:
     for callback in callbacks:
         found |= callback.result()
     result.draw_validation(parts, state)
-    end(view, callbacks)
+    end(final, callbacks)
     try:
         write_json(directory.path / "result.json", found)
     except OSError as error:

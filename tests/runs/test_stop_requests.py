@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cnnbench.runs import tracker
 from cnnbench.runs.stop_requests import StopRequests
 from cnnbench.training import health
 from cnnbench.utils import exit_codes
@@ -53,6 +55,25 @@ def test_a_request_within_the_validation_saves_first(
     assert cnnbench(*command, "run.dir=r").code == 0
     assert_same_run(tmp_path / "r", tmp_path / "whole")
     assert rows(tmp_path / "r")[1]["images_per_second"] > 0
+
+
+def test_a_request_after_the_last_epoch_comes_too_late(
+    cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All is trained and saved: the run is left as one that nobody asked to stop, its HPARAMS in TensorBoard too."""
+    end_epoch = tracker.Tracker.end_epoch
+
+    def ask(self: tracker.Tracker, row: dict[str, float], text: str) -> None:
+        end_epoch(self, row, text)
+        if row["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(tracker.Tracker, "end_epoch", ask)
+    ran = cnnbench("train", "epochs=2", "run.dir=r", *SMALL)
+    assert (ran.code, read_json(tmp_path / "r/status.json")["status"]) == (0, "done"), ran.err
+    assert read_json(tmp_path / "r/result.json")["epochs"] == 2
+    events = EventAccumulator(str(tmp_path / "r")).Reload()
+    assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
 
 
 def test_a_second_ctrl_c_leaves_at_once_whatever_torch_does(tmp_path: Path) -> None:
