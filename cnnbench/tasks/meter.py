@@ -68,5 +68,5 @@ class Meter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in {"loss": self.loss, "left_out": self.left_out, **self.own()}.items():
-            value.copy_(state.get(name, torch.zeros(())))  # checkpoints of format 1 have no `left_out`
+            value.copy_(state[name])
         self.n = state["n"]

@@ -47,12 +47,13 @@ def keep_as(path: Path, other: Path) -> None:
 def load(path: Path) -> dict[str, Any]:
     """A checkpoint of cnnbench, on the CPU. Raises UserError for anything else."""
     content = read(path)
-    needed = {"format": int, "model": dict, "spec": dict, "config": dict, "progress": dict}
+    form, version = content.get("format"), content.get("cnnbench")
+    if isinstance(form, int) and form > FORMAT and version:  # whatever names it has for what is in it
+        raise NewerFormatError(f"{path} was written by a newer cnnbench ({version}): update this one")
     content = upgraded(content)
+    needed = {"format": int, "model": dict, "spec": dict, "config": dict, "progress": dict}
     if not all(isinstance(content.get(key), kind) for key, kind in needed.items()):
         raise UserError(f"{path} is not a checkpoint of cnnbench")
-    if content["format"] > FORMAT:
-        raise NewerFormatError(f"{path} was written by a newer cnnbench ({content['cnnbench']}): update this one")
     if content["format"] >= SEALED and not files.checksum_matches(path):
         raise UserError(f"{path} is damaged: its checksum is missing")
     return content
@@ -64,7 +65,7 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(old, int) or old >= 3 or not {"inference", "progress"} <= content.keys():
         return content
     new["spec"] = new.pop("inference")  # ModelSpec.from_dict() reads it
-    new["meter"] = new.pop("sums", None)
+    new["meter"] = {"left_out": torch.zeros(()), **new.pop("sums", {})}  # format 1 left no image out
     names = {name: "best" if name.startswith("best_") and name != "best_epoch" else name for name in new["progress"]}
     new["progress"] = {names[name]: value for name, value in new["progress"].items()}
     return new

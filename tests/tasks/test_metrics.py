@@ -65,6 +65,8 @@ def test_a_meter_goes_through_a_checkpoint(batch: tuple) -> None:
     other.load_state_dict(meter.state_dict())
     assert other.compute() == meter.compute() and other.n == N
     assert torch.equal(other.confusion, meter.confusion)
+    with pytest.raises(KeyError, match="confusion"):  # sums that are not there are not taken for zeros
+        other.load_state_dict(ClassificationMeter(CPU).state_dict())
 
 
 def test_meters_of_two_processes_add_up_to_the_meter_over_all(batch: tuple) -> None:

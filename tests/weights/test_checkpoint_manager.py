@@ -46,7 +46,7 @@ def test_a_newer_format_is_refused_for_resuming_and_warned_of_for_its_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manager_with(tmp_path, 2)
-    torch.save({"format": 99, "cnnbench": "9.9", **NEEDED, "model": {"w": torch.ones(2)}}, tmp_path / "last.pt")
+    torch.save({"format": 99, "cnnbench": "9.9", "step": 3, "model": {"w": torch.ones(2)}}, tmp_path / "last.pt")
     with pytest.raises(UserError, match=r"newer cnnbench \(9.9\)"):  # and not passed over for an older checkpoint
         CheckpointManager(tmp_path, config()).load()
     weights = checkpoint.weights_of(checkpoint.read(tmp_path / "last.pt"), tmp_path / "last.pt")
