@@ -63,9 +63,8 @@ def conclude(view: View, callbacks: Sequence[Callback]) -> int:
         directory.set_status("pruned", state.progress.pruned)
         say(f"pruned: {state.progress.pruned} -> {directory.path}", parts.stream)
         return DONE
-    final = replace(
-        view, stop=StopRequests(group=parts.runtime.group)
-    )  # all is trained: too late for a request to stop
+    # All is trained: from here on a request to stop comes too late.
+    final = replace(view, stop=StopRequests(group=parts.runtime.group))
     if state.evaluation is None:  # a run that was cut after its last checkpoint and before its result
         validate(final)
     try:
