@@ -1,4 +1,4 @@
-"""Tab completion: the shell asks `cnnbench -sc query=bash`, with the line so far in COMP_LINE."""
+"""Tab completion. The shell calls `cnnbench -sc query=bash`, with the typed line in COMP_LINE."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def complete(args: list[str], commands: list[str]) -> int:
-    """`SHELL` prints the script that installs completion; `query=SHELL` prints what may follow."""
+    """Print the script that installs completion (`SHELL`), or the possible next words (`query=SHELL`)."""
     request = args[0] if args else "bash"
     action, _, shell = request.rpartition("=")
     if shell not in SHELLS or action not in ("", "install", "uninstall", "query"):
@@ -18,7 +18,7 @@ def complete(args: list[str], commands: list[str]) -> int:
         _hydra("train", [f"{action or 'install'}={shell}"])
         return 0
     words = os.environ.get("COMP_LINE", "").split(" ")
-    if len(words) <= 2:  # cnnbench, and a command that may be begun
+    if len(words) <= 2:  # cnnbench, and perhaps the beginning of a command
         print(" ".join(commands))
     elif words[1] in commands:
         os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])

@@ -1,4 +1,4 @@
-"""`cnnbench COMMAND --help`: the groups and their choices, every key with its default and meaning, three examples."""
+"""`cnnbench COMMAND --help`: examples, the groups and their choices, every key with its default and meaning."""
 
 import shutil
 import textwrap
@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from cnnbench.config import arguments, commands, parsing
 from cnnbench.config.arguments import config_dirs, groups
 from cnnbench.config.compose import command_groups, compose, explain
+from cnnbench.config.parsing import as_typed
 from cnnbench.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ keys
 
 
 def render_page(command: str, entry: "Command", args: list[str]) -> str:
-    """The page; the defaults shown are those that go with the groups chosen in args."""
+    """Help page of a command. The defaults shown belong to the groups chosen in args."""
     args = arguments.hydra_arguments(command, args)
     width = min(shutil.get_terminal_size((120, 24)).columns, 140)
     known = groups(*config_dirs(args))
@@ -58,29 +59,19 @@ def render_page(command: str, entry: "Command", args: list[str]) -> str:
 
 
 def _keys(which: type, values: dict[str, Any], width: int) -> list[str]:
-    """Each key of the schema, the arguments of the net in the place of `model`."""
+    """Entries of the schema's keys; `model` is replaced by the arguments of the net."""
     lines = []
     texts = commands.help_texts(which)
-    for key, text in sorted(texts.items(), key=lambda entry: "." in entry[0]):  # what people type daily comes first
+    for key, text in sorted(texts.items(), key=lambda entry: "." in entry[0]):  # keys of daily use come first
         if key in commands.FILLED_IN:
             continue
         if key == "model":
-            own = ", ".join(f"{name}={_shown(value)}" for name, value in values.items() if name.startswith("model."))
+            own = ", ".join(f"{name}={as_typed(value)}" for name, value in values.items() if name.startswith("model."))
             lines.append(_entry("model.*", f"{text}: {own}", 36, width))
         else:
-            default = _shown(values[key]) if key in values else "???"
+            default = as_typed(values[key]) if key in values else "???"
             lines.append(_entry(f"{key}={'' if default == '???' else default}", text, 36, width))
     return lines
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(map(_shown, value))}]"
-    return str(getattr(value, "name", value))
 
 
 def _entry(name: str, text: str, indent: int, width: int) -> str:

@@ -1,7 +1,7 @@
-"""The command line: `cnnbench <command> key=value …`, everything after the command being Hydra's.
+"""Command line: `cnnbench <command> key=value …`. All arguments after the command go to Hydra.
 
-Every mistake becomes one clean line and exit code 2.
-torch is imported by the commands, once the command line is known to be good.
+A mistake of the user gives one clear message and exit code 2. torch is imported by the commands, once the command line
+is known to be good.
 """
 
 import os
@@ -31,7 +31,7 @@ def console() -> NoReturn:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line; the exit code."""
+    """Run one command line. Returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     try:
         code = _main(argv)
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone (`| head`): nothing is left to say
+    except BrokenPipeError:  # the reader of the output has gone (`| head`): print nothing more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
@@ -84,7 +84,7 @@ def _main(argv: list[str]) -> int:
 
 
 def usage() -> str:
-    """All commands with an example each."""
+    """Help text: all commands with an example each."""
     width = max(map(len, COMMANDS))
     lines = [
         f"  {name:{width}}  {command.help}\n  {'':{width}}    {command.examples[0]}"
@@ -94,7 +94,7 @@ def usage() -> str:
 
 
 def compose_and_run(command: str, args: list[str]) -> int:
-    """Compose the configuration (with -m: one per job) and hand it to the command; the exit code."""
+    """Compose the configuration (with -m: one per job) and run the command with it. Returns the exit code."""
     from cnnbench.config import arguments, compose, expand
     from cnnbench.runtime import execute
     from cnnbench.sweeps import runner
@@ -112,7 +112,7 @@ def compose_and_run(command: str, args: list[str]) -> int:
     errors: list[Exception] = []
 
     def job(cfg: Any) -> None:
-        """Hydra takes a job that raises for a mistake of its own and says so at length: nothing is raised here."""
+        """Collect the error: Hydra would report it as an error of its own, at length."""
         try:
             code.append(execute.run_command(command, compose.typed_config(command, cfg)))
         except Exception as error:

@@ -1,4 +1,4 @@
-"""The command line before Hydra sees it: options before overrides, paths in quotes, and what is neither refused."""
+"""The command line before Hydra sees it: options are put before overrides, paths in quotes, the rest is refused."""
 
 import re
 from itertools import pairwise
@@ -23,14 +23,14 @@ PATH_KEYS = (
     "data.root",
     "data.packed",
 )
-LIST_KEYS = ("what", "layer", "units", "images", "precisions", "where")  # a,b is a list where no sweep is asked for
+LIST_KEYS = ("what", "layer", "units", "images", "precisions", "where")  # a,b is a list, unless a sweep is asked for
 INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
 
 
 def hydra_arguments(command: str, args: list[str]) -> list[str]:
-    """The arguments as Hydra wants them: options before overrides. Refuses, in our own words, what is neither."""
+    """Arguments as Hydra takes them: options before overrides. UserError for anything else."""
     options: list[str] = []
     overrides: list[str] = []
     bare: list[str] = []
@@ -39,7 +39,7 @@ def hydra_arguments(command: str, args: list[str]) -> list[str]:
     for arg in remaining:
         if takes_bare and (arg == "-" or ("=" not in arg and arg[0:1] not in ("-", "~"))):
             if "${" in arg:
-                raise UserError(f"{arg}: names with ${{ in them are taken from stdin alone: ls | cnnbench {command} -")
+                raise UserError(f"{arg}: a name with ${{ in it can only be given on stdin: ls | cnnbench {command} -")
             bare.append(arg)
         elif arg.startswith("-"):
             flag, joined, value = arg.partition("=")
@@ -62,7 +62,7 @@ def hydra_arguments(command: str, args: list[str]) -> list[str]:
 
 
 def _as_list(override: str) -> str:
-    """`what=a,b` as `what=[a,b]`, each in quotes unless it is a number: names and paths may hold signs of Hydra's."""
+    """`what=a,b` as `what=[a,b]`. Items other than numbers are quoted: they may hold characters special to Hydra."""
     key, _, value = override.partition("=")
     if key not in LIST_KEYS or value[:1] in ("", "[", "'", '"') or value in ("null", "all"):
         return override
@@ -82,9 +82,9 @@ def _check_option(command: str, flag: str, value: str) -> None:
 
 
 def _quoted(override: str) -> str:
-    """A path may hold signs that mean something to Hydra, such as blanks and equals signs: quote it for the user."""
+    """Put a path in quotes: blanks, equals signs and the like are special to Hydra."""
     key, _, value = override.partition("=")
-    if key == "crop" and value.isdigit():  # the name of a YAML file, which Hydra would take for a number
+    if key == "crop" and value.isdigit():  # the name of a YAML file; Hydra would read a number
         return f"{key}={_in_quotes(value)}"
     if (
         key not in PATH_KEYS
@@ -104,12 +104,12 @@ def _in_quotes(text: str) -> str:
 def _bare_argument(command: str, arg: str) -> str:
     for group, names in groups().items():
         if arg in names:
-            return f"what is '{arg}'? Settings are written key=value: did you mean {group}={arg}?"
-    return f"what is '{arg}'? Settings are written key=value, as in epochs=5; see cnnbench {command} --help"
+            return f"'{arg}' is not of the form key=value: did you mean {group}={arg}?"
+    return f"'{arg}' is not of the form key=value, as in epochs=5; see cnnbench {command} --help"
 
 
 def sweep_dir(args: list[str]) -> Path:
-    """Where a sweep lives: the last `sweep.dir=` of a command line, which may be in quotes."""
+    """Directory of a sweep: the last `sweep.dir=` of a command line, without its quotes."""
     value = [arg for arg in args if arg.startswith("sweep.dir=")][-1].partition("=")[2]
     quoted = value[:1] in ("'", '"') and value[-1:] == value[:1]
     return Path(re.sub(r"\\(.)", r"\1", value[1:-1]) if quoted else value)
@@ -120,7 +120,7 @@ def is_sweep(args: list[str]) -> bool:
 
 
 def groups(*more: Path) -> dict[str, list[str]]:
-    """The groups of YAML files and their choices, also those of the user's own folders."""
+    """Groups of YAML files with their choices; `more` are the user's own folders."""
     found: dict[str, set[str]] = {}
     for root in (conf_dir(), *more):
         for file in sorted(root.glob("*/*.yaml")):
@@ -129,7 +129,7 @@ def groups(*more: Path) -> dict[str, list[str]]:
 
 
 def config_dirs(args: list[str]) -> list[Path]:
-    """The folder of `--config-dir`, if there is one."""
+    """Folders of `--config-dir`: one or none."""
     return [Path(value) for flag, value in pairwise(args) if flag in ("--config-dir", "-cd")]
 
 

@@ -1,4 +1,4 @@
-"""What each command takes: its own keys, and the sections of config.py that it shares with others."""
+"""Schema of each command: its own keys, and the sections that it shares with other commands."""
 
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
@@ -40,29 +40,29 @@ class TrainConfig:
     crop: CropConfig = field(default_factory=CropConfig)
     epochs: int = option("passes over the training images", ge=1)
     batch_size: int | str = option("images per optimizer step, or auto: the largest that fits", ge=1)
-    accumulate: int = option("split each batch into this many parts to save memory; the step stays the same", ge=1)
+    accumulate: int = option(
+        "gradient accumulation: microbatches of each batch, to save memory; the step stays the same", ge=1
+    )
     label_smoothing: float = option("probability spread evenly over all classes in the targets", ge=0, lt=1)
-    ema: float | None = option("decay of a moving average of the weights, which is then what is evaluated", gt=0, lt=1)
+    ema: float | None = option("decay of a moving average of the weights; the average is then evaluated", gt=0, lt=1)
     precision: Precision = option("auto, fp32, bf16 or fp16")
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
-    devices: int | str = option(
-        "processes that train together, each on a GPU of its own (or on the CPU): 4, or all", ge=1
-    )
+    devices: int | str = option("processes that train together, one on each GPU (or on the CPU): 4, or all", ge=1)
     ddp: DdpConfig = field(default_factory=DdpConfig)
     seed: int = option("seed of initialisation, shuffle, augmentation and dropout", ge=0, lt=2**32)
-    deterministic: bool = option("the same bits each time on a GPU too, at a price in speed; a CPU needs no asking")
-    debug: Debug | None = option("fast: one batch of everything, end to end; overfit: learn one batch by heart")
-    lr_find: bool = option("search for a learning rate by a range test of 100 steps, say it and stop", default=False)
+    deterministic: bool = option("bit-identical results on a GPU too, but slower; on a CPU they always are")
+    debug: Debug | None = option("fast: one batch of everything, end to end; overfit: memorise a single batch")
+    lr_find: bool = option("find a learning rate by a range test of 100 steps, print it and stop", default=False)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     weights: str | None = option("initial weights: a run directory, a weights file, imagenet or zoo:NAME")
-    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
-    weights_skip: Any = option("names or stages that are not loaded but initialised anew, as [fc]")
-    freeze: Any = option("what does not train: none, backbone, until:STAGE, re:PATTERN or a list of stages")
-    unfreeze_at: Any = option("stages that begin to train after so many epochs, as {5: layer4, 8: all}")
+    weights_rename: Any = option("prefixes of names in the weights file and their replacements, as {linear: fc}")
+    weights_skip: Any = option("names or stages that are initialised instead of loaded, as [fc]")
+    freeze: Any = option("parts that do not train: none, backbone, until:STAGE, re:PATTERN or a list of stages")
+    unfreeze_at: Any = option("frozen stages that begin to train after so many epochs, as {5: layer4, 8: all}")
     max_time: str | None = option("stop after this much training, as 90s, 30m or 1h30m")
     max_steps: int | None = option("stop after this many optimizer steps", ge=1)
-    patience: int | None = option("stop after this many epochs without a better top-1 error", ge=1)
+    patience: int | None = option("early stopping: stop after this many epochs without an improvement", ge=1)
     resume: Resume = option(
         "auto: continue this run if it exists; never: start a new one; force: continue despite changes"
     )
@@ -78,21 +78,21 @@ class FinetuneConfig(TrainConfig):
         default_factory=dict,
         metadata={"help": "the net and its arguments; by default that of the weights", "bounds": {}},
     )
-    epochs: int = option("passes over the training images; 0: as suits the strategy and the number of images", ge=0)
+    epochs: int = option("passes over the training images; 0: chosen by the strategy and the number of images", ge=0)
     transfer: TransferConfig = field(default_factory=TransferConfig)
     folds: int | None = option(
-        "cross-validate: train so many times, each time on the rest of the training images", ge=2
+        "cross-validation: so many trainings, each validated on its own part of the training images", ge=2
     )
 
 
 @dataclass(kw_only=True)
 class TrainedConfig:
-    """What all commands that use a trained net take."""
+    """Keys of all commands that use a trained net."""
 
     weights: str = option(
         "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
     )
-    weights_rename: Any = option("beginnings of names in the weights file and ours for them, as {linear: fc}")
+    weights_rename: Any = option("prefixes of names in the weights file and their replacements, as {linear: fc}")
     weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
     model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
     run: RunConfig = field(default_factory=RunConfig)
@@ -103,16 +103,20 @@ class TrainedConfig:
 
 @dataclass(kw_only=True)
 class EvaluateConfig(TrainedConfig):
-    weights: Any = option("the trained net: a run, a file, zoo:NAME or imagenet; a list [a,b] judges their mean answer")
-    data: DataConfig = field(default_factory=DataConfig, metadata={"partial": True})  # the rest is the checkpoint's
+    weights: Any = option(
+        "the trained net: a run, a file, zoo:NAME or imagenet; a list [a,b]: their averaged predictions"
+    )
+    data: DataConfig = field(
+        default_factory=DataConfig, metadata={"partial": True}
+    )  # other keys come from the checkpoint
     crop: CropConfig = field(default_factory=CropConfig)
     split: Split = option("val: what the run was validated on; train: its training images, without augmentation")
-    shift: int | None = option("also measure how often the answer survives a shift by so many pixels", ge=1)
+    shift: int | None = option("also measure how often the prediction survives a shift by so many pixels", ge=1)
     batch_size: int = option("images or crops per forward pass", ge=1)
     precision: Precision = option("auto, fp32, bf16 or fp16")
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
-    devices: int | str = option("processes that share the images, each on a GPU of its own: 4, or all", ge=1)
+    devices: int | str = option("processes that share the images, one on each GPU: 4, or all", ge=1)
     format: Format = option("how the result is printed: table, json, csv or markdown")
 
 
@@ -130,16 +134,17 @@ class PackConfig:
 
 @dataclass(kw_only=True)
 class PredictConfig(TrainedConfig):
-    input: Any = option("images, folders, patterns such as 'photos/*.jpg', or - for a list on stdin", bare=True)
+    input: Any = option("images, folders, patterns such as 'photos/*.jpg', or - for a list on stdin", bare=True,
+                       missing="name an image, a folder or a pattern, as in cnnbench predict photos/")  # fmt: skip
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
-    top: int = option("answers for each image", ge=1)
-    out: str | None = option("also write the answers to this file, in the format of its ending (.json, .csv, .md)")
-    sheet: str | None = option("draw the images with their answers into this PNG; further pages beside it")
+    top: int = option("top-k: classes listed for each image", ge=1)
+    out: str | None = option("also write the predictions to this file, in the format of its ending (.json, .csv, .md)")
+    sheet: str | None = option("draw the images with their predictions into this PNG; further pages beside it")
     batch_size: int = option("images per forward pass", ge=1)
     workers: int | None = option("threads that read image files; null: one per core", ge=1)
     precision: Precision = option("auto, fp32, bf16 or fp16")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
-    format: Format = option("how the answers are printed: table, json, csv or markdown")
+    format: Format = option("how the predictions are printed: table, json, csv or markdown")
 
 
 @dataclass(kw_only=True)
@@ -157,14 +162,18 @@ class VisualizeConfig(TrainedConfig):
     )
     weights: str | None = option("the trained net: a run, a file, zoo:NAME or imagenet")  # type: ignore[assignment]
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
-    layer: Any = option("stages or layers to look at, as layer1 or [stem,layer3.0.conv1]; null: as suits the picture")
-    units: Any = option("numbers of units, as [0,5], or in the head names of classes; null: as suits the picture")
+    layer: Any = option(
+        "stages or layers to look at, as layer1 or [stem,layer3.0.conv1]; null: chosen by the kind of picture"
+    )
+    units: Any = option(
+        "numbers of units, as [0,5], or names of classes in the head; null: chosen by the kind of picture"
+    )
     images: Any = option("images to look at: files, folders, or numbers of images of the data; null: a few of the data")
     target: Any = option(
-        "gradcam, occlusion, saliency: the class in question, by name or number; null: the net's answer"
+        "gradcam, occlusion, saliency: the class in question, by name or number; null: the predicted class"
     )
     top: int = option("patches: how many for each unit", ge=1)
-    limit: int | None = option("images of the data that are searched at most; null: all", ge=1)
+    limit: int | None = option("largest number of images of the data to search; null: all", ge=1)
     steps: int = option("maximize: steps of gradient ascent", ge=1)
     normalize: Scale = option("filters: each on its own scale, or together on one")
     sort: Sort = option("filters: by colour, frequency or none")
@@ -175,7 +184,7 @@ class VisualizeConfig(TrainedConfig):
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     epochs: int = option("schedule: passes over the training images", ge=1)
     batch_size: int = option("images per forward pass, if memory allows; schedule: images per step", ge=1)
-    seed: int = option("seed of what is drawn: noise to begin from, augmentation, the plane", ge=0, lt=2**32)
+    seed: int = option("seed of the random numbers: initial noise, augmentation, embedding", ge=0, lt=2**32)
     precision: Precision = option("auto, fp32, bf16 or fp16")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     format: Format = option("how the list of pictures is printed: table, json, csv or markdown")
@@ -185,14 +194,14 @@ class VisualizeConfig(TrainedConfig):
 class ReportConfig:
     input: Any = option("directories with runs and sweeps in them; by default run.root", default=None, bare=True)
     sort: str | None = option(
-        "the column to sort by, as seconds; -seconds: downwards; null: the best of each task first"
+        "the column to sort by, as seconds; -seconds: descending; null: the best of each task first"
     )
     where: Any = option("only runs with these settings, as model=resnet*,optim.lr=0.1")
     out: str | None = option(
         "also write the report to this file: .html is a page with curves, .png the curves alone, or .md, .csv, .json"
     )
-    history: bool = option("the ImageNet challenge year by year, as a table and a picture, with one's own runs in it")
-    cancel: bool = option("end the jobs that run or wait; those that run save first")
+    history: bool = option("the ImageNet challenge year by year, as a table and a picture, with your own runs in it")
+    cancel: bool = option("cancel the jobs that run or wait; running ones save first")
     format: Format = option("how the table is printed: table, json, csv or markdown")
     run: RunConfig = field(default_factory=RunConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
@@ -231,12 +240,12 @@ class BenchmarkConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig, metadata={"unread": True})
     epochs: int = field(default=1, metadata={"unread": True, "help": "", "bounds": {}})
     batch_size: int | str = option("images per step, or search: the largest that fits", ge=1)
-    precisions: Any = option("what to set side by side: fp32, bf16, fp16 or auto; several as [fp32,bf16]")
-    compile: bool = option("also the compiled net, in the last of the precisions, with what compiling it costs")
-    seconds: float = option("how long each measurement takes, about; three steps at least", gt=0)
+    precisions: Any = option("precisions to compare: fp32, bf16, fp16 or auto; several as [fp32,bf16]")
+    compile: bool = option("also measure the compiled net, in the last of the precisions, and the cost of compiling")
+    seconds: float = option("approximate length of each measurement; at least three steps", gt=0)
     warmup: int = option("steps before each measurement", ge=2)
     memory: float | None = option(
-        "batch_size=search: most GB that a step may take; null: nine tenths of what is free", gt=0
+        "batch_size=search: memory limit of a step in GB; null: nine tenths of the free memory", gt=0
     )
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     format: Format = option("how the result is printed: table, json, csv or markdown")
@@ -244,7 +253,7 @@ class BenchmarkConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
 
 
-FILLED_IN = ("run.overrides", "sweep.keys", "sweep.trial")  # by the command line, not by the user
+FILLED_IN = ("run.overrides", "sweep.keys", "sweep.trial")  # by the program, not by the user
 SCHEMAS: dict[str, type] = {
     "train": TrainConfig,
     "finetune": FinetuneConfig,
@@ -260,9 +269,9 @@ SCHEMAS: dict[str, type] = {
 }
 
 
-@cache  # for the life of the process: it takes as long as composing does
+@cache  # once in a process: it takes as long as composing
 def register_schemas() -> None:
-    """Make `train_schema` and the like known to Hydra, for the defaults list of each primary file."""
+    """Register `train_schema` and the like with Hydra, for the defaults list of each primary file."""
     from hydra.core.config_store import ConfigStore
 
     for command, schema in SCHEMAS.items():
@@ -270,17 +279,17 @@ def register_schemas() -> None:
 
 
 def unread_sections(schema: type) -> list[str]:
-    """The sections that a command takes only because a net's file sets them, and then leaves alone."""
+    """Sections that a command accepts since a net's file sets them, but does not use."""
     return [item.name for item in fields(schema) if "unread" in item.metadata]
 
 
 def bare_key(schema: type) -> str | None:
-    """The key that arguments without `=` are for, in a command that takes such."""
+    """Key that takes the arguments without `=`; None where the command takes no such arguments."""
     return next((item.name for item in fields(schema) if "bare" in item.metadata), None)
 
 
 def help_texts(schema: type, prefix: str = "") -> dict[str, str]:
-    """Every key of a schema with its explanation, in the order of the schema."""
+    """Explanation of every key of a schema, in the order of the schema."""
     texts: dict[str, str] = {}
     for item in fields(schema):
         if item.name in unread_sections(schema):

@@ -1,7 +1,4 @@
-"""Between our command line and Hydra: what Hydra composes and launches, and what the user is told when it refuses.
-
-With schemas.py, parsing.py, combining.py, launchers.py and sweeper.py what knows Hydra.
-"""
+"""Hydra composes and launches the configuration; its refusals are explained to the user in one to three lines."""
 
 import os
 import re
@@ -27,7 +24,10 @@ EXTRAS = {"hydra/launcher/ray": "ray", "hydra/launcher/submitit_slurm": "slurm"}
 
 
 def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> None:
-    """Let Hydra compose the configuration from args and call the job with it, once or per job. It must not raise."""
+    """Let Hydra compose the configuration from args and call `job` with it, once or for each job of a sweep.
+
+    The job must not raise.
+    """
     commands.register_schemas()
     argv, sys.argv = sys.argv, ["cnnbench", *args]
     try:
@@ -35,14 +35,14 @@ def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> N
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     except (BrokenPipeError, UserError):
         raise
-    except Exception as error:  # Hydra raises more kinds than its own for a command line that it does not like
+    except Exception as error:  # Hydra raises more than its own errors for a wrong command line
         raise UserError(explain(error, command, args)) from None
     finally:
         sys.argv = argv
 
 
 def job_overrides() -> list[str]:
-    """Those of the job that Hydra is running. UserError where one refers to what is not there."""
+    """Overrides of the job that Hydra is running. UserError where one refers to a key that does not exist."""
     try:
         return list(HydraConfig.get().overrides.task)
     except OmegaConfBaseException as error:
@@ -50,7 +50,7 @@ def job_overrides() -> list[str]:
 
 
 def typed_config(command: str, cfg: DictConfig, made_by: list[str] | None = None) -> Any:
-    """The job's configuration, checked, with the overrides that made it."""
+    """Typed, checked configuration of a job, with the overrides that made it."""
     cfg.run.overrides = job_overrides() if made_by is None else made_by
     for override in cfg.run.overrides:
         key = override.partition("=")[0].lstrip("+~")
@@ -60,12 +60,13 @@ def typed_config(command: str, cfg: DictConfig, made_by: list[str] | None = None
 
 
 def search_path(args: list[str]) -> list[str]:
+    """Override that adds the folder of `--config-dir` to Hydra's search path; empty where there is none."""
     return [f"hydra.searchpath=[file://{folder.absolute()}]" for folder in config_dirs(args)]
 
 
 @contextmanager
 def _composed_by_launcher(args: list[str]) -> Iterator[None]:
-    """Hydra composes each job of a sweep for a trial before it starts any; our own launchers do so by themselves."""
+    """Skip Hydra's trial composition of every job before a sweep starts: our own launchers compose them."""
     before = BasicSweeper.validate_batch_is_legal
     if any(arg.startswith("hydra/launcher=") for arg in args):
         BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
@@ -77,7 +78,7 @@ def _composed_by_launcher(args: list[str]) -> Iterator[None]:
 
 @contextmanager
 def _hydra_raises() -> Iterator[None]:
-    """Hydra prints a refusal in several lines and exits, unless told to raise it: we want to say it ourselves."""
+    """Let Hydra raise its errors, which `explain()` then words. By default it prints several lines and exits."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -90,7 +91,7 @@ def _hydra_raises() -> Iterator[None]:
 
 
 def compose(command: str, args: list[str]) -> DictConfig:
-    """The configuration of a command, for those who only want to look at it. args may hold `--config-dir`."""
+    """Composed configuration of a command; nothing runs. args may hold `--config-dir`."""
     commands.register_schemas()
     overrides = [arg for arg in args if not arg.startswith("-") and "=" in arg]
     overrides += search_path(args)
@@ -99,26 +100,24 @@ def compose(command: str, args: list[str]) -> DictConfig:
 
 
 def replay_config(command: str, file: list[str], overrides: list[str]) -> Any:
-    """The configuration in a file that an earlier run saved, with single keys overridden: `--config FILE key=value`."""
+    """Configuration that an earlier run saved, with single keys overridden: `--config FILE key=value`."""
     if not file:
         raise UserError("--config needs the config.yaml of an earlier run")
     for override in overrides:
         key = override.partition("=")[0]
         if override.startswith("-"):
-            raise UserError(f"--config replays one run, so it does not go with {override}")
+            raise UserError(f"--config replays one run: it does not go with {override}")
         if key in groups():
-            raise UserError(
-                f"{override}: --config replays a run as it was, so only single keys can change, as in seed=1"
-            )
+            raise UserError(f"{override}: --config replays a run as it was; only single keys can change, as in seed=1")
     config = parsing.load_saved(command, Path(file[0]), overrides)
     if not any(override.startswith(("run.dir=", "run.name=")) for override in overrides):
-        config.run.dir, config.resume = None, Resume.never  # a run of its own: the replayed one stays as it is
+        config.run.dir, config.resume = None, Resume.never  # a new run: the replayed one stays as it is
     config.run.overrides, config.sweep.trial = [*config.run.overrides, *overrides], None
     return config
 
 
 def explain(error: Exception, command: str, args: list[str]) -> str:
-    """A refusal of Hydra or OmegaConf in one to three lines, with the choices and the nearest of them."""
+    """Error of Hydra or OmegaConf in one to three lines, with the choices and the nearest of them."""
     text, cause = str(error), str(error.__cause__ or "")
     if isinstance(error, SearchPathException):
         return f"--config-dir: {text[0].lower()}{text[1:]}"
@@ -127,7 +126,7 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
         if extra := EXTRAS.get(f"{group}/{choice}"):
             return f"{choice} is not installed: pip install 'cnnbench[{extra}]'"
         if group == "recipe" and not any(arg.startswith("recipe=") for arg in args):
-            return f"data={choice} has no recipe of its own: say which to use, as in recipe=folder"
+            return f"data={choice} has no recipe of its own: choose one, as in recipe=folder"
         if group:
             return str(unknown(group, choice, error.options or ["none yet"]))
     if found := re.search(r"Could not override '([^']+)'", text):
@@ -135,11 +134,11 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
     if found := re.search(r"Ambiguous value for argument '(.+?)'", text):
         return f"{found[1]} has several values: add -m for a sweep over them, or write [a,b] for a list"
     if found := re.search(r"An item is already at '(.+?)'", text):
-        return f"+{found[1]}: this key exists, so write it without the plus sign"
+        return f"+{found[1]}: this key exists: write it without the plus sign"
     if found := re.search(r"Error merging override (.+)", text):
         return f"{found[1].strip()}: {_reason(cause or text)}"
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override}: lists are written [a,b], and other signs need quotes: 'key=\"value\"'"
+        return f"cannot read {error.override}: lists are written [a,b], special characters need quotes: 'key=\"value\"'"
     if "Config group override must be a string" in text:
         return _wrong_choice(args)
     return _reason(cause or text)
@@ -156,7 +155,7 @@ def _unknown_key(key: str, command: str, args: list[str]) -> str:
 
 
 def _wrong_choice(args: list[str]) -> str:
-    """Of a group that was given something else than a name: Hydra does not say which."""
+    """Message for a group whose choice is not a name. Hydra does not say which group it was."""
     for arg in args:
         group, _, choice = arg.partition("=")
         if group in groups() and choice not in (names := groups(*config_dirs(args))[group]):
@@ -169,21 +168,21 @@ def _first_in(section: str, known: list[str]) -> str:
 
 
 def known_keys(command: str, args: list[str], key: str) -> list[str]:
-    """The keys that this command takes; the arguments of the chosen net too, where the key in question is such."""
+    """Keys that a command takes; also the arguments of the chosen net, where `key` is one of a net."""
     known = {*commands.help_texts(commands.SCHEMAS[command]), *command_groups(command)} - set(commands.FILLED_IN)
     if key.startswith("hydra."):
         known |= _plugin_keys(args)
     if key.startswith("model."):
         chosen = [arg for arg in args if arg.partition("=")[0] in command_groups(command) and "," not in arg]
         folders = [part for folder in config_dirs(args) for part in ("--config-dir", str(folder))]
-        with suppress(HydraException, OmegaConfBaseException):  # a choice may be what is wrong
+        with suppress(HydraException, OmegaConfBaseException):  # the choice itself may be wrong
             model = compose(command, [*folders, *chosen]).model
             known |= {f"model.{name}" for name in model or {}}
     return sorted(known)
 
 
 def _plugin_keys(args: list[str]) -> set[str]:
-    """The settings of the sweeper and the launcher that are asked for, where they are ours."""
+    """Settings of the chosen sweeper and launcher, where they are cnnbench's own."""
     chosen = [arg.partition("=")[::2] for arg in args if arg.startswith(("hydra/sweeper=", "hydra/launcher="))]
     files = [(group, conf_dir() / group / f"{name}.yaml") for group, name in chosen]
     keys = [(group, str(key)) for group, file in files if file.is_file() for key in OmegaConf.load(file)]
@@ -191,7 +190,7 @@ def _plugin_keys(args: list[str]) -> set[str]:
 
 
 def command_groups(command: str) -> list[str]:
-    """The groups that a command knows: those in the defaults list of its primary file, and what its recipes choose."""
+    """Groups of a command: those in the defaults list of its primary file, and those that its recipes choose."""
     primary = OmegaConf.load(conf_dir() / f"{command}.yaml")
     entries = [str(key) for entry in primary.defaults if isinstance(entry, DictConfig) for key in entry]
     unread = commands.unread_sections(commands.SCHEMAS[command])
@@ -200,7 +199,7 @@ def command_groups(command: str) -> list[str]:
 
 
 def _reason(text: str) -> str:
-    """The first line of an error, without the dotted names that only a programmer can read."""
+    """First line of an error, without the dotted names that only a programmer can read."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "it was refused")
     types = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
     if found := re.search(r"Value '(.*?)' of type '.*?' could not be converted to (\w+)", line):

@@ -1,4 +1,4 @@
-"""What a command line stands for: the jobs of a sweep and their configurations, found without running any of them."""
+"""Jobs of a sweep and their configurations, composed without running any of them."""
 
 import re
 from typing import Any
@@ -15,12 +15,15 @@ from cnnbench.config.compose import compose, explain, replay_config, search_path
 from cnnbench.config.sections import conf_dir
 from cnnbench.utils.errors import UserError
 
-READ = ("train", "finetune")  # what `doctor config` reads; the first where none is named
+READ = ("train", "finetune")  # commands that `doctor config` reviews; the first is the default
 
 
 def sweep_jobs(args: list[str]) -> tuple[list[list[str]], list[str]] | None:
-    """The overrides of each job of a sweep, and the keys that it runs over; None where a sweeper chooses as it goes,
-    and where nothing is run. A mistake is left to be found by `compose.launch()`."""
+    """Overrides of each job of a sweep, and the keys that it runs over.
+
+    None where a sweeper chooses the jobs one after another, where nothing is run, and for a wrong command line: the
+    error is raised by `compose.launch()`.
+    """
     given = [arg for arg in args if not arg.startswith("-") and "=" in arg]
     flags = [arg.partition("=")[0] for arg in args]
     if any(flag in SHOWS for flag in flags) or any(arg.startswith("hydra/sweeper=") for arg in given):
@@ -30,16 +33,16 @@ def sweep_jobs(args: list[str]) -> tuple[list[list[str]], list[str]] | None:
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             parsed = parser.parse_overrides(given)
             combined = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    except Exception:  # as in compose.launch(), which says it
+    except Exception:  # compose.launch() will raise it again, and explain it
         return None
     swept = [arg.partition("=")[2] for arg in given if arg.startswith("sweep.keys=")][-1]
     return combined, swept.strip("[]").split(",")
 
 
 def swept_by_experiment(args: list[str]) -> list[str]:
-    """What the file of `experiment=` sweeps over (its `hydra.sweeper.params`), apart from what args set themselves.
+    """Overrides that the file of `experiment=` sweeps over (its `hydra.sweeper.params`), without keys that args set.
 
-    Hydra would find it too; but whoever names and counts the jobs has to know it beforehand.
+    Hydra finds them too, but the jobs are named and counted before Hydra runs.
     """
     settings = dict(arg.partition("=")[::2] for arg in args if "=" in arg and not arg.startswith("-"))
     names = settings.get("experiment", "").split(",")
@@ -47,14 +50,14 @@ def swept_by_experiment(args: list[str]) -> list[str]:
              if (file := root / "experiment" / f"{name}.yaml").is_file()]  # fmt: skip
     params = [OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {} for file in files]
     if len(names) > 1 and any(params):
-        raise UserError("one experiment at a time: each has a sweep of its own")
+        raise UserError("give one experiment at a time: each has a sweep of its own")
     return [f"{key}={value}" for found in params[:1] for key, value in found.items() if key not in settings]
 
 
 def combinations(command: str, args: list[str]) -> list[Any]:
-    """The typed configuration of each job of a sweep, in order: nothing runs and no file is written.
+    """Typed configuration of each job of a sweep, in order. Nothing runs and no file is written.
 
-    Empty where there is nothing to combine, and where Hydra is only asked to show something (`--cfg`).
+    Empty where there is no sweep, and where Hydra is only asked to show something (`--cfg`).
     """
     given = [arg for arg in args if not arg.startswith("-") and "=" in arg]
     if any(flag.partition("=")[0] in SHOWS for flag in args):
@@ -79,8 +82,11 @@ def combinations(command: str, args: list[str]) -> list[Any]:
 
 
 def configs_with_recipes(args: list[str]) -> list[tuple[Any, Any]]:
-    """For `doctor config [train|finetune] …`, the command's name being anywhere among the arguments: each configuration
-    that they stand for, with its recipe, which is what the same choice of net and data has when nothing else is set."""
+    """Pairs of a configuration and its recipe, for `doctor config [train|finetune] …`.
+
+    The recipe is the configuration of the same net and data with nothing else set. The command's name may stand
+    anywhere among the arguments.
+    """
     named = [at for at, arg in enumerate(args) if arg in READ and args[max(0, at - 1)] not in FLAGS_WITH_VALUE]
     command = args[named[0]] if named else READ[0]
     args = hydra_arguments(command, [arg for at, arg in enumerate(args) if at not in named[:1]])
@@ -94,7 +100,7 @@ def configs_with_recipes(args: list[str]) -> list[tuple[Any, Any]]:
 
 
 def _chosen(overrides: list[str]) -> list[str]:
-    """The overrides that say what is trained on what; all others are to be compared with what goes with these."""
+    """Overrides that choose the net and the data; all others are compared with the recipe."""
     return [text for text in overrides if re.match(r"\+?(model|data|recipe|experiment|transfer)\b", text)]
 
 

@@ -1,4 +1,4 @@
-"""The commands: which module is behind each, and what its help says."""
+"""The commands: their modules, help texts and examples."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ class Command:
     module: str  # exposes run(cfg) -> exit code
     help: str
     examples: tuple[str, ...]
-    after_sweep: bool = False  # exposes after_sweep(sweep, run_dirs), for what a sweep's runs show together
-    resumes: bool = False  # a run that is done need not run again: a sweep skips it
-    compares: bool = False  # exposes compare(cfgs) -> exit code too: a sweep is then one table, with -m or without
+    after_sweep: bool = False  # exposes after_sweep(sweep, run_dirs), called when a sweep is done
+    resumes: bool = False  # a sweep skips a run that is done
+    compares: bool = False  # exposes compare(cfgs) -> exit code too: a sweep is one table, with or without -m
 
 
 COMMANDS = {

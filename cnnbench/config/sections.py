@@ -1,7 +1,7 @@
-"""The configuration's sections: every key, its type, its range and what it means. Values live in conf/*.yaml.
+"""Sections of the configuration: every key, its type, its range and its meaning. Values live in conf/*.yaml.
 
-Hydra composes the YAML onto these dataclasses, so a mistyped key or a wrong type is refused before anything runs. Which
-sections and further keys a command takes is in schemas.py.
+Hydra composes the YAML onto these dataclasses, so a mistyped key or a wrong type is refused before anything runs.
+commands.py says which sections and further keys a command takes.
 """
 
 from dataclasses import dataclass, field
@@ -13,14 +13,16 @@ from omegaconf import MISSING
 
 
 def option(help: str, *, default: Any = MISSING, ge: float | None = None, gt: float | None = None,
-           le: float | None = None, lt: float | None = None, bare: bool = False) -> Any:  # fmt: skip
-    """A configuration key: its explanation for `--help`, the range that `parse()` checks (of a list, each item's).
+           le: float | None = None, lt: float | None = None, bare: bool = False,
+           missing: str | None = None) -> Any:  # fmt: skip
+    """Configuration key: its explanation for `--help`, and the range that `parse()` checks (of a list, each item's).
 
-    `bare`: arguments without `=` are its values.
+    bare: arguments without `=` are its values. missing: the message where it has no value.
     """
     bounds = {">=": ge, ">": gt, "<=": le, "<": lt}
     metadata = {"help": help, "bounds": {sign: bound for sign, bound in bounds.items() if bound is not None}}
-    return field(default=default, metadata={**metadata, **({"bare": True} if bare else {})})
+    more = {"bare": bare, "missing": missing}
+    return field(default=default, metadata=metadata | {key: value for key, value in more.items() if value})
 
 
 class Precision(Enum):
@@ -107,7 +109,7 @@ class Debug(Enum):
     overfit = "overfit"
 
 
-OnError = Enum("OnError", {"warn": "warn", "raise": "raise"})  # `raise` can be a name only in this way
+OnError = Enum("OnError", {"warn": "warn", "raise": "raise"})  # a class body cannot have a member `raise`
 
 
 class Cache(Enum):
@@ -162,14 +164,14 @@ class DataConfig:
     std: list[float] | None = option("channel standard deviations in 0..1; null: the data set's own", gt=0)
     workers: int | None = option("processes that decode image files; null: one per core", ge=0)
     cache: Cache = option(
-        "images in memory lie on the training device (device), in main memory (host), or auto: where they fit"
+        "images in memory: kept on the training device (device), in main memory (host), or auto: the device if they fit"
     )
     packed: str | None = option("folder that `cnnbench prepare` wrote: its images are read in place of those of root")
     decode: Decoder = option(
-        "training images: auto decodes only what a crop needs; pillow: all of it, as torchvision's scripts do; nvjpeg: "
+        "training images: auto decodes only the cropped part; pillow: the whole, as torchvision's scripts do; nvjpeg: "
         "on the GPU"
     )
-    on_error: OnBadImage = option("an image that cannot be read: raise and stop, or skip it, having said so")
+    on_error: OnBadImage = option("an image that cannot be read: raise and stop, or skip it with a message")
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)
 
@@ -183,8 +185,8 @@ class AugmentConfig:
     )
     scale: list[float] = option("crop=resized: range of the cropped part of the area", gt=0, le=1)
     ratio: list[float] = option("crop=resized: range of the aspect ratio", gt=0)
-    flip: bool = option("mirror every other image left to right")
-    alternate: bool = option("flip: each image in every other epoch, in place of by chance", default=False)
+    flip: bool = option("mirror images left to right, each with probability 1/2")
+    alternate: bool = option("flip: mirror each image in every other epoch, not at random", default=False)
     color: float = option("strength of the brightness, contrast and saturation jitter; 0: none", ge=0, lt=1)
     cutout: int = option("side of a random square set to the mean, pixels of the net's input; 0: none", ge=0)
 
@@ -207,10 +209,8 @@ class OptimConfig:
     nesterov: bool = option("sgd and muon: Nesterov's momentum")
     weight_decay: float = option("weight decay of convolution and linear weights", ge=0)
     decay_all: bool = option("decay biases and normalisation parameters too, as the papers did")
-    clip: float | None = option("largest norm of the gradient; null: no clipping", gt=0)
-    lr_decay: float = option(
-        "factor on lr for each stage that lies further from the head; 1: the same for all", gt=0, le=1
-    )
+    clip: float | None = option("gradient clipping: largest norm; null: none", gt=0)
+    lr_decay: float = option("factor on lr for each stage further from the head; 1: the same for all", gt=0, le=1)
     head_lr: float = option("factor on lr for the head", gt=0)
     bias_lr: float = option("factor on lr for biases and normalisation", default=1.0, gt=0)
     rest: RestConfig = field(default_factory=RestConfig)
@@ -228,9 +228,11 @@ class ScheduleConfig:
 
 @dataclass(kw_only=True)
 class CheckpointConfig:
-    every: int | str | None = option("save within an epoch too: every so many steps, or as 10m; null: at its end", ge=1)
+    every: int | str | None = option(
+        "also save within an epoch: every so many steps, or a time such as 10m; null: only at its end", ge=1
+    )
     keep: int = option("how many of the newest checkpoints stay, beside the best one", ge=1)
-    on_error: OnError = option("one that cannot be written (disk full): warn and go on, or raise and stop")
+    on_error: OnError = option("a checkpoint that cannot be written (disk full): warn and go on, or raise and stop")
 
 
 @dataclass(kw_only=True)
@@ -238,25 +240,23 @@ class RunConfig:
     dir: str | None = option("directory of this run; by default root/<command>/<name>")
     name: str | None = option("name of this run; by default made from the model, the data and the overrides")
     root: str = option("directory under which runs are kept")
-    overrides: list[str] = option("the command line that made this run; filled in by the command line itself")
+    overrides: list[str] = option("the command line that made this run; filled in by the program")
 
 
 @dataclass(kw_only=True)
 class SweepConfig:
     dir: str | None = option("directory of a sweep (-m); by default root/<command>/<name from the overrides>")
-    rerun: Rerun = option("of the jobs of an earlier start: failed runs these again, all also those done, none neither")
+    rerun: Rerun = option("jobs of an earlier start to run again: failed, all (also those that are done) or none")
     detach: bool = option("hydra/launcher=slurm: submit the jobs and leave; cnnbench report DIR says how far they are")
-    keys: list[str] = option("what the sweep runs over; filled in by the command line itself")
-    trial: int | None = option("the number of this job in a search; filled in by the command line itself", default=None)
+    keys: list[str] = option("keys that the sweep varies; filled in by the program")
+    trial: int | None = option("the number of this job in a search; filled in by the program", default=None)
 
 
 @dataclass(kw_only=True)
 class DdpConfig:
-    sync_bn: bool = option("devices=N: BatchNorm over the images of all processes, not over each one's own")
-    bucket_mb: int = option(
-        "devices=N: gradients are sent off in pieces of so many MB, while others are computed", ge=1
-    )
-    compress: bool = option("devices=N: send gradients as bf16, in half the bytes")
+    sync_bn: bool = option("devices=N: synchronise BatchNorm over the images of all processes")
+    bucket_mb: int = option("devices=N: MB of a gradient bucket, all-reduced while the next is computed", ge=1)
+    compress: bool = option("devices=N: all-reduce gradients as bf16, in half the bytes")
 
 
 @dataclass(kw_only=True)
@@ -270,7 +270,7 @@ class TrackingConfig:
 @dataclass(kw_only=True)
 class CropConfig:
     name: str = option(
-        "center, six, ten, multi_scale_dense or 144: the views of an image whose answers are averaged",
+        "center, six, ten, multi_scale_dense or 144: the views of an image whose predictions are averaged",
         default="center",
     )
     resize: Resize = option(
@@ -287,7 +287,7 @@ class CropConfig:
 class TransferConfig:
     name: Strategy = option("auto, svm, deep_features, head, partial, full or scratch")
     run: bool = option("false: transfer=auto only gives its advice and does not run it")
-    probe: bool = option("begin with the head that a linear SVM finds on the features as they are")
+    probe: bool = option("initialise the head by a linear SVM on the features of the unchanged net")
     stages: int = option("partial: how many of the stages before the head train", ge=1)
     layer: str | None = option("deep_features: the stage whose output is used; null: the best on held-out images")
     c: list[float] = option("values of the SVM's C to choose from by cross-validation", gt=0)
@@ -297,7 +297,7 @@ class TransferConfig:
 
 @dataclass(kw_only=True)
 class PrepareConfig:
-    """What weights from elsewhere do not say of themselves; null: what they say, else as for ImageNet."""
+    """Preprocessing for weights that do not say it. null: what the weights say, else as for ImageNet."""
 
     image_size: int | None = option("side of the images given to the net, pixels; null: the weights' own", gt=0)
     crop_ratio: float | None = option("side of the centre crop over the shorter side of the image", gt=0, le=1)
@@ -308,6 +308,6 @@ class PrepareConfig:
 
 
 def conf_dir() -> Path:
-    """The folder of YAML files: inside the package when installed from a wheel, beside it in a checkout."""
+    """Folder of the YAML files: inside the package when installed from a wheel, beside it in a checkout."""
     packaged = Path(__file__).parents[1] / "conf"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "conf"

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import yaml
 
-from cnnbench.config.parsing import flatten, to_plain, with_defaults
+from cnnbench.config.parsing import as_typed, flatten, to_plain, with_defaults
 from cnnbench.config.sections import RunConfig
 from cnnbench.utils import files
 from cnnbench.utils.console import warn_if_unwritable
@@ -222,7 +222,7 @@ def refuse_other_config(path: Path, saved: dict[str, Any], cfg: Any) -> None:
     """UserError with the differences where a run was made with other settings than those asked for."""
     wanted, saved = flatten(to_plain(cfg)), with_defaults(saved, type(cfg))
     different = [
-        f"{key}: {saved.get(key)} there, {wanted.get(key)} here"
+        f"{key}: {_or_not_set(saved.get(key))} there, {_or_not_set(wanted.get(key))} here"
         for key in sorted({*saved, *wanted})
         if saved.get(key) != wanted.get(key) and not is_free(key)
     ]
@@ -232,3 +232,7 @@ def refuse_other_config(path: Path, saved: dict[str, Any], cfg: Any) -> None:
             f"{path} holds a run of another configuration ({'; '.join(different[:4])}{more})\n"
             "choose another run.dir or run.name, resume=never for a new run, or resume=force to go on with the changes"
         )
+
+
+def _or_not_set(value: Any) -> str:
+    return "not set" if value is None else as_typed(value)

@@ -33,7 +33,7 @@ class StopRule:
     @cached_property
     def seconds(self) -> float:
         """Seconds of training after which it ends."""
-        return parse_duration(self.max_time) if self.max_time else float("inf")
+        return parse_duration("max_time", self.max_time) if self.max_time else float("inf")
 
     def reason(self, progress: Progress, step: int) -> str:
         """Why no further step is to be done; empty while there is one."""

@@ -186,5 +186,5 @@ def check_training(cfg: TrainConfig) -> None:
     if cfg.optim.nesterov and cfg.optim.momentum == 0:
         raise UserError("optim.nesterov=true needs optim.momentum above 0")
     if cfg.max_time:
-        parse_duration(cfg.max_time)
+        parse_duration("max_time", cfg.max_time)
     interval(cfg.checkpoint.every)

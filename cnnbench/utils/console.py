@@ -1,4 +1,4 @@
-"""One log of a run: everything its console said, time-stamped, also when nobody was there to read it."""
+"""Messages for the user, and the log of a run: a time-stamped copy of all that its console showed."""
 
 import os
 import sys
@@ -11,11 +11,11 @@ from typing import IO, Any, TextIO
 
 from tqdm import tqdm
 
-silent = False  # in processes that train together with another one, which speaks for all
+silent = False  # True on ranks other than 0: rank 0 prints for all
 
 
 def say(text: str, stream: TextIO) -> None:
-    """A line for the user, above the progress bar if there is one."""
+    """Print a line for the user, above the progress bar if there is one."""
     if silent:
         return
     try:
@@ -26,13 +26,13 @@ def say(text: str, stream: TextIO) -> None:
 
 
 def warn(text: str) -> None:
-    """Something that the user should know though the run goes on."""
+    """Print a warning: the run goes on."""
     say(f"warning: {text}", sys.stderr)
 
 
 @contextmanager
 def warn_if_unwritable(what: str) -> Iterator[None]:
-    """A file that can be made again: where it cannot be written (disk full), that is said and the run goes on."""
+    """Turn an OSError inside the block (disk full) into a warning: for files that can be made again."""
     try:
         yield
     except OSError as error:
@@ -40,8 +40,10 @@ def warn_if_unwritable(what: str) -> Iterator[None]:
 
 
 def redirect_to_devnull(stream: TextIO) -> None:
-    """Lead a stream that nobody reads any more (`| head`, a closed terminal, a full disk) to nowhere: that must not
-    end a training, and what is still in its buffer must not raise when the process ends."""
+    """Discard all further output of a stream that cannot be written (`| head`, a closed terminal, a full disk).
+
+    Such a stream must not end a training, and its buffer must not raise when the process ends.
+    """
     with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
         os.dup2(nowhere.fileno(), stream.fileno())
 
@@ -51,13 +53,13 @@ def _now() -> str:
 
 
 class LoggedStream:
-    """stdout or stderr, written into the log as well. What cannot be written to the terminal any more is let go."""
+    """stdout or stderr with a copy in the log. Output that the terminal does not take is dropped."""
 
     def __init__(self, stream: TextIO, log: "Log") -> None:
         self._stream, self._log, self._line = stream, log, ""
 
     def write(self, text: str) -> int:
-        self._keep(text)
+        self._copy(text)
         try:
             self._stream.write(text)
         except OSError:
@@ -70,8 +72,8 @@ class LoggedStream:
         except OSError:
             redirect_to_devnull(self._stream)
 
-    def _keep(self, text: str) -> None:
-        """Whole lines go to the log; of a line that was drawn over, as a progress bar is, only what is left of it."""
+    def _copy(self, text: str) -> None:
+        """Copy whole lines to the log. Of a line that was overwritten (a progress bar), the last state alone."""
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             if last := line.rstrip("\r").rpartition("\r")[2].rstrip():
@@ -83,7 +85,7 @@ class LoggedStream:
 
 
 class Log:
-    """While entered, stdout and stderr are written down too: into a file as soon as `open()` says which."""
+    """Copies stdout and stderr while entered. Lines wait in memory until `open()` names the file."""
 
     def __init__(self) -> None:
         self.path: Path | None = None
@@ -103,9 +105,9 @@ class Log:
                 self._file.close()
 
     def open(self, path: Path, title: str) -> None:
-        """Append to this file from now on, beginning with a title and what was said so far."""
+        """Append to this file from now on: a title first, then the lines that waited."""
         waiting, self._waiting = self._waiting, []
-        with suppress(OSError):  # a log is not worth a training
+        with suppress(OSError):  # a log that cannot be written must not end a training
             self._file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
             self.path = path
         self._write(f"{self._begun}  {title}\n")

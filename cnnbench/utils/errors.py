@@ -1,4 +1,4 @@
-"""The one exception that means "the user can fix this": one clear sentence, exit code 2, no traceback."""
+"""Errors that are shown as one clear sentence, without a traceback."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,10 @@ from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """A mistake in the command line, the configuration or the data, in one to three lines, shown as they are."""
+    """A mistake in the command line, the configuration or the data. Its text, one to three lines, is shown as it is.
+
+    Exit code 2.
+    """
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
@@ -16,7 +19,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
-    """The error for a name that is not among the choices, with the nearest one and the whole list."""
+    """UserError for a name that is not among the choices, with the nearest one and the whole list."""
     choices = sorted(
         choices, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
     )
@@ -24,4 +27,4 @@ def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
 
 
 class RunError(RuntimeError):
-    """A run that cannot go on though nobody made a mistake in its call: one clear sentence, exit code 1."""
+    """A run that cannot go on, though its call was right. Exit code 1."""

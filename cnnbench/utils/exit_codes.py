@@ -2,6 +2,6 @@
 
 DONE = 0
 FAILED = 1
-MISTAKE = 2  # in the command line or the configuration
-PREEMPTED = 75  # EX_TEMPFAIL: the scheduler asked for the machine, a checkpoint is saved, the same command continues
+MISTAKE = 2  # UserError: in the command line, the configuration or the data
+PREEMPTED = 75  # EX_TEMPFAIL: a signal of the scheduler; a checkpoint is saved, and the same command resumes it
 INTERRUPTED = 130  # by Ctrl-C; a training has saved a checkpoint

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and that tell when they were damaged; JSON in such files."""
+"""Atomic writes, files with a checksum that shows damage, locks, and JSON files."""
 
 import fcntl
 import hashlib
@@ -13,12 +13,12 @@ from typing import IO, Any
 MARK = b"sha256:"
 COMMENT = len(MARK) + 64  # a SHA-256 in hexadecimal
 LENGTH = COMMENT.to_bytes(2, "little")
-NO_COMMENT = b"\0\0"  # the end of a zip archive that has none: the comment's length
+NO_COMMENT = b"\0\0"  # the end of a zip archive without a comment: its length
 CHUNK = 2**20
 
 
 def try_lock(path: Path) -> IO[str] | None:
-    """A lock on a file that is ours for as long as what is returned stays open; None where another process has it."""
+    """Lock on a file, held until the returned file is closed; None where another process holds it."""
     lock = path.open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -30,8 +30,10 @@ def try_lock(path: Path) -> IO[str] | None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """New content for a file: written beside it, flushed to the disk, then renamed. Whoever reads, also after a crash
-    of the machine, finds the old content or the new one, never a part."""
+    """Atomic write: the content goes to a temporary file beside `path`, is flushed to the disk, then renamed.
+
+    A reader finds the old content or the new one, never a part, even after a crash of the machine.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with beside.open("wb") as file:
@@ -46,23 +48,23 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def link_or_copy(path: Path, other: Path) -> None:
-    """Give a file a second name. A file that is only ever replaced can be shared: a hard link is a safe copy of it."""
+    """Make `other` a copy of a file by a hard link. Safe for files that are replaced, never changed in place."""
     beside = other.with_name(f".{other.name}.{os.getpid()}.tmp")
     beside.unlink(missing_ok=True)
     try:
         beside.hardlink_to(path)
-    except OSError:  # some file systems have no links
+    except OSError:  # some file systems have no hard links
         with path.open("rb") as source, atomic_write(other) as target:
             while chunk := source.read(CHUNK):
                 target.write(chunk)
         return
     beside.replace(other)
-    beside.unlink(missing_ok=True)  # to rename a link onto another of the same file does nothing
+    beside.unlink(missing_ok=True)  # rename does nothing where both names are the same file
     sync_folder(other.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk: a rename is safe only then."""
+    """Flush a folder's entries to the disk: only then does a rename survive a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -71,14 +73,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed in the middle of `replacing()` left behind."""
+    """Remove temporary files of processes that were killed during `atomic_write()`."""
     for file in folder.glob(".*.tmp"):
         with suppress(OSError):
             file.unlink()
 
 
 class HashingWriter:
-    """A file to write to that keeps the hash of all that was written, and the error that ended the writing."""
+    """Writable file that keeps the SHA-256 of all data, and the error where writing failed."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.hash = file, hashlib.sha256()
@@ -97,15 +99,15 @@ class HashingWriter:
 
 
 def write_zip_with_checksum(path: Path, write_zip: Callable[[HashingWriter], None]) -> None:
-    """Replace a file by the zip archive that write_zip writes, with its own SHA-256 as the archive's comment.
+    """Replace a file by the zip archive that `write_zip` writes, with its SHA-256 as the archive's comment.
 
-    Any reader of zip archives skips a comment, so the file stays what it was to everybody else.
+    Readers of zip archives skip the comment.
     """
     with atomic_write(path) as file:
         hashing = HashingWriter(file)
         try:
             write_zip(hashing)
-        except RuntimeError:  # what torch makes of it says nothing of the disk
+        except RuntimeError:  # torch hides the OSError of a full disk
             if hashing.error is None:
                 raise
             raise hashing.error from None
@@ -114,7 +116,7 @@ def write_zip_with_checksum(path: Path, write_zip: Callable[[HashingWriter], Non
 
 
 def checksum_matches(path: Path) -> bool | None:
-    """Whether a file is, to the last bit, what `write_sealed()` wrote; None where it bears no seal."""
+    """Whether a file is bit for bit as `write_zip_with_checksum()` wrote it; None where it has no checksum."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         content = size - COMMENT - len(LENGTH)
@@ -134,17 +136,18 @@ def checksum_matches(path: Path) -> bool | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, never a part."""
+    """Write a text file atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically; numbers that are not finite become null."""
     write_text(path, json.dumps(json_value(value), indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is none to read."""
+    """JSON object of a file; empty where the file is missing or is no JSON object."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -153,7 +156,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The lines of a metrics.jsonl; a last line that a crash cut short is left out."""
+    """Rows of a metrics.jsonl, without a last line that a crash cut short."""
     rows = []
     try:
         for line in path.read_text().splitlines():
@@ -164,7 +167,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 
 def json_value(value: Any) -> Any:
-    """The value as JSON can hold it: null for what is not a finite number."""
+    """Value that JSON can hold: null in place of numbers that are not finite."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What the operating system tells of the machine: usable cores, memory. torch is not needed for it."""
+"""Cores and memory of this machine, as the operating system reports them. Does not import torch."""
 
 import os
 import sys
@@ -7,11 +7,12 @@ from pathlib import Path
 
 
 def cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_memory(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Bytes that may still be taken, by the machine and by the container's limit."""
+    """Bytes that are still free, by the machine and by the container's limit; None where the system does not say."""
     if not proc.is_file():
         return None
     lines = dict(line.split(":", 1) for line in proc.read_text().splitlines() if ":" in line)
@@ -23,13 +24,13 @@ def free_memory(proc: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs
 
 
 def reset_process_peak(proc: Path = Path("/proc/self")) -> None:
-    """Let `peak_memory()` begin anew. Where the system cannot do that, it stays the peak since the process began."""
+    """Reset `process_peak_memory()`. Where the system cannot, it stays the peak since the process began."""
     with suppress(OSError):
         (proc / "clear_refs").write_text("5")
 
 
 def process_peak_memory(proc: Path = Path("/proc/self")) -> int:
-    """Bytes of memory that this process took at most."""
+    """Peak memory of this process in bytes."""
     with suppress(OSError):
         for line in (proc / "status").read_text().splitlines():
             if line.startswith("VmHWM:"):

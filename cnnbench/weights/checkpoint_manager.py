@@ -129,7 +129,7 @@ def interval(every: int | str | None) -> tuple[float, float]:
             raise UserError(f"checkpoint.every={every}: give at least one step")
         return int(every), math.inf
     try:
-        return math.inf, parse_duration(every)
+        return math.inf, parse_duration("checkpoint.every", every)
     except UserError:
         raise UserError(f"checkpoint.every={every}: give steps, as 500, or a time, as 10m") from None
 

@@ -148,7 +148,7 @@ def test_the_command_that_is_read_may_be_named_anywhere(tmp_path: Path, monkeypa
     for line in (["finetune", *settings], [*settings, "finetune"], [settings[0], "finetune", *settings[1:]]):
         assert type(expand.configs_with_recipes(line)[0][0]) is FinetuneConfig
     assert type(expand.configs_with_recipes(settings)[0][0]) is TrainConfig
-    with pytest.raises(UserError, match="what is 'finetune'"):
+    with pytest.raises(UserError, match="'finetune' is not of the form key=value"):
         expand.configs_with_recipes(["train", *settings, "finetune"])
 
 
