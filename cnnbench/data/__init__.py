@@ -1,4 +1,4 @@
-"""Data sets, what is done to their images, and the batches a net is given."""
+"""Data sets, transforms of their images, and batches for a net."""
 
 from cnnbench.data.datasets import load_dataset
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches

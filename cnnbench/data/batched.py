@@ -1,7 +1,7 @@
-"""The random part of training on whole batches of uint8 images, on whichever device they lie.
+"""Augmentation of whole batches of uint8 images, on the device where they are.
 
-What happens to an image depends on its row of `Draws` alone, never on the rest of the batch. The crops and colours are
-those of torchvision's RandomCrop, RandomResizedCrop and ColorJitter; tests hold them side by side.
+The augmentation of an image depends on its row of `Draws` alone, never on the rest of the batch. Crops and colours are
+as in torchvision's RandomCrop, RandomResizedCrop and ColorJitter; tests compare them.
 """
 
 import math
@@ -17,12 +17,12 @@ from torch import Tensor
 from cnnbench.data.sources import IGNORE
 from cnnbench.data.transforms import Transform
 
-ATTEMPTS = 10  # at an area and aspect that fit into the image, as in torchvision
+ATTEMPTS = 10  # to draw an area and an aspect that fit into the image, as in torchvision
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision rounds it
 
 
 Crop = Callable[[Tensor, "Part", Tensor, int], Tensor]
-"""Images, the part of each, where to mirror, the side of the result -> the parts, resized."""
+"""(Images, part of each, flip of each, side of the result) -> resized parts."""
 
 Part = tuple[Tensor, Tensor, Tensor, Tensor]
 """Top, left, height and width (N,) of a part of each image, in whole pixels."""
@@ -31,8 +31,8 @@ Part = tuple[Tensor, Tensor, Tensor, Tensor]
 class Draws(NamedTuple):
     """A row of random numbers for each image."""
 
-    whole: Tensor  # int64 (N, 5): shift down and right, flip or not, centre of the cutout, each one uniform
-    real: Tensor  # float32 (N, K) in 0..1: those of the resized crop, then those of the colours
+    whole: Tensor  # int64 (N, 5), uniform: shift down and right, flip, row and column of the cutout's centre
+    real: Tensor  # float32 (N, K) in 0..1: for the resized crop, then for the colours
 
     def rows(self, indices: Tensor) -> "Draws":
         return Draws(self.whole[indices], self.real[indices])
@@ -43,7 +43,7 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ResizedCrop:
-    """A random part of the image, of random area and aspect, resized (Szegedy et al., 2015)."""
+    """Crop of random area and aspect, resized (Szegedy et al., 2015)."""
 
     scale: tuple[float, float]
     ratio: tuple[float, float]
@@ -53,7 +53,7 @@ class ResizedCrop:
         return 2 * ATTEMPTS + 2
 
     def windows(self, real: Tensor, height: int, width: int) -> Part:
-        """The first attempt that fits; after the last one the centre, as large as the aspect allows."""
+        """Crop of each image: the first attempt that fits, else the centre, as large as the aspect allows."""
         areas, aspects, (down, right) = real[:, :ATTEMPTS], real[:, ATTEMPTS:-2], real[:, -2:].unbind(1)
         (least, most), (low, high) = self.scale, (math.log(side) for side in self.ratio)
         area, aspect = height * width * (least + (most - least) * areas), torch.exp(low + (high - low) * aspects)
@@ -78,20 +78,20 @@ class ResizedCrop:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class BatchTransform:
-    """The work on a whole batch, uint8 (N, C, H, W): shift or crop, flip, resize, colour, then cutout."""
+    """Transform of a whole batch uint8 (N, C, H, W): shift or crop, flip, resize, colour jitter, then cutout."""
 
     size: int  # side of the result
     padding: int = 0  # shift by up to so many pixels, before the resizing
     padding_mode: str = "constant"  # zeros; or reflect
-    room: int = 0  # pixels by which the resized image is larger than the window that is cut from it at random
+    room: int = 0  # pixels by which the resized image is larger than the random crop
     flip: bool = False
-    alternate: bool = False  # mirror each image in every other epoch, not by chance
+    alternate: bool = False  # mirror each image in every other epoch, not at random
     crop: ResizedCrop | None = None
     resize: Transform | None = None
     resize_mask: Transform | None = None  # the same for masks
     color: float = 0.0
     cutout: int = 0
-    fill: Tensor | None = None  # (C,), what cutout writes
+    fill: Tensor | None = None  # (C,), value of the cutout square
 
     def draw(self, rng: np.random.Generator, count: int) -> Draws:
         shifts = 2 * self.padding + self.room + 1
@@ -101,7 +101,7 @@ class BatchTransform:
         return Draws(whole, torch.from_numpy(rng.random((count, numbers), dtype=np.float32)))
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        draws = draws.to(images.device)  # where they are already, but for images that nvjpeg has left on a device
+        draws = draws.to(images.device)  # nvjpeg leaves images on the GPU, else nothing moves
         images = self._moved(images, draws, self.resize, resized_crop, fill=0)
         if self.color > 0:
             images = jittered(images, draws.real[:, -6:], self.color)
@@ -111,11 +111,11 @@ class BatchTransform:
         return images
 
     def masks(self, masks: Tensor, draws: Draws) -> Tensor:
-        """Masks uint8 (N, H, W), moved as their images are; what comes in from outside is IGNORE."""
+        """Masks uint8 (N, H, W), shifted, cropped and resized as their images; pixels from outside are IGNORE."""
         return self._moved(masks[:, None], draws.to(masks.device), self.resize_mask, nearest_crop, fill=IGNORE)[:, 0]
 
     def _moved(self, images: Tensor, draws: Draws, resize: Transform | None, crop: Crop, fill: int) -> Tensor:
-        """The part of the work that moves pixels: shift or crop, flip, resize."""
+        """Images after the geometric part: shift or crop, flip, resize."""
         down, right, flip = draws.whole[:, :3].unbind(1)
         if self.crop is not None:
             part = self.crop.windows(draws.real[:, : self.crop.numbers], *images.shape[2:])
@@ -129,7 +129,7 @@ class BatchTransform:
 
 
 def pad(images: Tensor, pixels: int, mode: str, fill: int = 0) -> Tensor:
-    """Room on all four sides: `fill`, or with `reflect` the image mirrored at its outermost pixels."""
+    """Images padded on all four sides with `fill`, or with mode `reflect` mirrored at the outermost pixels."""
     if mode == "constant" or not pixels:
         return F.pad(images, (pixels,) * 4, value=fill)
     rows, columns = (
@@ -140,9 +140,9 @@ def pad(images: Tensor, pixels: int, mode: str, fill: int = 0) -> Tensor:
 
 
 def window(images: Tensor, down: Tensor, right: Tensor, flip: Tensor, side: int) -> Tensor:
-    """Each image's square of `side` pixels at (down, right), mirrored left to right where flip is 1.
+    """Square of `side` pixels of each image at (down, right), mirrored left to right where flip is 1.
 
-    images (N, C, H, W); down, right and flip: int64 (N,). One gather does all of it.
+    images (N, C, H, W); down, right and flip: int64 (N,). It takes one gather.
     """
     n, c, _, width = images.shape
     places = torch.arange(side, device=images.device)
@@ -153,7 +153,7 @@ def window(images: Tensor, down: Tensor, right: Tensor, flip: Tensor, side: int)
 
 
 def resized_crop(images: Tensor, part: Part, flip: Tensor, size: int) -> Tensor:
-    """Each image's part resized to `size`, bilinear and without aliasing, mirrored where flip is 1."""
+    """Part of each image resized to `size`, bilinear with antialiasing, mirrored where flip is 1."""
     top, left, height, width = part
     rows = resampling(top, height, images.shape[2], size)
     columns = resampling(left, width, images.shape[3], size)
@@ -163,7 +163,7 @@ def resized_crop(images: Tensor, part: Part, flip: Tensor, size: int) -> Tensor:
 
 
 def nearest_crop(masks: Tensor, part: Part, flip: Tensor, size: int) -> Tensor:
-    """Each mask's part resized to `size` by its nearest pixels, mirrored where flip is 1. masks (N, 1, H, W)."""
+    """Part of each mask (N, 1, H, W) resized to `size` by nearest neighbours, mirrored where flip is 1."""
     top, left, height, width = (side.long() for side in part)
     places = torch.arange(size, device=masks.device)
     rows = top[:, None] + places * height[:, None] // size
@@ -173,10 +173,10 @@ def nearest_crop(masks: Tensor, part: Part, flip: Tensor, size: int) -> Tensor:
 
 
 def resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
-    """Weights (N, size, pixels) that resize the stretch [start, start + length) of a line of pixels to `size`.
+    """Weights (N, size, pixels) that resize the interval [start, start + length) of a line of pixels to `size`.
 
-    The triangle filter of Pillow and torch, as wide as a pixel of the result where it shrinks; it does not reach
-    beyond the stretch.
+    They are the triangle filter of Pillow and torch, as wide as a pixel of the result where the image shrinks, and zero
+    outside the interval.
     """
     place = torch.arange(pixels, device=start.device) + 0.5
     scale = length[:, None, None] / size
@@ -188,14 +188,14 @@ def resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:
 
 
 def jittered(images: Tensor, real: Tensor, strength: float) -> Tensor:
-    """Brightness, contrast and saturation times a factor within 1 +- strength, in an order of its own for each image.
+    """Images with brightness, contrast and saturation changed by factors in 1 +- strength, in a random order.
 
-    real (N, 6): the three factors and the three keys of the order. Images of one channel have no saturation.
+    real (N, 6): three factors, and three sort keys for the order. Images of one channel have no saturation.
     """
     factors = 1 + strength * (2 * real[:, :3] - 1)
     order = real[:, 3:].argsort(1)
     values = images.float()
-    for turn in range(3):  # whose turn it is not is blended with a factor of 1, which changes nothing
+    for turn in range(3):  # in each turn one of the three changes; the others have the factor 1
         kind = order[:, turn : turn + 1]
         brightness, contrast, saturation = torch.where(kind == torch.arange(3, device=images.device), factors, 1.0).T[
             :, :, None, None, None
@@ -218,7 +218,7 @@ def _blend(values: Tensor, base: Tensor, factor: Tensor) -> Tensor:
 
 
 def cut_out(images: Tensor, row: Tensor, column: Tensor, *, side: int, fill: Tensor) -> Tensor:
-    """A square of `side` pixels around (row, column), (N,) each, set to `fill`, (C,); it may reach over the edge."""
+    """Images with a square of `side` pixels around (row, column), (N,) each, set to `fill` (C,). Edges may cut it."""
 
     def covered(centre: Tensor, length: int) -> Tensor:
         offset = torch.arange(length, device=images.device) - centre[:, None] + side // 2

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) as their author packed them: pickled batches of 32 x 32 pixels.
 
-Only files of the known checksums are opened, as a pickle can run anything. They are read here, not by torchvision: to
-import it takes longer than to read them. It fetches and unpacks the archives.
+Only files with the known checksums are opened, since a pickle can run any code. They are read without torchvision,
+whose import takes longer than the reading; torchvision only fetches and unpacks the archives.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ URL = "https://www.cs.toronto.edu/~kriz/"
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar:
-    """One of the two sets: files with their MD5 sums, and the keys of what is in them."""
+    """One of the two sets: its files with their MD5 sums, and the keys of their contents."""
 
     folder: str
     archive: str
@@ -35,8 +35,8 @@ class Cifar:
     meta: dict[str, str]
     labels: str
     label_names: str
-    # Over all pixels of the 50,000 training images. (The .202 that is often copied for CIFAR-10's std is the mean of
-    # the images' own stds.)
+    # Over all pixels of the 50,000 training images. (The .202 that is often quoted as CIFAR-10's std is the mean of the
+    # stds of single images.)
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     url: str = URL
@@ -77,7 +77,7 @@ SETS = {
 
 
 def cifar(cfg: DataConfig, root: Path) -> Dataset:
-    """The set from its folder in `root`, or at `root` itself. UserError where it is missing, incomplete or damaged."""
+    """Data set from its folder in `root`, or `root` itself. UserError where it is missing, incomplete or damaged."""
     known = SETS[cfg.name]
     root = root.parent if root.name == known.folder else root
     batches = _read(root, known)
@@ -105,7 +105,7 @@ def cifar(cfg: DataConfig, root: Path) -> Dataset:
 
 
 def _read(root: Path, known: Cifar) -> dict[str, dict[str, Any]] | None:
-    """What is in each file; None where one is missing or has another checksum. The sums are taken side by side."""
+    """Content of each file; None where one is missing or has another checksum. Checksums are computed in parallel."""
     expected = {**known.train, **known.test, **known.meta}
 
     def content(name: str) -> bytes:
@@ -129,7 +129,7 @@ def _arrays(batches: list[dict[str, Any]], known: Cifar) -> Arrays:
 
 
 def _fetch(cfg: DataConfig, known: Cifar, root: Path) -> None:
-    """Unpack the archive that lies in root, or with data.download=true fetch it first."""
+    """Unpack the archive in root; with data.download=true fetch it first."""
     from torchvision.datasets.utils import check_integrity, download_and_extract_archive
 
     archive = root / known.archive
@@ -144,7 +144,7 @@ def _fetch(cfg: DataConfig, known: Cifar, root: Path) -> None:
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locked(root):
-            if _read(root, known) is None:  # another process may have been faster
+            if _read(root, known) is None:  # another process may have unpacked it meanwhile
                 download_and_extract_archive(url, str(root), filename=known.archive, md5=known.archive_md5)
     except (OSError, EOFError, RuntimeError, tarfile.TarError) as error:
         raise UserError(f"could not fetch {url} into '{root}': {error}") from None

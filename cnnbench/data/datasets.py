@@ -1,4 +1,4 @@
-"""The data sets by name: where each is found, how it is read, its classes and its channels' mean and std."""
+"""Data sets by name: where each is found, how it is read, its classes, and the mean and std of its channels."""
 
 import gzip
 import math
@@ -23,7 +23,7 @@ from cnnbench.utils.system import cores
 
 
 def load_dataset(cfg: DataConfig) -> Dataset:
-    """The configured data set. UserError, before anything slow, if it is missing, damaged or does not fit."""
+    """Data set of a configuration. UserError, before anything slow, where it is missing, damaged or does not fit."""
     if cfg.name not in SETS:
         raise unknown("data set", cfg.name, SETS)
     root = Path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data").expanduser()
@@ -36,7 +36,7 @@ def load_dataset(cfg: DataConfig) -> Dataset:
 
 
 def _check_labels(dataset: Dataset) -> None:
-    """A label that is no class would be an error deep within a step, on a GPU one that says nothing."""
+    """UserError for a label that is not a class: in a training step, the error on a GPU would say nothing."""
     for split, source in (("training", dataset.train), (dataset.split, dataset.val)):
         if has_masks(source):  # their task looks into them
             continue
@@ -49,7 +49,7 @@ def _check_labels(dataset: Dataset) -> None:
 
 
 def _select(dataset: Dataset, cfg: DataConfig) -> Dataset:
-    """Hold out `val_fraction` of the training images, then keep `fraction` of what is left; the rest is untouched."""
+    """Data set with `val_fraction` of the training images held out and `fraction` of the others kept."""
     train = dataset.train
     if cfg.val_fraction > 0:
         held_out, others = pick(strata(train), cfg.val_fraction, leave=1)
@@ -63,7 +63,7 @@ def _select(dataset: Dataset, cfg: DataConfig) -> Dataset:
 
 
 def _normalise(dataset: Dataset, cfg: DataConfig) -> Dataset:
-    """`data.mean` and `data.std` in place of the data set's own, for weights that were trained with others."""
+    """Data set with `data.mean` and `data.std` in place of its own, for weights that were trained with others."""
     for key, values in (("mean", cfg.mean), ("std", cfg.std)):
         if values is not None and len(values) != dataset.in_channels:
             raise UserError(f"data.{key} has {len(values)} values, but the images have {dataset.in_channels} channels.")
@@ -95,14 +95,14 @@ def _digits(cfg: DataConfig, root: Path) -> Dataset:
 
 
 def _moments(images: Tensor) -> tuple[float, float]:
-    """Mean and std of all pixels in 0..1, from whole numbers: sums of floats differ with the number of threads."""
+    """Mean and std of all pixels in 0..1, summed as integers: sums of floats depend on the number of threads."""
     total, squares = int(images.long().sum()), int(images.long().square().sum())
     n = images.numel()
     return total / n / 255, math.sqrt(n * squares - total * total) / n / 255
 
 
 def _read_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (1797, 64) in 0..16 and targets. Read where scikit-learn keeps them: to import it takes a second."""
+    """Pixels (1797, 64) in 0..16 and targets, read from scikit-learn's file: to import scikit-learn takes a second."""
     spec = find_spec("sklearn")
     file = Path(spec.origin if spec and spec.origin else "").parent / "datasets/data/digits.csv.gz"
     if not file.is_file():
@@ -116,7 +116,7 @@ def _read_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _synthetic(cfg: DataConfig, root: Path) -> Dataset:
-    """Noise, the same every time: for timing a net without waiting for a disk."""
+    """Noise, the same every time: to time a net without waiting for a disk."""
     if cfg.num_classes is None or cfg.num_images is None:
         raise UserError("data=synthetic needs data.num_classes and data.num_images.")
     size = cfg.image_size or 224

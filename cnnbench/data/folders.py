@@ -1,4 +1,4 @@
-"""Data sets on disk as folders of images: any folder with a subfolder per class, and ImageNet."""
+"""Data sets of image files: any folder with a subfolder for each class, and ImageNet."""
 
 import os
 import re
@@ -22,7 +22,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def image_folder(cfg: DataConfig, root: Path) -> Dataset:
-    """ROOT/train with ROOT/val (or valid, validation, test), or one tree of class folders to hold images out of."""
+    """Data set of ROOT/train and ROOT/val (or valid, validation, test), or of ROOT/CLASS with images held out."""
     if not root.is_dir():
         raise UserError(f"data.root: there is no folder '{root}'.\ndata=folder expects {_expected('DIR')}.")
     if not (root / "train").is_dir():
@@ -39,10 +39,10 @@ def _expected(root: str) -> str:
 
 
 def _tree(cfg: DataConfig, train: Path, val: Path | None) -> Dataset:
-    """Without a val folder, val is left empty for `load_dataset` to fill with the held-out images."""
+    """Data set of class folders. Without a val folder, val is empty until `load_dataset` holds images out."""
     classes = [folder.name for folder in _class_folders(train)]
     if len(classes) == 1:
-        raise UserError(f"'{train}' holds one class only, '{classes[0]}': a classifier needs two folders or more.")
+        raise UserError(f"'{train}' holds one class only, '{classes[0]}': classification needs two folders or more.")
     if val is None and cfg.val_fraction == 0:
         raise UserError(
             f"data={cfg.name} found nothing to validate on: no folder val or test goes with '{train}'.\n"
@@ -95,7 +95,7 @@ def _class_folders(root: Path) -> list[Path]:
 
 
 def _scan(root: Path) -> dict[str, list[str]]:
-    """Class name -> its image files, at any depth below its folder; both sorted by name. UserError if any is empty."""
+    """Class name -> its image files at any depth, both sorted by name. UserError for an empty class."""
     files = {folder.name: images_below(folder) for folder in _class_folders(root)}
     if empty := [name for name, paths in files.items() if not paths]:
         raise UserError(f"no images in '{root}' for class {_some(empty)} (looked for {' '.join(SUFFIXES)}).")
@@ -126,7 +126,7 @@ def images_below(folder: Path) -> list[str]:
 
 
 def imagenet(cfg: DataConfig, root: Path) -> Dataset:
-    """ILSVRC 2012 from its train and val folders or, where they are missing, from the three original archives."""
+    """ILSVRC 2012 from its train and val folders, which are unpacked from the original archives where missing."""
     home = _imagenet_home(root)
     dataset = _tree(cfg, home / "train", home / "val")
     return replace(dataset, classes=_imagenet_names(home, dataset.classes))
@@ -154,7 +154,7 @@ def _imagenet_home(root: Path) -> Path:
 def _unpack(home: Path) -> None:
     """Unpack the archives of the missing folders through torchvision.
 
-    Each folder gets its name only when it is complete, so one that was interrupted is not taken for the whole set.
+    A folder gets its name only when it is complete, so an interrupted one is not mistaken for the whole set.
     """
     from torchvision.datasets import imagenet as tv
 
@@ -182,9 +182,9 @@ def _unpack(home: Path) -> None:
 
 
 def _imagenet_names(home: Path, wnids: list[str]) -> list[str]:
-    """English names for WordNet ids that are known: because all 1,000 are there, or from the unpacked devkit.
+    """English names of WordNet ids: torchvision's where all 1,000 classes are there, else the unpacked devkit's.
 
-    The former are those of published weights; the devkit's differ from them in a few, and some occur twice.
+    Published weights use torchvision's names. The devkit's differ in a few places, and some occur twice.
     """
     from torchvision.datasets.imagenet import META_FILE, load_meta_file
     from torchvision.models._meta import _IMAGENET_CATEGORIES
@@ -200,12 +200,12 @@ def _imagenet_names(home: Path, wnids: list[str]) -> list[str]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time in this folder: ranks and jobs of a sweep start together, and would unpack side by side."""
+    """Lock on a folder: ranks and jobs of a sweep start together, and only one of them may unpack."""
     import fcntl
 
     with (folder / ".cnnbench.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        # What an archive holds stays in its folder: `..`, absolute paths and links that lead outside are refused.
+        # Files of an archive stay in its folder: `..`, absolute paths and links to the outside are refused.
         before = tarfile.TarFile.extraction_filter
         tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
         try:

@@ -1,6 +1,6 @@
-"""Images resized and cut as torchvision does it, pixel for pixel: Pillow images, or uint8 tensors (..., C, H, W).
+"""Resizing and cropping of Pillow images and of uint8 tensors (..., C, H, W), pixel for pixel as in torchvision.
 
-Done without torchvision: to import it takes longer than to classify a picture.
+torchvision itself is not used: its import takes longer than to classify an image.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ def height_and_width(picture: Picture) -> tuple[int, int]:
 
 
 def resized(picture: Picture, height: int, width: int, interpolation: str) -> Picture:
-    """To exactly this size, with a filter wide enough not to alias."""
+    """Picture of exactly this size, resized with antialiasing."""
     if height_and_width(picture) == (height, width):
         return picture
     if isinstance(picture, Tensor):
@@ -36,7 +36,7 @@ def resized(picture: Picture, height: int, width: int, interpolation: str) -> Pi
 
 def _resized_tensor(images: Tensor, height: int, width: int, interpolation: str) -> Tensor:
     batch = images.reshape(-1, *images.shape[-3:])
-    native = batch.device.type == "cpu"  # elsewhere torch resizes floats alone
+    native = batch.device.type == "cpu"  # other devices resize only floats
     smooth = {} if interpolation == "nearest" else {"align_corners": False, "antialias": True}
     scaled = F.interpolate(batch if native else batch.float(), (height, width), mode=interpolation, **smooth)
     exact = scaled if native else scaled.round_().clamp_(0, 255).to(torch.uint8)
@@ -44,32 +44,33 @@ def _resized_tensor(images: Tensor, height: int, width: int, interpolation: str)
 
 
 def rescaled(picture: Picture, side: int, resize: Resize, interpolation: str) -> Picture:
-    """The shorter side to `side` with the aspect kept, or both sides."""
+    """Picture with its shorter side resized to `side` and the aspect kept, or with both sides resized to it."""
     if resize is Resize.squash:
         return resized(picture, side, side, interpolation)
     return resized(picture, *rescaled_size(*height_and_width(picture), side), interpolation)
 
 
 def rescaled_size(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width once the shorter side is `side`, with the aspect kept."""
+    """Height and width after the shorter side is resized to `side`, with the aspect kept."""
     longer = int(side * max(height, width) / min(height, width))  # rounded down, as torchvision does
     return (side, longer) if height <= width else (longer, side)
 
 
 def cropped(picture: Picture, top: int, left: int, side: int) -> Picture:
-    """The square at (top, left)."""
+    """Square of the picture at (top, left)."""
     if isinstance(picture, Tensor):
         return picture[..., top : top + side, left : left + side]
     return picture.crop((left, top, left + side, top + side))
 
 
 def centre(picture: Picture, side: int) -> Picture:
+    """Central square of the picture."""
     height, width = height_and_width(picture)
     return cropped(picture, round((height - side) / 2), round((width - side) / 2), side)
 
 
 def squares(picture: Picture) -> list[Picture]:
-    """The left, centre and right square of the image, or its top, centre and bottom one if it is upright."""
+    """Left, centre and right square of a wide image; top, centre and bottom square of a high one."""
     height, width = height_and_width(picture)
     side, free = min(height, width), abs(width - height)
     starts = (0, round(free / 2), free)
@@ -77,14 +78,14 @@ def squares(picture: Picture) -> list[Picture]:
 
 
 def corners_and_centre(picture: Picture, side: int) -> list[Picture]:
-    """Top left, top right, bottom left, bottom right, centre."""
+    """Five squares: top left, top right, bottom left, bottom right, centre."""
     height, width = height_and_width(picture)
     corners = [(top, left) for top in (0, height - side) for left in (0, width - side)]
     return [*(cropped(picture, top, left, side) for top, left in corners), centre(picture, side)]
 
 
 def as_tensor(picture: Picture) -> Tensor:
-    """uint8 (C, H, W) of a Pillow image in RGB or gray; a tensor stays as it is."""
+    """Tensor uint8 (C, H, W) of a Pillow image in RGB or gray; a tensor stays as it is."""
     if isinstance(picture, Tensor):
         return picture
     pixels = torch.from_numpy(np.array(picture))
@@ -92,12 +93,12 @@ def as_tensor(picture: Picture) -> Tensor:
 
 
 def mirrored(tensor: Tensor) -> Tensor:
-    """Left to right."""
+    """Images mirrored left to right."""
     return tensor.flip(-1)
 
 
 def shifted(tensor: Tensor, down: int, right: int) -> Tensor:
-    """The whole image moved; what comes in at the edge repeats the pixels there. uint8 (..., C, H, W)."""
+    """Images uint8 (..., C, H, W) shifted; the pixels at the edge are repeated."""
     height, width = tensor.shape[-2:]
     rows = (torch.arange(height, device=tensor.device) - down).clamp(0, height - 1)
     columns = (torch.arange(width, device=tensor.device) - right).clamp(0, width - 1)

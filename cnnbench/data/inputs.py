@@ -1,4 +1,4 @@
-"""What a user points at when there are images to be looked at: files, folders, patterns, a list on stdin."""
+"""Image files that a user names: files, folders, patterns, or a list on stdin."""
 
 import glob
 import os
@@ -11,16 +11,16 @@ from cnnbench.utils.errors import UserError
 
 
 def find_images(inputs: Iterable[str], stdin: Iterable[str] | None = None) -> list[str]:
-    """The files meant, in the order given, none twice. UserError for what is not there and for a folder without images.
+    """Image files in the order given, none twice. UserError for a missing file and for a folder without images.
 
-    `-` stands for a list of files on stdin, one in each line; what is wrong with one of those is found out when it is
-    read. A file is taken whatever its name; in folders only the usual suffixes are, at any depth.
+    `-` stands for a list of files on stdin, one in each line; those are only checked when they are read. A file may
+    have any name; in folders, at any depth, only files with the usual suffixes count.
     """
     found: dict[str, None] = {}
     for given in inputs:
         found |= dict.fromkeys(_meant(given, stdin))
     if not found:
-        raise UserError("there are no images to look at: the list is empty")
+        raise UserError("no images: the list is empty")
     return list(found)
 
 
@@ -28,14 +28,14 @@ def _meant(given: str, stdin: Iterable[str] | None) -> list[str]:
     if given == "-":
         return [line.rstrip("\r\n") for line in (sys.stdin if stdin is None else stdin) if line.strip()]
     if "://" in given:
-        raise UserError(f"{given}: fetch the image yourself and give its path")
+        raise UserError(f"{given}: URLs are not read: fetch the image yourself and give its path")
     path = Path(given).expanduser()
     try:
         if path.is_dir():
             return _in_folder(path)
         if path.exists():
             return [str(path)]
-    except OSError as error:  # mostly a folder on the way that may not be looked into
+    except OSError as error:  # mostly a parent folder without permission
         raise UserError(f"cannot read '{given}': {error.strerror}") from None
     if not glob.has_magic(given):
         raise UserError(f"there is no file or folder '{given}'")

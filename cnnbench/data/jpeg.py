@@ -1,12 +1,12 @@
-"""From an image's file to the part of it that a net is given, decoding no more than is needed.
+"""Decodes only as much of an image file as its crop needs.
 
-What a crop covers is drawn first, from the image's size in the file's header. Then a JPEG that is much larger than what
-will be left of it is decoded at 1/2, 1/4 or 1/8 of its size, which skips most of the work; others by torchvision's
-libjpeg-turbo straight into a tensor, whose part is resized without a copy into another library's format. Whatever is no
-plain JPEG (CMYK, turned by EXIF, PNG and others) and whatever torchvision refuses is left to Pillow.
+The crop is drawn first, from the image's size in the file's header. A JPEG that is much larger than the crop's result
+is then decoded at 1/2, 1/4 or 1/8 of its size, which skips most of the work. Other JPEGs are decoded by torchvision's
+libjpeg-turbo into a tensor, of which the crop is resized. Files that are not plain JPEGs (CMYK, turned by EXIF, PNG and
+others) and files that torchvision refuses are left to Pillow.
 
-Random numbers are drawn as by torchvision's transforms v2, in the same order: the crops are those of
-`sample_transform`, whose pixels differ by rounding only, since both filter with antialiasing.
+Random numbers are drawn as in torchvision's transforms v2, in the same order. So the crops are those of
+`sample_transform`; their pixels differ only by rounding.
 """
 
 import io
@@ -22,11 +22,11 @@ from cnnbench.data.geometry import as_tensor, rescaled_size
 from cnnbench.data.shards import Record
 from cnnbench.data.sources import is_plain, open_image, read_bytes, upright
 
-REDUCING_GAP = 2.0  # a scaled decode leaves so many times the pixels that are needed, as Pillow's thumbnails do
+REDUCING_GAP = 2.0  # a scaled decode keeps at least so many times the needed pixels, as in Pillow's thumbnails
 
 
 class Region(NamedTuple):
-    """A part of an image and the size it is resized to, pixels."""
+    """Part of an image and the size that it is resized to, in pixels."""
 
     top: int
     left: int
@@ -38,18 +38,18 @@ class Region(NamedTuple):
 
 @dataclass(frozen=True)
 class Decode:
-    """An item of files or shards -> uint8 (3, S, S), which lies in memory as channels last."""
+    """Transform of an item of files or shards to uint8 (3, S, S), channels last in memory."""
 
-    side: int  # what the crop is resized to; without a crop, the shorter side of the whole image
+    side: int  # of the resized crop; without a crop, shorter side of the whole image
     crop: Any  # torchvision's RandomResizedCrop, or None
-    then: Callable[[Tensor], Tensor]  # the rest, of tensors
+    then: Callable[[Tensor], Tensor]  # further transforms, of tensors
     interpolation: str
 
     def __call__(self, item: Any) -> Tensor:
         return self.cut(*read_region(read_bytes(item), item, self.region))
 
     def cut(self, region: Region, pixels: Tensor) -> Tensor:
-        """The region of the pixels uint8 (3, H, W), on any device, at its size and with all that follows."""
+        """Region of the pixels uint8 (3, H, W), on any device, resized and transformed."""
         from torchvision.transforms.v2 import InterpolationMode, functional
 
         part = pixels[:, region.top : region.top + region.height, region.left : region.left + region.width]
@@ -57,7 +57,7 @@ class Decode:
         return self.then(functional.resize(part, size, mode, antialias=True))
 
     def region(self, height: int, width: int) -> Region:
-        """What is wanted of an image of this size; draws from torch's generator."""
+        """Region for an image of this size, drawn from torch's generator."""
         if self.crop is not None:
             drawn = self.crop.make_params([torch.empty(3, height, width, device="meta")])
             return Region(drawn["top"], drawn["left"], drawn["height"], drawn["width"], self.side, self.side)
@@ -65,10 +65,9 @@ class Decode:
 
 
 def read_region(data: bytes, item: Any, draw: Callable[[int, int], Region]) -> tuple[Region, Tensor]:
-    """The drawn region, in the coordinates of the pixels uint8 (3, H, W) beside it. UserError naming a broken file.
+    """Drawn region, and the pixels uint8 (3, H, W) in whose coordinates it is. UserError naming a broken file.
 
-    The region is drawn for the size that the image has, or had before it was packed: so packed and raw images are cut
-    at the same places.
+    The region is drawn for the image's size before it was packed, so packed and raw images are cropped alike.
     """
     with open_image(io.BytesIO(data), item) as image:
         pixels = None if is_plain(image) else as_tensor(upright(image))
@@ -81,11 +80,11 @@ def read_region(data: bytes, item: Any, draw: Callable[[int, int], Region]) -> t
             pixels = _scaled(image, int(wanted)) if wanted >= 2 else _whole(data, image)
     if isinstance(item, Record):
         height, width = item.height, item.width
-    return moved(region, pixels.shape[1] / height, pixels.shape[2] / width, pixels), pixels
+    return scale_region(region, pixels.shape[1] / height, pixels.shape[2] / width, pixels), pixels
 
 
 def _scaled(image: Any, times: int) -> Tensor:
-    """Decoded at 1/2, 1/4 or 1/8, whichever is the least that is not smaller than 1/times."""
+    """Pixels decoded at the smallest of 1/2, 1/4 and 1/8 of the size that is at least 1/times."""
     image.draft("RGB", (max(1, image.width // times), max(1, image.height // times)))
     return _loaded(image)
 
@@ -95,7 +94,7 @@ def _whole(data: bytes, image: Any) -> Tensor:
 
     try:
         return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
-    except RuntimeError:  # Pillow has the last word on what can be read, and better ones on why it cannot
+    except RuntimeError:  # Pillow reads more files, and has better error messages
         return _loaded(image)
 
 
@@ -103,8 +102,8 @@ def _loaded(image: Any) -> Tensor:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def moved(region: Region, down: float, across: float, pixels: Tensor) -> Region:
-    """The region of an image whose sides were scaled by these factors; at least a pixel of it, and none outside."""
+def scale_region(region: Region, down: float, across: float, pixels: Tensor) -> Region:
+    """Region of an image whose sides were scaled by these factors: at least one pixel, none outside the image."""
     if down == across == 1:
         return region
     height, width = pixels.shape[1:]

@@ -1,7 +1,7 @@
-"""Batches of uint8 images for a net. What is in them depends on (seed, epoch, index) alone.
+"""Batches of uint8 images for a net. An image and its augmentation depend on (seed, epoch, index) alone.
 
-Not on the batch size, on the number of worker processes, on the rank, or on where in the epoch one starts: every
-epoch's order and random numbers come from a table with a row per image, so a resumed run skips ahead in it for free.
+They do not depend on the batch size, the number of worker processes, the rank or the first step: the order and the
+random numbers of an epoch are a table with a row for each image. So a resumed run skips ahead at no cost.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,10 +27,10 @@ from cnnbench.utils.system import cores
 Batch = dict[str, Any]
 """image: uint8 (N, C, S, S); target: int64 (N,), or masks uint8 (N, S, S); index: int64 (N,), the images' numbers."""
 
-MASKS = "nearest"  # interpolation: between two classes there is no third
+MASKS = "nearest"  # interpolation of masks: class numbers cannot be averaged
 
 Reader = Callable[[list[Tensor], np.ndarray], Iterable[Any]]
-"""Indices of each batch, and a seed for each image of the source -> the batches' images, or [images, masks]."""
+"""(Indices of each batch, a seed for each image of the source) -> images of each batch, or [images, masks]."""
 
 
 def train_loader(
@@ -46,13 +46,13 @@ def train_loader(
     decode: Decoder = Decoder.auto,
     device: torch.device | None = None,
 ) -> "Loader":
-    """Shuffled, augmented batches of the training images.
+    """Loader of shuffled, augmented batches of the training images.
 
-    batch_size counts the images of one optimizer step over all ranks; each rank gets its share, so that any number
-    of ranks sees the same steps. The last, smaller batch of an epoch is kept, in shares that differ by one image at
-    most, and dropped if it leaves a rank with a single image, which BatchNorm cannot take.
+    batch_size counts the images of one optimizer step over all ranks. Each rank gets its share, so the steps are the
+    same for any number of ranks. The last, smaller batch of an epoch is kept; the shares of the ranks differ by at most
+    one image. It is dropped where a rank would have a single image, which BatchNorm cannot take.
 
-    device: where decode=nvjpeg decodes, and leaves the images.
+    device: where decode=nvjpeg decodes, and where the images stay.
     """
     source, ratio = dataset.train, dataset.crop_ratio
     order = Order(len(source), batch_size, seed=seed, rank=rank, world_size=world_size)
@@ -113,7 +113,7 @@ def eval_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> "Loader":
-    """Every image of the source once, in order; each rank gets a stretch of it, in batches of batch_size."""
+    """Loader of every image of the source once, in order. Each rank gets a contiguous part of them."""
     order = Order(len(source), batch_size, seed=None, rank=rank, world_size=world_size)
     if isinstance(source, Arrays):
         images = _array_resize(source, image_size, dataset)
@@ -135,10 +135,10 @@ def view_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[tuple[Groups, Tensor]]:
-    """The views of every image of the source, in order, each image read once: groups (N, V, C, H, W), targets (N,).
+    """Views of every image of the source, in order: groups (N, V, C, H, W) and targets (N,). Each image is read once.
 
-    Each rank gets a stretch of the images. Views of one image stay together: where batch_size is smaller than their
-    number, N is 1. So it is where the views keep the image's own shape, which differs from file to file.
+    Each rank gets a contiguous part of the images. Views of one image stay together: N is 1 where batch_size is smaller
+    than their number, and where the views keep the shape of the image, which differs between files.
     """
     ragged = transform.ragged and not isinstance(source, Arrays)
     images = 1 if ragged else max(1, batch_size // transform.count)
@@ -153,7 +153,7 @@ def view_batches(
 
 @dataclass(frozen=True)
 class Order:
-    """Which images make up which batch. With a seed: shuffled anew each epoch, for training; without: as they are."""
+    """Images of each batch. With a seed (training) they are shuffled anew in each epoch; without, they are in order."""
 
     count: int
     batch_size: int
@@ -172,7 +172,7 @@ class Order:
         return len(range(self.count)[self._used()][:: self.batch_size])
 
     def batches(self, epoch: int) -> list[Tensor]:
-        """This rank's indices, batch by batch."""
+        """Indices of this rank's images in each batch."""
         if self.seed is None:
             mine = torch.arange(self.count)[self._used()]
             return [mine[start : start + self.batch_size] for start in range(0, len(mine), self.batch_size)]
@@ -180,11 +180,11 @@ class Order:
         return [step.tensor_split(self.world_size)[self.rank] for step in torch.split(order, self.batch_size)]
 
     def size(self, step: int) -> int:
-        """Images of all ranks in a step of training, counted over all epochs."""
+        """Number of images of all ranks in a training step; steps are counted over all epochs."""
         return min(self.batch_size, self._used().stop - step % len(self) * self.batch_size)
 
     def _used(self) -> slice:
-        """The images in the batches: for training those of all ranks, in the epoch's order; else this rank's own."""
+        """Range of the images used: in training, of all ranks in the epoch's order; else of this rank."""
         if self.seed is None:
             return slice(self.count * self.rank // self.world_size, self.count * (self.rank + 1) // self.world_size)
         full, rest = divmod(self.count, self.batch_size)
@@ -194,18 +194,18 @@ class Order:
 
 
 def _rng(seed: int, epoch: int, stream: int) -> np.random.Generator:
-    """Independent generators for the order (stream 0), the augmentation (1) and who is mirrored first (2)."""
+    """Independent generator for the order (stream 0), the augmentation (1) or the first flips (2)."""
     return np.random.default_rng((seed, epoch, stream))
 
 
 def _first_flips(seed: int, count: int) -> Tensor:
-    """Which images are mirrored in epoch 0, and so in every other one: int64 (count,) of 0 and 1."""
+    """Flips of epoch 0, and so of every other epoch: int64 (count,) of 0 and 1."""
     return torch.from_numpy(_rng(seed, 0, 2).integers(2, size=count))
 
 
 @dataclass(frozen=True, eq=False)
 class Loader:
-    """Batches of one source; `len()` of them in every epoch. One epoch is read at a time."""
+    """Batches of one source, `len()` of them in every epoch. Epochs are read one at a time."""
 
     source: Source
     order: Order
@@ -216,14 +216,14 @@ class Loader:
         return len(self.order)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from number `start` on; those before it cost nothing. UserError names a broken file."""
+        """Batches of an epoch from number `start` on; skipped ones cost nothing. UserError naming a broken file."""
         batches = self.order.batches(epoch)[start:]
         rng = _rng(self.order.seed or 0, epoch, 1)
         draws = self.finish.draw(rng, len(self.source))
         if self.finish.alternate:
             draws.whole[:, 2] = (_first_flips(self.order.seed or 0, len(self.source)) + epoch) % 2
         seeds = rng.integers(2**32, size=len(self.source))
-        if isinstance(self.source, Arrays):  # they may lie on a GPU: what picks from them goes there once an epoch
+        if isinstance(self.source, Arrays):  # the indices go to the images' device once in an epoch
             device = self.source.images.device
             batches, draws = [indices.to(device) for indices in batches], draws.to(device)
         for indices, read in zip(batches, self.read(batches, seeds), strict=True):
@@ -243,7 +243,7 @@ def _read_arrays(source: Arrays) -> Reader:
 
 
 def _array_resize(source: Arrays, size: int, dataset: Dataset, *, cut: bool = True) -> Transform | None:
-    """To the side that the data set's crop ratio asks for, and if `cut` the centre of that; None if nothing changes."""
+    """Resize to size / crop_ratio, and with `cut` crop the centre; None where nothing changes."""
     side = round(size / dataset.crop_ratio)
     if not cut:
         return partial(rescaled, side=side, resize=Resize.shorter, interpolation=dataset.interpolation)
@@ -253,7 +253,7 @@ def _array_resize(source: Arrays, size: int, dataset: Dataset, *, cut: bool = Tr
 
 
 def _workers(workers: int | None, source: Source) -> int:
-    """By default a process per core, but none for so few images that starting it takes longer than reading them."""
+    """Number of worker processes: by default one per core, but none for few images, which are read faster than that."""
     if workers is not None:
         return workers
     few = 10_000 if isinstance(source, Arrays) else 64

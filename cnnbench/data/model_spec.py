@@ -1,4 +1,4 @@
-"""What it takes to use a trained net: stored with its weights, so that one path is enough to load it."""
+"""Spec of a trained net, stored with its weights: one path is enough to load and use it."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -8,9 +8,9 @@ from cnnbench.data.sources import Dataset
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """How an image is prepared. mean and std are per channel, in 0..1."""
+    """Preprocessing of an image. mean and std are per channel, in 0..1."""
 
-    image_size: int  # side in pixels of what the net is given
+    image_size: int  # side of the net's input, pixels
     in_channels: int
     mean: list[float]
     std: list[float]
@@ -20,13 +20,13 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A net, what it answers and what it is given."""
+    """Task, net, labels and input of a trained net."""
 
     task: str = "classification"
     model: dict[str, Any]  # name and arguments
-    labels: list[str]  # names of the classes; empty where the answer is no class
+    labels: list[str]  # names of the classes; empty where the task has none
     input: InputSpec
-    extra: dict[str, Any] = field(default_factory=dict)  # what else the task must know
+    extra: dict[str, Any] = field(default_factory=dict)  # further facts for the task
 
     @property
     def outputs(self) -> int:
@@ -34,12 +34,12 @@ class ModelSpec:
         return int(self.extra.get("outputs", len(self.labels)))
 
     def as_dict(self) -> dict[str, Any]:
+        """Spec as plain values, for a checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Spec from what `as_dict` gave, or from what checkpoints of formats 1 and 2 hold. TypeError, KeyError for
-        anything else."""
+        """Spec from `as_dict()`, or from a checkpoint of format 1 or 2. TypeError or KeyError for anything else."""
         content = dict(content)
         if "classes" in content:  # formats 1 and 2: classification, all in one level
             model, labels = content.pop("model"), content.pop("classes")
@@ -48,7 +48,7 @@ class ModelSpec:
 
     @classmethod
     def of(cls, model: dict[str, Any], dataset: Dataset, image_size: int) -> Self:
-        """Spec of a net of this name and arguments that is to be trained on this data set."""
+        """Spec of a net, by name and arguments, that will be trained on this data set."""
         given = InputSpec(
             image_size=image_size,
             in_channels=dataset.in_channels,

@@ -1,7 +1,7 @@
-"""`data.decode=nvjpeg`: a batch of JPEGs decoded on the GPU that trains, by the NVIDIA library that torchvision wraps.
+"""`data.decode=nvjpeg`: batches of JPEGs decoded on the training GPU, by NVIDIA's library through torchvision.
 
-Files are read by threads, a batch ahead; processes that decode are not needed. The crops are those of jpeg.py, from the
-same random numbers. What is no plain JPEG, and a batch that the GPU's decoder refuses, is decoded on the CPU.
+Threads read the files one batch ahead; no worker processes are needed. The crops are those of jpeg.py, from the same
+random numbers. Files that are not plain JPEGs, and batches that the GPU's decoder refuses, are decoded on the CPU.
 """
 
 import io
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from cnnbench.data.geometry import as_tensor
-from cnnbench.data.jpeg import Decode, moved
+from cnnbench.data.jpeg import Decode, scale_region
 from cnnbench.data.shards import Record
 from cnnbench.data.sources import Source, is_plain, open_image, read_bytes, upright
 
 
 class BatchDecoder:
-    """The batches' images, uint8 (N, 3, S, S) on the device. UserError naming a broken file."""
+    """Reader of batches of images, uint8 (N, 3, S, S) on the device. UserError naming a broken file."""
 
     def __init__(self, source: Source, transform: Decode, workers: int, device: torch.device) -> None:
         self.source, self.transform, self.device = source, transform, device
@@ -29,7 +29,7 @@ class BatchDecoder:
 
     def __call__(self, batches: list[Tensor], seeds: np.ndarray) -> Iterator[Tensor]:
         reading = chain(map(self._begun, batches), [None])
-        for indices, (begun, _) in zip(batches, pairwise(reading), strict=True):  # the next one's files are under way
+        for indices, (begun, _) in zip(batches, pairwise(reading), strict=True):  # the next batch is being read
             assert begun is not None
             items, contents = begun
             pixels = self._decoded([future.result() for future in contents], items)
@@ -45,7 +45,7 @@ class BatchDecoder:
         from torchvision.io import ImageReadMode, decode_jpeg
 
         here = {number: pixels for number, pair in enumerate(zip(contents, items, strict=True))
-                if (pixels := _no_plain_jpeg(*pair)) is not None}  # fmt: skip
+                if (pixels := _decode_unless_plain(*pair)) is not None}  # fmt: skip
         there = [torch.frombuffer(bytearray(data), dtype=torch.uint8)
                  for number, data in enumerate(contents) if number not in here]  # fmt: skip
         try:
@@ -60,11 +60,13 @@ class BatchDecoder:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             region = self.transform.region(height, width)
-            return self.transform.cut(moved(region, pixels.shape[1] / height, pixels.shape[2] / width, pixels), pixels)
+            return self.transform.cut(
+                scale_region(region, pixels.shape[1] / height, pixels.shape[2] / width, pixels), pixels
+            )
 
 
-def _no_plain_jpeg(data: bytes, item: Any) -> Tensor | None:
-    """What only Pillow can read, read; None for a plain JPEG."""
+def _decode_unless_plain(data: bytes, item: Any) -> Tensor | None:
+    """Pixels of an image that only Pillow can read; None for a plain JPEG."""
     with open_image(io.BytesIO(data), item) as image:
         return None if is_plain(image) else as_tensor(upright(image))
 

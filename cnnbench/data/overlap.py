@@ -1,4 +1,4 @@
-"""Images that are in the training and in the validation files at once: a measurement on them flatters the net."""
+"""Images that are both in the training and in the validation files, which makes a measurement too good."""
 
 import hashlib
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 from cnnbench.data.shards import Packed
 from cnnbench.data.sources import Files, Source
 
-ALL = 20_000  # files up to which all sizes are compared; of more only files of one name are, as every look takes time
+ALL = 20_000  # up to so many files all sizes are compared; of more, only files of the same name
 
 
 def shared_files(train: Source, val: Source) -> list[tuple[str, str]]:
-    """Pairs of a training and a validation file that are one file, or two of the same content."""
+    """Pairs of a training and a validation file with the same content."""
     if isinstance(train, Packed) and isinstance(val, Packed):
         return train.same_images(val)
     if not (isinstance(train, Files) and isinstance(val, Files)):
@@ -34,7 +34,7 @@ def shared_files(train: Source, val: Source) -> list[tuple[str, str]]:
 def _by_size(paths: Iterable[str]) -> dict[int, list[str]]:
     found = defaultdict(list)
     for path in paths:
-        with suppress(OSError):  # whoever reads the images will name it
+        with suppress(OSError):  # the loader will name the file
             found[os.stat(path).st_size].append(path)  # noqa: PTH116
     return found
 

@@ -1,4 +1,4 @@
-"""A packed data set as `cnnbench prepare` wrote it, opened: what is there is checked against what is written of it."""
+"""Opens a packed data set that `cnnbench prepare` wrote, and checks its files against their record."""
 
 import hashlib
 import json
@@ -18,15 +18,15 @@ FORMAT, VERSION = "cnnbench packed images", 1
 
 
 def load_packed(cfg: DataConfig) -> Dataset:
-    """UserError where it is another data set, is not complete, or a shard or the table is not as it was written."""
+    """Packed data set. UserError where it is another data set or incomplete, or where a shard or table is damaged."""
     folder = Path(cfg.packed or "").expanduser()
     about = read_about(folder)
     if about["name"] != cfg.name:
         raise UserError(f"'{folder}' was packed from data={about['name']}, not from data={cfg.name}")
     if cfg.val_fraction > 0 and about["split"] == "held-out":
         raise UserError(
-            f"'{folder}' has its own held-out images, so data.val_fraction={cfg.val_fraction:g} would hold out others "
-            "of the rest: leave it out"
+            f"'{folder}' has its own held-out images: leave data.val_fraction={cfg.val_fraction:g} out, "
+            "which would hold out others"
         )
     return Dataset(
         name=cfg.name,
@@ -43,17 +43,20 @@ def load_packed(cfg: DataConfig) -> Dataset:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
+    """Content of dataset.json. UserError where it is missing or of another version."""
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        begun = "it is not finished: give the same command again" if (folder / ".parts").is_dir() else "there is none"
+        begun = (folder / ".parts").is_dir()
         raise UserError(
-            f"data.packed='{folder}' is to be a folder that `cnnbench prepare` wrote, but {begun}"
+            f"data.packed='{folder}': `cnnbench prepare` has not finished this folder: run the same command again"
+            if begun
+            else f"data.packed='{folder}': not a folder that `cnnbench prepare` wrote"
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {folder / ABOUT}: {error}") from None
     if not isinstance(about, dict) or about.get("format") != FORMAT or about.get("version") != VERSION:
-        raise UserError(f"{folder / ABOUT} is not of a version that can be read here: prepare the images again")
+        raise UserError(f"{folder / ABOUT} has a format that this version cannot read: prepare the images again")
     return about
 
 

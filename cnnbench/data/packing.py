@@ -1,8 +1,8 @@
-"""Writes the packed form of a data set (see shards.py), shard by shard; what a killed process had finished stays.
+"""Writes the packed form of a data set (see shards.py), shard by shard. A killed process can be continued.
 
-A shard holds a fixed range of the images, whoever packs them and however often that is cut. It is written beside its
-place, flushed and renamed, then what is known of it is put down in `.parts`. When all are there the tables and
-`dataset.json` are written, and `.parts` goes.
+A shard holds a fixed range of the images, so it is the same however often the packing is interrupted. It is written
+atomically, then recorded in `.parts`. When all shards are there, the tables and `dataset.json` are written, and
+`.parts` is removed.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ from cnnbench.data.workers import parallel_map
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import HashingWriter, atomic_write, remove_leftovers
 
-BLOCK = 512  # of a tar file: a header has one, and contents are filled up to whole ones
-SAMPLED = 64  # images that are encoded to find out how much disk the whole will need
+BLOCK = 512  # bytes of a tar block: a header has one, contents are padded to whole blocks
+SAMPLED = 64  # images that are encoded to estimate the disk space
 
 
 class Image(NamedTuple):
-    """An encoded image and the size it had before; or why it cannot be read."""
+    """Encoded image and its size before resizing; or the reason why it cannot be read."""
 
     data: bytes
     width: int
@@ -44,7 +44,7 @@ class Image(NamedTuple):
 
 
 def encode(path: str, side: int, quality: int, interpolation: str) -> Image:
-    """The file as JPEG whose shorter side is `side` at most. A plain JPEG that is small enough stays as it is."""
+    """Image of a file as JPEG, its shorter side at most `side`. A plain JPEG that is small enough is copied."""
     try:
         data = read_bytes(path)
         with open_image(io.BytesIO(data), path) as image:
@@ -62,7 +62,7 @@ def encode(path: str, side: int, quality: int, interpolation: str) -> Image:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPlan:
-    """A shard that is to be: these images of a split."""
+    """Shard to be written: these images of a split."""
 
     split: str
     number: int
@@ -76,7 +76,7 @@ class ShardPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class PackingPlan:
-    """All that a packing is made of, before anything is written."""
+    """Data set, folder and settings of a packing."""
 
     dataset: Dataset
     folder: Path
@@ -108,7 +108,7 @@ class PackingPlan:
         return source
 
     def known(self, part: ShardPlan) -> dict[str, Any] | None:
-        """What was put down of a shard that is finished; None where it is still to be written."""
+        """Record of a finished shard; None where it is still to be written."""
         try:
             about: dict[str, Any] = json.loads((self.parts_folder / f"{part.file}.json").read_text(encoding="utf-8"))
             return about if (self.folder / part.file).stat().st_size == about["bytes"] else None
@@ -116,7 +116,7 @@ class PackingPlan:
             return None
 
     def settings(self) -> dict[str, Any]:
-        """What makes the shards what they are: others are not mixed with those that are there."""
+        """Settings that determine the shards: shards of other settings are not mixed with them."""
         names = hashlib.sha256()
         for path in chain(self.source("train").paths, self.source("val").paths):
             names.update(f"{path}\n".encode())
@@ -125,7 +125,7 @@ class PackingPlan:
 
 
 def space_needed(plan: PackingPlan, missing: list[ShardPlan]) -> int:
-    """Bytes that the missing shards will have, from a sample of their images."""
+    """Bytes of the missing shards, estimated from a sample of their images."""
     paths = [path for part in missing for path in part.paths]
     sample = [plan.encode(path) for path in paths[:: max(1, len(paths) // SAMPLED)]]
     sizes = [_filled(len(image.data)) + BLOCK + RECORD.itemsize for image in sample if not image.error]
@@ -133,24 +133,24 @@ def space_needed(plan: PackingPlan, missing: list[ShardPlan]) -> int:
 
 
 def check_space(plan: PackingPlan, needed: int) -> int:
-    """Free bytes; UserError in one sentence where they do not suffice."""
+    """Free bytes of the disk. UserError where they do not suffice."""
     free = shutil.disk_usage(plan.folder).free
     if needed > free:
         raise UserError(f"{plan.folder}: the packed images need about {needed / 1e9:.2f} GB, but {free / 1e9:.2f} GB "
-                        "are free: choose another out, a smaller side or a lower quality")  # fmt: skip
+                        "are free: choose another out=, a smaller side= or a lower quality=")  # fmt: skip
     return free
 
 
 def begin_packing(plan: PackingPlan) -> None:
-    """Make the folder, or go on in it. UserError where it holds something else."""
+    """Make the folder, or continue in it. UserError where it holds something else."""
     try:
         finished, begun = (plan.folder / ABOUT).exists(), plan.parts_folder.is_dir()
         if plan.folder.is_dir() and not (finished or begun) and any(_foreign(plan.folder)):
-            raise UserError(f"out='{plan.folder}' holds other files: give a folder that is empty or not there yet")
+            raise UserError(f"out='{plan.folder}' holds other files: give an empty or a new folder")
         plan.parts_folder.mkdir(parents=True, exist_ok=True)
         before = plan.parts_folder / "settings.json"
         if before.exists() and json.loads(before.read_text(encoding="utf-8")) != plan.settings():
-            raise UserError(f"'{plan.folder}' was begun with other images or settings: give another out")
+            raise UserError(f"'{plan.folder}' was begun with other images or settings: give another out=")
         with atomic_write(before) as file:
             file.write(json.dumps(plan.settings()).encode())
     except OSError as error:
@@ -170,13 +170,11 @@ def write_shards(plan: PackingPlan, missing: list[ShardPlan], progress: Callable
         try:
             _write_part(plan, part, top, images, progress)
         except OSError as error:
-            raise UserError(
-                f"cannot write {plan.folder / part.file}: {error.strerror}; what is finished stays"
-            ) from None
+            raise UserError(f"cannot write {plan.folder / part.file}: {error.strerror}; finished shards stay") from None
 
 
 def _common(plan: PackingPlan) -> str:
-    """The folder that all files are in: names in the shards are relative to it."""
+    """Folder that holds all files: names in the shards are relative to it."""
     paths = [plan.source(split).paths for split in ("train", "val")]
     return os.path.commonpath([os.path.dirname(path) for some in paths for path in (min(some), max(some))])  # noqa: PTH120
 
@@ -193,7 +191,9 @@ def _write_part(
                 progress(1)
                 if image.error:
                     if not plan.skip:
-                        raise UserError(f"{image.error}\ndata.on_error=skip packs the others; finished shards stay")
+                        raise UserError(
+                            f"{image.error}\ndata.on_error=skip leaves such images out; finished shards stay"
+                        )
                     skipped.append(image.error)
                     continue
                 header = archive.offset
@@ -216,7 +216,7 @@ def _filled(size: int) -> int:
 
 
 def finish_packing(plan: PackingPlan) -> dict[str, Any]:
-    """Put the shards' tables together and say in dataset.json what there is; the latter's content."""
+    """Write the tables of the splits, then dataset.json; returns the content of the latter."""
     dataset = plan.dataset
     splits: dict[str, Any] = {split: {"images": 0, "shards": []} for split in ("train", "val")}
     tables: dict[str, list[np.ndarray]] = {"train": [], "val": []}

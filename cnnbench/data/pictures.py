@@ -1,4 +1,4 @@
-"""From what a user calls an image, a path, a Pillow image or a tensor, to pixels; and to a small picture of it."""
+"""Images that a user gives (a path, a Pillow image or a tensor) as pixels, and their thumbnails."""
 
 import os
 from typing import Any
@@ -12,9 +12,9 @@ from cnnbench.utils.errors import UserError
 
 
 def as_picture(image: Any, channels: int) -> Any:
-    """A path, Pillow image or tensor as a Pillow image (RGB or L) or a uint8 tensor (C, H, W) of so many channels."""
+    """Pillow image (RGB or L) or uint8 tensor (C, H, W) of so many channels, from a path, Pillow image or tensor."""
     if channels not in (1, 3):
-        raise UserError(f"the net takes {channels} channels: images in files have 1 or 3")
+        raise UserError(f"the net takes {channels} channels, but images have 1 or 3")
     if isinstance(image, Tensor):
         image = _as_bytes(image)
         return image if len(image) == channels else recolored(image[None], channels)[0]
@@ -23,22 +23,22 @@ def as_picture(image: Any, channels: int) -> Any:
     elif hasattr(image, "getbands"):
         picture = upright(image)
     else:
-        raise UserError(f"an image is a path, a Pillow image or a tensor, not {type(image).__name__}")
+        raise UserError(f"an image must be a path, a Pillow image or a tensor, not {type(image).__name__}")
     return picture if channels == 3 else picture.convert("L")
 
 
 def _as_bytes(image: Tensor) -> Tensor:
     if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise UserError(f"an image is a tensor (C, H, W) of 1 or 3 channels, not {tuple(image.shape)}")
+        raise UserError(f"an image tensor must be (C, H, W) with 1 or 3 channels, not {tuple(image.shape)}")
     if image.dtype == torch.uint8:
         return image
     if not image.is_floating_point() or image.min() < 0 or image.max() > 1:
-        raise UserError("an image is a tensor of uint8, or of floating numbers in 0..1, not yet normalised")
+        raise UserError("an image tensor must be uint8, or float in 0..1 before normalisation")
     return (image * 255).round().to(torch.uint8)
 
 
 def thumbnail(picture: Any, side: int) -> np.ndarray:
-    """The whole picture as uint8 (H, W, 3), its longer side at most `side` pixels."""
+    """Whole picture as uint8 (H, W, 3), its longer side at most `side` pixels."""
     if not isinstance(picture, Tensor):
         small = picture.convert("RGB")
         small.thumbnail((side, side))

@@ -1,17 +1,17 @@
-"""The packed form of a data set of images: tar files with a table of what lies where.
+"""Packed form of a data set of images: tar files with a table of the images' places.
 
     DIR/dataset.json                classes, normalisation, settings; for each split its table and its shards with their
-                                    sizes and SHA-256. It is written last: where it is, the rest is whole
+                                    sizes and SHA-256. It is written last: where it exists, the rest is complete
     DIR/train.npy   val.npy         a row of RECORD per image, in the data set's order
     DIR/train-00000.tar ...         the images as JPEG, under the names that their files had
 
-Tar files because every machine has a program that reads them, WebDataset among them, and because nothing of ours is
-needed to get the images back. The libraries for streamed shards were passed over: WebDataset reads shards in
-sequence, so an epoch could not be entered anywhere, nor be the same for any number of workers; MosaicML's and LitData's
-formats need their libraries to be read at all and bring cloud clients along; FFCV's has had no release since 2023. With
-the table, an image is one `pread`: memory does not grow with the shards, and each epoch's order is free.
+Tar files can be read everywhere, by WebDataset too, and the images can be unpacked without cnnbench. Libraries for
+streamed shards were not used: WebDataset reads shards in sequence, so a training could not resume within an epoch, nor
+see the same order for any number of workers; MosaicML's and LitData's formats need their libraries, which bring cloud
+clients along; FFCV has had no release since 2023. With the table, an image is one `pread`: memory does not grow with
+the shards, and each epoch can have any order.
 
-Each image has a CRC-32 that is compared whenever it is read. For 40 kB that takes 6 us, of 600 for the whole image.
+Each image has a CRC-32 that is compared at every read: 6 us of 600 us for an image of 40 kB.
 """
 
 import os
@@ -28,16 +28,16 @@ from torch import Tensor
 from cnnbench.utils.errors import UserError
 
 RECORD = np.dtype([
-    ("shard", "<u4"),  # its number in the split
-    ("header", "<u8"),  # where the image's tar header is, which has its name
-    ("offset", "<u8"), ("size", "<u4"), ("crc", "<u4"),  # its bytes
-    ("width", "<u4"), ("height", "<u4"),  # of the image before it was resized, upright: crops are drawn for that size
+    ("shard", "<u4"),  # number of the shard in its split
+    ("header", "<u8"),  # byte of the image's tar header, which has its name
+    ("offset", "<u8"), ("size", "<u4"), ("crc", "<u4"),  # of the image's bytes
+    ("width", "<u4"), ("height", "<u4"),  # upright, before resizing: crops are drawn for this size
     ("target", "<u4"),
 ])  # fmt: skip
 
 
 class Record(NamedTuple):
-    """One image of a shard, small enough to travel to a worker."""
+    """One image of a shard; small, so that it can be sent to a worker."""
 
     shard: str
     header: int
@@ -49,7 +49,7 @@ class Record(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the image's file was called. UserError if the shard cannot be read there."""
+        """Name of the image's file, or its byte where the shard cannot be read there."""
         try:
             with open(self.shard, "rb") as file:  # noqa: PTH123
                 file.seek(self.header)
@@ -59,7 +59,7 @@ class Record(NamedTuple):
             return f"image at byte {self.offset}"
 
     def read(self) -> bytes:
-        """The image's bytes. UserError that names shard and image if they are not those that were written."""
+        """Bytes of the image. UserError that names shard and image where the checksum is wrong."""
         try:
             descriptor = os.open(self.shard, os.O_RDONLY)
             try:
@@ -75,7 +75,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Images in shards, with int64 targets (N,). The table stays on the disk until a part of it is looked at."""
+    """Images in shards, with int64 targets (N,). The table is memory-mapped."""
 
     shards: Sequence[str]
     table: np.ndarray
@@ -95,7 +95,7 @@ class Packed:
         return f"{Path(self.shards[int(self.table[index]['shard'])]).parent}/{self.item(index).name}"
 
     def same_images(self, other: "Packed") -> list[tuple[str, str]]:
-        """Pairs of names, of one image here and one there, whose bytes are the same by size and checksum."""
+        """Pairs of names, of an image here and one of `other`, with the same size and checksum."""
         ours, theirs = (part.table["size"].astype(np.uint64) << 32 | part.table["crc"] for part in (self, other))
         _, mine, yours = np.intersect1d(ours, theirs, return_indices=True)
         return [(self.name(int(a)), other.name(int(b))) for a, b in zip(mine, yours, strict=True)]

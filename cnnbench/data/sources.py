@@ -1,4 +1,4 @@
-"""What a data set is made of: images in memory or in files, each with its target, and how one of them is read."""
+"""Data sets: images in memory or in files, each with its target, and the reading of a single image."""
 
 import hashlib
 import io
@@ -20,16 +20,16 @@ from cnnbench.utils.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# By content, whatever a file is called. Pillow knows many more, and for one of them it runs an interpreter (EPS).
+# Recognised by content, not by name. Pillow reads more formats, and runs an interpreter for one of them (EPS).
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-ORIENTATION = 0x0112  # the tag in EXIF that says how a camera was held
+ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 
 
-IGNORE = 255  # in a mask: a pixel that counts for nothing
+IGNORE = 255  # value of the pixels of a mask that are not counted
 
 
 class Pair(NamedTuple):
-    """An image and the mask that belongs to it, as items that are still to be read."""
+    """Image and its mask, both still to be read."""
 
     image: Any
     mask: Any
@@ -49,7 +49,7 @@ class Arrays:
         return Arrays(self.images[indices], self.targets[indices])
 
     def item(self, index: int) -> Any:
-        """What `read_item` turns into the image: here the pixels themselves, which pickle by value."""
+        """Item that `read_item` reads: here the pixels themselves, which pickle by value."""
         image = self.images[index].numpy()
         return Pair(image, self.targets[index].numpy()) if has_masks(self) else image
 
@@ -82,17 +82,17 @@ def has_masks(source: Source) -> bool:
 
 
 def strata(source: Source) -> Tensor:
-    """int64 (N,): class of each image, by which a part of the images is drawn; zeros where an image has none."""
+    """Class of each image, int64 (N,), for stratified sampling; zeros where images have masks."""
     return torch.zeros(len(source), dtype=torch.int64) if has_masks(source) else source.targets
 
 
 def evenly_spaced(source: Source, wanted: int) -> Tensor:
-    """Indices of so many images from all over the source (files lie class by class), or of all of them: int64."""
+    """Indices int64 of so many images, evenly spaced over the source: files are sorted by class."""
     return torch.linspace(0, len(source) - 1, min(wanted, len(source))).long()
 
 
 def image_names(source: Source, indices: Tensor) -> list[str]:
-    """What to call images in a message: their files, or their numbers."""
+    """Names of images for a message: their files, or their numbers."""
     if isinstance(source, Files):
         return [source.paths[index] for index in indices.tolist()]
     if isinstance(source, Packed):
@@ -102,22 +102,22 @@ def image_names(source: Source, indices: Tensor) -> list[str]:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
-    """Training and validation images, and what a net must know of them. mean and std are per channel, in 0..1."""
+    """Training and validation images, with classes, size and normalisation. mean and std are per channel, in 0..1."""
 
     name: str
     classes: list[str]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    image_size: int  # side of the images as they are, or as the field crops them
+    image_size: int  # side of the images, or of their usual crop
     crop_ratio: float  # side of the centre crop over the shorter side, for validation
     interpolation: str = "bilinear"  # of the resizing
     in_channels: int
     train: Source
     val: Source
-    split: str  # what val is: "test" or "val" (the set's own) or "held-out" (taken from the training images)
-    task: str = "classification"  # what its targets are for
-    extra: dict[str, Any] = field(default_factory=dict)  # what else the task must know: kept with the net's weights
-    unreadable: tuple[str, ...] = ()  # what data.on_error=skip left out, and why
+    split: str  # source of val: "test" or "val" (the set's own) or "held-out" (taken from the training images)
+    task: str = "classification"  # name of the task that its targets are for
+    extra: dict[str, Any] = field(default_factory=dict)  # further facts for the task, kept with the net's weights
+    unreadable: tuple[str, ...] = ()  # images that data.on_error=skip left out, with the reasons
 
     @property
     def outputs(self) -> int:
@@ -126,13 +126,13 @@ class Dataset:
 
 
 def folds(targets: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
-    """For each fold the indices of the other images and of its own, every class spread evenly over the folds.
+    """Stratified folds for cross-validation: for each, the indices of the other images and of its own.
 
     UserError where a class has fewer images than there are folds.
     """
     fewest = int(torch.bincount(targets).min())
     if fewest < count:
-        raise UserError(f"folds={count} needs {count} images of every class, but one has {fewest}")
+        raise UserError(f"folds={count} needs at least {count} images in every class, but one class has {fewest}")
     rng = np.random.default_rng(0)
     number = torch.empty(len(targets), dtype=torch.int64)
     for members in torch.split(torch.argsort(targets, stable=True), torch.bincount(targets).tolist()):
@@ -141,9 +141,9 @@ def folds(targets: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def with_channels(dataset: Dataset, channels: int) -> Dataset:
-    """The same images with as many channels as a net takes: gray ones repeated, coloured ones turned to gray.
+    """The data set with as many channels as a net takes: gray is repeated, colour is converted to gray.
 
-    Only images in memory are turned; a file is always read in colour. UserError where there is no way.
+    Only images in memory are converted: files are always read in colour. UserError where it is not possible.
     """
     if channels == dataset.in_channels:
         return dataset
@@ -158,7 +158,7 @@ def with_channels(dataset: Dataset, channels: int) -> Dataset:
 
 
 def map_images(dataset: Dataset, place: Callable[[Tensor], Tensor]) -> Dataset:
-    """The same images, those in memory where `place` puts them, with their targets."""
+    """The data set with `place` applied to images in memory and their targets."""
 
     def there(source: Source) -> Source:
         return Arrays(place(source.images), place(source.targets)) if isinstance(source, Arrays) else source
@@ -175,8 +175,8 @@ def recolored(images: Tensor, channels: int) -> Tensor:
 
 
 def fingerprint(source: Source) -> str:
-    """A hash that changes when an image does: of the pixels in memory, of the files' names, sizes and times,
-    of the packed images' checksums."""
+    """Hash that changes when an image does: of the pixels in memory, of the names, sizes and times of files, or of the
+    checksums of packed images."""
     total = hashlib.sha256()
     if isinstance(source, Arrays):
         total.update(str(tuple(source.images.shape)).encode())
@@ -191,10 +191,11 @@ def fingerprint(source: Source) -> str:
 
 
 def pick(targets: Tensor, fraction: float, *, leave: int = 0) -> tuple[Tensor, Tensor]:
-    """Indices of `fraction` of each class (at least one image, and all but `leave` at most) and of the others.
+    """Stratified sample: indices of `fraction` of each class (at least one image, at most all but `leave`), and of the
+    others.
 
-    Always the same images, whatever the seed of the run, so that runs compare; a smaller fraction of the same targets
-    picks a subset of a larger one's.
+    The images are the same for every seed, so that runs can be compared. A smaller fraction gives a subset of a larger
+    one.
     """
     rng = np.random.default_rng(0)
     picked = torch.zeros(len(targets), dtype=torch.bool)
@@ -205,7 +206,7 @@ def pick(targets: Tensor, fraction: float, *, leave: int = 0) -> tuple[Tensor, T
 
 
 def read_mask(item: Any) -> Tensor:
-    """uint8 (H, W): a mask of a pair, whose file has a class number, or a palette's index, in each pixel."""
+    """Mask uint8 (H, W) of a pair: a class number, or an index of a palette, in each pixel."""
     if isinstance(item, np.ndarray):
         return torch.from_numpy(item)
     _check_is_file(item)
@@ -216,7 +217,7 @@ def read_mask(item: Any) -> Tensor:
 
 
 def read_item(item: Any) -> "Image | Tensor":
-    """An item of a source as a transform takes it: a Pillow image in RGB, or a uint8 tensor (C, H, W)."""
+    """Image of an item, for a transform: a Pillow image in RGB, or a uint8 tensor (C, H, W)."""
     if isinstance(item, np.ndarray):
         return torch.from_numpy(item)
     if isinstance(item, Record):
@@ -226,7 +227,7 @@ def read_item(item: Any) -> "Image | Tensor":
 
 
 def read_bytes(item: Any) -> bytes:
-    """The bytes of an item of files or shards. UserError that names it."""
+    """Bytes of an item of files or shards. UserError that names the item."""
     if isinstance(item, Record):
         return item.read()
     _check_is_file(item)
@@ -237,9 +238,9 @@ def read_bytes(item: Any) -> bytes:
 
 
 def read_image(path: str | os.PathLike[str], quietly: bool = True) -> "Image":
-    """The file's first frame in RGB, upright as its EXIF says. UserError naming the file if it cannot be read.
+    """First frame of a file in RGB, turned upright by its EXIF. UserError that names a file that cannot be read.
 
-    Threads that read at the same time do so inside one `quiet_pillow()`, with quietly=False: it is not for threads.
+    `quiet_pillow()` is not thread-safe: threads share one around all of them and read with quietly=False.
     """
     _check_is_file(path)
     with open_image(path, path, quietly) as image:
@@ -247,16 +248,16 @@ def read_image(path: str | os.PathLike[str], quietly: bool = True) -> "Image":
 
 
 def _check_is_file(path: str | os.PathLike[str]) -> None:
-    if not os.path.isfile(path):  # noqa: PTH113  # a pipe of that name would be waited for, for ever
+    if not os.path.isfile(path):  # noqa: PTH113  # to open a named pipe would wait for ever
         raise UserError(f"cannot read the image '{os.fspath(path)}': there is no such file")
 
 
 @contextmanager
 def open_image(file: Any, item: Any, quietly: bool = True) -> "Iterator[Image]":
-    """A Pillow image whose pixels are still to be loaded. What fails while it is open is a UserError that names it."""
+    """Pillow image whose pixels are not loaded yet. An error while it is open becomes a UserError that names it."""
     from PIL import Image
 
-    # What Pillow raises on a broken file is any of a dozen types, and all of them mean that this file is unreadable.
+    # Pillow raises a dozen types of errors for a broken file.
     with quiet_pillow() if quietly else nullcontext():
         try:
             with Image.open(file, formats=FORMATS) as image:
@@ -268,19 +269,19 @@ def open_image(file: Any, item: Any, quietly: bool = True) -> "Iterator[Image]":
 
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Without Pillow's warnings (odd EXIF, a big picture): they name no file and would come from every worker."""
+    """Silence Pillow's warnings (odd EXIF, a large image): they name no file, and every worker would repeat them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
 
 
 def is_plain(image: "Image") -> bool:
-    """Whether an open image is a JPEG, in colour or gray, that is shown as it lies."""
+    """Whether an open image is a JPEG in colour or gray that needs no turning."""
     return image.format == "JPEG" and image.mode in ("RGB", "L") and image.getexif().get(ORIENTATION, 1) == 1
 
 
 def upright(image: "Image") -> "Image":
-    """A Pillow image in RGB, turned as its EXIF says."""
+    """Pillow image in RGB, turned upright by its EXIF."""
     from PIL import ImageOps
 
     return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
@@ -290,12 +291,12 @@ def _reason(error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return "no image that Pillow knows"
+        return "not an image that Pillow can read"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def _eight_bits(image: "Image") -> "Image":
-    """16-bit gray scaled to 8 bits: Pillow's own conversion clips it, and nearly all of the picture turns white."""
+    """16-bit gray scaled to 8 bits: Pillow's own conversion clips, and nearly all of the image becomes white."""
     from PIL import Image
 
     if not image.mode.startswith("I"):

@@ -1,7 +1,7 @@
-"""From an image of any size to the net's uint8 input: one image at a time, or whole batches where that is possible.
+"""Transforms from an image of any size to the net's uint8 input.
 
-Normalisation is not done here but on the device, so that a quarter of the bytes travel there. torchvision is imported
-where it is needed: images in memory at their own size do without it.
+Normalisation follows on the device: uint8 has a quarter of the bytes to copy there. torchvision is imported only where
+it is needed: images in memory at their own size do not need it.
 """
 
 from collections.abc import Callable
@@ -23,9 +23,9 @@ Transform = Callable[[Any], Tensor]
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Resize the shorter side to size / crop_ratio and crop the centre, as torchvision's weights are evaluated.
+    """Resize the shorter side to size / crop_ratio and crop the centre, as in the evaluation of torchvision's weights.
 
-    It takes batches of tensors (N, C, H, W) too.
+    Takes batches of tensors (N, C, H, W) too.
     """
 
     size: int
@@ -38,11 +38,11 @@ class EvalTransform:
 
 
 def moved_together(transform: Any, picture: Any, mask: Tensor) -> list[Tensor]:
-    """Image and mask uint8 (H, W), each through the same transform: the same crop, flip and size, the mask by its
-    nearest pixels."""
+    """Image and mask uint8 (H, W) after the same transform: same crop, flip and size. The mask is resized with
+    nearest-neighbour interpolation."""
     if isinstance(transform, EvalTransform):
         return [transform(picture), replace(transform, interpolation="nearest")(mask[None])[0]]
-    from torchvision import tv_tensors  # a mask that is a plain tensor would be left where it is
+    from torchvision import tv_tensors  # a plain tensor would not be transformed with the image
 
     image, moved = transform(picture, tv_tensors.Mask(mask))
     return [image, moved.as_subclass(Tensor)]
@@ -50,10 +50,10 @@ def moved_together(transform: Any, picture: Any, mask: Tensor) -> list[Tensor]:
 
 def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None = None,
                      interpolation: str = "bilinear") -> Transform:  # fmt: skip
-    """The random part of training that is done image by image: everything but the cutout and alternating flips.
+    """Random training transform of single images: everything but cutout and alternating flips.
 
-    It draws from torch's generator. `native`: the side of images that all have the same, where crop=pad pads them;
-    other images are padded after they have been resized to `size`.
+    Draws from torch's generator. native: common side of all images, at which crop=pad pads; where it is None, images
+    are resized to `size` first.
     """
     import_torchvision()
     from torchvision.transforms import v2
@@ -64,7 +64,7 @@ def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, nativ
 
 
 def decode_transform(augment: AugmentConfig, size: int, crop_ratio: float, interpolation: str) -> Decode:
-    """`sample_transform` for items that are not decoded yet: the same random numbers, cropped while decoding."""
+    """`sample_transform` for items that are not decoded yet, with the same random numbers: decodes only the crop."""
     from torchvision.transforms import v2
 
     first, *steps = _steps(augment, size, crop_ratio, None, interpolation)
@@ -73,7 +73,7 @@ def decode_transform(augment: AugmentConfig, size: int, crop_ratio: float, inter
 
 
 def _steps(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None, interpolation: str) -> list[Any]:
-    """torchvision's transforms, of Pillow images or tensors. The first resizes, save where images are of one size."""
+    """Transforms of torchvision, for Pillow images or tensors. The first resizes, unless images have one size."""
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 
@@ -99,7 +99,7 @@ def _steps(augment: AugmentConfig, size: int, crop_ratio: float, native: int | N
 
 
 def check_augment(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None = None) -> None:
-    """UserError for settings that would blank the images or, silently, do nothing."""
+    """UserError for settings that would blank the images or have no effect."""
     for key, values in (("scale", augment.scale), ("ratio", augment.ratio)):
         if len(values) != 2 or values[0] > values[1]:
             raise UserError(f"augment.{key} must be two numbers, the smaller first, not {list(values)}.")
@@ -111,6 +111,6 @@ def check_augment(augment: AugmentConfig, size: int, crop_ratio: float, native: 
             "Set data.crop_ratio=0.875, or use augment.crop=pad."
         )
     if augment.alternate and not augment.flip:
-        raise UserError("augment.alternate says how images are mirrored, and augment.flip=false that they are not.")
+        raise UserError("augment.alternate=true needs augment.flip=true.")
     if augment.cutout >= size:
         raise UserError(f"augment.cutout={augment.cutout} covers the whole image of {size} pixels.")

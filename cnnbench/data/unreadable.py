@@ -1,7 +1,7 @@
 """`data.on_error=skip`: images that cannot be read are found, named and left out before anything begins.
 
-Before, and not when their turn comes: so every number that follows (images of a split, steps of an epoch, the errors of
-a net) is exact and the same for every number of processes, and a batch is never short.
+All images are checked first, so that all numbers that follow (images of a split, steps of an epoch, errors of a net)
+are exact and the same for any number of processes, and no batch is short.
 """
 
 import io
@@ -17,11 +17,11 @@ from cnnbench.data.sources import Arrays, Dataset, Source, open_image, read_byte
 from cnnbench.data.workers import parallel_map
 from cnnbench.utils.errors import UserError
 
-NAMED = 10  # files that are named; the others are counted
+NAMED = 10  # so many files are named; the others are counted
 
 
 def without_unreadable(dataset: Dataset, workers: int) -> Dataset:
-    """The data set without its unreadable images, which are named on stderr. UserError if a class loses all of them."""
+    """Data set without unreadable images, which are named on stderr. UserError where a class loses all its images."""
     train, missing = _readable(dataset.train, workers)
     val, more = _readable(dataset.val, workers)
     found = (*missing, *more)
@@ -33,6 +33,7 @@ def without_unreadable(dataset: Dataset, workers: int) -> Dataset:
 
 
 def report_unreadable(found: tuple[str, ...]) -> None:
+    """Print the first reasons and the number of images left out."""
     for reason in found[:NAMED]:
         print(f"skipped: {reason}", file=sys.stderr)
     more = f", {len(found) - NAMED} of them not named here" if len(found) > NAMED else ""
@@ -55,11 +56,14 @@ def _readable(source: Source, workers: int) -> tuple[Source, tuple[str, ...]]:
 
 
 def why_unreadable(item: Any) -> str:
-    """Empty where the image can be read. A JPEG is decoded at an eighth of its size: that reads all of it, and fast."""
+    """Reason why an image cannot be read; empty where it can.
+
+    A JPEG is decoded at an eighth of its size, which reads the whole file, and fast.
+    """
     try:
         data = read_bytes(item)
         with open_image(io.BytesIO(data), item) as image:
-            if not isinstance(item, Record):  # the checksum has told of a packed image
+            if not isinstance(item, Record):  # a packed image has a checksum
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
                 image.load()
     except UserError as error:

@@ -1,6 +1,6 @@
-"""Which views of an image a net is asked about, and what that is called: the protocols of the papers.
+"""Views of an image for evaluation (test-time augmentation), by the protocols of the papers.
 
-A net's answers to the views are averaged after the softmax. An image is read and decoded once, whatever their number.
+The net's predictions for the views are averaged after the softmax. An image is read and decoded once for all views.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from cnnbench.data.geometry import (
 from cnnbench.utils.errors import UserError, unknown
 
 Groups = list[Tensor]
-"""Views uint8 (..., V, C, H, W); those of one group have one size."""
+"""Views uint8 (..., V, C, H, W); views of one group have one size."""
 
 # The papers' sides, for a net that takes 224 pixels.
 PAPER_SIZE = 224
@@ -35,7 +35,7 @@ SCALES = {"multi_scale_dense": (256, 384, 512), "144": (256, 288, 320, 352)}
 
 
 class ViewTransform(Protocol):
-    """What makes the views of an image. `ragged`: they have the image's own aspect, and images differ in it."""
+    """Transform of an image to its views. `ragged`: views keep the image's aspect, which differs between images."""
 
     @property
     def count(self) -> int:
@@ -49,10 +49,10 @@ class ViewTransform(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """A protocol for a net of a given size. `views()` makes it."""
+    """Protocol for a net of a given input size, made by `build_views()`."""
 
     name: str
-    size: int  # side of what the net is given, pixels
+    size: int  # side of the net's input, pixels
     scales: tuple[int, ...]  # sides that the image is resized to
     resize: Resize
     interpolation: str
@@ -63,7 +63,7 @@ class Views:
 
     @property
     def dense(self) -> bool:
-        """Whether the net runs over whole images, as a convolution."""
+        """Whether the net is applied to whole images, fully convolutionally."""
         return self.name == "multi_scale_dense"
 
     @property
@@ -88,16 +88,16 @@ class Views:
 
 
 def build_views(cfg: CropConfig, size: int, crop_ratio: float, interpolation: str) -> Views:
-    """The configured protocol for images of `size` pixels; UserError where it makes no sense."""
+    """Configured protocol for images of `size` pixels. UserError where it is not possible."""
     if cfg.name not in PROTOCOLS:
         raise unknown("crop", cfg.name, PROTOCOLS)
     if cfg.scales is not None and cfg.name not in SCALES:
-        raise UserError(f"crop.scales: crop={cfg.name} has one scale, which data.crop_ratio gives")
+        raise UserError(f"crop.scales does not apply to crop={cfg.name}, which has one scale: set data.crop_ratio")
     scales = cfg.scales or [round(side * size / PAPER_SIZE) for side in SCALES.get(cfg.name, ())]
     scales = scales or [round(size / crop_ratio)]
     if cfg.name == "ten" and scales[0] == size:
         raise UserError(
-            f"crop=ten has no room: with data.crop_ratio={crop_ratio:g} the five crops are one.\n"
+            f"crop=ten has no room: with data.crop_ratio={crop_ratio:g} the five crops are the same.\n"
             f"Set data.crop_ratio=0.875, the paper's, which takes crops of {size} from {round(size / 0.875)} pixels."
         )
     if min(scales) < size:
@@ -110,7 +110,7 @@ def _center(views: Views, scaled: list[Picture]) -> Groups:
 
 
 def _six(views: Views, scaled: list[Picture]) -> Groups:
-    """Jordan (2024), section 3.5: the centre where it is, and moved by one pixel up left and down right."""
+    """Jordan (2024), section 3.5: the central crop, and the crops one pixel further up left and down right."""
     whole = as_tensor(scaled[0])
     return [_with_mirrors([centre(shifted(whole, by, by), views.size) for by in (0, -1, 1)])]
 
@@ -135,7 +135,7 @@ def _144(views: Views, scaled: list[Picture]) -> Groups:
 
 
 def _with_mirrors(crops: list[Tensor]) -> Tensor:
-    """(..., V, C, S, S): the crops, then their mirror images in the same order."""
+    """Views (..., V, C, S, S): the crops, then their mirror images in the same order."""
     return torch.stack([*crops, *map(mirrored, crops)], dim=-4)
 
 
@@ -153,9 +153,9 @@ DIRECTIONS = {"up": (-1, 0), "up right": (-1, 1), "right": (0, 1), "down right":
 
 @dataclass(frozen=True, kw_only=True)
 class Shifts:
-    """The central crop, and the same with its content moved by `pixels` in each of the eight `DIRECTIONS`.
+    """Views: the central crop, and the crop with its content shifted by `pixels` in each of the eight `DIRECTIONS`.
 
-    What lies beside the crop moves in where the image has it; beyond the image's edge its last pixels are repeated.
+    Pixels beside the crop move in; beyond the edge of the image the last pixels are repeated.
     """
 
     size: int

@@ -1,7 +1,7 @@
 """Images read and transformed one by one, in worker processes.
 
-A DataLoader does the work; what is added is that the data does not depend on the number of workers, that a broken file
-is named in one sentence, and that the workers neither die before the main process nor outlive it.
+A DataLoader does the work. This file adds three things: the data does not depend on the number of workers, a broken
+file is named in one sentence, and workers neither die before the main process nor outlive it.
 """
 
 import atexit
@@ -39,8 +39,8 @@ JOB_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, sig
 class SampleReader:
     """Reads and transforms images one by one: here if `workers` is 0, else in that many processes, kept between epochs.
 
-    The processes hold no part of the data set: what to read comes with each task, two batches ahead of need, so memory
-    does not grow with the number of files.
+    The processes hold no part of the data set: each task names its items, two batches ahead. So memory does not grow
+    with the number of files.
     """
 
     def __init__(self, source: Source, transform: Callable[[Any], Any], workers: int) -> None:
@@ -62,29 +62,29 @@ class SampleReader:
         with _no_main_module(), _as_many_as_asked():
             results: Any = iter(pool)
         if self.stop is None:
-            # The iterator would do so when it is collected, but as part of a cycle that is after its queues are gone;
-            # and at exit, multiprocessing would send the SIGTERM that workers block and wait for them for ever.
+            # The iterator is part of a reference cycle, and would shut down only after its queues are gone. At exit,
+            # multiprocessing would send SIGTERM, which workers block, and wait for them for ever.
             self.stop = weakref.finalize(self, results._shutdown_workers)
             atexit.register(self.stop)
         try:
             yield from results
         except (RuntimeError, OSError, EOFError) as error:
-            if "Caught" in str(error):  # raised in a living worker: ours to mend, not the user's
+            if "Caught" in str(error):  # raised in a worker that lives: an error of this program, not of the user
                 raise
             raise UserError(KILLED) from None
 
 
 KILLED = (
-    "a process that reads images was killed, mostly for lack of memory (or of shared memory, /dev/shm).\n"
+    "a process that reads images was killed, probably for lack of memory (or of shared memory, /dev/shm).\n"
     "Try a smaller data.workers, or data.workers=0."
 )
-CHUNK = 16  # items that a process of `mapped` is given at a time
+CHUNK = 16  # items that a process of `parallel_map` gets at a time
 
 
 def parallel_map(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
-    """function(item) of each, in their order: here, or in so many processes, a few items ahead of whoever reads.
+    """Results of function(item), in order: computed here if `workers` is 0, else in that many processes, a few ahead.
 
-    What the function raises is raised here; UserError where a process is killed.
+    Errors of the function are raised here. UserError where a process is killed.
     """
     if workers == 0:
         yield from map(function, items)
@@ -112,7 +112,7 @@ def _each(function: Callable[[Any], Any], items: list[Any]) -> list[Any]:
 
 
 def _let_end() -> None:
-    """In a process of `mapped`: SIGTERM ends it, as it is what the others get when one of them was killed."""
+    """Let SIGTERM end a process of `parallel_map`: the pool sends it to the others when one was killed."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     _watch_parent(0)
 
@@ -123,7 +123,7 @@ def _tasks(source: Source, batches: list[Tensor], seeds: np.ndarray) -> Iterator
 
 
 class _Tasks:
-    """The DataLoader's sampler: whatever the current epoch's tasks are."""
+    """Sampler of the DataLoader: the tasks of the current epoch."""
 
     current: Iterable[Any] = ()
 
@@ -132,8 +132,8 @@ class _Tasks:
 
 
 class _Worker(TorchDataset[Any]):
-    """What runs in a worker: a task (item and seed of each image of a batch) -> uint8 (N, C, S, S), or a list of such
-    where the transform gives one.
+    """Work of a process: a task (item and seed of each image of a batch) -> uint8 (N, C, S, S), or a list of such
+    tensors where the transform gives a list.
 
     A UserError is returned, not raised: the DataLoader would wrap it in the worker's traceback.
     """
@@ -151,7 +151,7 @@ class _Worker(TorchDataset[Any]):
         return torch.stack(samples)
 
     def _sample(self, item: Any, seed: int) -> Any:
-        with torch.random.fork_rng(devices=[]):  # in the main process, dropout's random numbers must not notice
+        with torch.random.fork_rng(devices=[]):  # in the main process, dropout's random numbers must not change
             torch.default_generator.manual_seed(seed)
             if isinstance(item, Pair):
                 return moved_together(self.transform, read_item(item.image), read_mask(item.mask))
@@ -159,7 +159,7 @@ class _Worker(TorchDataset[Any]):
 
 
 def _pool(worker: _Worker, tasks: _Tasks, workers: int) -> DataLoader[Any]:
-    """Processes from a fork server: to fork this one, with its threads and its GPU, is unsafe and warned of."""
+    """DataLoader whose processes come from a fork server: to fork this one, with threads and a GPU, is unsafe."""
     _start_fork_server()
     with _as_many_as_asked():
         return DataLoader(
@@ -170,21 +170,21 @@ def _pool(worker: _Worker, tasks: _Tasks, workers: int) -> DataLoader[Any]:
             collate_fn=_unchanged,
             worker_init_fn=_watch_parent,
             multiprocessing_context="forkserver",
-            generator=torch.Generator(),  # else it would draw from the generator that the run's results depend on
+            generator=torch.Generator(),  # else it would draw from the global generator, and change the run's results
             persistent_workers=True,
         )
 
 
 def _start_fork_server() -> None:
-    """Let it import torch while this process goes on to build the net.
+    """Start the fork server, which imports torch while this process builds the net.
 
-    It and the workers block the signals that a terminal or a scheduler sends to every process of a job: it is for the
-    main process to finish its step, save, and end them.
+    The server and the workers block the signals that a terminal or a scheduler sends to all processes of a job: the
+    main process finishes its step, saves, and ends them.
     """
     multiprocessing.set_forkserver_preload(
         ["torch", "torchvision.transforms.v2", "cnnbench.data.workers", "cnnbench.data.loaders"]
     )
-    resource_tracker.ensure_running()  # starting it with the fork server would unblock them again
+    resource_tracker.ensure_running()  # if the fork server started it, the signals would be unblocked again
     ours = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
     try:
         forkserver.ensure_running()
@@ -194,7 +194,7 @@ def _start_fork_server() -> None:
 
 @contextmanager
 def _as_many_as_asked() -> Iterator[None]:
-    """Without torch's warning that there are more workers than cores."""
+    """Silence torch's warning that there are more workers than cores."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")
         yield
@@ -205,7 +205,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _watch_parent(_: int) -> None:
-    """In a worker: end when the main process is gone, even by kill -9. (torch watches the parent: the fork server.)"""
+    """End a worker when the main process is gone, even by kill -9. (torch watches its parent, the fork server.)"""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -218,7 +218,7 @@ def _watch_parent(_: int) -> None:
 
 @contextmanager
 def _no_main_module() -> Iterator[None]:
-    """Workers need nothing of the user's script; without this they would run it again, guarded or not."""
+    """Hide the user's script, which workers would otherwise run again."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:

@@ -173,5 +173,5 @@ def test_nvjpeg_without_a_gpu(tmp_path: Path, cnnbench: Any) -> None:
     root = class_tree(tmp_path / "tree", {"cat": 4, "dog": 4})
     ran = cnnbench("train", "model=resnet8", "data=folder", f"data.root={root}", "data.val_fraction=0.25", "device=cpu",
                    "data.decode=nvjpeg")  # fmt: skip
-    assert ran.code == 2 and "decodes on an NVIDIA GPU, and this run is on cpu" in ran.err
+    assert ran.code == 2 and "needs an NVIDIA GPU, and this run is on cpu" in ran.err
     assert not list(tmp_path.glob("outputs/train/*"))

@@ -183,7 +183,7 @@ def test_damage_that_is_found_at_the_start(packed: Path, tmp_path: Path) -> None
     (packed / "dataset.json").write_text("{}")
     refused("prepare the images again")
     (packed / "dataset.json").unlink()
-    refused("`cnnbench prepare` wrote, but there is none")
+    refused("not a folder that `cnnbench prepare` wrote")
 
 
 # The command
@@ -218,7 +218,7 @@ def test_images_that_cannot_be_read(tree: Path, tmp_path: Path, cnnbench: Callab
     (tree / "val" / "dog" / "0.jpg").write_bytes((tree / "val" / "dog" / "1.jpg").read_bytes()[:300])
     ran = prepare(cnnbench, tree, tmp_path / "out")
     assert ran.code == 2 and "train/cat/3.jpg" in ran.err and "data.on_error=skip" in ran.err
-    assert "it is not finished: give the same command again" in cnnbench(
+    assert "has not finished this folder: run the same command again" in cnnbench(
         "train", "data=folder", f"data.packed={tmp_path / 'out'}", "model=resnet8"
     ).err  # fmt: skip
     ran = prepare(cnnbench, tree, tmp_path / "skipping", "data.on_error=skip")

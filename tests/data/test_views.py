@@ -131,7 +131,7 @@ def test_squashing_keeps_all_of_the_image() -> None:
     ("name", "keys", "words"),
     [
         ("ten", {"ratio": 1.0}, "crop=ten has no room"),
-        ("center", {"scales": [256]}, "has one scale"),
+        ("center", {"scales": [256]}, "which has one scale"),
         ("144", {"scales": [200]}, "less than the 224 pixels"),
         ("twelve", {}, "unknown crop 'twelve'"),
     ],
