@@ -1,4 +1,4 @@
-"""Every net by name, and the checks on what a user asks of one."""
+"""Nets by name, and checks of their arguments and image sizes."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -35,18 +35,17 @@ MODELS: dict[str, Callable[..., Net]] = {
 
 
 def create_model(name: str, num_classes: int = 1000, **arguments: Any) -> Net:
-    """`build`, for Python: cnnbench.create_model("resnet34", num_classes=10, in_channels=1, shortcut="A")."""
+    """Net by name, from Python: cnnbench.create_model("resnet34", num_classes=10, in_channels=1, shortcut="A")."""
     return build(name, num_classes=num_classes, **arguments)
 
 
 def build(name: str, *, num_classes: int | None = None, in_channels: int = 3, source: str = "cnnbench",
           cut: str | None = None, **arguments: Any) -> Net:  # fmt: skip
-    """The net `name`, initialised as in its file, on torch's default device (`with torch.device("meta")`: no memory).
+    """Net `name`, initialised as in its file, on torch's default device (`with torch.device("meta")`: no memory).
 
-    `num_classes=None` is the paper's own number: 1000, 10 for the CIFAR nets, 4030 for DeepFace. `arguments` are those
-    of the builder in MODELS. `source="torchvision"` takes the net of that name from torchvision instead, where names
-    such as resnet18 occur too. `cut` names a stage: what follows it gives way to one linear layer (`Truncated`). A
-    UserError says which names and values there are.
+    num_classes: None is the paper's number (1000, 10 for the CIFAR nets, 4030 for DeepFace). source: "torchvision"
+    takes torchvision's net of this name. cut: a stage; all stages after it are replaced by one linear layer
+    (`Truncated`). arguments: of the builder in MODELS. UserError for an unknown name or value, with the choices.
     """
     builder = _builder(name, source)
     if cut is not None and has_parameter(builder, "aux"):
@@ -57,7 +56,7 @@ def build(name: str, *, num_classes: int | None = None, in_channels: int = 3, so
     _check_arguments(name, builder, arguments)
     try:
         net = builder(**arguments)
-    except ValueError as error:  # what only a layer can know, such as groups that do not divide the channels
+    except ValueError as error:  # raised by a layer, such as groups that do not divide the channels
         raise UserError(f"model {name}: {error}") from error
     net.name = name
     return net if cut is None else _truncated(net, cut, num_classes)
@@ -86,6 +85,7 @@ def has_argument(name: str, argument: str, source: str = "cnnbench") -> bool:
 
 
 def has_parameter(builder: Callable[..., Net], argument: str) -> bool:
+    """Whether a builder has this parameter."""
     return argument in inspect.signature(builder).parameters
 
 
@@ -117,7 +117,7 @@ def smallest_image(model: Net) -> int:
 
 
 def check_image_size(model: Net, size: int) -> None:
-    """UserError, with the smallest side that works, if the net cannot take images of `size` x `size` pixels."""
+    """UserError, with the smallest side that works, where the net cannot take images of `size` x `size` pixels."""
     if not _takes(model, size):
         least = smallest_image(model)
         bound = "at least " if size < least else ""
@@ -125,7 +125,7 @@ def check_image_size(model: Net, size: int) -> None:
 
 
 def check_dense(model: Net, size: int) -> None:
-    """UserError if the net cannot be run over whole images whose shorter side has `size` pixels."""
+    """UserError where the net cannot be applied to whole images whose shorter side has `size` pixels."""
     try:
         run_on_meta(Dense(model), size)
     except (RuntimeError, ValueError, AssertionError):
@@ -135,7 +135,7 @@ def check_dense(model: Net, size: int) -> None:
 
 
 def size_notes(model: Net, size: int) -> list[str]:
-    """What a user should know before training the net on images of `size` x `size` pixels, a line each."""
+    """Notes for the user, a line each, before the net trains on images of `size` x `size` pixels."""
     if model.auxiliary and size < model.aux_image_size:
         skipped = " and ".join(model.auxiliary)
         return [
@@ -147,7 +147,11 @@ def size_notes(model: Net, size: int) -> list[str]:
 def _takes(model: Net, size: int) -> bool:
     try:
         run_on_meta(model, size)
-    except (RuntimeError, ValueError, AssertionError):  # torch, its checks and torchvision's nets each raise their own
+    except (
+        RuntimeError,
+        ValueError,
+        AssertionError,
+    ):  # torch, its checks and torchvision's nets raise different errors
         return False
     return True
 
@@ -158,7 +162,7 @@ def _check_arguments(name: str, builder: Callable[..., Net], arguments: dict[str
         if key not in parameters:
             accepted = ", ".join(parameters)
             raise UserError(
-                f"model {name} has no argument '{key}'.{did_you_mean(key, parameters)}\nits own: {accepted}"
+                f"model {name} has no argument '{key}'.{did_you_mean(key, parameters)}\nits arguments: {accepted}"
             )
         annotation = parameters[key].annotation
         if not _accepts(annotation, value):

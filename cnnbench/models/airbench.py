@@ -6,9 +6,9 @@
     layer3     3x3, 256, max pool, BN, GELU; 3x3, 256, BN, GELU     256 x 3 x 3
     head       max pool over the whole map, linear without bias, divided by 9
 
-What makes it learn in a few epochs is where it begins. `whiten` is not trained but computed from training images: the
-principal components of their 2x2 patches, each scaled to variance 1, and their negatives, so that what follows sees
-inputs that are neither correlated nor of different size (section 3.2). The other filters begin as a partial identity
+It learns in a few epochs because of its initialisation. `whiten` is not trained but computed from training images: the
+principal components of their 2x2 patches, each scaled to variance 1, and their negatives. So the next layers get
+inputs that are uncorrelated and of equal size (section 3.2). The other filters begin as a partial identity
 (section 3.3), BatchNorm forgets fast and does not scale, and the net has few, wide maps of low resolution.
 
 The recipe in conf/model/airbench.yaml is that of the later airbench94_muon, with Muon for the filters. Both nets stop
@@ -29,16 +29,16 @@ SCALE = 1 / 9
 
 
 def keep_fixed(module: nn.Module, name: str) -> None:
-    """Make a parameter a buffer: it is saved and moved with the others, and nothing trains it."""
+    """Turn a parameter into a buffer: it is saved and moved with the net, but does not train."""
     value = module._parameters.pop(name)
     assert value is not None
     module.register_buffer(name, value.detach())
 
 
 class Whiten(Conv2d):
-    """Filters of `kernel` x `kernel` that give the principal components of an image's patches, and their negatives.
+    """Convolution to the principal components of `kernel` x `kernel` patches, and their negatives.
 
-    Until `fit()` has seen images: the pixels themselves.
+    Before `fit()` it gives the pixels themselves.
     """
 
     def __init__(self, in_channels: int, kernel: int) -> None:
@@ -50,7 +50,7 @@ class Whiten(Conv2d):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor], eps: float = 5e-4) -> None:
-        """From normalised images (N, C, H, W) each; eps is added to each component's variance."""
+        """Compute the filters from normalised images (N, C, H, W) each; eps is added to each component's variance."""
         size = self.in_channels * math.prod(self.kernel_size)
         moments, count = torch.zeros(size, size, dtype=torch.float64), 0
         for images in batches:
@@ -66,7 +66,7 @@ class Whiten(Conv2d):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """BatchNorm without a scale of its own, whose running statistics forget within a few steps."""
+    """BatchNorm without a trained scale, and with running statistics that follow within a few steps."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, momentum=0.4)
@@ -74,14 +74,14 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class Classifier(Linear):
-    """A linear layer whose outputs are divided by 9: its weights can be as large, and as fast, as those of others."""
+    """Linear layer whose outputs are divided by 9: its weights can be as large, and change as fast, as others."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) * SCALE
 
 
 def conv3x3(in_channels: int, channels: int) -> Conv2d:
-    """The first filters pass their input on, one channel each; the others, where there are more, are random."""
+    """Convolution that begins as a partial identity: the first filters copy a channel each, others are random."""
     conv = Conv2d(in_channels, channels, 3, padding=1, bias=False)
     nn.init.kaiming_uniform_(conv.weight, a=5**0.5)
     nn.init.dirac_(conv.weight.data[:in_channels])

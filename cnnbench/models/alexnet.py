@@ -36,7 +36,7 @@ from cnnbench.models.layers import Conv2d, Linear, Net, convolved, he_normal, no
 
 Init = Literal["he", "paper"]
 
-# Stage of each layer, by the number its name ends in.
+# Stage of each layer, by the number at the end of its name.
 STAGES = dict(zip("12345678", ("stem", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "head"), strict=True))
 
 
@@ -92,7 +92,7 @@ class AlexNet(Net):
         return convolved(self.maps(x), [self.fc6, self.relu6, self.fc7, self.relu7, self.fc8], 6)
 
     def maps(self, x: Tensor) -> Tensor:
-        """The convolutional layers."""
+        """Maps after the convolutional layers."""
         x = self.norm1(self.relu1(self.conv1(x)))  # 3 x 224 x 224 -> 96 x 55 x 55
         x = self.pool1(x)  # 96 x 27 x 27
         x = self.norm2(self.relu2(self.conv2(x)))  # 256 x 27 x 27

@@ -50,7 +50,7 @@ def modules(proj: int) -> dict[str, Filters]:
 
 
 class Inception(nn.Module):
-    """Up to four branches side by side; where the module strides, it has no 1x1 and its pool passes through."""
+    """Up to four parallel branches. A module with stride has no 1x1 branch and no pool projection."""
 
     def __init__(self, in_channels: int, filters: Filters, stride: int, bias: bool) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class BNInception(Net):
         he_normal(self)
 
     def inceptions(self, number: str = "") -> list[nn.Module]:
-        """The modules of one size of map (3, 4 or 5), or all of them."""
+        """Modules of one map size (3, 4 or 5), or all of them."""
         return [module for name, module in self.named_children() if name.startswith(f"inception{number}")]
 
     @property

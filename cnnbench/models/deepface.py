@@ -10,8 +10,8 @@
     F7     4096, dropout 0.5           4096             28,905,472
     F8     4030 people                 4030             16,510,910
 
-118,923,774 parameters. In a locally connected layer each place of the map has filters of its own: on aligned faces the
-same place always shows the same part. They make up most of the parameters and little of the work.
+118,923,774 parameters. In a locally connected layer each position of the map has its own filters: on aligned faces the
+same position always shows the same part. These layers hold most of the parameters and need little computation.
 
 Not in the paper, or not as it is there:
 - The paper has C3's filters as 9x9x16, though 32 maps come in. Here they see all 32; `c3_groups: 2` is the literal
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from cnnbench.models.layers import Conv2d, Linear, LocallyConnected2d, Net, he_normal, normal
 
 Init = Literal["he", "paper"]
-SMALLEST = 72  # side of the images at which L6 has one place left
+SMALLEST = 72  # side of the images at which the map of L6 has one position
 
 
 class DeepFace(Net):

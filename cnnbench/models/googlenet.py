@@ -55,19 +55,19 @@ Modules = Literal["inception", "direct", "one_size"]
 
 
 def out_channels(module: str) -> int:
-    """Of the four branches together."""
+    """Output channels of the four branches together."""
     one, _, three, _, five, pool = MODULES[module]
     return one + three + five + pool
 
 
 def reduced(in_channels: int, reduce: int, channels: int, kernel: int, bn: bool) -> nn.Sequential:
-    """A 1x1 layer of `reduce` filters, the bottleneck, or none for 0; then `channels` filters of kernel x kernel."""
+    """Branch: a 1x1 bottleneck of `reduce` filters (0: none), then `channels` filters of kernel x kernel."""
     filters = ConvUnit(reduce or in_channels, channels, kernel, padding=kernel // 2, bn=bn)
     return nn.Sequential(ConvUnit(in_channels, reduce, 1, bn=bn), filters) if reduce else nn.Sequential(filters)
 
 
 def one_size(in_channels: int, filters: Filters, bn: bool) -> nn.Sequential:
-    """3x3 filters alone, as many as the four branches have, behind a 1x1 that makes the weights as many as theirs."""
+    """Module of 3x3 filters alone: as many as the four branches have, after a 1x1 that equals the number of weights."""
     one, reduce3, three, reduce5, five, pool = filters
     channels = one + three + five + pool
     weights = in_channels * (one + reduce3 + reduce5 + pool) + 9 * reduce3 * three + 25 * reduce5 * five
@@ -107,7 +107,7 @@ class Auxiliary(nn.Module):
 
 
 class GoogLeNet(Net):
-    """Both nets: `as_torchvision` tells them apart."""
+    """GoogLeNet of the paper, or with `as_torchvision` torchvision's variant."""
 
     image_size = 224
     aux_weight = 0.3
@@ -189,7 +189,7 @@ class GoogLeNet(Net):
 
 
 def from_imagenet_statistics(x: Tensor) -> Tensor:
-    """Images normalised by ImageNet's mean and std, as if normalised by 0.5 and 0.5: what Google's weights expect."""
+    """Images renormalised from ImageNet's mean and std to 0.5 and 0.5, as Google's weights expect."""
     mean, std = x.new_tensor([0.485, 0.456, 0.406]), x.new_tensor([0.229, 0.224, 0.225])
     return x * (std / 0.5).view(-1, 1, 1) + ((mean - 0.5) / 0.5).view(-1, 1, 1)
 

@@ -13,10 +13,10 @@ Every convolution has BatchNorm and ReLU. 23,834,568 parameters; the auxiliary c
 too (the paper's "BN-auxiliary"), adds 3,326,696 while the net trains.
 
 Not in the paper, or not as it is there:
-- The paper's text and tables leave the filters open. The net that everybody means is the one that Google published;
+- The paper's text and tables leave the filters open. The net that is meant everywhere is the one that Google published;
   torchvision has it, and its weights load. It takes not 4.8 billion multiply-adds, as printed, but 5,713,216,096.
-- The auxiliary loss weighs 0.4, as in torchvision's training. Below 299 pixels the classifier's 5x5 convolution has no
-  room, and it is skipped.
+- The auxiliary loss weighs 0.4, as in torchvision's training. Below 299 pixels the classifier's 5x5 convolution does
+  not fit, and it is skipped.
 - The paper names no initialisation. It is He's here.
 """
 
@@ -79,7 +79,7 @@ MIXED = {
 
 
 class Mixed(nn.Module):
-    """A module as the tables above describe it."""
+    """Module as the tables above describe it."""
 
     def __init__(self, in_channels: int, branches: Branches) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Mixed(nn.Module):
         self.out_channels = sum(self._add(branch, in_channels) for branch in branches)
 
     def _add(self, branch: list[str], channels: int) -> int:
-        """Make the layers of a branch; how many channels come out of it."""
+        """Make the layers of a branch; returns its output channels."""
         for step in branch:
             if step in ("avg", "max"):
                 continue
@@ -119,7 +119,7 @@ class Mixed(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """The classifier on the maps of Mixed_6e."""
+    """Auxiliary classifier on the maps of Mixed_6e."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ class InceptionV3(Net):
         return {name: head for name, head in self.named_children() if isinstance(head, Auxiliary)}
 
     def mixed(self, number: str) -> list[nn.Module]:
-        """The modules of one size of map: 5, 6 or 7."""
+        """Modules of one map size: 5, 6 or 7."""
         return [module for name, module in self.named_children() if name.startswith(f"Mixed_{number}")]
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:

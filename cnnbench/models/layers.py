@@ -1,4 +1,4 @@
-"""What the nets share: the promise each one keeps, layers without torch's initialisation, a run without numbers."""
+"""Base class of all nets, layers without torch's initialisation, and a forward pass of shapes alone."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -13,36 +13,36 @@ from cnnbench.models.meta_kernels import Shapes
 
 
 class Net(nn.Module):
-    """A plain module that maps images (N, in_channels, H, W) to logits (N, num_classes), and knows a few more things.
+    """Module that maps images (N, in_channels, H, W) to logits (N, num_classes), with facts about itself.
 
     In training a net with auxiliary heads returns the plain tuple (logits, *auxiliary logits); every net returns its
     logits alone in eval mode.
     """
 
-    name = "this net"  # its key in MODELS, once build() made it
+    name = "this net"  # its key in MODELS, set by build()
     image_size: int  # native side of the images, pixels
-    aux_weight = 0.0  # of each auxiliary loss
-    map_dims = (2, 3)  # of its feature maps, rows and columns
-    aux_image_size = 0  # on images of a smaller side the auxiliary heads are skipped: their maps would be too small
+    aux_weight = 0.0  # weight of each auxiliary loss
+    map_dims = (2, 3)  # dimensions of rows and columns in its feature maps
+    aux_image_size = 0  # on smaller images the auxiliary heads are skipped: their maps would be too small
 
     @property
     def stages(self) -> dict[str, list[nn.Module]]:
-        """The net's parts in forward order, from `stem` to `head`: together every parameter, each exactly once.
+        """Stages in forward order, from `stem` to `head`. Each parameter belongs to exactly one stage.
 
-        The output of a stage is that of its last module. The layer that gives the logits is in `head`.
+        The output of a stage is the output of its last module. The layer that gives the logits is in `head`.
         """
         raise NotImplementedError
 
     @property
     def auxiliary(self) -> dict[str, nn.Module]:
-        """The heads that only training uses, by name. They lie in the stage `head` too."""
+        """Auxiliary heads by name, which only training uses. They belong to the stage `head` too."""
         return {}
 
     def fit_to(self, batches: Iterable[Tensor]) -> None:
-        """Compute what does not train but follows from training images, normalised (N, in_channels, H, W) each."""
+        """Compute fixed weights from training images, normalised (N, in_channels, H, W) each. Most nets have none."""
 
     def dense(self, x: Tensor) -> Tensor:
-        """Whole images of any size (N, in_channels, H, W) to the logits at each place of them (N, num_classes, h, w).
+        """Logits (N, num_classes, h, w) at each position of whole images of any size (N, in_channels, H, W).
 
         A net that pools all of its last map does so here too: it has one place. Where linear layers look at a map of a
         fixed size they are convolutions here (Simonyan and Zisserman, 2014, section 3.2); for images of the native size
@@ -53,7 +53,7 @@ class Net(nn.Module):
 
 
 class Dense(nn.Module):
-    """A net run over whole images, its logits averaged over their places: (N, C, H, W) to (N, num_classes)."""
+    """Net applied to whole images, with logits averaged over all positions: (N, C, H, W) -> (N, num_classes)."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Dense(nn.Module):
 
 
 def convolved(x: Tensor, classifier: Iterable[nn.Module], side: int) -> Tensor:
-    """Layers of a classifier for maps of side x side, run over a larger map x (N, C, H, W): (N, classes, h, w)."""
+    """Logits (N, classes, h, w) of a classifier for maps of side x side, applied to a larger map x (N, C, H, W)."""
     for layer in classifier:
         if isinstance(layer, nn.Linear):
             weight = layer.weight.unflatten(1, (-1, side, side))
@@ -75,7 +75,7 @@ def convolved(x: Tensor, classifier: Iterable[nn.Module], side: int) -> Tensor:
 
 
 def output_layer(net: Net) -> nn.Linear | nn.Conv2d:
-    """The layer that gives the logits: the last linear layer or convolution of the head, auxiliary heads apart."""
+    """Layer that gives the logits: the last linear layer or convolution of the head, without auxiliary heads."""
     auxiliary = list(net.auxiliary.values())
     parts = [part for part in net.stages["head"] if not any(part is head for head in auxiliary)]
     layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
@@ -99,7 +99,7 @@ class Linear(nn.Linear):
 class ConvUnit(nn.Module):
     """Convolution, BatchNorm unless `bn` is false, ReLU: the unit of the Inception nets, named as in torchvision.
 
-    The convolution has biases only where nothing follows that would cancel them, unless `bias` says otherwise.
+    The convolution has biases only without BatchNorm, which would cancel them; `bias` overrides this.
     """
 
     def __init__(self, in_channels: int, channels: int, kernel: int | tuple[int, int], stride: int = 1,
@@ -116,7 +116,7 @@ class ConvUnit(nn.Module):
 
 
 def separate(unit: ConvUnit) -> ConvUnit:
-    """The unit with its convolution separated: 8 filters on each input channel alone, then a 1x1 that mixes them."""
+    """Unit with a separable convolution: 8 filters for each input channel, then a 1x1 convolution."""
     conv = unit.conv
     assert isinstance(conv, Conv2d) and not isinstance(conv.padding, str)
     channels, inner = conv.in_channels, 8 * conv.in_channels
@@ -128,9 +128,9 @@ def separate(unit: ConvUnit) -> ConvUnit:
 
 
 class LocallyConnected2d(nn.Module):
-    """A convolution whose filters differ from place to place: (N, C, size, size) -> (N, channels, out, out).
+    """Convolution with other filters at each position: (N, C, size, size) -> (N, channels, out, out).
 
-    weight (out * out, C * kernel * kernel, channels), bias (channels, out, out); nothing is initialised.
+    weight (out * out, C * kernel * kernel, channels), bias (channels, out, out); not initialised.
     """
 
     def __init__(self, in_channels: int, channels: int, size: int, kernel: int, stride: int = 1) -> None:
@@ -138,14 +138,14 @@ class LocallyConnected2d(nn.Module):
         self.size, self.kernel, self.stride = size, kernel, stride
         self.out_size = (size - kernel) // stride + 1
         if self.out_size < 1:
-            raise ValueError(f"a map of side {size} has no room for filters of {kernel}x{kernel}")
+            raise ValueError(f"a map of side {size} is too small for filters of {kernel}x{kernel}")
         self.fan_in = in_channels * kernel * kernel
         self.weight = nn.Parameter(torch.empty(self.out_size**2, self.fan_in, channels))
         self.bias = nn.Parameter(torch.empty(channels, self.out_size, self.out_size))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != (self.size, self.size):
-            raise ValueError(f"the filters are made for maps of {self.size} x {self.size}, not {tuple(x.shape[-2:])}")
+            raise ValueError(f"the filters need maps of {self.size} x {self.size}, not {tuple(x.shape[-2:])}")
         patches = F.unfold(x, self.kernel, stride=self.stride)  # N x fan_in x places
         out = torch.bmm(patches.permute(2, 0, 1), self.weight)  # places x N x channels
         return out.permute(1, 2, 0).unflatten(2, (self.out_size, self.out_size)) + self.bias
@@ -158,7 +158,7 @@ WEIGHTED = (Conv2d, Linear, LocallyConnected2d)
 
 
 def he_normal(net: nn.Module, linear_std: float | None = None) -> None:
-    """N(0, 2 / fan_in) and zero biases (He et al., 2015): the signal keeps its size through layers with a ReLU.
+    """Initialise weights by N(0, 2 / fan_in) and biases by zero (He et al., 2015): ReLU layers keep the signal's size.
 
     linear_std is another deviation for the linear layers. Those of AlexNet and VGG have so many inputs that with He's
     a first step of the usual lr throws them out of reach; 0.01 is what those papers' nets are trained with.
@@ -173,7 +173,7 @@ def he_normal(net: nn.Module, linear_std: float | None = None) -> None:
 
 
 def normal(net: nn.Module, std: float, bias: float = 0.0) -> None:
-    """N(0, std^2) for all weights, and one value for all biases, as the nets before 2014 began."""
+    """Initialise all weights by N(0, std^2) and all biases by one value, as nets before 2014."""
     for layer in net.modules():
         if isinstance(layer, WEIGHTED):
             nn.init.normal_(layer.weight, std=std)
@@ -183,7 +183,7 @@ def normal(net: nn.Module, std: float, bias: float = 0.0) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; after it, each module is in the mode that it had (frozen parts may differ)."""
+    """Set eval mode inside the block; afterwards each module has its former mode (frozen parts may differ)."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -194,9 +194,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def run_on_meta(model: nn.Module, image_size: int, in_channels: int | None = None) -> None:
-    """One image through the net in eval mode, with shapes only: neither memory nor arithmetic, whatever its device.
+    """Run one image through the net in eval mode with shapes only: no memory, no arithmetic, on any device.
 
-    Forward hooks fire as usual. A RuntimeError says that the net cannot take images of this size.
+    Forward hooks fire as usual. RuntimeError where the net cannot take images of this size.
     """
     with Shapes():
         run_under(model, image_size, in_channels)
@@ -204,7 +204,7 @@ def run_on_meta(model: nn.Module, image_size: int, in_channels: int | None = Non
 
 @torch.no_grad()
 def run_under(model: nn.Module, image_size: int, in_channels: int | None = None) -> None:
-    """run_on_meta() for a caller who has a kind of Shapes of his own at work."""
+    """`run_on_meta()` inside a `Shapes` block of the caller."""
     if in_channels is None:
         in_channels = next(module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d))
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}

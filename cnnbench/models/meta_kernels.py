@@ -1,7 +1,7 @@
-"""Operations on meta tensors answered by their shapes alone: nothing is drawn, computed or stored.
+"""Operations on meta tensors computed from shapes alone: nothing is drawn, computed or stored.
 
-torch's own answers on the meta device are Python, some of which first import its compiler: seconds for a net that takes
-a tenth of one here. What is out of the ordinary, or wrong, is left to torch, with its errors.
+torch's own meta kernels are Python, and some import its compiler first: seconds for a net that takes a tenth of a
+second here. Unusual and wrong calls are left to torch and its errors.
 """
 
 import gc
@@ -16,17 +16,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cnnbench.utils import fast_start
 
 aten = torch.ops.aten
-STORAGE = {"pin_memory", "device", "layout", "memory_format"}  # keywords that say how to store, not what
+STORAGE = {"pin_memory", "device", "layout", "memory_format"}  # keywords that do not change the shape
 IN_PLACE = (aten.normal_.default, aten.uniform_.default, aten.fill_.Scalar, aten.zero_.default, aten.erfinv_.default,
             aten.clamp_.default, aten.relu_.default)  # fmt: skip
 ELEMENTWISE = (aten.add.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.pow.Tensor_Scalar)
 
 
 class Shapes(TorchDispatchMode):
-    """Inside this block, building and running nets on the meta device is quick.
+    """Makes building and running nets on the meta device quick, while entered.
 
-    Garbage waits until its end: a deep net makes so many small objects that looking for cycles among them takes as long
-    as everything else.
+    Garbage collection waits: a deep net makes so many small objects that to search them takes half of the time.
     """
 
     def __enter__(self) -> Self:
@@ -57,20 +56,20 @@ def _on_meta(value: Tensor | list[Tensor]) -> bool:
 
 
 def pair(value: Any, default: Any = 1) -> tuple[int, int]:
-    """Rows and columns of an argument that may be missing, one number, or longer, with depth in front."""
+    """(Rows, columns) of an argument that may be missing, one number, or longer, with the depth first."""
     value = default if value is None or value == [] else value
     return (value, value) if isinstance(value, int) else (value[-2 % len(value)], value[-1])
 
 
 def _slid(side: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool = False) -> int:
-    """Places of a window along a side. Rounded up, the last one must still begin inside the map or its left padding."""
+    """Positions of a window along a side. Rounded up, the last one must begin inside the map or its left padding."""
     room = side + 2 * padding - dilation * (kernel - 1) - 1
     places = (-(-room // stride) if ceil else room // stride) + 1
     return places - 1 if ceil and (places - 1) * stride >= side + padding else places
 
 
 def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
-    return torch.empty(shape, dtype=like.dtype, device="meta")  # new_empty() is another slow one
+    return torch.empty(shape, dtype=like.dtype, device="meta")  # new_empty() is slow too
 
 
 def _maps(x: Tensor, channels: int, sizes: Sequence[int]) -> Tensor | None:
@@ -103,7 +102,7 @@ def _average_pool(x: Tensor, kernel: Any, stride: Any = (), padding: Any = 0, ce
 
 
 def _average_over_channels(x: Tensor, kernel: list[int], stride: list[int], *rest: Any) -> Tensor | None:
-    """The pool inside a local response norm: N x 1 x channels x height x width, along the channels."""
+    """Average pool of a local response norm, along the channels of N x 1 x channels x height x width."""
     if x.dim() != 5 or kernel[1:] != [1, 1] or stride not in ([], [1], [1, 1, 1]) or any(rest[:1] and rest[0]):
         return None
     return _empty(x, (*x.shape[:2], x.shape[2] - kernel[0] + 1, *x.shape[3:]))

@@ -60,7 +60,7 @@ def take_means_out(layers: list[Conv2d]) -> None:
 
 
 class NiN(Net):
-    """The net of one table: `mlpconv1`, `mlpconv2`, … in turn, with `head` in the place of the last 1x1 layer."""
+    """Net of one table: `mlpconv1`, `mlpconv2`, … in turn; `head` is the last 1x1 layer."""
 
     def __init__(self, blocks: tuple[Block, ...], image_size: int, *, num_classes: int, in_channels: int,
                  dropout: float, init: Init, final_relu: bool) -> None:  # fmt: skip

@@ -70,7 +70,7 @@ class Unit(nn.Module):
 
 def make_layer(bottleneck: bool, shortcut: MakeShortcut, stride_in: StrideIn, in_channels: int, width: int, units: int,
                stride: int, first_of_all: bool = False, first_bn: bool = True) -> nn.Sequential:  # fmt: skip
-    """A stage: `units` units, of which the first may change the number of channels and stride."""
+    """Stage of `units` units; the first may change the number of channels and stride."""
     channels = 4 * width if bottleneck else width
     layer = nn.Sequential()
     for number in range(units):
@@ -92,7 +92,7 @@ def make_layer(bottleneck: bool, shortcut: MakeShortcut, stride_in: StrideIn, in
 
 
 class PreActResNet(Net):
-    """The nets for ImageNet."""
+    """Pre-activation ResNet for ImageNet."""
 
     image_size = 224
 
@@ -136,7 +136,7 @@ class PreActResNet(Net):
 
 
 class CifarPreActResNet(Net):
-    """The nets for CIFAR: 6n + 2 weight layers, or 9n + 2 with bottlenecks."""
+    """Pre-activation ResNet for CIFAR: 6n + 2 weight layers, or 9n + 2 with bottlenecks."""
 
     image_size = 32
 

@@ -40,7 +40,7 @@ Pad = Literal["end", "both"]
 
 
 class PadShortcut(nn.Module):
-    """Option A: every `stride`-th pixel of x, with `extra` channels of zeros behind (or half before) its own."""
+    """Option A: every `stride`-th pixel of x, with `extra` channels of zeros after (or half before) its own."""
 
     def __init__(self, extra: int, stride: int, pad: Pad) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class PadShortcut(nn.Module):
 
 
 def make_shortcut(in_channels: int, channels: int, stride: int, kind: Shortcut, pad: Pad) -> nn.Module:
-    """The shortcut of one block. A's and the identity have no parameters, so they add no keys to the state dict."""
+    """Shortcut of one block. Option A and the identity have no parameters, so they add no keys to the state dict."""
     if kind != "C" and in_channels == channels and stride == 1:
         return nn.Identity()
     if kind == "A":
@@ -112,7 +112,7 @@ class Bottleneck(nn.Module):
 
 
 class BottleneckV1(Bottleneck):
-    """The paper's own: the first 1x1 strides, and so skips three of every four pixels."""
+    """Bottleneck as in the paper: the first 1x1 strides, and so skips three of every four pixels."""
 
     stride_in_first = True
 
@@ -124,14 +124,14 @@ MakeLayer = Callable[[int, int, int, int], nn.Sequential]
 
 def make_layer(block: BlockType, shortcut: Shortcut | None, pad: Pad,
                in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:  # fmt: skip
-    """A stage: `blocks` blocks, of which the first changes the number of channels and strides."""
+    """Stage of `blocks` blocks; the first changes the number of channels and strides."""
     first = block(in_channels, width, stride, shortcut, pad)
     rest = [block(width * block.expansion, width, 1, shortcut, pad) for _ in range(blocks - 1)]
     return nn.Sequential(first, *rest)
 
 
 def initialise(net: nn.Module, zero_init_residual: bool = False) -> None:
-    """He's own initialisation. BatchNorm starts as torch has it: scale 1, shift 0."""
+    """Initialise as He et al.; BatchNorm starts with scale 1 and shift 0, torch's default."""
     he_normal(net)
     for block in net.modules():
         if zero_init_residual and isinstance(block, BasicBlock | Bottleneck):
@@ -139,7 +139,7 @@ def initialise(net: nn.Module, zero_init_residual: bool = False) -> None:
 
 
 class ResNet(Net):
-    """The nets for ImageNet, by their kind of block and the number of blocks in each of the four stages."""
+    """ResNet for ImageNet, given its kind of block and the number of blocks in each of the four stages."""
 
     image_size = 224
 
@@ -183,7 +183,7 @@ class ResNet(Net):
 
 
 class CifarResNet(Net):
-    """The nets for CIFAR: 6n + 2 weight layers, or 9n + 2 with bottlenecks."""
+    """ResNet for CIFAR: 6n + 2 weight layers, or 9n + 2 with bottlenecks."""
 
     image_size = 32
 

@@ -1,4 +1,4 @@
-"""Any of torchvision's classifiers by its own name, so that a modern net can be set beside the classical ones.
+"""torchvision's classifiers by name, to compare modern nets with the classical ones.
 
 Parameter names, initialisation and function are torchvision's own, so its weights load. What a Net adds is derived:
 `stages` from the order of the children, `image_size` from the images that the published weights were made for.
@@ -23,12 +23,12 @@ AUX_IMAGE_SIZES = {"inception_v3": 299}
 
 
 def available_nets() -> list[str]:
-    """Of the classifiers, without the nets for other tasks."""
+    """Names of torchvision's classifiers."""
     return list(torchvision.models.list_models(module=torchvision.models))
 
 
 def net_builder(name: str | None) -> Callable[..., Net]:
-    """What builds the classifier `name`."""
+    """Builder of the classifier `name`. UserError with the choices for an unknown name."""
     if name is None:
         raise UserError(
             f"model=torchvision needs a name, as in model.name=squeezenet1_0\nchoices: {', '.join(available_nets())}"
@@ -39,7 +39,7 @@ def net_builder(name: str | None) -> Callable[..., Net]:
 
 
 def build_net(name: str, *, num_classes: int = 1000, in_channels: int = 3, final_relu: bool = True) -> Net:
-    """The classifier `name`. For other in_channels its first convolution is replaced by one that torch initialises.
+    """Classifier `name`. For other in_channels its first convolution is replaced by one that torch initialises.
 
     final_relu=False leaves out the ReLU behind SqueezeNet's last layer: its logits are then linear in its features.
     """
@@ -51,7 +51,7 @@ def build_net(name: str, *, num_classes: int = 1000, in_channels: int = 3, final
     if name in AUX_IMAGE_SIZES:
         net.AuxLogits.__class__ = SkippingAuxiliary
     size = getattr(net, "image_size", None) or _image_size(name)
-    # The net stays the object that torchvision made; it becomes a Net by its class alone, so no parameter is renamed.
+    # Only the class of the object changes, so no parameter is renamed.
     net.__class__ = type(type(net).__name__, (TorchvisionNet, type(net)), {})
     assert isinstance(net, TorchvisionNet)
     net.image_size = size
@@ -61,18 +61,18 @@ def build_net(name: str, *, num_classes: int = 1000, in_channels: int = 3, final
 
 
 def _make(name: str, num_classes: int) -> nn.Module:
-    # Without this argument these two warn that its default will change.
+    # Without this argument these two nets warn that its default will change.
     arguments: dict[str, Any] = {"init_weights": True} if name in AUX_WEIGHTS else {}
     try:
         return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **arguments)
-    except NotImplementedError:  # RegNets compute their widths with tensors, which the meta device cannot
+    except NotImplementedError:  # RegNets compute their widths with tensors: not possible on the meta device
         device = torch.get_default_device()
         with torch.device("cpu"):
             return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **arguments).to(device)
 
 
 class TorchvisionNet(Net):
-    """What torchvision's nets get on top of their own class."""
+    """Methods of `Net` for torchvision's nets, on top of their own class."""
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         outputs = super().forward(x)
@@ -91,7 +91,7 @@ class TorchvisionNet(Net):
 
     @property
     def stages(self) -> dict[str, list[nn.Module]]:
-        """A stage for each child that holds a convolution or linear layer, by name; the others join the one before.
+        """Stages by name: one for each child with a convolution or linear layer; other children join the stage before.
 
         Sequences of unlike layers count as their children. The first stage is `stem`, and `head` begins with the last
         convolution or linear layer.
@@ -119,14 +119,14 @@ class TorchvisionNet(Net):
 
 
 class SkippingAuxiliary(torchvision.models.inception.InceptionAux):
-    """inception_v3's auxiliary classifier, which gives None where its map is too small for its convolution."""
+    """Auxiliary classifier of inception_v3 that returns None where its map is too small for its convolution."""
 
     def forward(self, x: Tensor) -> Any:
         return super().forward(x) if min(x.shape[-2:]) >= 17 else None
 
 
 def _parts(module: nn.Module, prefix: str) -> list[tuple[str, nn.Module]]:
-    """The children in order, by name; in the place of a sequence of unlike layers, its own children."""
+    """Named children in order; a sequence of unlike layers is replaced by its own children."""
     parts: list[tuple[str, nn.Module]] = []
     for name, child in module.named_children():
         unlike = len({type(grandchild) for grandchild in child.children()}) > 1
@@ -142,7 +142,7 @@ def _has_weights(part: nn.Module) -> bool:
 
 
 def _image_size(name: str) -> int:
-    """Side of the crops that the recommended weights were evaluated with; 224 where there are none."""
+    """Side of the crops at which the recommended weights were evaluated; 224 where there are none."""
     weights = [*torchvision.models.get_model_weights(name)]
     recommended = getattr(torchvision.models.get_model_weights(name), "DEFAULT", None)
     size: int = recommended.transforms.keywords["crop_size"] if weights and recommended else 224

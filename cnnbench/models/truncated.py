@@ -1,4 +1,4 @@
-"""A net cut off behind one of its stages, with a linear classifier on what is left: "deep features" as a net.
+"""Net cut behind one of its stages, with a linear classifier on the features there ("deep features").
 
 The maps of the stage are averaged over a grid of at most 8 x 8 cells, as fine as MAX_FEATURES allows, so that a little
 of where something is remains. The cut is torchvision's feature extraction: the same modules under the same names.
@@ -18,7 +18,7 @@ FINEST = 8
 
 
 class Truncated(Net):
-    """The stages of `net` up to `cut`, then `head`: N x in_channels x H x W -> N x num_classes."""
+    """Stages of `net` up to `cut`, then `head`: (N, in_channels, H, W) -> (N, num_classes)."""
 
     def __init__(self, net: Net, cut: str, num_classes: int) -> None:
         super().__init__()
@@ -41,29 +41,30 @@ class Truncated(Net):
 
 
 def extractor(net: Net, last: nn.Module) -> nn.Module:
-    """The part of the net up to and with the module `last`, as a module that returns {"features": its output}."""
+    """Part of the net up to and including the module `last`; returns {"features": output of `last`}."""
     from torchvision.models.feature_extraction import create_feature_extractor  # only here: it takes seconds
 
-    for name in net.auxiliary:  # those of torchvision's nets: the tracer cannot follow the question whether they apply
+    for name in net.auxiliary:  # torchvision's: the tracer cannot follow the condition on them
         setattr(net, name, None)
         vars(net)["aux_logits"] = False
     node = next(name for name, module in net.named_modules() if module is last)
     while True:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it tells that dropout makes the graphs of train and eval mode differ
+                warnings.simplefilter("ignore")  # on dropout: the graphs of train and eval mode differ
                 return create_feature_extractor(
                     net.eval(), {node: "features"}, tracer_kwargs={"leaf_modules": list(WEIGHTED)}
                 )
-        except ValueError:  # the tracer took the sequence around the module, whose last it is, as one
+        except ValueError:  # the tracer sees the sequence that ends with the module as one node
             node, _, _ = node.rpartition(".")
             if not node:
                 raise
 
 
 def grids(net: Net) -> dict[str, tuple[int, int]]:
-    """For each stage before the head: over how many cells a side its maps are averaged, and how many features that
-    makes. Both follow from the maps at the net's own image size: images of another give as many features.
+    """(Cells along a side, number of features) for each stage before the head.
+
+    Both follow from the maps at the net's native image size; images of another size give as many features.
     """
     found: dict[str, tuple[int, int]] = {}
 
@@ -85,7 +86,7 @@ def grids(net: Net) -> dict[str, tuple[int, int]]:
 
 
 def grid(channels: int, height: int, width: int) -> int:
-    """Cells along a side: the largest power of two that the map and MAX_FEATURES allow."""
+    """Number of cells along a side: the largest power of two that the map and MAX_FEATURES allow."""
     side = FINEST
     while side > 1 and (side > min(height, width) or channels * side * side > MAX_FEATURES):
         side //= 2
@@ -93,7 +94,7 @@ def grid(channels: int, height: int, width: int) -> int:
 
 
 def pooled(features: Tensor, side: int, map_dims: tuple[int, int]) -> Tensor:
-    """Vectors (N, D) from the output of a stage: maps over side x side cells, sequences of tokens (N, T, C) by mean."""
+    """Features (N, D) of a stage's output: maps averaged over side x side cells, tokens (N, T, C) over all."""
     if features.ndim == 3:
         return features.mean(1)
     if features.ndim == 4:

@@ -44,7 +44,7 @@ COLUMNS = {
 
 
 def feature_layers(column: str, in_channels: int, bn: bool) -> list[nn.Module]:
-    """The layers of a column, up to the last pool."""
+    """Layers of a column, up to the last pool."""
     layers: list[nn.Module] = []
     for entry in column.split():
         if entry == "M":
@@ -61,7 +61,7 @@ def feature_layers(column: str, in_channels: int, bn: bool) -> list[nn.Module]:
 
 
 class VGG(Net):
-    """The net of one column, with or without BatchNorm."""
+    """VGG net of one column, with or without BatchNorm."""
 
     image_size = 224
 
@@ -82,7 +82,7 @@ class VGG(Net):
 
     @property
     def stages(self) -> dict[str, list[nn.Module]]:
-        """A stage to each pool: stem, conv2, …, conv5; then the linear layers."""
+        """Stages: one up to each pool (stem, conv2, …, conv5), then the linear layers."""
         names = iter(("stem", "conv2", "conv3", "conv4", "conv5"))
         stages: dict[str, list[nn.Module]] = {}
         part: list[nn.Module] = []

@@ -175,5 +175,5 @@ def test_a_locally_connected_layer_with_equal_filters_is_a_convolution():
         out = local(images)
         assert not out[:, :, 0, 0].any()
         torch.testing.assert_close(out[:, :, 1:], conv(images)[:, :, 1:])
-    with pytest.raises(ValueError, match="made for maps of 11 x 11"):
+    with pytest.raises(ValueError, match="need maps of 11 x 11"):
         local(torch.randn(1, 3, 12, 12))
