@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 
 def compile_if(model: nn.Module, enabled: bool) -> Callable[..., Any]:
-    """The net as it is called without training: compiled where asked for."""
+    """Net for evaluation, compiled where `enabled`."""
     return torch.compile(model) if enabled else model
 
 
 class Compiled:
-    """How a net is called that is compiled for training on batches of `size` images, taken in `parts`.
+    """Net compiled for training on batches of `size` images, in `parts` microbatches.
 
-    Every other number of images would be compiled anew, and evaluation too, which takes longer than most trainings win
-    by it: there the plain module runs. Weights are always its own.
+    Each other batch size, and evaluation, would compile again, which takes longer than most trainings gain: there the
+    plain module runs. Both share their weights.
     """
 
     def __init__(self, model: nn.Module, size: int, parts: int) -> None:
         self.model, self.size, self.parts = model, size, parts
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no GPU
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where there is no GPU
         self.fast = torch.compile(model, dynamic=False)
 
     def __call__(self, images: Tensor) -> Any:
@@ -32,7 +32,7 @@ class Compiled:
 
 
 def set_compiler_cache(folder: str | None) -> str | None:
-    """Where the compiler keeps its results; forgets those that it has in memory. Returns the folder before."""
+    """Set the folder of the compiler's cache, and forget results in memory. Returns the folder before."""
     torch.compiler.reset()
     before = os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)
     if folder is not None:

@@ -1,4 +1,4 @@
-"""The machine: device, precision, seeds. The only file that knows which device or dtype a run uses."""
+"""Device, precision and seeds of a run. No other room knows which device or dtype a run uses."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where tensors live and in which precision the net computes. Weights stay in float32: autocast does the rest."""
+    """Device, precision and process group of a run. Weights stay in float32; the net computes under autocast."""
 
     device: torch.device
     dtype: torch.dtype
@@ -31,29 +31,31 @@ class Runtime:
 
     @property
     def name(self) -> str:
-        """The device as people call it: `NVIDIA H200`, or the processor's name."""
+        """Name of the GPU (`NVIDIA H200`) or of the processor."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
         return _processor() if self.device.type == "cpu" else self.device.type
 
     @property
     def precision(self) -> str:
+        """Precision as in the configuration: fp32, bf16 or fp16."""
         return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
 
     @property
     def sum_dtype(self) -> torch.dtype:
-        """For sums over a whole data set; MPS has no float64."""
+        """Dtype for sums over a whole data set: float64, which MPS does not have."""
         return torch.float32 if self.device.type == "mps" else torch.float64
 
     def autocast(self) -> AbstractContextManager[Any]:
+        """Context in which the net computes in the precision of the run."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     @contextlib.contextmanager
     def cached_weight_casts(self) -> Iterator[None]:
-        """Inside this block no weight may change: each is brought to the precision once, not for every batch."""
-        torch.autocast_increment_nesting()  # autocast keeps what it has cast until the outermost block ends
+        """Keep autocast's weight cache across batches. Weights must not change inside."""
+        torch.autocast_increment_nesting()  # autocast keeps its cache until the outermost block ends
         try:
             yield
         finally:
@@ -61,21 +63,22 @@ class Runtime:
                 torch.clear_autocast_cache()
 
     def place(self, model: Module) -> Module:
-        """The model on the device, in the memory format in which convolutions are fastest."""
+        """Model on the device, in channels-last memory format, in which convolutions are fastest."""
         return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def to_device(self, value: Tensor) -> Tensor:
-        """There without waiting for it: from memory that is locked in place a GPU fetches the bytes by itself."""
+        """Tensor on the device. A GPU copies from pinned memory while the CPU goes on."""
         if self.device.type == "cuda" and value.device.type == "cpu":
             return value.pin_memory().to(self.device, non_blocking=True)
         return value.to(self.device)
 
     def backward(self, loss: Tensor) -> None:
+        """Backward pass of the loss, scaled where the precision is fp16."""
         self.scaler.scale(loss).backward()
 
     @property
     def fused(self) -> bool:
-        """Whether to use fused optimizers: they skip a step that the device finds not finite without asking us."""
+        """Whether to use fused optimizers. They skip a step that is not finite without waiting for the device."""
         return self.device.type == "cuda"
 
     @property
@@ -85,35 +88,36 @@ class Runtime:
 
     @property
     def spoils_wide_filters(self) -> bool:
-        """Whether filters of 5x5 over maps of a single pixel get gradients made of memory that nobody wrote: a fault of
-        oneDNN, seen with torch 2.15. (Those of 3x3, and larger maps, are right.)"""
+        """Whether oneDNN computes wrong gradients for 5x5 filters over maps of one pixel, from uninitialised memory.
+
+        Seen with torch 2.15. Filters of 3x3, and larger maps, are right.
+        """
         return self.device.type == "cpu" and self.dtype == torch.bfloat16
 
     @property
     def sync_interval(self) -> int:
-        """Steps between two looks at what the device has counted: each look waits for a device that is not the CPU."""
+        """Steps between two readings of the device's counters: each reading waits for a device other than the CPU."""
         return 1 if self.device.type == "cpu" else 50
 
     @property
     def matrix_side(self) -> int:
-        """Of square matrices whose product keeps the device busy."""
+        """Side of square matrices whose product keeps the device busy."""
         return 2048 if self.device.type == "cpu" else 8192
 
     def step(
         self, optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], clip: float | None, loss: Tensor
     ) -> Tensor:
-        """One optimizer step, the same for every precision: a disabled scaler is a no-op.
+        """Optimizer step with gradient clipping and loss scaling, skipped where loss or gradient are not finite.
 
-        Returns the norm of the gradient before clipping; where it or the loss is not finite, so is what is returned,
-        and the step was skipped.
+        Returns the norm of the gradient before clipping; it is not finite where the step was skipped.
         """
-        self.scaler.unscale_(optimizer)  # the norm must be that of the true gradients
+        self.scaler.unscale_(optimizer)  # the norm is of the unscaled gradients; without fp16 this does nothing
         trained = [parameter for parameter in parameters if parameter.grad is not None]
         norm = nn.utils.get_total_norm(parameter.grad for parameter in trained if parameter.grad is not None)
         if clip is not None:
             nn.utils.clip_grads_with_norm_(trained, clip, norm)
         norm = norm + 0 * loss.detach()
-        if self.scaler.is_enabled():  # it looks at the gradients itself
+        if self.scaler.is_enabled():  # it checks the gradients itself
             self.scaler.step(optimizer)
         elif _is_fused(optimizer):
             optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
@@ -126,35 +130,36 @@ class Runtime:
         return norm
 
     def seed_step(self, seed: int, step: int) -> None:
-        """Make what is random in a step (dropout) a function of the seed and the step alone: nothing to save, and a
-        training that was cut goes on with the same numbers."""
-        # Hashed, since a CPU's generator takes in 32 bits alone.
+        """Seed a step's random numbers (dropout) by the seed, the step and the rank alone.
+
+        So there is no state to save, and a resumed training draws the same numbers.
+        """
+        # Hashed, since a CPU's generator uses only 32 bits of a seed.
         entropy = (seed, step, self.group.rank) if self.group.rank else (seed, step)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that it was told to: for measuring time."""
+        """Wait until the device has done all its work: for measuring time."""
         if self.device.type != "cpu":
             getattr(torch, self.device.type).synchronize()
 
     def empty_cache(self) -> None:
-        """Give back what torch keeps of the device's memory for later."""
+        """Release the device memory that torch caches."""
         if self.device.type != "cpu":
             getattr(torch, self.device.type).empty_cache()
 
     def check_decodes_jpeg(self) -> None:
-        """UserError where JPEGs cannot be decoded on the device."""
+        """UserError where the device cannot decode JPEGs."""
         if self.device.type != "cuda":
             raise UserError(
-                f"data.decode=nvjpeg decodes on an NVIDIA GPU, and this run is on {self.device.type}: use "
-                "data.decode=auto"
+                f"data.decode=nvjpeg needs an NVIDIA GPU, and this run is on {self.device.type}: use data.decode=auto"
             )
 
     def free_memory(self) -> int:
-        """Bytes that a run may still take on the device."""
+        """Free bytes of the device."""
         if self.device.type == "cuda":
             return torch.cuda.mem_get_info(self.device)[0]
-        return int(system.free_memory() or 4 * 2**30)  # 4 GB where the system does not say
+        return int(system.free_memory() or 4 * 2**30)  # 4 GiB where the system does not say
 
 
 def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
@@ -162,7 +167,7 @@ def _is_fused(optimizer: torch.optim.Optimizer) -> bool:
 
 
 class Normalize:
-    """uint8 images (N, C, H, W) to normalised float32 on the device, channels last. mean and std are in 0..1."""
+    """Normalisation of uint8 images (N, C, H, W) to float32 on the device, channels last. mean and std in 0..1."""
 
     def __init__(self, runtime: Runtime, mean: Iterable[float], std: Iterable[float]) -> None:
         means, stds = (torch.tensor(list(values), device=runtime.device).view(1, -1, 1, 1) for values in (mean, std))
@@ -176,22 +181,23 @@ class Normalize:
 def create_runtime(
     device: str, precision: str, seed: int | None, deterministic: bool = False, *, together: bool = False
 ) -> Runtime:
-    """Choose the device and the precision, refuse those that are not there, and seed this process, unless with None.
+    """Runtime of this device and precision. UserError where they are not available.
 
-    With `deterministic` a GPU gives the same bits each time; an operation that cannot raises. A CPU always does.
-    together: join the other processes, where this one was started as one of several.
+    seed: of this process; None leaves it unseeded. deterministic: bit-identical results on a GPU, where an operation
+    without a deterministic kernel raises; on a CPU results always are. together: join the process group, where this
+    process is one of several.
     """
     chosen = _of_rank(_device(device)) if together else _device(device)
     dtype = _dtype(precision, chosen)
     if seed is not None:
         torch.manual_seed(seed)
     if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix is multiplied
-    if deterministic != torch.are_deterministic_algorithms_enabled():  # to set it takes two seconds of imports
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first matrix product
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # setting it costs two seconds of imports
         torch.use_deterministic_algorithms(deterministic)
-    # This fills new memory in a search for bugs, at a price in speed.
+    # Filling new memory helps to find bugs, but costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if chosen.type == "cuda":  # images of one size: the fastest algorithm is worth searching for once
+    if chosen.type == "cuda":  # images have one size: search for the fastest algorithm once
         torch.backends.cudnn.benchmark = not deterministic
     scaler = torch.amp.GradScaler(chosen.type, enabled=dtype == torch.float16)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
@@ -200,12 +206,12 @@ def create_runtime(
 
 
 def _of_rank(device: torch.device) -> torch.device:
-    """The GPU of this process, where it is one of several on a machine: each has its own."""
+    """GPU of this process; each of several processes on a machine has its own."""
     info, count = processes.process_info(), torch.cuda.device_count()
-    if info.size == 1 or device.type != "cuda" or count == 1:  # one: the scheduler has shared them out
+    if info.size == 1 or device.type != "cuda" or count == 1:  # with one visible GPU the scheduler has assigned it
         return device
     if info.local_size > count:
-        raise UserError(f"{info.local_size} processes on a machine with {count} GPUs: start one for each")
+        raise UserError(f"{info.local_size} processes on a machine with {count} GPUs: start one process per GPU")
     torch.cuda.set_device(info.local_rank)
     return torch.device("cuda", info.local_rank)
 
@@ -219,9 +225,9 @@ def _device(name: str) -> torch.device:
     if kind == "cuda":
         count = torch.cuda.device_count()
         if int(index or 0) >= count:
-            raise UserError(f"device={name} is not there: this machine has {count or 'no'} CUDA devices")
+            raise UserError(f"device={name} is not available: this machine has {count or 'no'} CUDA devices")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device=mps is not there: it needs a Mac with Apple silicon")
+        raise UserError("device=mps is not available: it needs a Mac with Apple silicon")
     return torch.device(name)
 
 
@@ -235,7 +241,7 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def _best_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the hardware has it, fp16 on the GPUs before it, else fp32."""
+    """Fastest dtype of the device: bf16 where the hardware has it, fp16 on older GPUs, else fp32."""
     if device.type == "cuda":
         major, _ = torch.cuda.get_device_capability(device)
         return torch.bfloat16 if major >= 8 else torch.float16 if major >= 7 else torch.float32
@@ -243,7 +249,7 @@ def _best_dtype(device: torch.device) -> torch.dtype:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this processor computes in bf16; emulated, it would be slower than fp32."""
+    """Whether this processor has bf16 arithmetic; emulated bf16 would be slower than fp32."""
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "amx", "bf16"))
 

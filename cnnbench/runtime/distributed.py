@@ -1,6 +1,6 @@
-"""Processes that train one net together: how they find each other, add up, agree, and end.
+"""Process group of a training: rendezvous, broadcast, all-reduce, and errors of other processes.
 
-All of torch.distributed that the rest of cnnbench needs. A process alone is the same code with a size of 1.
+This is all of torch.distributed that cnnbench needs. A single process runs the same code in a group of size 1.
 """
 
 import atexit
@@ -25,21 +25,21 @@ from cnnbench.runtime.processes import ProcessInfo
 from cnnbench.utils import console
 from cnnbench.utils.errors import RunError, UserError
 
-MEET = 60  # seconds that a process waits for the others when they begin
-WAIT = 600  # seconds that it waits for them later: for rank 0 to save, to draw
+MEET = 60  # seconds that a process waits for the others at the rendezvous
+WAIT = 600  # seconds that it waits later, while rank 0 saves or draws
 
 T = TypeVar("T")
-# Buffers are agreed by Exchange. The argument that keeps DDP from sending rank 0's to all has another name since 2.15.
+# Exchange averages the buffers, so DDP must not broadcast them. The argument has another name since torch 2.15.
 _takes = inspect.signature(DistributedDataParallel).parameters
 NOT_BUFFERS: dict[str, Any] = {next(n for n in ("forward_sync_buffers", "broadcast_buffers") if n in _takes): False}
 
 
 class OtherProcessError(RunError):
-    """Another process failed, and has said so, or will have been seen to."""
+    """Another process failed; its own error is reported there."""
 
 
 class ProcessGroup:
-    """The processes of a training as one of them sees them. Rank 0 alone writes and speaks."""
+    """Processes of a training, as seen by this one. Only rank 0 writes files and prints."""
 
     def __init__(self, info: ProcessInfo, store: Any = None, device: torch.device | None = None) -> None:
         self.rank, self.size, self.local_rank, self.local_size = (
@@ -59,7 +59,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def broadcast(self, make: Callable[[], T]) -> T:
-        """What rank 0 makes, as all get it: something that JSON can hold. Where it fails, all do."""
+        """Broadcast: value that rank 0 computes, for all ranks. JSON must hold it. Where rank 0 raises, all do."""
         if self.alone:
             return make()
         self._count += 1
@@ -78,25 +78,25 @@ class ProcessGroup:
         return told[0]
 
     def all_reduce_sum(self, *tensors: Tensor) -> None:
-        """Add up over all, in place."""
+        """Sum tensors over all ranks, in place."""
         if not self.alone:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
     def all_reduce_numbers(self, *numbers: float) -> list[float]:
-        """Each number, added up over all."""
+        """Sum of each number over all ranks."""
         total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         self.all_reduce_sum(total)
         return total.tolist()
 
     def all_reduce_min_max(self, low: Tensor, high: Tensor) -> None:
-        """The least and the largest of all, in place."""
+        """Minimum of `low` and maximum of `high` over all ranks, in place."""
         if not self.alone:
             dist.all_reduce(low, dist.ReduceOp.MIN)
             dist.all_reduce(high, dist.ReduceOp.MAX)
 
     def all_gather_rows(self, rows: Tensor, count: int) -> Tensor:
-        """(n, ...) of each rank, one after the other: (count, ...) on the CPU."""
+        """Rows (n, ...) of all ranks, in the order of the ranks: (count, ...) on the CPU."""
         if self.alone:
             return rows
         whole = torch.zeros(count, *rows.shape[1:], dtype=rows.dtype, device=rows.device)
@@ -106,7 +106,7 @@ class ProcessGroup:
         return whole.cpu()
 
     def wrap(self, model: nn.Module, device: torch.device, bucket_mb: int, compress: bool) -> nn.Module:
-        """The net as it is called in training: gradients are then averaged over all."""
+        """Net for training, wrapped in DistributedDataParallel: gradients are averaged over all ranks."""
         if self.alone:
             return model
         ids = [device.index] if device.index is not None else None
@@ -120,7 +120,7 @@ class ProcessGroup:
         return net
 
     def root_cause(self, error: BaseException) -> BaseException:
-        """The error to report: of several that come of one another, the first. Rank 0 learns it from the others."""
+        """Error to report: where one process's failure causes others, the first. Rank 0 reads it from the store."""
         if self.alone or isinstance(error, OtherProcessError | UserError) or not isinstance(error, Exception):
             return error
         if not is_connection_error(error):
@@ -132,7 +132,7 @@ class ProcessGroup:
             self._store.wait(["error"], timedelta(seconds=3))
             rank, short, text = json.loads(self._store.get("error"))
         except Exception:
-            return OtherProcessError("another process of this training has ended: the checkpoint is as it was")
+            return OtherProcessError("another process of this training has ended; the last checkpoint is unchanged")
         return OtherProcessError(f"process {rank + 1} of {self.size} failed: {short}\n{text}")
 
 
@@ -141,20 +141,20 @@ _joined: ProcessGroup | None = None
 
 
 def is_connection_error(error: Exception) -> bool:
-    """Whether an error only says that another process is no longer there."""
+    """Whether an error only says that another process is gone."""
     if isinstance(error, dist.DistBackendError | dist.DistNetworkError | dist.DistStoreError):
         return True
     return isinstance(error, RuntimeError) and ("gloo" in str(error) or "Connection closed by peer" in str(error))
 
 
 def no_sync(net: Any, hold: bool) -> AbstractContextManager[Any]:
-    """While entered, gradients stay here where `hold` says so: they are averaged with those of the last part."""
-    module = getattr(net, "model", net)  # of a compiled net
+    """With `hold`, gradients are accumulated without an all-reduce; the last microbatch reduces them all."""
+    module = getattr(net, "model", net)  # the module inside a compiled net
     return module.no_sync() if hold and isinstance(module, DistributedDataParallel) else nullcontext()
 
 
 def join_processes(device: torch.device, backend: str) -> ProcessGroup:
-    """Meet the others, once in the life of this process. UserError where they cannot be met."""
+    """Process group of this process, joined once. UserError where the others are not reached."""
     global _joined
     info = processes.process_info()
     if info.size == 1:
@@ -168,7 +168,7 @@ def join_processes(device: torch.device, backend: str) -> ProcessGroup:
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(_why(info, error)) from None
-    atexit.register(dist.destroy_process_group)  # else its threads may abort the process as it ends
+    atexit.register(dist.destroy_process_group)  # else its threads may abort the process at its end
     console.silent = info.rank > 0
     _joined = ProcessGroup(info, PrefixStore("cnnbench", store), device)
     return _joined
@@ -176,7 +176,7 @@ def join_processes(device: torch.device, backend: str) -> ProcessGroup:
 
 def _meet(info: ProcessInfo) -> Any:
     if path := os.environ.get(processes.STORE):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever this machine's name may stand for
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # whatever address this machine's name has
         store = FileStore(path, info.size)
         store.set_timeout(timedelta(seconds=WAIT))
         return store
@@ -199,7 +199,7 @@ def _why(info: ProcessInfo, error: Exception) -> str:
         return f"RANK and WORLD_SIZE are set, MASTER_ADDR and MASTER_PORT are not: {who} cannot find the others"
     if "resolve" in text.lower() or "gai error" in text or "getaddrinfo" in text:
         return (
-            f"{who} cannot look up a name ({where}, or its own): set MASTER_ADDR to an address, and "
+            f"{who} cannot resolve a host name ({where}, or its own): set MASTER_ADDR to an address, and "
             "GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME to the network to use"
         )
     return f"{who} waited {MEET} s for the others at {where}: {(text.splitlines() or [''])[0][:200]}"

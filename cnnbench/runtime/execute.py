@@ -1,4 +1,4 @@
-"""One command run with a configuration, in this process or in several, and what went wrong with it."""
+"""Runs a command with its configuration, in this process or in several, and reports its errors."""
 
 import sys
 import traceback
@@ -15,14 +15,14 @@ from cnnbench.utils.fast_start import exempt_from_gc
 
 
 def run_command(command: str, config: Any) -> int:
-    """Run a command here, or where `devices=` asks for several processes in those; the exit code."""
+    """Run a command in this process, or in several where `devices=` asks for them. Returns the exit code."""
     if (count := processes.process_count(config)) > 1:
         return processes.start_processes(command, config, count)
     return load_command(command)(config)
 
 
 def load_command(command: str, function: str = "run") -> Callable[..., int]:
-    """The function behind a command. Only now is anything heavy imported."""
+    """Function of a command. This imports torch, once the command line is known to be good."""
     with exempt_from_gc() if "torch" not in sys.modules else nullcontext():
         module = import_module(COMMANDS[command].module)
     found: Callable[..., int] = getattr(module, function)
@@ -30,8 +30,8 @@ def load_command(command: str, function: str = "run") -> Callable[..., int]:
 
 
 def report_error(error: Exception) -> int:
-    """Say what went wrong: one to three lines for what a user can mend, a traceback for our own mistakes."""
-    if processes.process_info().rank > 0:  # the first of several processes says it for all
+    """Print an error: one to three lines for a UserError or RunError, a traceback for a bug. Returns the exit code."""
+    if processes.process_info().rank > 0:  # rank 0 prints for all processes
         return MISTAKE if isinstance(error, UserError) else FAILED
     if isinstance(error, UserError | RunError):
         print(f"cnnbench: {error}", file=sys.stderr)
@@ -41,5 +41,5 @@ def report_error(error: Exception) -> int:
 
 
 def was_interrupted(error: BaseException | None) -> bool:
-    """Whether an error comes of a Ctrl-C, in the midst of which Hydra and OmegaConf may raise errors of their own."""
+    """Whether an error was caused by Ctrl-C, during which Hydra and OmegaConf may raise errors of their own."""
     return error is not None and (isinstance(error, KeyboardInterrupt) or was_interrupted(error.__context__))

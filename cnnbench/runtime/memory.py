@@ -6,14 +6,14 @@ from cnnbench.utils import system
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says that the device's memory, or the machine's, is too small."""
+    """Whether an error says that the memory of the device, or of the machine, is too small."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         words in str(error) for words in ("can't allocate memory", "MPS backend out of memory")
     )
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Forget how much memory was in use before: `peak_memory()` is that from now on."""
+    """Reset `peak_memory()`."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -22,7 +22,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: on a GPU those that tensors took, on a CPU all that the process did."""
+    """Peak memory in bytes: of tensors on a GPU, of the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return system.process_peak_memory()

@@ -1,6 +1,6 @@
-"""The processes of one training: which of them this one is, and how a machine starts them. torch is not needed here.
+"""Processes of a training: rank and world size of this one, and how to start several. Does not import torch.
 
-Whoever started them says it in the environment: torchrun, srun, submitit, or `start()` below for `devices=N`.
+torchrun, srun, submitit and `start_processes()` below (for `devices=N`) put rank and world size into the environment.
 """
 
 import json
@@ -24,24 +24,24 @@ from cnnbench.utils import system
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.exit_codes import PREEMPTED
 
-STORE = "CNNBENCH_STORE"  # a file by which the processes of one machine find each other, without a port
-GRACE = 10  # seconds that the others have to end by themselves, once one has failed
+STORE = "CNNBENCH_STORE"  # file for the rendezvous of processes on one machine, without a port
+GRACE = 10  # seconds for the others to end by themselves, once one has failed
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """This process among those that train together: its number of all, and of those on its machine."""
+    """Rank and world size of this process: among all, and among those on its machine."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    address: tuple[str, int] | None = None  # where they meet, unless the environment says it already
+    address: tuple[str, int] | None = None  # of the rendezvous; None where the environment has it
 
 
 def process_info() -> ProcessInfo:
-    """Read from the environment, each time: tests change it."""
+    """Rank and world size of this process, from the environment."""
     env = os.environ
     if "RANK" in env and "WORLD_SIZE" in env:
         rank, size = int(env["RANK"]), int(env["WORLD_SIZE"])
@@ -66,7 +66,7 @@ def _under_srun(env: Any) -> ProcessInfo:
 
 
 def _first_node(env: Any) -> str:
-    """The first of `node[1-4],other7`, where that name can be looked up; else the address of where srun was started."""
+    """First node of `node[1-4],other7`, where its name resolves; else the address where srun was started."""
     names = env.get("SLURM_STEP_NODELIST") or env.get("SLURM_JOB_NODELIST", "")
     first = re.sub(r"\[([^\],-]+)[^\]]*\].*", r"\1", re.split(r",(?![^\[]*\])", names)[0])
     with suppress(OSError):
@@ -74,53 +74,53 @@ def _first_node(env: Any) -> str:
         return first
     if launched_at := env.get("SLURM_LAUNCH_NODE_IPADDR"):
         return str(launched_at)
-    raise UserError(f"this machine cannot look up {first}, where the processes are to meet: set MASTER_ADDR")
+    raise UserError(f"cannot resolve the host name {first}, where the processes meet: set MASTER_ADDR")
 
 
 def _port(*parts: str) -> int:
-    """One that follows from the job, so that all choose the same and two jobs hardly ever do."""
+    """Port derived from the job: the same for all its processes, almost always another for other jobs."""
     import zlib
 
     return 20000 + zlib.crc32("-".join(parts).encode()) % 20000
 
 
-# To start them
+# Starting processes
 
 
 def process_count(cfg: Any) -> int:
-    """How many processes this one is to start for `devices=`; 1 for none. UserError where so many cannot be."""
+    """Number of processes to start for `devices=`; 1: none. UserError where the machine has too few devices."""
     if not hasattr(cfg, "devices"):
         return 1
     given, alone = cfg.devices, process_info().size == 1
     if given != "all" and not str(given).isdigit():
-        raise UserError(f"devices={given}: give a number of them, or all")
+        raise UserError(f"devices={given}: give a number, or all")
     if given == "all" or int(given) > 1:
         if cfg.device not in ("auto", "cpu", "cuda"):
             raise UserError(f"devices={given} goes with device=auto, cpu or cuda, not with device={cfg.device}")
         if not alone:
-            return _as_started(given)
-        return _there(given, [] if cfg.device == "cpu" else visible_gpus())
+            return _check_started(given)
+        return _available(given, [] if cfg.device == "cpu" else visible_gpus())
     return 1
 
 
-def _as_started(given: int | str) -> int:
+def _check_started(given: int | str) -> int:
     if given != "all" and int(given) != process_info().size:
         raise UserError(f"devices={given}, but {process_info().size} processes were started: leave devices= out")
     return 1
 
 
-def _there(given: int | str, found: list[str]) -> int:
+def _available(given: int | str, found: list[str]) -> int:
     if given == "all":
         return len(found) or 1  # without GPUs one process uses all cores
     most = len(found) or system.cores()
     if int(given) > most:
         what = f"{len(found)} GPUs" if found else f"no GPU, and {system.cores()} cores for processes on the CPU"
-        raise UserError(f"devices={given} cannot be: this machine has {what}")
+        raise UserError(f"devices={given} is too many: this machine has {what}")
     return int(given)
 
 
 def visible_gpus() -> list[str]:
-    """The names by which the GPUs of this machine, or those that this process may use, are chosen."""
+    """Ids of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
     if (shown := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in shown.split(",") if name.strip() not in ("", "-1")]
     try:
@@ -131,13 +131,15 @@ def visible_gpus() -> list[str]:
 
 
 class Worker:
-    """A process that runs commands for this one: tasks go in as lines of JSON, answers come back so. It ends when we
-    do, also when we are killed."""
+    """Child process that runs commands. Tasks go in and answers come back as lines of JSON.
+
+    It ends when this process does, even when this process is killed.
+    """
 
     def __init__(self, environment: dict[str, str], stdout: Any = None, stderr: Any = None) -> None:
         read, write = os.pipe()
         env = {**os.environ, **environment, "CNNBENCH_ANSWERS": str(write)}
-        # In a process group of its own: a Ctrl-C comes from us alone, and once.
+        # In a process group of its own, so that only this process forwards a Ctrl-C to it.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cnnbench.sweeps.worker"], stdin=subprocess.PIPE, stdout=stdout, stderr=stderr,
             env=env, pass_fds=[write], process_group=0, text=True,
@@ -146,13 +148,13 @@ class Worker:
         self.answers: IO[str] = os.fdopen(read)
 
     def send(self, task: dict[str, Any]) -> None:
-        with suppress(BrokenPipeError):  # it died: that is seen when its answer is waited for
+        with suppress(BrokenPipeError):  # it died: `receive()` will show it
             assert self.process.stdin is not None
             self.process.stdin.write(json.dumps(task) + "\n")
             self.process.stdin.flush()
 
     def receive(self) -> dict[str, Any] | None:
-        """Waits; None where the process ended without one."""
+        """Next answer, waited for; None where the process ended without one."""
         line = self.answers.readline()
         return json.loads(line) if line else None
 
@@ -168,12 +170,15 @@ class Worker:
 
 
 def thread_environment(processes: int) -> dict[str, str]:
-    """Its share of the cores for each of so many processes, unless the user has said otherwise."""
+    """Environment that gives each of so many processes its share of the cores, unless the user has set it."""
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, system.cores() // processes))}
 
 
 def start_processes(command: str, cfg: Any, count: int) -> int:
-    """Train with so many processes on this machine; the exit code. When one fails, all end, and its error is raised."""
+    """Run a command in so many processes on this machine. Returns the exit code.
+
+    When one process fails, all end, and its error is raised.
+    """
     with tempfile.TemporaryDirectory(prefix="cnnbench-") as folder:
         files = [open(Path(folder) / f"{rank}.err", "w+") for rank in range(1, count)]  # noqa: PTH123, SIM115
         workers = []
@@ -200,7 +205,7 @@ def start_processes(command: str, cfg: Any, count: int) -> int:
 
 @contextmanager
 def forward_signals(workers: list[Worker]) -> Iterator[list[int]]:
-    """While entered, requests to stop go to the workers, each of which saves and leaves; the signals that came."""
+    """Forward stop signals to the workers, which save and end. Yields the list of signals that came."""
     asked: list[int] = []
 
     def forward(number: int, frame: Any) -> None:
@@ -218,7 +223,7 @@ def forward_signals(workers: list[Worker]) -> Iterator[list[int]]:
 
 
 def _wait(workers: list[Worker]) -> list[int]:
-    """Until all have ended; those that had to be killed since another one had failed."""
+    """Wait until all have ended. Returns the ranks that had to be killed after another one failed."""
     deadline = None
     while any(worker.process.poll() is None for worker in workers):
         failed = [w for w in workers if w.process.poll() not in (None, 0, 130, PREEMPTED)]

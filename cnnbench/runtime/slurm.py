@@ -1,4 +1,4 @@
-"""What Slurm says of jobs and does with them, through its own commands; and what a job owes it when it is preempted."""
+"""State and cancellation of Slurm jobs, through Slurm's commands, and the requeueing of a preempted job."""
 
 import os
 import re
@@ -10,25 +10,26 @@ from collections.abc import Iterable
 
 from cnnbench.utils.errors import RunError
 
-ANSWER = 30  # seconds that a command of Slurm may take
-KILLED_WITHIN = 600  # seconds after SIGTERM in which Slurm ends a job, at the latest
+ANSWER = 30  # seconds allowed for a command of Slurm
+KILLED_WITHIN = 600  # seconds after SIGTERM by which Slurm has killed a job
 GONE = "Invalid job id"
-last_signal: int | None = None  # the signal that last asked this process to stop
+last_signal: int | None = None  # last signal that asked this process to stop
 
 
 def is_available() -> bool:
+    """Whether this machine has Slurm."""
     return shutil.which("sbatch") is not None
 
 
 def current_job() -> str | None:
-    """The id of the job that this process belongs to, as `17` or `17_3`."""
+    """Id of the job of this process, as `17` or `17_3`; None outside Slurm."""
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ.get("SLURM_JOB_ID")
 
 
 def queued_jobs(ids: Iterable[str]) -> dict[str, tuple[str, str]] | None:
-    """State and reason of those jobs that are still in the queue, by id; None where Slurm does not answer."""
+    """(State, reason) by id of the jobs that are still in the queue; None where Slurm does not answer."""
     arrays = sorted({one.partition("_")[0] for one in ids})
     found: dict[str, tuple[str, str]] = {}
     for array in arrays:
@@ -42,7 +43,7 @@ def queued_jobs(ids: Iterable[str]) -> dict[str, tuple[str, str]] | None:
 
 
 def end_state(job: str) -> str:
-    """How a job that left the queue ended, in Slurm's words: `OUT_OF_MEMORY`, `FAILED, exit code 1`; else empty."""
+    """Final state of a job that left the queue, such as `OUT_OF_MEMORY` or `FAILED, exit code 1`; else empty."""
     accounted = _ask("sacct", "-o", "JobID,State,ExitCode", "--parsable2", "--noheader", "-j", job)
     for line in (accounted.stdout if accounted else "").splitlines():
         one, state, *code = line.split("|")
@@ -61,12 +62,13 @@ def _ending(state: str, exit_code: str) -> str:
 
 
 def partitions() -> list[str]:
+    """Names of the partitions, sorted."""
     listed = _ask("sinfo", "--noheader", "--format", "%P")
     return sorted({line.strip("* ") for line in listed.stdout.splitlines()}) if listed else []
 
 
 def cancel_jobs(ids: Iterable[str]) -> None:
-    """End jobs, whether they run or wait. RunError where Slurm refuses."""
+    """Cancel jobs that run or wait. RunError where Slurm refuses."""
     done = _ask("scancel", *ids)
     if done is None or done.returncode:
         raise RunError(f"scancel: {(done.stderr.strip() if done else '') or 'Slurm does not answer'}")
@@ -80,10 +82,10 @@ def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
 
 
 def await_requeue() -> None:
-    """What a job does once it has saved because a signal asked for it, so that Slurm starts it again.
+    """Let Slurm start this job again, after it has saved because of a signal.
 
-    Within submitit its own handler requeues the job. After SIGTERM a job waits to be killed: one that ends by itself
-    counts as failed, and would not be requeued after a preemption.
+    submitit's own handler requeues its jobs. After SIGTERM the job waits to be killed: a job that ends by itself counts
+    as failed, and is not requeued after a preemption.
     """
     if current_job() is None or last_signal is None:
         return

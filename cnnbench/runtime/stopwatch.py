@@ -10,7 +10,7 @@ from cnnbench.runtime.device import Runtime
 
 
 class Stopwatch:
-    """Marks in time by the device's own clock: on a GPU to set one makes nobody wait."""
+    """Marks in time by the device's own clock. On a GPU, to set a mark does not wait for the device."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime, self.marks = runtime, list[Any]()
@@ -25,7 +25,7 @@ class Stopwatch:
             self.marks.append(time.perf_counter())
 
     def seconds(self) -> list[float]:
-        """Between each mark and the next. Waits for the device."""
+        """Seconds between each mark and the next. Waits for the device."""
         self.runtime.synchronize()
         if self.runtime.device.type == "cuda":
             return [begin.elapsed_time(end) / 1000 for begin, end in pairwise(self.marks)]

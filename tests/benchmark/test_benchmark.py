@@ -222,7 +222,7 @@ def test_the_chart_has_a_bar_for_each_variant(tmp_path: Path) -> None:
         (["precisions=[]"], "precisions=[] leaves nothing to measure"),
         (["precisions=fp16"], "precision=fp16 needs a GPU"),
         (["memory=2"], "memory= bounds the search"),
-        (["device=cuda:7"], "device=cuda:7 is not there"),
+        (["device=cuda:7"], "device=cuda:7 is not available"),
         (["model.num_classes=3"], "num_classes"),
         (["data=digits", "batch_size=5000"], "batch_size=5000 is more than the 1,438 training images of digits"),
         (["batch_size=100000000"], "batch_size=search finds the largest that fits"),

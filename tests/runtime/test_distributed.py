@@ -195,8 +195,8 @@ def test_a_process_that_fails_ends_all_with_its_own_traceback(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("devices=8",), "devices=8 cannot be: this machine has no GPU, and 2 cores for processes on the CPU"),
-        (("devices=two",), "devices=two: give a number of them, or all"),
+        (("devices=8",), "devices=8 is too many: this machine has no GPU, and 2 cores for processes on the CPU"),
+        (("devices=two",), "devices=two: give a number, or all"),
         (("devices=2", "device=cuda:1"), "not with device=cuda:1"),
         (("devices=0",), "devices=0 is out of range"),
     ],
@@ -241,7 +241,7 @@ def test_places_are_read_from_whoever_started_the_processes(monkeypatch: pytest.
     assert info.address and info.address[0] == "10.0.0.7" and 20000 <= info.address[1] < 40000
     assert asked == ["none07"]
     monkeypatch.delenv("SLURM_LAUNCH_NODE_IPADDR")
-    with pytest.raises(UserError, match="cannot look up none07"):
+    with pytest.raises(UserError, match="cannot resolve the host name none07"):
         processes.process_info()
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # a job of one process, or the batch script itself
     assert processes.process_info().size == 1
