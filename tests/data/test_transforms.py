@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from cnnbench.config.sections import AugmentConfig, Crop, PaddingMode
-from cnnbench.data import Arrays, Dataset, EvalTransform, eval_loader, placed
+from cnnbench.data import Arrays, Dataset, EvalTransform, eval_loader, map_images
 from cnnbench.data.batched import ResizedCrop, jittered, pad, resized_crop
 from cnnbench.data.transforms import sample_transform
 from cnnbench.utils.errors import UserError
@@ -31,9 +31,9 @@ def test_shift_reaches_every_offset_and_flips_half_the_images() -> None:
             windows[window.tobytes()] = down, right, 0
             windows[window[:, ::-1].tobytes()] = down, right, 1
     counts = np.zeros((9, 9, 2), dtype=int)
-    for images, _ in train(dataset, augment_config(crop=Crop.pad, padding=4, flip=True), batch_size=500).epoch(0):
-        assert images.dtype == torch.uint8 and images.shape[1:] == (1, 8, 8)
-        for result in images:
+    for batch in train(dataset, augment_config(crop=Crop.pad, padding=4, flip=True), batch_size=500).epoch(0):
+        assert batch["image"].dtype == torch.uint8 and batch["image"].shape[1:] == (1, 8, 8)
+        for result in batch["image"]:
             counts[windows[result.numpy().tobytes()]] += 1
     deviation = (counts - 100) / np.sqrt(100)  # each of the 162 outcomes is expected 100 times
     assert np.abs(deviation).max() < 4.5 and (deviation**2).mean() < 1.5
@@ -44,15 +44,14 @@ def test_shift_reaches_every_offset_and_flips_half_the_images() -> None:
 @pytest.mark.parametrize("size", [8, 12])
 def test_images_on_a_device_are_augmented_there(augment: AugmentConfig, size: int) -> None:
     """Nothing goes to and fro, and nothing waits for the device: the meta device could not even answer."""
-    there = placed(replace(arrays(51), crop_ratio=0.8), lambda tensor: tensor.to("meta"))
+    there = map_images(replace(arrays(51), crop_ratio=0.8), lambda tensor: tensor.to("meta"))
     batches = list(train(there, augment, image_size=size).epoch(0))
     assert len(batches) == 8
-    for images, targets in batches:
-        assert images.is_meta and targets.is_meta and images.dtype == torch.uint8
-        assert images.shape == (len(targets), 3, size, size)
-    assert all(
-        images.is_meta for images, _ in eval_loader(there.val, there, image_size=size, batch_size=7, workers=0).epoch(0)
-    )
+    for batch in batches:
+        assert all(value.is_meta for value in batch.values()) and batch["image"].dtype == torch.uint8
+        assert batch["image"].shape == (len(batch["target"]), 3, size, size)
+    loader = eval_loader(there.val, there, image_size=size, batch_size=7, workers=0)
+    assert all(batch["image"].is_meta for batch in loader.epoch(0))
 
 
 def mirrored(loader: Any, images: Tensor, epoch: int) -> list[bool]:
@@ -200,11 +199,11 @@ def test_arrays_are_resized_to_the_net() -> None:
     assert isinstance(dataset.val, Arrays)
     truth = functional.resize(dataset.val.images, [20, 20], antialias=True)
     loader = eval_loader(dataset.val, dataset, image_size=20, batch_size=4, workers=0)
-    assert torch.equal(torch.cat([images for images, _ in loader.epoch()]), truth)
+    assert torch.equal(torch.cat([batch["image"] for batch in loader.epoch()]), truth)
     loader = train(dataset, augment_config(), image_size=20)
     assert same(by_index(loader), dict(enumerate(truth)))
     loader = train(dataset, augment_config(crop=Crop.pad, padding=1, cutout=5), image_size=20)
-    assert next(loader.epoch(0))[0].shape == (7, 3, 20, 20)
+    assert next(loader.epoch(0))["image"].shape == (7, 3, 20, 20)
 
 
 @pytest.mark.parametrize(
