@@ -22,31 +22,41 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 
 
+class Quantity(NamedTuple):
+    """Label of an axis, which of its values is the best, and the format of a value in the legend."""
+
+    axis: str
+    lower_is_better: bool = True
+    number: str = ".2f"
+
+
+LOSS = Quantity("loss", number="#.3g")
+
+
 class Series(NamedTuple):
     """One curve: the epochs that recorded a value, and the values (NaN where they were not finite)."""
 
     epochs: np.ndarray
     values: np.ndarray
 
-    @property
-    def best(self) -> int | None:
-        """Index of the smallest finite value."""
-        return int(np.nanargmin(self.values)) if np.isfinite(self.values).any() else None
+    def best(self, lower_is_better: bool = True) -> int | None:
+        """Index of the best finite value."""
+        if not np.isfinite(self.values).any():
+            return None
+        return int(np.nanargmin(self.values) if lower_is_better else np.nanargmax(self.values))
 
 
-def curves(
-    rows: Sequence[Mapping[str, Any]], path: str | Path, title: str, axes_of: Mapping[str, str] | None = None
-) -> Figure:
+def curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str, metrics: Mapping[str, Quantity]) -> Figure:
     """Loss and metrics of training and validation over the epochs, each above the learning rate that made it.
 
-    axes_of: for each metric by its name in the rows the label of its axis.
+    metrics: by their names in the rows.
     """
-    labels = {"loss": "loss", **(axes_of or {})}
-    panels = [key for key in labels if any(len(series(rows, f"{key}/{split}").epochs) for split in STYLES)] or ["loss"]
+    shown = {"loss": LOSS, **metrics}
+    panels = [key for key in shown if any(len(series(rows, f"{key}/{split}").epochs) for split in STYLES)] or ["loss"]
     figure = new_figure(4.3 * len(panels) + 0.4, 4.6, title)
     axes = figure.subplots(2, len(panels), sharex=True, squeeze=False, height_ratios=[5, 1])
     for column, key in enumerate(panels):
-        _curve_panel(axes[0, column], rows, key, labels[key])
+        _curve_panel(axes[0, column], rows, key, shown[key])
         _lr_panel(axes[1, column], series(rows, "lr"), labelled=column == 0)
     _epoch_axis(axes[1, 0], sorted({row["epoch"] for row in rows}) or [0])
     return save(figure, path)
@@ -91,17 +101,16 @@ def series(rows: Sequence[Mapping[str, Any]], key: str) -> Series:
     return Series(epochs, np.where(np.isfinite(values), values, np.nan))
 
 
-def _curve_panel(ax: Axes, rows: Sequence[Mapping[str, Any]], key: str, axis: str) -> None:
+def _curve_panel(ax: Axes, rows: Sequence[Mapping[str, Any]], key: str, shown: Quantity) -> None:
     finite: list[float] = []
     for split, style in STYLES.items():
         curve = series(rows, f"{key}/{split}")
         if not len(curve.epochs):
             continue
-        digits = "#.3g" if key == "loss" else ".2f"
-        text = f"{split}   last {curve.values[-1]:{digits}}"
-        if split == "val" and curve.best is not None and len(curve.epochs) > 1:
-            epoch, value = curve.epochs[curve.best], curve.values[curve.best]
-            text += f",  best {value:{digits}} in epoch {epoch:.0f}"
+        text, best = f"{split}   last {curve.values[-1]:{shown.number}}", curve.best(shown.lower_is_better)
+        if split == "val" and best is not None and len(curve.epochs) > 1:
+            epoch, value = curve.epochs[best], curve.values[best]
+            text += f",  best {value:{shown.number}} in epoch {epoch:.0f}"
             ax.plot(epoch, value, "o", markersize=9, markerfacecolor="none", color=style["color"])
         lost = curve.epochs[np.isnan(curve.values)]
         if len(lost):
@@ -111,7 +120,7 @@ def _curve_panel(ax: Axes, rows: Sequence[Mapping[str, Any]], key: str, axis: st
         marker = "." if len(curve.epochs) <= 30 else ""
         ax.plot(*curve, **style, linewidth=1.6, marker=marker, label=text)
         finite += curve.values[np.isfinite(curve.values)].tolist()
-    ax.set_ylabel(axis)
+    ax.set_ylabel(shown.axis)
     _value_axis(ax, finite, percent=key != "loss")
     if ax.lines:
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), frameon=False, fontsize=8, borderaxespad=0.2)

@@ -96,12 +96,15 @@ def draw_curves(parts: Parts, state: TrainState) -> None:
     """Draw curves.png: loss and metrics over the epochs."""
     if state.rows and parts.cfg.epochs:
         with warn_if_unwritable("curves.png"):
-            plots.curves(state.rows, parts.directory.path / "curves.png", title(parts), axes(parts))
+            plots.curves(state.rows, parts.directory.path / "curves.png", title(parts), quantities(parts))
 
 
-def axes(parts: Parts) -> dict[str, str]:
-    """Label of the axis for each metric by name."""
-    return {metric.name: metric.axis for metric in parts.task.metrics}
+def quantities(parts: Parts) -> dict[str, plots.Quantity]:
+    """Each metric by name, as the curves show it."""
+    return {
+        metric.name: plots.Quantity(metric.axis, metric.lower_is_better, f".{metric.decimals}f")
+        for metric in parts.task.metrics
+    }
 
 
 def draw_validation(parts: Parts, state: TrainState) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cnnbench.benchmark import chart, measure, report
 from cnnbench.benchmark.timing import LEAST, Setting, Timing, training
+from cnnbench.data import Batch
 from cnnbench.runtime import batch_size, memory
 from cnnbench.runtime.batch_size import Trial
 from cnnbench.runtime.device import create_runtime
@@ -80,7 +81,7 @@ def test_each_part_is_where_its_time_is_spent() -> None:
 
     setting = _setting()
 
-    def slow_batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def slow_batches() -> Iterator[Batch]:
         for batch in _batches():
             time.sleep(0.08)
             yield batch
@@ -111,7 +112,7 @@ def _setting() -> Setting:
     return Setting(model=model, optim=cfg.optim, device=device, mean=[0.5] * 3, std=[0.25] * 3)
 
 
-def _batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _batches() -> Iterator[Batch]:
     return measure.images(4, (3, 32, 32), 10)
 
 

@@ -16,7 +16,7 @@ from torchvision.models import get_model, get_model_weights
 
 from cnnbench import data
 from cnnbench.tasks.classification import evaluation, plots, report
-from cnnbench.tasks.classification.metrics import judge, wilson
+from cnnbench.tasks.classification.metrics import evaluate_scores, wilson
 from cnnbench.utils.files import read_json
 from cnnbench.weights import sources
 from tests.helpers.data import data_config, picture
@@ -103,8 +103,8 @@ def test_an_ensemble_is_the_mean_of_its_nets(cnnbench: Callable[..., Ran]) -> No
 def test_two_processes_together_count_what_one_counts() -> None:
     """Shares of the images, judged apart and added, are the whole: the counts are integers."""
     logits, targets = digits_logits()
-    whole = judge(logits, targets)
-    shares = [judge(logits[part], targets[part]) for part in (slice(0, 179), slice(179, None))]
+    whole = evaluate_scores(logits, targets)
+    shares = [evaluate_scores(logits[part], targets[part]) for part in (slice(0, 179), slice(179, None))]
     assert sum(share.top1_wrong for share in shares) == whole.top1_wrong
     assert torch.equal(sum(share.confusion for share in shares), whole.confusion)
 
@@ -132,20 +132,20 @@ def test_an_evaluation_leaves_tables_and_pictures(cnnbench: Callable[..., Ran], 
     path = tmp_path / "e"
     assert all((path / name).stat().st_size > 0 for name in LEFT)
     logits, targets = digits_logits()
-    verdict = judge(logits, targets)
+    found = evaluate_scores(logits, targets)
     with (path / "confusion_matrix.csv").open() as file:
         head, *rows = csv.reader(file)
     assert head[1:] == [row[0] for row in rows] == [str(digit) for digit in range(10)]
-    assert [[int(count) for count in row[1:]] for row in rows] == verdict.confusion.tolist()
+    assert [[int(count) for count in row[1:]] for row in rows] == found.confusion.tolist()
     with (path / "classes.csv").open() as file:
         classes = list(csv.DictReader(file))
-    assert sum(int(row["wrong"]) for row in classes) == verdict.top1_wrong
+    assert sum(int(row["wrong"]) for row in classes) == found.top1_wrong
     assert float(classes[3]["error"]) == pytest.approx(100 * int(classes[3]["wrong"]) / int(classes[3]["n"]))
     result = read_json(path / "result.json")
     counts = [pair["images"] for pair in result["confused"]]
-    assert counts == sorted(counts, reverse=True) and counts[0] == plots.confused(verdict.confusion.numpy(), 1)[0][0]
+    assert counts == sorted(counts, reverse=True) and counts[0] == plots.confused(found.confusion.numpy(), 1)[0][0]
     assert "true \\ answer" in ran.out and "Most often confused:" in ran.out
-    assert f"top-1 error {verdict.top1_error:.2f} % (95 %: " in ran.out
+    assert f"top-1 error {found.top1_error:.2f} % (95 %: " in ran.out
     assert ran.out.strip().endswith("-> e")
 
     events = EventAccumulator(str(path), size_guidance={"images": 0})
@@ -254,7 +254,7 @@ def test_gray_images_are_given_to_a_net_that_takes_colour(cnnbench: Callable[...
     loaded = sources.load("r")
     assert loaded.spec is not None
     colour = random_net("resnet8", 10)
-    spec = replace(loaded.spec, in_channels=3, mean=[0.3] * 3, std=[0.4] * 3)
+    spec = replace(loaded.spec, input=replace(loaded.spec.input, in_channels=3, mean=[0.3] * 3, std=[0.4] * 3))
     sources.save_safetensors(tmp_path / "c.safetensors", colour.state_dict(), spec)
     assert evaluated(cnnbench, "weights=c.safetensors", "data=digits")["n"] == 359
 

@@ -21,7 +21,7 @@ from torchvision.models import get_model, get_model_weights
 
 import cnnbench as package
 from cnnbench.data import inputs, load_dataset
-from cnnbench.tasks.classification.predictor import in_threads
+from cnnbench.tasks.predictor import in_threads
 from cnnbench.utils.errors import UserError
 from cnnbench.weights import sources
 from tests.helpers.data import data_config, picture

@@ -13,7 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnnbench import models
-from cnnbench.data.model_spec import ModelSpec
+from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.training import optim
 from cnnbench.visual import registry
 from cnnbench.weights import checkpoint
@@ -37,8 +37,8 @@ class Links(HTMLParser):
 def other_net(path: Path, channels: int) -> Path:
     """An untrained resnet8 for images of so many channels."""
     net = models.build("resnet8", num_classes=2, in_channels=channels)
-    moments = {"mean": [0.5] * channels, "std": [0.25] * channels}
-    spec = ModelSpec(model={"name": "resnet8"}, classes=["cat", "dog"], image_size=32, in_channels=channels, **moments)
+    given = InputSpec(image_size=32, in_channels=channels, mean=[0.5] * channels, std=[0.25] * channels)
+    spec = ModelSpec(model={"name": "resnet8"}, labels=["cat", "dog"], input=given)
     save_safetensors(path, net.state_dict(), spec)
     return path
 
@@ -151,8 +151,8 @@ def test_nets_for_other_channels_than_three(cnnbench: Callable[..., Ran], tmp_pa
 
 def test_images_too_small_for_the_net(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     net = models.build("alexnet", num_classes=2)
-    spec = ModelSpec(model={"name": "alexnet"}, classes=["a", "b"], mean=[0.5] * 3, std=[0.25] * 3, image_size=227,
-                          in_channels=3)  # fmt: skip
+    given = InputSpec(image_size=227, in_channels=3, mean=[0.5] * 3, std=[0.25] * 3)
+    spec = ModelSpec(model={"name": "alexnet"}, labels=["a", "b"], input=given)
     save_safetensors(tmp_path / "net.safetensors", net.state_dict(), spec)
     ran = cnnbench("visualize", f"weights={tmp_path}/net.safetensors", "what=maps", "data.image_size=20")
     assert ran.code == 2 and re.search(r"alexnet needs images of at least \d+ x \d+ pixels, not 20 x 20", ran.err)

@@ -16,6 +16,7 @@ from cnnbench.data import Files, jpeg, load_dataset, train_loader
 from cnnbench.data.sources import read_image
 from cnnbench.data.transforms import decode_transform, sample_transform
 from cnnbench.utils.errors import UserError
+from tests.helpers.batches import same_batch
 from tests.helpers.data import augment_config, class_tree, data_config, picture
 
 AUGMENTS = {
@@ -153,7 +154,7 @@ def test_decoding_in_batches_gives_the_same_images(
     for epoch, start in ((0, 0), (1, 2)):
         pairs = list(zip(one_by_one.epoch(epoch, start), batched.epoch(epoch, start), strict=True))
         assert len(pairs) == len(one_by_one) - start
-        assert all(torch.equal(a, b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
+        assert all(same_batch(ours, theirs) for ours, theirs in pairs)
 
 
 def test_pillow_decodes_as_before(tmp_path: Path) -> None:
@@ -163,8 +164,8 @@ def test_pillow_decodes_as_before(tmp_path: Path) -> None:
     transform, seeds = sample_transform(AUGMENTS["resized"], 32, 1.0), np.random.default_rng((0, 0, 1))
     loader.finish.draw(seeds, len(dataset.train))
     drawn = seeds.integers(2**32, size=len(dataset.train))
-    for images, targets in loader.epoch(0):
-        for image, index in zip(images, targets.tolist(), strict=True):
+    for batch in loader.epoch(0):
+        for image, index in zip(batch["image"], batch["index"].tolist(), strict=True):
             torch.manual_seed(int(drawn[index]))
             assert torch.equal(image, transform(read_image(dataset.train.paths[index])))
 

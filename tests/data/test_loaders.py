@@ -8,7 +8,7 @@ import torch
 from cnnbench.config.sections import AugmentConfig
 from cnnbench.data import Dataset, eval_loader
 from cnnbench.utils.errors import UserError
-from tests.helpers.batches import COLOR, PAD_FLIP, RESIZED, arrays, by_index, same, train
+from tests.helpers.batches import COLOR, PAD_FLIP, RESIZED, arrays, by_index, same, same_batch, train
 from tests.helpers.data import augment_config
 
 
@@ -34,10 +34,10 @@ def test_workers_change_nothing(files: Dataset) -> None:
     for epoch, start in ((0, 0), (1, 0), (1, 2)):
         batches = list(zip(here.epoch(epoch, start), there.epoch(epoch, start), strict=True))
         assert len(batches) == len(here) - start
-        assert all(torch.equal(a, b) for ours, theirs in batches for a, b in zip(ours, theirs, strict=True))
+        assert all(same_batch(ours, theirs) for ours, theirs in batches)
     abandoned = there.epoch(0)
     next(abandoned)
-    assert torch.equal(next(there.epoch(1))[0], next(here.epoch(1))[0])
+    assert same_batch(next(there.epoch(1)), next(here.epoch(1)))
 
 
 @pytest.mark.parametrize("augment", [PAD_FLIP, COLOR], ids=["batched", "by sample"])
@@ -46,13 +46,12 @@ def test_an_epoch_can_be_entered_anywhere(augment: AugmentConfig) -> None:
     for start in (0, 2, len(whole)):
         rest = list(train(arrays(40), augment).epoch(3, start))
         assert len(rest) == len(whole) - start
-        for (images, targets), (expected, expected_targets) in zip(rest, whole[start:], strict=True):
-            assert torch.equal(images, expected) and torch.equal(targets, expected_targets)
+        assert all(same_batch(ours, expected) for ours, expected in zip(rest, whole[start:], strict=True))
 
 
 def test_epochs_are_shuffled_differently() -> None:
     loader = train(arrays(40), augment_config())
-    orders = [[t for _, targets in loader.epoch(epoch) for t in targets.tolist()] for epoch in (0, 1, 0)]
+    orders = [torch.cat([batch["target"] for batch in loader.epoch(epoch)]).tolist() for epoch in (0, 1, 0)]
     assert orders[0] == orders[2] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(40)) != orders[0]
 
@@ -71,10 +70,10 @@ def test_two_ranks_see_the_batches_of_one(count: int) -> None:
     two = [train(arrays(count), PAD_FLIP, batch_size=8, rank=rank, world_size=2) for rank in (0, 1)]
     pairs = list(zip(*(loader.epoch(0) for loader in two), strict=True))
     assert len(pairs) == len(two[0]) == len(two[1])
-    for step, ((images, _), parts) in enumerate(zip(one, pairs, strict=False)):
-        assert len(parts[0][0]) - len(parts[1][0]) in (0, 1)
-        assert torch.equal(torch.cat([part[0] for part in parts]), images)
-        assert two[0].order.size(step) == two[1].order.size(step + 7 * len(pairs)) == len(images)
+    for step, (whole, parts) in enumerate(zip(one, pairs, strict=False)):
+        assert len(parts[0]["image"]) - len(parts[1]["image"]) in (0, 1)
+        assert same_batch({key: torch.cat([part[key] for part in parts]) for key in whole}, whole)
+        assert two[0].order.size(step) == two[1].order.size(step + 7 * len(pairs)) == len(whole["image"])
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,7 @@ def test_two_ranks_see_the_batches_of_one(count: int) -> None:
 )
 def test_last_batch(count: int, batch_size: int, world_size: int, sizes: list[int]) -> None:
     loader = train(arrays(count), augment_config(), batch_size=batch_size, world_size=world_size)
-    assert [len(targets) for _, targets in loader.epoch(0)] == sizes and len(loader) == len(sizes)
+    assert [len(batch["target"]) for batch in loader.epoch(0)] == sizes and len(loader) == len(sizes)
 
 
 def test_a_batch_must_be_shared_evenly() -> None:
@@ -110,7 +109,7 @@ def test_evaluation_sees_every_image_once_in_order(files: Dataset, workers: int,
         for rank in range(world_size):
             loader = eval_loader(dataset.train, dataset, image_size=8, batch_size=5, workers=workers, rank=rank,
                                  world_size=world_size)  # fmt: skip
-            batches = [targets.tolist() for _, targets in loader.epoch()]
+            batches = [batch["target"].tolist() for batch in loader.epoch()]
             assert len(batches) == len(loader)
             seen += [target for batch in batches for target in batch]
             sizes += [len(batch) for batch in batches]

@@ -26,6 +26,7 @@ from cnnbench.data.transforms import decode_transform
 from cnnbench.data.workers import parallel_map
 from cnnbench.tasks.classification.mistakes import mistake_cards
 from cnnbench.utils.errors import UserError
+from tests.helpers.batches import same_batch
 from tests.helpers.data import augment_config, class_tree, data_config, picture
 
 SKIP = OnBadImage["skip"]
@@ -112,9 +113,9 @@ def test_batches_of_raw_and_packed_images_are_alike(tree: Path, packed: Path) ->
         for where in ({"root": tree}, {"packed": packed})
     ]  # fmt: skip
     for epoch in (0, 1):
-        for (ours, labels), (theirs, expected) in zip(*(loader.epoch(epoch) for loader in loaders), strict=True):
-            assert torch.equal(labels, expected)
-            assert (ours.int() - theirs.int()).abs().float().mean() < 4
+        for ours, theirs in zip(*(loader.epoch(epoch) for loader in loaders), strict=True):
+            assert all(torch.equal(ours[key], theirs[key]) for key in ("target", "index"))
+            assert (ours["image"].int() - theirs["image"].int()).abs().float().mean() < 4
 
 
 def test_workers_and_ranks_change_nothing(packed: Path) -> None:
@@ -126,9 +127,8 @@ def test_workers_and_ranks_change_nothing(packed: Path) -> None:
         return list(loader.epoch(2, start))
 
     here, there = batches(0), batches(2)
-    for (images, targets), (expected, labels) in zip(here, there, strict=True):
-        assert torch.equal(images, expected) and torch.equal(targets, labels)
-    assert torch.equal(batches(0, start=2)[0][0], here[2][0])
+    assert all(same_batch(ours, theirs) for ours, theirs in zip(here, there, strict=True))
+    assert same_batch(batches(0, start=2)[0], here[2])
 
 
 def test_parts_of_a_packed_set(packed: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_broken_file_is_named_across_workers(tmp_path: Path, files: Dataset) -
     dataset = replace(files, train=Files(paths, torch.arange(len(paths))))
     loader = eval_loader(dataset.train, dataset, image_size=8, batch_size=4, workers=2)
     batches = loader.epoch()
-    assert len(next(batches)[1]) == len(next(batches)[1]) == 4
+    assert len(next(batches)["target"]) == len(next(batches)["target"]) == 4
     with pytest.raises(UserError) as error:
         next(batches)
     assert type(error.value) is UserError and "truncated.jpg" in str(error.value)

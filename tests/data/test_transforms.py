@@ -31,9 +31,9 @@ def test_shift_reaches_every_offset_and_flips_half_the_images() -> None:
             windows[window.tobytes()] = down, right, 0
             windows[window[:, ::-1].tobytes()] = down, right, 1
     counts = np.zeros((9, 9, 2), dtype=int)
-    for images, _ in train(dataset, augment_config(crop=Crop.pad, padding=4, flip=True), batch_size=500).epoch(0):
-        assert images.dtype == torch.uint8 and images.shape[1:] == (1, 8, 8)
-        for result in images:
+    for batch in train(dataset, augment_config(crop=Crop.pad, padding=4, flip=True), batch_size=500).epoch(0):
+        assert batch["image"].dtype == torch.uint8 and batch["image"].shape[1:] == (1, 8, 8)
+        for result in batch["image"]:
             counts[windows[result.numpy().tobytes()]] += 1
     deviation = (counts - 100) / np.sqrt(100)  # each of the 162 outcomes is expected 100 times
     assert np.abs(deviation).max() < 4.5 and (deviation**2).mean() < 1.5
@@ -47,12 +47,11 @@ def test_images_on_a_device_are_augmented_there(augment: AugmentConfig, size: in
     there = map_images(replace(arrays(51), crop_ratio=0.8), lambda tensor: tensor.to("meta"))
     batches = list(train(there, augment, image_size=size).epoch(0))
     assert len(batches) == 8
-    for images, targets in batches:
-        assert images.is_meta and targets.is_meta and images.dtype == torch.uint8
-        assert images.shape == (len(targets), 3, size, size)
-    assert all(
-        images.is_meta for images, _ in eval_loader(there.val, there, image_size=size, batch_size=7, workers=0).epoch(0)
-    )
+    for batch in batches:
+        assert all(value.is_meta for value in batch.values()) and batch["image"].dtype == torch.uint8
+        assert batch["image"].shape == (len(batch["target"]), 3, size, size)
+    loader = eval_loader(there.val, there, image_size=size, batch_size=7, workers=0)
+    assert all(batch["image"].is_meta for batch in loader.epoch(0))
 
 
 def mirrored(loader: Any, images: Tensor, epoch: int) -> list[bool]:
@@ -200,11 +199,11 @@ def test_arrays_are_resized_to_the_net() -> None:
     assert isinstance(dataset.val, Arrays)
     truth = functional.resize(dataset.val.images, [20, 20], antialias=True)
     loader = eval_loader(dataset.val, dataset, image_size=20, batch_size=4, workers=0)
-    assert torch.equal(torch.cat([images for images, _ in loader.epoch()]), truth)
+    assert torch.equal(torch.cat([batch["image"] for batch in loader.epoch()]), truth)
     loader = train(dataset, augment_config(), image_size=20)
     assert same(by_index(loader), dict(enumerate(truth)))
     loader = train(dataset, augment_config(crop=Crop.pad, padding=1, cutout=5), image_size=20)
-    assert next(loader.epoch(0))[0].shape == (7, 3, 20, 20)
+    assert next(loader.epoch(0))["image"].shape == (7, 3, 20, 20)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ signal.signal(signal.SIGTERM, lambda *_: None)
 dataset = load_dataset(data_config("folder", root=sys.argv[1], val_fraction=0.2))
 loader = train_loader(dataset, augment_config(), image_size=8, batch_size=2, seed=0, workers=2)
 for epoch in range(3):
-    print("epoch", sum(len(targets) for _, targets in loader.epoch(epoch)), flush=True)
+    print("epoch", sum(len(batch["target"]) for batch in loader.epoch(epoch)), flush=True)
     print(*(process.pid for process in multiprocessing.active_children()), flush=True)
     if sys.argv[2] == "killed":
         sys.stdin.readline()

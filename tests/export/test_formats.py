@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import cnnbench as package
-from cnnbench.data.model_spec import ModelSpec
+from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.export import formats
 from cnnbench.utils.errors import RunError, UserError
 from tests.helpers.runs import Ran
@@ -57,12 +57,10 @@ LARGE: dict[str, tuple[int, dict[str, Any]]] = {
 def spec(name: str, size: int, channels: int = 3, **arguments: Any) -> ModelSpec:
     return ModelSpec(
         model={"name": name, **arguments},
-        classes=list("abcdefg"),
-        mean=[0.5] * channels,
-        std=[0.25] * channels,
-        image_size=size,
-        in_channels=channels,
-        crop_ratio=0.875,
+        labels=list("abcdefg"),
+        input=InputSpec(
+            image_size=size, in_channels=channels, mean=[0.5] * channels, std=[0.25] * channels, crop_ratio=0.875
+        ),
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.config.sections import AugmentConfig, Crop
-from cnnbench.data import Arrays, Dataset, train_loader
+from cnnbench.data import Arrays, Batch, Dataset, train_loader
 from tests.helpers.data import augment_config
 
 PAD_FLIP = augment_config(crop=Crop.pad, padding=2, flip=True, cutout=3)
@@ -34,6 +34,11 @@ def by_index(loader: Any, epoch: int = 0, start: int = 0) -> dict[int, Tensor]:
         assert torch.equal(batch["index"], batch["target"])
         found |= dict(zip(batch["index"].tolist(), batch["image"], strict=True))
     return found
+
+
+def same_batch(some: Batch, other: Batch) -> bool:
+    """Whether two batches hold the same images, targets and indices."""
+    return some.keys() == other.keys() and all(torch.equal(some[key], other[key]) for key in some)
 
 
 def same(some: dict[int, Tensor], all_: dict[int, Tensor]) -> bool:

@@ -14,6 +14,8 @@ from cnnbench.output import plots
 from cnnbench.output.figure import label, percent
 from cnnbench.tasks.classification import plots as class_plots
 
+METRICS = {"top1_error": plots.Quantity("top-1 error, %"), "top5_error": plots.Quantity("top-5 error, %")}
+
 
 def row(epoch, loss=1.0, error=20.0, **changes):
     values = {"loss/train": loss, "loss/val": loss + 1, "top1_error/train": error, "top1_error/val": error + 5,
@@ -39,7 +41,7 @@ def legend(figure: Figure, panel: int = 0) -> list[str]:
 
 def test_curves_show_every_value_once_and_name_the_last_and_the_best(tmp_path):
     rows = [row(epoch, loss=2 - 0.1 * epoch, error=error) for epoch, error in [(1, 40.0), (2, 10.0), (3, 12.5)]]
-    figure = plots.curves(rows, tmp_path / "curves.png", "resnet20 on cifar10")
+    figure = plots.curves(rows, tmp_path / "curves.png", "resnet20 on cifar10", METRICS)
     assert png_size(tmp_path / "curves.png") > (800, 400)
     loss, top1, top5 = figure.axes[:3]
     assert [ax.get_ylabel() for ax in (loss, top1, top5)] == ["loss", "top-1 error, %", "top-5 error, %"]
@@ -51,15 +53,23 @@ def test_curves_show_every_value_once_and_name_the_last_and_the_best(tmp_path):
     assert figure.get_suptitle() == "resnet20 on cifar10"
 
 
+def test_curves_mark_the_highest_value_where_more_is_better(tmp_path):
+    rows = [row(epoch, **{"miou/val": value}) for epoch, value in enumerate([0.3, math.nan, 0.51239, 0.4], start=1)]
+    quantity = plots.Quantity("mean IoU", lower_is_better=False, number=".3f")
+    figure = plots.curves(rows, tmp_path / "c.png", "", {"miou": quantity})
+    assert [ax.get_ylabel() for ax in figure.axes[:2]] == ["loss", "mean IoU"]
+    assert legend(figure, 1) == ["val   last 0.400,  best 0.512 in epoch 3,  × 1 not finite"]
+
+
 def test_curves_tell_train_from_val_by_more_than_colour(tmp_path):
-    lines = plots.curves([row(1), row(2)], tmp_path / "c.png", "").axes[0].lines
+    lines = plots.curves([row(1), row(2)], tmp_path / "c.png", "", METRICS).axes[0].lines
     styles = {line.get_label().split()[0]: line.get_linestyle() for line in lines if len(line.get_ydata()) == 2}
     assert styles["train"] != styles["val"]
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 2, 300])
 def test_curves_of_any_length_have_whole_epochs_on_the_axis(tmp_path, epochs):
-    figure = plots.curves([row(epoch) for epoch in range(1, epochs + 1)], tmp_path / "c.png", "")
+    figure = plots.curves([row(epoch) for epoch in range(1, epochs + 1)], tmp_path / "c.png", "", METRICS)
     low, high = figure.axes[0].get_xlim()
     assert low < min(1, epochs) or epochs == 0
     assert high >= epochs
@@ -68,24 +78,24 @@ def test_curves_of_any_length_have_whole_epochs_on_the_axis(tmp_path, epochs):
 
 def test_curves_survive_divergence_and_say_so(tmp_path):
     rows = [row(1), row(2, **{"loss/train": math.nan, "loss/val": math.inf})]
-    figure = plots.curves(rows, tmp_path / "c.png", "")
+    figure = plots.curves(rows, tmp_path / "c.png", "", METRICS)
     assert legend(figure) == [
         "train   last nan,  × 1 not finite",
         "val   last nan,  best 2.00 in epoch 1,  × 1 not finite",
     ]
-    plots.curves([row(1, **{"loss/train": math.nan, "loss/val": math.nan})], tmp_path / "c.png", "")
+    plots.curves([row(1, **{"loss/train": math.nan, "loss/val": math.nan})], tmp_path / "c.png", "", METRICS)
 
 
 def test_curves_leave_out_what_was_not_recorded(tmp_path):
     rows = [{"epoch": 1, "loss/train": 2.0, "loss/val": None}, {"epoch": 2, "loss/train": 1.0, "loss/val": 1.5}]
-    figure = plots.curves(rows, tmp_path / "c.png", "")
+    figure = plots.curves(rows, tmp_path / "c.png", "", METRICS)
     assert [ax.get_ylabel() for ax in figure.axes] == ["loss", "lr"]
     assert plots.series(rows, "loss/val").epochs.tolist() == [2]
-    assert plots.series(rows, "top1_error/val").best is None
+    assert plots.series(rows, "top1_error/val").best() is None
 
 
 def test_a_loss_over_two_decades_gets_a_logarithmic_axis(tmp_path):
-    scales = [plots.curves([row(1, loss=high), row(2, loss=0.5)], tmp_path / "c.png", "").axes[0].get_yscale()
+    scales = [plots.curves([row(1, loss=high), row(2, loss=0.5)], tmp_path / "c.png", "", METRICS).axes[0].get_yscale()
               for high in (2.0, 900.0)]  # fmt: skip
     assert scales == ["linear", "log"]
 
@@ -212,9 +222,9 @@ def test_pictures_are_written_in_one_step_and_leave_nothing_beside(tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(Figure, "savefig", fail)
         with pytest.raises(OSError, match="disk full"):
-            plots.curves([row(1)], path, "")
+            plots.curves([row(1)], path, "", METRICS)
     assert path.read_bytes() == b"the old picture"
-    plots.curves([row(1)], path, "")
+    plots.curves([row(1)], path, "", METRICS)
     assert [entry.name for entry in tmp_path.iterdir()] == ["c.png"]
 
 
@@ -223,7 +233,7 @@ def test_pyplot_is_never_imported(tmp_path):
     import sys
 
     code = (
-        "import sys; from cnnbench.output import plots; plots.curves([], sys.argv[1], ''); "
+        "import sys; from cnnbench.output import plots; plots.curves([], sys.argv[1], '', {}); "
         "print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run(
