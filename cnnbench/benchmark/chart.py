@@ -18,7 +18,7 @@ TRAIN, ANSWER = "#0072B2", "#E69F00"
 BAR = 0.38
 
 
-def draw(nets: list[dict[str, Any]], path: str | Path, machine: str) -> Figure:
+def draw_benchmark(nets: list[dict[str, Any]], path: str | Path, machine: str) -> Figure:
     """Left the speed in training and answering, right the parts of a training step for one image."""
     bars = [(net, one) for net in nets for one in net["variants"] if not one["error"]]
     several = len(nets) > 1

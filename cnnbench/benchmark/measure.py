@@ -9,7 +9,16 @@ import torch
 
 from cnnbench import data, models
 from cnnbench.analysis.complexity import TRAINING_PASSES, count
-from cnnbench.benchmark.timing import PARTS, Setting, cold_compiler, endless, loading, peak_macs, spec, training
+from cnnbench.benchmark.timing import (
+    PARTS,
+    TimedNet,
+    cold_compiler,
+    endless_batches,
+    peak_macs,
+    time_inference,
+    time_loader,
+    time_training,
+)
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.data import Batch
 from cnnbench.models.layers import Net
@@ -49,31 +58,35 @@ class Machine:
         return {device.precision: peak_macs(device, seconds) for device in self.devices}
 
 
-def measure(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
+def measure_net(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
     """All numbers of one net, as result.json holds them."""
     dataset = data.load_dataset(cfg.data) if cfg.data.name != "synthetic" else None
-    model, size, channels = build(cfg, dataset)
+    model, size, channels = build_timed_net(cfg, dataset)
     name, first = str(cfg.model["name"]), where.devices[0]
-    classes, complexity = classes_of(model, size, channels), count(model, size, channels)
+    classes, complexity = count_classes(model, size, channels), count(model, size, channels)
     first.place(model)
     mean, std = (list(dataset.mean), list(dataset.std)) if dataset else ([0.5] * channels, [0.2887] * channels)
-    setting = Setting(model=model, optim=cfg.optim, device=first, mean=mean, std=std)
-    attempt = partial(tried, setting, (channels, size, size), classes)
+    setting = TimedNet(model=model, optim=cfg.optim, device=first, mean=mean, std=std)
+    attempt = partial(try_batch, setting, (channels, size, size), classes)
     most = len(dataset.train) if dataset else batch_size.LARGEST
-    trials = searched(cfg, name, attempt, most, say) if cfg.batch_size == "search" else []
+    trials = search_batch(cfg, name, attempt, most, say) if cfg.batch_size == "search" else []
     batch = trials[-1].batch_size if trials else int(cfg.batch_size)
     if not trials:
         check_batch(cfg, attempt, batch, dataset)
-    dataset = setup.place_images(dataset or noise(cfg, size, channels, classes, batch), cfg.data.cache, first)
+    dataset = setup.place_images(dataset or random_dataset(cfg, size, channels, classes, batch), cfg.data.cache, first)
     loader = data.train_loader(
         dataset, cfg.augment, image_size=size, batch_size=batch, seed=0, workers=cfg.data.workers
     )
     say(f"{name}: the machine's matrix products, the loader of {dataset.name}")
-    peaks, loaded = where.peaks(cfg.seconds / 2), loading(endless(loader), cfg.seconds)
+    peaks, loaded = where.peaks(cfg.seconds / 2), time_loader(endless_batches(loader), cfg.seconds)
     try:
-        variants = [variant(cfg, replace(setting, device=device), loader, name, say) for device in where.devices]
+        variants = [
+            measure_variant(cfg, replace(setting, device=device), loader, name, say) for device in where.devices
+        ]
         if cfg.compile:
-            variants.append(compiled(cfg, replace(setting, device=where.devices[-1], compile=True), loader, name, say))
+            variants.append(
+                measure_compiled(cfg, replace(setting, device=where.devices[-1], compile=True), loader, name, say)
+            )
     except torch.OutOfMemoryError:
         raise UserError(f"batch_size={batch} does not fit: batch_size=search finds the largest that does") from None
     again = where.peaks(cfg.seconds / 2)  # something else may have been running the first time
@@ -94,12 +107,12 @@ def measure(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
         "variants": variants,
         "loader_images_per_second": loaded.median,
         "loader_spread": loaded.spread,
-        "verdict": verdict(loaded.median, variants),
+        "verdict": bottleneck(loaded.median, variants),
         "search": [asdict(trial) for trial in trials],
     }
 
 
-def build(cfg: BenchmarkConfig, dataset: data.Dataset | None) -> tuple[Net, int, int]:
+def build_timed_net(cfg: BenchmarkConfig, dataset: data.Dataset | None) -> tuple[Net, int, int]:
     """The net, the side of its images and their channels: those of the data, or without data the net's own."""
     arguments = {key: value for key, value in cfg.model.items() if key not in ("name", "in_channels")}
     if "num_classes" in arguments:
@@ -114,7 +127,7 @@ def build(cfg: BenchmarkConfig, dataset: data.Dataset | None) -> tuple[Net, int,
     return model, size, channels
 
 
-def classes_of(model: Net, size: int, channels: int) -> int:
+def count_classes(model: Net, size: int, channels: int) -> int:
     """How many the net tells apart."""
     state = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
@@ -124,14 +137,14 @@ def classes_of(model: Net, size: int, channels: int) -> int:
     return int(answers.shape[1])
 
 
-def noise(cfg: BenchmarkConfig, size: int, channels: int, classes: int, batch: int) -> data.Dataset:
+def random_dataset(cfg: BenchmarkConfig, size: int, channels: int, classes: int, batch: int) -> data.Dataset:
     """Random images in memory, two batches at least."""
     wanted = max(2 * batch, min(cfg.data.num_images or 0, 4 * batch))
     made = replace(cfg.data, image_size=size, num_classes=max(2, classes), num_images=wanted)
     return data.with_channels(data.load_dataset(made), channels)
 
 
-def images(count: int, shape: tuple[int, ...], classes: int) -> Iterator[Batch]:
+def repeated_batch(count: int, shape: tuple[int, ...], classes: int) -> Iterator[Batch]:
     """The same random batch for ever."""
     pictures = torch.randint(256, (count, *shape), dtype=torch.uint8)
     batch = {"image": pictures, "target": torch.arange(count) % classes, "index": torch.arange(count)}
@@ -142,21 +155,21 @@ def images(count: int, shape: tuple[int, ...], classes: int) -> Iterator[Batch]:
 # The size of the batch
 
 
-def tried(setting: Setting, shape: tuple[int, ...], classes: int, batch: int) -> Trial:
+def try_batch(setting: TimedNet, shape: tuple[int, ...], classes: int, batch: int) -> Trial:
     """Two training steps with so many images."""
-    steps = training(setting, setting.model, images(batch, shape, classes), warmup=0, seconds=0)
+    steps = time_training(setting, setting.model, repeated_batch(batch, shape, classes), warmup=0, seconds=0)
     return Trial(batch, steps.memory, batch / steps.whole.median)
 
 
-def free(device: Runtime) -> float:
+def usable_memory(device: Runtime) -> float:
     """Bytes at most that a step may be seen to take: what the process has, and most of what is free beside it."""
     reset_peak_memory(device.device)
     return peak_memory(device.device) + OF_FREE * device.free_memory()
 
 
-def searched(cfg: BenchmarkConfig, name: str, attempt: Callable[[int], Trial], most: int, say: Say) -> list[Trial]:
+def search_batch(cfg: BenchmarkConfig, name: str, attempt: Callable[[int], Trial], most: int, say: Say) -> list[Trial]:
     device = create_runtime(cfg.device, "fp32", seed=None)
-    limit = min(cfg.memory * 1e9 if cfg.memory else float("inf"), free(device))
+    limit = min(cfg.memory * 1e9 if cfg.memory else float("inf"), usable_memory(device))
     base = peak_memory(device.device)
 
     def shown(batch: int) -> Trial:
@@ -180,7 +193,7 @@ def check_batch(
     if dataset and len(dataset.train) < batch:
         raise UserError(f"batch_size={batch} is more than the {len(dataset.train):,} training images of {dataset.name}")
     try:
-        there = free(create_runtime(cfg.device, "fp32", seed=None))
+        there = usable_memory(create_runtime(cfg.device, "fp32", seed=None))
         needed = batch_size.predict_from_small_steps(attempt, batch)
     except ValueError as error:
         if "more than 1 value per channel" in str(error):
@@ -196,15 +209,17 @@ def check_batch(
 # The variants
 
 
-def variant(cfg: BenchmarkConfig, setting: Setting, loader: data.Loader, name: str, say: Say) -> dict[str, Any]:
+def measure_variant(
+    cfg: BenchmarkConfig, setting: TimedNet, loader: data.Loader, name: str, say: Say
+) -> dict[str, Any]:
     """The numbers of the net in one precision."""
     label = f"{setting.device.precision}{' compiled' if setting.compile else ''}"
     net = Compiled(setting.model, loader.order.batch_size, 1).fast if setting.compile else setting.model
     timing: dict[str, Any] = {"warmup": cfg.warmup, "seconds": cfg.seconds}
-    steps = training(setting, net, endless(loader), **timing)
+    steps = time_training(setting, net, endless_batches(loader), **timing)
     batch, whole = loader.order.batch_size, steps.whole
-    pictures = next(endless(loader))["image"]
-    answers = spec(setting, net, pictures, **timing).rate(batch)
+    pictures = next(endless_batches(loader))["image"]
+    answers = time_inference(setting, net, pictures, **timing).rate(batch)
     trained = whole.rate(batch)
     say(f"{name}, {label}: {trained.median:,.0f} images/s in training, {answers.median:,.0f} answers/s")
     return {
@@ -226,12 +241,14 @@ def variant(cfg: BenchmarkConfig, setting: Setting, loader: data.Loader, name: s
     }
 
 
-def compiled(cfg: BenchmarkConfig, setting: Setting, loader: data.Loader, name: str, say: Say) -> dict[str, Any]:
+def measure_compiled(
+    cfg: BenchmarkConfig, setting: TimedNet, loader: data.Loader, name: str, say: Say
+) -> dict[str, Any]:
     """The same of the compiled net, compiled for the first time; where that cannot be done, why."""
     say(f"{name}: compiling, which may take minutes …")
     try:
         with cold_compiler():
-            return variant(cfg, setting, loader, name, say)
+            return measure_variant(cfg, setting, loader, name, say)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # the compiler has many ways to fail, a missing C++ compiler first of all
@@ -259,15 +276,15 @@ def add_break_even(variants: list[dict[str, Any]]) -> None:
         one["break_even_steps"] = round(1000 * one["compile_seconds"] / gain) if gain and gain > 0 else None
 
 
-def verdict(loader: float, variants: list[dict[str, Any]]) -> str:
+def bottleneck(loader: float, variants: list[dict[str, Any]]) -> str:
     """Which of the two, the loader or the net, keeps the other waiting, by the fastest variant."""
     best = max(variants, key=lambda one: one["net_images_per_second"] or 0)
     net, which = best["net_images_per_second"], best["variant"]
-    given, taken = thousands(loader), thousands(net)
+    given, taken = in_thousands(loader), in_thousands(net)
     if loader < net:
         return f"data-bound: the loader gives {given} images/s, the net could take {taken} ({which})"
     return f"compute-bound: the net takes {taken} images/s ({which}), the loader could give {given}"
 
 
-def thousands(number: float) -> str:
+def in_thousands(number: float) -> str:
     return f"{number / 1000:.3g} k" if number >= 950 else f"{number:.3g}"

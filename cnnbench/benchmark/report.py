@@ -6,20 +6,16 @@ from cnnbench.config.sections import Format
 from cnnbench.output.tables import Percent, render
 
 
-def rows(net: dict[str, Any]) -> list[dict[str, Any]]:
+def flat_rows(net: dict[str, Any]) -> list[dict[str, Any]]:
     """Flat rows with full precision, for CSV."""
     about = ("model", "params", "macs", "image_size", "data", "batch_size", "loader_images_per_second")
     return [{**{key: net[key] for key in about}, **one} for one in net["variants"]]
 
 
-def table(found: list[dict[str, Any]], format: Format) -> str:
-    return render(found, format)
-
-
-def page(nets: list[dict[str, Any]], format: Format) -> str:
+def report_page(nets: list[dict[str, Any]], format: Format) -> str:
     """The table and, for each net, the verdict, the cost of compiling, the search for the batch."""
-    lines = [f"- {line}" for net in nets for line in notes(net)]
-    rows = [shown(net, one) for net in nets for one in net["variants"]]
+    lines = [f"- {line}" for net in nets for line in net_notes(net)]
+    rows = [report_row(net, one) for net in nets for one in net["variants"]]
     return "\n".join([render(rows, format), "", *lines, "", *LEGEND])
 
 
@@ -30,7 +26,7 @@ LEGEND = [
 ]
 
 
-def shown(net: dict[str, Any], one: dict[str, Any]) -> dict[str, Any]:
+def report_row(net: dict[str, Any], one: dict[str, Any]) -> dict[str, Any]:
     """A row for reading."""
 
     def whole(key: str, unit: float = 1) -> int | None:
@@ -52,7 +48,7 @@ def shown(net: dict[str, Any], one: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def notes(net: dict[str, Any]) -> list[str]:
+def net_notes(net: dict[str, Any]) -> list[str]:
     """What the numbers of one net mean."""
     name, found = net["model"], [f"{net['model']}: {net['verdict']}"]
     for one in net["variants"]:

@@ -51,7 +51,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Steps:
+class StepTimes:
     """Training steps: seconds of each part and of the whole; of the first step; bytes of memory at most."""
 
     parts: dict[str, Timing]
@@ -66,7 +66,7 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Marking(Runtime):
+class MarkingRuntime(Runtime):
     """A runtime that marks when the backward pass begins and when it ends."""
 
     stopwatch: Stopwatch | None = field(default=None, repr=False)
@@ -80,7 +80,7 @@ class Marking(Runtime):
 
 
 @dataclass(frozen=True)
-class Setting:
+class TimedNet:
     """A net to be timed, in one precision."""
 
     model: Net
@@ -108,7 +108,7 @@ class Setting:
         )
 
 
-def endless(loader: Loader) -> Iterator[Batch]:
+def endless_batches(loader: Loader) -> Iterator[Batch]:
     """Full batches, epoch after epoch."""
     epoch, size = 0, loader.order.batch_size
     while True:
@@ -118,12 +118,12 @@ def endless(loader: Loader) -> Iterator[Batch]:
         epoch += 1
 
 
-def training(setting: Setting, net: Callable[..., object], batches: Iterator[Batch], *, warmup: int,
-             seconds: float) -> Steps:  # fmt: skip
+def time_training(setting: TimedNet, net: Callable[..., object], batches: Iterator[Batch], *, warmup: int,
+             seconds: float) -> StepTimes:  # fmt: skip
     """Time training steps for about so many seconds, after `warmup` of them (at least two)."""
     stopwatch = Stopwatch(setting.device)
     device = setting.device
-    marking = Marking(device.device, device.dtype, device.scaler, device.group, stopwatch)
+    marking = MarkingRuntime(device.device, device.dtype, device.scaler, device.group, stopwatch)
     reset_peak_memory(marking.device)
     state = setting.state(marking, net, len(next(batches)["target"]))
     train_mode(setting.model)
@@ -145,10 +145,12 @@ def training(setting: Setting, net: Callable[..., object], batches: Iterator[Bat
         step()
     marked = np.array([*stopwatch.seconds(), 0.0]).reshape(-1, len(PARTS) + 1)[:, : len(PARTS)]
     parts = {name: Timing.of(marked[:, index].tolist()) for index, name in enumerate(PARTS)}
-    return Steps(parts, Timing.of(marked.sum(1).tolist()), first, peak_memory(marking.device))
+    return StepTimes(parts, Timing.of(marked.sum(1).tolist()), first, peak_memory(marking.device))
 
 
-def spec(setting: Setting, net: Callable[..., object], images: Tensor, *, warmup: int, seconds: float) -> Timing:
+def time_inference(
+    setting: TimedNet, net: Callable[..., object], images: Tensor, *, warmup: int, seconds: float
+) -> Timing:
     """Seconds for the net's answers on the images (uint8), normalisation included."""
     normalize, stopwatch = setting.normalize, Stopwatch(setting.device)
     images = setting.device.to_device(images)
@@ -168,7 +170,7 @@ def spec(setting: Setting, net: Callable[..., object], images: Tensor, *, warmup
     return Timing.of(stopwatch.seconds()[::2])
 
 
-def loading(batches: Iterator[Batch], seconds: float) -> Timing:
+def time_loader(batches: Iterator[Batch], seconds: float) -> Timing:
     """Images per second of the loader alone, which nobody keeps waiting."""
     next(batches)
     rates = []

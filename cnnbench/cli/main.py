@@ -97,7 +97,7 @@ def compose_and_run(command: str, args: list[str]) -> int:
     """Compose the configuration (with -m: one per job) and run the command with it. Returns the exit code."""
     from cnnbench.config import arguments, compose, expand
     from cnnbench.runtime import execute
-    from cnnbench.sweeps import runner
+    from cnnbench.sweeps.runner import prepare_launcher, run_sweep
 
     args = arguments.hydra_arguments(command, args)
     if "--config" in args:
@@ -107,7 +107,7 @@ def compose_and_run(command: str, args: list[str]) -> int:
     if COMMANDS[command].compares and (configs := expand.combinations(command, args)):
         return execute.load_command(command, "compare")(configs)
     if arguments.is_sweep(args):
-        return runner.run(command, args)
+        return run_sweep(command, args)
     code: list[int] = []
     errors: list[Exception] = []
 
@@ -118,7 +118,7 @@ def compose_and_run(command: str, args: list[str]) -> int:
         except Exception as error:
             errors.append(error)
 
-    runner.prepare_launcher(args)
+    prepare_launcher(args)
     compose.launch(command, args, job)
     for error in errors:
         raise error

@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cnnbench.benchmark import chart, report
-from cnnbench.benchmark.measure import Machine, measure
+from cnnbench.benchmark.chart import draw_benchmark
+from cnnbench.benchmark.measure import Machine, measure_net
+from cnnbench.benchmark.report import flat_rows, report_page
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.config.sections import Format, Precision
+from cnnbench.output.tables import render
 from cnnbench.runs import result as results
 from cnnbench.runs import run_directory
 from cnnbench.runs.run_directory import path_for
@@ -29,20 +31,20 @@ def compare(cfgs: list[BenchmarkConfig]) -> int:
     for cfg in cfgs:
         check(cfg)
     path = directory(cfgs)
-    measured = [measure(cfg, machine, progress) for cfg, machine in zip(cfgs, machines, strict=True)]
+    measured = [measure_net(cfg, machine, progress) for cfg, machine in zip(cfgs, machines, strict=True)]
     result = {"nets": measured, **environment(machines[0]), "run_dir": str(path)}
     write_json(path / "result.json", result)
-    rows = [row for net in measured for row in report.rows(net)]
-    write_text(path / "benchmark.csv", report.table(rows, Format.csv) + "\n")
-    write_text(path / "benchmark.md", report.page(measured, Format.markdown) + "\n")
+    rows = [row for net in measured for row in flat_rows(net)]
+    write_text(path / "benchmark.csv", render(rows, Format.csv) + "\n")
+    write_text(path / "benchmark.md", report_page(measured, Format.markdown) + "\n")
     with warn_if_unwritable("benchmark.png"):
-        chart.draw(measured, path / "benchmark.png", machines[0].devices[0].name)
+        draw_benchmark(measured, path / "benchmark.png", machines[0].devices[0].name)
     if cfgs[0].format is Format.json:
         print(json.dumps(json_value(result), indent=2))
     elif cfgs[0].format is Format.csv:
-        print(report.table(rows, Format.csv))
+        print(render(rows, Format.csv))
     else:
-        print(report.page(measured, cfgs[0].format))
+        print(report_page(measured, cfgs[0].format))
         if cfgs[0].format is Format.table:
             print(f"\n-> {path}")
     return 0

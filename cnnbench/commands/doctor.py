@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 
 from cnnbench.config.commands import DoctorConfig, TrainConfig
 from cnnbench.config.sections import Format, conf_dir
-from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding, rows
+from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding, finding_rows
 from cnnbench.output.tables import render
 from cnnbench.utils.system import cores, free_memory
 
@@ -38,22 +38,22 @@ DATA_FOLDERS = {
 def run(cfg: DoctorConfig) -> int:
     """Print what was found; 1 if there is a problem. Warnings are for reading."""
     findings = list(examine(Path(cfg.run.root)))
-    print(render([row for finding in findings for row in rows(finding, cfg.format)], cfg.format))
+    print(render([row for finding in findings for row in finding_rows(finding, cfg.format)], cfg.format))
     return int(any(finding.status == PROBLEM for finding in findings))
 
 
 def read(jobs: list[tuple[TrainConfig, TrainConfig]]) -> int:
     """`doctor config`: print what is to be said of each configuration, given with its recipe; 1 if one cannot run."""
-    from cnnbench.doctor import config_review
+    from cnnbench.doctor.config_review import review_config
 
     found, format = [], jobs[0][0].format
     for number, (cfg, recipe) in enumerate(jobs):
-        findings = list(config_review.read(cfg, recipe))
+        findings = list(review_config(cfg, recipe))
         found += findings
         if len(jobs) > 1:
             blank = "\n" if number else ""
             print(f"{blank}{' '.join(cfg.run.overrides)}", file=sys.stdout if format is Format.table else sys.stderr)
-        print(render([row for finding in findings for row in rows(finding, format)], format))
+        print(render([row for finding in findings for row in finding_rows(finding, format)], format))
     return int(any(finding.status == PROBLEM for finding in found))
 
 

@@ -3,21 +3,21 @@
 from pathlib import Path
 
 from cnnbench.config.commands import ExportConfig
-from cnnbench.export import formats
+from cnnbench.export.formats import FORMATS, check_packages, export_net, preprocessing_file
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.weights import sources
 from cnnbench.weights.load import ready
 
 
 def run(cfg: ExportConfig) -> int:
-    if cfg.format not in formats.KINDS:
-        raise unknown("format", cfg.format, formats.KINDS)
-    formats.check_needs(cfg.format)
+    if cfg.format not in FORMATS:
+        raise unknown("format", cfg.format, FORMATS)
+    check_packages(cfg.format)
     loaded = sources.load(cfg.weights, cfg.model)
     model, spec, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
     out = destination(cfg, loaded.source)
-    difference = formats.export(model, spec, cfg.format, out)
-    size, beside = out.stat().st_size / 1e6, formats.preprocessing_file(out)
+    difference = export_net(model, spec, cfg.format, out)
+    size, beside = out.stat().st_size / 1e6, preprocessing_file(out)
     for note in notes:
         print(note)
     print(
@@ -28,7 +28,7 @@ def run(cfg: ExportConfig) -> int:
 
 
 def destination(cfg: ExportConfig, source: str) -> Path:
-    suffix = formats.KINDS[cfg.format].suffix
+    suffix = FORMATS[cfg.format].suffix
     if cfg.out is None:
         out = Path(cfg.run.root).expanduser() / "export" / f"{sources.short_name(source)}{suffix}"
     else:

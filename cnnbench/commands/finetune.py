@@ -25,9 +25,10 @@ from cnnbench.training import debug
 from cnnbench.training.callbacks import Pruning
 from cnnbench.training.run import TrainingJob, check_training, output, run_training
 from cnnbench.training.run import base_name as train_base_name
-from cnnbench.transfer import comparison, strategies
-from cnnbench.transfer.choose import Advice, advise
-from cnnbench.transfer.features import Extractor
+from cnnbench.transfer.choose import StrategyAdvice, choose_strategy
+from cnnbench.transfer.comparison import draw_comparison, worth_drawing
+from cnnbench.transfer.features import FeatureExtractor
+from cnnbench.transfer.strategies import check_task, prepare_transfer
 from cnnbench.utils.console import Log, say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_value, read_json
@@ -49,10 +50,10 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
     runtime = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
     check_training(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
-    strategies.check_task(cfg.transfer.name, dataset.task)
+    check_task(cfg.transfer.name, dataset.task)
     given = choose(cfg)
     model, spec, dataset = prepare(cfg, given, dataset, stream)
-    extractor = Extractor(
+    extractor = FeatureExtractor(
         model,
         dataset,
         spec,
@@ -147,7 +148,9 @@ def _without(model: dict[str, Any], *keys: str) -> dict[str, Any]:
 # The strategy
 
 
-def decide(cfg: FinetuneConfig, extractor: Extractor, dataset: data.Dataset, stream: TextIO) -> Advice | None:
+def decide(
+    cfg: FinetuneConfig, extractor: FeatureExtractor, dataset: data.Dataset, stream: TextIO
+) -> StrategyAdvice | None:
     """cfg with a strategy in the place of `auto`, and what it rests on."""
     chosen = cfg.transfer
     if not chosen.run and chosen.name is not Strategy.auto:
@@ -160,7 +163,7 @@ def decide(cfg: FinetuneConfig, extractor: Extractor, dataset: data.Dataset, str
         say(f"freeze={cfg.freeze} says what trains: transfer=full with it", stream)
         chosen.name = Strategy.full
         return None
-    advised = advise(extractor, dataset, chosen.many)
+    advised = choose_strategy(extractor, dataset, chosen.many)
     chosen.name = advised.strategy
     if chosen.name is Strategy.deep_features:
         chosen.layer = advised.best
@@ -174,16 +177,20 @@ def _command(cfg: FinetuneConfig) -> str:
     return f"cnnbench finetune {shlex.join([*kept, f'transfer={cfg.transfer.name.value}'])}"
 
 
-def show_advice(advised: Advice | None, cfg: FinetuneConfig) -> None:
+def show_advice(advised: StrategyAdvice | None, cfg: FinetuneConfig) -> None:
     """The advice alone on stdout; the table has been shown already."""
     if advised and cfg.format is not Format.table:
         print(json.dumps(json_value({**advised.as_dict(), "command": _command(cfg)}), indent=2))
 
 
 def job(
-    cfg: FinetuneConfig, extractor: Extractor, spec: ModelSpec, advised: Advice | None, about: dict[str, Any]
+    cfg: FinetuneConfig,
+    extractor: FeatureExtractor,
+    spec: ModelSpec,
+    advised: StrategyAdvice | None,
+    about: dict[str, Any],
 ) -> TrainingJob:
-    plan = strategies.prepare(cfg, extractor, spec, advised, about)
+    plan = prepare_transfer(cfg, extractor, spec, advised, about)
     return TrainingJob(
         runtime=extractor.runtime,
         dataset=extractor.dataset,
@@ -198,7 +205,11 @@ def job(
 
 
 def cross_validate(
-    cfg: FinetuneConfig, given: Weights | None, extractor: Extractor, advised: Advice | None, about: dict[str, Any]
+    cfg: FinetuneConfig,
+    given: Weights | None,
+    extractor: FeatureExtractor,
+    advised: StrategyAdvice | None,
+    about: dict[str, Any],
 ) -> tuple[int, dict[str, Any]]:
     """Each fold of the training images in turn as validation, in `fold1`, `fold2`, … beside the run.
 
@@ -242,7 +253,7 @@ def base_name(cfg: FinetuneConfig) -> str:
 def after_sweep(sweep: Path, run_dirs: list[Path]) -> None:
     """Draw error against images and seconds where a sweep ran over several amounts of data."""
     results = [result for path in run_dirs if (result := read_json(path / "result.json"))]
-    if comparison.worth_drawing(results):
+    if worth_drawing(results):
         path = sweep / "transfer.png"
-        figure.save(comparison.draw(results), path)
+        figure.save(draw_comparison(results), path)
         print(f"error against images and seconds -> {path}", file=sys.stderr)

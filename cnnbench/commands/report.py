@@ -7,10 +7,10 @@ from pathlib import Path
 from cnnbench.config.commands import ReportConfig
 from cnnbench.config.sections import Format
 from cnnbench.output.tables import ENDINGS, plural, render
-from cnnbench.reporting import group, text
-from cnnbench.reporting.gather import Gathered, gather
-from cnnbench.reporting.group import Group
-from cnnbench.sweeps import jobs as sweeps
+from cnnbench.reporting.gather import GatheredRuns, gather_runs
+from cnnbench.reporting.group import RunGroup, filter_runs, group_labels, group_runs, repeated_seeds, sort_groups
+from cnnbench.reporting.text import history_rows, render_report
+from cnnbench.sweeps.jobs import FAILED, stop_jobs
 from cnnbench.tasks.classification import TOP5
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_text
@@ -21,24 +21,24 @@ def run(cfg: ReportConfig) -> int:
     if cfg.out and Path(cfg.out).suffix.lower() not in (*ENDINGS, ".html", ".png"):
         raise UserError(f"out={cfg.out}: give a name that ends in .html, .png, {', '.join(ENDINGS)}")
     roots = directories(cfg)
-    found = gather(roots)
+    found = gather_runs(roots)
     if cfg.cancel:
         cancel(found, roots)
     if not found.runs and not found.sweeps and not cfg.history:
         raise UserError("\n".join([f"no runs in {', '.join(map(str, roots))}", *found.damaged[:2]]))
-    chosen = group.chosen(found.runs, conditions(cfg.where))
+    chosen = filter_runs(found.runs, conditions(cfg.where))
     if found.runs and not chosen:
         raise UserError(f"none of the {plural(len(found.runs), 'run')} is as where={cfg.where} says")
-    groups = group.ordered(group.grouped(chosen), cfg.sort)
+    groups = sort_groups(group_runs(chosen), cfg.sort)
     if cfg.out and not cfg.history:
         write(Path(cfg.out).expanduser(), cfg, found, groups)
     if cfg.history:
         history(cfg, found, groups)
     elif groups or cfg.format is not Format.table:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print(text.render_report(found, groups, cfg.format, width))
+        print(render_report(found, groups, cfg.format, width))
     remarks(found, groups)
-    return 1 if any(job.status == sweeps.FAILED for jobs in found.sweeps.values() for job in jobs) else 0
+    return 1 if any(job.status == FAILED for jobs in found.sweeps.values() for job in jobs) else 0
 
 
 def directories(cfg: ReportConfig) -> list[Path]:
@@ -63,66 +63,67 @@ def conditions(where: object) -> list[str]:
     return [str(condition) for condition in given]
 
 
-def cancel(found: Gathered, roots: list[Path]) -> None:
+def cancel(found: GatheredRuns, roots: list[Path]) -> None:
     if not found.sweeps:
         raise UserError(f"cancel=true ends sweeps, and there is none in {', '.join(map(str, roots))}")
     for path, jobs in found.sweeps.items():
-        ended = sweeps.cancel(jobs)
+        ended = stop_jobs(jobs)
         print(f"{path}: {plural(len(ended), 'job')} asked to end; the same command goes on with them", file=sys.stderr)
 
 
-def remarks(found: Gathered, groups: list[Group]) -> None:
+def remarks(found: GatheredRuns, groups: list[RunGroup]) -> None:
     """Lines for people: state of all runs, damaged files, warnings."""
-    for line in [*found.states(), *(f"damaged: {line}" for line in found.damaged), *group.repeated(groups)]:
+    for line in [*found.states(), *(f"damaged: {line}" for line in found.damaged), *repeated_seeds(groups)]:
         print(line, file=sys.stderr)
 
 
-def write(path: Path, cfg: ReportConfig, found: Gathered, groups: list[Group]) -> None:
+def write(path: Path, cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup]) -> None:
     """The report in a file, by its ending. UserError where it cannot be written."""
     try:
         if path.suffix.lower() == ".html":
-            from cnnbench.reporting import page  # pictures take a second to load
+            from cnnbench.reporting.page import write_page  # pictures take a second to load
 
-            page.write(path, title(cfg), found, groups, cfg.history)
+            write_page(path, title(cfg), found, groups, cfg.history)
         elif path.suffix.lower() == ".png":
             draw(path, groups)
         else:
-            write_text(path, text.render_report(found, groups, ENDINGS[path.suffix.lower()], None) + "\n")
+            write_text(path, render_report(found, groups, ENDINGS[path.suffix.lower()], None) + "\n")
     except OSError as error:
         raise UserError(f"out={path}: cannot write there: {error.strerror}") from None
     print(f"report -> {path}", file=sys.stderr)
 
 
-def draw(path: Path, groups: list[Group]) -> None:
+def draw(path: Path, groups: list[RunGroup]) -> None:
     from cnnbench.output.figure import save
-    from cnnbench.reporting import charts
+    from cnnbench.reporting.charts import draw_learning_curves
 
     several = list(dict.fromkeys(one.first.data for one in groups))
     if len(several) > 1:
         raise UserError(f"out={path}: curves of one data set at a time, as where=data={several[0]}")
-    figure = charts.curves(groups, group.labels(groups), f"Learning curves on {several[0]}") if groups else None
+    figure = draw_learning_curves(groups, group_labels(groups), f"Learning curves on {several[0]}") if groups else None
     if figure is None:
         raise UserError(f"out={path}: no run has an epoch behind it yet")
     save(figure, path)
 
 
-def history(cfg: ReportConfig, found: Gathered, groups: list[Group]) -> None:
+def history(cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup]) -> None:
     """The ImageNet challenge as a table on stdout and a picture in a file."""
     from cnnbench.output.figure import save
-    from cnnbench.reporting import charts, page
+    from cnnbench.reporting.charts import draw_history
+    from cnnbench.reporting.page import imagenet_groups, write_page
 
-    own = page.on_imagenet(groups)
+    own = imagenet_groups(groups)
     path = Path(cfg.out or Path(cfg.run.root) / "imagenet-history.png").expanduser()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".png":
-            pairs = [(name, one.mean(TOP5.name) or 0.0) for name, one in zip(group.labels(own), own, strict=True)]
-            save(charts.history(pairs), path)
+            pairs = [(name, one.mean(TOP5.name) or 0.0) for name, one in zip(group_labels(own), own, strict=True)]
+            save(draw_history(pairs), path)
         elif path.suffix.lower() == ".html":
-            page.write(path, title(cfg), found, groups, history=True)
+            write_page(path, title(cfg), found, groups, history=True)
         else:
-            write_text(path, render(text.history_rows(own), ENDINGS[path.suffix.lower()]) + "\n")
+            write_text(path, render(history_rows(own), ENDINGS[path.suffix.lower()]) + "\n")
     except OSError as error:
         raise UserError(f"out={path}: cannot write there: {error.strerror}") from None
-    print(render(text.history_rows(own), cfg.format))
+    print(render(history_rows(own), cfg.format))
     print(f"history -> {path}", file=sys.stderr)

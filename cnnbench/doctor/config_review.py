@@ -13,8 +13,7 @@ from cnnbench import models
 from cnnbench.analysis.complexity import TRAINING_PASSES, count
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import AugmentConfig, Crop, OptimConfig, Schedule
-from cnnbench.doctor import dry_run
-from cnnbench.doctor.dry_run import Plan, size_of_batch
+from cnnbench.doctor.dry_run import TrainingPlan, assumed_batch_size, image_counts, plan_training
 from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import plural
@@ -28,12 +27,12 @@ SMALL_PART = 8  # images: BatchNorm's statistics over fewer are noise
 FEW_STEPS = 100
 
 
-def read(cfg: TrainConfig, recipe: TrainConfig) -> Iterator[Finding]:
+def review_config(cfg: TrainConfig, recipe: TrainConfig) -> Iterator[Finding]:
     """The findings, the cost last. What cannot work ends the reading: the rest would rest on it."""
     try:
         device = create_runtime(cfg.device, cfg.precision.value, None)
-        images, missing = dry_run.known_images(cfg)
-        plan = dry_run.make(cfg, recipe, images)
+        images, missing = image_counts(cfg)
+        plan = plan_training(cfg, recipe, images)
     except UserError as error:
         yield Finding("settings", PROBLEM, _line(str(error)))
         return
@@ -59,7 +58,7 @@ def _line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
-def _data(plan: Plan) -> Iterator[Finding]:
+def _data(plan: TrainingPlan) -> Iterator[Finding]:
     images, cfg = plan.images, plan.cfg
     detail = (
         f"{images.name}: {images.train:,} training and {images.val:,} {images.split} images, {images.classes} classes"
@@ -72,7 +71,7 @@ def _data(plan: Plan) -> Iterator[Finding]:
                       "data.val_fraction=0.1 holds training images out for that")  # fmt: skip
 
 
-def _net(plan: Plan) -> Iterator[Finding]:
+def _net(plan: TrainingPlan) -> Iterator[Finding]:
     net, size = plan.net, plan.size
     cost = count(net, size, plan.images.channels)
     detail = f"{net.name}: {cost.params:,} parameters, {cost.macs:,} multiply-adds at {size} x {size} px"
@@ -88,7 +87,7 @@ def _net(plan: Plan) -> Iterator[Finding]:
         yield Finding("auxiliary heads", WARNING, note, f"data.image_size={net.aux_image_size} or more")
 
 
-def _lr(plan: Plan) -> Iterator[Finding]:
+def _lr(plan: TrainingPlan) -> Iterator[Finding]:
     """The lr of a step beside the recipe's for the same batch, and what is known to go wrong."""
     mine, theirs = plan.cfg.optim, plan.recipe.optim
     text = f"lr {plan.lr:.3g} at batch {plan.batch}"
@@ -99,10 +98,10 @@ def _lr(plan: Plan) -> Iterator[Finding]:
             yield Finding("learning rate", WARNING, f"{text} is large for adamw; 0.001 is usual", "optim.lr=0.001")
     else:
         # The length of Muon's steps is that of lr, whatever the gradient's and so the batch.
-        grown = 1 if mine.name.value == "muon" else plan.batch / (theirs.lr_batch or size_of_batch(plan.recipe))
+        grown = 1 if mine.name.value == "muon" else plan.batch / (theirs.lr_batch or assumed_batch_size(plan.recipe))
         usual = theirs.lr * grown
         ratio = plan.lr / usual
-        source = f"({theirs.lr:g} at {theirs.lr_batch or size_of_batch(plan.recipe)})"
+        source = f"({theirs.lr:g} at {theirs.lr_batch or assumed_batch_size(plan.recipe)})"
         if 1 / USUAL <= ratio <= USUAL:
             yield Finding("learning rate", OK, f"{text}{_scaled(mine, plan.lr)}: {_times(ratio)} the recipe's {source}")
         else:
@@ -122,12 +121,12 @@ def _times(ratio: float) -> str:
     return "the same as" if math.isclose(ratio, 1, rel_tol=1e-6) else f"{ratio:.2g}x"
 
 
-def _typed(cfg: OptimConfig, plan: Plan, lr: float) -> float:
+def _typed(cfg: OptimConfig, plan: TrainingPlan, lr: float) -> float:
     """What `optim.lr` has to be for this lr of a step."""
     return float(f"{cfg.lr * lr / plan.lr:.3g}")
 
 
-def _batch(plan: Plan) -> Iterator[Finding]:
+def _batch(plan: TrainingPlan) -> Iterator[Finding]:
     cfg, images = plan.cfg, plan.images.train
     part = math.ceil(plan.batch / cfg.accumulate)
     if cfg.batch_size == "auto":
@@ -152,7 +151,7 @@ def _normed(net: Net) -> bool:
     return any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in net.modules())
 
 
-def _length(plan: Plan) -> Iterator[Finding]:
+def _length(plan: TrainingPlan) -> Iterator[Finding]:
     cfg, recipe = plan.cfg, plan.recipe
     if cfg.debug:
         yield Finding("length", OK, f"debug={cfg.debug.value}: a short run that only says whether all works")
@@ -173,7 +172,7 @@ def _length(plan: Plan) -> Iterator[Finding]:
                       f"{math.ceil(cfg.max_steps / plan.steps_per_epoch)} of {cfg.epochs}")  # fmt: skip
 
 
-def _schedule(plan: Plan) -> Iterator[Finding]:
+def _schedule(plan: TrainingPlan) -> Iterator[Finding]:
     cfg, schedule = plan.cfg, plan.cfg.schedule
     epochs = "epoch" if schedule.warmup_epochs == 1 else "epochs"
     warmup = f"{schedule.warmup_epochs:g} {epochs} of warm-up" if schedule.warmup_epochs else "no warm-up"
@@ -194,7 +193,7 @@ def _schedule(plan: Plan) -> Iterator[Finding]:
         yield Finding("schedule", OK, f"{schedule.name.value}, {warmup}")
 
 
-def _regularisation(plan: Plan) -> Iterator[Finding]:
+def _regularisation(plan: TrainingPlan) -> Iterator[Finding]:
     cfg, usual = plan.cfg, plan.recipe.optim.weight_decay
     decay = cfg.optim.weight_decay
     if decay == 0:
@@ -210,7 +209,7 @@ def _regularisation(plan: Plan) -> Iterator[Finding]:
                       f"ema={float(f'{1 - 10 / max(plan.steps, 11):.2g}'):g}")  # fmt: skip
 
 
-def _augmentation(plan: Plan) -> Iterator[Finding]:
+def _augmentation(plan: TrainingPlan) -> Iterator[Finding]:
     mine, theirs = plan.cfg.augment, plan.recipe.augment
     for detail, advice in _idle(mine, plan.size):
         yield Finding("augmentation", WARNING, detail, advice)
@@ -238,7 +237,7 @@ def _idle(augment: AugmentConfig, size: int) -> Iterator[tuple[str, str]]:
         yield f"cutout={augment.cutout} covers images of {size} px", f"augment.cutout={size // 2}"
 
 
-def _frozen(plan: Plan) -> Iterator[Finding]:
+def _frozen(plan: TrainingPlan) -> Iterator[Finding]:
     parameters = list(plan.net.parameters())
     training = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in parameters)
@@ -252,7 +251,7 @@ def _frozen(plan: Plan) -> Iterator[Finding]:
         yield Finding("frozen", OK, detail)
 
 
-def _machine(plan: Plan, device: Runtime) -> Iterator[Finding]:
+def _machine(plan: TrainingPlan, device: Runtime) -> Iterator[Finding]:
     cfg = plan.cfg
     auto = f" (precision={cfg.precision.value})" if cfg.precision.value != device.precision else ""
     yield Finding("device", OK, f"{device.name}, {device.precision}{auto}")
@@ -265,7 +264,7 @@ def _machine(plan: Plan, device: Runtime) -> Iterator[Finding]:
                       "compile=false")  # fmt: skip
 
 
-def _cost(plan: Plan) -> Finding:
+def _cost(plan: TrainingPlan) -> Finding:
     """The last line: the work, in multiply-adds, that these settings ask for."""
     macs = count(plan.net, plan.size, plan.images.channels).macs
     images = plan.images.train

@@ -18,7 +18,7 @@ USUAL_BATCH = 128  # reckoned with where batch_size=auto
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageCounts:
     """What has to be known of a data set to reckon with it: how many there are, of what."""
 
     name: str
@@ -30,19 +30,19 @@ class Images:
 
 
 KNOWN = {  # of the data sets that are the same everywhere: so that a reading does not need them
-    "cifar10": Images("cifar10", 50_000, 10_000, 10, 3, "test"),
-    "cifar100": Images("cifar100", 50_000, 10_000, 100, 3, "test"),
-    "imagenet": Images("imagenet", 1_281_167, 50_000, 1000, 3, "val"),
+    "cifar10": ImageCounts("cifar10", 50_000, 10_000, 10, 3, "test"),
+    "cifar100": ImageCounts("cifar100", 50_000, 10_000, 100, 3, "test"),
+    "imagenet": ImageCounts("imagenet", 1_281_167, 50_000, 1000, 3, "val"),
 }
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What a configuration amounts to. The net lies on the meta device."""
 
     cfg: TrainConfig
     recipe: TrainConfig
-    images: Images
+    images: ImageCounts
     net: Net
     size: int
     batch: int
@@ -58,7 +58,7 @@ class Plan:
         return min(self.steps_per_epoch * self.cfg.epochs, self.cfg.max_steps or 10**18)
 
 
-def known_images(cfg: TrainConfig) -> tuple[Images, str]:
+def image_counts(cfg: TrainConfig) -> tuple[ImageCounts, str]:
     """The images that there are; where they are not here but known, their numbers, and what is missing.
 
     UserError where they are neither.
@@ -72,10 +72,10 @@ def known_images(cfg: TrainConfig) -> tuple[Images, str]:
         used = round(known.train * (1 - cfg.data.val_fraction) * cfg.data.fraction)
         return replace(known, train=used), str(error)
     counts = len(found.train), len(found.val), len(found.classes)
-    return Images(found.name, *counts, found.in_channels, found.split), ""
+    return ImageCounts(found.name, *counts, found.in_channels, found.split), ""
 
 
-def make(cfg: TrainConfig, recipe: TrainConfig, images: Images) -> Plan:
+def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) -> TrainingPlan:
     """UserError where the net cannot be built, or cannot take such images."""
     arguments = dict(cfg.model)
     if not arguments:  # finetune: the net is that of its weights
@@ -89,11 +89,11 @@ def make(cfg: TrainConfig, recipe: TrainConfig, images: Images) -> Plan:
     size = cfg.data.image_size or net.image_size
     models.check_image_size(net, size)
     freezing.freeze(net, cfg.freeze)
-    batch = size_of_batch(cfg)
+    batch = assumed_batch_size(cfg)
     strategy = getattr(cfg, "transfer", None)
     fitted = strategy is not None and strategy.name in (Strategy.auto, Strategy.svm, Strategy.deep_features)
-    return Plan(cfg, recipe, images, net, size, batch, optim.scaled_lr(cfg.optim, batch), fitted)
+    return TrainingPlan(cfg, recipe, images, net, size, batch, optim.scaled_lr(cfg.optim, batch), fitted)
 
 
-def size_of_batch(cfg: TrainConfig) -> int:
+def assumed_batch_size(cfg: TrainConfig) -> int:
     return cfg.batch_size if isinstance(cfg.batch_size, int) else USUAL_BATCH

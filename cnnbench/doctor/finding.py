@@ -15,7 +15,7 @@ class Finding:
     advice: str = ""
 
 
-def rows(finding: Finding, format: Format) -> list[dict[str, str]]:
+def finding_rows(finding: Finding, format: Format) -> list[dict[str, str]]:
     """One row; on a terminal the advice gets a line of its own, so that lines stay short."""
     if format is not Format.table:
         return [asdict(finding)]

@@ -10,48 +10,48 @@ from typing import Any
 
 
 def main() -> None:
-    for stage in STAGES:
+    for name, stage in STAGES.items():
         try:
             result = stage()
         except Exception as error:
             result = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps({"stage": stage.__name__, **result}), flush=True)
+        print(json.dumps({"stage": name, **result}), flush=True)
 
 
-def torch() -> dict[str, Any]:
+def check_torch() -> dict[str, Any]:
     import torch
 
     return {"version": torch.__version__}
 
 
-def torchvision() -> dict[str, Any]:
+def check_torchvision() -> dict[str, Any]:
     import torchvision
 
     return {"version": torchvision.__version__}
 
 
-def tensorboard() -> dict[str, Any]:
+def check_tensorboard() -> dict[str, Any]:
     import tensorboard.main  # what the `tensorboard` command starts
     from torch.utils.tensorboard import SummaryWriter
 
     return {"version": tensorboard.__version__, "writer": SummaryWriter.__name__}
 
 
-def device() -> dict[str, Any]:
+def check_device() -> dict[str, Any]:
     """A convolution and a matrix product on the device that `device=auto` picks, in two precisions."""
     from cnnbench.runtime.device import create_runtime
 
     runtime = create_runtime("auto", "auto", seed=0)
     other = "fp32" if runtime.precision != "fp32" else "bf16"
-    truth, _ = compute("cpu", "fp32")
-    result, seconds = compute("auto", runtime.precision)
+    truth, _ = time_small_net("cpu", "fp32")
+    result, seconds = time_small_net("auto", runtime.precision)
     error = float((result - truth).norm() / truth.norm())
-    ratio = compute("auto", other)[1] / seconds
+    ratio = time_small_net("auto", other)[1] / seconds
     return {"device": runtime.device.type, "name": runtime.name, "precision": runtime.precision, "other": other,
             "ratio": ratio, "relative_error": error}  # fmt: skip
 
 
-def compute(device: str, precision: str) -> tuple[Any, float]:
+def time_small_net(device: str, precision: str) -> tuple[Any, float]:
     """The same small net's output, on the CPU, and its time in seconds."""
     import torch
     from torch import nn
@@ -71,7 +71,12 @@ def compute(device: str, precision: str) -> tuple[Any, float]:
     return output, min(seconds)
 
 
-STAGES: tuple[Callable[[], dict[str, Any]], ...] = (torch, torchvision, tensorboard, device)
+STAGES: dict[str, Callable[[], dict[str, Any]]] = {
+    "torch": check_torch,
+    "torchvision": check_torchvision,
+    "tensorboard": check_tensorboard,
+    "device": check_device,
+}
 
 if __name__ == "__main__":
     main()

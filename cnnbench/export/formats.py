@@ -29,7 +29,7 @@ from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.files import write_json
 from cnnbench.weights import sources
 
-Run = Callable[[Tensor], Tensor]
+NetFunction = Callable[[Tensor], Tensor]
 """Normalised images to logits, by whatever was read from the file."""
 
 TOLERANCE = 1e-4  # of the logits: absolute, and relative where they are larger than 1
@@ -37,28 +37,28 @@ INPUT, OUTPUT = "images", "logits"
 
 
 @dataclass(frozen=True)
-class Kind:
+class ExportFormat:
     """A file format: its ending, what writes the net, what reads the file back to run it, what that needs."""
 
     suffix: str
     write: Callable[[Net, ModelSpec, Tensor, Path], object]
-    read: Callable[[Path], Run]
+    read: Callable[[Path], NetFunction]
     needs: tuple[str, ...] = ()
 
 
-def export(model: Net, spec: ModelSpec, kind: str, out: Path) -> float:
+def export_net(model: Net, spec: ModelSpec, format: str, out: Path) -> float:
     """Write the net and its preprocessing, checked; the largest difference between the logits of the two.
 
     The net is on the CPU and in eval mode. Raises RunError where the file does not compute what the net does, and
     leaves nothing behind then.
     """
-    check_needs(kind)
+    check_packages(format)
     images = sample_images(spec)
     beside = out.with_name(f".{out.stem}.tmp{out.suffix}")
     try:
         with _quiet():
-            KINDS[kind].write(model, spec, images[:2], beside)
-            difference = compare(model, KINDS[kind].read(beside), images)
+            FORMATS[format].write(model, spec, images[:2], beside)
+            difference = compare_logits(model, FORMATS[format].read(beside), images)
         beside.replace(out)
         write_json(preprocessing_file(out), preprocessing(spec))
     except OSError as error:
@@ -68,13 +68,13 @@ def export(model: Net, spec: ModelSpec, kind: str, out: Path) -> float:
     return difference
 
 
-def check_needs(kind: str) -> None:
-    if missing := [name for name in KINDS[kind].needs if find_spec(name) is None]:
-        raise UserError(f"format={kind} needs {' and '.join(missing)}: pip install 'cnnbench[onnx]'")
+def check_packages(format: str) -> None:
+    if missing := [name for name in FORMATS[format].needs if find_spec(name) is None]:
+        raise UserError(f"format={format} needs {' and '.join(missing)}: pip install 'cnnbench[onnx]'")
 
 
 @torch.no_grad()
-def compare(model: Net, run: Run, images: Tensor) -> float:
+def compare_logits(model: Net, run: NetFunction, images: Tensor) -> float:
     """The largest difference between the logits of the net and of what was exported, for all images and for one.
 
     Raises RunError where they differ by more than TOLERANCE, or in the five likeliest classes.
@@ -153,7 +153,7 @@ def _write_onnx(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None
                       input_names=[INPUT], output_names=[OUTPUT], verbose=False)  # fmt: skip
 
 
-def _read_onnx(path: Path) -> Run:
+def _read_onnx(path: Path) -> NetFunction:
     import onnx
     import onnxruntime
 
@@ -167,9 +167,9 @@ def _write_torchscript(model: Net, spec: ModelSpec, images: Tensor, path: Path) 
         torch.jit.trace(model, images, check_trace=False).save(str(path))
 
 
-def _read_torchscript(path: Path) -> Run:
+def _read_torchscript(path: Path) -> NetFunction:
     with _quiet():
-        run: Run = torch.jit.load(str(path), map_location="cpu")
+        run: NetFunction = torch.jit.load(str(path), map_location="cpu")
     return run
 
 
@@ -177,8 +177,8 @@ def _write_exported_program(model: Net, spec: ModelSpec, images: Tensor, path: P
     torch.export.save(torch.export.export(model, (images,), dynamic_shapes=(_any_batch(),)), path)
 
 
-def _read_exported_program(path: Path) -> Run:
-    run: Run = torch.export.load(path).module()
+def _read_exported_program(path: Path) -> NetFunction:
+    run: NetFunction = torch.export.load(path).module()
     return run
 
 
@@ -186,7 +186,7 @@ def _write_safetensors(model: Net, spec: ModelSpec, images: Tensor, path: Path) 
     sources.save_safetensors(path, model.state_dict(), spec)
 
 
-def _read_safetensors(path: Path) -> Run:
+def _read_safetensors(path: Path) -> NetFunction:
     return sources.build(sources.load(str(path)))
 
 
@@ -194,11 +194,11 @@ def _any_batch() -> dict[int, Any]:
     return {0: torch.export.Dim("batch")}
 
 
-KINDS = {
-    "onnx": Kind(".onnx", _write_onnx, _read_onnx, ("onnx", "onnxscript", "onnxruntime")),
-    "torchscript": Kind(".ts", _write_torchscript, _read_torchscript),
-    "exported_program": Kind(".pt2", _write_exported_program, _read_exported_program),
-    "safetensors": Kind(".safetensors", _write_safetensors, _read_safetensors),
+FORMATS = {
+    "onnx": ExportFormat(".onnx", _write_onnx, _read_onnx, ("onnx", "onnxscript", "onnxruntime")),
+    "torchscript": ExportFormat(".ts", _write_torchscript, _read_torchscript),
+    "exported_program": ExportFormat(".pt2", _write_exported_program, _read_exported_program),
+    "safetensors": ExportFormat(".safetensors", _write_safetensors, _read_safetensors),
 }
 
 

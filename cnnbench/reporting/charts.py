@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 from cnnbench.output.figure import label, log_axis, new_figure
 from cnnbench.output.plots import series
-from cnnbench.reporting.group import Group
-from cnnbench.sweeps.study_result import Found
+from cnnbench.reporting.group import RunGroup
+from cnnbench.sweeps.study_result import StudyResult
 from cnnbench.tasks.classification import TOP5
 from cnnbench.tasks.classification.published import HISTORY
 from cnnbench.tasks.metric import Metric
@@ -39,11 +39,11 @@ class Curve(NamedTuple):
     high: np.ndarray
 
 
-def curves(groups: Sequence[Group], names: Sequence[str], title: str) -> Figure | None:
+def draw_learning_curves(groups: Sequence[RunGroup], names: Sequence[str], title: str) -> Figure | None:
     """Each metric of training and validation over the epochs: of each group the mean over its runs, with a band from
     the least to the largest of them. None where no run has an epoch behind it."""
     metrics = groups[0].metrics if groups else ()
-    panels = {metric: [{split: curve(group, f"{metric.name}/{split}") for split in ("train", "val")}
+    panels = {metric: [{split: mean_curve(group, f"{metric.name}/{split}") for split in ("train", "val")}
                        for group in groups[:SHOWN]] for metric in metrics}  # fmt: skip
     panels = {metric: lines for metric, lines in panels.items()  # all 0 says nothing, as top k of k classes
               if any(np.nan_to_num(one.mean).any() for line in lines for one in line.values())}  # fmt: skip
@@ -61,7 +61,7 @@ def curves(groups: Sequence[Group], names: Sequence[str], title: str) -> Figure 
     return figure
 
 
-def curve(group: Group, key: str) -> Curve:
+def mean_curve(group: RunGroup, key: str) -> Curve:
     found = [series(run.rows, key) for run in group.runs]
     epochs = np.unique(np.concatenate([one.epochs for one in found]))
     values = np.full((len(found), len(epochs)), np.nan)
@@ -90,7 +90,7 @@ def _curve_panel(ax: Axes, metric: Metric, lines: Sequence[Mapping[str, Curve]])
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def costs(groups: Sequence[Group], names: Sequence[str], metric: Metric, title: str) -> Figure | None:
+def draw_costs(groups: Sequence[RunGroup], names: Sequence[str], metric: Metric, title: str) -> Figure | None:
     """A metric against parameters, multiply-adds and seconds of training; hollow: what the paper has."""
     some = [(group, name) for group, name in zip(groups, names, strict=True) if group.mean(metric.name) is not None]
     panels = {key: text for key, text in SIZES.items() if any(_size(group, key) for group, _ in some)}
@@ -115,12 +115,12 @@ def costs(groups: Sequence[Group], names: Sequence[str], metric: Metric, title: 
     return figure
 
 
-def _size(group: Group, key: str) -> float | None:
+def _size(group: RunGroup, key: str) -> float | None:
     """An evaluation says nothing of the seconds of training."""
     return None if key == "wall_seconds" and group.first.command == "evaluate" else group.mean(key)
 
 
-def _point(ax: Axes, group: Group, metric: Metric, key: str, color: str, marker: str) -> None:
+def _point(ax: Axes, group: RunGroup, metric: Metric, key: str, color: str, marker: str) -> None:
     value, x = group.mean(metric.name), _size(group, key)
     if value is None or not x:
         return
@@ -143,7 +143,7 @@ def _legend(figure: Figure, names: Mapping[int, str], how: list[Line2D]) -> None
     figure.legend(handles=[*of, *how], loc="outside right center", frameon=False, fontsize=9)
 
 
-def history(own: Sequence[tuple[str, float]] = ()) -> Figure:
+def draw_history(own: Sequence[tuple[str, float]] = ()) -> Figure:
     """The errors of the ImageNet challenge as bars, with their depth, and one's own: name and error."""
     own = sorted(own, key=lambda pair: pair[1])[:SHOWN]
     title = f"ImageNet challenge (ILSVRC): {TOP5.label} of classification, {TOP5.unit}"
@@ -167,7 +167,7 @@ def history(own: Sequence[tuple[str, float]] = ()) -> Figure:
     return figure
 
 
-def importance(search: Found) -> Figure:
+def draw_importance(search: StudyResult) -> Figure:
     """The share of each setting of a search in the variance of the error, the largest on top."""
     names, shares = [*search.importance], [100 * share for share in search.importance.values()]
     figure = new_figure(7.5, 1.5 + 0.42 * len(names), f"What mattered for the {search.objective.label}")

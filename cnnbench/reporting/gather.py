@@ -17,10 +17,9 @@ import yaml
 
 from cnnbench.config.parsing import flatten
 from cnnbench.runs import run_directory
-from cnnbench.sweeps import jobs as sweeps
 from cnnbench.sweeps import study_result
-from cnnbench.sweeps.jobs import CUT, DONE, FAILED, PRUNED, RUNNING, Job
-from cnnbench.sweeps.study_result import Found
+from cnnbench.sweeps.jobs import CUT, DONE, FAILED, FOLDER, PRUNED, RUNNING, SweepJob, current_jobs, progress_line
+from cnnbench.sweeps.study_result import StudyResult, read_study_result
 from cnnbench.tasks import metrics_of
 from cnnbench.tasks.metric import Metric
 from cnnbench.utils.errors import UserError
@@ -76,37 +75,37 @@ class Run:
         value = self.last.get(f"{self.primary.name}/val")
         return f"epoch {self.last.get('epoch')}{of}" + (f", {self.primary.text(value)}" if value is not None else "")
 
-    def as_job(self) -> Job:
+    def as_job(self) -> SweepJob:
         """As a sweep's books would have it, known by the name of its directory."""
-        return Job(sweep=str(self.path.parent), name=self.path.name, number=0, command=self.command,
+        return SweepJob(sweep=str(self.path.parent), name=self.path.name, number=0, command=self.command,
                    overrides=[], status=self.status, reason=self.reason)  # fmt: skip
 
 
 @dataclass
-class Gathered:
+class GatheredRuns:
     """runs in the order of their paths; jobs of each sweep; what those found that searched; damaged: a line for each
     file that cannot be read."""
 
     runs: list[Run] = field(default_factory=list)
-    sweeps: dict[Path, list[Job]] = field(default_factory=dict)
-    searches: dict[Path, Found] = field(default_factory=dict)
+    sweeps: dict[Path, list[SweepJob]] = field(default_factory=dict)
+    searches: dict[Path, StudyResult] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
 
     def states(self) -> list[str]:
         """`outputs/train/sweep-seed_0+1: 12/16 done, 1 failed: why`: a line for each sweep, and one for the others."""
-        lines = [f"{path}: {sweeps.line(jobs)}" for path, jobs in self.sweeps.items()]
+        lines = [f"{path}: {progress_line(jobs)}" for path, jobs in self.sweeps.items()]
         of_sweeps = {(path / Path(job.run_dir).name).resolve() for path, jobs in self.sweeps.items()
                      for job in jobs if job.run_dir} if self.sweeps else set()  # fmt: skip
         others = [run.as_job() for run in self.runs if not of_sweeps or run.path.resolve() not in of_sweeps]
         if others:
             name = os.path.commonpath([job.sweep for job in others]) or "."
-            lines.append(f"{name}: {sweeps.line(others)}")
+            lines.append(f"{name}: {progress_line(others)}")
         return lines
 
 
-def gather(roots: list[Path]) -> Gathered:
+def gather_runs(roots: list[Path]) -> GatheredRuns:
     """All runs and sweeps in and under the directories. UserError where there is no such directory."""
-    found, seen = Gathered(), set()
+    found, seen = GatheredRuns(), set()
     for root in roots:
         if not root.is_dir():
             raise UserError(f"{root}: there is no such directory; give one that holds runs, as outputs")
@@ -116,8 +115,8 @@ def gather(roots: list[Path]) -> Gathered:
                 subfolders.clear()
                 continue
             seen.add(real)
-            if sweeps.FOLDER in subfolders:
-                _read_books(path, found)
+            if FOLDER in subfolders:
+                _read_jobs(path, found)
             if study_result.FILE in files:
                 _read_search(path, found)
             subfolders[:] = sorted(name for name in subfolders if name != "checkpoints" and name[0] != ".")
@@ -126,16 +125,16 @@ def gather(roots: list[Path]) -> Gathered:
     return found
 
 
-def _read_books(path: Path, found: Gathered) -> None:
+def _read_jobs(path: Path, found: GatheredRuns) -> None:
     """What a sweep has written down of its jobs."""
     try:
-        found.sweeps[path] = sweeps.state(path)
+        found.sweeps[path] = current_jobs(path)
     except (TypeError, ValueError, KeyError, AttributeError):
-        found.damaged.append(f"{path / sweeps.FOLDER}: what is written there of the sweep's jobs is damaged")
+        found.damaged.append(f"{path / FOLDER}: what is written there of the sweep's jobs is damaged")
 
 
-def _read_search(path: Path, found: Gathered) -> None:
-    if search := study_result.read(path):
+def _read_search(path: Path, found: GatheredRuns) -> None:
+    if search := read_study_result(path):
         found.searches[path] = search
     else:
         found.damaged.append(f"{path}: {study_result.FILE} is damaged")

@@ -20,7 +20,7 @@ ALWAYS = ("model.name", "data.name")
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """keys: what tells the groups of a report apart, with the values of this one."""
 
     keys: dict[str, Any]
@@ -42,7 +42,7 @@ class Group:
 
     @cached_property
     def published(self) -> PublishedMetrics | None:
-        return published.find(self.first)
+        return published.find_published(self.first)
 
     @property
     def seeds(self) -> list[int]:
@@ -62,11 +62,11 @@ class Group:
         values = self.values(key)
         return statistics.stdev(values) if len(values) > 1 else None
 
-    def size(self, key: str) -> int | None:
+    def rounded_mean(self, key: str) -> int | None:
         value = self.mean(key)
         return round(value) if value is not None else None
 
-    def said(self, key: str) -> Any:
+    def common_value(self, key: str) -> Any:
         """What all of its runs say; where they do not agree, each."""
         found = list(dict.fromkeys(str(value) for run in self.done if (value := run.result.get(key)) is not None))
         same = next((run.result[key] for run in self.done if run.result.get(key) is not None), None)
@@ -98,26 +98,29 @@ def _seeds(of: list[Run]) -> list[int]:
     return sorted({seed for run in of if isinstance(seed := run.settings.get("seed"), int)})
 
 
-def grouped(found: Sequence[Run]) -> list[Group]:
+def group_runs(found: Sequence[Run]) -> list[RunGroup]:
     """The runs by what sets them apart, in the order in which they come."""
-    keys = told_apart(found)
+    keys = distinguishing_keys(found)
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in found:
-        groups.setdefault(tuple(text(run.settings.get(key)) for key in keys), []).append(run)
-    metrics, primaries = distinct(run.metrics for run in found), distinct((run.primary,) for run in found)
-    return [Group({key: members[0].settings.get(key) for key in keys}, members, metrics, primaries)
+        groups.setdefault(tuple(setting_text(run.settings.get(key)) for key in keys), []).append(run)
+    metrics, primaries = (
+        distinct_metrics(run.metrics for run in found),
+        distinct_metrics((run.primary,) for run in found),
+    )
+    return [RunGroup({key: members[0].settings.get(key) for key in keys}, members, metrics, primaries)
             for members in groups.values()]  # fmt: skip
 
 
-def distinct(metrics: Iterable[Sequence[Metric]]) -> tuple[Metric, ...]:
+def distinct_metrics(metrics: Iterable[Sequence[Metric]]) -> tuple[Metric, ...]:
     """Metrics of several runs, each name once."""
     return tuple({metric.name: metric for one in metrics for metric in one}.values())
 
 
-def told_apart(found: Sequence[Run]) -> list[str]:
+def distinguishing_keys(found: Sequence[Run]) -> list[str]:
     """The fewest keys that tell the runs apart: the net, the data, what somebody typed, and of all else, which mostly
     follows from these (a net's file chooses its learning rate), only what is needed."""
-    texts = [{key: text(value) for key, value in run.settings.items() if key != "seed"} for run in found]
+    texts = [{key: setting_text(value) for key, value in run.settings.items() if key != "seed"} for run in found]
     values: dict[str, set[str]] = {}
     for one in texts:
         for key, value in one.items():
@@ -128,16 +131,16 @@ def told_apart(found: Sequence[Run]) -> list[str]:
     chosen = [*ALWAYS, *(key for key in several if key in typed or key == "command")]
     classes = [0] * len(texts)
     for key in chosen:
-        classes = refined(classes, texts, key)
+        classes = refine_classes(classes, texts, key)
     for key in sorted((key for key in several if key not in chosen), key=lambda key: _rank(key, typed)):
-        finer = refined(classes, texts, key)
+        finer = refine_classes(classes, texts, key)
         if len(set(finer)) > len(set(classes)):
             chosen.append(key)
             classes = finer
     return sorted(chosen, key=lambda key: key not in (*ALWAYS, "command"))
 
 
-def refined(classes: list[int], texts: list[dict[str, str]], key: str) -> list[int]:
+def refine_classes(classes: list[int], texts: list[dict[str, str]], key: str) -> list[int]:
     """The classes split by the values of one more key."""
     names: dict[tuple[int, str | None], int] = {}
     pairs = zip(classes, texts, strict=True)
@@ -150,43 +153,43 @@ def _rank(key: str, typed: set[str]) -> tuple[bool, bool, str]:
     return section not in typed, name != "name", key
 
 
-def text(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """A setting as one types it."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(text, value))}]"
+        return f"[{','.join(map(setting_text, value))}]"
     return str(value)
 
 
-def short(key: str) -> str:
+def short_key(key: str) -> str:
     """`model` for `model.name`: as one types it."""
     return key.removesuffix(".name")
 
 
-def headings(groups: Sequence[Group]) -> dict[str, str]:
+def headings(groups: Sequence[RunGroup]) -> dict[str, str]:
     """The keys with a name for each: `lr` for `optim.lr`, where that is clear."""
     keys = list(groups[0].keys) if groups else []
-    last, columns = [short(key).rpartition(".")[2] for key in keys], measured(groups[0]) if groups else {}
+    last, columns = [short_key(key).rpartition(".")[2] for key in keys], measured_columns(groups[0]) if groups else {}
     return {key: name if last.count(name) == 1 and (name not in columns or name == key) else key
             for key, name in zip(keys, last, strict=True)}  # fmt: skip
 
 
-def labels(groups: Sequence[Group]) -> list[str]:
+def group_labels(groups: Sequence[RunGroup]) -> list[str]:
     """A name for each group, of no more than it takes to tell it from the others: `resnet20 lr=0.1`."""
     names = headings(groups)
-    texts = [{key: text(value) for key, value in group.keys.items()} for group in groups]
+    texts = [{key: setting_text(value) for key, value in group.keys.items()} for group in groups]
     classes, used = [0] * len(groups), []
     for key in names:
-        finer = refined(classes, texts, key)
+        finer = refine_classes(classes, texts, key)
         if len(set(finer)) > len(set(classes)):
             used.append(key)
             classes = finer
     found = []
     for group, one in zip(groups, texts, strict=True):
-        parts = [one[key] if key == "command" or key != short(key) else f"{names[key]}={one[key]}"
+        parts = [one[key] if key == "command" or key != short_key(key) else f"{names[key]}={one[key]}"
                  for key in used if group.keys[key] is not None]  # fmt: skip
         found.append(" ".join(parts) or group.first.model)
     return found
@@ -195,13 +198,17 @@ def labels(groups: Sequence[Group]) -> list[str]:
 # Rows: one for each group, with plain numbers
 
 
-def row(group: Group) -> dict[str, Any]:
+def group_row(group: RunGroup) -> dict[str, Any]:
     """A group in full."""
-    keys = {short(key): value for key, value in group.keys.items()}
-    return {**keys, **measured(group), **keys}  # the epochs asked for, where they set runs apart, and not those done
+    keys = {short_key(key): value for key, value in group.keys.items()}
+    return {
+        **keys,
+        **measured_columns(group),
+        **keys,
+    }  # the epochs asked for, where they set runs apart, and not those done
 
 
-def measured(group: Group) -> dict[str, Any]:
+def measured_columns(group: RunGroup) -> dict[str, Any]:
     """All of a row but its keys. Metrics are the means over the group's finished runs."""
     paper = group.published
     found: dict[str, Any] = {"runs": len(group.done), "seeds": group.seeds, "state": group.state}
@@ -209,16 +216,16 @@ def measured(group: Group) -> dict[str, Any]:
         found |= {metric.name: group.mean(metric.name), f"{metric.name}_std": group.std(metric.name)}
     found |= {name: group.mean(name) for name in (f"train_{metric.name}" for metric in group.primaries)}
     found |= {
-        "params": group.size("params"),
-        "macs": group.size("macs"),
+        "params": group.rounded_mean("params"),
+        "macs": group.rounded_mean("macs"),
         "seconds": group.mean("wall_seconds"),
-        **{key: group.said(key) for key in ("epochs", "crop", "split", "n", "select_on", "device")},
+        **{key: group.common_value(key) for key in ("epochs", "crop", "split", "n", "select_on", "device")},
         "date": max(run.date for run in group.runs),
     }
     for metric in group.metrics:
         printed = paper.values.get(metric.name) if paper else None
         found[f"published_{metric.name}"] = printed
-        found[metric.difference_key] = difference(group.mean(metric.name), printed)
+        found[metric.difference_key] = error_difference(group.mean(metric.name), printed)
     return found | {
         "published_protocol": paper.protocol if paper else None,
         "citation": paper.citation if paper else None,
@@ -226,17 +233,17 @@ def measured(group: Group) -> dict[str, Any]:
     }
 
 
-def difference(measured: float | None, printed: float | None) -> float | None:
+def error_difference(measured: float | None, printed: float | None) -> float | None:
     return measured - printed if measured is not None and printed is not None else None
 
 
-def ordered(groups: list[Group], sort: str | None) -> list[Group]:
+def sort_groups(groups: list[RunGroup], sort: str | None) -> list[RunGroup]:
     """By a column of `row()`, downwards with a minus before its name; by None, the best of each task first. Groups
     without a value come last."""
     if sort is None:
         return sorted(groups, key=_rank_in_task)
     name, down = sort.lstrip("-"), sort.startswith("-")
-    rows = [row(group) for group in groups]
+    rows = [group_row(group) for group in groups]
     known = list(dict.fromkeys(key for one in rows for key in one))
     full = next((key for key, short in headings(groups).items() if short == name and key in known), name)
     if rows and full not in known:
@@ -247,17 +254,17 @@ def ordered(groups: list[Group], sort: str | None) -> list[Group]:
     return [group for group, _ in with_value] + [group for group, value in pairs if value is None]
 
 
-def _rank_in_task(group: Group) -> tuple[bool, int, float]:
+def _rank_in_task(group: RunGroup) -> tuple[bool, int, float]:
     metric, value = group.primary, group.mean(group.primary.name)
     return value is None, [one.name for one in group.primaries].index(metric.name), metric.cost(value or 0.0)
 
 
 def _comparable(value: Any) -> tuple[bool, float, str]:
     number = isinstance(value, int | float)
-    return not number, float(value) if number else 0.0, text(value)
+    return not number, float(value) if number else 0.0, setting_text(value)
 
 
-def chosen(found: Iterable[Run], where: Iterable[str]) -> list[Run]:
+def filter_runs(found: Iterable[Run], where: Iterable[str]) -> list[Run]:
     """The runs whose settings are those of `KEY=VALUE`, where VALUE may be a pattern: model=resnet*, optim.lr=0.1."""
     kept = list(found)
     for condition in where:
@@ -268,12 +275,15 @@ def chosen(found: Iterable[Run], where: Iterable[str]) -> list[Run]:
         full = f"{key}.name" if f"{key}.name" in known else key
         if kept and full not in known:
             raise unknown("key in where", key, known)
-        kept = [run for run in kept
-                if fnmatchcase(run.status if full == "status" else text(run.settings.get(full)), wanted)]  # fmt: skip
+        kept = [
+            run
+            for run in kept
+            if fnmatchcase(run.status if full == "status" else setting_text(run.settings.get(full)), wanted)
+        ]
     return kept
 
 
-def repeated(groups: Iterable[Group]) -> list[str]:
+def repeated_seeds(groups: Iterable[RunGroup]) -> list[str]:
     """A warning for each group in which a seed occurs twice: its spread is then none over seeds."""
     found = []
     for group in groups:
@@ -282,10 +292,10 @@ def repeated(groups: Iterable[Group]) -> list[str]:
         if twice:
             which = f"{group.first.model} on {group.first.data}"
             found.append(f"{which}: seed {', '.join(map(str, twice))} occurs more than once "
-                         f"({runs_named(group, twice[0])}): the spread is not over seeds alone")  # fmt: skip
+                         f"({named_runs(group, twice[0])}): the spread is not over seeds alone")  # fmt: skip
     return found
 
 
-def runs_named(group: Group, seed: int) -> str:
+def named_runs(group: RunGroup, seed: int) -> str:
     names = [str(run.path) for run in group.done if run.settings.get("seed") == seed]
     return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")

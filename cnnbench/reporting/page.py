@@ -7,13 +7,13 @@ from typing import Any
 from cnnbench.output import html
 from cnnbench.output.figure import png
 from cnnbench.reporting import charts, text
-from cnnbench.reporting.gather import Gathered
-from cnnbench.reporting.group import Group, distinct, labels
-from cnnbench.sweeps.study_result import Found
+from cnnbench.reporting.gather import GatheredRuns
+from cnnbench.reporting.group import RunGroup, distinct_metrics, group_labels
+from cnnbench.sweeps.study_result import StudyResult
 from cnnbench.tasks import metrics_of
 from cnnbench.tasks.classification import TOP5
 from cnnbench.tasks.metric import Metric
-from cnnbench.transfer import comparison
+from cnnbench.transfer.comparison import NEEDED, draw_comparison, worth_drawing
 
 CURVES = (
     "Solid: validation; dashed: training. Of several runs the mean is drawn, and the band reaches from the least to "
@@ -30,7 +30,7 @@ HISTORY = (
 )
 
 
-def write(path: Path, title: str, found: Gathered, groups: list[Group], history: bool) -> None:
+def write_page(path: Path, title: str, found: GatheredRuns, groups: list[RunGroup], history: bool) -> None:
     """The page at `path`."""
     sections: list[tuple[str, list[str]]] = [("Results", _results(groups))]
     for data in dict.fromkeys(group.first.data for group in groups):
@@ -38,7 +38,7 @@ def write(path: Path, title: str, found: Gathered, groups: list[Group], history:
         sections.append((f"On {data}", _pictures(of, data)))
     sections.append(("Search", [part for path, one in found.searches.items() for part in _search(path, one)]))
     sections.append(("Measured and published", _published(groups)))
-    own = on_imagenet(groups)
+    own = imagenet_groups(groups)
     if own or history:
         sections.append(("The ImageNet challenge", _history(own)))
     sections.append(("Commands", _commands(groups)))
@@ -53,11 +53,11 @@ def write(path: Path, title: str, found: Gathered, groups: list[Group], history:
     html.write(path, title, body, html.SORTING)
 
 
-def on_imagenet(groups: Sequence[Group]) -> list[Group]:
+def imagenet_groups(groups: Sequence[RunGroup]) -> list[RunGroup]:
     return [group for group in groups if group.first.data == "imagenet" and group.mean(TOP5.name) is not None]
 
 
-def _results(groups: list[Group]) -> list[str]:
+def _results(groups: list[RunGroup]) -> list[str]:
     rows, measured = text.main_rows(groups)
     parts = [html.table(rows)] if rows else []
     parts += [html.paragraph(f"{_sentence(measured)}.")] if measured else []
@@ -83,34 +83,34 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _pictures(groups: list[Group], data: str) -> list[str]:
-    names, parts = labels(groups), []
+def _pictures(groups: list[RunGroup], data: str) -> list[str]:
+    names, parts = group_labels(groups), []
     more = f" The first {charts.SHOWN} of {len(groups)} are drawn." if len(groups) > charts.SHOWN else ""
-    if figure := charts.curves(groups, names, f"Learning curves on {data}"):
+    if figure := charts.draw_learning_curves(groups, names, f"Learning curves on {data}"):
         parts.append(html.picture(png(figure), f"learning curves on {data}", CURVES + more))
-    for metric in distinct((group.primary,) for group in groups):
+    for metric in distinct_metrics((group.primary,) for group in groups):
         what = f"{_word(metric)} on {data}"
-        if figure := charts.costs(groups, names, metric, f"{_sentence(what)} against what it costs"):
+        if figure := charts.draw_costs(groups, names, metric, f"{_sentence(what)} against what it costs"):
             parts.append(html.picture(png(figure), f"{what} against cost", COSTS))
     for model in dict.fromkeys(group.first.model for group in groups):
         results: list[dict[str, Any]] = [run.result for group in groups if group.first.model == model
-                                         for run in group.done if run.result.keys() >= comparison.NEEDED]  # fmt: skip
-        if comparison.worth_drawing(results):
+                                         for run in group.done if run.result.keys() >= NEEDED]  # fmt: skip
+        if worth_drawing(results):
             what = _sentence(f"{_word(metrics_of(results[0])[0])} against the number of training images")
-            picture = png(comparison.draw(results))
+            picture = png(draw_comparison(results))
             parts.append(html.picture(picture, f"transfer of {model} on {data}", f"{what}, and against seconds."))
     return parts
 
 
-def _search(path: Path, search: Found) -> list[str]:
+def _search(path: Path, search: StudyResult) -> list[str]:
     parts = [html.paragraph(f"{path}: {search.best}"), html.code(search.command)]
     if search.importance:
-        picture = png(charts.importance(search))
+        picture = png(charts.draw_importance(search))
         parts += [html.picture(picture, f"importance of the settings in {path}", search.how), html.table(search.rows())]
     return parts
 
 
-def _published(groups: list[Group]) -> list[str]:
+def _published(groups: list[RunGroup]) -> list[str]:
     rows = text.published_rows(groups)
     if not rows:
         return []
@@ -121,12 +121,14 @@ def _published(groups: list[Group]) -> list[str]:
     ]
 
 
-def _history(own: list[Group]) -> list[str]:
-    pairs = [(name, group.mean(TOP5.name) or 0.0) for name, group in zip(labels(own), own, strict=True)]
-    figure = charts.history(pairs)
+def _history(own: list[RunGroup]) -> list[str]:
+    pairs = [(name, group.mean(TOP5.name) or 0.0) for name, group in zip(group_labels(own), own, strict=True)]
+    figure = charts.draw_history(pairs)
     return [html.picture(png(figure), "the ImageNet challenge", HISTORY), html.table(text.history_rows(own))]
 
 
-def _commands(groups: list[Group]) -> list[str]:
-    return [html.table([{"net": name, "command": group.command_line}
-                        for name, group in zip(labels(groups), groups, strict=True)])] if groups else []  # fmt: skip
+def _commands(groups: list[RunGroup]) -> list[str]:
+    if not groups:
+        return []
+    pairs = zip(group_labels(groups), groups, strict=True)
+    return [html.table([{"net": name, "command": group.command_line} for name, group in pairs])]

@@ -11,7 +11,7 @@ from cnnbench.reporting.gather import Run
 from cnnbench.tasks.classification.published import PublishedMetrics, published_metrics
 
 
-def find(run: Run) -> PublishedMetrics | None:
+def find_published(run: Run) -> PublishedMetrics | None:
     """None where no paper has such a net, or has it on other images, or with other arguments."""
     name = run.model
     arguments = {key.removeprefix("model."): value for key, value in run.settings.items() if key.startswith("model.")}
@@ -21,13 +21,13 @@ def find(run: Run) -> PublishedMetrics | None:
     found = published_metrics(facts_key(name, arguments))
     if found is None or found.data != run.data or not found.values.keys() & {metric.name for metric in run.metrics}:
         return None
-    own = defaults(name)
+    own = paper_arguments(name)
     asked = [f"{key}={value}" for key, value in arguments.items() if key in own and value != own[key]]
     return found if all(f"{name} {setting}" in FACTS for setting in asked) else None
 
 
 @cache
-def defaults(name: str) -> dict[str, Any]:
+def paper_arguments(name: str) -> dict[str, Any]:
     """The arguments of the net of the paper, from its file."""
     file = conf_dir() / "model" / f"{name}.yaml"
     model = (yaml.safe_load(file.read_text()) or {}).get("model") if file.exists() else None

@@ -9,8 +9,8 @@ from typing import Any
 from cnnbench.analysis.published import FACTS
 from cnnbench.config.sections import Format
 from cnnbench.output.tables import clock, fitted, render, shorten
-from cnnbench.reporting.gather import Gathered, Run
-from cnnbench.reporting.group import Group, headings, labels, row, text
+from cnnbench.reporting.gather import GatheredRuns, Run
+from cnnbench.reporting.group import RunGroup, group_labels, group_row, headings, setting_text
 from cnnbench.tasks.classification import TOP5
 from cnnbench.tasks.classification.published import HISTORY
 from cnnbench.tasks.metric import Metric
@@ -22,13 +22,13 @@ NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {}", "crop": 
          "date": "{}"}  # fmt: skip
 
 
-class Spread(float):
+class MeanStd(float):
     """Mean of a metric with the standard deviation over the runs, where there are several."""
 
     std: float | None
     decimals: int
 
-    def __new__(cls, mean: float, std: float | None, decimals: int) -> "Spread":
+    def __new__(cls, mean: float, std: float | None, decimals: int) -> "MeanStd":
         made = super().__new__(cls, mean)
         made.std, made.decimals = std, decimals
         return made
@@ -58,27 +58,27 @@ class Clock(float):
         return clock(self)
 
 
-def spread(metric: Metric, mean: float | None, std: float | None = None) -> Spread | None:
-    return None if mean is None else Spread(mean, std, metric.decimals)
+def mean_std(metric: Metric, mean: float | None, std: float | None = None) -> MeanStd | None:
+    return None if mean is None else MeanStd(mean, std, metric.decimals)
 
 
-def signed(metric: Metric, difference: float | None) -> Signed | None:
+def signed_difference(metric: Metric, difference: float | None) -> Signed | None:
     return None if difference is None else Signed(difference, metric.decimals)
 
 
-def shown_row(group: Group, names: dict[str, str]) -> dict[str, Any]:
+def table_row(group: RunGroup, names: dict[str, str]) -> dict[str, Any]:
     """A group as people read it."""
-    full, keys = row(group), {names[key]: _setting(value) for key, value in group.keys.items()}
+    full, keys = group_row(group), {names[key]: _setting(value) for key, value in group.keys.items()}
     first = dict([*keys.items()][:FACTORS])
     primary = group.primary
     return {
         **first,
         "runs": full["runs"],
         "seeds": ",".join(map(str, full["seeds"])) or None,
-        **{metric.label: spread(metric, full[metric.name], full[f"{metric.name}_std"]) for metric in group.metrics},
-        **{f"train {metric.column}": spread(metric, full[f"train_{metric.name}"]) for metric in group.primaries},
-        "published": spread(primary, full[f"published_{primary.name}"]),
-        "difference": signed(primary, full[primary.difference_key]),
+        **{metric.label: mean_std(metric, full[metric.name], full[f"{metric.name}_std"]) for metric in group.metrics},
+        **{f"train {metric.column}": mean_std(metric, full[f"train_{metric.name}"]) for metric in group.primaries},
+        "published": mean_std(primary, full[f"published_{primary.name}"]),
+        "difference": signed_difference(primary, full[primary.difference_key]),
         "params": full["params"],
         "macs": full["macs"],
         "time": Clock(full["seconds"]) if full["seconds"] is not None else None,
@@ -91,44 +91,44 @@ def shown_row(group: Group, names: dict[str, str]) -> dict[str, Any]:
 def _setting(value: Any) -> Any:
     """Numbers stay such, so that they are sorted as numbers."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if number or value is None else shorten(text(value), 40)
+    return value if number or value is None else shorten(setting_text(value), 40)
 
 
-def said(key: str, value: Any) -> str:
+def protocol_part(key: str, value: Any) -> str:
     """A part of the protocol in words."""
     return NAMES[key].format(f"{value:,}" if isinstance(value, int) else value)
 
 
-def main_rows(groups: Sequence[Group]) -> tuple[list[dict[str, Any]], str]:
+def main_rows(groups: Sequence[RunGroup]) -> tuple[list[dict[str, Any]], str]:
     """The table, without the columns that say nothing or the same in each row; and what the latter say."""
     names = headings(groups)
-    rows = [shown_row(group, names) for group in groups]
+    rows = [table_row(group, names) for group in groups]
     done = [row for row in rows if row["runs"]] or rows
     same = {key: done[0][key] for key in PROTOCOL if len({str(row[key]) for row in done}) == 1}
     empty = {key for key in rows[0] if all(row[key] is None for row in rows)} if rows else set()
     if all(row["state"] == f"{row['runs']}/{row['runs']}" for row in rows):
         empty.add("state")
     kept = [{key: value for key, value in row.items() if key not in {*same, *empty}} for row in rows]
-    words = [said(key, value) for key, value in same.items() if value is not None]
+    words = [protocol_part(key, value) for key, value in same.items() if value is not None]
     return kept, f"measured: {', '.join(words)}" if words else ""
 
 
-def published_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def published_rows(groups: Sequence[RunGroup]) -> list[dict[str, Any]]:
     """What papers say of the nets of the report, beside what was measured, each with its protocol."""
     rows = []
-    for group, label in zip(groups, labels(groups), strict=True):
+    for group, label in zip(groups, group_labels(groups), strict=True):
         if group.published is None or not group.done:
             continue
-        full = row(group)
-        own = [said(key, full[key]) for key in ("crop", "split", "n", "select_on") if full[key] is not None]
+        full = group_row(group)
+        own = [protocol_part(key, full[key]) for key in ("crop", "split", "n", "select_on") if full[key] is not None]
         for metric in group.metrics:
             if full[metric.difference_key] is not None:
                 rows.append({
                     "net": label if len(groups) > 1 else group.first.model,
                     "error": metric.column,
-                    "here": spread(metric, full[metric.name], full[f"{metric.name}_std"]),
-                    "paper": spread(metric, full[f"published_{metric.name}"]),
-                    "difference": signed(metric, full[metric.difference_key]),
+                    "here": mean_std(metric, full[metric.name], full[f"{metric.name}_std"]),
+                    "paper": mean_std(metric, full[f"published_{metric.name}"]),
+                    "difference": signed_difference(metric, full[metric.difference_key]),
                     "runs": full["runs"],
                     "measured here": ", ".join(own),
                     "measured in the paper": full["published_protocol"],
@@ -144,28 +144,28 @@ def run_row(run: Run, metrics: Sequence[Metric]) -> dict[str, Any]:
         "run": str(run.path),
         "status": run.status,
         "reason": run.reason or (None if result else run.so_far),
-        **{metric.label: spread(metric, result.get(metric.name)) for metric in metrics},
+        **{metric.label: mean_std(metric, result.get(metric.name)) for metric in metrics},
         "time": Clock(result["wall_seconds"]) if isinstance(result.get("wall_seconds"), int | float) else None,
         "overrides": " ".join(run.overrides) or None,
         "warnings": "; ".join(map(str, result.get("warnings") or [])) or None,
     }
 
 
-def history_rows(own: Sequence[Group]) -> list[dict[str, Any]]:
+def history_rows(own: Sequence[RunGroup]) -> list[dict[str, Any]]:
     """The ImageNet challenge year by year, and one's own runs on ImageNet."""
     rows = [{"year": entry.year and str(entry.year), "team": entry.team, "net": entry.net, "layers": entry.layers,
-             TOP5.label: spread(TOP5, entry.error), "note": entry.note or None}
+             TOP5.label: mean_std(TOP5, entry.error), "note": entry.note or None}
             for entry in HISTORY]  # fmt: skip
-    for group, label in zip(own, labels(own), strict=True):
+    for group, label in zip(own, group_labels(own), strict=True):
         known = FACTS.get(group.first.model)
-        how = ", ".join(said(key, group.said(key)) for key in ("crop", "split", "n"))
+        how = ", ".join(protocol_part(key, group.common_value(key)) for key in ("crop", "split", "n"))
         rows.append({"year": None, "team": "here", "net": label, "layers": known.depth if known else None,
-                     TOP5.label: spread(TOP5, group.mean(TOP5.name), group.std(TOP5.name)),
+                     TOP5.label: mean_std(TOP5, group.mean(TOP5.name), group.std(TOP5.name)),
                      "note": how})  # fmt: skip
     return rows
 
 
-def dispensable(group: Group) -> list[str]:
+def dispensable_columns(group: RunGroup) -> list[str]:
     """The columns that a narrow terminal goes without, in this order."""
     return ["device", "date", "select_on", "split", "crop", "seeds", "n",
             *(f"train {metric.column}" for metric in group.primaries), "macs", "params",
@@ -173,17 +173,19 @@ def dispensable(group: Group) -> list[str]:
             "time", "difference", "published"]  # fmt: skip
 
 
-def render_report(found: Gathered, groups: list[Group], format: Format, width: int | None) -> str:
+def render_report(found: GatheredRuns, groups: list[RunGroup], format: Format, width: int | None) -> str:
     """The report without a final newline."""
     if format is Format.json:
-        return json.dumps(json_value(as_data(found, groups)), indent=2, default=str)
+        return json.dumps(json_value(report_data(found, groups)), indent=2, default=str)
     if format is Format.csv:
-        flat = [{key: json.dumps(value) if isinstance(value, list) else value for key, value in row(group).items()}
-                for group in groups]  # fmt: skip
+        flat = [
+            {key: json.dumps(value) if isinstance(value, list) else value for key, value in row.items()}
+            for row in map(group_row, groups)
+        ]
         return render(flat, format)
     rows, measured = main_rows(groups)
     parts = [*found.states()] if format is Format.markdown else []
-    parts += [fitted(rows, format, width, dispensable(groups[0]))] if rows else []
+    parts += [fitted(rows, format, width, dispensable_columns(groups[0]))] if rows else []
     parts += [measured] if measured else []
     if any(len(group.done) > 1 for group in groups):
         parts.append("±: standard deviation over the runs")
@@ -196,18 +198,18 @@ def render_report(found: Gathered, groups: list[Group], format: Format, width: i
                   f"{path}: {search.best}\n{search.command}"]  # fmt: skip
         parts += [render(search.rows(), format), search.how] if search.importance else []
     if format is Format.markdown:
-        pairs = zip(labels(groups), groups, strict=True)
+        pairs = zip(group_labels(groups), groups, strict=True)
         parts += [render([{"net": name, "command": f"`{group.command_line}`"} for name, group in pairs], format)]
         parts += ["\n".join(f"- damaged: {line}" for line in found.damaged)] if found.damaged else []
         return "\n\n".join(parts)
     return "\n\n".join(part if "\n" in part else textwrap.fill(part, min(width or 120, 120)) for part in parts)
 
 
-def as_data(found: Gathered, groups: list[Group]) -> dict[str, Any]:
+def report_data(found: GatheredRuns, groups: list[RunGroup]) -> dict[str, Any]:
     """The object of `format=json`."""
     return {
         "states": found.states(),
-        "groups": [{**row(group), "paths": [str(run.path) for run in group.runs]} for group in groups],
+        "groups": [{**group_row(group), "paths": [str(run.path) for run in group.runs]} for group in groups],
         "runs": [{"path": str(run.path), "status": run.status, "reason": run.reason, "overrides": run.overrides,
                   "date": run.date, "last": run.last, "result": run.result}
                  for group in groups for run in group.runs],

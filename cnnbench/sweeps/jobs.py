@@ -30,12 +30,12 @@ from cnnbench.utils.text import slug
 FOLDER, SUBMITTED = ".sweep", "submitted"
 DONE, RUNNING, PENDING, CUT, FAILED = "done", "running", "pending", "cut", "failed"
 PRUNED = "pruned"  # stopped by a search, as hopeless: neither a result nor a failure
-NAMED = 8  # failures of which one line says why
+EXPLAINED = 8  # failures of which one line says why
 ORDER = (DONE, RUNNING, PENDING, CUT, PRUNED, FAILED)
 
 
 @dataclass(kw_only=True)
-class Job:
+class SweepJob:
     """One job of a sweep. status: done, running, pending, cut (asked to stop, saved), pruned or failed; reason: why."""
 
     sweep: str  # the sweep's directory
@@ -65,10 +65,10 @@ class Job:
 
     @property
     def result(self) -> dict[str, Any]:
-        return read_json(self.run / "result.json") if self.run and self.status == DONE else {}
+        return read_json(self.directory / "result.json") if self.directory and self.status == DONE else {}
 
     @property
-    def run(self) -> Path | None:
+    def directory(self) -> Path | None:
         """The job's directory, also where the sweep was moved or is looked at from elsewhere."""
         if self.run_dir is None:
             return None
@@ -98,7 +98,7 @@ class Job:
         metric = metrics_of(result)[0]
         return metric, result.get(metric.name)
 
-    def wait_here(self) -> None:
+    def mark_pending(self) -> None:
         """It is to be run by this process, or by one that ends with it."""
         self.status, self.process = PENDING, _this_process()
         self.write()
@@ -118,7 +118,7 @@ class Job:
         cut = code in (130, exit_codes.PREEMPTED)
         self.status = CUT if cut else FAILED if code else DONE
         self.code, self.reason, self.run_dir = code, reason, run_dir or self.run_dir
-        said = read_json(self.run / "status.json") if self.run and self.status == DONE else {}
+        said = read_json(self.directory / "status.json") if self.directory and self.status == DONE else {}
         if said.get("status") == PRUNED:
             self.status, self.reason = PRUNED, str(said.get("reason"))
         self.write()
@@ -128,69 +128,69 @@ def _this_process() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid())}
 
 
-def name_of(overrides: Iterable[str], swept: Iterable[str]) -> str:
+def job_name(overrides: Iterable[str], swept: Iterable[str]) -> str:
     """The name of a job: the same for the same settings, whatever it is run with."""
     return slug(run_directory.named(overrides, [*swept, "model", "data", "weights"])) or "job"
 
 
-def fingerprint(cfg: Any) -> str:
+def config_fingerprint(cfg: Any) -> str:
     plain = {key: value for key, value in flatten(to_plain(cfg)).items() if not run_directory.is_free(key)}
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def read(sweep: Path, only: str = "*") -> list[Job]:
+def read_jobs(sweep: Path, only: str = "*") -> list[SweepJob]:
     """The jobs as they are written down, in order. UserError where there is no sweep."""
     folder = sweep / FOLDER
-    if not exists(sweep):
+    if not is_sweep_dir(sweep):
         raise UserError(f"{sweep} is no directory of a sweep: give that of a command with -m")
-    known = {item.name for item in fields(Job)}
+    known = {item.name for item in fields(SweepJob)}
     found = [{key: value for key, value in read_json(file).items() if key in known}
              for file in folder.glob(f"{only}.json")]  # fmt: skip
     submitted = read_json(folder / SUBMITTED)
-    jobs = [Job(**{**content, "sweep": str(sweep)}) for content in found if "name" in content]
+    jobs = [SweepJob(**{**content, "sweep": str(sweep)}) for content in found if "name" in content]
     for job in jobs:
         if job.status == PENDING and job.slurm is None:
             job.slurm = submitted.get(job.name) or None
     return sorted(jobs, key=lambda job: (job.number, job.name))
 
 
-def note_submitted(sweep: Path, ids: dict[str, str]) -> None:
+def record_submitted(sweep: Path, ids: dict[str, str]) -> None:
     """The ids of jobs in Slurm, kept apart from the jobs' own files: those may be at work already, and write there."""
     file = sweep / FOLDER / SUBMITTED
     write_json(file, {**read_json(file), **ids})
 
 
-def expect(sweep: Path, command: str, jobs: list[list[str]], swept: list[str]) -> None:
+def record_pending(sweep: Path, command: str, jobs: list[list[str]], swept: list[str]) -> None:
     """Write down the jobs that are to come, so that a report knows their number; those known already stay as they
     are."""
     for number, overrides in enumerate(jobs):
         shown = [text for text in overrides if not text.startswith(("sweep.", "hydra"))]
-        job = Job(sweep=str(sweep), name=name_of(shown, swept), number=number, command=command, overrides=shown)
+        job = SweepJob(sweep=str(sweep), name=job_name(shown, swept), number=number, command=command, overrides=shown)
         if not job.file.exists():
-            job.wait_here()
+            job.mark_pending()
 
 
-def give_up(sweep: Path) -> None:
+def cancel_unstarted(sweep: Path) -> None:
     """What was to be run by this process is not."""
-    for job in read(sweep) if exists(sweep) else []:
+    for job in read_jobs(sweep) if is_sweep_dir(sweep) else []:
         if job.status == PENDING and job.process == _this_process():
             job.end(130, "not begun", None)
 
 
-def exists(sweep: Path) -> bool:
+def is_sweep_dir(sweep: Path) -> bool:
     return (sweep / FOLDER).is_dir()
 
 
-def find(job: Job) -> Job | None:
+def find_record(job: SweepJob) -> SweepJob | None:
     """What an earlier command wrote down of the same job, as it is now."""
     if not job.file.exists():
         return None
-    return next((other for other in state(Path(job.sweep), only=job.name)), None)
+    return next((other for other in current_jobs(Path(job.sweep), only=job.name)), None)
 
 
-def state(sweep: Path, only: str = "*") -> list[Job]:
+def current_jobs(sweep: Path, only: str = "*") -> list[SweepJob]:
     """The jobs as they are: those of a process that is gone, or that Slurm no longer knows, have failed."""
-    jobs = read(sweep, only)
+    jobs = read_jobs(sweep, only)
     unsure = [job for job in jobs if job.status in (RUNNING, PENDING, CUT)]
     queued = slurm.queued_jobs([job.slurm for job in unsure if job.slurm]) if any(job.slurm for job in unsure) else {}
     for job in unsure:
@@ -208,11 +208,11 @@ def state(sweep: Path, only: str = "*") -> list[Job]:
     return jobs
 
 
-def _as_queued(job: Job, word: str, reason: str) -> None:
+def _as_queued(job: SweepJob, word: str, reason: str) -> None:
     job.status, job.reason = (PENDING, reason) if word == "PENDING" else (RUNNING, "")
 
 
-def _as_ended(job: Job) -> None:
+def _as_ended(job: SweepJob) -> None:
     """It may have written its last word while Slurm was asked."""
     written = read_json(job.file)
     if written.get("status") in (DONE, FAILED, CUT):
@@ -226,23 +226,24 @@ def _as_ended(job: Job) -> None:
         job.status, job.reason = FAILED, f"it ended without a word (Slurm: {word})"
 
 
-def line(jobs: list[Job]) -> str:
+def progress_line(jobs: list[SweepJob]) -> str:
     """`9/16 done, 4 running, 2 pending, 1 failed: seed=3: out of memory`."""
     counts = Counter(job.status for job in jobs)
     parts = [f"{counts[DONE]}/{len(jobs)} done"]
     parts += [f"{counts[status]} {status}" for status in ORDER[1:] if counts[status]]
-    failed = [f"{label(job, jobs)}: {job.reason}" for job in [job for job in jobs if job.status == FAILED][:NAMED]]
-    failed += [f"{counts[FAILED] - NAMED} more"] if counts[FAILED] > NAMED else []
-    return ", ".join(parts) + (f": {'; '.join(failed)}" if failed else "")
+    failed = [job for job in jobs if job.status == FAILED]
+    reasons = [f"{job_label(job, jobs)}: {job.reason}" for job in failed[:EXPLAINED]]
+    reasons += [f"{len(failed) - EXPLAINED} more"] if len(failed) > EXPLAINED else []
+    return ", ".join(parts) + (f": {'; '.join(reasons)}" if reasons else "")
 
 
-def label(job: Job, jobs: list[Job]) -> str:
+def job_label(job: SweepJob, jobs: list[SweepJob]) -> str:
     """The overrides that tell this job from the others."""
     common = set.intersection(*(set(other.overrides) for other in jobs)) if len(jobs) > 1 else set()
     return " ".join(text for text in job.overrides if text not in common) or job.name
 
 
-def cancel(jobs: list[Job]) -> list[Job]:
+def stop_jobs(jobs: list[SweepJob]) -> list[SweepJob]:
     """End what runs or waits; those that this could be said to. What runs saves first, so the same command goes on."""
     live = [job for job in jobs if job.status in (RUNNING, PENDING)]
     queued = [job for job in live if job.slurm]
@@ -258,12 +259,12 @@ def cancel(jobs: list[Job]) -> list[Job]:
     return [*queued, *here]
 
 
-def table(jobs: list[Job], format: str) -> str:
+def jobs_table(jobs: list[SweepJob], format: str) -> str:
     rows = []
     for job in jobs:
         result = job.result
         rows.append({
-            "job": label(job, jobs),
+            "job": job_label(job, jobs),
             "status": "skipped: done before" if job.skipped else
                       ": ".join(filter(None, [job.status, job.reason.partition("\n")[0]])),
             **{metric.name: result.get(metric.name) for metric in metrics_of(result)},
@@ -274,7 +275,7 @@ def table(jobs: list[Job], format: str) -> str:
     return render([{key: value for key, value in row.items() if value is not None} for row in rows], Format(format))
 
 
-def summary(jobs: list[Job]) -> str:
+def jobs_summary(jobs: list[SweepJob]) -> str:
     """`4 jobs: 2 done, 1 skipped, 1 failed`."""
     skipped = sum(job.skipped for job in jobs)
     counts = Counter(job.status for job in jobs)

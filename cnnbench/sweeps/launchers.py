@@ -17,20 +17,21 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from cnnbench.sweeps import local, slurm_array
-from cnnbench.sweeps.jobs import Job, find
+from cnnbench.sweeps.jobs import SweepJob, find_record
+from cnnbench.sweeps.local import run_local
+from cnnbench.sweeps.slurm_array import check_slurm_launcher, submit_array, watch_array
 from cnnbench.sweeps.tpe_sweeper import TpeSweeper
 from cnnbench.utils.console import say
 
 if TYPE_CHECKING:
-    from cnnbench.sweeps.runner import Task
+    from cnnbench.sweeps.runner import JobRunner
 
 
 PACKAGE = "hydra_plugins.cnnbench"
 
 
 class _Launcher(Launcher):
-    task: "Task"
+    runner: "JobRunner"
 
     def __init__(self, **settings: Any) -> None:
         self.settings: dict[str, Any] = {
@@ -40,7 +41,7 @@ class _Launcher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.config = hydra_context, config
-        self.task = task_function  # type: ignore[assignment]
+        self.runner = task_function  # type: ignore[assignment]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
@@ -50,23 +51,23 @@ class _Launcher(Launcher):
             task_overrides = OmegaConf.to_container(cfg.hydra.overrides.task)
             with open_dict(cfg):
                 del cfg["hydra"]
-            job, config = self.task.prepare(cfg, list(task_overrides), number)  # type: ignore[arg-type]
+            job, config = self.runner.prepare(cfg, list(task_overrides), number)  # type: ignore[arg-type]
             jobs.append(job)
-            if config is not None and not self.task.skips(job, config):
+            if config is not None and not self.runner.skips(job, config):
                 todo.append((job, config))
         if todo:
             self.run(todo)
         self.finish()
-        return [_returned(find(job) or job) for job in jobs]
+        return [_job_return(find_record(job) or job) for job in jobs]
 
-    def run(self, todo: list[tuple[Job, Any]]) -> None:
+    def run(self, todo: list[tuple[SweepJob, Any]]) -> None:
         raise NotImplementedError
 
     def finish(self) -> None:
         """Also where there was nothing to run."""
 
 
-def _returned(job: Job) -> JobReturn:
+def _job_return(job: SweepJob) -> JobReturn:
     """For sweepers, which minimise the job's cost; what failed is told by the books."""
     returned = JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED)
     returned.return_value = job.cost
@@ -78,10 +79,10 @@ class LocalLauncher(_Launcher):
 
     __module__ = PACKAGE
 
-    def run(self, todo: list[tuple[Job, Any]]) -> None:
+    def run(self, todo: list[tuple[SweepJob, Any]]) -> None:
         for job, _ in todo:
-            job.wait_here()
-        if local.run(todo, self.settings["jobs"]):
+            job.mark_pending()
+        if run_local(todo, self.settings["jobs"]):
             raise KeyboardInterrupt
 
 
@@ -90,21 +91,21 @@ class SlurmLauncher(_Launcher):
 
     __module__ = PACKAGE
 
-    def run(self, todo: list[tuple[Job, Any]]) -> None:
-        slurm_array.check("slurm")
-        folder = Path(self.task.sweep)
-        array = slurm_array.submit(todo, self.settings, folder)
+    def run(self, todo: list[tuple[SweepJob, Any]]) -> None:
+        check_slurm_launcher("slurm")
+        folder = Path(self.runner.sweep)
+        array = submit_array(todo, self.settings, folder)
         say(f"Slurm job {array}: {len(todo)} in {folder}", sys.stderr)
         if todo[0][1].sweep.detach:
-            self.task.detached = array
+            self.runner.detached = array
 
     def finish(self) -> None:
-        folder = Path(self.task.sweep)
+        folder = Path(self.runner.sweep)
         if not self.config.sweep.detach:
-            slurm_array.watch(folder, self.task.jobs)
+            watch_array(folder, self.runner.jobs)
 
 
-def register() -> None:
+def register_plugins() -> None:
     """Make the launchers and the sweeper known. Hydra looks for them by name within its own package of plugins, where
     they are not: so this module is found under that name too."""
     try:

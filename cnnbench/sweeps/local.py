@@ -11,28 +11,29 @@ from typing import Any
 from cnnbench.config.parsing import to_plain
 from cnnbench.runtime import processes
 from cnnbench.runtime.processes import Worker
-from cnnbench.sweeps import jobs
-from cnnbench.sweeps.jobs import Job
+from cnnbench.sweeps.jobs import FAILED, SweepJob, find_record
 from cnnbench.utils import system
 from cnnbench.utils.console import say
 
 
-def run(todo: list[tuple[Job, Any]], at_once: int | None) -> bool:
+def run_local(todo: list[tuple[SweepJob, Any]], at_once: int | None) -> bool:
     """Run the jobs, so many at once (by default one for each GPU, or for each core); whether somebody ended it.
 
     Each job's process sees its share of the GPUs alone: of more jobs than GPUs several share one.
     """
-    each = max((devices_of(config) for _, config in todo), default=1)
+    each = max((devices_per_job(config) for _, config in todo), default=1)
     found = processes.visible_gpus()
     most = at_once or max(1, (len(found) or system.cores()) // each)
     slots = min(most, len(todo))
-    waiting: queue.SimpleQueue[tuple[Job, Any]] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[tuple[SweepJob, Any]] = queue.SimpleQueue()
     for item in todo:
         waiting.put(item)
     workers: list[Worker] = []
     with processes.forward_signals(workers) as asked:
         threads = [
-            threading.Thread(target=_work, args=(waiting, workers, environment(found, slot, each, slots), asked))
+            threading.Thread(
+                target=_run_worker, args=(waiting, workers, worker_environment(found, slot, each, slots), asked)
+            )
             for slot in range(slots)
         ]
         for thread in threads:
@@ -43,19 +44,19 @@ def run(todo: list[tuple[Job, Any]], at_once: int | None) -> bool:
     return bool(asked)
 
 
-def devices_of(config: Any) -> int:
+def devices_per_job(config: Any) -> int:
     given = getattr(config, "devices", 1)
     return int(given) if str(given).isdigit() else 1
 
 
-def environment(found: list[str], slot: int, each: int, slots: int) -> dict[str, str]:
+def worker_environment(found: list[str], slot: int, each: int, slots: int) -> dict[str, str]:
     """What a process is told of the machine: its GPUs, in turn, and its share of the cores."""
     mine = [found[(slot * each + number) % len(found)] for number in range(min(each, len(found)))]
     return {**({"CUDA_VISIBLE_DEVICES": ",".join(mine)} if mine else {}), **processes.thread_environment(slots)}
 
 
-def _work(
-    waiting: "queue.SimpleQueue[tuple[Job, Any]]", workers: list[Worker], env: dict[str, str], asked: list[int]
+def _run_worker(
+    waiting: "queue.SimpleQueue[tuple[SweepJob, Any]]", workers: list[Worker], env: dict[str, str], asked: list[int]
 ) -> None:
     """One process after the other, if one should die, and in it one job after the other."""
     worker: Worker | None = None
@@ -70,18 +71,18 @@ def _work(
         say(f"job {job.number + 1}: {' '.join(job.overrides)}", sys.stderr)
         worker.send({"command": job.command, "config": to_plain(config), "job": asdict(job)})
         if worker.receive() is None:
-            _bury(job, worker, asked)
+            _record_crash(job, worker, asked)
             worker = None
-        said = jobs.find(job) or job
+        said = find_record(job) or job
         say(f"job {job.number + 1}: {said.outcome}", sys.stderr)
-        if said.status == jobs.FAILED:
+        if said.status == FAILED:
             say(f"  what it said: {job.log}", sys.stderr)
     if worker:
         worker.close()
         worker.process.wait()
 
 
-def _bury(job: Job, worker: Worker, asked: list[int]) -> None:
+def _record_crash(job: SweepJob, worker: Worker, asked: list[int]) -> None:
     """A process that ended without an answer cannot write down why."""
     code = worker.process.wait()
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"

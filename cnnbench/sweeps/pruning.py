@@ -12,6 +12,6 @@ def trial_judge(cfg: TrainConfig, task: str) -> Callable[[dict[str, Any]], str] 
     """Judge of the search whose trial this training is: row of an epoch -> why to stop, or nothing. None elsewhere."""
     if cfg.sweep.trial is None or cfg.sweep.dir is None:
         return None
-    from cnnbench.sweeps import study  # with Optuna, of which nobody else has to know
+    from cnnbench.sweeps.study import pruning_rule  # with Optuna, of which nobody else has to know
 
-    return study.judge(Path(cfg.sweep.dir).expanduser(), cfg.sweep.trial, tasks.find(task).metrics)
+    return pruning_rule(Path(cfg.sweep.dir).expanduser(), cfg.sweep.trial, tasks.find(task).metrics)

@@ -12,29 +12,29 @@ from cnnbench.config import arguments, compose, expand, registry
 from cnnbench.config.sections import Rerun
 from cnnbench.runs import run_directory
 from cnnbench.runtime import execute
-from cnnbench.sweeps import study_result
 from cnnbench.sweeps.jobs import (
     CUT,
     DONE,
     FAILED,
     PRUNED,
-    Job,
-    exists,
-    expect,
-    find,
-    fingerprint,
-    give_up,
-    name_of,
-    state,
-    summary,
-    table,
+    SweepJob,
+    cancel_unstarted,
+    config_fingerprint,
+    current_jobs,
+    find_record,
+    is_sweep_dir,
+    job_name,
+    jobs_summary,
+    jobs_table,
+    record_pending,
 )
+from cnnbench.sweeps.study_result import read_study_result
 from cnnbench.utils import exit_codes
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import RunError, UserError
 
 
-class Task:
+class JobRunner:
     """What Hydra calls with the configuration of each job of a sweep. It travels to other processes by pickle."""
 
     def __init__(self, command: str, sweep: Path) -> None:
@@ -56,11 +56,11 @@ class Task:
                 raise KeyboardInterrupt  # the user or the scheduler wants the machine back: no further jobs
         return job.cost
 
-    def prepare(self, cfg: DictConfig, overrides: list[str], number: int) -> tuple[Job, Any]:
+    def prepare(self, cfg: DictConfig, overrides: list[str], number: int) -> tuple[SweepJob, Any]:
         """The job's page in the books and its typed configuration; None, and the job failed, where there is none."""
-        job = Job(
+        job = SweepJob(
             sweep=self.sweep,
-            name=name_of(overrides, cfg.sweep["keys"]),
+            name=job_name(overrides, cfg.sweep["keys"]),
             number=number if cfg.sweep["trial"] is None else cfg.sweep["trial"],
             command=self.command,
             overrides=[text for text in overrides if not text.startswith("sweep.")],
@@ -73,24 +73,24 @@ class Task:
             job.begin()
             job.end(execute.report_error(error), str(error), None)
             return job, None
-        job.fingerprint = fingerprint(config)
+        job.fingerprint = config_fingerprint(config)
         job.format = config.format if isinstance(config.format, str) else config.format.value
         return job, config
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[SweepJob]:
         """Those of this command, as they are: run here, by others for it, or found to be run by another one."""
-        return [job for job in state(Path(self.sweep)) if job.token == self.token or job.name in self.names]
+        return [job for job in current_jobs(Path(self.sweep)) if job.token == self.token or job.name in self.names]
 
-    def skips(self, job: Job, config: Any) -> bool:
+    def skips(self, job: SweepJob, config: Any) -> bool:
         """Whether the job is left as an earlier command left it. What is to begin anew is cleared away here."""
-        earlier = find(job)
+        earlier = find_record(job)
         if earlier is None or not registry.COMMANDS[self.command].resumes or earlier.fingerprint != job.fingerprint:
             return False
         done = earlier.status == DONE and bool(earlier.result)
         rerun = config.sweep.rerun
         settled = done or earlier.status == PRUNED
         if settled and rerun is Rerun.all:
-            shutil.rmtree(str(earlier.run), ignore_errors=True)
+            shutil.rmtree(str(earlier.directory), ignore_errors=True)
             return False
         going_on = earlier.is_elsewhere
         if not (settled or going_on or (earlier.status == FAILED and rerun is Rerun.none)):
@@ -101,7 +101,7 @@ class Task:
         return True
 
 
-def run_job(job: Job, config: Any) -> int:
+def run_job(job: SweepJob, config: Any) -> int:
     """Run a job in this process and write down how it ends; the exit code."""
     job.begin()
     reason, code = "", exit_codes.FAILED
@@ -110,66 +110,66 @@ def run_job(job: Job, config: Any) -> int:
     except KeyboardInterrupt:
         code = exit_codes.INTERRUPTED
     except Exception as error:
-        code, reason = execute.report_error(error), reason_of(error)
+        code, reason = execute.report_error(error), error_line(error)
     job.end(code, reason, config.run.dir)
     return code
 
 
-def reason_of(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     kind = "" if isinstance(error, UserError | RunError) else f"{type(error).__name__}: "
     return f"{kind}{error}".partition("\n")[0]
 
 
-def run(command: str, args: list[str]) -> int:
+def run_sweep(command: str, args: list[str]) -> int:
     """All jobs of a sweep; the exit code: 1 when a job failed, 2 when all did for a mistake in their settings."""
     args = [*args, *run_directory.sweep_overrides(command, args, expand.swept_by_experiment(args))]
     folder = arguments.sweep_dir(args).expanduser()
-    task = Task(command, folder)
+    runner = JobRunner(command, folder)
     if (to_come := expand.sweep_jobs(args)) is not None:
-        expect(folder, command, *to_come)
+        record_pending(folder, command, *to_come)
     code = None
     try:
         prepare_launcher(args)
-        compose.launch(command, args, task)
+        compose.launch(command, args, runner)
     except KeyboardInterrupt:
         code = exit_codes.INTERRUPTED
-        give_up(folder)
-    jobs = task.jobs() if exists(folder) else []
-    if task.detached and code is None:
-        print(task.detached)
+        cancel_unstarted(folder)
+    jobs = runner.jobs() if is_sweep_dir(folder) else []
+    if runner.detached and code is None:
+        print(runner.detached)
         say(f"how far they are:  cnnbench report {folder}", sys.stderr)
         return exit_codes.DONE
-    return conclude(command, jobs, task.sweep, code)
+    return finish_sweep(command, jobs, runner.sweep, code)
 
 
 def prepare_launcher(args: list[str]) -> None:
     """Make our launchers known to Hydra where one is asked for, and say what is missing for it."""
     choices = [arg.partition("=")[2] for arg in args if arg.startswith("hydra/launcher=")]
     if choices and choices[-1] == "slurm":
-        from cnnbench.sweeps import slurm_array
+        from cnnbench.sweeps.slurm_array import check_slurm_launcher
 
-        slurm_array.check(choices[-1])
+        check_slurm_launcher(choices[-1])
     detach = any(arg.lower() == "sweep.detach=true" for arg in args)
     if detach and choices[-1:] in ([], ["basic"], ["local"], ["ray"]):
         raise UserError("sweep.detach=true leaves the jobs to a scheduler: it needs hydra/launcher=slurm")
     if choices or any(arg.startswith("hydra/sweeper=") for arg in args):
-        from cnnbench.sweeps import launchers
+        from cnnbench.sweeps.launchers import register_plugins
 
-        launchers.register()
+        register_plugins()
 
 
-def conclude(command: str, jobs: list[Job], sweep: str, code: int | None) -> int:
+def finish_sweep(command: str, jobs: list[SweepJob], sweep: str, code: int | None) -> int:
     """The table that ends a sweep."""
     if not jobs:
         return code or exit_codes.DONE
-    print(table(jobs, jobs[0].format))
-    print(f"{summary(jobs)} -> {sweep}", file=sys.stderr)
-    if found := study_result.read(Path(sweep)):
+    print(jobs_table(jobs, jobs[0].format))
+    print(f"{jobs_summary(jobs)} -> {sweep}", file=sys.stderr)
+    if found := read_study_result(Path(sweep)):
         print("\n".join(found.lines()), file=sys.stderr)
     if code is not None:
         return next((job.code for job in reversed(jobs) if job.status == CUT), code)
     if registry.COMMANDS[command].after_sweep:
-        done = [job.run for job in jobs if job.status == DONE and job.run]
+        done = [job.directory for job in jobs if job.status == DONE and job.directory]
         execute.load_command(command, "after_sweep")(Path(sweep), done)
     failed = [job for job in jobs if job.status == FAILED]
     if len(failed) == len(jobs) and all(job.code == exit_codes.MISTAKE for job in failed):

@@ -14,20 +14,20 @@ from typing import Any
 
 from cnnbench.config.parsing import to_plain
 from cnnbench.runtime import slurm
-from cnnbench.sweeps.jobs import FAILED, PENDING, RUNNING, Job, note_submitted
+from cnnbench.sweeps.jobs import FAILED, PENDING, RUNNING, SweepJob, record_submitted
 from cnnbench.utils import exit_codes
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.fast_start import keep_freed_memory
 
-FOR_ALL = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
+COMMON_SETTINGS = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
            "stderr_to_stdout")  # fmt: skip
-LOOK_EVERY = 2.0  # seconds
-HOPELESS = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "InvalidAccount",
+POLL_SECONDS = 2.0  # seconds
+NEVER_STARTS = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "InvalidAccount",
             "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed")  # fmt: skip
 
 
-def check(choice: str) -> None:
+def check_slurm_launcher(choice: str) -> None:
     """UserError where the launcher cannot work here."""
     if find_spec("submitit") is None or find_spec("hydra_plugins.hydra_submitit_launcher") is None:
         raise UserError(f"hydra/launcher={choice} needs submitit: pip install 'cnnbench[slurm]'")
@@ -38,18 +38,18 @@ def check(choice: str) -> None:
         )
 
 
-class Queued:
+class SlurmJob:
     """What runs on a node: submitit calls it in each process of a job, and asks it for what is to be run again."""
 
     def __call__(self, task: dict[str, Any]) -> int:
         if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
             os.environ.setdefault("OMP_NUM_THREADS", cpus)
         from cnnbench.config import commands, parsing
-        from cnnbench.sweeps import runner
+        from cnnbench.sweeps.runner import run_job
 
         keep_freed_memory()
         cfg = parsing.from_plain(commands.SCHEMAS[task["command"]], task["config"])
-        code = runner.run_job(Job(**task["job"]), cfg)
+        code = run_job(SweepJob(**task["job"]), cfg)
         if code == exit_codes.PREEMPTED:
             slurm.await_requeue()
         return code
@@ -60,7 +60,7 @@ class Queued:
         return DelayedSubmission(self, task)
 
 
-def submit(todo: list[tuple[Job, Any]], settings: dict[str, Any], folder: Path) -> str:
+def submit_array(todo: list[tuple[SweepJob, Any]], settings: dict[str, Any], folder: Path) -> str:
     """Hand the jobs in; the id of their array. UserError where Slurm refuses them: the books are then as they were."""
     import submitit
     from submitit.core.utils import FailedJobError
@@ -69,22 +69,23 @@ def submit(todo: list[tuple[Job, Any]], settings: dict[str, Any], folder: Path) 
     executor = submitit.AutoExecutor(
         cluster="slurm", folder=settings["submitit_folder"], slurm_max_num_timeout=settings["max_num_timeout"]
     )
-    executor.update_parameters(**{key if key in FOR_ALL else f"slurm_{key}": value for key, value in own.items()})
+    names = {key: key if key in COMMON_SETTINGS else f"slurm_{key}" for key in own}
+    executor.update_parameters(**{names[key]: value for key, value in own.items()})
     before = {job.file: job.file.read_bytes() for job, _ in todo if job.file.exists()}
-    note_submitted(folder, dict.fromkeys((job.name for job, _ in todo), ""))
+    record_submitted(folder, dict.fromkeys((job.name for job, _ in todo), ""))
     for job, _ in todo:
-        job.wait_here()
+        job.mark_pending()
     tasks = [{"command": job.command, "config": to_plain(cfg), "job": asdict(job)} for job, cfg in todo]
     try:
         with redirect_stderr(io.StringIO()):  # where submitit repeats what the error says too
-            submitted = executor.map_array(Queued(), tasks)
+            submitted = executor.map_array(SlurmJob(), tasks)
     except (FailedJobError, subprocess.CalledProcessError) as error:
         for job, _ in todo:
             job.file.unlink()
         for file, content in before.items():
             file.write_bytes(content)
         raise UserError(_refusal(str(error), settings)) from None
-    note_submitted(folder, {job.name: one.job_id for (job, _), one in zip(todo, submitted, strict=True)})
+    record_submitted(folder, {job.name: one.job_id for (job, _), one in zip(todo, submitted, strict=True)})
     return str(submitted[0].job_id).partition("_")[0]
 
 
@@ -99,9 +100,9 @@ def _refusal(text: str, settings: dict[str, Any]) -> str:
     return f"Slurm refuses the jobs: {reason}"
 
 
-def _give_up(jobs: list[Job]) -> None:
+def _cancel_hopeless(jobs: list[SweepJob]) -> None:
     """End jobs that Slurm took, but that would wait for ever: what they ask for is nowhere, or not for them."""
-    hopeless = [job for job in jobs if job.status == PENDING and job.slurm and job.reason in HOPELESS]
+    hopeless = [job for job in jobs if job.status == PENDING and job.slurm and job.reason in NEVER_STARTS]
     if hopeless:
         slurm.cancel_jobs([str(job.slurm) for job in hopeless])
     for job in hopeless:
@@ -110,13 +111,13 @@ def _give_up(jobs: list[Job]) -> None:
         job.write()
 
 
-def watch(folder: Path, find: Callable[[], list[Job]]) -> None:
+def watch_array(folder: Path, find: Callable[[], list[SweepJob]]) -> None:
     """Say what becomes of the jobs until none runs or waits. Ctrl-C ends the watching, not the jobs."""
     said: set[str] = set()
     try:
         while True:
             jobs = find()
-            _give_up(jobs)
+            _cancel_hopeless(jobs)
             live = [job for job in jobs if job.status in (RUNNING, PENDING)]
             for job in jobs:
                 if job not in live and not job.skipped and job.name not in said:
@@ -124,7 +125,7 @@ def watch(folder: Path, find: Callable[[], list[Job]]) -> None:
                     say(f"job {job.number + 1}: {job.outcome}", sys.stderr)
             if not live:
                 return
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
         say(f"the jobs go on. How far they are:  cnnbench report {folder}\n"
             f"to end them:  cnnbench report {folder} cancel=true", sys.stderr)  # fmt: skip

@@ -20,8 +20,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cnnbench.sweeps import jobs, study_result
-from cnnbench.sweeps.jobs import Job
+from cnnbench.sweeps import study_result
+from cnnbench.sweeps.jobs import DONE, FAILED, FOLDER, PRUNED, SweepJob
 from cnnbench.tasks import metrics_of
 from cnnbench.tasks.metric import Metric, as_data, named
 from cnnbench.utils import files
@@ -37,7 +37,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SearchSettings:
     """What is looked for, and how."""
 
     metric: str | None  # None: the task's primary one
@@ -52,7 +52,13 @@ class Search:
     """The study of a sweep, from the first command to the last that goes on with it; one process at a time has it."""
 
     def __init__(
-        self, sweep: Path, space: Mapping[str, BaseDistribution], plan: Plan, *, retry: bool, anew: bool = False
+        self,
+        sweep: Path,
+        space: Mapping[str, BaseDistribution],
+        plan: SearchSettings,
+        *,
+        retry: bool,
+        anew: bool = False,
     ) -> None:
         """retry: what failed before; anew: forget what there was."""
         self.space, self.plan = space, plan
@@ -121,7 +127,7 @@ class Search:
             _suggest(trial, key, distribution)
         return trial
 
-    def tell(self, trial: Trial, job: Job | None) -> None:
+    def tell(self, trial: Trial, job: SweepJob | None) -> None:
         """What became of it. One that was cut is left open, so that the same command goes on with it."""
         result = job.result if job else {}
         if result:
@@ -129,9 +135,9 @@ class Search:
         value = result.get(self.objective.name) if result else None
         if value is not None and np.isfinite(value):
             self.study.tell(trial, self.objective.cost(value))
-        elif job and job.status == jobs.PRUNED:
+        elif job and job.status == PRUNED:
             self.study.tell(trial, state=TrialState.PRUNED)
-        elif job and job.status in (jobs.FAILED, jobs.DONE):
+        elif job and job.status in (FAILED, DONE):
             self.study.tell(trial, state=TrialState.FAIL)
 
     def best(self) -> FrozenTrial | None:
@@ -161,15 +167,15 @@ class Search:
             return {}
 
 
-def text(value: Any) -> str:
+def typed_value(value: Any) -> str:
     """A value as it is typed: numbers of four digits, which are legible, and exact enough for any setting."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def judge(sweep: Path, number: int, metrics: Sequence[Metric]) -> Callable[[dict[str, Any]], str]:
+def pruning_rule(sweep: Path, number: int, metrics: Sequence[Metric]) -> Callable[[dict[str, Any]], str]:
     """For the training of a trial, of a task with these metrics: takes the line of metrics of an epoch, and says why to
     stop, or nothing."""
-    memory: list[tuple[optuna.Study, Plan, Trial]] = []
+    memory: list[tuple[optuna.Study, SearchSettings, Trial]] = []
 
     def verdict(line: dict[str, Any]) -> str:
         try:
@@ -199,10 +205,10 @@ def judge(sweep: Path, number: int, metrics: Sequence[Metric]) -> Callable[[dict
     return verdict
 
 
-def _trial(sweep: Path, number: int) -> tuple[optuna.Study, Plan, Trial]:
+def _trial(sweep: Path, number: int) -> tuple[optuna.Study, SearchSettings, Trial]:
     storage = _storage(sweep)
     study = optuna.load_study(study_name=NAME, storage=storage)
-    plan = Plan(**study.user_attrs["plan"])
+    plan = SearchSettings(**study.user_attrs["plan"])
     pruner = optuna.pruners.MedianPruner(plan.warmup_trials, plan.warmup_epochs + 1)
     study.pruner = pruner if plan.pruner == "median" else optuna.pruners.NopPruner()
     return study, plan, Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
@@ -230,7 +236,7 @@ def _storage(sweep: Path) -> JournalStorage:
 
 
 def _lock(sweep: Path) -> IO[str]:
-    folder = sweep / jobs.FOLDER
+    folder = sweep / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = files.try_lock(folder / ".lock")

@@ -17,7 +17,7 @@ HOW = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class StudyResult:
     """The best job of a search, and what mattered."""
 
     metric: str  # its name
@@ -57,10 +57,10 @@ class Found:
         return [self.best, f"  {self.command}", *([f"importance: {shares}"] if shares else [])]
 
 
-def read(sweep: Path) -> Found | None:
+def read_study_result(sweep: Path) -> StudyResult | None:
     """None where no search has found anything yet, or where the file is damaged."""
     try:
-        found = Found(**read_json(sweep / FILE))
+        found = StudyResult(**read_json(sweep / FILE))
         assert found.rows() is not None and found.lines() and found.how
     except (TypeError, ValueError, KeyError, AttributeError):
         return None

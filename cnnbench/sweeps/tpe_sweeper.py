@@ -22,8 +22,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from cnnbench.config import compose, registry
 from cnnbench.config.sections import Rerun
 from cnnbench.runs import run_directory
-from cnnbench.sweeps.jobs import DONE, Job, name_of, read
-from cnnbench.sweeps.study_result import Found
+from cnnbench.sweeps.jobs import DONE, SweepJob, job_name, read_jobs
+from cnnbench.sweeps.study_result import StudyResult
 from cnnbench.tasks import TASKS, find
 from cnnbench.tasks.metric import LOSS, as_data
 from cnnbench.utils import exit_codes
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
-    from cnnbench.sweeps.runner import Task
+    from cnnbench.sweeps.runner import JobRunner
     from cnnbench.sweeps.study import Search
 
 EXAMPLE = "'optim.lr=tag(log,interval(0.001,1))'"
@@ -45,15 +45,15 @@ class TpeSweeper(Sweeper):
     """`hydra/sweeper=tpe`."""
 
     __module__ = "hydra_plugins.cnnbench"
-    task: "Task"
+    runner: "JobRunner"
 
     def __init__(self, params: dict[str, str] | None, **settings: Any) -> None:
         self.params, self.settings = params or {}, settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.base = hydra_context, config
-        self.task = task_function  # type: ignore[assignment]
-        check(self.task.command, self.settings, detach=config.sweep.detach)
+        self.runner = task_function  # type: ignore[assignment]
+        check_search(self.runner.command, self.settings, detach=config.sweep.detach)
         self.launch = (
             Plugins.instance()
             .instantiate_launcher(hydra_context=hydra_context, task_function=task_function, config=config)
@@ -61,13 +61,16 @@ class TpeSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from cnnbench.sweeps.study import METRIC, Plan, Search
+        from cnnbench.sweeps.study import METRIC, Search, SearchSettings
 
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         typed = [f"{key}={value}" for key, value in self.params.items()] + arguments
         overrides = {override.get_key_element(): override for override in parser.parse_overrides(typed)}
-        space = {key: distribution(override, OmegaConf.select(self.base, key)) for key, override in overrides.items()
-                 if override.is_sweep_override()}  # fmt: skip
+        space = {
+            key: optuna_distribution(override, OmegaConf.select(self.base, key))
+            for key, override in overrides.items()
+            if override.is_sweep_override()
+        }
         self.fixed = [f"{key}={override.get_value_element_as_str()}" for key, override in overrides.items()
                       if not override.is_sweep_override()]  # fmt: skip
         if not space:
@@ -75,19 +78,19 @@ class TpeSweeper(Sweeper):
         if "seed" in space:
             raise UserError("seed is no setting to search: that would choose the luckiest one; give one, as in seed=0")
         self.check_jobs(space)
-        folder = Path(self.task.sweep)
-        settings = [self.task.command, f"{METRIC}={self.settings['metric'] or 'null'}",
+        folder = Path(self.runner.sweep)
+        settings = [self.runner.command, f"{METRIC}={self.settings['metric'] or 'null'}",
                     *sorted(override.input_line or key for key, override in overrides.items()
                             if not run_directory.is_free(key))]  # fmt: skip
         about = {key: value for key, value in self.settings.items() if key not in ("n_trials", "n_jobs")}
         if about["warmup_epochs"] is None:  # early on a net's error says little of where it ends
             about["warmup_epochs"] = max(1, math.ceil(self.base.epochs / 3))
-        plan = Plan(**about, settings=settings)
+        plan = SearchSettings(**about, settings=settings)
         rerun = self.base.sweep.rerun
         search = Search(folder, space, plan, retry=rerun is not Rerun.none, anew=rerun is Rerun.all)
         for trial in search.ended():  # what an earlier command has done belongs to this one's table too
             if job := self.job(trial.params):
-                job.token, job.skipped = self.task.token, job.status == DONE
+                job.token, job.skipped = self.runner.token, job.status == DONE
                 job.write()
         try:
             self.run(search)
@@ -117,12 +120,12 @@ class TpeSweeper(Sweeper):
                 break  # the others would make it too
 
     def overrides(self, trial: "Trial") -> list[str]:
-        return [*self.fixed, *_chosen(trial.params), f"sweep.trial={trial.number}"]
+        return [*self.fixed, *_trial_overrides(trial.params), f"sweep.trial={trial.number}"]
 
-    def job(self, params: dict[str, Any]) -> Job | None:
+    def job(self, params: dict[str, Any]) -> SweepJob | None:
         """That of a trial, as the books have it."""
-        name = name_of([*self.fixed, *_chosen(params)], self.base.sweep["keys"])
-        return next(iter(read(Path(self.task.sweep), only=name)), None)
+        name = job_name([*self.fixed, *_trial_overrides(params)], self.base.sweep["keys"])
+        return next(iter(read_jobs(Path(self.runner.sweep), only=name)), None)
 
     def conclude(self, search: "Search") -> None:
         """Leave behind what was found, for the end of the command and for `cnnbench report`."""
@@ -133,7 +136,7 @@ class TpeSweeper(Sweeper):
         result = job.result
         names = Counter(trial.state.name for trial in search.ended())
         counts = {"done": names["COMPLETE"], "pruned": names["PRUNED"], "failed": len(search.failed())}
-        Found(
+        StudyResult(
             metric=search.objective.name,
             counts=counts,
             job=job.number + 1,  # where the same settings were tried twice: as the table has it
@@ -142,31 +145,31 @@ class TpeSweeper(Sweeper):
             command=self.command_line(best.params),
             importance=search.importance(),
             metrics=as_data(search.metrics),
-        ).write(Path(self.task.sweep))
+        ).write(Path(self.runner.sweep))
 
     def command_line(self, params: dict[str, Any]) -> str:
         """Of the best settings. Where the data have test images it trains on all others: the choice is made."""
         kept = [text for text in self.fixed if not text.startswith(("sweep.", "run.", "hydra"))]
         if "data=folder" not in kept:
             kept = [text for text in kept if not text.startswith("data.val_fraction=")]
-        return shlex.join(["cnnbench", self.task.command, *kept, *_chosen(params)])
+        return shlex.join(["cnnbench", self.runner.command, *kept, *_trial_overrides(params)])
 
     def check_jobs(self, space: "dict[str, BaseDistribution]") -> None:
         """The two ends of the space are composed before anything runs: what is wrong is then said at once."""
         for end, at in (("low", 0), ("high", -1)):
             chosen = {key: getattr(by, end) if hasattr(by, end) else vars(by)["choices"][at]
                       for key, by in space.items()}  # fmt: skip
-            overrides = [*self.fixed, *_chosen(chosen)]
+            overrides = [*self.fixed, *_trial_overrides(chosen)]
             cfg = self.context.config_loader.load_sweep_config(self.base, overrides)
             with open_dict(cfg):
                 del cfg["hydra"]
-            config = compose.typed_config(self.task.command, cfg, overrides)
+            config = compose.typed_config(self.runner.command, cfg, overrides)
         if not config.data.val_fraction and not config.data.packed and not config.debug:
             warn("the search chooses by the very images that the error is measured on, so that of the best is too low: "
                  "data.val_fraction=0.1 holds training images out for the choice")  # fmt: skip
 
 
-def distribution(override: Override, now: Any) -> "BaseDistribution":
+def optuna_distribution(override: Override, now: Any) -> "BaseDistribution":
     """What Hydra's grammar says of a key, as Optuna's distribution. now: the key's value where it is not searched."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -189,7 +192,7 @@ def distribution(override: Override, now: Any) -> "BaseDistribution":
     return CategoricalDistribution(list(override.sweep_string_iterator()))
 
 
-def check(command: str, settings: dict[str, Any], *, detach: bool) -> None:
+def check_search(command: str, settings: dict[str, Any], *, detach: bool) -> None:
     """What is wrong with a search's own settings; UserError."""
     if not registry.COMMANDS[command].resumes:
         raise UserError(f"hydra/sweeper=tpe searches for settings of train and finetune, not of {command}")
@@ -211,7 +214,7 @@ def check(command: str, settings: dict[str, Any], *, detach: bool) -> None:
             raise unknown(f"hydra.sweeper.{key}", str(settings[key]), known)
 
 
-def _chosen(params: dict[str, Any]) -> list[str]:
-    from cnnbench.sweeps.study import text
+def _trial_overrides(params: dict[str, Any]) -> list[str]:
+    from cnnbench.sweeps.study import typed_value
 
-    return [f"{key}={text(value)}" for key, value in params.items()]
+    return [f"{key}={typed_value(value)}" for key, value in params.items()]

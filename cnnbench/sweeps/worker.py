@@ -31,7 +31,7 @@ def main() -> int:
     with os.fdopen(descriptor, "w") as answers:
         while (line := tasks.get()) is not None:
             busy.set()
-            answer = perform(json.loads(line))
+            answer = run_request(json.loads(line))
             busy.clear()
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
@@ -49,20 +49,20 @@ def _read(tasks: "queue.Queue[str | None]", busy: threading.Event) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def perform(task: dict[str, Any]) -> dict[str, Any]:
+def run_request(task: dict[str, Any]) -> dict[str, Any]:
     """Run a command with a configuration. A job of a sweep has its own console, and writes its end into the books."""
     cfg = parsing.from_plain(commands.SCHEMAS[task["command"]], task["config"])
     if "job" in task:
-        from cnnbench.sweeps import runner
-        from cnnbench.sweeps.jobs import Job
+        from cnnbench.sweeps.jobs import SweepJob
+        from cnnbench.sweeps.runner import run_job
 
-        job = Job(**task["job"])
+        job = SweepJob(**task["job"])
         job.file.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("a") as console:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
                 os.dup2(console.fileno(), stream.fileno())
-        return {"code": runner.run_job(job, cfg)}
+        return {"code": run_job(job, cfg)}
     error, mistake, code = "", False, exit_codes.FAILED
     try:
         code = execute.load_command(task["command"])(cfg)

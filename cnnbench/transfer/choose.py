@@ -23,7 +23,7 @@ from cnnbench import data
 from cnnbench.config.sections import Format, Strategy
 from cnnbench.data import Dataset
 from cnnbench.output.tables import render
-from cnnbench.transfer.features import PENULTIMATE, Extractor, stages
+from cnnbench.transfer.features import PENULTIMATE, FeatureExtractor, feature_stages
 
 MOST_IMAGES = 1000  # measured: enough to tell whether a stage is better by a few percent
 MOST_STAGES = 7
@@ -41,7 +41,7 @@ QUADRANTS = {  # (a lot of data, similar data): strategy, what the lecture says
 
 
 @dataclass(frozen=True)
-class Advice:
+class StrategyAdvice:
     """errors: percent of held-out images that a linear classifier on each stage's features gets wrong."""
 
     strategy: Strategy
@@ -92,28 +92,28 @@ class Advice:
         }
 
 
-def advise(extractor: Extractor, dataset: Dataset, many: int) -> Advice:
+def choose_strategy(extractor: FeatureExtractor, dataset: Dataset, many: int) -> StrategyAdvice:
     """Measure both axes on (at most MOST_IMAGES of) the training images."""
-    errors, n = stage_errors(extractor, dataset)
-    best = best_features(errors, n)
+    errors, n = layer_errors(extractor, dataset)
+    best = best_layer(errors, n)
     counts = np.bincount(dataset.train.targets.numpy(), minlength=len(dataset.classes))
     per_class = float(counts.mean())
     strategy, quadrant = QUADRANTS[per_class >= many, best == PENULTIMATE]
     chance = 100 * (1 - counts.max() / counts.sum())
-    return Advice(strategy, quadrant, per_class, many, errors, float(chance), n, best)
+    return StrategyAdvice(strategy, quadrant, per_class, many, errors, float(chance), n, best)
 
 
-def stage_errors(extractor: Extractor, dataset: Dataset) -> tuple[dict[str, float], int]:
+def layer_errors(extractor: FeatureExtractor, dataset: Dataset) -> tuple[dict[str, float], int]:
     """The held-out error of at most MOST_STAGES stages, the last features among them, and on how many images."""
     sample = dataset.train
     if len(sample) > MOST_IMAGES:
         sample = sample.subset(data.pick(sample.targets, MOST_IMAGES / len(sample))[0])
-    names = spread(stages(extractor.model), MOST_STAGES)
+    names = pick_evenly(feature_stages(extractor.model), MOST_STAGES)
     features = extractor(sample, names)
     return {name: held_out_error(features[name], sample.targets) for name in names}, len(sample)
 
 
-def best_features(errors: dict[str, float], n: int) -> str:
+def best_layer(errors: dict[str, float], n: int) -> str:
     """The stage with the least error; the last features unless another is better by more than two standard errors."""
     best = min(errors, key=lambda name: errors[name])
     p = errors[PENULTIMATE] / 100
@@ -121,7 +121,7 @@ def best_features(errors: dict[str, float], n: int) -> str:
     return best if errors[best] < errors[PENULTIMATE] - margin else PENULTIMATE
 
 
-def spread(names: list[str], most: int) -> list[str]:
+def pick_evenly(names: list[str], most: int) -> list[str]:
     """At most so many of the names, evenly from the first to the last."""
     if len(names) <= most:
         return names

@@ -20,7 +20,7 @@ STYLES = {
 NEEDED = {"strategy", "train_n", "wall_seconds", "model", "data"}  # of a result
 
 
-def lines(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float, float]]]:
+def mean_curves(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float, float]]]:
     """For each strategy: images, seconds and primary metric, over the seeds averaged, by the number of images."""
     primary = metrics_of(results[0])[0].name
     found: dict[str, dict[int, list[tuple[float, float]]]] = {}
@@ -41,12 +41,12 @@ def worth_drawing(results: Sequence[Mapping[str, Any]]) -> bool:
     return len({result["train_n"] for result in results if "strategy" in result}) > 1
 
 
-def draw(results: Sequence[Mapping[str, Any]]) -> Figure:
+def draw_comparison(results: Sequence[Mapping[str, Any]]) -> Figure:
     """The picture of results of one net on one data set."""
     first, metric = results[0], metrics_of(results[0])[0]
     figure = new_figure(9, 4.2, f"{first['model']} on {first['data']}: transfer and training from scratch")
     left, right = figure.subplots(1, 2, sharey=True)
-    for strategy, points in lines(results).items():
+    for strategy, points in mean_curves(results).items():
         color, marker = STYLES[strategy]
         images, seconds, values = zip(*points, strict=True)
         style: dict[str, Any] = {"color": color, "marker": marker, "linewidth": 1.6, "markersize": 6}

@@ -31,13 +31,13 @@ VERSION = 1  # of the files on disk
 BATCH = 64
 
 
-def stages(model: Net) -> list[str]:
+def feature_stages(model: Net) -> list[str]:
     """The names of all that features can be taken from, in forward order: stages before the head, PENULTIMATE last."""
     return [*list(model.stages)[:-1], PENULTIMATE]
 
 
 @contextmanager
-def tapped(model: Net, layers: list[str]) -> Iterator[dict[str, Tensor]]:
+def capture_features(model: Net, layers: list[str]) -> Iterator[dict[str, Tensor]]:
     """Inside this block, a dictionary that each forward pass fills with the features (N, D) of each layer."""
     found: dict[str, Tensor] = {}
     handles = []
@@ -72,7 +72,7 @@ def _keep_output(found: dict[str, Tensor], name: str, side: int, model: Net) -> 
 
 
 @torch.no_grad()
-def extract(
+def extract_features(
     model: Net, source: Source, dataset: Dataset, spec: ModelSpec, runtime: Runtime, layers: list[str],
     workers: int | None, stream: TextIO,
 ) -> dict[str, Tensor]:  # fmt: skip
@@ -82,7 +82,7 @@ def extract(
     normalize = Normalize(runtime, spec.input.mean, spec.input.std)
     parts: dict[str, list[Tensor]] = {name: [] for name in layers}
     bar = tqdm(total=len(source), desc="features", unit="image", leave=False, file=stream, disable=not stream.isatty())
-    with tapped(model, layers) as found, bar:
+    with capture_features(model, layers) as found, bar:
         for _, targets, _ in predictions(model, batches.epoch(0), runtime, normalize):
             for name in layers:
                 parts[name].append(found[name].cpu())
@@ -90,7 +90,7 @@ def extract(
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
-class Extractor:
+class FeatureExtractor:
     """Features of one net's weights, on one data set; each layer is computed once and kept in `folder`, if any."""
 
     def __init__(
@@ -99,10 +99,10 @@ class Extractor:
     ) -> None:  # fmt: skip
         self.model, self.dataset, self.spec, self.runtime = runtime.place(model), dataset, spec, runtime
         self.folder, self.workers, self.stream = folder, workers, stream
-        self._whole: Extractor | None = None
+        self._whole: FeatureExtractor | None = None
         self._parts: dict[int, Tensor] = {}
 
-    def on(self, model: Net, dataset: Dataset, parts: dict[int, Tensor]) -> "Extractor":
+    def on(self, model: Net, dataset: Dataset, parts: dict[int, Tensor]) -> "FeatureExtractor":
         """The same for another net with these weights and for parts of the training images, whose features are taken
         from those of the whole; `parts`: the id of a part's source -> the indices of its images."""
         other = copy.copy(self)
@@ -111,21 +111,21 @@ class Extractor:
 
     def __call__(self, source: Source, layers: list[str]) -> dict[str, Tensor]:
         """Features (len(source), D) of each layer, from the disk where they are there."""
-        if self._whole is not None and digest(self.model) == digest(self._whole.model):
+        if self._whole is not None and weights_digest(self.model) == weights_digest(self._whole.model):
             indices = self._parts[id(source)]
             return {name: value[indices] for name, value in self._whole(self._whole.dataset.train, layers).items()}
         files = {name: self._file(source, name) for name in layers}
         known = {name: read for name, file in files.items() if (read := _read(file, len(source))) is not None}
         missing = [name for name in layers if name not in known]
         if missing:
-            fresh = extract(self.model, source, self.dataset, self.spec, self.runtime, missing,
+            fresh = extract_features(self.model, source, self.dataset, self.spec, self.runtime, missing,
                             self.workers, self.stream)  # fmt: skip
             for name, features in fresh.items():
                 _write(files[name], features)
             known |= fresh
         return {name: known[name] for name in layers}
 
-    def cached(self, layer: Callable[[Tensor], Tensor], train: Tensor, val: Tensor) -> FeatureDataset:
+    def feature_dataset(self, layer: Callable[[Tensor], Tensor], train: Tensor, val: Tensor) -> FeatureDataset:
         """A data set of features, each an image of one pixel to the loaders, and the output layer to run on it."""
 
         def as_images(features: Tensor, source: Source) -> Arrays:
@@ -146,13 +146,13 @@ class Extractor:
         if self.folder is None:
             return None
         image = {"model": self.spec.model, **asdict(self.spec.input)}
-        key = {"version": VERSION, "weights": digest(self.model), "layer": layer, "image": image,
+        key = {"version": VERSION, "weights": weights_digest(self.model), "layer": layer, "image": image,
                "images": data.fingerprint(source), "precision": self.runtime.precision}  # fmt: skip
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
         return self.folder / f"{name}.safetensors"
 
 
-def digest(model: Net) -> str:
+def weights_digest(model: Net) -> str:
     """A hash of all that the features depend on: weights and statistics by name, the output layer's apart."""
     head = {id(tensor) for tensor in output_layer(model).parameters()}
     total = hashlib.sha256()

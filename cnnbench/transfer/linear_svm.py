@@ -18,7 +18,7 @@ LEAST_STD = 0.1  # of the features' root mean square: one that hardly varies wou
 
 
 @dataclass(frozen=True, eq=False)
-class Probe:
+class LinearProbe:
     """A linear classifier: logits = features @ weight.T + bias; weight (classes, D), bias (classes,) or None."""
 
     weight: Tensor
@@ -31,7 +31,9 @@ class Probe:
         return nn.functional.linear(features, self.weight, self.bias)
 
 
-def fit(features: Tensor, targets: Tensor, values_of_c: list[float], *, bias: bool = True, seed: int = 0) -> Probe:
+def fit_svm(
+    features: Tensor, targets: Tensor, values_of_c: list[float], *, bias: bool = True, seed: int = 0
+) -> LinearProbe:
     """The linear SVM on features (N, D) with targets (N,), each class 0..classes-1 occurring."""
     x, y = features.numpy().astype(np.float64), targets.numpy()
     values, sample = sorted(values_of_c), _sample(y, MOST_IMAGES, seed)
@@ -42,7 +44,7 @@ def fit(features: Tensor, targets: Tensor, values_of_c: list[float], *, bias: bo
     error = None if margins is None else float(100 * (margins.argmax(1) != y[sample]).mean())
     weight, intercept = _svm(x, y, c, bias)
     scale = 1.0 if margins is None else _scale(margins, y[sample])
-    return Probe(
+    return LinearProbe(
         weight=torch.from_numpy(weight * scale).float(),
         bias=torch.from_numpy(intercept * scale).float() if bias else None,
         c=c,
@@ -74,7 +76,7 @@ def _best_c(
     return values[at], margins[at]
 
 
-def write(probe: Probe, layer: nn.Linear | nn.Conv2d) -> None:
+def write_to_layer(probe: LinearProbe, layer: nn.Linear | nn.Conv2d) -> None:
     """The probe as the weights of the layer whose input the features were."""
     with torch.no_grad():
         layer.weight.copy_(probe.weight.view_as(layer.weight))

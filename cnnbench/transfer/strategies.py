@@ -17,9 +17,9 @@ from cnnbench.tasks.classification import TOP1
 from cnnbench.tasks.passes import predictions
 from cnnbench.training import freezing
 from cnnbench.training.setup import FeatureDataset
-from cnnbench.transfer import choose, linear_svm
-from cnnbench.transfer.choose import Advice
-from cnnbench.transfer.features import BATCH, PENULTIMATE, Extractor
+from cnnbench.transfer.choose import StrategyAdvice, layer_errors
+from cnnbench.transfer.features import BATCH, PENULTIMATE, FeatureExtractor
+from cnnbench.transfer.linear_svm import fit_svm, write_to_layer
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError, unknown
 
@@ -32,7 +32,7 @@ CALIBRATION_IMAGES = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class PreparedNet:
     """A net ready to be trained, or fitted already, on its images or on features of them."""
 
     model: Net
@@ -40,9 +40,13 @@ class Plan:
     features: FeatureDataset | None
 
 
-def prepare(
-    cfg: FinetuneConfig, extractor: Extractor, spec: ModelSpec, advised: Advice | None, about: dict[str, Any]
-) -> Plan:
+def prepare_transfer(
+    cfg: FinetuneConfig,
+    extractor: FeatureExtractor,
+    spec: ModelSpec,
+    advised: StrategyAdvice | None,
+    about: dict[str, Any],
+) -> PreparedNet:
     """Carry out cfg.transfer on the extractor's net. cfg and `about` then say what was chosen: layer, epochs, C."""
     strategy, model, layer = cfg.transfer.name, extractor.model, PENULTIMATE
     if strategy is Strategy.deep_features:
@@ -56,7 +60,7 @@ def prepare(
     freezing.freeze(model, freeze_for(cfg, list(model.stages)))
     probe = cfg.transfer.probe and linear
     if cfg.transfer.probe:
-        recalibrate(model, extractor)
+        recalibrate_batchnorm(model, extractor)
     on_features = strategy in FITTED or (linear and strategy is Strategy.head and without_augmentation(cfg))
     train = extractor(extractor.dataset.train, [layer])[layer] if on_features or probe else None
     if on_features:
@@ -66,29 +70,31 @@ def prepare(
         model = extractor.runtime.place(Truncated(model, layer, len(spec.labels)))
     if train is not None and probe:
         fit_head(cfg, extractor, model, train, about)
-    features = None if train is None or val is None else extractor.cached(output_layer(model), train, val)
-    return Plan(model, spec, features)
+    features = None if train is None or val is None else extractor.feature_dataset(output_layer(model), train, val)
+    return PreparedNet(model, spec, features)
 
 
-def fit_head(cfg: FinetuneConfig, extractor: Extractor, model: Net, train: Tensor, about: dict[str, Any]) -> None:
+def fit_head(
+    cfg: FinetuneConfig, extractor: FeatureExtractor, model: Net, train: Tensor, about: dict[str, Any]
+) -> None:
     """The linear SVM on the training features, written into the net's output layer."""
     layer = output_layer(model)
-    probe = linear_svm.fit(train, extractor.dataset.train.targets, cfg.transfer.c, bias=layer.bias is not None)
-    linear_svm.write(probe, layer)
+    probe = fit_svm(train, extractor.dataset.train.targets, cfg.transfer.c, bias=layer.bias is not None)
+    write_to_layer(probe, layer)
     about |= {"svm_c": probe.c, f"cv_{TOP1.name}": probe.cv_error, "cv_n": probe.cv_n}
     held_out = f", {probe.cv_error:.1f} % wrong on held-out folds" if probe.cv_error is not None else ""
     say(f"linear SVM on {train.shape[1]:,} features: C {probe.c:g}{held_out}", extractor.stream)
 
 
-def deep_layer(extractor: Extractor, advised: Advice | None) -> str:
+def deep_layer(extractor: FeatureExtractor, advised: StrategyAdvice | None) -> str:
     """The stage before the last features whose own features classify held-out images best."""
-    errors = advised.errors if advised else choose.stage_errors(extractor, extractor.dataset)[0]
+    errors = advised.errors if advised else layer_errors(extractor, extractor.dataset)[0]
     earlier = {name: error for name, error in errors.items() if name != PENULTIMATE}
     return min(earlier, key=lambda name: earlier[name])
 
 
 @torch.no_grad()
-def recalibrate(model: Net, extractor: Extractor) -> None:
+def recalibrate_batchnorm(model: Net, extractor: FeatureExtractor) -> None:
     """Give the BatchNorm layers that will train the statistics of the new images.
 
     In training they take those of each batch. Of images unlike those the net knows these differ so much from the ones

@@ -10,7 +10,7 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from cnnbench.output.figure import label, new_figure, save
-from cnnbench.transfer.features import PENULTIMATE, extract
+from cnnbench.transfer.features import PENULTIMATE, extract_features
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
 from cnnbench.visual.layer_view import spread_indices
@@ -28,7 +28,7 @@ def draw_embedding(context: VisualizeContext) -> Iterator[Picture]:
     source, dataset = context.searched, context.dataset
     if len(source) > POINTS:
         source = source.subset(torch.tensor(spread_indices(len(source), POINTS)))
-    features = extract(context.model, source, dataset, context.spec, context.runtime, [PENULTIMATE],
+    features = extract_features(context.model, source, dataset, context.spec, context.runtime, [PENULTIMATE],
                        context.workers, context.stream)[PENULTIMATE]  # fmt: skip
     values, targets = features.numpy(), source.targets.numpy()
     agreement = neighbour_agreement(values, targets)

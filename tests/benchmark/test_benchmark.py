@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from cnnbench.benchmark import chart, measure, report
-from cnnbench.benchmark.timing import LEAST, Setting, Timing, training
+from cnnbench.benchmark.timing import LEAST, TimedNet, Timing, time_training
 from cnnbench.data import Batch
 from cnnbench.runtime import batch_size, memory
 from cnnbench.runtime.batch_size import Trial
@@ -61,7 +61,7 @@ def test_several_nets_are_one_table(cnnbench: Callable[..., Ran]) -> None:
 def test_what_is_timed_changes_no_weight() -> None:
     setting = _setting()
     before = [parameter.detach().clone() for parameter in setting.model.parameters()]
-    steps = training(setting, setting.model, _batches(), warmup=2, seconds=0.0)
+    steps = time_training(setting, setting.model, _batches(), warmup=2, seconds=0.0)
     assert steps.whole.repeats == LEAST
     assert all(torch.equal(a, b) for a, b in zip(before, setting.model.parameters(), strict=True))
 
@@ -96,24 +96,24 @@ def test_each_part_is_where_its_time_is_spent() -> None:
         "backward": (lambda images: SlowBackward.apply(setting.model(images)), _batches()),
     }
     for part, (net, batches) in cases.items():
-        steps = training(setting, net, batches, warmup=2, seconds=0.0)
+        steps = time_training(setting, net, batches, warmup=2, seconds=0.0)
         assert steps.parts[part].median >= 0.08
         assert max(steps.parts, key=lambda name: steps.parts[name].median) == part
         assert (steps.net < 0.08) == (part == "data")
 
 
-def _setting() -> Setting:
+def _setting() -> TimedNet:
     from cnnbench import models
     from cnnbench.config import commands, compose, parsing
 
     cfg = parsing.parse(commands.SCHEMAS["benchmark"], compose.compose("benchmark", ["model=resnet8"]))
     device = create_runtime("cpu", "fp32", seed=0)
     model = models.build("resnet8", num_classes=10)
-    return Setting(model=model, optim=cfg.optim, device=device, mean=[0.5] * 3, std=[0.25] * 3)
+    return TimedNet(model=model, optim=cfg.optim, device=device, mean=[0.5] * 3, std=[0.25] * 3)
 
 
 def _batches() -> Iterator[Batch]:
-    return measure.images(4, (3, 32, 32), 10)
+    return measure.repeated_batch(4, (3, 32, 32), 10)
 
 
 def test_timings_are_medians_with_their_spread() -> None:
@@ -184,10 +184,10 @@ def test_what_compiling_costs_gains_and_when_it_has_paid() -> None:
 
 def test_the_verdict_names_what_waits() -> None:
     variants = [variant("bf16", 100.0), variant("bf16 compiled", 50.0, compile_seconds=1.0)]
-    assert measure.verdict(900, variants) == (
+    assert measure.bottleneck(900, variants) == (
         "data-bound: the loader gives 900 images/s, the net could take 2 k (bf16 compiled)"
     )
-    assert measure.verdict(63_000, variants).startswith("compute-bound: the net takes 2 k images/s (bf16 compiled)")
+    assert measure.bottleneck(63_000, variants).startswith("compute-bound: the net takes 2 k images/s (bf16 compiled)")
 
 
 def test_a_net_that_cannot_be_compiled_is_told_and_the_rest_shown(
@@ -207,7 +207,7 @@ def test_the_chart_has_a_bar_for_each_variant(tmp_path: Path) -> None:
     nets = [{"model": name, "batch_size": 128, "data": "cifar10", "variants": [
         variant("fp32", 100.0), variant("bf16", 50.0), variant("bf16 compiled", 1.0, error="none")]}
         for name in ("resnet20", "a_net_with_a_name_that_is_long")]  # fmt: skip
-    figure = chart.draw(nets, tmp_path / "chart.png", "a machine")
+    figure = chart.draw_benchmark(nets, tmp_path / "chart.png", "a machine")
     left, right = figure.axes
     assert len(left.patches) == 2 * 4  # two speeds for each variant that was measured
     assert len(right.patches) == 4 * 4

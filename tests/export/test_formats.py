@@ -21,9 +21,9 @@ from tests.helpers.runs import Ran
 from tests.helpers.trained import colour_run, digits_run, random_net
 
 needs_onnx = pytest.mark.skipif(
-    any(find_spec(name) is None for name in formats.KINDS["onnx"].needs), reason="needs the extra onnx"
+    any(find_spec(name) is None for name in formats.FORMATS["onnx"].needs), reason="needs the extra onnx"
 )
-KINDS = [pytest.param(kind, marks=needs_onnx if kind == "onnx" else ()) for kind in formats.KINDS]
+KINDS = [pytest.param(kind, marks=needs_onnx if kind == "onnx" else ()) for kind in formats.FORMATS]
 PHOTOS = Path(sklearn.__file__).parent / "datasets" / "images"
 
 # The smallest net of each family, at the smallest size that is quick. Those of a hundred million parameters are slow.
@@ -88,11 +88,11 @@ def test_every_family_exports_to_every_kind(name: str, kind: str, tmp_path: Path
 
 def _export(name: str, size: int, arguments: dict[str, Any], kind: str, folder: Path) -> None:
     """`export` compares already; here the file is read once more, and asked about another number of images."""
-    net, out = random_net(name, 7, **arguments), folder / f"net{formats.KINDS[kind].suffix}"
-    formats.export(net, spec(name, size, **arguments), kind, out)
+    net, out = random_net(name, 7, **arguments), folder / f"net{formats.FORMATS[kind].suffix}"
+    formats.export_net(net, spec(name, size, **arguments), kind, out)
     images = torch.randn(3, 3, size, size)
     with torch.no_grad():
-        torch.testing.assert_close(formats.KINDS[kind].read(out)(images), net(images), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(formats.FORMATS[kind].read(out)(images), net(images), atol=1e-4, rtol=1e-4)
     assert sorted(path.name for path in folder.iterdir()) == sorted([out.name, "net.json"])
 
 
@@ -154,7 +154,7 @@ def test_mistakes(cnnbench: Callable[..., Ran], tmp_path: Path, args: tuple[str,
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "find_spec", lambda name: None if name == "onnxruntime" else object())
     with pytest.raises(UserError, match=r"format=onnx needs onnxruntime: pip install 'cnnbench\[onnx\]'"):
-        formats.check_needs("onnx")
+        formats.check_packages("onnx")
 
 
 # The comparison
@@ -176,13 +176,13 @@ class Wrong(nn.Module):
 def test_an_export_that_computes_something_else_is_thrown_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor], Tensor]
 ) -> None:
-    kind = formats.KINDS["safetensors"]
+    kind = formats.FORMATS["safetensors"]
     monkeypatch.setitem(
-        formats.KINDS, "safetensors",
-        formats.Kind(kind.suffix, kind.write, lambda path: Wrong(kind.read(path), change)),  # type: ignore[arg-type]
+        formats.FORMATS, "safetensors",
+        formats.ExportFormat(kind.suffix, kind.write, lambda path: Wrong(kind.read(path), change)),  # type: ignore[arg-type]
     )  # fmt: skip
     with pytest.raises(RunError, match="nothing was written"):
-        formats.export(random_net("resnet8", 7), spec("resnet8", 32), "safetensors", tmp_path / "x.safetensors")
+        formats.export_net(random_net("resnet8", 7), spec("resnet8", 32), "safetensors", tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,7 +191,11 @@ def test_equal_logits_may_change_places() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return torch.tensor([[1.0, 1.0 + 1e-6, 0, -1, -2, -3, -4]]).expand(len(images), -1)
 
-    assert formats.compare(Ties(), lambda images: Ties()(images).round(decimals=5), torch.zeros(2, 3, 8, 8)) < 1e-5  # type: ignore[arg-type]
+    def rounded(images: Tensor) -> Tensor:
+        logits: Tensor = Ties()(images).round(decimals=5)
+        return logits
+
+    assert formats.compare_logits(Ties(), rounded, torch.zeros(2, 3, 8, 8)) < 1e-5  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

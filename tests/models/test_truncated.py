@@ -19,7 +19,7 @@ def test_a_cut_net_computes_what_the_whole_one_does_up_to_there(name: str, argum
     state = {f"body.{key}": value for key, value in whole.state_dict().items()}
     part.load_state_dict({key: state.get(key, value) for key, value in part.state_dict().items()})
     images = torch.randn(2, 3, whole.image_size, whole.image_size)
-    with torch.no_grad(), features.tapped(whole, [cut]) as found:
+    with torch.no_grad(), features.capture_features(whole, [cut]) as found:
         whole(images)
         expected = found[cut] @ part.head.weight.T + part.head.bias
         assert torch.allclose(part(images), expected, atol=1e-4)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from cnnbench.reporting import charts, group
-from cnnbench.reporting.gather import gather
-from cnnbench.transfer import comparison
+from cnnbench.reporting.charts import draw_costs, draw_learning_curves
+from cnnbench.reporting.gather import gather_runs
+from cnnbench.reporting.group import group_labels, group_runs
+from cnnbench.transfer.comparison import draw_comparison, mean_curves
 from tests.helpers.runs import Ran
 from tests.helpers.segmentation import MIOU, write_run
 
@@ -71,16 +72,16 @@ def test_rows_have_a_column_for_each_metric_of_any_task(both: Path, cnnbench: Ca
 
 
 def test_pictures_are_labelled_with_the_metric(runs: Path) -> None:
-    found = group.grouped(gather([runs]).runs)
-    names = group.labels(found)
-    figure = charts.curves(found, names, "")
+    found = group_runs(gather_runs([runs]).runs)
+    names = group_labels(found)
+    figure = draw_learning_curves(found, names, "")
     assert figure and [ax.get_ylabel() for ax in figure.axes] == ["mean IoU, %", "pixel error, %"]
     assert figure.axes[0].get_ylim()[1] > 76  # not cut off: what is high is good
-    figure = charts.costs(found, names, MIOU, "")
+    figure = draw_costs(found, names, MIOU, "")
     assert figure and figure.axes[0].get_ylabel() == "mean IoU, %"
     results = [{**one.first.result, "strategy": "head", "train_n": number} for number, one in enumerate(found[:2], 1)]
-    drawn = comparison.draw(results)
-    assert drawn.axes[0].get_ylabel() == "mean IoU, %" and comparison.lines(results)["head"][0][2] == 55.0
+    drawn = draw_comparison(results)
+    assert drawn.axes[0].get_ylabel() == "mean IoU, %" and mean_curves(results)["head"][0][2] == 55.0
     assert drawn.axes[0].get_ylim()[0] > 0  # errors begin at 0, this does not
 
 

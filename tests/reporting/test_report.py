@@ -20,9 +20,9 @@ from PIL import Image
 from cnnbench.config.parsing import to_plain
 from cnnbench.output.figure import round_numbers
 from cnnbench.reporting import charts, group
-from cnnbench.reporting.gather import gather
+from cnnbench.reporting.gather import gather_runs
 from cnnbench.sweeps import jobs
-from cnnbench.sweeps.jobs import Job
+from cnnbench.sweeps.jobs import SweepJob
 from cnnbench.tasks.classification.published import HISTORY
 from tests.helpers.runs import Ran
 
@@ -147,7 +147,7 @@ def test_a_sweep_says_what_its_books_say(make: Callable, cnnbench: Callable, tmp
     """A job that never came to have a directory is known from the sweep alone."""
     path = make("r0", *RESNET, "seed=0")
     for number in range(3):
-        job = Job(sweep=str(path.parent), name=f"seed_{number}", number=number, command="train",
+        job = SweepJob(sweep=str(path.parent), name=f"seed_{number}", number=number, command="train",
                   overrides=[*RESNET, f"seed={number}"])  # fmt: skip
         job.begin()
         job.end(*[(0, "", str(path)), (1, "out of memory", None), (75, "", None)][number])
@@ -158,9 +158,11 @@ def test_a_sweep_says_what_its_books_say(make: Callable, cnnbench: Callable, tmp
     (path.parent / jobs.FOLDER / "odd.json").write_text('{"name": "x"}')
     odd = cnnbench("report", str(tmp_path / "runs"))
     assert odd.code == 0 and "of the sweep's jobs is damaged" in odd.err
-    many = [Job(sweep="", name=str(n), number=n, command="train", overrides=[f"seed={n}"], status="failed", reason="x")
-            for n in range(50)]  # fmt: skip
-    assert jobs.line(many).endswith("; 42 more")
+    many = [
+        SweepJob(sweep="", name=str(n), number=n, command="train", overrides=[f"seed={n}"], status="failed", reason="x")
+        for n in range(50)
+    ]
+    assert jobs.progress_line(many).endswith("; 42 more")
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -198,7 +200,7 @@ def test_odd_lines_of_metrics_break_nothing(make: Callable, cnnbench: Callable, 
         (run / "metrics.jsonl").write_text(cut)
         ran = cnnbench("report", str(tmp_path / "runs"))
         assert ran.code == 0 and "Traceback" not in ran.err, ran.err
-        figure = charts.curves(group.grouped(gather([tmp_path / "runs"]).runs), ["r"], "")
+        figure = charts.draw_learning_curves(group.group_runs(gather_runs([tmp_path / "runs"]).runs), ["r"], "")
         assert (figure is None) == (cut[:3] in ("", "gar"))
 
 
@@ -292,8 +294,8 @@ def test_two_thousand_runs_take_seconds(make: Callable, tmp_path: Path) -> None:
             "\nseed: 0", f"\nseed: {number % 5}"))  # fmt: skip
     shutil.rmtree(source)
     begin = time.process_time()
-    found = gather([tmp_path / "runs"])
-    groups = group.ordered(group.grouped(found.runs), "top1_error")
+    found = gather_runs([tmp_path / "runs"])
+    groups = group.sort_groups(group.group_runs(found.runs), "top1_error")
     assert time.process_time() - begin < 10  # 1 s on one core of 2026
     assert len(found.runs) == 2000 and len(groups) == 400
     assert all(one.seeds == [0, 1, 2, 3, 4] for one in groups)
@@ -365,14 +367,14 @@ def test_the_challenge_is_as_the_lecture_shows_it(make: Callable, cnnbench: Call
     make("mine", "model=resnet34", "data=imagenet")
     rows = json.loads(cnnbench("report", str(tmp_path / "runs"), "history=true", "format=json").out)
     assert (rows[-1]["team"], rows[-1]["net"], rows[-1]["layers"]) == ("here", "resnet34", 34)
-    assert len(charts.history([("resnet34", 9.0)]).axes[0].patches) == len(HISTORY) + 1
+    assert len(charts.draw_history([("resnet34", 9.0)]).axes[0].patches) == len(HISTORY) + 1
 
 
 def test_curves_are_means_over_runs_of_unequal_length(make: Callable, tmp_path: Path) -> None:
     make("a", *RESNET, "seed=0", error=10.0, epochs=3)
     make("b", *RESNET, "seed=1", error=20.0, epochs=2, status="done")
-    groups = group.grouped(gather([tmp_path / "runs"]).runs)
-    curve = charts.curve(groups[0], "top1_error/val")
+    groups = group.group_runs(gather_runs([tmp_path / "runs"]).runs)
+    curve = charts.mean_curve(groups[0], "top1_error/val")
     assert curve.epochs.tolist() == [1, 2, 3]
     assert curve.mean.tolist() == [(14 + 22) / 2, (12 + 20) / 2, 10]
     assert (curve.low.tolist(), curve.high.tolist()) == ([14, 12, 10], [22, 20, 10])

@@ -14,7 +14,7 @@ import pytest
 from cnnbench.runs import run_directory
 from cnnbench.runtime import processes, slurm
 from cnnbench.sweeps import jobs, local
-from cnnbench.sweeps.jobs import Job
+from cnnbench.sweeps.jobs import SweepJob
 from cnnbench.utils.text import slug
 from tests.helpers.processes import children, wait_for
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 SWEEP = ("train", "-m", "seed=0,1,2", "epochs=2", "sweep.dir=s", *SMALL)
 
 
-def books(folder: Path) -> dict[str, Job]:
+def books(folder: Path) -> dict[str, SweepJob]:
     """By seed."""
-    return {next(text for text in job.overrides if text.startswith("seed=")): job for job in jobs.state(folder)}
+    return {next(text for text in job.overrides if text.startswith("seed=")): job for job in jobs.current_jobs(folder)}
 
 
 def test_a_sweep_that_was_cut_goes_on_where_it_was(
@@ -36,12 +36,12 @@ def test_a_sweep_that_was_cut_goes_on_where_it_was(
         first = cnnbench("train", "-m", "seed=0,1", "epochs=1,2", "sweep.dir=s", *SMALL)
     assert first.code == 130
     assert "2 jobs: 1 done, 1 cut, 0 failed" in first.err, first.err
-    assert jobs.line(jobs.state(tmp_path / "s")) == "1/4 done, 3 cut"
+    assert jobs.progress_line(jobs.current_jobs(tmp_path / "s")) == "1/4 done, 3 cut"
     again = cnnbench("train", "-m", "seed=0,1", "epochs=1,2", "sweep.dir=s", *SMALL)
     assert again.code == 0, again.err
     assert "4 jobs: 3 done, 1 skipped, 0 failed" in again.err
     assert cnnbench("train", "seed=0", "epochs=2", "run.dir=whole", *SMALL).code == 0
-    cut = next(job for job in jobs.state(tmp_path / "s") if {"seed=0", "epochs=2"} <= set(job.overrides))
+    cut = next(job for job in jobs.current_jobs(tmp_path / "s") if {"seed=0", "epochs=2"} <= set(job.overrides))
     assert_same_run(tmp_path / str(cut.run_dir), tmp_path / "whole")
 
 
@@ -103,21 +103,21 @@ def test_ctrl_c_ends_all_jobs_of_the_local_launcher_and_saves(tmp_path: Path) ->
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "cut" in out and "Traceback" not in err
-    assert jobs.line(jobs.state(tmp_path / "s")) == "0/3 done, 3 cut"
+    assert jobs.progress_line(jobs.current_jobs(tmp_path / "s")) == "0/3 done, 3 cut"
 
 
 def test_gpus_are_shared_out_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    shares = [local.environment(["0", "1", "2"], slot, 1, 4)["CUDA_VISIBLE_DEVICES"] for slot in range(4)]
+    shares = [local.worker_environment(["0", "1", "2"], slot, 1, 4)["CUDA_VISIBLE_DEVICES"] for slot in range(4)]
     assert shares == ["0", "1", "2", "0"]
-    pairs = [local.environment(["0", "1", "2", "3"], slot, 2, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)]
+    pairs = [local.worker_environment(["0", "1", "2", "3"], slot, 2, 2)["CUDA_VISIBLE_DEVICES"] for slot in range(2)]
     assert pairs == ["0,1", "2,3"]
     monkeypatch.setattr("cnnbench.utils.system.cores", lambda: 8)
-    assert local.environment([], 0, 1, 4) == {"OMP_NUM_THREADS": "2"}
+    assert local.worker_environment([], 0, 1, 4) == {"OMP_NUM_THREADS": "2"}
 
 
-def job(folder: Path, number: int, status: str, **more: Any) -> Job:
-    made = Job(sweep=str(folder), name=f"seed_{number}", number=number, command="train",
+def job(folder: Path, number: int, status: str, **more: Any) -> SweepJob:
+    made = SweepJob(sweep=str(folder), name=f"seed_{number}", number=number, command="train",
                overrides=[f"seed={number}", "epochs=1"], status=status, **more)  # fmt: skip
     made.write()
     return made
@@ -138,11 +138,11 @@ def test_the_state_of_a_sweep_is_what_it_is_not_what_was_written_last(
     job(folder, 5, "cut", slurm="7_1")
     job(folder, 6, "running", slurm="7_2")
     job(folder, 7, "pending")
-    jobs.note_submitted(folder, {"seed_7": "7_3"})
+    jobs.record_submitted(folder, {"seed_7": "7_3"})
     monkeypatch.setattr(slurm, "queued_jobs", lambda ids: {"7_0": ("RUNNING", ""), "7_1": ("PENDING", "BeginTime"),
                                                      "7_3": ("PENDING", "Resources")})  # fmt: skip
     monkeypatch.setattr(slurm, "end_state", lambda one: "OUT_OF_MEMORY")
-    state = jobs.state(folder)
+    state = jobs.current_jobs(folder)
     assert [(one.status, one.reason) for one in state] == [
         ("done", ""), ("failed", "its process is gone (killed?)"), ("running", ""), ("cut", "not begun"),
         ("running", ""), ("pending", "BeginTime"), ("failed", "it ended without a word (Slurm: OUT_OF_MEMORY)"),
@@ -159,7 +159,7 @@ def test_the_state_of_a_sweep_is_what_it_is_not_what_was_written_last(
     assert sorted(text for text in ended if text) == [f"{os.getpid()} 15", "7_0", "7_1", "7_3"]
     monkeypatch.undo()
     monkeypatch.setattr(slurm, "queued_jobs", lambda ids: None)
-    assert {one.reason for one in jobs.state(folder) if one.slurm} == {"Slurm does not answer"}
+    assert {one.reason for one in jobs.current_jobs(folder) if one.slurm} == {"Slurm does not answer"}
 
 
 def test_what_slurm_says(monkeypatch: pytest.MonkeyPatch) -> None:

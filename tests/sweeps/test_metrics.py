@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from optuna.distributions import FloatDistribution
 
-from cnnbench.sweeps import jobs, study, study_result
-from cnnbench.sweeps.jobs import Job
-from cnnbench.sweeps.study import Plan, Search
-from cnnbench.sweeps.study_result import Found
+from cnnbench.sweeps.jobs import SweepJob, jobs_table
+from cnnbench.sweeps.study import Search, SearchSettings, pruning_rule
+from cnnbench.sweeps.study_result import FILE, StudyResult, read_study_result
 from cnnbench.tasks.classification import METRICS as OF_CLASSIFICATION
 from cnnbench.tasks.metric import as_data
 from cnnbench.utils.errors import UserError
@@ -21,26 +20,26 @@ from tests.helpers.segmentation import METRICS, write_result
 SPACE = {"optim.lr": FloatDistribution(0.001, 1, log=True)}
 
 
-def job(sweep: Path, number: int, miou: float | None) -> Job:
+def job(sweep: Path, number: int, miou: float | None) -> SweepJob:
     """One that is done, or failed where miou is None."""
     name = f"lr_{number}"
     if miou is not None:
         write_result(sweep / name, miou)
-    made = Job(sweep=str(sweep), name=name, number=number, command="train", overrides=[f"optim.lr=0.{number}"],
+    made = SweepJob(sweep=str(sweep), name=name, number=number, command="train", overrides=[f"optim.lr=0.{number}"],
                status="failed" if miou is None else "done", run_dir=str(sweep / name))  # fmt: skip
     made.write()
     return made
 
 
-def plan(**more: Any) -> Plan:
-    return Plan(**{"metric": None, "seed": 0, "pruner": "median", "warmup_trials": 1, "warmup_epochs": 0,
-                   "settings": ["train", "hydra.sweeper.metric=null"], **more})  # fmt: skip
+def plan(**more: Any) -> SearchSettings:
+    usual = {"metric": None, "seed": 0, "pruner": "median", "warmup_trials": 1, "warmup_epochs": 0}
+    return SearchSettings(**{**usual, "settings": ["train", "hydra.sweeper.metric=null"], **more})
 
 
 def test_a_sweep_names_the_metrics_of_its_jobs(tmp_path: Path) -> None:
     made = [job(tmp_path, 1, 62.04), job(tmp_path, 2, None)]
     assert [one.outcome for one in made] == ["done, mean IoU 62.0 %", "failed"]
-    first, second = json.loads(jobs.table(made, "json"))
+    first, second = json.loads(jobs_table(made, "json"))
     assert list(first) == ["job", "status", "miou", "pixel_error", "train_n", "seconds", "directory"]
     assert (first["miou"], list(second)) == (62.04, ["job", "status", "directory"])
     assert [one.cost for one in made] == [-62.04, None]  # sweepers minimise
@@ -49,18 +48,18 @@ def test_a_sweep_names_the_metrics_of_its_jobs(tmp_path: Path) -> None:
 def test_a_search_finds_the_highest_and_prunes_the_lowest(tmp_path: Path) -> None:
     one = Search(tmp_path, SPACE, plan(), retry=True)
     for number, miou in enumerate((50.0, 70.0, 60.0)):
-        trial, told = one.ask(), study.judge(tmp_path, number, METRICS)
+        trial, told = one.ask(), pruning_rule(tmp_path, number, METRICS)
         assert told({"epoch": 1, "miou/val": miou}) == ""
         assert one.objective.name == "miou"  # known from the first epoch of the first trial
         one.tell(trial, job(tmp_path, number, miou))
     best = one.best()
     assert best and (best.number, one.value(best)) == (1, 70.0)
     one.ask()
-    assert study.judge(tmp_path, 3, METRICS)({"epoch": 1, "miou/val": 55.0}) == (
+    assert pruning_rule(tmp_path, 3, METRICS)({"epoch": 1, "miou/val": 55.0}) == (
         "mean IoU 55.0 % after epoch 1, where the median of 3 others is 60.0 %"
     )
     one.ask()
-    assert study.judge(tmp_path, 4, METRICS)({"epoch": 1, "miou/val": 65.0}) == ""
+    assert pruning_rule(tmp_path, 4, METRICS)({"epoch": 1, "miou/val": 65.0}) == ""
     one.close()
 
 
@@ -68,7 +67,7 @@ def test_a_metric_of_another_task_ends_the_first_trial(tmp_path: Path) -> None:
     one = Search(tmp_path, SPACE, plan(metric=OF_CLASSIFICATION[0].name), retry=True)
     one.ask()
     with pytest.raises(UserError, match=r"unknown metric 'top1_error'[^\n]*\nchoices: loss, miou, pixel_error"):
-        study.judge(tmp_path, 0, METRICS)({"epoch": 1, "miou/val": 50.0})
+        pruning_rule(tmp_path, 0, METRICS)({"epoch": 1, "miou/val": 50.0})
     one.close()
 
 
@@ -87,16 +86,16 @@ FOUND = {"metric": "miou", "counts": {"done": 2, "pruned": 0, "failed": 0}, "job
 
 
 def test_what_a_search_found_has_its_metric_with_it(tmp_path: Path) -> None:
-    Found(**FOUND, metrics=as_data(METRICS)).write(tmp_path)
-    found = study_result.read(tmp_path)
+    StudyResult(**FOUND, metrics=as_data(METRICS)).write(tmp_path)
+    found = read_study_result(tmp_path)
     assert found and found.best == "best of 2 jobs: job 2, mean IoU 70.0 % on 100 test images"
     assert "the variance of the mean IoU each" in found.how
-    file = tmp_path / study_result.FILE
+    file = tmp_path / FILE
     file.write_text(json.dumps({**FOUND, "metric": "top5_error"}))  # of before
-    found = study_result.read(tmp_path)
+    found = read_study_result(tmp_path)
     assert found and found.best.endswith("top-5 error 70.00 % on 100 test images")
     file.write_text(json.dumps(FOUND))  # a metric that nobody knows
-    assert study_result.read(tmp_path) is None
+    assert read_study_result(tmp_path) is None
 
 
 @pytest.mark.usefixtures("no_pictures")

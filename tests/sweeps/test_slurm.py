@@ -51,8 +51,8 @@ def until(what: str, met: Callable[[], bool], seconds: float = 240) -> None:
         time.sleep(0.2)
 
 
-def state(folder: Path) -> dict[str, jobs.Job]:
-    return {job.overrides[0]: job for job in jobs.state(folder)}
+def state(folder: Path) -> dict[str, jobs.SweepJob]:
+    return {job.overrides[0]: job for job in jobs.current_jobs(folder)}
 
 
 def restart(job: str) -> None:
@@ -105,7 +105,7 @@ def test_a_job_of_two_processes_on_each_of_two_nodes(cnnbench: Callable[..., Ran
     ran = cnnbench(*command, *LAUNCH, "hydra.launcher.nodes=2", "hydra.launcher.tasks_per_node=2")
     logs = "".join(path.read_text() for path in (tmp_path / "s/.sweep/slurm").glob("**/*.err"))
     assert ran.code == 0, ran.err + logs
-    (job,) = jobs.state(tmp_path / "s")
+    (job,) = jobs.current_jobs(tmp_path / "s")
     result = read_json(tmp_path / str(job.run_dir) / "result.json")
     assert result["n"] == 359 and result["steps"] == 12
     assert "4 x " in (tmp_path / str(job.run_dir) / "log.txt").read_text()
@@ -125,7 +125,7 @@ def test_what_slurm_refuses_gets_a_sentence(
 ) -> None:
     ran = cnnbench("train", "-m", "seed=0,1", "sweep.dir=s", *SMALL, *LAUNCH, setting)
     assert ran.code == 2 and said in ran.err + ran.out, ran.err
-    assert not slurm.queued_jobs([job.slurm for job in jobs.state(tmp_path / "s") if job.slurm])
+    assert not slurm.queued_jobs([job.slurm for job in jobs.current_jobs(tmp_path / "s") if job.slurm])
 
 
 def test_a_sweep_is_cancelled(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
@@ -134,5 +134,5 @@ def test_a_sweep_is_cancelled(cnnbench: Callable[..., Ran], tmp_path: Path) -> N
     until("one runs", lambda: state(tmp_path / "s")["seed=0"].status == jobs.RUNNING)
     assert json.loads(cnnbench("report", "s", "cancel=true", "format=json").out)
     until("the array ends", lambda: not slurm.queued_jobs([array]))
-    counts = jobs.line(jobs.state(tmp_path / "s"))
+    counts = jobs.progress_line(jobs.current_jobs(tmp_path / "s"))
     assert counts == "0/4 done, 4 cut"

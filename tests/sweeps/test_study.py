@@ -12,11 +12,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from cnnbench.sweeps import study as search
 from cnnbench.sweeps import study_result, tpe_sweeper
-from cnnbench.sweeps.jobs import Job, read, state
-from cnnbench.sweeps.study import Plan, Search
+from cnnbench.sweeps.jobs import SweepJob, current_jobs, read_jobs
+from cnnbench.sweeps.study import FILE, NAME, Search, SearchSettings, _storage, pruning_rule
 from cnnbench.tasks.classification import METRICS
+from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows, without_time
 
@@ -27,7 +27,7 @@ LR = "optim.lr=tag(log,interval(1e-9,1))"
 
 
 def study(folder: Path) -> optuna.Study:
-    return optuna.load_study(study_name=search.NAME, storage=search._storage(folder))
+    return optuna.load_study(study_name=NAME, storage=_storage(folder))
 
 
 def test_a_search_finds_prunes_and_is_reported(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
@@ -35,14 +35,14 @@ def test_a_search_finds_prunes_and_is_reported(cnnbench: Callable[..., Ran], tmp
                "hydra.sweeper.warmup_epochs=0")  # fmt: skip
     ran = cnnbench(*command, "hydra.sweeper.n_trials=6")
     assert ran.code == 0, ran.err
-    jobs = state(tmp_path / "s")
+    jobs = current_jobs(tmp_path / "s")
     done, pruned = ([job for job in jobs if job.status == status] for status in ("done", "pruned"))
     assert len(jobs) == 6 and len(done) >= 2 and len(done) + len(pruned) == 6
     assert pruned, [job.outcome for job in jobs]
     assert f"6 jobs: {len(done)} done, {len(pruned)} pruned, 0 failed" in ran.err
     for job in pruned:  # it leaves no result behind, and says why
-        assert job.run and not (job.run / "result.json").exists() and len(rows(job.run)) == 1
-        assert read_json(job.run / "status.json")["status"] == "pruned"
+        assert job.directory and not (job.directory / "result.json").exists() and len(rows(job.directory)) == 1
+        assert read_json(job.directory / "status.json")["status"] == "pruned"
         assert "after epoch 1, where the median of" in job.reason and job.code == 0
     best = min(done, key=lambda job: job.result["top1_error"])
     trials = study(tmp_path / "s").get_trials()
@@ -50,8 +50,8 @@ def test_a_search_finds_prunes_and_is_reported(cnnbench: Callable[..., Ran], tmp
         trial = trials[job.number]
         assert f"optim.lr={trial.params['optim.lr']:.4g}" in job.overrides
         assert trial.state is (TrialState.COMPLETE if job in done else TrialState.PRUNED)
-        assert job.run and trial.intermediate_values[1] == rows(job.run)[0]["top1_error/val"]
-    found = study_result.read(tmp_path / "s")
+        assert job.directory and trial.intermediate_values[1] == rows(job.directory)[0]["top1_error/val"]
+    found = study_result.read_study_result(tmp_path / "s")
     assert found and found.value == best.result["top1_error"] and found.job == best.number + 1
     assert math.isclose(sum(found.importance.values()), 1) and set(found.importance) == {"optim.lr", "optim.momentum"}
     assert next(text for text in best.overrides if text.startswith("optim.lr=")) in found.command.split()
@@ -88,12 +88,13 @@ def test_a_search_that_was_cut_goes_on_as_if_it_had_not_been(
     ours, theirs = (study(tmp_path / folder).get_trials() for folder in ("s", "whole"))
     assert [trial.params for trial in ours] == [trial.params for trial in theirs]
     assert [trial.value for trial in ours] == [trial.value for trial in theirs]
-    first, second = (read(tmp_path / folder) for folder in ("s", "whole"))
+    first, second = (read_jobs(tmp_path / folder) for folder in ("s", "whole"))
     assert [job.status for job in first] == [job.status for job in second]
     for one, other in zip(first, second, strict=True):
-        assert one.run and other.run and without_time(rows(one.run)) == without_time(rows(other.run))
-    assert first[0].run and second[0].run
-    assert_same_run(first[0].run, second[0].run)
+        assert one.directory and other.directory
+        assert without_time(rows(one.directory)) == without_time(rows(other.directory))
+    assert first[0].directory and second[0].directory
+    assert_same_run(first[0].directory, second[0].directory)
 
 
 def test_what_failed_is_tried_again_and_more_trials_can_be_had(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
@@ -113,13 +114,13 @@ def test_what_failed_is_tried_again_and_more_trials_can_be_had(cnnbench: Callabl
     ran = cnnbench(*command, "hydra.sweeper.n_trials=1", "sweep.rerun=all", "hydra.sweeper.metric=loss")
     assert ran.code == 0, ran.err
     (only,) = study(tmp_path / "s").get_trials()
-    assert only.value == read(tmp_path / "s", only=job_of(tmp_path / "s").name)[0].result["loss"]
+    assert only.value == read_jobs(tmp_path / "s", only=job_of(tmp_path / "s").name)[0].result["loss"]
 
 
-def job_of(folder: Path) -> Job:
-    found = study_result.read(folder)
+def job_of(folder: Path) -> SweepJob:
+    found = study_result.read_study_result(folder)
     assert found
-    return next(job for job in read(folder) if job.run and job.result.get("loss") == found.value)
+    return next(job for job in read_jobs(folder) if job.directory and job.result.get("loss") == found.value)
 
 
 def test_trials_at_a_time(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
@@ -130,9 +131,9 @@ def test_trials_at_a_time(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert all(trial.state is TrialState.COMPLETE for trial in study(tmp_path / "s").get_trials())
 
 
-def plan(**more: Any) -> Plan:
-    return Plan(**{"metric": "top1_error", "seed": 0, "pruner": "median", "warmup_trials": 1, "warmup_epochs": 1,
-                   "settings": ["train"], **more})  # fmt: skip
+def plan(**more: Any) -> SearchSettings:
+    usual = {"metric": "top1_error", "seed": 0, "pruner": "median", "warmup_trials": 1, "warmup_epochs": 1}
+    return SearchSettings(**{**usual, "settings": ["train"], **more})
 
 
 def test_the_judge(tmp_path: Path) -> None:
@@ -140,11 +141,11 @@ def test_the_judge(tmp_path: Path) -> None:
     space = {"optim.lr": FloatDistribution(0.001, 1, log=True)}
     one = Search(tmp_path, space, plan(), retry=True)
     for error in (10.0, 20.0):
-        trial, told = one.ask(), search.judge(tmp_path, len(one.ended()), METRICS)
+        trial, told = one.ask(), pruning_rule(tmp_path, len(one.ended()), METRICS)
         first, second = (told({"epoch": epoch, "top1_error/val": error}) for epoch in (1, 2))
         assert not first and bool(second) == (error == 20.0)
         one.study.tell(trial, error)
-    trial, told = one.ask(), search.judge(tmp_path, 2, METRICS)
+    trial, told = one.ask(), pruning_rule(tmp_path, 2, METRICS)
     assert told({"epoch": 1, "top1_error/val": 99.0}) == ""
     assert told({"epoch": 2, "top1_error/val": 16.0}) == (
         "top-1 error 16.00 % after epoch 2, where the median of 2 others is 15.00 %"
@@ -152,16 +153,16 @@ def test_the_judge(tmp_path: Path) -> None:
     assert one.study.get_trials()[2].intermediate_values == {1: 99.0, 2: 16.0}
     one.study.tell(trial, state=TrialState.PRUNED)
     assert told({"epoch": 3, "top1_error/val": 99.0}) == ""  # it is done again by hand: that is nobody's business
-    with pytest.raises(search.UserError, match="another process is searching"):
+    with pytest.raises(UserError, match="another process is searching"):
         Search(tmp_path, space, plan(), retry=True)
     one.close()
     other = Search(tmp_path, space, plan(pruner="none"), retry=True)
     other.ask()
-    assert search.judge(tmp_path, 3, METRICS)({"epoch": 2, "top1_error/val": 99.0}) == ""
+    assert pruning_rule(tmp_path, 3, METRICS)({"epoch": 2, "top1_error/val": 99.0}) == ""
     other.close()
-    (tmp_path / search.FILE).unlink()
+    (tmp_path / FILE).unlink()
     assert (
-        search.judge(tmp_path, 3, METRICS)({"epoch": 2, "top1_error/val": 99.0}) == ""
+        pruning_rule(tmp_path, 3, METRICS)({"epoch": 2, "top1_error/val": 99.0}) == ""
     )  # a warning, and the training goes on
 
 
@@ -193,7 +194,7 @@ def test_importance_tells_what_matters(tmp_path: Path) -> None:
     ],
 )
 def test_the_space_is_written_as_hydra_has_it(override: str, now: Any, expected: Any) -> None:
-    found = tpe_sweeper.distribution(OverridesParser.create().parse_override(override), now)
+    found = tpe_sweeper.optuna_distribution(OverridesParser.create().parse_override(override), now)
     if isinstance(expected, CategoricalDistribution):
         assert isinstance(found, CategoricalDistribution)
         assert [str(choice).lower() for choice in found.choices] == [choice.lower() for choice in expected.choices]
@@ -243,8 +244,8 @@ def test_without_optuna(cnnbench: Callable[..., Ran], monkeypatch: pytest.Monkey
 
 
 def test_a_search_does_not_detach() -> None:
-    with pytest.raises(search.UserError, match=r"does not go with sweep\.detach=true"):
-        tpe_sweeper.check("train", {}, detach=True)
+    with pytest.raises(UserError, match=r"does not go with sweep\.detach=true"):
+        tpe_sweeper.check_search("train", {}, detach=True)
 
 
 def test_a_choice_by_the_test_images_is_warned_of(cnnbench: Callable[..., Ran]) -> None:
@@ -259,7 +260,7 @@ def test_settings_tried_twice_are_one_job(
     """It is trained once, and has the number that the table gives it."""
     ran = cnnbench(*TPE, "optim.nesterov=true,false", "epochs=1", "hydra.sweeper.n_trials=4", *at_a_time)
     assert ran.code == 0, ran.err
-    jobs, found = state(tmp_path / "s"), study_result.read(tmp_path / "s")
+    jobs, found = current_jobs(tmp_path / "s"), study_result.read_study_result(tmp_path / "s")
     assert 1 <= len(jobs) <= 2 and all(job.status == "done" for job in jobs)
     assert [trial.state for trial in study(tmp_path / "s").get_trials()] == [TrialState.COMPLETE] * 4
     best = min(jobs, key=lambda job: job.result["top1_error"])

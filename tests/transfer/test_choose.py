@@ -28,9 +28,9 @@ def test_leaving_each_image_out_is_what_the_formula_says() -> None:
 
 
 def test_the_best_features_are_the_last_unless_earlier_ones_are_clearly_better() -> None:
-    assert choose.best_features({"layer1": 9.0, PENULTIMATE: 10.0}, 200) == PENULTIMATE
-    assert choose.best_features({"layer1": 2.0, PENULTIMATE: 10.0}, 200) == "layer1"
-    assert choose.spread(list("abcdefghij"), 4) == ["a", "d", "g", "j"]
+    assert choose.best_layer({"layer1": 9.0, PENULTIMATE: 10.0}, 200) == PENULTIMATE
+    assert choose.best_layer({"layer1": 2.0, PENULTIMATE: 10.0}, 200) == "layer1"
+    assert choose.pick_evenly(list("abcdefghij"), 4) == ["a", "d", "g", "j"]
 
 
 def test_the_quadrants_are_the_lectures() -> None:

@@ -28,10 +28,10 @@ def colours(n: int = 60, classes: int = 3) -> Dataset:
                    crop_ratio=1.0, in_channels=3, train=source, val=few, split="val")  # fmt: skip
 
 
-def extractor(model: Net, dataset: Dataset, folder: Path | None = None) -> features.Extractor:
+def extractor(model: Net, dataset: Dataset, folder: Path | None = None) -> features.FeatureExtractor:
     spec = ModelSpec.of({"name": "resnet8"}, dataset, 32)
     runtime = create_runtime("cpu", "fp32", 0)
-    return features.Extractor(model, dataset, spec, runtime, folder=folder, workers=0, stream=io.StringIO())
+    return features.FeatureExtractor(model, dataset, spec, runtime, folder=folder, workers=0, stream=io.StringIO())
 
 
 def test_penultimate_features_through_the_output_layer_are_the_logits() -> None:
@@ -61,8 +61,8 @@ def test_features_are_read_from_the_disk_unless_weights_or_images_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset, model = colours(), models.build("resnet8", num_classes=3)
-    extract, computed = features.extract, []
-    monkeypatch.setattr(features, "extract", lambda *args: computed.append(args[1]) or extract(*args))
+    extract, computed = features.extract_features, []
+    monkeypatch.setattr(features, "extract_features", lambda *args: computed.append(args[1]) or extract(*args))
     first = extractor(model, dataset, tmp_path)(dataset.train, ["layer1", PENULTIMATE])
     again = extractor(model, dataset, tmp_path)(dataset.train, ["layer1", PENULTIMATE])
     assert len(computed) == 1

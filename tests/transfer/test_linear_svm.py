@@ -15,7 +15,7 @@ def test_the_probe_is_scikit_learns_svm_folded_into_weights() -> None:
     for classes in (2, 4):
         y = np.arange(120) % classes
         x = rng.normal(size=(120, 10)) + 1.5 * np.eye(classes, 10)[y] + np.arange(10)
-        probe = linear_svm.fit(torch.from_numpy(x).float(), torch.from_numpy(y), [0.01])
+        probe = linear_svm.fit_svm(torch.from_numpy(x).float(), torch.from_numpy(y), [0.01])
         svm = make_pipeline(StandardScaler(), LinearSVC(C=0.01, tol=1e-6)).fit(x, y)
         ours = probe.logits(torch.from_numpy(x).float()).argmax(1).numpy()
         assert (ours == svm.predict(x)).mean() > 0.98
@@ -32,7 +32,7 @@ def test_its_probabilities_are_neither_shy_nor_bold() -> None:
     rng = np.random.default_rng(1)
     y = np.arange(3000) % 2
     x = torch.from_numpy(rng.normal(size=(3000, 5)) + y[:, None] * 0.8).float()
-    probe = linear_svm.fit(x[:1500], torch.from_numpy(y[:1500]), [1e-4, 1e-2, 1.0])
+    probe = linear_svm.fit_svm(x[:1500], torch.from_numpy(y[:1500]), [1e-4, 1e-2, 1.0])
     confidence, answer = probe.logits(x[1500:]).softmax(1).max(1)
     accuracy = (answer.numpy() == y[1500:]).mean()
     assert abs(float(confidence.mean()) - accuracy) < 0.05
@@ -40,6 +40,6 @@ def test_its_probabilities_are_neither_shy_nor_bold() -> None:
 
 def test_a_class_with_a_single_image_still_gets_a_classifier() -> None:
     x, y = torch.randn(5, 4), torch.tensor([0, 0, 0, 0, 1])
-    probe = linear_svm.fit(x, y, [1e-3, 1e-2, 1e-1])
+    probe = linear_svm.fit_svm(x, y, [1e-3, 1e-2, 1e-1])
     assert (probe.cv_error, probe.cv_n, probe.c) == (None, 0, 1e-2)
     assert probe.logits(x).shape == (5, 2)
