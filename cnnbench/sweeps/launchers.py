@@ -24,7 +24,7 @@ from cnnbench.sweeps.tpe_sweeper import TpeSweeper
 from cnnbench.utils.console import say
 
 if TYPE_CHECKING:
-    from cnnbench.sweeps.runner import JobRunner
+    from cnnbench.sweeps.job_runner import JobRunner
 
 
 PACKAGE = "hydra_plugins.cnnbench"

@@ -1,29 +1,19 @@
 """A sweep from its command line to its table: which jobs run, which are done already, what came of them."""
 
-import shutil
 import sys
-import uuid
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig
 
 from cnnbench.config import arguments, compose, expand, registry
-from cnnbench.config.sections import Rerun
 from cnnbench.runs import run_directory
 from cnnbench.runtime import execute
+from cnnbench.sweeps.job_runner import JobRunner
 from cnnbench.sweeps.jobs import (
     CUT,
     DONE,
     FAILED,
-    PRUNED,
     SweepJob,
     cancel_unstarted,
-    config_fingerprint,
-    current_jobs,
-    find_record,
     is_sweep_dir,
-    job_name,
     jobs_summary,
     jobs_table,
     record_pending,
@@ -31,93 +21,7 @@ from cnnbench.sweeps.jobs import (
 from cnnbench.sweeps.study_result import read_study_result
 from cnnbench.utils import exit_codes
 from cnnbench.utils.console import say
-from cnnbench.utils.errors import RunError, UserError
-
-
-class JobRunner:
-    """What Hydra calls with the configuration of each job of a sweep. It travels to other processes by pickle."""
-
-    def __init__(self, command: str, sweep: Path) -> None:
-        self.command, self.sweep, self.token = command, str(sweep), uuid.uuid4().hex
-        self.count = 0
-        self.names: set[str] = set()
-        self.detached: str | None = None  # the job's id, where it was only submitted
-
-    def __call__(self, cfg: DictConfig) -> float | None:
-        """Run one job here, unless it is done. Returns its primary metric for sweepers, which minimise: negated where
-        higher is better."""
-        job, config = self.prepare(cfg, compose.job_overrides(), self.count)
-        self.count += 1
-        if config is None:
-            return None
-        if not self.skips(job, config):
-            say(f"job {job.number + 1}: {' '.join(job.overrides)}", sys.stderr)
-            if run_job(job, config) in (exit_codes.INTERRUPTED, exit_codes.PREEMPTED):
-                raise KeyboardInterrupt  # the user or the scheduler wants the machine back: no further jobs
-        return job.cost
-
-    def prepare(self, cfg: DictConfig, overrides: list[str], number: int) -> tuple[SweepJob, Any]:
-        """The job's page in the books and its typed configuration; None, and the job failed, where there is none."""
-        job = SweepJob(
-            sweep=self.sweep,
-            name=job_name(overrides, cfg.sweep["keys"]),
-            number=number if cfg.sweep["trial"] is None else cfg.sweep["trial"],
-            command=self.command,
-            overrides=[text for text in overrides if not text.startswith("sweep.")],
-            token=self.token,
-        )
-        self.names.add(job.name)
-        try:
-            config = compose.typed_config(self.command, cfg, overrides)
-        except Exception as error:
-            job.begin()
-            job.end(execute.report_error(error), str(error), None)
-            return job, None
-        job.fingerprint = config_fingerprint(config)
-        job.format = config.format if isinstance(config.format, str) else config.format.value
-        return job, config
-
-    def jobs(self) -> list[SweepJob]:
-        """Those of this command, as they are: run here, by others for it, or found to be run by another one."""
-        return [job for job in current_jobs(Path(self.sweep)) if job.token == self.token or job.name in self.names]
-
-    def skips(self, job: SweepJob, config: Any) -> bool:
-        """Whether the job is left as an earlier command left it. What is to begin anew is cleared away here."""
-        earlier = find_record(job)
-        if earlier is None or not registry.COMMANDS[self.command].resumes or earlier.fingerprint != job.fingerprint:
-            return False
-        done = earlier.status == DONE and bool(earlier.result)
-        rerun = config.sweep.rerun
-        settled = done or earlier.status == PRUNED
-        if settled and rerun is Rerun.all:
-            shutil.rmtree(str(earlier.directory), ignore_errors=True)
-            return False
-        going_on = earlier.is_elsewhere
-        if not (settled or going_on or (earlier.status == FAILED and rerun is Rerun.none)):
-            return False
-        job.__dict__ |= earlier.__dict__ | {"number": job.number, "token": job.token, "skipped": done}
-        if not going_on:  # else whoever runs it writes
-            job.write()
-        return True
-
-
-def run_job(job: SweepJob, config: Any) -> int:
-    """Run a job in this process and write down how it ends; the exit code."""
-    job.begin()
-    reason, code = "", exit_codes.FAILED
-    try:
-        code = execute.run_command(job.command, config)
-    except KeyboardInterrupt:
-        code = exit_codes.INTERRUPTED
-    except Exception as error:
-        code, reason = execute.report_error(error), error_line(error)
-    job.end(code, reason, config.run.dir)
-    return code
-
-
-def error_line(error: Exception) -> str:
-    kind = "" if isinstance(error, UserError | RunError) else f"{type(error).__name__}: "
-    return f"{kind}{error}".partition("\n")[0]
+from cnnbench.utils.errors import UserError
 
 
 def run_sweep(command: str, args: list[str]) -> int:

@@ -45,7 +45,7 @@ class SlurmJob:
         if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
             os.environ.setdefault("OMP_NUM_THREADS", cpus)
         from cnnbench.config import commands, parsing
-        from cnnbench.sweeps.runner import run_job
+        from cnnbench.sweeps.job_runner import run_job
 
         keep_freed_memory()
         cfg = parsing.from_plain(commands.SCHEMAS[task["command"]], task["config"])

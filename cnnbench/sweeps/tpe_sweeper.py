@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
-    from cnnbench.sweeps.runner import JobRunner
+    from cnnbench.sweeps.job_runner import JobRunner
     from cnnbench.sweeps.study import Search
 
 EXAMPLE = "'optim.lr=tag(log,interval(0.001,1))'"

@@ -53,8 +53,8 @@ def run_request(task: dict[str, Any]) -> dict[str, Any]:
     """Run a command with a configuration. A job of a sweep has its own console, and writes its end into the books."""
     cfg = parsing.from_plain(commands.SCHEMAS[task["command"]], task["config"])
     if "job" in task:
+        from cnnbench.sweeps.job_runner import run_job
         from cnnbench.sweeps.jobs import SweepJob
-        from cnnbench.sweeps.runner import run_job
 
         job = SweepJob(**task["job"])
         job.file.parent.mkdir(parents=True, exist_ok=True)
