@@ -79,20 +79,20 @@ def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
 
 
 def _drawn(summaries: list[Summary]) -> str:
-    from cnnbench.analysis.diagram.diagram import diagram  # what only drawings need
-    from cnnbench.analysis.diagram.figure import draw
-    from cnnbench.analysis.diagram.wiring import wire
+    from cnnbench.analysis.diagram.graph import trace_graph  # only drawings need these
+    from cnnbench.analysis.diagram.side_by_side import draw_nets
+    from cnnbench.analysis.diagram.structure import build_diagram
 
-    return draw([(one, diagram(wire(one.net, one.image_size, one.in_channels))) for one in summaries])
+    return draw_nets([(one, build_diagram(trace_graph(one.net, one.image_size, one.in_channels))) for one in summaries])
 
 
 def _web_page(summaries: list[Summary], svg: str, which: Layers) -> str:
     sections = [(one.label, _section(one, which)) for one in summaries]
     if len(summaries) > 1:
         sections.insert(0, ("Side by side", [html.table([_row(one) for one in summaries], sorts=False)]))
-    from cnnbench.analysis.diagram import page
+    from cnnbench.analysis.diagram.html_page import diagram_page
 
-    return page.page(", ".join(one.label for one in summaries), svg, sections)
+    return diagram_page(", ".join(one.label for one in summaries), svg, sections)
 
 
 def _section(summary: Summary, which: Layers) -> list[str]:

@@ -116,7 +116,7 @@ def end_process(code: int) -> NoReturn:
 
 
 def _flush(code: int) -> int:
-    """Flush stdout and stderr; the exit code, FAILED in place of 0 where that is not possible."""
+    """Flush stdout and stderr. Returns the exit code, with FAILED in place of 0 where they cannot be written."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -124,8 +124,6 @@ def _flush(code: int) -> int:
             from cnnbench.utils.console import redirect_to_devnull  # only here: it imports tqdm
 
             redirect_to_devnull(stream)  # else Python itself would try again, and complain
-            if not isinstance(
-                error, BrokenPipeError
-            ):  # a reader that has gone (`| head`) is no failure, a full disk is
+            if not isinstance(error, BrokenPipeError):  # `| head` is not a failure, a full disk is one
                 code = code or FAILED
     return code

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cnnbench.analysis.diagram.diagram import Fold, Split, Tangle, boxes, diagram, label, rows
-from cnnbench.analysis.diagram.wiring import Node, wire
+from cnnbench.analysis.diagram.graph import Node, trace_graph
+from cnnbench.analysis.diagram.structure import Fold, Split, Tangle, boxes, build_diagram, label, rows
 from cnnbench.models import MODELS, build
 from cnnbench.models.layers import Net
 from cnnbench.models.meta_kernels import Shapes
@@ -26,7 +26,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 def nodes_of(name: str, **arguments: object) -> list[Node]:
     with torch.device("meta"), Shapes():
         net = build(name, **arguments)  # type: ignore[arg-type]
-    return wire(net, net.image_size, 3)
+    return trace_graph(net, net.image_size, 3)
 
 
 def drawn(cnnbench: Callable[..., Ran], *args: str) -> ElementTree.Element:
@@ -98,13 +98,13 @@ def test_shortcuts_begin_and_end_where_the_blocks_do(cnnbench: Callable[..., Ran
 def test_inception_modules_are_four_ways_and_the_auxiliary_heads_hang_on_4a_and_4d(
     cnnbench: Callable[..., Ran],
 ) -> None:
-    parts = diagram(nodes_of("googlenet"))
+    parts = build_diagram(nodes_of("googlenet"))
     modules = [item for item in parts.items if isinstance(item, Split)]
     assert [len(module.ways) for module in modules] == [4] * 9
     assert [[len(list(boxes(way))) for way in module.ways] for module in modules] == [[1, 2, 2, 2]] * 9
     assert [(head.name, head.source) for head in parts.heads] == [("aux1", modules[2].join), ("aux2", modules[5].join)]
     assert len(arcs(drawn(cnnbench, "model=googlenet"), "auxiliary")) == 2
-    theirs = diagram(nodes_of("googlenet", source="torchvision"))  # its heads pool by a function
+    theirs = build_diagram(nodes_of("googlenet", source="torchvision"))  # its heads pool by a function
     joins = [item.join for item in theirs.items if isinstance(item, Split)]
     assert [head.source for head in theirs.heads] == [joins[2], joins[5]]
     assert [len(head.nodes) for head in theirs.heads] == [4, 4]
@@ -129,7 +129,7 @@ def test_repeats_of_deep_nets_are_folded(cnnbench: Callable[..., Ran]) -> None:
     assert times == [200, 199, 199]
     for name in ("resnet152", "preact_resnet1001", "plain110", "resnet44"):
         nodes = nodes_of(name)
-        parts = diagram(nodes)
+        parts = build_diagram(nodes)
         count = sum(
             len(list(boxes(item.items))) * item.times if isinstance(item, Fold) else len(list(boxes([item])))
             for item in parts.items
@@ -171,7 +171,9 @@ def test_every_net_is_drawn_and_nothing_overlaps_or_leaves_the_page(family: str,
 def test_modern_nets_are_drawn_too(cnnbench: Callable[..., Ran]) -> None:
     for name in ("shufflenet_v2_x1_0", "efficientnet_b0", "vit_b_16", "swin_t", "densenet121", "inception_v3"):
         assert overlapping(list(rects(drawn(cnnbench, "model=torchvision", f"model.name={name}")))) == []
-    dense = [item for item in diagram(nodes_of("densenet121", source="torchvision")).items if isinstance(item, Tangle)]
+    dense = [
+        item for item in build_diagram(nodes_of("densenet121", source="torchvision")).items if isinstance(item, Tangle)
+    ]
     assert len(dense) == 4
     # The first block: six layers, each of which takes all before it, and so do the six concatenations but the first.
     assert len(dense[0].skips) == sum(range(1, 7))
@@ -200,12 +202,12 @@ class Crossed(Net):
 
 def test_the_wiring_is_what_the_tensors_did() -> None:
     with torch.device("meta"):
-        nodes = wire(Crossed(), 8, 3)
+        nodes = trace_graph(Crossed(), 8, 3)
     assert [(node.name, node.sources) for node in nodes] == [
         ("image", ()), ("a", (0,)), ("b", (1,)), ("add", (2, 0)), ("c", (3,)), ("add", (4, 1)),
         ("average pool", (5,)), ("fc", (6,)),
     ]  # fmt: skip
-    first, *rest = diagram(nodes).items
+    first, *rest = build_diagram(nodes).items
     assert isinstance(first, Tangle) and first.skips == [(0, 3), (1, 5)]
     assert len(rest) == 2
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from cnnbench.analysis.diagram.diagram import Box, Fold, Item, Split, Tangle, Way, boxes, label
+from cnnbench.analysis.diagram.graph import Node
+from cnnbench.analysis.diagram.structure import Box, Fold, Item, Split, Tangle, Way, boxes, label
 from cnnbench.analysis.diagram.svg import text_width
-from cnnbench.analysis.diagram.wiring import Node
 
 BETWEEN, LANE = 14.0, 13.0  # from one way to the next, and from one arc to the next
 SMALL = 9.5  # size of the letters beside the boxes

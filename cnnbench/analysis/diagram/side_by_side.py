@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from cnnbench.analysis.diagram.column import COLOURS, GAP, Column
-from cnnbench.analysis.diagram.diagram import Diagram, Way, boxes, size, walk
-from cnnbench.analysis.diagram.extents import SMALL, extent, half_width
+from cnnbench.analysis.diagram.one_net import COLOURS, GAP, NetColumn
+from cnnbench.analysis.diagram.structure import Diagram, Way, boxes, size, walk
 from cnnbench.analysis.diagram.svg import GREY, Canvas, text_width
+from cnnbench.analysis.diagram.widths import SMALL, extent, half_width
 from cnnbench.analysis.summary import Summary
 
 UNEVEN = 1.4  # times the height of the tallest net that nets on one level may take
 
 
-def draw(nets: Sequence[tuple[Summary, Diagram]]) -> str:
+def draw_nets(nets: Sequence[tuple[Summary, Diagram]]) -> str:
     """The nets side by side, as one SVG."""
     canvas = Canvas()
-    columns = [Column(canvas, summary, diagram, {}) for summary, diagram in nets]
+    columns = [NetColumn(canvas, summary, diagram, {}) for summary, diagram in nets]
     level = _on_one_level(columns)
     sizes = _sizes(columns) if level else []
     _colour(columns, sizes)
@@ -34,7 +34,7 @@ def draw(nets: Sequence[tuple[Summary, Diagram]]) -> str:
     return canvas.page(width, height, ", ".join(column.summary.label for column in columns))
 
 
-def _colour(columns: list[Column], sizes: list[str]) -> None:
+def _colour(columns: list[NetColumn], sizes: list[str]) -> None:
     """A colour for each size of maps: the same in all nets where they stand on one level."""
     for column in columns:
         own = sizes or list(dict.fromkeys(key for key, _ in column.bands))
@@ -42,7 +42,7 @@ def _colour(columns: list[Column], sizes: list[str]) -> None:
         column.colours = {key: COLOURS[number % (len(COLOURS) - 1)] for number, key in enumerate(everywhere)}
 
 
-def _place(columns: list[Column], gutter: float, level: bool) -> float:
+def _place(columns: list[NetColumn], gutter: float, level: bool) -> float:
     """Gives each net its place from left to right, and says how wide all are. The gutter is for the sizes of maps."""
     x = 16.0
     for number, column in enumerate(columns):
@@ -53,7 +53,7 @@ def _place(columns: list[Column], gutter: float, level: bool) -> float:
     return x
 
 
-def _sizes(columns: list[Column]) -> list[str]:
+def _sizes(columns: list[NetColumn]) -> list[str]:
     """Of the maps in all nets, from the largest down."""
     return sorted({key for column in columns for key, _ in column.bands}, key=_side, reverse=True)
 
@@ -62,7 +62,7 @@ def _side(key: str) -> int:
     return int(key.split()[0])
 
 
-def _on_one_level(columns: list[Column]) -> bool:
+def _on_one_level(columns: list[NetColumn]) -> bool:
     """Whether nets have so many sizes of maps in common that they look well so."""
     if len(columns) < 2:
         return False
@@ -79,14 +79,14 @@ def _on_one_level(columns: list[Column]) -> bool:
     return together <= UNEVEN * max(sum(height.values()) for height in heights)
 
 
-def _height(column: Column, items: Way) -> float:
-    trial = Column(
+def _height(column: NetColumn, items: Way) -> float:
+    trial = NetColumn(
         Canvas(), column.summary, column.diagram, dict.fromkeys(map(size, walk(column.diagram.items)), COLOURS[0])
     )
     return trial.band(items, 0)
 
 
-def _level(canvas: Canvas, columns: list[Column], sizes: list[str], y: float, width: float) -> float:
+def _level(canvas: Canvas, columns: list[NetColumn], sizes: list[str], y: float, width: float) -> float:
     ends = [y for _ in columns]
     for key in sizes:
         top = max(ends)
@@ -99,7 +99,7 @@ def _level(canvas: Canvas, columns: list[Column], sizes: list[str], y: float, wi
     return max(ends)
 
 
-def _alone(canvas: Canvas, column: Column, y: float, gutter: float) -> float:
+def _alone(canvas: Canvas, column: NetColumn, y: float, gutter: float) -> float:
     left, _ = column.extent()
     right = extent(column.diagram.items, half_width(column.diagram.items))[1]
     for key, items in column.bands:
@@ -113,7 +113,7 @@ def _size_line(canvas: Canvas, key: str, y: float, left: float, right: float) ->
     canvas.text(left, y + GAP + 13, key, 10.5, "start", class_="size")
 
 
-def _legend(canvas: Canvas, columns: list[Column], y: float) -> float:
+def _legend(canvas: Canvas, columns: list[NetColumn], y: float) -> float:
     """What the lines and frames mean, of those that there are."""
     text = "\n".join(canvas.parts)
     lines = [("", "left: size of the maps and name of the stage")]

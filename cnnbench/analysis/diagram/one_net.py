@@ -5,10 +5,10 @@ arcs, a colour for each size of the maps.
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from cnnbench.analysis.diagram.diagram import Box, Diagram, Fold, Head, Split, Tangle, Way, boxes, label, size
-from cnnbench.analysis.diagram.extents import LANE, SMALL, centres, extent, half_of, half_width, pill, reach
+from cnnbench.analysis.diagram.graph import Node
+from cnnbench.analysis.diagram.structure import Box, Diagram, Fold, Head, Split, Tangle, Way, boxes, label, size
 from cnnbench.analysis.diagram.svg import GREY, INK, Canvas, text_width
-from cnnbench.analysis.diagram.wiring import Node
+from cnnbench.analysis.diagram.widths import LANE, SMALL, centres, extent, half_of, half_width, pill, reach
 from cnnbench.analysis.summary import POOLS, Summary
 
 # Okabe and Ito's colours, which the colour-blind tell apart: for lines, and thinned for areas under black text.
@@ -20,7 +20,7 @@ HEADING = 62.0
 
 
 @dataclass
-class Column:
+class NetColumn:
     """A net, being drawn around the vertical line at `x`; `at` has the right edge and the middle of each node."""
 
     canvas: Canvas

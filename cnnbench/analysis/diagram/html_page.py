@@ -14,7 +14,7 @@ th, td { padding: .15rem .7rem; }
 """
 
 
-def page(title: str, svg: str, sections: Sequence[tuple[str, Sequence[str]]]) -> str:
+def diagram_page(title: str, svg: str, sections: Sequence[tuple[str, Sequence[str]]]) -> str:
     """The drawing, and below it sections: a heading, then tables (as HTML) and lines of text."""
     parts = [
         html.paragraph("Rest on a box to read its output, parameters and multiply-adds."),

@@ -7,7 +7,7 @@ share nodes before that, as in DenseNets, stay one sequence, with a line for eac
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cnnbench.analysis.diagram.wiring import Node
+from cnnbench.analysis.diagram.graph import Node
 from cnnbench.analysis.summary import POOLS
 
 LIMIT = 44  # rows: a taller drawing has its repeats folded
@@ -103,8 +103,8 @@ class Diagram:
     heads: list[Head]
 
 
-def diagram(nodes: Sequence[Node]) -> Diagram:
-    """Of the nodes of wiring.wire()."""
+def build_diagram(nodes: Sequence[Node]) -> Diagram:
+    """Diagram of the nodes of graph.trace_graph()."""
     main = [node for node in nodes if not node.head]
     own = {node.number for node in main}
     targets = {node.number: [target for target in node.targets if target in own] for node in main}

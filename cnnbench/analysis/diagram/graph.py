@@ -53,7 +53,7 @@ class Node:
         return self.layer.name if self.layer else self.kind
 
 
-class _Wires(Trace):
+class _GraphTrace(Trace):
     """Gives each tensor that depends on the image the numbers of the nodes that it came from."""
 
     def __init__(self) -> None:
@@ -128,17 +128,17 @@ def _sources(values: Iterable[Tensor]) -> Sources:
     return _together(getattr(x, "_sources", ()) for x in values)
 
 
-def wire(net: Net, image_size: int, in_channels: int) -> list[Node]:
+def trace_graph(net: Net, image_size: int, in_channels: int) -> list[Node]:
     """The nodes that a drawing shows, in the order in which they run; the auxiliary heads' among them.
 
     The first is the image. Each is numbered by its place in the list, and knows its sources and targets there.
     """
-    wires = _Wires()
-    layers(net, image_size, in_channels, wires, auxiliary=bool(net.auxiliary))
+    traced = _GraphTrace()
+    layers(net, image_size, in_channels, traced, auxiliary=bool(net.auxiliary))
     names = {module: name for name, module in net.named_modules()}
     heads = {names[head]: key for key, head in net.auxiliary.items()}
     stages = {names[part]: stage for stage, parts in net.stages.items() for part in parts if part in names}
-    nodes = _visible(wires.nodes)
+    nodes = _visible(traced.nodes)
     for node in nodes:
         if node.layer:
             node.stage, node.head = _above(node.name, stages), _above(node.name, heads)
