@@ -31,7 +31,7 @@ class Task(ABC):
     linear_head: ClassVar[bool] = (
         False  # whether an SVM on pooled features is an answer: strategies of transfer need it
     )
-    memorised: ClassVar[float]  # primary metric that a net reaches on a single batch learned by heart
+    memorised: ClassVar[float]  # primary metric of a net that has memorised its one batch (debug=overfit)
 
     @classmethod
     def create(cls, cfg: TrainConfig, model: nn.Module) -> Self:
