@@ -49,7 +49,7 @@ from cnnbench.utils.system import cores
 
 SIZE = 224
 Epoch = Callable[[int], Iterator[Any]]
-"""The number of an epoch -> its batches."""
+"""The number of an epoch -> the images of its batches."""
 
 
 def main() -> None:
@@ -142,7 +142,7 @@ def usual(tree: Path, args: Any, *, normalize: bool) -> Epoch:
     dataset = ImageFolder(str(tree), transform)
     loader = DataLoader(dataset, args.batch, shuffle=True, num_workers=args.workers,
                         persistent_workers=args.workers > 0)  # fmt: skip
-    return lambda epoch: iter(loader)
+    return lambda epoch: (images for images, _ in loader)
 
 
 def _composed(tree: Path, packed: Path | None) -> Any:
@@ -156,7 +156,7 @@ def ours(tree: Path, packed: Path | None, args: Any, decode: Decoder) -> Epoch:
     cfg.augment.crop, cfg.augment.scale, cfg.augment.flip = Crop.resized, [0.08, 1.0], True
     loader = train_loader(load_dataset(cfg.data), cfg.augment, image_size=SIZE, batch_size=args.batch, seed=0,
                           workers=args.workers, decode=decode)  # fmt: skip
-    return loader.epoch
+    return lambda epoch: (batch["image"] for batch in loader.epoch(epoch))
 
 
 def threads(tree: Path, args: Any) -> Epoch:
@@ -171,7 +171,7 @@ def threads(tree: Path, args: Any) -> Epoch:
         with ThreadPoolExecutor(max(1, args.workers)) as pool:
             images = pool.map(transform, map(source.item, order))
             for start in range(0, len(order), args.batch):
-                yield torch.stack([next(images) for _ in order[start : start + args.batch]]), start
+                yield torch.stack([next(images) for _ in order[start : start + args.batch]])
 
     return epoch
 
@@ -182,7 +182,7 @@ def take_turns(pipelines: dict[str, Epoch], rounds: int) -> dict[str, list[float
     for number in range(rounds + 1):
         for name, epoch in pipelines.items():
             begin = time.perf_counter()
-            count = sum(len(images) for images, _ in epoch(number))
+            count = sum(map(len, epoch(number)))
             if number:  # not the first, in which the workers start
                 speeds[name].append(count / (time.perf_counter() - begin))
                 print(f"round {number}: {speeds[name][-1]:7.0f}/s  {name}", file=sys.stderr)

@@ -7,7 +7,6 @@ step     the training loop with all it keeps account of, against a loop written 
 start    seconds from the command to the first step, against importing torch and torchvision
 """
 
-import contextlib
 import io
 import os
 import statistics
@@ -15,16 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnbench import data
+from cnnbench import data, tasks
 from cnnbench.commands import train
 from cnnbench.config import compose
 from cnnbench.config.commands import SCHEMAS
@@ -34,8 +32,11 @@ from cnnbench.runs.run_directory import claim
 from cnnbench.runs.stop_requests import StopRequests
 from cnnbench.runs.tracker import Tracker
 from cnnbench.runtime.device import Normalize, create_runtime
-from cnnbench.training.trainer import Training
+from cnnbench.training import setup, trainer
+from cnnbench.training.callbacks import Callback, Checkpoints, Tracking, View, Warnings
+from cnnbench.training.limits import StopRule
 from cnnbench.utils import fast_start
+from cnnbench.weights.checkpoint_manager import CheckpointManager
 
 TURNS = 7
 STEPS = 20  # in each turn
@@ -52,15 +53,16 @@ main.main(sys.argv[1:])
 """
 
 
-def training(folder: str, *overrides: str) -> Training:
+def training(folder: str, *overrides: str) -> View:
     """As `cnnbench train` makes it, at its first step."""
     plain = ["data.num_classes=10", "data.num_images=5120", "data=synthetic", "epochs=1000", f"run.dir={folder}"]
     cfg = parse(SCHEMAS["train"], compose.compose("train", [*plain, *overrides]))
-    device = create_runtime(cfg.device, cfg.precision.value, cfg.seed)
+    runtime = create_runtime(cfg.device, cfg.precision.value, cfg.seed)
     dataset = data.load_dataset(cfg.data)
-    with contextlib.redirect_stdout(io.StringIO()):
-        model, spec = train.build(cfg, dataset, sys.stdout)
-        return Training(cfg, device, dataset, model, spec, claim(Path(folder), cfg, "auto"))
+    model, spec = train.build(cfg, dataset, io.StringIO())
+    task = tasks.find(dataset.task).create(cfg, model)
+    parts, state = setup.build(cfg, runtime, dataset, model, spec, claim(Path(folder), cfg, "auto"), task=task)
+    return View(parts, state, StopRule.of(cfg, task.primary), StopRequests(), None)
 
 
 def in_turn(kinds: dict[str, Callable[[], float]], turns: int = TURNS) -> dict[str, list[float]]:
@@ -93,36 +95,63 @@ def bench_step() -> None:
     for name, size in (("resnet20", 32), ("resnet18", 64)):
         with tempfile.TemporaryDirectory() as folder:
             ours = training(folder, f"model={name}", f"data.image_size={size}", "augment=none")
-            with Tracker(Path(folder), [], 0, sys.stderr) as tracker:
-                kinds = {"by hand": lambda ours=ours: by_hand(ours), "cnnbench": lambda ours=ours: loop(ours, tracker)}
-                found = in_turn(kinds)
-        table(f"{name}, {size} px, batch {ours.batch_size}, {ours.device.precision}: a step", "ms", found)
+            callbacks = usual_callbacks(ours, Path(folder))
+            kinds = {
+                "by hand": lambda ours=ours: by_hand(ours),
+                "cnnbench": lambda ours=ours, callbacks=callbacks: loop(ours, callbacks),
+            }
+            found = in_turn(kinds)
+            for callback in callbacks:
+                callback.close()
+        precision = ours.parts.runtime.precision
+        table(f"{name}, {size} px, batch {ours.parts.batch_size}, {precision}: a step", "ms", found)
 
 
-def some_steps(ours: Training) -> list[Any]:
-    return [batch for batch, _ in zip(ours.train_batches.epoch(0), range(STEPS), strict=False)]
+def usual_callbacks(ours: View, folder: Path) -> list[Callback]:
+    """What accompanies every training, begun."""
+    manager = CheckpointManager(folder / "checkpoints", ours.parts.cfg.checkpoint)
+    tracker = Tracker(folder, [], 0, sys.stderr, ours.parts.task)
+    callbacks: list[Callback] = [Warnings(), Checkpoints(manager), Tracking(tracker)]
+    for callback in callbacks:
+        callback.on_start(ours)
+    return callbacks
 
 
-def loop(ours: Training, tracker: Tracker) -> float:
+def some_steps(ours: View) -> list[data.Batch]:
+    return [batch for batch, _ in zip(ours.parts.train_batches.epoch(0), range(STEPS), strict=False)]
+
+
+class ReadBeforehand(Callback):
+    """Gives the loop batches that are there already, as the loop by hand has them."""
+
+    def __init__(self, batches: list[data.Batch]) -> None:
+        self.batches = batches
+
+    def on_batches(self, view: View, batches: Iterable[data.Batch]) -> Iterable[data.Batch]:
+        return self.batches
+
+
+def loop(ours: View, callbacks: list[Callback]) -> float:
     """Milliseconds per step of cnnbench's loop: schedule, metrics, guard, TensorBoard and all."""
-    batches, ours.progress.batch = some_steps(ours), 0
-    ours._batches = lambda: iter(batches)  # type: ignore[method-assign]  # read beforehand, as for the other
+    ours.state.progress.batch, batches = 0, some_steps(ours)
     begin = time.perf_counter()
-    ours._train_epoch(tracker, StopRequests())
-    ours.device.synchronize()
+    trainer._train_epoch(ours, [*callbacks, ReadBeforehand(batches)])
+    ours.parts.runtime.synchronize()
     return 1000 * (time.perf_counter() - begin) / STEPS
 
 
-def by_hand(ours: Training) -> float:
+def by_hand(ours: View) -> float:
     """The same net, batches and optimizer in the fewest lines, with the loss and the two errors summed up."""
-    model, optimizer, batches = ours.trainer.model, ours.trainer.optimizer, some_steps(ours)
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (ours.dataset.mean, ours.dataset.std))
+    model, optimizer, runtime = ours.state.model, ours.state.optimizer, ours.parts.runtime
+    batches, dataset = some_steps(ours), ours.parts.dataset
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (dataset.mean, dataset.std))
     total, hits = torch.zeros(()), torch.zeros(2, dtype=torch.int64)
     model.train()
     begin = time.perf_counter()
-    for images, targets in batches:
-        inputs = ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-        with ours.device.autocast():
+    for batch in batches:
+        inputs = ((batch["image"].float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        targets = batch["target"]
+        with runtime.autocast():
             logits = model(inputs)
         loss = F.cross_entropy(logits.float(), targets)
         optimizer.zero_grad(set_to_none=True)
@@ -130,7 +159,7 @@ def by_hand(ours: Training) -> float:
         optimizer.step()
         found = logits.topk(5).indices == targets[:, None]
         total, hits = total + loss.detach(), hits + torch.stack([found[:, 0].sum(), found.sum()])
-    ours.device.synchronize()
+    runtime.synchronize()
     return 1000 * (time.perf_counter() - begin) / STEPS
 
 
@@ -158,13 +187,13 @@ CIFAR_LIKE = ["data=synthetic", "data.num_classes=10", "data.num_images=50000", 
 
 def batched(dataset: data.Dataset, *overrides: str) -> Callable[[], float]:
     cfg = parse(SCHEMAS["train"], compose.compose("train", ["data=cifar10", *overrides]))
-    device = create_runtime("auto", "auto", 0)
-    there = data.map_images(dataset, device.to_device)
+    runtime = create_runtime("auto", "auto", 0)
+    there = data.map_images(dataset, runtime.to_device)
     loader = data.train_loader(there, cfg.augment, image_size=32, batch_size=128, seed=0, workers=None)
-    normalize = Normalize(device, dataset.mean, dataset.std)
+    normalize = Normalize(runtime, dataset.mean, dataset.std)
 
     def measure() -> float:
-        return rate(normalize(images) for images, _ in loader.epoch(0))
+        return rate(normalize(batch["image"]) for batch in loader.epoch(0))
 
     return measure
 

@@ -38,6 +38,7 @@ from cnnbench import models
 from cnnbench.cli import main as cli
 from cnnbench.commands import train  # noqa: F401  # loaded once, for all that are forked
 from cnnbench.runs import tracker
+from cnnbench.tasks.classification.task import Classification
 from cnnbench.training import result
 from cnnbench.utils.files import HashingWriter
 from cnnbench.weights import checkpoint
@@ -66,7 +67,7 @@ def start(run: Path, fault: Fault = lambda: None, pictures: bool = False) -> int
             os.dup2(output, descriptor)
         os.chdir(run.parent)
         if not pictures:  # they take longer than all the rest
-            result.draw = result.draw_curves = result.draw_batch = lambda training: None
+            result.draw_curves = result.draw_validation = Classification.draw_batch = lambda *args: None
         fault()
         os._exit(cli.main([*COMMAND, f"run.dir={run.name}"]))
     finally:

@@ -48,7 +48,7 @@ def main(run: str, name: str) -> None:
         "hours": result["wall_seconds"] / 3600,
         "classes": ", ".join(found.spec.labels),
         "versions_text": ", ".join(f"{package} {version}" for package, version in result["versions"].items()),
-        **{key: getattr(found.spec, key) for key in ("mean", "std", "image_size")},
+        **{key: getattr(found.spec.input, key) for key in ("mean", "std", "image_size")},
     }
     sources.ZOO.mkdir(exist_ok=True)
     about = {key: result[key] for key in ("top1_error", "top5_error", "n", "split", "seed", "epochs", "data")}
