@@ -188,7 +188,7 @@ CIFAR_LIKE = ["data=synthetic", "data.num_classes=10", "data.num_images=50000", 
 def batched(dataset: data.Dataset, *overrides: str) -> Callable[[], float]:
     cfg = parse(SCHEMAS["train"], compose.compose("train", ["data=cifar10", *overrides]))
     runtime = create_runtime("auto", "auto", 0)
-    there = data.map_images(dataset, runtime.to_device)
+    there = data.place_images(dataset, runtime.to_device)
     loader = data.train_loader(there, cfg.augment, image_size=32, batch_size=128, seed=0, workers=None)
     normalize = Normalize(runtime, dataset.mean, dataset.std)
 

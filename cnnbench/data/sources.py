@@ -157,7 +157,7 @@ def with_channels(dataset: Dataset, channels: int) -> Dataset:
     return replace(dataset, in_channels=channels, train=train, val=val, mean=moments[0], std=moments[1])
 
 
-def map_images(dataset: Dataset, place: Callable[[Tensor], Tensor]) -> Dataset:
+def place_images(dataset: Dataset, place: Callable[[Tensor], Tensor]) -> Dataset:
     """The data set with `place` applied to images in memory and their targets."""
 
     def there(source: Source) -> Source:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from cnnbench.config.sections import AugmentConfig, Crop, PaddingMode
-from cnnbench.data import Arrays, Dataset, EvalTransform, eval_loader, map_images
+from cnnbench.data import Arrays, Dataset, EvalTransform, eval_loader, place_images
 from cnnbench.data.batched import ResizedCrop, jittered, pad, resized_crop
 from cnnbench.data.transforms import sample_transform
 from cnnbench.utils.errors import UserError
@@ -44,7 +44,7 @@ def test_shift_reaches_every_offset_and_flips_half_the_images() -> None:
 @pytest.mark.parametrize("size", [8, 12])
 def test_images_on_a_device_are_augmented_there(augment: AugmentConfig, size: int) -> None:
     """Nothing goes to and fro, and nothing waits for the device: the meta device could not even answer."""
-    there = map_images(replace(arrays(51), crop_ratio=0.8), lambda tensor: tensor.to("meta"))
+    there = place_images(replace(arrays(51), crop_ratio=0.8), lambda tensor: tensor.to("meta"))
     batches = list(train(there, augment, image_size=size).epoch(0))
     assert len(batches) == 8
     for batch in batches:
