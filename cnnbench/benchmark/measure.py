@@ -58,7 +58,7 @@ class Machine:
         return {device.precision: peak_macs(device, seconds) for device in self.devices}
 
 
-def measure_net(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
+def benchmark_net(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
     """All numbers of one net, as result.json holds them."""
     dataset = data.load_dataset(cfg.data) if cfg.data.name != "synthetic" else None
     model, size, channels = build_timed_net(cfg, dataset)

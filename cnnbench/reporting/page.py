@@ -30,7 +30,7 @@ HISTORY = (
 )
 
 
-def write_page(path: Path, title: str, found: GatheredRuns, groups: list[RunGroup], history: bool) -> None:
+def write_report_page(path: Path, title: str, found: GatheredRuns, groups: list[RunGroup], history: bool) -> None:
     """The page at `path`."""
     sections: list[tuple[str, list[str]]] = [("Results", _results(groups))]
     for data in dict.fromkeys(group.first.data for group in groups):

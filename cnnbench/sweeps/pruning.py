@@ -8,7 +8,7 @@ from cnnbench import tasks
 from cnnbench.config.commands import TrainConfig
 
 
-def trial_judge(cfg: TrainConfig, task: str) -> Callable[[dict[str, Any]], str] | None:
+def trial_pruner(cfg: TrainConfig, task: str) -> Callable[[dict[str, Any]], str] | None:
     """Judge of the search whose trial this training is: row of an epoch -> why to stop, or nothing. None elsewhere."""
     if cfg.sweep.trial is None or cfg.sweep.dir is None:
         return None
