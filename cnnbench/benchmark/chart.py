@@ -1,4 +1,4 @@
-"""A benchmark as bars: images per second of each variant, and what a step spends its time on."""
+"""Bar chart of a benchmark: images per second of each variant, and the time of each part of a step."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from cnnbench.benchmark.report import milliseconds
 from cnnbench.benchmark.timing import PARTS
 from cnnbench.output.figure import label, new_figure, save
 
-# Okabe and Ito's; neighbours differ in lightness too, and each part has a hatching of its own.
+# Okabe and Ito's colours; neighbours differ in lightness too, and each part has its own hatching.
 COLOURS = dict(zip(PARTS, ("#F0E442", "#56B4E9", "#0072B2", "#D55E00"), strict=True))
 HATCHES = dict(zip(PARTS, ("..", "", "//", "xx"), strict=True))
 TRAIN, ANSWER = "#0072B2", "#E69F00"
@@ -19,7 +19,7 @@ BAR = 0.38
 
 
 def draw_benchmark(nets: list[dict[str, Any]], path: str | Path, machine: str) -> Figure:
-    """Left the speed in training and answering, right the parts of a training step for one image."""
+    """Chart, saved at `path`: left the speed in training and inference, right the parts of a step per image."""
     bars = [(net, one) for net in nets for one in net["variants"] if not one["error"]]
     several = len(nets) > 1
     names = [f"{label(net['model'], 22)}\n{one['variant']}" if several else one["variant"] for net, one in bars]
@@ -59,7 +59,7 @@ def _parts(ax: Axes, bars: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
     for place, ((net, one), total) in enumerate(zip(bars, begin, strict=True)):
         text = f"{milliseconds(one['step_ms'])} for {net['batch_size']:,} images"
         ax.annotate(text, (total, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
-    ax.set(xlabel="milliseconds of a training step, for each image", xlim=(0, 1.42 * float(begin.max())))
+    ax.set(xlabel="milliseconds of a training step per image", xlim=(0, 1.42 * float(begin.max())))
     _finish(ax)
 
 

@@ -1,4 +1,4 @@
-"""One net of a benchmark from its configuration to its numbers: the variants side by side, the loader, the verdict."""
+"""Measures one net of a benchmark: its variants side by side, the data loader, and which of them is the bottleneck."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -31,12 +31,12 @@ from cnnbench.training import setup
 from cnnbench.utils.errors import UserError
 
 Say = Callable[[str], None]
-OF_FREE = 0.9  # part of the free memory that a search may use
+OF_FREE = 0.9  # fraction of the free memory that a search may use
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The device, in each of the precisions; refused before any work where it is not there."""
+    """Device in each of the precisions. Raises UserError at once if the device is not there."""
 
     device: str
     precisions: list[str]
@@ -58,8 +58,8 @@ class Machine:
         return {device.precision: peak_macs(device, seconds) for device in self.devices}
 
 
-def measure_net(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
-    """All numbers of one net, as result.json holds them."""
+def benchmark_net(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
+    """Results of one net, as in result.json."""
     dataset = data.load_dataset(cfg.data) if cfg.data.name != "synthetic" else None
     model, size, channels = build_timed_net(cfg, dataset)
     name, first = str(cfg.model["name"]), where.devices[0]
@@ -89,7 +89,7 @@ def measure_net(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any
             )
     except torch.OutOfMemoryError:
         raise UserError(f"batch_size={batch} does not fit: batch_size=search finds the largest that does") from None
-    again = where.peaks(cfg.seconds / 2)  # something else may have been running the first time
+    again = where.peaks(cfg.seconds / 2)  # another program may have slowed the first measurement
     peaks = {precision: max(peak, again[precision]) for precision, peak in peaks.items()}
     for one in variants:
         work = TRAINING_PASSES * complexity.macs * (one["train_images_per_second"] or 0)
@@ -113,7 +113,7 @@ def measure_net(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any
 
 
 def build_timed_net(cfg: BenchmarkConfig, dataset: data.Dataset | None) -> tuple[Net, int, int]:
-    """The net, the side of its images and their channels: those of the data, or without data the net's own."""
+    """Net, image side and channels: those of the data, or the net's own without data."""
     arguments = {key: value for key, value in cfg.model.items() if key not in ("name", "in_channels")}
     if "num_classes" in arguments:
         raise UserError("model.num_classes follows from the data")
@@ -128,7 +128,7 @@ def build_timed_net(cfg: BenchmarkConfig, dataset: data.Dataset | None) -> tuple
 
 
 def count_classes(model: Net, size: int, channels: int) -> int:
-    """How many the net tells apart."""
+    """Number of classes: the length of the net's output."""
     state = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval()
     with torch.no_grad():
@@ -138,36 +138,37 @@ def count_classes(model: Net, size: int, channels: int) -> int:
 
 
 def random_dataset(cfg: BenchmarkConfig, size: int, channels: int, classes: int, batch: int) -> data.Dataset:
-    """Random images in memory, two batches at least."""
+    """Random images in memory, at least two batches."""
     wanted = max(2 * batch, min(cfg.data.num_images or 0, 4 * batch))
     made = replace(cfg.data, image_size=size, num_classes=max(2, classes), num_images=wanted)
     return data.with_channels(data.load_dataset(made), channels)
 
 
 def repeated_batch(count: int, shape: tuple[int, ...], classes: int) -> Iterator[Batch]:
-    """The same random batch for ever."""
+    """Endless iterator over the same random batch."""
     pictures = torch.randint(256, (count, *shape), dtype=torch.uint8)
     batch = {"image": pictures, "target": torch.arange(count) % classes, "index": torch.arange(count)}
     while True:
         yield batch
 
 
-# The size of the batch
+# Batch size
 
 
 def try_batch(setting: TimedNet, shape: tuple[int, ...], classes: int, batch: int) -> Trial:
-    """Two training steps with so many images."""
+    """Memory and speed of two training steps with `batch` images."""
     steps = time_training(setting, setting.model, repeated_batch(batch, shape, classes), warmup=0, seconds=0)
     return Trial(batch, steps.memory, batch / steps.whole.median)
 
 
 def usable_memory(device: Runtime) -> float:
-    """Bytes at most that a step may be seen to take: what the process has, and most of what is free beside it."""
+    """Most bytes that a step may take: the process's own memory and most of the free memory."""
     reset_peak_memory(device.device)
     return peak_memory(device.device) + OF_FREE * device.free_memory()
 
 
 def search_batch(cfg: BenchmarkConfig, name: str, attempt: Callable[[int], Trial], most: int, say: Say) -> list[Trial]:
+    """Trials of the search for the largest batch. Raises UserError if not even the smallest batch fits."""
     device = create_runtime(cfg.device, "fp32", seed=None)
     limit = min(cfg.memory * 1e9 if cfg.memory else float("inf"), usable_memory(device))
     base = peak_memory(device.device)
@@ -180,16 +181,14 @@ def search_batch(cfg: BenchmarkConfig, name: str, attempt: Callable[[int], Trial
 
     trials = batch_size.search_largest_batch(shown, limit, base, most)
     if not trials:
-        raise UserError(
-            f"{name} does not train within {limit / 1e9:.2f} GB, not even with {batch_size.SMALLEST} images"
-        )
+        raise UserError(f"{name} does not train in {limit / 1e9:.2f} GB, not even with {batch_size.SMALLEST} images")
     return trials
 
 
 def check_batch(
     cfg: BenchmarkConfig, attempt: Callable[[int], Trial], batch: int, dataset: data.Dataset | None
 ) -> None:
-    """UserError where the batch would take more memory than there is, told from two small ones."""
+    """Raise UserError if the batch would take more memory than there is, extrapolated from small batches."""
     if dataset and len(dataset.train) < batch:
         raise UserError(f"batch_size={batch} is more than the {len(dataset.train):,} training images of {dataset.name}")
     try:
@@ -201,7 +200,7 @@ def check_batch(
         raise
     if needed > there:
         raise UserError(
-            f"batch_size={batch} would take about {needed / 1e9:.3g} GB, and {there / 1e9:.3g} are there: "
+            f"batch_size={batch} would take about {needed / 1e9:.3g} GB, but only {there / 1e9:.3g} GB are free: "
             "batch_size=search finds the largest that fits"
         )
 
@@ -212,7 +211,7 @@ def check_batch(
 def measure_variant(
     cfg: BenchmarkConfig, setting: TimedNet, loader: data.Loader, name: str, say: Say
 ) -> dict[str, Any]:
-    """The numbers of the net in one precision."""
+    """Results of the net in one precision."""
     label = f"{setting.device.precision}{' compiled' if setting.compile else ''}"
     net = Compiled(setting.model, loader.order.batch_size, 1).fast if setting.compile else setting.model
     timing: dict[str, Any] = {"warmup": cfg.warmup, "seconds": cfg.seconds}
@@ -244,14 +243,14 @@ def measure_variant(
 def measure_compiled(
     cfg: BenchmarkConfig, setting: TimedNet, loader: data.Loader, name: str, say: Say
 ) -> dict[str, Any]:
-    """The same of the compiled net, compiled for the first time; where that cannot be done, why."""
+    """Results of the compiled net, compiled without a cache; if it cannot be compiled, the reason under `error`."""
     say(f"{name}: compiling, which may take minutes …")
     try:
         with cold_compiler():
             return measure_variant(cfg, setting, loader, name, say)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # the compiler has many ways to fail, a missing C++ compiler first of all
+    except Exception as error:  # compiling can fail in many ways; the most common is a missing C++ compiler
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         say(f"{name}: cannot be compiled here: {reason[:200]}")
         nothing = dict.fromkeys(variant_keys(), None)
@@ -268,7 +267,7 @@ def variant_keys() -> list[str]:
 
 
 def add_break_even(variants: list[dict[str, Any]]) -> None:
-    """What compiling gains in each step beside the same precision without it, and after how many steps it has paid."""
+    """Add to each compiled variant the time saved per step and the number of steps after which compiling pays off."""
     plain = {one["precision"]: one for one in variants if not one["compiled"]}
     for one in variants:
         gain = plain[one["precision"]]["step_ms"] - one["step_ms"] if one["compiled"] and not one["error"] else None
@@ -277,7 +276,7 @@ def add_break_even(variants: list[dict[str, Any]]) -> None:
 
 
 def bottleneck(loader: float, variants: list[dict[str, Any]]) -> str:
-    """Which of the two, the loader or the net, keeps the other waiting, by the fastest variant."""
+    """Sentence that says whether the loader or the net is slower, by the fastest variant."""
     best = max(variants, key=lambda one: one["net_images_per_second"] or 0)
     net, which = best["net_images_per_second"], best["variant"]
     given, taken = in_thousands(loader), in_thousands(net)

@@ -1,4 +1,4 @@
-"""What a benchmark measured, as people read it: a row for each variant of each net, and what follows in words."""
+"""Text report of a benchmark: a table row for each variant of each net, and notes in words."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from cnnbench.output.tables import Percent, render
 
 
 def flat_rows(net: dict[str, Any]) -> list[dict[str, Any]]:
-    """Flat rows with full precision, for CSV."""
+    """Flat rows in full precision, for CSV."""
     about = ("model", "params", "macs", "image_size", "data", "batch_size", "loader_images_per_second")
     return [{**{key: net[key] for key in about}, **one} for one in net["variants"]]
 
 
 def report_page(nets: list[dict[str, Any]], format: Format) -> str:
-    """The table and, for each net, the verdict, the cost of compiling, the search for the batch."""
+    """Table, then for each net its bottleneck, the cost of compiling and the search for the batch size."""
     lines = [f"- {line}" for net in nets for line in net_notes(net)]
     rows = [report_row(net, one) for net in nets for one in net["variants"]]
     return "\n".join([render(rows, format), "", *lines, "", *LEGEND])
@@ -21,13 +21,13 @@ def report_page(nets: list[dict[str, Any]], format: Format) -> str:
 
 LEGEND = [
     "data, forward, backward, optimizer: ms of a training step, medians; ±: half the distance between the quartiles.",
-    "GMAC/s: multiply-adds of training, three times those of an answer; of peak: of a large matrix product in the same",
-    "precision, timed in this run (fp32 convolutions may pass it: they take fewer multiplications than are counted).",
+    "GMAC/s: multiply-adds of training, three times those of inference; of peak: compared with a large matrix product",
+    "in the same precision, timed in this run (fp32 convolutions may exceed it: they need fewer multiplications).",
 ]
 
 
 def report_row(net: dict[str, Any], one: dict[str, Any]) -> dict[str, Any]:
-    """A row for reading."""
+    """Table row of a variant."""
 
     def whole(key: str, unit: float = 1) -> int | None:
         return None if one[key] is None else round(one[key] / unit)
@@ -49,7 +49,7 @@ def report_row(net: dict[str, Any], one: dict[str, Any]) -> dict[str, Any]:
 
 
 def net_notes(net: dict[str, Any]) -> list[str]:
-    """What the numbers of one net mean."""
+    """Notes on the results of one net, a line each."""
     name, found = net["model"], [f"{net['model']}: {net['verdict']}"]
     for one in net["variants"]:
         if one["error"]:
@@ -68,8 +68,9 @@ def net_notes(net: dict[str, Any]) -> list[str]:
 def compile_note(one: dict[str, Any]) -> str:
     cost = f"compiling took {one['compile_seconds']:.1f} s the first time"
     if one["break_even_steps"] is None:
-        return f"{cost} and gains nothing: a step takes {milliseconds(-one['gain_ms'])} longer"
-    return f"{cost}, gains {milliseconds(one['gain_ms'])} a step and has paid after {one['break_even_steps']:,} steps"
+        return f"{cost} and saves nothing: a step takes {milliseconds(-one['gain_ms'])} longer"
+    gain, steps = milliseconds(one["gain_ms"]), one["break_even_steps"]
+    return f"{cost}, saves {gain} per step and pays off after {steps:,} steps"
 
 
 def milliseconds(number: float) -> str:

@@ -1,7 +1,7 @@
-"""How fast a net is on this machine: its training step in parts, its answers, its memory, and the machine's own limit.
+"""Timing of a net on this machine: the parts of its training step, inference, memory, and the machine's peak speed.
 
-What is timed is the step that `train` does, with a learning rate of zero: nothing is learned and nothing diverges.
-Every time is the median over repeated steps after a warm-up, the spread half the distance between the quartiles.
+The timed step is the step of `train` with a learning rate of zero, so that nothing is learned and nothing diverges.
+Every time is the median over repeated steps after a warm-up; the spread is half the interquartile range.
 """
 
 import tempfile
@@ -27,14 +27,14 @@ from cnnbench.training.freezing import train_mode
 from cnnbench.training.loop import train_step
 from cnnbench.training.state import TrainState
 
-PARTS = ("data", "forward", "backward", "optimizer")  # the last with clipping, checks and metrics
+PARTS = ("data", "forward", "backward", "optimizer")  # the optimizer's with clipping, checks and metrics
 LEAST, MOST = 3, 1000  # repeats of a step
-SEGMENTS = 5  # that the time of the loader is divided into
+SEGMENTS = 5  # repeats for the loader: parts of its time
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds, or images per second: the median of the repeats and half the distance between their quartiles."""
+    """Seconds, or images per second: the median of the repeats and half their interquartile range."""
 
     median: float
     spread: float
@@ -46,13 +46,13 @@ class Timing:
         return cls(float(middle), float(high - low) / 2, len(values))
 
     def rate(self, images: int) -> "Timing":
-        """So many images in this time, as images per second."""
+        """Images per second, for `images` images in this time."""
         return Timing(images / self.median, images * self.spread / self.median**2, self.repeats)
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Training steps: seconds of each part and of the whole; of the first step; bytes of memory at most."""
+    """Training steps: seconds of each part, of the whole and of the first step; peak memory in bytes."""
 
     parts: dict[str, Timing]
     whole: Timing
@@ -61,13 +61,13 @@ class StepTimes:
 
     @property
     def net(self) -> float:
-        """Seconds that the net takes where the batch is there."""
+        """Seconds of a step without waiting for data."""
         return sum(timing.median for part, timing in self.parts.items() if part != "data")
 
 
 @dataclass(frozen=True)
 class MarkingRuntime(Runtime):
-    """A runtime that marks when the backward pass begins and when it ends."""
+    """Runtime that marks the beginning and the end of the backward pass."""
 
     stopwatch: Stopwatch | None = field(default=None, repr=False)
 
@@ -81,7 +81,7 @@ class MarkingRuntime(Runtime):
 
 @dataclass(frozen=True)
 class TimedNet:
-    """A net to be timed, in one precision."""
+    """Net to be timed, in one precision."""
 
     model: Net
     optim: OptimConfig
@@ -109,7 +109,7 @@ class TimedNet:
 
 
 def endless_batches(loader: Loader) -> Iterator[Batch]:
-    """Full batches, epoch after epoch."""
+    """Endless iterator over full batches, epoch after epoch."""
     epoch, size = 0, loader.order.batch_size
     while True:
         for batch in loader.epoch(epoch):
@@ -120,7 +120,7 @@ def endless_batches(loader: Loader) -> Iterator[Batch]:
 
 def time_training(setting: TimedNet, net: Callable[..., object], batches: Iterator[Batch], *, warmup: int,
              seconds: float) -> StepTimes:  # fmt: skip
-    """Time training steps for about so many seconds, after `warmup` of them (at least two)."""
+    """Time training steps for about `seconds` seconds, after `warmup` steps (at least two)."""
     stopwatch = Stopwatch(setting.device)
     device = setting.device
     marking = MarkingRuntime(device.device, device.dtype, device.scaler, device.group, stopwatch)
@@ -136,7 +136,7 @@ def time_training(setting: TimedNet, net: Callable[..., object], batches: Iterat
         stopwatch.mark()
         train_step(state, images, targets)
         stopwatch.mark()
-        if state.accumulate > 1:  # a training goes on with half the batch at a time; we are to say that it must
+        if state.accumulate > 1:  # training would continue with microbatches; a benchmark reports the failure
             raise torch.OutOfMemoryError
 
     first, pace = _warmed(step, marking, warmup)
@@ -151,7 +151,7 @@ def time_training(setting: TimedNet, net: Callable[..., object], batches: Iterat
 def time_inference(
     setting: TimedNet, net: Callable[..., object], images: Tensor, *, warmup: int, seconds: float
 ) -> Timing:
-    """Seconds for the net's answers on the images (uint8), normalisation included."""
+    """Seconds of inference on the images (uint8), normalisation included."""
     normalize, stopwatch = setting.normalize, Stopwatch(setting.device)
     images = setting.device.to_device(images)
     setting.model.eval()
@@ -171,7 +171,7 @@ def time_inference(
 
 
 def time_loader(batches: Iterator[Batch], seconds: float) -> Timing:
-    """Images per second of the loader alone, which nobody keeps waiting."""
+    """Images per second of the loader alone, without a net that it waits for."""
     next(batches)
     rates = []
     for _ in range(SEGMENTS):
@@ -202,7 +202,7 @@ def peak_macs(device: Runtime, seconds: float) -> float:
 
 @contextmanager
 def cold_compiler() -> Iterator[None]:
-    """A compiler that knows nothing of earlier runs, so that its time is that of the first."""
+    """Compile with an empty cache inside this block, so that the compile time is that of a first run."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         before = set_compiler_cache(folder)
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.benchmark.chart import draw_benchmark
-from cnnbench.benchmark.measure import Machine, measure_net
+from cnnbench.benchmark.measure import Machine, benchmark_net
 from cnnbench.benchmark.report import flat_rows, report_page
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.config.sections import Format, Precision
@@ -31,7 +31,7 @@ def compare(cfgs: list[BenchmarkConfig]) -> int:
     for cfg in cfgs:
         check(cfg)
     path = directory(cfgs)
-    measured = [measure_net(cfg, machine, progress) for cfg, machine in zip(cfgs, machines, strict=True)]
+    measured = [benchmark_net(cfg, machine, progress) for cfg, machine in zip(cfgs, machines, strict=True)]
     result = {"nets": measured, **environment(machines[0]), "run_dir": str(path)}
     write_json(path / "result.json", result)
     rows = [row for net in measured for row in flat_rows(net)]

@@ -20,7 +20,7 @@ from cnnbench.models.layers import Net
 from cnnbench.output import figure
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
-from cnnbench.sweeps.pruning import trial_judge
+from cnnbench.sweeps.pruning import trial_pruner
 from cnnbench.training import debug
 from cnnbench.training.callbacks import Pruning
 from cnnbench.training.run import TrainingJob, check_training, output, run_training
@@ -200,7 +200,7 @@ def job(
         features=plan.features,
         about=about,
         command="finetune",
-        callbacks=[Pruning(trial_judge(cfg, spec.task)), TrainingPictures()],
+        callbacks=[Pruning(trial_pruner(cfg, spec.task)), TrainingPictures()],
     )
 
 

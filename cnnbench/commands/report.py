@@ -81,9 +81,9 @@ def write(path: Path, cfg: ReportConfig, found: GatheredRuns, groups: list[RunGr
     """The report in a file, by its ending. UserError where it cannot be written."""
     try:
         if path.suffix.lower() == ".html":
-            from cnnbench.reporting.page import write_page  # pictures take a second to load
+            from cnnbench.reporting.page import write_report_page  # pictures take a second to load
 
-            write_page(path, title(cfg), found, groups, cfg.history)
+            write_report_page(path, title(cfg), found, groups, cfg.history)
         elif path.suffix.lower() == ".png":
             draw(path, groups)
         else:
@@ -110,7 +110,7 @@ def history(cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup]) -> N
     """The ImageNet challenge as a table on stdout and a picture in a file."""
     from cnnbench.output.figure import save
     from cnnbench.reporting.charts import draw_history
-    from cnnbench.reporting.page import imagenet_groups, write_page
+    from cnnbench.reporting.page import imagenet_groups, write_report_page
 
     own = imagenet_groups(groups)
     path = Path(cfg.out or Path(cfg.run.root) / "imagenet-history.png").expanduser()
@@ -120,7 +120,7 @@ def history(cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup]) -> N
             pairs = [(name, one.mean(TOP5.name) or 0.0) for name, one in zip(group_labels(own), own, strict=True)]
             save(draw_history(pairs), path)
         elif path.suffix.lower() == ".html":
-            write_page(path, title(cfg), found, groups, history=True)
+            write_report_page(path, title(cfg), found, groups, history=True)
         else:
             write_text(path, render(history_rows(own), ENDINGS[path.suffix.lower()]) + "\n")
     except OSError as error:

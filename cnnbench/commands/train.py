@@ -8,7 +8,7 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
-from cnnbench.sweeps.pruning import trial_judge
+from cnnbench.sweeps.pruning import trial_pruner
 from cnnbench.training import debug, freezing
 from cnnbench.training.callbacks import Pruning
 from cnnbench.training.run import TrainingJob, base_name, check_training, output, run_training
@@ -39,7 +39,7 @@ def _run(cfg: TrainConfig, log: Log) -> int:
             spec=spec,
             directory=path_for("train", cfg, base_name(cfg)),
             log=log,
-            callbacks=[Pruning(trial_judge(cfg, spec.task)), TrainingPictures()],
+            callbacks=[Pruning(trial_pruner(cfg, spec.task)), TrainingPictures()],
         ),
     )
 

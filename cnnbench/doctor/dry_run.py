@@ -1,4 +1,4 @@
-"""What a configuration amounts to before anything trains: how many images, which net, steps and lr."""
+"""Dry run of a configuration: the numbers of images and steps, the net and the lr, before anything trains."""
 
 import math
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ from cnnbench.training import freezing, optim
 from cnnbench.utils.errors import UserError
 from cnnbench.weights import sources
 
-USUAL_BATCH = 128  # reckoned with where batch_size=auto
+USUAL_BATCH = 128  # assumed with batch_size=auto
 
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """What has to be known of a data set to reckon with it: how many there are, of what."""
+    """Counts of a data set: training and validation images, classes, channels."""
 
     name: str
     train: int
@@ -29,7 +29,7 @@ class ImageCounts:
     split: str
 
 
-KNOWN = {  # of the data sets that are the same everywhere: so that a reading does not need them
+KNOWN = {  # data sets that are the same everywhere, so that a review works without their files
     "cifar10": ImageCounts("cifar10", 50_000, 10_000, 10, 3, "test"),
     "cifar100": ImageCounts("cifar100", 50_000, 10_000, 100, 3, "test"),
     "imagenet": ImageCounts("imagenet", 1_281_167, 50_000, 1000, 3, "val"),
@@ -38,7 +38,7 @@ KNOWN = {  # of the data sets that are the same everywhere: so that a reading do
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What a configuration amounts to. The net lies on the meta device."""
+    """Net, images, batch size and lr of a configuration. The net lies on the meta device."""
 
     cfg: TrainConfig
     recipe: TrainConfig
@@ -59,9 +59,9 @@ class TrainingPlan:
 
 
 def image_counts(cfg: TrainConfig) -> tuple[ImageCounts, str]:
-    """The images that there are; where they are not here but known, their numbers, and what is missing.
+    """Counts of the data set's images, and what is missing: "" or, for a known data set that is not here, the error.
 
-    UserError where they are neither.
+    Raises UserError if the data set is neither here nor known.
     """
     try:
         found = data.load_dataset(cfg.data)
@@ -76,12 +76,12 @@ def image_counts(cfg: TrainConfig) -> tuple[ImageCounts, str]:
 
 
 def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) -> TrainingPlan:
-    """UserError where the net cannot be built, or cannot take such images."""
+    """Dry run with these images. Raises UserError if the net cannot be built or cannot take the images."""
     arguments = dict(cfg.model)
-    if not arguments:  # finetune: the net is that of its weights
+    if not arguments:  # finetune: the weights name the net
         loaded = sources.load(cfg.weights or sources.DEFAULT, None)
         if loaded.spec is None:
-            raise UserError(f"{loaded.source} holds tensors alone: say of which net they are, as in model=resnet34")
+            raise UserError(f"{loaded.source} holds tensors only: name their net, as in model=resnet34")
         arguments = dict(loaded.spec.model)
     name, channels = arguments.pop("name"), arguments.pop("in_channels", None) or images.channels
     with torch.device("meta"), Shapes():
@@ -96,4 +96,5 @@ def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) ->
 
 
 def assumed_batch_size(cfg: TrainConfig) -> int:
+    """Batch size: the configured number, or USUAL_BATCH with batch_size=auto."""
     return cfg.batch_size if isinstance(cfg.batch_size, int) else USUAL_BATCH

@@ -1,4 +1,4 @@
-"""What an examination finds: of a machine or of a configuration. Without torch, which may be what is broken."""
+"""Findings of `cnnbench doctor` about a machine or a configuration. Works without torch, which may be broken."""
 
 from dataclasses import asdict, dataclass
 
@@ -16,7 +16,7 @@ class Finding:
 
 
 def finding_rows(finding: Finding, format: Format) -> list[dict[str, str]]:
-    """One row; on a terminal the advice gets a line of its own, so that lines stay short."""
+    """Table rows of a finding: one row, and in a table a second one for the advice, so that lines stay short."""
     if format is not Format.table:
         return [asdict(finding)]
     row = {"status": finding.status, "check": finding.check, "detail": finding.detail}

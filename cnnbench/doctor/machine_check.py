@@ -1,6 +1,6 @@
-"""What `cnnbench doctor` runs in a process of its own: a torch and torchvision that do not fit may end it, not us.
+"""Checks that `cnnbench doctor` runs in a separate process, which an incompatible torch and torchvision may crash.
 
-`python -m cnnbench.doctor.machine_check` prints one line of JSON for each stage, as soon as it is through.
+`python -m cnnbench.doctor.machine_check` prints one line of JSON after each stage.
 """
 
 import json
@@ -31,14 +31,14 @@ def check_torchvision() -> dict[str, Any]:
 
 
 def check_tensorboard() -> dict[str, Any]:
-    import tensorboard.main  # what the `tensorboard` command starts
+    import tensorboard.main  # the `tensorboard` command starts this module
     from torch.utils.tensorboard import SummaryWriter
 
     return {"version": tensorboard.__version__, "writer": SummaryWriter.__name__}
 
 
 def check_device() -> dict[str, Any]:
-    """A convolution and a matrix product on the device that `device=auto` picks, in two precisions."""
+    """Run a small net on the device of `device=auto`: its error against the CPU, its speed in two precisions."""
     from cnnbench.runtime.device import create_runtime
 
     runtime = create_runtime("auto", "auto", seed=0)
@@ -52,7 +52,7 @@ def check_device() -> dict[str, Any]:
 
 
 def time_small_net(device: str, precision: str) -> tuple[Any, float]:
-    """The same small net's output, on the CPU, and its time in seconds."""
+    """Output of a small seeded net, moved to the CPU, and its time in seconds."""
     import torch
     from torch import nn
 

@@ -1,7 +1,7 @@
-"""A net as a file for other programs, read back and compared with the net itself before it gets its name.
+"""Exports a net to a file for other programs. The file is read back and compared before it gets its final name.
 
-What is exported maps normalised float32 images (N, C, S, S), for any N, to logits (N, classes). A JSON file beside it
-says how an image becomes such a tensor and what the logits are called.
+An exported net maps normalised float32 images (N, C, S, S), for any N, to logits (N, classes). A JSON file beside it
+describes the preprocessing and the class names.
 """
 
 import contextlib
@@ -30,15 +30,15 @@ from cnnbench.utils.files import write_json
 from cnnbench.weights import sources
 
 NetFunction = Callable[[Tensor], Tensor]
-"""Normalised images to logits, by whatever was read from the file."""
+"""An exported net, read from its file: normalised images to logits."""
 
-TOLERANCE = 1e-4  # of the logits: absolute, and relative where they are larger than 1
+TOLERANCE = 1e-4  # of the logits, absolute and relative
 INPUT, OUTPUT = "images", "logits"
 
 
 @dataclass(frozen=True)
 class ExportFormat:
-    """A file format: its ending, what writes the net, what reads the file back to run it, what that needs."""
+    """File format: its suffix, its writer, its reader, the packages it needs."""
 
     suffix: str
     write: Callable[[Net, ModelSpec, Tensor, Path], object]
@@ -47,10 +47,10 @@ class ExportFormat:
 
 
 def export_net(model: Net, spec: ModelSpec, format: str, out: Path) -> float:
-    """Write the net and its preprocessing, checked; the largest difference between the logits of the two.
+    """Write the net and its preprocessing. Returns the largest difference between the logits of net and file.
 
-    The net is on the CPU and in eval mode. Raises RunError where the file does not compute what the net does, and
-    leaves nothing behind then.
+    The net must be on the CPU and in eval mode. Raises RunError, and leaves no file, if the file computes something
+    else than the net.
     """
     check_packages(format)
     images = sample_images(spec)
@@ -69,37 +69,38 @@ def export_net(model: Net, spec: ModelSpec, format: str, out: Path) -> float:
 
 
 def check_packages(format: str) -> None:
+    """Raise UserError if a package that the format needs is not installed."""
     if missing := [name for name in FORMATS[format].needs if find_spec(name) is None]:
         raise UserError(f"format={format} needs {' and '.join(missing)}: pip install 'cnnbench[onnx]'")
 
 
 @torch.no_grad()
 def compare_logits(model: Net, run: NetFunction, images: Tensor) -> float:
-    """The largest difference between the logits of the net and of what was exported, for all images and for one.
+    """Largest difference between the logits of the net and of the exported one, for all images and for one image.
 
-    Raises RunError where they differ by more than TOLERANCE, or in the five likeliest classes.
+    Raises RunError if they differ by more than TOLERANCE, or in the top-5 classes.
     """
     largest = 0.0
     for batch in (images, images[:1]):
         ours, theirs = model(batch), run(batch)
         if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE):
             raise RunError("the exported net gives other logits than the net itself: nothing was written")
-        # Classes whose logits are nearer to one another than the tolerance may change places.
+        # Classes whose logits differ by less than the tolerance may swap places.
         best, again = ours.gather(1, answers(ours)), ours.gather(1, answers(theirs))
         if not torch.allclose(best, again, rtol=2 * TOLERANCE, atol=2 * TOLERANCE):
-            raise RunError("the exported net gives other answers than the net itself: nothing was written")
+            raise RunError("the exported net predicts other classes than the net itself: nothing was written")
         largest = max(largest, (ours - theirs).abs().max().item())
     return largest
 
 
 def sample_images(spec: ModelSpec) -> Tensor:
-    """Five crops, and their mirror images, of each of two photographs, prepared as the net's images are.
+    """Ten crops of each of two photographs, with the net's preprocessing.
 
-    They come with scikit-learn: a temple in China and a flower.
+    The photographs come with scikit-learn: a temple in China and a flower.
     """
     crops = CropConfig(name="ten", resize=Resize.shorter, scales=None)
     size = spec.input.image_size
-    ratio = min(spec.input.crop_ratio, 0.875, size / (size + 2))  # five crops need room even in the smallest image
+    ratio = min(spec.input.crop_ratio, 0.875, size / (size + 2))  # ten crops need a margin, even in the smallest image
     cut = build_views(crops, spec.input.image_size, ratio, spec.input.interpolation)
     pictures = [cut(_sample(name, spec.input.in_channels))[0] for name in ("china.jpg", "flower.jpg")]
     device = create_runtime("cpu", "fp32", seed=None)
@@ -119,7 +120,7 @@ def preprocessing_file(out: Path) -> Path:
 
 
 def preprocessing(spec: ModelSpec) -> dict[str, Any]:
-    """From an image to the net's input, and from its output to an answer, for those who have no cnnbench."""
+    """Preprocessing, input, output and classes, for programs without cnnbench."""
     size, channels = spec.input.image_size, spec.input.in_channels
     resize = round(size / spec.input.crop_ratio)
     return {
@@ -146,9 +147,9 @@ def preprocessing(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _write_onnx(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
-    large = sum(value.nbytes for value in model.state_dict().values()) > 1.8e9  # a protobuf ends at 2 GB
+    large = sum(value.nbytes for value in model.state_dict().values()) > 1.8e9  # a protobuf holds at most 2 GB
     if large:
-        raise UserError("format=onnx holds 2 GB at most: use exported_program for this net")
+        raise UserError("format=onnx holds at most 2 GB: use exported_program for this net")
     torch.onnx.export(model, (images,), str(path), dynamo=True, dynamic_shapes=(_any_batch(),), external_data=False,
                       input_names=[INPUT], output_names=[OUTPUT], verbose=False)  # fmt: skip
 
@@ -204,7 +205,7 @@ FORMATS = {
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the exporters say of themselves, and without torch's news that TorchScript is not the latest."""
+    """Silence the exporters' output, and torch's warning that TorchScript is deprecated."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

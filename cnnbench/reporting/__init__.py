@@ -1,1 +1,1 @@
-"""Runs and sweeps, finished or not, gathered from their directories and set beside each other and the papers."""
+"""Reports on runs and sweeps, finished or not: read from their directories and compared with the papers."""

@@ -1,6 +1,6 @@
-"""The report in pictures: learning curves side by side, error against what it costs, the ImageNet challenge.
+"""Plots of the report: learning curves, error against cost, the ImageNet challenge, importance of settings.
 
-Colours are Okabe and Ito's, each with a marker of its own; validation is solid and training dashed.
+Colours are Okabe and Ito's, each with its own marker. Validation is solid, training dashed.
 """
 
 import textwrap
@@ -24,14 +24,14 @@ from cnnbench.tasks.metric import Metric
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
           ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#8B6508", "*"))  # fmt: skip
 BLUE, GREY = "#0072B2", "#767676"
-SHOWN = len(STYLES)  # groups in one picture
+SHOWN = len(STYLES)  # groups in one plot
 SIZES = {"params": "parameters", "macs": "multiply-adds for one image", "wall_seconds": "seconds of training"}
 NAME = 44  # characters of a group's name in a legend
-HEADROOM = 3  # times the largest last error is what an axis of curves shows: the first epochs would flatten the rest
+HEADROOM = 3  # an axis ends at this multiple of the largest final error, so early epochs do not flatten the rest
 
 
 class Curve(NamedTuple):
-    """Of the runs of a group, by epoch: their mean, the least and the largest. NaN where none has a finite value."""
+    """Mean, minimum and maximum over the runs of a group at each epoch; NaN if no run has a finite value."""
 
     epochs: np.ndarray
     mean: np.ndarray
@@ -40,12 +40,12 @@ class Curve(NamedTuple):
 
 
 def draw_learning_curves(groups: Sequence[RunGroup], names: Sequence[str], title: str) -> Figure | None:
-    """Each metric of training and validation over the epochs: of each group the mean over its runs, with a band from
-    the least to the largest of them. None where no run has an epoch behind it."""
+    """Plots of each metric of training and validation over the epochs: the mean of each group's runs, with a band from
+    their minimum to their maximum. None if no run has finished an epoch."""
     metrics = groups[0].metrics if groups else ()
     panels = {metric: [{split: mean_curve(group, f"{metric.name}/{split}") for split in ("train", "val")}
                        for group in groups[:SHOWN]] for metric in metrics}  # fmt: skip
-    panels = {metric: lines for metric, lines in panels.items()  # all 0 says nothing, as top k of k classes
+    panels = {metric: lines for metric, lines in panels.items()  # without those that are 0, as top k of k classes
               if any(np.nan_to_num(one.mean).any() for line in lines for one in line.values())}  # fmt: skip
     if not panels:
         return None
@@ -91,7 +91,7 @@ def _curve_panel(ax: Axes, metric: Metric, lines: Sequence[Mapping[str, Curve]])
 
 
 def draw_costs(groups: Sequence[RunGroup], names: Sequence[str], metric: Metric, title: str) -> Figure | None:
-    """A metric against parameters, multiply-adds and seconds of training; hollow: what the paper has."""
+    """Plots of a metric against parameters, multiply-adds and seconds; hollow markers: published values."""
     some = [(group, name) for group, name in zip(groups, names, strict=True) if group.mean(metric.name) is not None]
     panels = {key: text for key, text in SIZES.items() if any(_size(group, key) for group, _ in some)}
     if not panels:
@@ -105,7 +105,7 @@ def draw_costs(groups: Sequence[RunGroup], names: Sequence[str], metric: Metric,
         log_axis(ax, text, _amount)
     axes[0].set_ylabel(metric.axis)
     low, high = axes[0].get_ylim()
-    room = max(0.1 * (high - low), 0.5 - (high - low) / 2)  # a hundredth of a point must not look like a difference
+    room = max(0.1 * (high - low), 0.5 - (high - low) / 2)  # 0.01 points must not look like a difference
     least = min(group.mean(metric.name) or 0.0 for group, _ in some)
     axes[0].set_ylim(max(0, low - room) if least >= 0 else low - room, high + room)
     paper = any(group.published for group, _ in some)
@@ -116,7 +116,7 @@ def draw_costs(groups: Sequence[RunGroup], names: Sequence[str], metric: Metric,
 
 
 def _size(group: RunGroup, key: str) -> float | None:
-    """An evaluation says nothing of the seconds of training."""
+    """Mean size or cost of a group; an evaluation has no seconds of training."""
     return None if key == "wall_seconds" and group.first.command == "evaluate" else group.mean(key)
 
 
@@ -144,7 +144,7 @@ def _legend(figure: Figure, names: Mapping[int, str], how: list[Line2D]) -> None
 
 
 def draw_history(own: Sequence[tuple[str, float]] = ()) -> Figure:
-    """The errors of the ImageNet challenge as bars, with their depth, and one's own: name and error."""
+    """Bars of the ImageNet challenge's errors with the nets' depth, and of your own runs (name, error)."""
     own = sorted(own, key=lambda pair: pair[1])[:SHOWN]
     title = f"ImageNet challenge (ILSVRC): {TOP5.label} of classification, {TOP5.unit}"
     figure = new_figure(9.6 + 0.95 * len(own), 5.0, title)
@@ -168,7 +168,7 @@ def draw_history(own: Sequence[tuple[str, float]] = ()) -> Figure:
 
 
 def draw_importance(search: StudyResult) -> Figure:
-    """The share of each setting of a search in the variance of the error, the largest on top."""
+    """Bars of each setting's share in the variance of the metric, the largest on top."""
     names, shares = [*search.importance], [100 * share for share in search.importance.values()]
     figure = new_figure(7.5, 1.5 + 0.42 * len(names), f"What mattered for the {search.objective.label}")
     ax = figure.subplots()

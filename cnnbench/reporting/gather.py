@@ -1,6 +1,6 @@
-"""Runs on disk: which there are under some directories, what each says of itself, and which are damaged.
+"""Reads runs and sweeps from their directories, and notes damaged files.
 
-Nothing but the run directories is read, so it does not matter who launched the runs, where, or whether they go on.
+Only the run directories are read, so it does not matter which process launched a run, where, or whether it still runs.
 """
 
 import json
@@ -25,33 +25,33 @@ from cnnbench.tasks.metric import Metric
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json, read_rows
 
-SIGNS = {"config.yaml", "status.json", "metrics.jsonl", "result.json"}  # of a run: any of them
+SIGNS = {"config.yaml", "status.json", "metrics.jsonl", "result.json"}  # a directory with any of these is a run
 STATES = {"done": DONE, "running": RUNNING, "failed": FAILED, "interrupted": CUT, "preempted": CUT,
           "pruned": PRUNED}  # fmt: skip
-SAID = ("seed", "model", "data")  # by an evaluation itself
-TAIL = 4096  # bytes of a metrics.jsonl, of which the last line is but a part
+SAID = ("seed", "model", "data")  # keys that an evaluation's own result gives
+TAIL = 4096  # bytes at the end of a metrics.jsonl that contain its last line
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(kw_only=True, eq=False)
 class Run:
-    """One run as it is on disk. settings: what it computes, by flat key, apart from where and how it is computed."""
+    """One run on disk. settings: flat keys that determine the result, without those on where and how it runs."""
 
     path: Path
     command: str  # train, finetune or evaluate
     settings: dict[str, Any]
     overrides: list[str]
-    status: str  # as of a sweep's job
+    status: str  # like that of a sweep's job
     reason: str
-    epochs: int | None  # that it is to have
-    last: dict[str, Any]  # the last line of its metrics, where it is not done
-    result: dict[str, Any]  # empty where it is not done
+    epochs: int | None  # planned epochs
+    last: dict[str, Any]  # last row of metrics if it is not done
+    result: dict[str, Any]  # empty if it is not done
     metrics: tuple[Metric, ...]  # of its task, the primary one first
-    date: str  # of its last word, as 2026-01-31
+    date: str  # of its last output, as 2026-01-31
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """A line per epoch, of numbers alone."""
+        """Rows of metrics, one per epoch, numbers only."""
         return [row for line in read_rows(self.path / "metrics.jsonl") if (row := _numbers(line))]
 
     @property
@@ -68,7 +68,7 @@ class Run:
 
     @property
     def so_far(self) -> str:
-        """`epoch 17/50, mean IoU 62.07 %`, of a run that is not done."""
+        """Progress of a run that is not done: `epoch 17/50, mean IoU 62.07 %`."""
         if not self.last:
             return "no epoch yet"
         of = f"/{self.epochs}" if self.epochs else ""
@@ -76,15 +76,14 @@ class Run:
         return f"epoch {self.last.get('epoch')}{of}" + (f", {self.primary.text(value)}" if value is not None else "")
 
     def as_job(self) -> SweepJob:
-        """As a sweep's books would have it, known by the name of its directory."""
+        """Job record of the run, named after its directory."""
         return SweepJob(sweep=str(self.path.parent), name=self.path.name, number=0, command=self.command,
                    overrides=[], status=self.status, reason=self.reason)  # fmt: skip
 
 
 @dataclass
 class GatheredRuns:
-    """runs in the order of their paths; jobs of each sweep; what those found that searched; damaged: a line for each
-    file that cannot be read."""
+    """Runs by path, jobs of each sweep, results of searches, and a line for each damaged file."""
 
     runs: list[Run] = field(default_factory=list)
     sweeps: dict[Path, list[SweepJob]] = field(default_factory=dict)
@@ -92,7 +91,7 @@ class GatheredRuns:
     damaged: list[str] = field(default_factory=list)
 
     def states(self) -> list[str]:
-        """`outputs/train/sweep-seed_0+1: 12/16 done, 1 failed: why`: a line for each sweep, and one for the others."""
+        """`outputs/train/sweep-seed_0+1: 12/16 done, 1 failed: why`: a line for each sweep, and one for other runs."""
         lines = [f"{path}: {progress_line(jobs)}" for path, jobs in self.sweeps.items()]
         of_sweeps = {(path / Path(job.run_dir).name).resolve() for path, jobs in self.sweeps.items()
                      for job in jobs if job.run_dir} if self.sweeps else set()  # fmt: skip
@@ -104,14 +103,14 @@ class GatheredRuns:
 
 
 def gather_runs(roots: list[Path]) -> GatheredRuns:
-    """All runs and sweeps in and under the directories. UserError where there is no such directory."""
+    """All runs and sweeps in and below the directories. Raises UserError if a directory is missing."""
     found, seen = GatheredRuns(), set()
     for root in roots:
         if not root.is_dir():
-            raise UserError(f"{root}: there is no such directory; give one that holds runs, as outputs")
+            raise UserError(f"{root}: no such directory; give one that holds runs, as outputs")
         for folder, subfolders, files in os.walk(root, followlinks=True):
             path = Path(folder)
-            if (real := os.path.realpath(path)) in seen:  # by a link, or given twice
+            if (real := os.path.realpath(path)) in seen:  # reached by a link, or given twice
                 subfolders.clear()
                 continue
             seen.add(real)
@@ -126,11 +125,11 @@ def gather_runs(roots: list[Path]) -> GatheredRuns:
 
 
 def _read_jobs(path: Path, found: GatheredRuns) -> None:
-    """What a sweep has written down of its jobs."""
+    """Add the job records of a sweep to `found`."""
     try:
         found.sweeps[path] = current_jobs(path)
     except (TypeError, ValueError, KeyError, AttributeError):
-        found.damaged.append(f"{path / FOLDER}: what is written there of the sweep's jobs is damaged")
+        found.damaged.append(f"{path / FOLDER}: the sweep's job records are damaged")
 
 
 def _read_search(path: Path, found: GatheredRuns) -> None:
@@ -141,7 +140,7 @@ def _read_search(path: Path, found: GatheredRuns) -> None:
 
 
 def _read(path: Path, files: set[str], damaged: list[str]) -> Run | None:
-    """The run there; None for what leaves no errors behind (pictures), or where too little is left of it."""
+    """Run in a directory; None if it has no metrics (visualize) or too few of its files are left."""
     bad: list[str] = []
     result = _json(path, "result.json", files, bad)
     if "pictures" in result:
@@ -155,9 +154,9 @@ def _read(path: Path, files: set[str], damaged: list[str]) -> Run | None:
     if not config and not result:
         bad = bad or ["config.yaml is missing"]
     elif "model.name" not in settings or "data.name" not in settings:
-        bad.append("it does not say which net and data it is of")
+        bad.append("the net or the data set is not recorded")
     elif said.get("status") == "done" and not result and not bad:
-        bad.append("it is done, but result.json is missing")
+        bad.append("the run is done, but result.json is missing")
     damaged += [f"{path}: {text}" for text in bad]
     if "model.name" not in settings or "data.name" not in settings:
         return None
@@ -181,7 +180,7 @@ def _read(path: Path, files: set[str], damaged: list[str]) -> Run | None:
 
 
 def _state(path: Path, said: dict[str, Any], result: dict[str, Any]) -> tuple[str, str]:
-    """What became of it: a process that was killed could not say so itself."""
+    """Status and reason. A run that says `running` without holding its lock was killed."""
     status, reason = STATES.get(str(said.get("status")), FAILED), str(said.get("reason") or "").partition("\n")[0]
     if result:
         return DONE, ""
@@ -191,12 +190,12 @@ def _state(path: Path, said: dict[str, Any], result: dict[str, Any]) -> tuple[st
 
 
 def _settings(config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-    """What was computed: from the configuration, or, of an evaluation, from what it says of itself."""
+    """Settings that determine the result: from the configuration, or from an evaluation's result."""
     if config:
         flat = {key: value for key, value in flatten(config).items()
                 if not run_directory.is_free(key) and key != "model.in_channels"}  # fmt: skip
         name, root = flat.get("data.name"), flatten(config).get("data.root")
-        if name == "folder" and root:  # folders are told apart by their own names
+        if name == "folder" and root:  # image folders are distinguished by their names
             flat["data.name"] = Path(root).name
         return {"command": "finetune" if "transfer" in config else "train", **flat}
     if not result:
@@ -220,7 +219,7 @@ def _key(override: str) -> str:
 
 
 def _overrides(file: Path, config: dict[str, Any]) -> list[str]:
-    """The command line that made the run."""
+    """Overrides of the command line that made the run."""
     try:
         return file.read_text().splitlines()
     except (OSError, UnicodeError):
@@ -237,13 +236,13 @@ def _json(path: Path, name: str, files: set[str], bad: list[str]) -> dict[str, A
 
 
 def _config(file: Path, bad: list[str]) -> dict[str, Any]:
-    """A saved configuration. The runs of a sweep share most sections word for word: each is parsed but once."""
+    """Saved configuration. Sections are parsed one by one and cached: the runs of a sweep share most of them."""
     try:
         text = file.read_text()
         try:
             whole = {key: value for part in re.split(r"^(?=\w)", text, flags=re.M) if part.strip()
                      for key, value in _section(part).items()}  # fmt: skip
-        except (yaml.YAMLError, AttributeError):  # written by hand, in some other form
+        except (yaml.YAMLError, AttributeError):  # written by hand in another layout
             whole = yaml.load(text, Loader=LOADER)
         if isinstance(whole, dict) and whole:
             return whole
@@ -262,7 +261,7 @@ def _section(text: str) -> dict[str, Any]:
 
 
 def _last_row(file: Path) -> dict[str, Any]:
-    """The last whole line; a line that is being written is not there yet."""
+    """Last complete row; a line that is still being written is skipped."""
     try:
         with file.open("rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - TAIL))
@@ -283,7 +282,7 @@ def _rows(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def _numbers(row: Any) -> dict[str, Any]:
-    """What a line of metrics says in numbers; nothing where it does not say of which epoch."""
+    """Numbers of a row of metrics; empty if it has no epoch."""
     if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
         return {}
     return {key: value for key, value in row.items() if isinstance(value, int | float)}

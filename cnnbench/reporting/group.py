@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but their seed, as one: mean and spread, and what sets it apart from others."""
+"""Groups of runs that differ only in their seed: mean and standard deviation, and the keys that distinguish groups."""
 
 import shlex
 import statistics
@@ -21,7 +21,7 @@ ALWAYS = ("model.name", "data.name")
 
 @dataclass(frozen=True)
 class RunGroup:
-    """keys: what tells the groups of a report apart, with the values of this one."""
+    """Runs that differ only in their seed. keys: this group's values of the keys that distinguish the groups."""
 
     keys: dict[str, Any]
     runs: list[Run]
@@ -46,7 +46,7 @@ class RunGroup:
 
     @property
     def seeds(self) -> list[int]:
-        """Of the runs that are done."""
+        """Seeds of the finished runs."""
         return _seeds(self.done)
 
     def values(self, key: str) -> list[float]:
@@ -58,7 +58,7 @@ class RunGroup:
         return statistics.fmean(values) if values else None
 
     def std(self, key: str) -> float | None:
-        """Of the sample: a single run has none."""
+        """Sample standard deviation; None for a single run."""
         values = self.values(key)
         return statistics.stdev(values) if len(values) > 1 else None
 
@@ -67,14 +67,14 @@ class RunGroup:
         return round(value) if value is not None else None
 
     def common_value(self, key: str) -> Any:
-        """What all of its runs say; where they do not agree, each."""
+        """Value that all finished runs share; if they differ, all values joined by `/`."""
         found = list(dict.fromkeys(str(value) for run in self.done if (value := run.result.get(key)) is not None))
         same = next((run.result[key] for run in self.done if run.result.get(key) is not None), None)
         return same if len(found) < 2 else " / ".join(found)
 
     @property
     def state(self) -> str:
-        """`3/3`, or what is not done and how far it is."""
+        """`3/3`, or the counts of unfinished runs and their progress."""
         counts = Counter(run.status for run in self.runs)
         parts = [f"{counts[status]} {status}" for status in ORDER[1:] if counts[status]]
         text = ", ".join([f"{counts[DONE]}/{len(self.runs)}", *parts])
@@ -83,7 +83,7 @@ class RunGroup:
 
     @property
     def command_line(self) -> str:
-        """What one types for these runs."""
+        """Command line that reproduces these runs."""
         run, seeds = self.first, _seeds(self.runs)
         if run.command == "evaluate":
             return shlex.join(["cnnbench", "evaluate", f"weights={run.result.get('weights')}"])
@@ -99,7 +99,7 @@ def _seeds(of: list[Run]) -> list[int]:
 
 
 def group_runs(found: Sequence[Run]) -> list[RunGroup]:
-    """The runs by what sets them apart, in the order in which they come."""
+    """Runs grouped by the keys that distinguish them, in the order of the runs."""
     keys = distinguishing_keys(found)
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in found:
@@ -118,8 +118,8 @@ def distinct_metrics(metrics: Iterable[Sequence[Metric]]) -> tuple[Metric, ...]:
 
 
 def distinguishing_keys(found: Sequence[Run]) -> list[str]:
-    """The fewest keys that tell the runs apart: the net, the data, what somebody typed, and of all else, which mostly
-    follows from these (a net's file chooses its learning rate), only what is needed."""
+    """Fewest keys that distinguish the runs: the net, the data and the typed keys. Other keys mostly follow from these
+    (a net's file sets its learning rate), so they are added only if they split a group."""
     texts = [{key: setting_text(value) for key, value in run.settings.items() if key != "seed"} for run in found]
     values: dict[str, set[str]] = {}
     for one in texts:
@@ -141,20 +141,20 @@ def distinguishing_keys(found: Sequence[Run]) -> list[str]:
 
 
 def refine_classes(classes: list[int], texts: list[dict[str, str]], key: str) -> list[int]:
-    """The classes split by the values of one more key."""
+    """Classes split by the values of one more key."""
     names: dict[tuple[int, str | None], int] = {}
     pairs = zip(classes, texts, strict=True)
     return [names.setdefault((number, one.get(key)), len(names)) for number, one in pairs]
 
 
 def _rank(key: str, typed: set[str]) -> tuple[bool, bool, str]:
-    """What somebody chose as a whole, as `augment=none`, comes first."""
+    """Sort key: sections chosen as a whole, as `augment=none`, come first."""
     section, _, name = key.rpartition(".")
     return section not in typed, name != "name", key
 
 
 def setting_text(value: Any) -> str:
-    """A setting as one types it."""
+    """Setting as typed on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -165,12 +165,12 @@ def setting_text(value: Any) -> str:
 
 
 def short_key(key: str) -> str:
-    """`model` for `model.name`: as one types it."""
+    """`model` for `model.name`, as typed on the command line."""
     return key.removesuffix(".name")
 
 
 def headings(groups: Sequence[RunGroup]) -> dict[str, str]:
-    """The keys with a name for each: `lr` for `optim.lr`, where that is clear."""
+    """Column heading of each key: `lr` for `optim.lr` if that is unambiguous."""
     keys = list(groups[0].keys) if groups else []
     last, columns = [short_key(key).rpartition(".")[2] for key in keys], measured_columns(groups[0]) if groups else {}
     return {key: name if last.count(name) == 1 and (name not in columns or name == key) else key
@@ -178,7 +178,7 @@ def headings(groups: Sequence[RunGroup]) -> dict[str, str]:
 
 
 def group_labels(groups: Sequence[RunGroup]) -> list[str]:
-    """A name for each group, of no more than it takes to tell it from the others: `resnet20 lr=0.1`."""
+    """Shortest label that distinguishes each group from the others: `resnet20 lr=0.1`."""
     names = headings(groups)
     texts = [{key: setting_text(value) for key, value in group.keys.items()} for group in groups]
     classes, used = [0] * len(groups), []
@@ -199,17 +199,17 @@ def group_labels(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def group_row(group: RunGroup) -> dict[str, Any]:
-    """A group in full."""
+    """All columns of a group."""
     keys = {short_key(key): value for key, value in group.keys.items()}
     return {
         **keys,
         **measured_columns(group),
         **keys,
-    }  # the epochs asked for, where they set runs apart, and not those done
+    }  # keys again: if `epochs` distinguishes the runs, it means the planned epochs
 
 
 def measured_columns(group: RunGroup) -> dict[str, Any]:
-    """All of a row but its keys. Metrics are the means over the group's finished runs."""
+    """Columns of a row without its keys. Metrics are means over the group's finished runs."""
     paper = group.published
     found: dict[str, Any] = {"runs": len(group.done), "seeds": group.seeds, "state": group.state}
     for metric in group.metrics:
@@ -238,8 +238,8 @@ def error_difference(measured: float | None, printed: float | None) -> float | N
 
 
 def sort_groups(groups: list[RunGroup], sort: str | None) -> list[RunGroup]:
-    """By a column of `row()`, downwards with a minus before its name; by None, the best of each task first. Groups
-    without a value come last."""
+    """Groups sorted by a column of `group_row`, descending with a leading minus; by None, the best of each task first.
+    Groups without a value come last."""
     if sort is None:
         return sorted(groups, key=_rank_in_task)
     name, down = sort.lstrip("-"), sort.startswith("-")
@@ -265,7 +265,7 @@ def _comparable(value: Any) -> tuple[bool, float, str]:
 
 
 def filter_runs(found: Iterable[Run], where: Iterable[str]) -> list[Run]:
-    """The runs whose settings are those of `KEY=VALUE`, where VALUE may be a pattern: model=resnet*, optim.lr=0.1."""
+    """Runs that match all conditions KEY=VALUE; VALUE may be a pattern: model=resnet*, optim.lr=0.1."""
     kept = list(found)
     for condition in where:
         key, sign, wanted = condition.partition("=")
@@ -284,7 +284,7 @@ def filter_runs(found: Iterable[Run], where: Iterable[str]) -> list[Run]:
 
 
 def repeated_seeds(groups: Iterable[RunGroup]) -> list[str]:
-    """A warning for each group in which a seed occurs twice: its spread is then none over seeds."""
+    """Warnings, one for each group with a repeated seed: its standard deviation is then not over seeds alone."""
     found = []
     for group in groups:
         seeds = [run.settings.get("seed") for run in group.done]

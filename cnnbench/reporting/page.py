@@ -1,4 +1,4 @@
-"""The report as one HTML page: tables that sort, pictures, and every run with the command line that made it."""
+"""HTML page of the report: sortable tables, plots, and every run with its command line."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,22 +16,22 @@ from cnnbench.tasks.metric import Metric
 from cnnbench.transfer.comparison import NEEDED, draw_comparison, worth_drawing
 
 CURVES = (
-    "Solid: validation; dashed: training. Of several runs the mean is drawn, and the band reaches from the least to "
-    "the largest of them."
+    "Solid: validation; dashed: training. Several runs are drawn as their mean, with a band from their minimum to "
+    "their maximum."
 )
 COSTS = "Bars: one standard deviation over the runs. Sizes are those of the net at inference, for one image."
 BESIDE = (
-    "Differences in points of percent: below zero, the error here is lower. Compare the protocols first: ten crops are "
-    "worth two points."
+    "Differences in percentage points; negative: the error here is lower. Compare the protocols first: ten crops lower "
+    "the error by about two points."
 )
 HISTORY = (
-    "The winners' errors, and that of VGG, are those of several nets together on the test images of their year; "
-    "a person's are of one annotator on 1,500 images. One's own runs are single nets on the validation images."
+    "The errors of the winners and of VGG are of ensembles on the test images of their year; the human error is of one "
+    "annotator on 1,500 images. Your own runs are single nets on the validation images."
 )
 
 
-def write_page(path: Path, title: str, found: GatheredRuns, groups: list[RunGroup], history: bool) -> None:
-    """The page at `path`."""
+def write_report_page(path: Path, title: str, found: GatheredRuns, groups: list[RunGroup], history: bool) -> None:
+    """Write the page to `path`."""
     sections: list[tuple[str, list[str]]] = [("Results", _results(groups))]
     for data in dict.fromkeys(group.first.data for group in groups):
         of = [group for group in groups if group.first.data == data]
@@ -63,7 +63,7 @@ def _results(groups: list[RunGroup]) -> list[str]:
     parts += [html.paragraph(f"{_sentence(measured)}.")] if measured else []
     if any(len(group.done) > 1 for group in groups):
         units = _units(groups[0].metrics)
-        parts.append(html.paragraph(f"{units}; ±: standard deviation over the runs, whose seeds are in the table."))
+        parts.append(html.paragraph(f"{units}; ±: standard deviation over the runs with the seeds in the table."))
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Which published numbers a run may be compared with: those of the same net on the same data."""
+"""Published numbers to compare a run with: of the same net on the same data."""
 
 from functools import cache
 from typing import Any
@@ -12,7 +12,7 @@ from cnnbench.tasks.classification.published import PublishedMetrics, published_
 
 
 def find_published(run: Run) -> PublishedMetrics | None:
-    """None where no paper has such a net, or has it on other images, or with other arguments."""
+    """Published facts on the run's net; None if no paper has this net with these arguments on this data set."""
     name = run.model
     arguments = {key.removeprefix("model."): value for key, value in run.settings.items() if key.startswith("model.")}
     arguments.pop("name")
@@ -28,7 +28,7 @@ def find_published(run: Run) -> PublishedMetrics | None:
 
 @cache
 def paper_arguments(name: str) -> dict[str, Any]:
-    """The arguments of the net of the paper, from its file."""
+    """Arguments of the paper's net, from its file in conf/model."""
     file = conf_dir() / "model" / f"{name}.yaml"
     model = (yaml.safe_load(file.read_text()) or {}).get("model") if file.exists() else None
     return {key: value for key, value in (model or {}).items() if key != "name"}

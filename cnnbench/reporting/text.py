@@ -1,4 +1,4 @@
-"""The report for a terminal, as Markdown, CSV or JSON."""
+"""Text of the report: for a terminal, or as Markdown, CSV or JSON."""
 
 import json
 import textwrap
@@ -16,14 +16,14 @@ from cnnbench.tasks.classification.published import HISTORY
 from cnnbench.tasks.metric import Metric
 from cnnbench.utils.files import json_value
 
-FACTORS = 6  # settings that stand before the errors; the others come last
+FACTORS = 6  # settings shown before the errors; the others come last
 PROTOCOL = ("crop", "split", "n", "select_on", "device", "date")
 NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {}", "crop": "{}", "device": "on {}",
          "date": "{}"}  # fmt: skip
 
 
 class MeanStd(float):
-    """Mean of a metric with the standard deviation over the runs, where there are several."""
+    """Mean of a metric, with the standard deviation over the runs if there are several."""
 
     std: float | None
     decimals: int
@@ -67,7 +67,7 @@ def signed_difference(metric: Metric, difference: float | None) -> Signed | None
 
 
 def table_row(group: RunGroup, names: dict[str, str]) -> dict[str, Any]:
-    """A group as people read it."""
+    """Row of a group for the table."""
     full, keys = group_row(group), {names[key]: _setting(value) for key, value in group.keys.items()}
     first = dict([*keys.items()][:FACTORS])
     primary = group.primary
@@ -89,18 +89,18 @@ def table_row(group: RunGroup, names: dict[str, str]) -> dict[str, Any]:
 
 
 def _setting(value: Any) -> Any:
-    """Numbers stay such, so that they are sorted as numbers."""
+    """Setting for a table cell. Numbers stay numbers, so that they sort as numbers."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if number or value is None else shorten(setting_text(value), 40)
 
 
 def protocol_part(key: str, value: Any) -> str:
-    """A part of the protocol in words."""
+    """One part of the measurement protocol in words."""
     return NAMES[key].format(f"{value:,}" if isinstance(value, int) else value)
 
 
 def main_rows(groups: Sequence[RunGroup]) -> tuple[list[dict[str, Any]], str]:
-    """The table, without the columns that say nothing or the same in each row; and what the latter say."""
+    """Rows of the table without empty and constant columns, and a sentence with the constant ones."""
     names = headings(groups)
     rows = [table_row(group, names) for group in groups]
     done = [row for row in rows if row["runs"]] or rows
@@ -114,7 +114,7 @@ def main_rows(groups: Sequence[RunGroup]) -> tuple[list[dict[str, Any]], str]:
 
 
 def published_rows(groups: Sequence[RunGroup]) -> list[dict[str, Any]]:
-    """What papers say of the nets of the report, beside what was measured, each with its protocol."""
+    """Rows of published and measured errors, each with its protocol."""
     rows = []
     for group, label in zip(groups, group_labels(groups), strict=True):
         if group.published is None or not group.done:
@@ -138,7 +138,7 @@ def published_rows(groups: Sequence[RunGroup]) -> list[dict[str, Any]]:
 
 
 def run_row(run: Run, metrics: Sequence[Metric]) -> dict[str, Any]:
-    """One run with its metrics, and the command line that made it."""
+    """Row of one run: its metrics and its command line."""
     result = run.result
     return {
         "run": str(run.path),
@@ -152,7 +152,7 @@ def run_row(run: Run, metrics: Sequence[Metric]) -> dict[str, Any]:
 
 
 def history_rows(own: Sequence[RunGroup]) -> list[dict[str, Any]]:
-    """The ImageNet challenge year by year, and one's own runs on ImageNet."""
+    """Rows of the ImageNet challenge by year, then your own runs on ImageNet."""
     rows = [{"year": entry.year and str(entry.year), "team": entry.team, "net": entry.net, "layers": entry.layers,
              TOP5.label: mean_std(TOP5, entry.error), "note": entry.note or None}
             for entry in HISTORY]  # fmt: skip
@@ -166,7 +166,7 @@ def history_rows(own: Sequence[RunGroup]) -> list[dict[str, Any]]:
 
 
 def dispensable_columns(group: RunGroup) -> list[str]:
-    """The columns that a narrow terminal goes without, in this order."""
+    """Columns that a narrow terminal leaves out, in this order."""
     return ["device", "date", "select_on", "split", "crop", "seeds", "n",
             *(f"train {metric.column}" for metric in group.primaries), "macs", "params",
             *(metric.label for metric in group.metrics if metric not in group.primaries),
@@ -174,7 +174,7 @@ def dispensable_columns(group: RunGroup) -> list[str]:
 
 
 def render_report(found: GatheredRuns, groups: list[RunGroup], format: Format, width: int | None) -> str:
-    """The report without a final newline."""
+    """Report text without a final newline."""
     if format is Format.json:
         return json.dumps(json_value(report_data(found, groups)), indent=2, default=str)
     if format is Format.csv:

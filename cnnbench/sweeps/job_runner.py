@@ -1,4 +1,4 @@
-"""Jobs of a sweep in this process: prepared, skipped where they are done, run, and recorded."""
+"""Runs the jobs of a sweep in this process: prepares each, skips it if it is done, runs it, and records its end."""
 
 import shutil
 import sys
@@ -27,17 +27,16 @@ from cnnbench.utils.errors import RunError, UserError
 
 
 class JobRunner:
-    """What Hydra calls with the configuration of each job of a sweep. It travels to other processes by pickle."""
+    """Task function of Hydra, called with the configuration of each job of a sweep. Pickled for other processes."""
 
     def __init__(self, command: str, sweep: Path) -> None:
         self.command, self.sweep, self.token = command, str(sweep), uuid.uuid4().hex
         self.count = 0
         self.names: set[str] = set()
-        self.detached: str | None = None  # the job's id, where it was only submitted
+        self.detached: str | None = None  # Slurm job id, if the jobs were submitted and not awaited
 
     def __call__(self, cfg: DictConfig) -> float | None:
-        """Run one job here, unless it is done. Returns its primary metric for sweepers, which minimise: negated where
-        higher is better."""
+        """Run one job here, unless it is done. Returns its cost, which sweepers minimise."""
         job, config = self.prepare(cfg, compose.job_overrides(), self.count)
         self.count += 1
         if config is None:
@@ -45,11 +44,11 @@ class JobRunner:
         if not self.skips(job, config):
             say(f"job {job.number + 1}: {' '.join(job.overrides)}", sys.stderr)
             if run_job(job, config) in (exit_codes.INTERRUPTED, exit_codes.PREEMPTED):
-                raise KeyboardInterrupt  # the user or the scheduler wants the machine back: no further jobs
+                raise KeyboardInterrupt  # the user or the scheduler stops the sweep: start no further jobs
         return job.cost
 
     def prepare(self, cfg: DictConfig, overrides: list[str], number: int) -> tuple[SweepJob, Any]:
-        """The job's page in the books and its typed configuration; None, and the job failed, where there is none."""
+        """Job record and typed configuration. If the configuration is invalid: None, and the job has failed."""
         job = SweepJob(
             sweep=self.sweep,
             name=job_name(overrides, cfg.sweep["keys"]),
@@ -70,11 +69,11 @@ class JobRunner:
         return job, config
 
     def jobs(self) -> list[SweepJob]:
-        """Those of this command, as they are: run here, by others for it, or found to be run by another one."""
+        """Jobs of this command with their present status, also those that another command runs."""
         return [job for job in current_jobs(Path(self.sweep)) if job.token == self.token or job.name in self.names]
 
     def skips(self, job: SweepJob, config: Any) -> bool:
-        """Whether the job is left as an earlier command left it. What is to begin anew is cleared away here."""
+        """Whether to keep an earlier command's result. With sweep.rerun=all, deletes that result instead."""
         earlier = find_record(job)
         if earlier is None or not registry.COMMANDS[self.command].resumes or earlier.fingerprint != job.fingerprint:
             return False
@@ -88,13 +87,13 @@ class JobRunner:
         if not (settled or going_on or (earlier.status == FAILED and rerun is Rerun.none)):
             return False
         job.__dict__ |= earlier.__dict__ | {"number": job.number, "token": job.token, "skipped": done}
-        if not going_on:  # else whoever runs it writes
+        if not going_on:  # else the process that runs it writes the record
             job.write()
         return True
 
 
 def run_job(job: SweepJob, config: Any) -> int:
-    """Run a job in this process and write down how it ends; the exit code."""
+    """Run a job in this process and record how it ends. Returns the exit code."""
     job.begin()
     reason, code = "", exit_codes.FAILED
     try:
@@ -108,5 +107,6 @@ def run_job(job: SweepJob, config: Any) -> int:
 
 
 def error_line(error: Exception) -> str:
+    """First line of an error, with its type unless it is a user's mistake or a failed run."""
     kind = "" if isinstance(error, UserError | RunError) else f"{type(error).__name__}: "
     return f"{kind}{error}".partition("\n")[0]

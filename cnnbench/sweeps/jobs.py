@@ -1,7 +1,7 @@
-"""A sweep's books: a small file for each job in `SWEEP/.sweep`, from which anybody learns how far the sweep is.
+"""Job records of a sweep: a JSON file for each job in `SWEEP/.sweep`, from which any process reads the progress.
 
-Whoever runs a job writes its file: the command itself, a process of the local launcher, a node of a cluster. What
-nobody could write down any more (kill -9, a node that died) is found out by looking at the process, or by asking Slurm.
+The process that runs a job writes its record: the command itself, a worker of the local launcher, or a node of a
+cluster. A killed process (kill -9, a node that died) cannot write: its end is detected by its pid, or by asking Slurm.
 """
 
 import hashlib
@@ -29,14 +29,14 @@ from cnnbench.utils.text import slug
 
 FOLDER, SUBMITTED = ".sweep", "submitted"
 DONE, RUNNING, PENDING, CUT, FAILED = "done", "running", "pending", "cut", "failed"
-PRUNED = "pruned"  # stopped by a search, as hopeless: neither a result nor a failure
-EXPLAINED = 8  # failures of which one line says why
+PRUNED = "pruned"  # stopped early by a search: neither a result nor a failure
+EXPLAINED = 8  # failures whose reasons the progress line gives
 ORDER = (DONE, RUNNING, PENDING, CUT, PRUNED, FAILED)
 
 
 @dataclass(kw_only=True)
 class SweepJob:
-    """One job of a sweep. status: done, running, pending, cut (asked to stop, saved), pruned or failed; reason: why."""
+    """One job of a sweep. status: done, running, pending, cut (stopped and saved), pruned or failed; reason: why."""
 
     sweep: str  # the sweep's directory
     name: str
@@ -47,12 +47,12 @@ class SweepJob:
     reason: str = ""
     code: int = 0
     run_dir: str | None = None
-    skipped: bool = False  # done by an earlier command
+    skipped: bool = False  # an earlier command has done it
     format: str = "table"
-    fingerprint: str = ""  # of the configuration, apart from where and how it runs
-    token: str = ""  # of the command that ran it, or skipped it
+    fingerprint: str = ""  # hash of the configuration without the keys that say where and how it runs
+    token: str = ""  # id of the command that ran or skipped it
     process: dict[str, Any] = field(default_factory=dict)
-    slurm: str | None = None  # the id of its job there
+    slurm: str | None = None  # the Slurm job id
 
     @property
     def file(self) -> Path:
@@ -60,7 +60,7 @@ class SweepJob:
 
     @property
     def log(self) -> Path:
-        """What its console said, where it had none of its own."""
+        """Console output of a job that the local launcher ran."""
         return self.file.with_suffix(".log")
 
     @property
@@ -69,7 +69,7 @@ class SweepJob:
 
     @property
     def directory(self) -> Path | None:
-        """The job's directory, also where the sweep was moved or is looked at from elsewhere."""
+        """Run directory, found too when the sweep's directory was moved or is mounted elsewhere."""
         if self.run_dir is None:
             return None
         inside = Path(self.sweep) / Path(self.run_dir).name
@@ -77,7 +77,7 @@ class SweepJob:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether, its status being what `state()` says, another process or Slurm has it in hand."""
+        """Whether another process or Slurm runs it or will run it. The status must come from `current_jobs`."""
         return self.status in (RUNNING, PENDING) and (self.slurm is not None or self.process != _this_process())
 
     @property
@@ -89,7 +89,7 @@ class SweepJob:
 
     @property
     def cost(self) -> float | None:
-        """Primary metric for sweepers, which minimise: negated where higher is better. None where it is not done."""
+        """Primary metric as a number to minimise: negated if higher is better. None if the job is not done."""
         metric, value = self._primary()
         return None if value is None else metric.cost(value)
 
@@ -99,7 +99,7 @@ class SweepJob:
         return metric, result.get(metric.name)
 
     def mark_pending(self) -> None:
-        """It is to be run by this process, or by one that ends with it."""
+        """Record that this process, or a child of it, will run the job."""
         self.status, self.process = PENDING, _this_process()
         self.write()
 
@@ -129,20 +129,21 @@ def _this_process() -> dict[str, Any]:
 
 
 def job_name(overrides: Iterable[str], swept: Iterable[str]) -> str:
-    """The name of a job: the same for the same settings, whatever it is run with."""
+    """Name of a job: equal for equal settings, however and wherever the job runs."""
     return slug(run_directory.named(overrides, [*swept, "model", "data", "weights"])) or "job"
 
 
 def config_fingerprint(cfg: Any) -> str:
+    """Hash of all settings that change the result."""
     plain = {key: value for key, value in flatten(to_plain(cfg)).items() if not run_directory.is_free(key)}
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def read_jobs(sweep: Path, only: str = "*") -> list[SweepJob]:
-    """The jobs as they are written down, in order. UserError where there is no sweep."""
+    """Jobs as their records say, in order. Raises UserError if the directory is not a sweep's."""
     folder = sweep / FOLDER
     if not is_sweep_dir(sweep):
-        raise UserError(f"{sweep} is no directory of a sweep: give that of a command with -m")
+        raise UserError(f"{sweep} is not the directory of a sweep: give one that a command with -m made")
     known = {item.name for item in fields(SweepJob)}
     found = [{key: value for key, value in read_json(file).items() if key in known}
              for file in folder.glob(f"{only}.json")]  # fmt: skip
@@ -155,14 +156,13 @@ def read_jobs(sweep: Path, only: str = "*") -> list[SweepJob]:
 
 
 def record_submitted(sweep: Path, ids: dict[str, str]) -> None:
-    """The ids of jobs in Slurm, kept apart from the jobs' own files: those may be at work already, and write there."""
+    """Write the Slurm job ids to a file of their own: jobs that already run write to their own records."""
     file = sweep / FOLDER / SUBMITTED
     write_json(file, {**read_json(file), **ids})
 
 
 def record_pending(sweep: Path, command: str, jobs: list[list[str]], swept: list[str]) -> None:
-    """Write down the jobs that are to come, so that a report knows their number; those known already stay as they
-    are."""
+    """Write a record for each job to come, so that a report knows their number. Existing records stay unchanged."""
     for number, overrides in enumerate(jobs):
         shown = [text for text in overrides if not text.startswith(("sweep.", "hydra"))]
         job = SweepJob(sweep=str(sweep), name=job_name(shown, swept), number=number, command=command, overrides=shown)
@@ -171,7 +171,7 @@ def record_pending(sweep: Path, command: str, jobs: list[list[str]], swept: list
 
 
 def cancel_unstarted(sweep: Path) -> None:
-    """What was to be run by this process is not."""
+    """Mark this process's pending jobs as cut."""
     for job in read_jobs(sweep) if is_sweep_dir(sweep) else []:
         if job.status == PENDING and job.process == _this_process():
             job.end(130, "not begun", None)
@@ -182,14 +182,14 @@ def is_sweep_dir(sweep: Path) -> bool:
 
 
 def find_record(job: SweepJob) -> SweepJob | None:
-    """What an earlier command wrote down of the same job, as it is now."""
+    """Earlier record of the same job, with its present status; None if there is none."""
     if not job.file.exists():
         return None
     return next((other for other in current_jobs(Path(job.sweep), only=job.name)), None)
 
 
 def current_jobs(sweep: Path, only: str = "*") -> list[SweepJob]:
-    """The jobs as they are: those of a process that is gone, or that Slurm no longer knows, have failed."""
+    """Jobs with their present status: a job has failed if its process is gone or Slurm no longer knows it."""
     jobs = read_jobs(sweep, only)
     unsure = [job for job in jobs if job.status in (RUNNING, PENDING, CUT)]
     queued = slurm.queued_jobs([job.slurm for job in unsure if job.slurm]) if any(job.slurm for job in unsure) else {}
@@ -213,7 +213,7 @@ def _as_queued(job: SweepJob, word: str, reason: str) -> None:
 
 
 def _as_ended(job: SweepJob) -> None:
-    """It may have written its last word while Slurm was asked."""
+    """Set the status of a job that has left Slurm's queue. It may have written its record while Slurm was asked."""
     written = read_json(job.file)
     if written.get("status") in (DONE, FAILED, CUT):
         job.status, job.reason = written["status"], written["reason"]
@@ -223,7 +223,7 @@ def _as_ended(job: SweepJob) -> None:
     if word.startswith("CANCELLED"):
         job.status, job.reason = CUT, "cancelled"
     else:
-        job.status, job.reason = FAILED, f"it ended without a word (Slurm: {word})"
+        job.status, job.reason = FAILED, f"it ended without a result (Slurm: {word})"
 
 
 def progress_line(jobs: list[SweepJob]) -> str:
@@ -238,19 +238,22 @@ def progress_line(jobs: list[SweepJob]) -> str:
 
 
 def job_label(job: SweepJob, jobs: list[SweepJob]) -> str:
-    """The overrides that tell this job from the others."""
+    """Overrides that distinguish this job from the others."""
     common = set.intersection(*(set(other.overrides) for other in jobs)) if len(jobs) > 1 else set()
     return " ".join(text for text in job.overrides if text not in common) or job.name
 
 
 def stop_jobs(jobs: list[SweepJob]) -> list[SweepJob]:
-    """End what runs or waits; those that this could be said to. What runs saves first, so the same command goes on."""
+    """Stop running and pending jobs; returns those that could be told to stop.
+
+    A running job saves a checkpoint first, so that the same command resumes it.
+    """
     live = [job for job in jobs if job.status in (RUNNING, PENDING)]
     queued = [job for job in live if job.slurm]
     if queued:
         slurm.cancel_jobs([str(job.slurm) for job in queued])
     here = [job for job in live if not job.slurm and _alive(job.process, unsure=False)]
-    for pid in {job.process["pid"] for job in here}:  # of those that wait: whoever would run them
+    for pid in {job.process["pid"] for job in here}:  # for a pending job: the process that would run it
         os.kill(pid, signal.SIGTERM)
     for job in queued:
         if job.status == PENDING:
@@ -285,8 +288,7 @@ def jobs_summary(jobs: list[SweepJob]) -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process began, by the kernel's clock: with the pid it is unmistakable. Empty where the system has no
-    /proc."""
+    """Start time of a process by the kernel's clock; with the pid it is unique. Empty on systems without /proc."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -294,7 +296,7 @@ def _started(pid: int) -> str:
 
 
 def _alive(process: dict[str, Any], *, unsure: bool = True) -> bool:
-    """Whether a process runs; `unsure` where it is one of another machine."""
+    """Whether a process runs; `unsure` if it belongs to another machine."""
     if process.get("host") != socket.gethostname():
         return unsure
     try:

@@ -1,7 +1,7 @@
-"""Hydra's launchers of ours: several jobs at a time on this machine, and jobs handed to Slurm.
+"""Hydra launchers: `local` runs several jobs at a time on this machine, `slurm` submits them to Slurm.
 
-Each job is composed here, so that a mistake is known before
-anything is submitted, and travels as plain data.
+Each job's configuration is composed here, so that a mistake is reported before anything is submitted. It travels to
+the job as plain data.
 """
 
 import sys
@@ -64,11 +64,11 @@ class _Launcher(Launcher):
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Also where there was nothing to run."""
+        """Called after the jobs ran, also if there was none to run."""
 
 
 def _job_return(job: SweepJob) -> JobReturn:
-    """For sweepers, which minimise the job's cost; what failed is told by the books."""
+    """Return value for a sweeper, which minimises the job's cost. Failures are in the job records."""
     returned = JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED)
     returned.return_value = job.cost
     return returned
@@ -87,7 +87,7 @@ class LocalLauncher(_Launcher):
 
 
 class SlurmLauncher(_Launcher):
-    """`hydra/launcher=slurm`: its settings are those of Hydra's launcher for submitit."""
+    """`hydra/launcher=slurm`: takes the settings of Hydra's submitit launcher."""
 
     __module__ = PACKAGE
 
@@ -106,11 +106,11 @@ class SlurmLauncher(_Launcher):
 
 
 def register_plugins() -> None:
-    """Make the launchers and the sweeper known. Hydra looks for them by name within its own package of plugins, where
-    they are not: so this module is found under that name too."""
+    """Register the launchers and the sweeper. Hydra imports plugins from its package `hydra_plugins`, so this module
+    is entered there under a second name."""
     try:
         package = import_module(PACKAGE.partition(".")[0])
-    except ImportError:  # nobody has installed a plugin
+    except ImportError:  # no plugin is installed
         package = sys.modules["hydra_plugins"] = ModuleType("hydra_plugins")
     package.cnnbench = sys.modules[PACKAGE] = sys.modules[__name__]  # type: ignore[attr-defined]
     for plugin in (LocalLauncher, SlurmLauncher, TpeSweeper):

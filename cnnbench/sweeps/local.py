@@ -1,4 +1,7 @@
-"""Several jobs of a sweep at a time on this machine, in processes that each import torch once; the GPUs shared out."""
+"""Local launcher: several jobs of a sweep at a time, in worker processes that share out the GPUs.
+
+Each worker imports torch once and runs many jobs.
+"""
 
 import queue
 import signal
@@ -17,9 +20,9 @@ from cnnbench.utils.console import say
 
 
 def run_local(todo: list[tuple[SweepJob, Any]], at_once: int | None) -> bool:
-    """Run the jobs, so many at once (by default one for each GPU, or for each core); whether somebody ended it.
+    """Run the jobs, `at_once` at a time (default: one per GPU, or one per core). Returns whether it was interrupted.
 
-    Each job's process sees its share of the GPUs alone: of more jobs than GPUs several share one.
+    A worker sees only its own GPUs. With more workers than GPUs, several workers share one.
     """
     each = max((devices_per_job(config) for _, config in todo), default=1)
     found = processes.visible_gpus()
@@ -39,7 +42,7 @@ def run_local(todo: list[tuple[SweepJob, Any]], at_once: int | None) -> bool:
         for thread in threads:
             thread.start()
         for thread in threads:
-            while thread.is_alive():  # a join without end would keep signals waiting
+            while thread.is_alive():  # a join without a timeout would block signals
                 thread.join(0.2)
     return bool(asked)
 
@@ -50,7 +53,7 @@ def devices_per_job(config: Any) -> int:
 
 
 def worker_environment(found: list[str], slot: int, each: int, slots: int) -> dict[str, str]:
-    """What a process is told of the machine: its GPUs, in turn, and its share of the cores."""
+    """Environment variables of a worker: its GPUs, assigned round-robin, and its share of the cores."""
     mine = [found[(slot * each + number) % len(found)] for number in range(min(each, len(found)))]
     return {**({"CUDA_VISIBLE_DEVICES": ",".join(mine)} if mine else {}), **processes.thread_environment(slots)}
 
@@ -58,7 +61,7 @@ def worker_environment(found: list[str], slot: int, each: int, slots: int) -> di
 def _run_worker(
     waiting: "queue.SimpleQueue[tuple[SweepJob, Any]]", workers: list[Worker], env: dict[str, str], asked: list[int]
 ) -> None:
-    """One process after the other, if one should die, and in it one job after the other."""
+    """Run waiting jobs one after the other in a worker; start a new worker if one dies."""
     worker: Worker | None = None
     while not asked:
         try:
@@ -66,7 +69,7 @@ def _run_worker(
         except queue.Empty:
             break
         if worker is None:
-            worker = Worker(env, subprocess.DEVNULL, subprocess.DEVNULL)  # each job has a console of its own
+            worker = Worker(env, subprocess.DEVNULL, subprocess.DEVNULL)  # each job writes to its own log
             workers.append(worker)
         say(f"job {job.number + 1}: {' '.join(job.overrides)}", sys.stderr)
         worker.send({"command": job.command, "config": to_plain(config), "job": asdict(job)})
@@ -76,14 +79,14 @@ def _run_worker(
         said = find_record(job) or job
         say(f"job {job.number + 1}: {said.outcome}", sys.stderr)
         if said.status == FAILED:
-            say(f"  what it said: {job.log}", sys.stderr)
+            say(f"  its output: {job.log}", sys.stderr)
     if worker:
         worker.close()
         worker.process.wait()
 
 
 def _record_crash(job: SweepJob, worker: Worker, asked: list[int]) -> None:
-    """A process that ended without an answer cannot write down why."""
+    """Record how a worker process ended: it cannot do so itself."""
     code = worker.process.wait()
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     worker.close()

@@ -1,4 +1,4 @@
-"""Early end of hopeless trials: what a search says of a training after each epoch."""
+"""Pruning: asks the search after each epoch whether to stop a trial early."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +8,10 @@ from cnnbench import tasks
 from cnnbench.config.commands import TrainConfig
 
 
-def trial_judge(cfg: TrainConfig, task: str) -> Callable[[dict[str, Any]], str] | None:
-    """Judge of the search whose trial this training is: row of an epoch -> why to stop, or nothing. None elsewhere."""
+def trial_pruner(cfg: TrainConfig, task: str) -> Callable[[dict[str, Any]], str] | None:
+    """Pruning rule for a training that is a trial of a search: an epoch's row -> why to stop, or "". Else None."""
     if cfg.sweep.trial is None or cfg.sweep.dir is None:
         return None
-    from cnnbench.sweeps.study import pruning_rule  # with Optuna, of which nobody else has to know
+    from cnnbench.sweeps.study import pruning_rule  # imports Optuna, which only searches need
 
     return pruning_rule(Path(cfg.sweep.dir).expanduser(), cfg.sweep.trial, tasks.find(task).metrics)

@@ -1,4 +1,4 @@
-"""A sweep from its command line to its table: which jobs run, which are done already, what came of them."""
+"""Runs a sweep from its command line to its table: which jobs run, which are skipped, what their results are."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ from cnnbench.utils.errors import UserError
 
 
 def run_sweep(command: str, args: list[str]) -> int:
-    """All jobs of a sweep; the exit code: 1 when a job failed, 2 when all did for a mistake in their settings."""
+    """Run all jobs of a sweep. Returns the exit code: 1 if a job failed, 2 if all failed by a user's mistake."""
     args = [*args, *run_directory.sweep_overrides(command, args, expand.swept_by_experiment(args))]
     folder = arguments.sweep_dir(args).expanduser()
     runner = JobRunner(command, folder)
@@ -41,13 +41,13 @@ def run_sweep(command: str, args: list[str]) -> int:
     jobs = runner.jobs() if is_sweep_dir(folder) else []
     if runner.detached and code is None:
         print(runner.detached)
-        say(f"how far they are:  cnnbench report {folder}", sys.stderr)
+        say(f"to see their progress:  cnnbench report {folder}", sys.stderr)
         return exit_codes.DONE
     return finish_sweep(command, jobs, runner.sweep, code)
 
 
 def prepare_launcher(args: list[str]) -> None:
-    """Make our launchers known to Hydra where one is asked for, and say what is missing for it."""
+    """Register cnnbench's launchers with Hydra if one is asked for. Raises UserError if it cannot work here."""
     choices = [arg.partition("=")[2] for arg in args if arg.startswith("hydra/launcher=")]
     if choices and choices[-1] == "slurm":
         from cnnbench.sweeps.slurm_array import check_slurm_launcher
@@ -63,7 +63,7 @@ def prepare_launcher(args: list[str]) -> None:
 
 
 def finish_sweep(command: str, jobs: list[SweepJob], sweep: str, code: int | None) -> int:
-    """The table that ends a sweep."""
+    """Print the table of a sweep and draw its plots. Returns the exit code."""
     if not jobs:
         return code or exit_codes.DONE
     print(jobs_table(jobs, jobs[0].format))

@@ -1,4 +1,4 @@
-"""Jobs of a sweep as one array of Slurm's, through submitit: handed in, run there, watched from here."""
+"""Slurm launcher: the jobs of a sweep as one job array, submitted and watched through submitit."""
 
 import io
 import os
@@ -28,7 +28,7 @@ NEVER_STARTS = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "
 
 
 def check_slurm_launcher(choice: str) -> None:
-    """UserError where the launcher cannot work here."""
+    """Raise UserError if the launcher cannot work here."""
     if find_spec("submitit") is None or find_spec("hydra_plugins.hydra_submitit_launcher") is None:
         raise UserError(f"hydra/launcher={choice} needs submitit: pip install 'cnnbench[slurm]'")
     if not slurm.is_available():
@@ -39,7 +39,7 @@ def check_slurm_launcher(choice: str) -> None:
 
 
 class SlurmJob:
-    """What runs on a node: submitit calls it in each process of a job, and asks it for what is to be run again."""
+    """The function that submitit calls on a node, in each process of a job; `checkpoint` resubmits a preempted job."""
 
     def __call__(self, task: dict[str, Any]) -> int:
         if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
@@ -61,7 +61,8 @@ class SlurmJob:
 
 
 def submit_array(todo: list[tuple[SweepJob, Any]], settings: dict[str, Any], folder: Path) -> str:
-    """Hand the jobs in; the id of their array. UserError where Slurm refuses them: the books are then as they were."""
+    """Submit the jobs. Returns the id of their array. Raises UserError if Slurm refuses: the records then stay as they
+    were."""
     import submitit
     from submitit.core.utils import FailedJobError
 
@@ -77,7 +78,7 @@ def submit_array(todo: list[tuple[SweepJob, Any]], settings: dict[str, Any], fol
         job.mark_pending()
     tasks = [{"command": job.command, "config": to_plain(cfg), "job": asdict(job)} for job, cfg in todo]
     try:
-        with redirect_stderr(io.StringIO()):  # where submitit repeats what the error says too
+        with redirect_stderr(io.StringIO()):  # submitit prints there what the error says too
             submitted = executor.map_array(SlurmJob(), tasks)
     except (FailedJobError, subprocess.CalledProcessError) as error:
         for job, _ in todo:
@@ -90,7 +91,7 @@ def submit_array(todo: list[tuple[SweepJob, Any]], settings: dict[str, Any], fol
 
 
 def _refusal(text: str, settings: dict[str, Any]) -> str:
-    """What sbatch says, without submitit's account of it; with the partitions there are where it is about that."""
+    """Error text of sbatch without submitit's wrapper, with the known partitions if the partition is wrong."""
     marks = "sbatch: error:"
     lines = [line.partition(marks)[2].strip() for line in text.splitlines() if marks in line]
     reason = "; ".join(dict.fromkeys(lines)) or text.partition("\n")[0]
@@ -101,18 +102,18 @@ def _refusal(text: str, settings: dict[str, Any]) -> str:
 
 
 def _cancel_hopeless(jobs: list[SweepJob]) -> None:
-    """End jobs that Slurm took, but that would wait for ever: what they ask for is nowhere, or not for them."""
+    """Cancel jobs that Slurm accepted but can never start: no node has, or no account may use, what they ask for."""
     hopeless = [job for job in jobs if job.status == PENDING and job.slurm and job.reason in NEVER_STARTS]
     if hopeless:
         slurm.cancel_jobs([str(job.slurm) for job in hopeless])
     for job in hopeless:
         job.status, job.code = FAILED, 2
-        job.reason = f"Slurm would never start it ({job.reason}): ask for less, or for another partition"
+        job.reason = f"Slurm cannot start it ({job.reason}): ask for less, or for another partition"
         job.write()
 
 
 def watch_array(folder: Path, find: Callable[[], list[SweepJob]]) -> None:
-    """Say what becomes of the jobs until none runs or waits. Ctrl-C ends the watching, not the jobs."""
+    """Print each job's outcome until no job runs or waits. Ctrl-C stops the watching, not the jobs."""
     said: set[str] = set()
     try:
         while True:
@@ -127,6 +128,6 @@ def watch_array(folder: Path, find: Callable[[], list[SweepJob]]) -> None:
                 return
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        say(f"the jobs go on. How far they are:  cnnbench report {folder}\n"
-            f"to end them:  cnnbench report {folder} cancel=true", sys.stderr)  # fmt: skip
+        say(f"the jobs go on. To see their progress:  cnnbench report {folder}\n"
+            f"to cancel them:  cnnbench report {folder} cancel=true", sys.stderr)  # fmt: skip
         raise

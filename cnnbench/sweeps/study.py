@@ -1,8 +1,8 @@
-"""A search for the best settings: Optuna's study in `SWEEP/study.log`, what it tries, stops early and finds.
+"""Search for the best settings: Optuna's study in `SWEEP/study.log`, its trials, pruning and best trial.
 
-The only file that knows how Optuna works. A trial is a job of the sweep; while it trains, wherever that is, it reports
-its metric after each epoch to the study, which says whether it is hopeless (`judge`). The study minimises: its values
-are costs, those of a metric where higher is better negated.
+The only file that calls Optuna. A trial is a job of the sweep. While it trains, on whatever machine, it reports its
+metric to the study after each epoch, and `pruning_rule` says whether to stop it early. The study minimises costs: a
+metric where higher is better is negated.
 """
 
 import warnings
@@ -30,7 +30,7 @@ from cnnbench.utils.errors import UserError
 
 FILE, NAME = "study.log", "cnnbench"
 METRIC = "hydra.sweeper.metric"
-ENOUGH = 4  # jobs from which an importance is told
+ENOUGH = 4  # trials needed to compute importances
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -38,18 +38,18 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """What is looked for, and how."""
+    """Settings of a search; stored in the study under `plan`."""
 
     metric: str | None  # None: the task's primary one
     seed: int
     pruner: str
     warmup_trials: int
     warmup_epochs: int
-    settings: list[str]  # the command with its space and all that is the same in each trial
+    settings: list[str]  # the command, its search space and the settings that all trials share
 
 
 class Search:
-    """The study of a sweep, from the first command to the last that goes on with it; one process at a time has it."""
+    """Study of a sweep, across all commands that continue it. A lock lets one process at a time open it."""
 
     def __init__(
         self,
@@ -60,17 +60,17 @@ class Search:
         retry: bool,
         anew: bool = False,
     ) -> None:
-        """retry: what failed before; anew: forget what there was."""
+        """retry: try settings again that failed before; anew: delete the old study first."""
         self.space, self.plan = space, plan
         self._lock = _lock(sweep)
-        if anew:  # only now that nobody else can be at it
+        if anew:  # only now: the lock keeps other processes out
             for file in (FILE, study_result.FILE):
                 (sweep / file).unlink(missing_ok=True)
         try:
             self.study = optuna.create_study(study_name=NAME, storage=_storage(sweep), load_if_exists=True)
         except (ValueError, KeyError, AssertionError):
             self.close()
-            raise UserError(f"{sweep / FILE} is damaged: without it the search begins anew") from None
+            raise UserError(f"{sweep / FILE} is damaged: delete it to begin the search anew") from None
         before = self._by_name(self.study.user_attrs.get("plan", {}).get("settings", plan.settings))
         now = self._by_name(plan.settings)
         if before != now:
@@ -88,24 +88,24 @@ class Search:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """Metrics of the task, as the first trial said; those of classification before."""
+        """Metrics of the task, as recorded by the first trial; before that, those of classification."""
         return metrics_of(self.study.user_attrs)
 
     @property
     def objective(self) -> Metric:
-        """Metric to search by. UserError where the task has none of that name."""
+        """Metric that the search optimises. Raises UserError if the task has no such metric."""
         return named(self.plan.metric, self.metrics)
 
     def _by_name(self, settings: list[str]) -> list[str]:
-        """Settings with the primary metric by its name, where they leave it to the task: both are the same search."""
+        """Settings with the primary metric's name in place of null: both ask for the same search."""
         return [f"{METRIC}={self.metrics[0].name}" if text == f"{METRIC}=null" else text for text in settings]
 
     def ended(self) -> list[FrozenTrial]:
-        """What is done or pruned."""
+        """Trials that are done or pruned."""
         return [trial for trial in self.study.get_trials() if trial.state in ENDED]
 
     def failed(self) -> list[dict[str, Any]]:
-        """The settings that have failed, however often, and have not succeeded since."""
+        """Settings that failed and have not succeeded since, each once."""
         trials, found = self.study.get_trials(), list[dict[str, Any]]()
         others = [trial.params for trial in trials if trial.state is not TrialState.FAIL]
         for trial in trials:
@@ -114,9 +114,9 @@ class Search:
         return found
 
     def ask(self) -> Trial:
-        """The next trial: one that was cut, then those that failed before, then new settings."""
+        """Next trial: first the interrupted ones, then those that failed before, then new settings."""
         cut = self._cut.pop(0) if self._cut else None
-        # A stream of random numbers of its own for each trial: a search that was cut goes on as it would have.
+        # Each trial has its own random stream, so an interrupted search continues as it would have without the cut.
         number = cut.number if cut else len(self.study.get_trials())
         seed = int(np.random.SeedSequence([self.plan.seed, number]).generate_state(1)[0])
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.plan.warmup_trials)
@@ -128,7 +128,7 @@ class Search:
         return trial
 
     def tell(self, trial: Trial, job: SweepJob | None) -> None:
-        """What became of it. One that was cut is left open, so that the same command goes on with it."""
+        """Record a trial's outcome. An interrupted trial stays open, so that the same command resumes it."""
         result = job.result if job else {}
         if result:
             _note_metrics(self.study, metrics_of(result))
@@ -145,14 +145,13 @@ class Search:
         return min(done, key=lambda trial: trial.value or 0.0, default=None)
 
     def value(self, trial: FrozenTrial) -> float:
-        """Metric of a trial that is done."""
+        """Metric of a finished trial."""
         return self.objective.cost(trial.value or 0.0)
 
     def importance(self) -> dict[str, float]:
-        """The share of each key in the variance of the error, the largest first; empty where there is none to share.
+        """Share of each key in the variance of the metric, the largest first; empty if it cannot be computed.
 
-        Trials that were stopped early count with their last value: without them a setting would look the more harmless,
-        the more of its values are hopeless.
+        Pruned trials count with their last value. Without them, a setting with many bad values would look harmless.
         """
         known = [trial for trial in self.ended() if trial.value is not None and np.isfinite(trial.value)]
         values = {trial.value for trial in known}
@@ -163,18 +162,18 @@ class Search:
                           for trial in known])  # fmt: skip
         try:
             return dict(get_param_importances(whole, evaluator=FanovaImportanceEvaluator(seed=0)))
-        except (RuntimeError, ValueError):  # its trees see no difference
+        except (RuntimeError, ValueError):  # fANOVA's trees find no difference
             return {}
 
 
 def typed_value(value: Any) -> str:
-    """A value as it is typed: numbers of four digits, which are legible, and exact enough for any setting."""
+    """Value as typed on the command line; floats with four digits, which is legible and exact enough."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def pruning_rule(sweep: Path, number: int, metrics: Sequence[Metric]) -> Callable[[dict[str, Any]], str]:
-    """For the training of a trial, of a task with these metrics: takes the line of metrics of an epoch, and says why to
-    stop, or nothing."""
+    """Function for the training of a trial, whose task has these metrics: takes an epoch's row, returns why to stop
+    early, or ""."""
     memory: list[tuple[optuna.Study, SearchSettings, Trial]] = []
 
     def verdict(line: dict[str, Any]) -> str:
@@ -186,7 +185,7 @@ def pruning_rule(sweep: Path, number: int, metrics: Sequence[Metric]) -> Callabl
             objective = named(plan.metric, metrics)
             epoch, value = int(line["epoch"]), float(line[f"{objective.name}/val"])
             seen = study.get_trials(deepcopy=False)[number]
-            if seen.state.is_finished():  # somebody does it again, outside of the search
+            if seen.state.is_finished():  # the user runs the trial again, outside the search
                 return ""
             if epoch not in seen.intermediate_values:
                 trial.report(objective.cost(value), epoch)
@@ -199,7 +198,7 @@ def pruning_rule(sweep: Path, number: int, metrics: Sequence[Metric]) -> Callabl
         except UserError:  # a metric that the task does not have
             raise
         except (OSError, LookupError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:
-            warn(f"{sweep / FILE} does not say whether this trial is worth going on ({error}), so it goes on")
+            warn(f"{sweep / FILE} cannot be read ({error}): this trial goes on without pruning")
             return ""
 
     return verdict
@@ -215,7 +214,7 @@ def _trial(sweep: Path, number: int) -> tuple[optuna.Study, SearchSettings, Tria
 
 
 def _note_metrics(study: optuna.Study, metrics: Sequence[Metric]) -> None:
-    """Record the metrics of the task, once: the process that searches learns them from the trials."""
+    """Record the metrics of the task in the study, once: the searching process learns them from the trials."""
     if "metrics" not in study.user_attrs:
         study.set_user_attr("metrics", as_data(metrics))
 

@@ -1,4 +1,4 @@
-"""What a search for settings found, as it stands in `SWEEP/search.json`: to be read and said without Optuna."""
+"""Result of a search for settings, kept in `SWEEP/search.json`: read and printed without Optuna."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,22 +11,22 @@ from cnnbench.utils.files import read_json, write_json
 
 FILE = "search.json"
 HOW = (
-    "Importance: how much of the variance of the {metric} each setting explains by itself (fANOVA over {count}; one "
-    "that was stopped early counts with what it had reached). Of few jobs it is a hint."
+    "Importance: how much of the variance of the {metric} each setting explains by itself (fANOVA over {count}; a "
+    "pruned job counts with its last value). With few jobs it is only a hint."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
-    """The best job of a search, and what mattered."""
+    """Best job of a search, and the importance of each setting."""
 
     metric: str  # its name
     counts: dict[str, int]  # jobs: done, pruned, failed
     job: int  # its number, from 1
     value: float
-    images: str  # those that it was chosen by: `179 held-out images`
-    command: str  # to type for its settings
-    importance: dict[str, float]  # shares by key, the largest first; empty where too little is known
+    images: str  # the images that decided: `179 held-out images`
+    command: str  # command line with the best settings
+    importance: dict[str, float]  # shares by key, the largest first; empty if too little is known
     metrics: list[dict[str, Any]] = field(default_factory=list)  # of the task, as in result.json; empty: classification
 
     def write(self, sweep: Path) -> None:
@@ -52,13 +52,13 @@ class StudyResult:
         return [{"setting": key, "importance, %": round(100 * share)} for key, share in self.importance.items()]
 
     def lines(self) -> list[str]:
-        """What the search's own command ends with."""
+        """Lines that the search command prints at its end."""
         shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in self.importance.items())
         return [self.best, f"  {self.command}", *([f"importance: {shares}"] if shares else [])]
 
 
 def read_study_result(sweep: Path) -> StudyResult | None:
-    """None where no search has found anything yet, or where the file is damaged."""
+    """Result in the file; None if there is none yet, or if the file is damaged."""
     try:
         found = StudyResult(**read_json(sweep / FILE))
         assert found.rows() is not None and found.lines() and found.how

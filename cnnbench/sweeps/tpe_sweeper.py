@@ -1,7 +1,6 @@
-"""Hydra's sweeper of ours, `hydra/sweeper=tpe`: reads what is to be searched, and has the trials run as a sweep's jobs.
+"""Hydra sweeper `hydra/sweeper=tpe`: reads the search space and runs the trials as jobs of a sweep.
 
-Trials run one after the other, or, with
-hydra/launcher=local or slurm, `n_jobs` at a time.
+Trials run one after the other, or `n_jobs` at a time with hydra/launcher=local or slurm.
 """
 
 import math
@@ -76,19 +75,19 @@ class TpeSweeper(Sweeper):
         if not space:
             raise UserError(f"hydra/sweeper=tpe has nothing to search: give a key an interval, as in {EXAMPLE}")
         if "seed" in space:
-            raise UserError("seed is no setting to search: that would choose the luckiest one; give one, as in seed=0")
+            raise UserError("seed cannot be searched: that would choose the luckiest seed; give one, as in seed=0")
         self.check_jobs(space)
         folder = Path(self.runner.sweep)
         settings = [self.runner.command, f"{METRIC}={self.settings['metric'] or 'null'}",
                     *sorted(override.input_line or key for key, override in overrides.items()
                             if not run_directory.is_free(key))]  # fmt: skip
         about = {key: value for key, value in self.settings.items() if key not in ("n_trials", "n_jobs")}
-        if about["warmup_epochs"] is None:  # early on a net's error says little of where it ends
+        if about["warmup_epochs"] is None:  # early errors predict the final error badly
             about["warmup_epochs"] = max(1, math.ceil(self.base.epochs / 3))
         plan = SearchSettings(**about, settings=settings)
         rerun = self.base.sweep.rerun
         search = Search(folder, space, plan, retry=rerun is not Rerun.none, anew=rerun is Rerun.all)
-        for trial in search.ended():  # what an earlier command has done belongs to this one's table too
+        for trial in search.ended():  # the table also shows the jobs of earlier commands
             if job := self.job(trial.params):
                 job.token, job.skipped = self.runner.token, job.status == DONE
                 job.write()
@@ -104,7 +103,7 @@ class TpeSweeper(Sweeper):
         while left > 0:
             trials = [search.ask() for _ in range(min(left, self.settings["n_jobs"]))]
             left -= len(trials)
-            # Two with the same settings would be one job, twice at a time.
+            # Two trials with the same settings are the same job, which must not run twice at a time.
             distinct = list({str(trial.params): trial for trial in reversed(trials)}.values())[::-1]
             try:
                 self.launch([self.overrides(trial) for trial in distinct], distinct[0].number)
@@ -117,18 +116,18 @@ class TpeSweeper(Sweeper):
                 what = search.objective.text(search.value(best))
                 say(f"{total - left} of {total} trials: the best is job {found.number + 1}, {what}", sys.stderr)
             elif all(job and job.code == exit_codes.MISTAKE for job in jobs):
-                break  # the others would make it too
+                break  # every trial has a user's mistake: further ones would have it too
 
     def overrides(self, trial: "Trial") -> list[str]:
         return [*self.fixed, *_trial_overrides(trial.params), f"sweep.trial={trial.number}"]
 
     def job(self, params: dict[str, Any]) -> SweepJob | None:
-        """That of a trial, as the books have it."""
+        """Job record of a trial; None if there is none."""
         name = job_name([*self.fixed, *_trial_overrides(params)], self.base.sweep["keys"])
         return next(iter(read_jobs(Path(self.runner.sweep), only=name)), None)
 
     def conclude(self, search: "Search") -> None:
-        """Leave behind what was found, for the end of the command and for `cnnbench report`."""
+        """Write the result of the search, for the end of the command and for `cnnbench report`."""
         best = search.best()
         job = self.job(best.params) if best else None
         if best is None or job is None:
@@ -139,7 +138,7 @@ class TpeSweeper(Sweeper):
         StudyResult(
             metric=search.objective.name,
             counts=counts,
-            job=job.number + 1,  # where the same settings were tried twice: as the table has it
+            job=job.number + 1,  # as in the table, also if the same settings were tried twice
             value=search.value(best),
             images=f"{result.get('n', 0):,} {result.get('split', '')} images",
             command=self.command_line(best.params),
@@ -148,14 +147,14 @@ class TpeSweeper(Sweeper):
         ).write(Path(self.runner.sweep))
 
     def command_line(self, params: dict[str, Any]) -> str:
-        """Of the best settings. Where the data have test images it trains on all others: the choice is made."""
+        """Command line of the best settings. With a test set it trains on all training images, holding out none."""
         kept = [text for text in self.fixed if not text.startswith(("sweep.", "run.", "hydra"))]
         if "data=folder" not in kept:
             kept = [text for text in kept if not text.startswith("data.val_fraction=")]
         return shlex.join(["cnnbench", self.runner.command, *kept, *_trial_overrides(params)])
 
     def check_jobs(self, space: "dict[str, BaseDistribution]") -> None:
-        """The two ends of the space are composed before anything runs: what is wrong is then said at once."""
+        """Compose the two ends of the space before anything runs, so that mistakes are reported at once."""
         for end, at in (("low", 0), ("high", -1)):
             chosen = {key: getattr(by, end) if hasattr(by, end) else vars(by)["choices"][at]
                       for key, by in space.items()}  # fmt: skip
@@ -165,27 +164,27 @@ class TpeSweeper(Sweeper):
                 del cfg["hydra"]
             config = compose.typed_config(self.runner.command, cfg, overrides)
         if not config.data.val_fraction and not config.data.packed and not config.debug:
-            warn("the search chooses by the very images that the error is measured on, so that of the best is too low: "
-                 "data.val_fraction=0.1 holds training images out for the choice")  # fmt: skip
+            warn("the search chooses by the images that the error is measured on, so the error of the best is too low: "
+                 "data.val_fraction=0.1 holds out training images for the choice")  # fmt: skip
 
 
 def optuna_distribution(override: Override, now: Any) -> "BaseDistribution":
-    """What Hydra's grammar says of a key, as Optuna's distribution. now: the key's value where it is not searched."""
+    """Optuna distribution of a key, from Hydra's override grammar. now: the key's value without the search."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     sweep = override.value()
     if isinstance(sweep, IntervalSweep):
         low, high, log = float(sweep.start or 0), float(sweep.end or 0), "log" in sweep.tags
         if not low < high:
-            raise UserError(f"{override.input_line}: an interval goes from less to more")
+            raise UserError(f"{override.input_line}: an interval goes from the smaller to the larger value")
         if log and low <= 0:
-            raise UserError(f"{override.input_line}: on a logarithmic scale it begins above 0")
+            raise UserError(f"{override.input_line}: an interval on a logarithmic scale must begin above 0")
         whole = low.is_integer() and high.is_integer() and isinstance(now, int) and not isinstance(now, bool)
         return IntDistribution(int(low), int(high), log=log) if whole else FloatDistribution(low, high, log=log)
     if isinstance(sweep, RangeSweep):
         values = sorted(sweep.range())
         if not values:
-            raise UserError(f"{override.input_line}: nothing is in that range")
+            raise UserError(f"{override.input_line}: this range is empty")
         if isinstance(sweep.range(), FloatRange):
             return FloatDistribution(float(values[0]), float(values[-1]), step=abs(float(sweep.step)))
         return IntDistribution(int(values[0]), int(values[-1]), step=abs(int(sweep.step)))
@@ -193,13 +192,13 @@ def optuna_distribution(override: Override, now: Any) -> "BaseDistribution":
 
 
 def check_search(command: str, settings: dict[str, Any], *, detach: bool) -> None:
-    """What is wrong with a search's own settings; UserError."""
+    """Raise UserError if a setting of the search is wrong."""
     if not registry.COMMANDS[command].resumes:
         raise UserError(f"hydra/sweeper=tpe searches for settings of train and finetune, not of {command}")
     if find_spec("optuna") is None:
         raise UserError("optuna is not installed: pip install 'cnnbench[optuna]'")
     if detach:
-        raise UserError("a search waits for its trials, so it does not go with sweep.detach=true")
+        raise UserError("a search waits for its trials: it does not go with sweep.detach=true")
     for key, least in LEAST.items():
         value = settings[key]
         if value is None and key == "warmup_epochs":

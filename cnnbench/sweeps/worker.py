@@ -1,7 +1,7 @@
-"""`python -m cnnbench.sweeps.worker`: runs commands for another process of cnnbench, as `processes.Worker` starts it.
+"""`python -m cnnbench.sweeps.worker`: runs commands for another process of cnnbench; `processes.Worker` starts it.
 
-Each line on stdin is a task; each answer goes, as a line, to the file descriptor that CNNBENCH_ANSWERS names. The end
-of stdin is the end of whoever gave the tasks: what runs then saves, and leaves.
+Each line on stdin is a request in JSON. Each answer is a line to the file descriptor in CNNBENCH_ANSWERS. When stdin
+closes, the parent process has ended: a running command then saves and stops.
 """
 
 import json
@@ -23,40 +23,40 @@ from cnnbench.utils.fast_start import keep_freed_memory
 def main() -> int:
     descriptor = int(os.environ.pop("CNNBENCH_ANSWERS"))
     os.set_inheritable(descriptor, False)
-    tasks: queue.Queue[str | None] = queue.Queue()
+    requests: queue.Queue[str | None] = queue.Queue()
     busy = threading.Event()
-    threading.Thread(target=_read, args=(tasks, busy), daemon=True).start()
+    threading.Thread(target=_read, args=(requests, busy), daemon=True).start()
     code = exit_codes.DONE
     keep_freed_memory()
     with os.fdopen(descriptor, "w") as answers:
-        while (line := tasks.get()) is not None:
+        while (line := requests.get()) is not None:
             busy.set()
             answer = run_request(json.loads(line))
             busy.clear()
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
             code = answer["code"]
-            if "RANK" in os.environ:  # one of several that train one net: they begin and end together
+            if "RANK" in os.environ:  # one of several ranks of a training: they start and stop together
                 break
     return code
 
 
-def _read(tasks: "queue.Queue[str | None]", busy: threading.Event) -> None:
+def _read(requests: "queue.Queue[str | None]", busy: threading.Event) -> None:
     for line in sys.stdin:
-        tasks.put(line)
-    tasks.put(None)
+        requests.put(line)
+    requests.put(None)
     if busy.is_set():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def run_request(task: dict[str, Any]) -> dict[str, Any]:
-    """Run a command with a configuration. A job of a sweep has its own console, and writes its end into the books."""
-    cfg = parsing.from_plain(commands.SCHEMAS[task["command"]], task["config"])
-    if "job" in task:
+def run_request(request: dict[str, Any]) -> dict[str, Any]:
+    """Run a command with a configuration. A job of a sweep writes to its own log and records how it ends."""
+    cfg = parsing.from_plain(commands.SCHEMAS[request["command"]], request["config"])
+    if "job" in request:
         from cnnbench.sweeps.job_runner import run_job
         from cnnbench.sweeps.jobs import SweepJob
 
-        job = SweepJob(**task["job"])
+        job = SweepJob(**request["job"])
         job.file.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("a") as console:
             for stream in (sys.stdout, sys.stderr):
@@ -65,7 +65,7 @@ def run_request(task: dict[str, Any]) -> dict[str, Any]:
         return {"code": run_job(job, cfg)}
     error, mistake, code = "", False, exit_codes.FAILED
     try:
-        code = execute.load_command(task["command"])(cfg)
+        code = execute.load_command(request["command"])(cfg)
     except KeyboardInterrupt:
         code = exit_codes.INTERRUPTED
     except (UserError, RunError) as caught:

@@ -1,4 +1,4 @@
-"""Which strategy suits the data: the lecture's 2x2 of how much data there is and how near it is to what the net knows.
+"""Chooses the transfer strategy: the lecture's 2x2 of how much data there is and how similar it is to the net's own.
 
                           little data                           a lot of data
     similar data          svm: a linear SVM on the              partial: fine-tune the upper
@@ -6,9 +6,9 @@
     different data        deep_features: a linear SVM on        full: fine-tune all layers
                           the features of an earlier stage
 
-How much: images per class. How near: a linear classifier is put on the features of each stage and measured on held-out
-images. Where the last features, made for the classes that the net was trained on, are the best there are, the new data
-are similar; where features from earlier in the net tell the classes apart better, the last stages know other things.
+Amount: images per class. Similarity: a linear classifier is fitted on the features of each stage and measured on
+held-out images. If the last features, made for the classes that the net was trained on, are the best, the data are
+similar. If an earlier stage separates the classes better, the data are different.
 """
 
 import math
@@ -25,11 +25,11 @@ from cnnbench.data import Dataset
 from cnnbench.output.tables import render
 from cnnbench.transfer.features import PENULTIMATE, FeatureExtractor, feature_stages
 
-MOST_IMAGES = 1000  # measured: enough to tell whether a stage is better by a few percent
+MOST_IMAGES = 1000  # measured: enough to see a difference of a few percent between stages
 MOST_STAGES = 7
 RIDGE = (0.01, 0.1, 1.0)  # penalties per feature
 
-QUADRANTS = {  # (a lot of data, similar data): strategy, what the lecture says
+QUADRANTS = {  # (a lot of data, similar data): strategy, the lecture's advice
     (False, True): (Strategy.svm, "little data, similar: a linear SVM on top of the bottleneck features"),
     (False, False): (
         Strategy.deep_features,
@@ -42,7 +42,7 @@ QUADRANTS = {  # (a lot of data, similar data): strategy, what the lecture says
 
 @dataclass(frozen=True)
 class StrategyAdvice:
-    """errors: percent of held-out images that a linear classifier on each stage's features gets wrong."""
+    """Chosen strategy and its reasons. errors: held-out error in percent of a linear classifier on each stage."""
 
     strategy: Strategy
     quadrant: str
@@ -66,7 +66,7 @@ class StrategyAdvice:
         near = (
             f"similar: no earlier features beat the last ({last:.1f} % wrong; by chance {self.chance_error:.0f} %)"
             if self.similar
-            else f"different: {self.best} tells the classes apart better ({best:.1f} % wrong) than the last features "
+            else f"different: {self.best} separates the classes better ({best:.1f} % wrong) than the last features "
             f"({last:.1f} %; by chance {self.chance_error:.0f} %)"
         )
         amount = "little" if self.images_per_class < self.many else "a lot"
@@ -93,7 +93,7 @@ class StrategyAdvice:
 
 
 def choose_strategy(extractor: FeatureExtractor, dataset: Dataset, many: int) -> StrategyAdvice:
-    """Measure both axes on (at most MOST_IMAGES of) the training images."""
+    """Strategy for the data: both axes are measured on at most MOST_IMAGES training images."""
     errors, n = layer_errors(extractor, dataset)
     best = best_layer(errors, n)
     counts = np.bincount(dataset.train.targets.numpy(), minlength=len(dataset.classes))
@@ -104,7 +104,7 @@ def choose_strategy(extractor: FeatureExtractor, dataset: Dataset, many: int) ->
 
 
 def layer_errors(extractor: FeatureExtractor, dataset: Dataset) -> tuple[dict[str, float], int]:
-    """The held-out error of at most MOST_STAGES stages, the last features among them, and on how many images."""
+    """Held-out error of at most MOST_STAGES stages, including the last features, and the number of images used."""
     sample = dataset.train
     if len(sample) > MOST_IMAGES:
         sample = sample.subset(data.pick(sample.targets, MOST_IMAGES / len(sample))[0])
@@ -114,7 +114,7 @@ def layer_errors(extractor: FeatureExtractor, dataset: Dataset) -> tuple[dict[st
 
 
 def best_layer(errors: dict[str, float], n: int) -> str:
-    """The stage with the least error; the last features unless another is better by more than two standard errors."""
+    """Stage with the lowest error; the last features unless another is better by more than two standard errors."""
     best = min(errors, key=lambda name: errors[name])
     p = errors[PENULTIMATE] / 100
     margin = 200 * math.sqrt(max(p * (1 - p), 1 / n) / n)
@@ -122,17 +122,17 @@ def best_layer(errors: dict[str, float], n: int) -> str:
 
 
 def pick_evenly(names: list[str], most: int) -> list[str]:
-    """At most so many of the names, evenly from the first to the last."""
+    """At most `most` of the names, evenly spaced from the first to the last."""
     if len(names) <= most:
         return names
     return [names[round(number * (len(names) - 1) / (most - 1))] for number in range(most)]
 
 
 def held_out_error(features: Tensor, targets: Tensor) -> float:
-    """Percent wrong of a least-squares classifier, each image by one that has not seen it; the best of a few penalties.
+    """Leave-one-out error in percent of a ridge regression classifier, with the best of a few penalties.
 
-    Least squares and not the SVM: it ranks features alike, and leaving out every image in turn costs nothing, since the
-    residual of an image left out is its residual over 1 - h, h its entry on the diagonal of the hat matrix.
+    Ridge regression replaces the SVM because it ranks features alike and leave-one-out is free: the residual of an
+    image left out is its residual / (1 - h), with h its diagonal entry of the hat matrix.
     """
     x = features.double()
     x = (x - x.mean(0)) / x.std(0).clamp_min(1e-6 * float(x.std()) + 1e-12)

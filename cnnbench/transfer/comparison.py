@@ -1,4 +1,4 @@
-"""Strategies of transfer side by side: primary metric against the number of training images, and against seconds."""
+"""Plot of transfer strategies: primary metric against the number of training images, and against seconds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from cnnbench.output.figure import log_axis, new_figure
 from cnnbench.tasks import metrics_of
 
-# Okabe and Ito's colours, each with a marker of its own: nothing is told by colour alone.
+# Okabe and Ito's colours, each with its own marker, so that no reader depends on colour.
 STYLES = {
     "scratch": ("#767676", "x"),
     "svm": ("#0072B2", "o"),
@@ -17,11 +17,11 @@ STYLES = {
     "partial": ("#E69F00", "D"),
     "full": ("#D55E00", "v"),
 }
-NEEDED = {"strategy", "train_n", "wall_seconds", "model", "data"}  # of a result
+NEEDED = {"strategy", "train_n", "wall_seconds", "model", "data"}  # keys of a result that the plot uses
 
 
 def mean_curves(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float, float]]]:
-    """For each strategy: images, seconds and primary metric, over the seeds averaged, by the number of images."""
+    """Images, seconds and primary metric of each strategy, averaged over the seeds, by the number of images."""
     primary = metrics_of(results[0])[0].name
     found: dict[str, dict[int, list[tuple[float, float]]]] = {}
     for result in (one for one in results if primary in one):
@@ -37,12 +37,12 @@ def mean_curves(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[in
 
 
 def worth_drawing(results: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether strategies of transfer ran on several amounts of data."""
+    """Whether transfer strategies ran on several amounts of data."""
     return len({result["train_n"] for result in results if "strategy" in result}) > 1
 
 
 def draw_comparison(results: Sequence[Mapping[str, Any]]) -> Figure:
-    """The picture of results of one net on one data set."""
+    """Plot of results of one net on one data set."""
     first, metric = results[0], metrics_of(results[0])[0]
     figure = new_figure(9, 4.2, f"{first['model']} on {first['data']}: transfer and training from scratch")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -52,7 +52,7 @@ def draw_comparison(results: Sequence[Mapping[str, Any]]) -> Figure:
         style: dict[str, Any] = {"color": color, "marker": marker, "linewidth": 1.6, "markersize": 6}
         left.plot(images, values, label=strategy, **style)
         right.plot(seconds, values, **style)
-    for ax, label in ((left, "training images"), (right, "seconds, features and all")):
+    for ax, label in ((left, "training images"), (right, "seconds, features included")):
         log_axis(ax, label, lambda value: f"{value:,.0f}" if value >= 1 else f"{value:g}")
     left.set_ylabel(metric.axis)
     if metric.lower_is_better:

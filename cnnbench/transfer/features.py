@@ -1,7 +1,7 @@
-"""What a trained net makes of images, stage by stage: the "bottleneck features" that a new classifier is put on.
+"""Features of images at each stage of a trained net: the "bottleneck features" for a new classifier.
 
-One pass over the images gives the features of all stages asked for. They are kept on disk under a key made of all that
-they depend on: the weights, the stages, the images and how these are prepared.
+One pass over the images gives the features of all requested stages. They are cached on disk under a hash of everything
+that they depend on: the weights, the stage, the images and their preprocessing.
 """
 
 import copy
@@ -32,13 +32,13 @@ BATCH = 64
 
 
 def feature_stages(model: Net) -> list[str]:
-    """The names of all that features can be taken from, in forward order: stages before the head, PENULTIMATE last."""
+    """Names of the stages that give features, in forward order: those before the head, then PENULTIMATE."""
     return [*list(model.stages)[:-1], PENULTIMATE]
 
 
 @contextmanager
 def capture_features(model: Net, layers: list[str]) -> Iterator[dict[str, Tensor]]:
-    """Inside this block, a dictionary that each forward pass fills with the features (N, D) of each layer."""
+    """Dictionary that each forward pass inside this block fills with the features (N, D) of each layer."""
     found: dict[str, Tensor] = {}
     handles = []
     cells = grids(model) if layers != [PENULTIMATE] else {}
@@ -58,7 +58,7 @@ def capture_features(model: Net, layers: list[str]) -> Iterator[dict[str, Tensor
 
 def _keep_input(found: dict[str, Tensor]) -> Callable[..., None]:
     def hook(module: Any, inputs: tuple[Tensor]) -> None:
-        # Where the output layer is a 1x1 convolution, the mean over its map comes after it; both are linear.
+        # If the output layer is a 1x1 convolution, its map is averaged afterwards; both are linear, so order is free.
         found[PENULTIMATE] = inputs[0].float().mean((2, 3)) if inputs[0].ndim == 4 else inputs[0].float()
 
     return hook
@@ -76,7 +76,7 @@ def extract_features(
     model: Net, source: Source, dataset: Dataset, spec: ModelSpec, runtime: Runtime, layers: list[str],
     workers: int | None, stream: TextIO,
 ) -> dict[str, Tensor]:  # fmt: skip
-    """The features of each layer, float32 (len(source), D) on the CPU, of the images as they are evaluated."""
+    """Features of each layer, float32 (len(source), D) on the CPU, of the images with evaluation preprocessing."""
     model.eval()
     batches = data.eval_loader(source, dataset, image_size=spec.input.image_size, batch_size=BATCH, workers=workers)
     normalize = Normalize(runtime, spec.input.mean, spec.input.std)
@@ -91,7 +91,7 @@ def extract_features(
 
 
 class FeatureExtractor:
-    """Features of one net's weights, on one data set; each layer is computed once and kept in `folder`, if any."""
+    """Computes features of one net on one data set. Each layer is computed once and cached in `folder`, if given."""
 
     def __init__(
         self, model: Net, dataset: Dataset, spec: ModelSpec, runtime: Runtime, *, folder: Path | None,
@@ -103,14 +103,14 @@ class FeatureExtractor:
         self._parts: dict[int, Tensor] = {}
 
     def on(self, model: Net, dataset: Dataset, parts: dict[int, Tensor]) -> "FeatureExtractor":
-        """The same for another net with these weights and for parts of the training images, whose features are taken
-        from those of the whole; `parts`: the id of a part's source -> the indices of its images."""
+        """Extractor for another net with the same weights and for subsets of the training images, whose features are
+        taken from those of all images. parts: id of a subset's source -> indices of its images."""
         other = copy.copy(self)
         other.model, other.dataset, other._whole, other._parts = self.runtime.place(model), dataset, self, parts
         return other
 
     def __call__(self, source: Source, layers: list[str]) -> dict[str, Tensor]:
-        """Features (len(source), D) of each layer, from the disk where they are there."""
+        """Features (len(source), D) of each layer, read from disk if they are cached."""
         if self._whole is not None and weights_digest(self.model) == weights_digest(self._whole.model):
             indices = self._parts[id(source)]
             return {name: value[indices] for name, value in self._whole(self._whole.dataset.train, layers).items()}
@@ -126,7 +126,7 @@ class FeatureExtractor:
         return {name: known[name] for name in layers}
 
     def feature_dataset(self, layer: Callable[[Tensor], Tensor], train: Tensor, val: Tensor) -> FeatureDataset:
-        """A data set of features, each an image of one pixel to the loaders, and the output layer to run on it."""
+        """Data set of features, which the loaders treat as images of one pixel, with the output layer to run on it."""
 
         def as_images(features: Tensor, source: Source) -> Arrays:
             return Arrays(features[:, :, None, None], source.targets)
@@ -153,7 +153,7 @@ class FeatureExtractor:
 
 
 def weights_digest(model: Net) -> str:
-    """A hash of all that the features depend on: weights and statistics by name, the output layer's apart."""
+    """Hash of the weights and BatchNorm statistics by name, without the output layer's."""
     head = {id(tensor) for tensor in output_layer(model).parameters()}
     total = hashlib.sha256()
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -164,7 +164,7 @@ def weights_digest(model: Net) -> str:
 
 
 def _read(file: Path | None, count: int) -> Tensor | None:
-    """The features in a file; None where there is none, or none that is whole."""
+    """Features in a file; None if the file is missing, damaged or incomplete."""
     if file is None or not file.exists():
         return None
     from safetensors import SafetensorError
@@ -178,7 +178,7 @@ def _read(file: Path | None, count: int) -> Tensor | None:
 
 
 def _write(file: Path | None, features: Tensor) -> None:
-    """Keep the features; a disk without room is no reason to stop."""
+    """Write the features to the cache. A full disk is ignored: they are only a cache."""
     if file is None:
         return
     from safetensors.torch import save

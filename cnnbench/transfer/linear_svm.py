@@ -1,7 +1,7 @@
-"""A linear classifier on features: scikit-learn's linear SVM, its C chosen by cross-validation, as weights of a layer.
+"""Linear SVM on features (scikit-learn's), with C chosen by cross-validation, as the weights of a layer.
 
-The features are standardised first, which is folded into the weights. The margins are scaled so that their softmax
-gives the probabilities that fit the held-out folds best; the answers stay the SVM's.
+The features are standardised, and the standardisation is folded into the weights. The margins are scaled (temperature
+scaling) so that their softmax fits the held-out folds best; the predicted classes stay the SVM's.
 """
 
 import warnings
@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-MOST_IMAGES = 5000  # of a cross-validation: more would not change which C is best, only how long it takes to tell
-FOLDS, MANY, FEW_FOLDS = 5, 500, 3  # fewer folds from so many images on: the error is exact enough, and sooner there
-TOLERANCE = 1e-2  # of the SVM's solver: its answers are the same as with 1e-4, in half the time
-LEAST_STD = 0.1  # of the features' root mean square: one that hardly varies would get a weight that blows up any change
+MOST_IMAGES = 5000  # in the cross-validation: more take longer and choose the same C
+FOLDS, MANY, FEW_FOLDS = 5, 500, 3  # FEW_FOLDS from MANY images on: the error is exact enough, in less time
+TOLERANCE = 1e-2  # of the SVM's solver: same predictions as with 1e-4, in half the time
+LEAST_STD = 0.1  # relative to the root mean square std: an almost constant feature would get a huge weight
 
 
 @dataclass(frozen=True, eq=False)
 class LinearProbe:
-    """A linear classifier: logits = features @ weight.T + bias; weight (classes, D), bias (classes,) or None."""
+    """Linear classifier: logits = features @ weight.T + bias; weight (classes, D), bias (classes,) or None."""
 
     weight: Tensor
     bias: Tensor | None
     c: float
-    cv_error: float | None  # percent of the cross-validated images; None where a class is too small for folds
+    cv_error: float | None  # percent of the cross-validated images; None if a class has too few images for folds
     cv_n: int  # images cross-validated
 
     def logits(self, features: Tensor) -> Tensor:
@@ -56,9 +56,9 @@ def fit_svm(
 def _best_c(
     x: np.ndarray, y: np.ndarray, values: list[float], folds: int, bias: bool, seed: int
 ) -> tuple[float, np.ndarray]:
-    """The C with the least held-out error, of equals the smallest, and its held-out margins.
+    """C with the lowest held-out error (the smallest of equals), and its held-out margins.
 
-    Downhill from the middle of the values, since the error has one valley and large values take long.
+    The search goes downhill from the middle value: the error has one valley, and large values take long.
     """
     margins: dict[int, np.ndarray] = {}
 
@@ -72,12 +72,12 @@ def _best_c(
         at -= 1
     while at + 1 < len(values) and error(at + 1) < error(at):
         at += 1
-    error(at)  # where there is one value only, it has not been measured yet
+    error(at)  # a single value has not been measured yet
     return values[at], margins[at]
 
 
 def write_to_layer(probe: LinearProbe, layer: nn.Linear | nn.Conv2d) -> None:
-    """The probe as the weights of the layer whose input the features were."""
+    """Write the probe into the layer whose input the features were."""
     with torch.no_grad():
         layer.weight.copy_(probe.weight.view_as(layer.weight))
         if layer.bias is not None and probe.bias is not None:
@@ -85,7 +85,7 @@ def write_to_layer(probe: LinearProbe, layer: nn.Linear | nn.Conv2d) -> None:
 
 
 def _sample(y: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Indices of at most `most` images, each class in proportion and with FOLDS at least."""
+    """Indices of at most `most` images, stratified by class, with at least FOLDS per class."""
     if len(y) <= most:
         return np.arange(len(y))
     rng = np.random.default_rng(seed)
@@ -94,7 +94,7 @@ def _sample(y: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 
 def _held_out_margins(x: np.ndarray, y: np.ndarray, c: float, folds: int, bias: bool, seed: int) -> np.ndarray:
-    """Margins (N, classes) of each image by the SVM of the folds that it is not in."""
+    """Margins (N, classes) of each image, from the SVM trained on the other folds."""
     from sklearn.model_selection import StratifiedKFold
 
     margins = np.empty((len(y), int(y.max()) + 1))
@@ -105,8 +105,8 @@ def _held_out_margins(x: np.ndarray, y: np.ndarray, c: float, folds: int, bias: 
 
 
 def _svm(x: np.ndarray, y: np.ndarray, c: float, bias: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (classes, D) and intercepts (classes,) for features as they are; of two classes, each margin is the
-    other's with the sign changed, halved so that their difference is the SVM's own."""
+    """Weights (classes, D) and intercepts (classes,) for unstandardised features. With two classes, each has half the
+    SVM's margin, with opposite signs, so that their difference is the SVM's margin."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
@@ -128,7 +128,7 @@ def _svm(x: np.ndarray, y: np.ndarray, c: float, bias: bool) -> tuple[np.ndarray
 
 
 def _scale(margins: np.ndarray, y: np.ndarray) -> float:
-    """The factor on the margins whose softmax gives the true classes the largest likelihood (Guo et al., 2017)."""
+    """Inverse temperature: the factor on the margins that maximises the likelihood (Guo et al., 2017)."""
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 

@@ -1,4 +1,4 @@
-"""What each strategy of transfer makes of a net before its training: cut, frozen, with a fitted head, on features."""
+"""Prepares a net for a transfer strategy: cuts it, freezes layers, fits a linear head, replaces images by features."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,17 +23,17 @@ from cnnbench.transfer.linear_svm import fit_svm, write_to_layer
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError, unknown
 
-FITTED = (Strategy.svm, Strategy.deep_features)  # their head is computed: nothing is trained by steps
-# Up to so many images: so many epochs. As few images make few steps in each.
+FITTED = (Strategy.svm, Strategy.deep_features)  # the head is fitted by a solver, not trained by steps
+# (images at most, epochs): few images make few steps per epoch, so they get more epochs.
 EPOCHS = ((100, 60), (1_000, 30), (10_000, 12), (100_000, 6))
 FEWEST_EPOCHS = 3
-FROM_SCRATCH = 2  # times as many epochs without the weights
+FROM_SCRATCH = 2  # factor on the epochs without pretrained weights
 CALIBRATION_IMAGES = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedNet:
-    """A net ready to be trained, or fitted already, on its images or on features of them."""
+    """Net ready for training, or already fitted. cached: features that replace the images, if any."""
 
     model: Net
     spec: ModelSpec
@@ -47,7 +47,7 @@ def prepare_transfer(
     advised: StrategyAdvice | None,
     about: dict[str, Any],
 ) -> PreparedNet:
-    """Carry out cfg.transfer on the extractor's net. cfg and `about` then say what was chosen: layer, epochs, C."""
+    """Apply cfg.transfer to the extractor's net. Writes the chosen layer, epochs and C into cfg and `about`."""
     strategy, model, layer = cfg.transfer.name, extractor.model, PENULTIMATE
     if strategy is Strategy.deep_features:
         layer = cfg.transfer.layer or deep_layer(extractor, advised)
@@ -77,7 +77,7 @@ def prepare_transfer(
 def fit_head(
     cfg: FinetuneConfig, extractor: FeatureExtractor, model: Net, train: Tensor, about: dict[str, Any]
 ) -> None:
-    """The linear SVM on the training features, written into the net's output layer."""
+    """Fit the linear SVM on the training features and write it into the net's output layer."""
     layer = output_layer(model)
     probe = fit_svm(train, extractor.dataset.train.targets, cfg.transfer.c, bias=layer.bias is not None)
     write_to_layer(probe, layer)
@@ -87,7 +87,7 @@ def fit_head(
 
 
 def deep_layer(extractor: FeatureExtractor, advised: StrategyAdvice | None) -> str:
-    """The stage before the last features whose own features classify held-out images best."""
+    """Stage, other than the last features, whose features classify held-out images best."""
     errors = advised.errors if advised else layer_errors(extractor, extractor.dataset)[0]
     earlier = {name: error for name, error in errors.items() if name != PENULTIMATE}
     return min(earlier, key=lambda name: earlier[name])
@@ -95,10 +95,10 @@ def deep_layer(extractor: FeatureExtractor, advised: StrategyAdvice | None) -> s
 
 @torch.no_grad()
 def recalibrate_batchnorm(model: Net, extractor: FeatureExtractor) -> None:
-    """Give the BatchNorm layers that will train the statistics of the new images.
+    """Set the running statistics of the BatchNorm layers that will train to those of the new images.
 
-    In training they take those of each batch. Of images unlike those the net knows these differ so much from the ones
-    it remembers that a head fitted before would be of no use from the first step on.
+    In training these layers use the statistics of each batch. On images unlike the pretraining data these differ so
+    much from the stored ones that a head fitted with the stored ones would be useless from the first step on.
     """
     freezing.train_mode(model)
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
@@ -107,7 +107,7 @@ def recalibrate_batchnorm(model: Net, extractor: FeatureExtractor) -> None:
         momenta = [module.momentum for module in norms]
         for module in norms:
             module.reset_running_stats()
-            module.momentum = None  # the mean over all batches
+            module.momentum = None  # None: average over all batches
         source, spec, device = extractor.dataset.train, extractor.spec, extractor.runtime
         order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))[:CALIBRATION_IMAGES]
         batches = data.eval_loader(
@@ -127,20 +127,20 @@ NO_AUGMENTATION = AugmentConfig(
 
 
 def without_augmentation(cfg: FinetuneConfig) -> bool:
-    """Whether every epoch sees the same images, so that a frozen net need see them only once."""
+    """Whether every epoch sees the same pixels, so that a frozen net must process them only once."""
     augment = cfg.augment
     plain = augment.crop is Crop.none and not augment.flip and augment.color == 0 and augment.cutout == 0
     return plain and cfg.ema is None and not cfg.unfreeze_at
 
 
 def check_task(strategy: Strategy, task: str) -> None:
-    """Raise UserError where a strategy fits or chooses a linear classifier, and the task is not to classify."""
+    """Raise UserError if the strategy fits or chooses a linear classifier but the task is not classification."""
     if strategy in (*FITTED, Strategy.auto) and not tasks.find(task).linear_head:
-        raise UserError(f"transfer={strategy.value} fits a classifier: for {task} take transfer=full, partial or head")
+        raise UserError(f"transfer={strategy.value} fits a classifier: for {task} use transfer=full, partial or head")
 
 
 def set_epochs(cfg: FinetuneConfig, images: int) -> None:
-    """As many epochs as suit the strategy, unless the user said how many."""
+    """Set the epochs to suit the strategy, unless the user gave them."""
     if cfg.transfer.name in FITTED:
         cfg.epochs = 0
     elif cfg.epochs == 0:
@@ -149,10 +149,10 @@ def set_epochs(cfg: FinetuneConfig, images: int) -> None:
 
 
 def freeze_for(cfg: FinetuneConfig, names: list[str]) -> Any:
-    """What is frozen: what the user said, else what the strategy says."""
+    """Layers to freeze: the user's choice, else the strategy's."""
     said = cfg.freeze not in (None, "none", [])
     if cfg.transfer.name is Strategy.head and cfg.freeze != "backbone":
-        raise UserError(f"transfer=head trains the head alone; for freeze={cfg.freeze} take transfer=full")
+        raise UserError(f"transfer=head trains only the head: for freeze={cfg.freeze} use transfer=full")
     if cfg.transfer.name in FITTED:
         return "backbone"
     if cfg.transfer.name is Strategy.partial and not said:

@@ -175,11 +175,11 @@ def test_what_compiling_costs_gains_and_when_it_has_paid() -> None:
     variants = [variant("bf16", 100.0), variant("bf16 compiled", 80.0, compile_seconds=40.0)]
     measure.add_break_even(variants)
     assert (variants[1]["gain_ms"], variants[1]["break_even_steps"]) == (20.0, 2000)
-    assert "gains 20 ms a step and has paid after 2,000 steps" in report.compile_note(variants[1])
+    assert "saves 20 ms per step and pays off after 2,000 steps" in report.compile_note(variants[1])
     slower = [variant("bf16", 100.0), variant("bf16 compiled", 110.0, compile_seconds=40.0)]
     measure.add_break_even(slower)
     assert slower[1]["break_even_steps"] is None
-    assert "gains nothing" in report.compile_note(slower[1])
+    assert "saves nothing" in report.compile_note(slower[1])
 
 
 def test_the_verdict_names_what_waits() -> None:
@@ -227,7 +227,7 @@ def test_the_chart_has_a_bar_for_each_variant(tmp_path: Path) -> None:
         (["model.num_classes=3"], "num_classes"),
         (["data=digits", "batch_size=5000"], "batch_size=5000 is more than the 1,438 training images of digits"),
         (["batch_size=100000000"], "batch_size=search finds the largest that fits"),
-        (["batch_size=search", "memory=0.001"], "does not train within 0.00 GB, not even with 2 images"),
+        (["batch_size=search", "memory=0.001"], "does not train in 0.00 GB, not even with 2 images"),
         (["data.image_size=1", "model=alexnet"], "needs images of at least"),
         (["warmup=0"], "warmup=0 is out of range"),
         (["epochs=3"], "unknown key 'epochs'"),

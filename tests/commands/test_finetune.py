@@ -125,7 +125,7 @@ def tree(tmp_path: Path, train: dict[str, int], val: dict[str, int]) -> str:
     (("model=resnet20", "model.shortcut=B", "weights=zoo:resnet20-cifar10"), "with shortcut=A"),
     (("model=alexnet", "data.image_size=224"), "alexnet_owt has"),
     (("transfer=svm", "transfer.run=false"), "gives advice"),
-    (("transfer=head", "freeze=none"), "transfer=head trains the head alone"),
+    (("transfer=head", "freeze=none"), "transfer=head trains only the head"),
     (("transfer=deep_features", "transfer.layer=layer9"), "unknown stage 'layer9'"),
     (("transfer=full", "freeze=until:layer9"), "unknown stage 'layer9'"),
     (("transfer=svn",), "unknown transfer 'svn'"),

@@ -103,7 +103,7 @@ def test_what_cannot_work_is_a_problem_and_exit_code_1(read: Callable[..., list[
     assert finding["status"] == "problem"
     assert "data.download=true" in finding["detail"]
     (missing, finding) = bad(read("model=alexnet", "data=imagenet", "optim.lr=0.1", code=1))[:2]
-    assert "reckoned with 1,281,167 training images" in missing["advice"]
+    assert "assume 1,281,167 training images" in missing["advice"]
     assert finding["detail"] == "lr 0.1 at batch 128 is 10x the recipe's (0.01 at 128)"
     (finding,) = bad(read("data=folder", "data.root=nowhere", code=1))
     assert finding["status"] == "problem"

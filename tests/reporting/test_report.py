@@ -157,7 +157,7 @@ def test_a_sweep_says_what_its_books_say(make: Callable, cnnbench: Callable, tmp
     assert len(ran.err.splitlines()) == 1  # the run is not counted twice
     (path.parent / jobs.FOLDER / "odd.json").write_text('{"name": "x"}')
     odd = cnnbench("report", str(tmp_path / "runs"))
-    assert odd.code == 0 and "of the sweep's jobs is damaged" in odd.err
+    assert odd.code == 0 and "the sweep's job records are damaged" in odd.err
     many = [
         SweepJob(sweep="", name=str(n), number=n, command="train", overrides=[f"seed={n}"], status="failed", reason="x")
         for n in range(50)
@@ -173,7 +173,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "result without error": (lambda run: (run / "result.json").write_text('{"n": 1}'), "has no top1_error"),
     "result of a wrong type": (lambda run: (run / "result.json").write_text('{"top1_error": "x"}'), "no top1_error"),
     "status cut": (lambda run: (run / "status.json").write_text("{"), "status.json is damaged"),
-    "result gone": (lambda run: (run / "result.json").unlink(), "it is done, but result.json is missing"),
+    "result gone": (lambda run: (run / "result.json").unlink(), "the run is done, but result.json is missing"),
     "all gone": (lambda run: [(run / name).unlink() for name in ("config.yaml", "result.json")], "is missing"),
 }
 
@@ -253,7 +253,7 @@ MISTAKES = {
     "out=report.pdf": "give a name that ends in .html",
     "out=nowhere/report.html": "cannot write there",
     "cancel=true": "there is none in",
-    "there": "there is no such directory",
+    "there": "no such directory",
 }
 
 

@@ -145,7 +145,7 @@ def test_the_state_of_a_sweep_is_what_it_is_not_what_was_written_last(
     state = jobs.current_jobs(folder)
     assert [(one.status, one.reason) for one in state] == [
         ("done", ""), ("failed", "its process is gone (killed?)"), ("running", ""), ("cut", "not begun"),
-        ("running", ""), ("pending", "BeginTime"), ("failed", "it ended without a word (Slurm: OUT_OF_MEMORY)"),
+        ("running", ""), ("pending", "BeginTime"), ("failed", "it ended without a result (Slurm: OUT_OF_MEMORY)"),
         ("pending", "Resources"),
     ]  # fmt: skip
     ran = cnnbench("report", "s")
@@ -193,7 +193,7 @@ def test_what_slurm_says(monkeypatch: pytest.MonkeyPatch) -> None:
         (("train", "-m", "seed=0,1", "hydra/launcher=locl"), "Did you mean 'local'?"),
         (("train", "-m", "seed=0,1", "hydra/launcher=local", "hydra.launcher.job=2"), "hydra.launcher.job"),
         (("train", "-m", "seed=0,1", "run.name=${nope}"), "run.name: Interpolation key 'nope' not found"),
-        (("report", "nowhere"), "nowhere: there is no such directory"),
+        (("report", "nowhere"), "nowhere: no such directory"),
         (("report", "nowhere", "cancel=true"), "nowhere"),
         (("train", "-m", "seed=0,1", "sweep.rerun=some"), "choices: all, failed, none"),
     ],

@@ -85,7 +85,7 @@ def test_a_sweep_on_two_nodes_whatever_happens_to_its_jobs(cnnbench: Callable[..
     until("the others end", lambda: not slurm.queued_jobs([array]))
     report = cnnbench("report", "s")
     assert report.code == 1
-    assert "3/4 done, 1 failed: seed=2: it ended without a word (Slurm: FAILED" in report.err, report.err
+    assert "3/4 done, 1 failed: seed=2: it ended without a result (Slurm: FAILED" in report.err, report.err
     again = cnnbench(*COMMAND, *LAUNCH)  # this time watched
     assert again.code == 0, again.err
     assert "4 jobs: 1 done, 3 skipped, 0 failed" in again.err
