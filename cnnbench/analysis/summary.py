@@ -18,6 +18,7 @@ from cnnbench.config.sections import Layers
 from cnnbench.models import MODELS, build, check_image_size
 from cnnbench.models.layers import Net
 from cnnbench.models.meta_kernels import Shapes
+from cnnbench.utils.format import in_millions
 
 KINDS = {
     "Conv2d": "conv",
@@ -198,14 +199,10 @@ def _bottleneck(rows: list[Layer]) -> list[str]:
     maps, inner, total = reduce.input_shape[0], reduce.output_shape[0], reduce.macs + conv.macs
     direct = conv.macs // inner * maps
     return [
-        f"the {conv.kernel} of 3a straight from {maps} maps would take {_millions(direct)} multiply-adds; with "
-        f"the 1x1 to {inner} maps before it, {_millions(reduce.macs)} + {_millions(conv.macs)} = {_millions(total)}, "
-        f"{direct / total:.1f} times fewer"
+        f"the {conv.kernel} of 3a straight from {maps} maps would take {in_millions(direct)} multiply-adds; with "
+        f"the 1x1 to {inner} maps before it, {in_millions(reduce.macs)} + {in_millions(conv.macs)} = "
+        f"{in_millions(total)}, {direct / total:.1f} times fewer"
     ]
-
-
-def _millions(number: int) -> str:
-    return f"{number / 1e6:,.1f} M"
 
 
 def difference(measured: int, printed: str) -> str:

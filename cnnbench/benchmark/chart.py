@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnbench.benchmark.report import milliseconds
 from cnnbench.benchmark.timing import PARTS
 from cnnbench.output.figure import label, new_figure, save
+from cnnbench.utils.format import milliseconds
 
 # Okabe and Ito's colours; neighbours differ in lightness too, and each part has its own hatching.
 COLOURS = dict(zip(PARTS, ("#F0E442", "#56B4E9", "#0072B2", "#D55E00"), strict=True))

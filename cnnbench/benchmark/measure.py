@@ -29,6 +29,7 @@ from cnnbench.runtime.device import Runtime, create_runtime
 from cnnbench.runtime.memory import peak_memory, reset_peak_memory
 from cnnbench.training import setup
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import in_thousands
 
 Say = Callable[[str], None]
 OF_FREE = 0.9  # fraction of the free memory that a search may use
@@ -283,7 +284,3 @@ def bottleneck(loader: float, variants: list[dict[str, Any]]) -> str:
     if loader < net:
         return f"data-bound: the loader gives {given} images/s, the net could take {taken} ({which})"
     return f"compute-bound: the net takes {taken} images/s ({which}), the loader could give {given}"
-
-
-def in_thousands(number: float) -> str:
-    return f"{number / 1000:.3g} k" if number >= 950 else f"{number:.3g}"

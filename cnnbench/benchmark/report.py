@@ -3,7 +3,8 @@
 from typing import Any
 
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import Percent, render
+from cnnbench.output.tables import render
+from cnnbench.utils.format import Percent, milliseconds
 
 
 def flat_rows(net: dict[str, Any]) -> list[dict[str, Any]]:
@@ -71,7 +72,3 @@ def compile_note(one: dict[str, Any]) -> str:
         return f"{cost} and saves nothing: a step takes {milliseconds(-one['gain_ms'])} longer"
     gain, steps = milliseconds(one["gain_ms"]), one["break_even_steps"]
     return f"{cost}, saves {gain} per step and pays off after {steps:,} steps"
-
-
-def milliseconds(number: float) -> str:
-    return f"{number:,.0f} ms" if abs(number) >= 100 else f"{number:.3g} ms"

@@ -10,12 +10,13 @@ from tqdm import tqdm
 from cnnbench.config.commands import PredictConfig
 from cnnbench.config.sections import Format
 from cnnbench.data.inputs import find_images
-from cnnbench.output.tables import ENDINGS, plural
+from cnnbench.output.tables import ENDINGS
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.predictor import ImagePrediction, Predictor, predictor_of
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.exit_codes import DONE, FAILED
 from cnnbench.utils.files import write_text
+from cnnbench.utils.format import plural
 from cnnbench.weights import sources
 from cnnbench.weights.load import ready
 

@@ -15,9 +15,10 @@ from cnnbench.data import packing
 from cnnbench.data.folders import locked
 from cnnbench.data.packed import ABOUT, read_about
 from cnnbench.data.unreadable import report_unreadable
-from cnnbench.output.tables import plural, render
+from cnnbench.output.tables import render
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import byte_size, plural
 from cnnbench.utils.system import cores
 from cnnbench.utils.text import slug
 
@@ -68,7 +69,7 @@ def packed(plan: packing.PackingPlan, stream: Any) -> dict[str, Any]:
     needed = packing.space_needed(plan, missing)
     free = packing.check_space(plan, needed)
     say(f"{count:,} images in {plural(len(parts), 'shard')}, {len(parts) - len(missing)} of them finished; the rest "
-        f"needs about {size(needed)} of the {size(free)} that are free -> {plan.folder}", stream)  # fmt: skip
+        f"needs about {byte_size(needed)} of the {byte_size(free)} that are free -> {plan.folder}", stream)  # fmt: skip
     with tqdm(total=left, desc="prepare", unit="image", leave=False, dynamic_ncols=True, file=sys.stderr,
               disable=not sys.stderr.isatty(), mininterval=0.1) as bar:  # fmt: skip
         packing.write_shards(plan, missing, bar.update)
@@ -103,10 +104,6 @@ def show(result: dict[str, Any], format: Format) -> None:
     else:
         print(
             f"{result['train_images']:,} training and {result['val_images']:,} validation images, "
-            f"{size(result['bytes'])} in {plural(result['shards'], 'shard')}, {result['skipped']} skipped\n"
+            f"{byte_size(result['bytes'])} in {plural(result['shards'], 'shard')}, {result['skipped']} skipped\n"
             f"read them with data={result['data']} data.packed={result['packed']}"
         )
-
-
-def size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cnnbench.config.commands import ReportConfig
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import ENDINGS, plural, render
+from cnnbench.output.tables import ENDINGS, render
 from cnnbench.reporting.gather import GatheredRuns, gather_runs
 from cnnbench.reporting.group import RunGroup, filter_runs, group_labels, group_runs, repeated_seeds, sort_groups
 from cnnbench.reporting.text import history_rows, render_report
@@ -14,6 +14,7 @@ from cnnbench.sweeps.jobs import FAILED, stop_jobs
 from cnnbench.tasks.classification import TOP5
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_text
+from cnnbench.utils.format import plural
 
 
 def run(cfg: ReportConfig) -> int:

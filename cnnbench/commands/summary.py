@@ -14,11 +14,12 @@ from cnnbench.analysis.summary import WEIGHTED, Summary, as_data, difference, ki
 from cnnbench.config.commands import SummaryConfig
 from cnnbench.config.sections import Format, Layers, SummaryFormat
 from cnnbench.output import html, tables
-from cnnbench.output.tables import Percent, fitted, render
+from cnnbench.output.tables import fitted, render
 from cnnbench.tasks.classification import METRICS
 from cnnbench.tasks.classification.published import published_metrics
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_text
+from cnnbench.utils.format import ErrorPercent, Percent, Ratio
 
 # The columns that a narrow terminal goes without, in this order.
 DISPENSABLE = ("kernel", "biases", "field", "kind", "measured on", "output", "% params", "neurons", "% macs")
@@ -28,20 +29,6 @@ ENDINGS = {file: SummaryFormat(format.value) for file, format in tables.ENDINGS.
 LEGEND = "macs: multiply-adds for one image."
 FIELD = " field: side in pixels of what one unit sees of the image, padding included."
 Page = Callable[[Format, int | None], str]
-
-
-class Error(float):
-    """An error in percent, with the digits that papers print."""
-
-    def __format__(self, spec: str) -> str:
-        return f"{float(self):.2f}"
-
-
-class Ratio(float):
-    """A ratio between nets that may be a thousand times apart."""
-
-    def __format__(self, spec: str) -> str:
-        return f"{float(self):.3g}"
 
 
 def run(cfg: SummaryConfig) -> int:
@@ -220,7 +207,7 @@ def _row(summary: Summary) -> dict[str, Any]:
         "params": summary.params,
         "macs": summary.macs,
         "depth": summary.depth,
-        **{metric.label: Error(values[metric.name]) if metric.name in values else None for metric in METRICS},
+        **{metric.label: ErrorPercent(values[metric.name]) if metric.name in values else None for metric in METRICS},
         "params / alexnet": Ratio(summary.params / ALEXNET_PARAMS),
         "measured on": errors.protocol if errors else None,
     }

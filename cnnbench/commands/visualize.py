@@ -16,11 +16,12 @@ from cnnbench.config.parsing import from_plain, to_plain
 from cnnbench.config.sections import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.meta_kernels import Shapes
-from cnnbench.output.tables import plural, render
+from cnnbench.output.tables import render
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_json
+from cnnbench.utils.format import plural
 from cnnbench.utils.text import slug
 from cnnbench.visual import layer_view, registry
 from cnnbench.visual.context import PlannedTraining, VisualizeContext, as_list

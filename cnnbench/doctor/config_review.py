@@ -16,10 +16,10 @@ from cnnbench.config.sections import AugmentConfig, Crop, OptimConfig, Schedule
 from cnnbench.doctor.dry_run import TrainingPlan, assumed_batch_size, image_counts, plan_training
 from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding
 from cnnbench.models.layers import Net
-from cnnbench.output.tables import plural
 from cnnbench.runtime.device import Runtime, create_runtime
 from cnnbench.training import freezing, health, optim
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import plural, si_words
 
 USUAL = 2.0  # within this factor of the recipe a value counts as usual
 LARGE_BATCH = 1024  # from here on SGD needs a warm-up (Goyal et al., 2017)
@@ -270,18 +270,10 @@ def _cost(plan: TrainingPlan) -> Finding:
     images = plan.images.train
     if plan.fitted or plan.cfg.epochs == 0:
         once = macs * (images + plan.images.val)
-        return Finding("cost", OK, f"features of all images once: {_amount(once)} multiply-adds"
+        return Finding("cost", OK, f"features of all images once: {si_words(once)} multiply-adds"
                        f"{'' if plan.fitted else ', plus the epochs of training'}")  # fmt: skip
     seen = min(images * plan.cfg.epochs, plan.steps * plan.batch)
     work = TRAINING_PASSES * macs * seen
     less = "" if freezing.trains_wholly(plan.net) else "at most "
-    return Finding("cost", OK, f"{plural(plan.steps, 'step')}, {seen:,} images: {less}{_amount(work)} multiply-adds, "
+    return Finding("cost", OK, f"{plural(plan.steps, 'step')}, {seen:,} images: {less}{si_words(work)} multiply-adds, "
                    f"{TRAINING_PASSES} x {macs:,} per image")  # fmt: skip
-
-
-def _amount(number: float) -> str:
-    """1.2e15 as `1.2 peta`."""
-    for name, size in (("exa", 1e18), ("peta", 1e15), ("tera", 1e12), ("giga", 1e9), ("mega", 1e6)):
-        if number >= size:
-            return f"{number / size:.3g} {name}"
-    return f"{number:,.0f}"

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from cnnbench.output.tables import shorten
+from cnnbench.utils.format import shorten
 
 # Fonts with the scripts that matplotlib's own lacks; whichever of them is installed is used where it is needed.
 FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "Hiragino Sans",
@@ -41,19 +41,6 @@ def new_figure(width: float, height: float, title: str, layout: Any = "constrain
 def label(name: str, width: int) -> str:
     """A class name or title as matplotlib takes it: short, on one line, a dollar sign not read as mathematics."""
     return shorten(str(name), width).replace("$", r"\$")
-
-
-def percent(probability: float, digits: int = 0) -> str:
-    """A probability in percent; 100 % and 0 % only where they are exact, else >99 % and <1 % (or with more digits)."""
-    value, step = 100 * float(probability), 10.0**-digits
-    if 100 - step / 2 <= value < 100:
-        return f">{100 - step:.{digits}f} %"
-    return f"<{step:.{digits}f} %" if 0 < value < step / 2 else f"{value:.{digits}f} %"
-
-
-def number_text(value: float) -> str:
-    """A number with two or three digits; powers of ten only for very large and very small ones."""
-    return f"{value:,.0f}" if 100 <= abs(value) < 1e7 else f"{value:.2g}" if abs(value) < 10 else f"{value:.3g}"
 
 
 def array(values: Any) -> np.ndarray:

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cnnbench.output.figure import BLUE, GREY, VERMILLION, label, new_figure, percent, save
+from cnnbench.output.figure import BLUE, GREY, VERMILLION, label, new_figure, save
+from cnnbench.utils.format import probability_percent
 
 PIXELS = 320  # longest side of the pictures on cards
 PAGE = 36  # cards on one page
@@ -73,4 +74,6 @@ def _draw_bar(ax: Axes, left: float, bottom: float, room: float, name: str, prob
     weight = "bold" if true else "normal"
     text = f"{label(name, 22 if not true else 18)}{' ✓' if true else ''}"
     ax.text(left + 0.05, middle - 0.02, text, va="center", fontsize=7.5, fontweight=weight)
-    ax.text(left + room - 0.05, middle - 0.02, percent(probability, 1), va="center", ha="right", fontsize=7.5)
+    ax.text(
+        left + room - 0.05, middle - 0.02, probability_percent(probability, 1), va="center", ha="right", fontsize=7.5
+    )

@@ -6,10 +6,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from unicodedata import combining, east_asian_width
 
 from cnnbench.config.sections import Format
 from cnnbench.utils.files import json_value
+from cnnbench.utils.format import display_width
 
 ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".txt": Format.table}  # of files
 
@@ -49,43 +49,6 @@ def fitted(rows: list[dict[str, Any]], format: Format, width: int | None, dispen
         rows = [{key: value for key, value in row.items() if key != column} for row in rows]
         text = render(rows, format)
     return text
-
-
-class Percent(float):
-    """A number in percent, with the digits that papers print."""
-
-    def __format__(self, spec: str) -> str:
-        return f"{float(self):.2f} %"
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 epoch`, `5 epochs`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 0:42, 12:05 or 3:00:10."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def display_width(text: str) -> int:
-    """Terminal columns of a text: East Asian wide characters take two, combining marks none."""
-    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
-
-
-def shorten(text: str, width: int) -> str:
-    """The text on one line, cut in the middle to the display width: long names tend to differ at their ends."""
-    text = " ".join(text.split())
-    if display_width(text) <= width:
-        return text
-    head, tail = text, text[::-1]
-    while head and display_width(head) > 0.6 * (width - 1):
-        head = head[:-1]
-    while tail and display_width(tail) > width - 1 - display_width(head):
-        tail = tail[:-1]
-    return f"{head.rstrip()}…{tail[::-1].lstrip()}"
 
 
 def _table(columns: list[list[str]], right: list[bool]) -> str:

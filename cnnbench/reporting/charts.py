@@ -20,6 +20,7 @@ from cnnbench.sweeps.study_result import StudyResult
 from cnnbench.tasks.classification import TOP5
 from cnnbench.tasks.classification.published import HISTORY
 from cnnbench.tasks.metric import Metric
+from cnnbench.utils.format import si_letter
 
 STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
           ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#8B6508", "*"))  # fmt: skip
@@ -102,7 +103,7 @@ def draw_costs(groups: Sequence[RunGroup], names: Sequence[str], metric: Metric,
         for index, (group, _) in reversed([*enumerate(some)]):
             color, marker = STYLES[index] if index < SHOWN else (GREY, ".")
             _point(ax, group, metric, key, color, marker)
-        log_axis(ax, text, _amount)
+        log_axis(ax, text, si_letter)
     axes[0].set_ylabel(metric.axis)
     low, high = axes[0].get_ylim()
     room = max(0.1 * (high - low), 0.5 - (high - low) / 2)  # 0.01 points must not look like a difference
@@ -128,13 +129,6 @@ def _point(ax: Axes, group: RunGroup, metric: Metric, key: str, color: str, mark
     printed = group.published.values.get(metric.name) if group.published else None
     if printed is not None and key != "wall_seconds":
         ax.plot(x, printed, color=color, marker=marker, markersize=9, fillstyle="none")
-
-
-def _amount(value: float) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:g} {letter}"
-    return f"{value:g}"
 
 
 def _legend(figure: Figure, names: Mapping[int, str], how: list[Line2D]) -> None:

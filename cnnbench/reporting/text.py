@@ -8,54 +8,19 @@ from typing import Any
 
 from cnnbench.analysis.published import FACTS
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import clock, fitted, render, shorten
+from cnnbench.output.tables import fitted, render
 from cnnbench.reporting.gather import GatheredRuns, Run
 from cnnbench.reporting.group import RunGroup, group_labels, group_row, headings, setting_text
 from cnnbench.tasks.classification import TOP5
 from cnnbench.tasks.classification.published import HISTORY
 from cnnbench.tasks.metric import Metric
 from cnnbench.utils.files import json_value
+from cnnbench.utils.format import Clock, MeanStd, Signed, shorten
 
 FACTORS = 6  # settings shown before the errors; the others come last
 PROTOCOL = ("crop", "split", "n", "select_on", "device", "date")
 NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {}", "crop": "{}", "device": "on {}",
          "date": "{}"}  # fmt: skip
-
-
-class MeanStd(float):
-    """Mean of a metric, with the standard deviation over the runs if there are several."""
-
-    std: float | None
-    decimals: int
-
-    def __new__(cls, mean: float, std: float | None, decimals: int) -> "MeanStd":
-        made = super().__new__(cls, mean)
-        made.std, made.decimals = std, decimals
-        return made
-
-    def __format__(self, spec: str) -> str:
-        return f"{float(self):.{self.decimals}f}" + (f" ± {self.std:.{self.decimals}f}" if self.std is not None else "")
-
-
-class Signed(float):
-    """Difference of a metric from a published number."""
-
-    decimals: int
-
-    def __new__(cls, value: float, decimals: int) -> "Signed":
-        made = super().__new__(cls, value)
-        made.decimals = decimals
-        return made
-
-    def __format__(self, spec: str) -> str:
-        return f"{float(self):+.{self.decimals}f}"
-
-
-class Clock(float):
-    """Seconds as 0:42 or 3:00:10."""
-
-    def __format__(self, spec: str) -> str:
-        return clock(self)
 
 
 def mean_std(metric: Metric, mean: float | None, std: float | None = None) -> MeanStd | None:

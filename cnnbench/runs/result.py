@@ -13,12 +13,13 @@ from cnnbench.analysis.complexity import count
 from cnnbench.config.sections import Format
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
-from cnnbench.output.tables import clock, plural, render
+from cnnbench.output.tables import render
 from cnnbench.runtime.device import Runtime
 from cnnbench.tasks import DEFAULT_METRICS
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.metric import as_data, from_data, headline
 from cnnbench.utils.files import json_value
+from cnnbench.utils.format import clock, plural
 
 
 def complexity(model: Net, spec: ModelSpec) -> dict[str, int]:

@@ -14,12 +14,12 @@ from typing import Any, TextIO
 from torch.utils.tensorboard.summary import hparams as hparams_summary
 from tqdm import tqdm
 
-from cnnbench.output.tables import clock
 from cnnbench.output.tensorboard import Events, event_files
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.meter import Meter
 from cnnbench.utils.console import say, warn_if_unwritable
 from cnnbench.utils.files import read_rows, write_text
+from cnnbench.utils.format import clock
 
 NOT_PLOTTED = ("epoch", "step", "seconds")
 BATCH_EVERY = 50  # steps between two points of the training curve within an epoch

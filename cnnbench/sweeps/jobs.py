@@ -17,7 +17,7 @@ from typing import Any
 
 from cnnbench.config.parsing import flatten, to_plain
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import plural, render
+from cnnbench.output.tables import render
 from cnnbench.runs import run_directory
 from cnnbench.runtime import processes, slurm
 from cnnbench.tasks import metrics_of
@@ -25,6 +25,7 @@ from cnnbench.tasks.metric import Metric
 from cnnbench.utils import exit_codes
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json, write_json
+from cnnbench.utils.format import plural
 from cnnbench.utils.text import slug
 
 FOLDER, SUBMITTED = ".sweep", "submitted"

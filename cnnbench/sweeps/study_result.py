@@ -4,10 +4,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnnbench.output.tables import plural
 from cnnbench.tasks import DEFAULT_METRICS
 from cnnbench.tasks.metric import Metric, from_data, named
 from cnnbench.utils.files import read_json, write_json
+from cnnbench.utils.format import plural
 
 FILE = "search.json"
 HOW = (

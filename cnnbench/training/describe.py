@@ -1,12 +1,12 @@
 """Description of a training before its first step, with warnings of likely mistakes."""
 
 from cnnbench import data
-from cnnbench.output.tables import plural
 from cnnbench.runs.result import complexity
 from cnnbench.training import freezing, health
 from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
 from cnnbench.utils.console import say
+from cnnbench.utils.format import plural
 
 
 def describe(parts: Parts, state: TrainState, space: str) -> None:

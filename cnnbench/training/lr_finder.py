@@ -18,7 +18,7 @@ from tqdm import tqdm
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import Format
 from cnnbench.output import plots
-from cnnbench.output.tables import plural, render
+from cnnbench.output.tables import render
 from cnnbench.runs import result
 from cnnbench.training.loop import train_epoch
 from cnnbench.training.setup import Parts
@@ -26,6 +26,7 @@ from cnnbench.training.state import TrainState
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.files import json_value, write_json
+from cnnbench.utils.format import plural
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-3, 100.0  # factors on the lr that is set: of the first step and of the last

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.output.figure import number_text
 from cnnbench.output.image_grid import Row, Tile, draw_grid, in_rows
 from cnnbench.output.rgb import colour_mapped, to_rgb
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import number_text
 from cnnbench.visual.context import ShownImage, VisualizeContext
 from cnnbench.visual.html_page import Picture
 from cnnbench.visual.layer_view import LayerView, layer_maps, spread_names, stage_names

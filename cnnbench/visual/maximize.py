@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnbench.models.layers import Net
-from cnnbench.output.figure import number_text
 from cnnbench.output.image_grid import Tile, draw_grid, in_rows
 from cnnbench.output.rgb import to_rgb
 from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.tasks.measurement import progress
+from cnnbench.utils.format import number_text
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
 from cnnbench.visual.layer_view import HEAD, LayerView, layer_maps, spread_indices

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 
 from cnnbench.output import plots
-from cnnbench.output.tables import plural
 from cnnbench.training import optim
+from cnnbench.utils.format import plural
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
 

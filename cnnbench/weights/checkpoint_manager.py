@@ -18,6 +18,7 @@ from cnnbench.config.parsing import parse_duration
 from cnnbench.config.sections import CheckpointConfig, OnError
 from cnnbench.utils.console import warn
 from cnnbench.utils.errors import RunError, UserError
+from cnnbench.utils.format import byte_size
 from cnnbench.weights import checkpoint
 
 BESIDES = 2  # checkpoints that lie there too: the best one, and the one that is being written
@@ -111,13 +112,13 @@ class CheckpointManager:
     def check_space(self, size: int) -> str:
         """Sentence on the space that checkpoints take. UserError where not even one fits."""
         free, most = shutil.disk_usage(self.folder.parent).free, (self.cfg.keep + BESIDES) * size
-        text = f"checkpoints: {bytes_text(size)} each, up to {bytes_text(most)} on the disk"
+        text = f"checkpoints: {byte_size(size)} each, up to {byte_size(most)} on the disk"
         if free < size and self.newest is None:
             raise UserError(
-                f"no checkpoint could ever be saved in {self.folder.parent}: it takes {bytes_text(size)}, "
-                f"{bytes_text(free)} are free"
+                f"no checkpoint could ever be saved in {self.folder.parent}: it takes {byte_size(size)}, "
+                f"{byte_size(free)} are free"
             )
-        return text if free > most else f"{text}\nwarning: only {bytes_text(free)} are free there"
+        return text if free > most else f"{text}\nwarning: only {byte_size(free)} are free there"
 
 
 def interval(every: int | str | None) -> tuple[float, float]:
@@ -150,11 +151,3 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 def _step_of(path: Path) -> int:
     found = re.fullmatch(r"step-(\d+)\.pt", path.name)
     return int(found[1]) if found else -1
-
-
-def bytes_text(count: float) -> str:
-    """1.2 GB, 600 MB, 3 kB."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count / 1e3:.3g} kB"

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from cnnbench import models
 from cnnbench.models.layers import Net
-from cnnbench.output.tables import plural
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import plural
 from cnnbench.weights.sources import TWINS, Weights
 
 SHOWN = 4  # differences shown before the rest is only counted

@@ -11,8 +11,9 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from cnnbench.output import plots
-from cnnbench.output.figure import label, percent
+from cnnbench.output.figure import label
 from cnnbench.tasks.classification import plots as class_plots
+from cnnbench.utils.format import probability_percent
 
 METRICS = {"top1_error": plots.Quantity("top-1 error, %"), "top5_error": plots.Quantity("top-5 error, %")}
 
@@ -143,7 +144,7 @@ def test_val_predictions_mark_the_wrong_ones_by_sign_weight_and_frame(tmp_path):
     ("probability", "text"), [(1, "100 %"), (0.9999, ">99 %"), (0.994, "99 %"), (0.003, "<1 %"), (0, "0 %")]
 )
 def test_percent_claims_no_certainty_that_is_not_there(probability, text):
-    assert percent(probability) == text
+    assert probability_percent(probability) == text
 
 
 def test_confusion_matrix_writes_counts_and_the_overall_error(tmp_path):

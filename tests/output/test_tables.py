@@ -7,7 +7,8 @@ import math
 import pytest
 
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import display_width, render, shorten
+from cnnbench.output.tables import render
+from cnnbench.utils.format import display_width, shorten
 
 ROWS = [
     {"model": "resnet20", "params": 272474, "top1_error": 8.75, "lr": 0.1},

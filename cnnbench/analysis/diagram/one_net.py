@@ -10,6 +10,7 @@ from cnnbench.analysis.diagram.structure import Box, Diagram, Fold, Head, Split,
 from cnnbench.analysis.diagram.svg import GREY, INK, Canvas, text_width
 from cnnbench.analysis.diagram.widths import LANE, SMALL, centres, extent, half_of, half_width, pill, reach
 from cnnbench.analysis.summary import POOLS, Summary
+from cnnbench.utils.format import three_digits
 
 # Okabe and Ito's colours, which the colour-blind tell apart: for lines, and thinned for areas under black text.
 COLOURS = (("#0072B2", "#CFE3F1"), ("#E69F00", "#FAE8C4"), ("#009E73", "#C9EADD"), ("#CC79A7", "#F4DFEB"),
@@ -56,8 +57,8 @@ class NetColumn:
         net = self.summary
         return [
             net.label,
-            f"{net.depth} layers deep, {short(net.params)} parameters",
-            f"{short(net.macs)} multiply-adds",
+            f"{net.depth} layers deep, {three_digits(net.params)} parameters",
+            f"{three_digits(net.macs)} multiply-adds",
         ]
 
     def heading(self, y: float) -> float:
@@ -244,12 +245,3 @@ class NetColumn:
             y = self.box(node, x, y, half, dashed=True)
         self.canvas.text(x, y + 13, f"{head.name}, in training only", SMALL, fill=GREY)
         return y + 18
-
-
-def short(number: float) -> str:
-    """`21.8 M`: three digits."""
-    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
-        if number >= unit:
-            value = number / unit
-            return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f}{name}"
-    return f"{number:.0f}"

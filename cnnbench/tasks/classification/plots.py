@@ -11,8 +11,9 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from cnnbench.output.batch_grid import draw_picture, first_pictures, picture_boxes, write_above
-from cnnbench.output.figure import BLUE, GREY, VERMILLION, array, label, new_figure, percent, save
+from cnnbench.output.figure import BLUE, GREY, VERMILLION, array, label, new_figure, save
 from cnnbench.tasks.classification.metrics import Calibration
+from cnnbench.utils.format import probability_percent
 
 # Numbers of classes up to which the confusion matrix shows counts, names, and one class to a cell.
 WRITTEN, LABELLED, SUMMED = 20, 150, 250
@@ -42,7 +43,7 @@ def val_predictions(images: Any, targets: Any, probabilities: Any, classes: Sequ
         right = guess == target
         draw_picture(ax, box, picture, GREY if right else VERMILLION, 0.6 if right else 3)
         write_above(ax, box, label(classes[int(target)], width), 15)
-        answer = f"{'✓' if right else '✗'} {label(classes[int(guess)], width - 9)}, {percent(row[guess])}"
+        answer = f"{'✓' if right else '✗'} {label(classes[int(guess)], width - 9)}, {probability_percent(row[guess])}"
         write_above(ax, box, answer, 4, color=GREY if right else VERMILLION, fontweight="normal" if right else "bold")
     return save(figure, path)
 

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import Percent, render, shorten
+from cnnbench.output.tables import render
 from cnnbench.tasks.predictor import ImageLike, ImagePrediction, Predictor, as_sequence
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import Percent, shorten
 
 FILE = 40  # characters of a path in a table
 

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from cnnbench.config.sections import Format
 from cnnbench.data.sources import Source
-from cnnbench.output.tables import Percent, display_width, plural, render, shorten
+from cnnbench.output.tables import render
 from cnnbench.output.tensorboard import fresh_events
 from cnnbench.tasks.classification import TOP1, TOP5, plots
 from cnnbench.tasks.classification.metrics import Evaluation, wilson
 from cnnbench.tasks.classification.mistakes import draw_mistake_cards
 from cnnbench.utils.files import write_text
+from cnnbench.utils.format import Percent, display_width, plural, shorten
 
 CONFUSED = 10  # pairs that are listed
 LISTED = 10  # classes of a long list that are printed: those with the largest errors

@@ -1,0 +1,147 @@
+"""Formats of numbers and names for people: the one home of each."""
+
+from unicodedata import combining, east_asian_width
+
+
+def display_width(text: str) -> int:
+    """Terminal columns of a text: East Asian wide characters take two, combining marks none."""
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def shorten(text: str, width: int) -> str:
+    """The text on one line, cut in the middle to the display width: long names tend to differ at their ends."""
+    text = " ".join(text.split())
+    if display_width(text) <= width:
+        return text
+    head, tail = text, text[::-1]
+    while head and display_width(head) > 0.6 * (width - 1):
+        head = head[:-1]
+    while tail and display_width(tail) > width - 1 - display_width(head):
+        tail = tail[:-1]
+    return f"{head.rstrip()}…{tail[::-1].lstrip()}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 epoch`, `5 epochs`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:42, 12:05 or 3:00:10."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Clock(float):
+    """Seconds as 0:42 or 3:00:10."""
+
+    def __format__(self, spec: str) -> str:
+        return clock(self)
+
+
+class Percent(float):
+    """A number in percent, with the digits that papers print."""
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):.2f} %"
+
+
+class ErrorPercent(float):
+    """An error in percent, with the digits that papers print."""
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):.2f}"
+
+
+class MeanStd(float):
+    """Mean of a metric, with the standard deviation over the runs if there are several."""
+
+    std: float | None
+    decimals: int
+
+    def __new__(cls, mean: float, std: float | None, decimals: int) -> "MeanStd":
+        made = super().__new__(cls, mean)
+        made.std, made.decimals = std, decimals
+        return made
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):.{self.decimals}f}" + (f" ± {self.std:.{self.decimals}f}" if self.std is not None else "")
+
+
+class Signed(float):
+    """Difference of a metric from a published number."""
+
+    decimals: int
+
+    def __new__(cls, value: float, decimals: int) -> "Signed":
+        made = super().__new__(cls, value)
+        made.decimals = decimals
+        return made
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):+.{self.decimals}f}"
+
+
+class Ratio(float):
+    """A ratio between nets that may be a thousand times apart."""
+
+    def __format__(self, spec: str) -> str:
+        return f"{float(self):.3g}"
+
+
+def probability_percent(probability: float, digits: int = 0) -> str:
+    """A probability in percent; 100 % and 0 % only where they are exact, else >99 % and <1 % (or with more digits)."""
+    value, step = 100 * float(probability), 10.0**-digits
+    if 100 - step / 2 <= value < 100:
+        return f">{100 - step:.{digits}f} %"
+    return f"<{step:.{digits}f} %" if 0 < value < step / 2 else f"{value:.{digits}f} %"
+
+
+def number_text(value: float) -> str:
+    """A number with two or three digits; powers of ten only for very large and very small ones."""
+    return f"{value:,.0f}" if 100 <= abs(value) < 1e7 else f"{value:.2g}" if abs(value) < 10 else f"{value:.3g}"
+
+
+def milliseconds(number: float) -> str:
+    return f"{number:,.0f} ms" if abs(number) >= 100 else f"{number:.3g} ms"
+
+
+def in_thousands(number: float) -> str:
+    return f"{number / 1000:.3g} k" if number >= 950 else f"{number:.3g}"
+
+
+def in_millions(number: int) -> str:
+    return f"{number / 1e6:,.1f} M"
+
+
+def three_digits(number: float) -> str:
+    """`21.8 M`: three digits."""
+    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
+        if number >= unit:
+            value = number / unit
+            return f"{value:.{max(0, 2 - len(str(int(value))) + 1)}f}{name}"
+    return f"{number:.0f}"
+
+
+def si_letter(value: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g} {letter}"
+    return f"{value:g}"
+
+
+def si_words(number: float) -> str:
+    """1.2e15 as `1.2 peta`."""
+    for name, size in (("exa", 1e18), ("peta", 1e15), ("tera", 1e12), ("giga", 1e9), ("mega", 1e6)):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return f"{number:,.0f}"
+
+
+def byte_size(count: float) -> str:
+    """1.2 GB, 600 MB, 3 kB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"
