@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnbench import models
-from cnnbench.analysis.complexity import count
+from cnnbench.analysis.complexity import count_complexity
 from cnnbench.config.sections import Format
 from cnnbench.output.tables import render
 
@@ -45,7 +45,7 @@ class Cluster:
 def sizes(name: str) -> tuple[int, int]:
     """Parameters, and multiply-adds for an image."""
     net = models.build(name, num_classes=1000)
-    found = count(net, net.image_size, 3)
+    found = count_complexity(net, net.image_size, 3)
     return found.params, found.macs
 
 

@@ -50,14 +50,16 @@ class Complexity:
     macs: int
 
 
-def count(model: Net, image_size: int | None = None, in_channels: int | None = None) -> Complexity:
+def count_complexity(model: Net, image_size: int | None = None, in_channels: int | None = None) -> Complexity:
     """Parameters and multiply-adds of the net as used at inference, at its native size and channels by default."""
-    rows = layers(model, image_size, in_channels)
+    rows = layer_complexity(model, image_size, in_channels)
     return Complexity(sum(row.weights + row.biases for row in rows), sum(row.macs for row in rows))
 
 
-def layers(model: Net, image_size: int | None = None, in_channels: int | None = None, trace: Trace | None = None,
-           auxiliary: bool = False) -> list[Layer]:  # fmt: skip
+def layer_complexity(
+    model: Net, image_size: int | None = None, in_channels: int | None = None, trace: Trace | None = None,
+    auxiliary: bool = False,
+) -> list[Layer]:  # fmt: skip
     """A row for each layer in the order in which they run. A layer that runs twice has its parameters in the first row.
 
     A module that holds others has a row where it has parameters or multiply-adds of its own. The net may lie on any

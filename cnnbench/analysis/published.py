@@ -124,7 +124,7 @@ def facts_key(name: str, arguments: Mapping[str, Any]) -> str | None:
     return next((key for key in (*by_argument, name) if key in FACTS), None)
 
 
-def number(printed: str) -> tuple[float, float]:
+def parse_printed(printed: str) -> tuple[float, float]:
     """`"60 M"` as 60e6 and its unit, 1e6; `"<25 M"` as 25e6 and 1e6; a bare number has the unit 1."""
     digits, _, letter = printed.lstrip("<>").partition(" ")
     unit = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}[letter]

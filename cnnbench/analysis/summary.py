@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cnnbench.analysis import published as facts
-from cnnbench.analysis.complexity import Layer, layers
+from cnnbench.analysis.complexity import Layer, layer_complexity
 from cnnbench.config.commands import SummaryConfig
 from cnnbench.config.sections import Layers
 from cnnbench.models import MODELS, build, check_image_size
@@ -69,7 +69,7 @@ class Summary:
 
     @property
     def neurons(self) -> int:
-        return sum(neurons(row) for row in self.rows)
+        return sum(layer_neurons(row) for row in self.rows)
 
 
 def summarize(cfg: SummaryConfig) -> Summary:
@@ -115,32 +115,36 @@ def _asked(cfg: SummaryConfig, builder: Callable[..., Net] | None, arguments: di
 
 def _rows(net: Net, size: int, in_channels: int) -> list[Layer]:
     try:
-        return layers(net, size, in_channels)
+        return layer_complexity(net, size, in_channels)
     except (RuntimeError, ValueError, AssertionError):
         check_image_size(net, size)  # says which sizes there are, if that is what is wrong
         raise
 
 
-def kind(row: Layer) -> str:
+def layer_kind(row: Layer) -> str:
     return KINDS.get(row.kind, row.kind)
 
 
-def neurons(row: Layer) -> int:
-    return row.neurons if kind(row) in WEIGHTED else 0
+def layer_neurons(row: Layer) -> int:
+    return row.neurons if layer_kind(row) in WEIGHTED else 0
 
 
-def shown(rows: list[Layer], which: Layers) -> list[Layer]:
+def shown_layers(rows: list[Layer], which: Layers) -> list[Layer]:
     """`main`: what has parameters or multiply-adds, and pools, but for those that leave their maps as they are."""
     if which is Layers.all:
         return rows
-    return [row for row in rows if row.weights + row.biases + row.macs or (kind(row) in POOLS and not idle(row))]
+    return [
+        row
+        for row in rows
+        if row.weights + row.biases + row.macs or (layer_kind(row) in POOLS and not is_identity_pool(row))
+    ]
 
 
-def idle(row: Layer) -> bool:
+def is_identity_pool(row: Layer) -> bool:
     return row.kind.startswith("Adaptive") and row.input_shape == row.output_shape
 
 
-def as_data(summary: Summary, which: Layers, published: dict[str, Any] | None) -> dict[str, Any]:
+def summary_as_dict(summary: Summary, which: Layers, published: dict[str, Any] | None) -> dict[str, Any]:
     """The object of `format=json`, with what the net's paper says."""
     return {
         "model": summary.name,
@@ -153,19 +157,19 @@ def as_data(summary: Summary, which: Layers, published: dict[str, Any] | None) -
         "num_classes": summary.num_classes,
         "neurons": summary.neurons,
         "aux_params": summary.aux_params,
-        "layers": [layer_data(summary, row) for row in shown(summary.rows, which)],
+        "layers": [layer_as_dict(summary, row) for row in shown_layers(summary.rows, which)],
         "published": published,
-        "notes": notes(summary),
+        "notes": summary_notes(summary),
     }
 
 
-def layer_data(summary: Summary, row: Layer) -> dict[str, Any]:
+def layer_as_dict(summary: Summary, row: Layer) -> dict[str, Any]:
     return {
         "name": row.name,
-        "kind": kind(row),
+        "kind": layer_kind(row),
         "kernel": row.kernel,
         "output_shape": list(row.output_shape),
-        "neurons": neurons(row),
+        "neurons": layer_neurons(row),
         "weights": row.weights,
         "biases": row.biases,
         "macs": row.macs,
@@ -176,12 +180,12 @@ def layer_data(summary: Summary, row: Layer) -> dict[str, Any]:
     }
 
 
-def notes(summary: Summary) -> list[str]:
+def summary_notes(summary: Summary) -> list[str]:
     """What the numbers show, and where the paper's own do not agree with each other."""
     found = list(summary.published.notes) if summary.published else []
     weights = sum(row.weights for row in summary.rows)
-    convolutions = [row for row in summary.rows if kind(row) == "conv"]
-    if summary.macs and weights and any(kind(row) == "fc" for row in summary.rows):
+    convolutions = [row for row in summary.rows if layer_kind(row) == "conv"]
+    if summary.macs and weights and any(layer_kind(row) == "fc" for row in summary.rows):
         compute, part = (
             sum(row.macs for row in convolutions) / summary.macs,
             sum(r.weights for r in convolutions) / weights,
@@ -192,7 +196,7 @@ def notes(summary: Summary) -> list[str]:
 
 def _bottleneck(rows: list[Layer]) -> list[str]:
     """The lecture's example of a 1x1 convolution: GoogLeNet's first 5x5, with and without the one before it."""
-    branch = [row for row in rows if row.name.startswith("inception3a.branch3.") and kind(row) == "conv"]
+    branch = [row for row in rows if row.name.startswith("inception3a.branch3.") and layer_kind(row) == "conv"]
     if len(branch) != 2:
         return []
     reduce, conv = branch
@@ -205,9 +209,9 @@ def _bottleneck(rows: list[Layer]) -> list[str]:
     ]
 
 
-def difference(measured: int, printed: str) -> str:
+def difference_from_print(measured: int, printed: str) -> str:
     """`"as printed"` where the number rounds to the paper's (or keeps its bound), else how far it is away."""
-    value, unit = facts.number(printed)
+    value, unit = facts.parse_printed(printed)
     decimals = len(printed.partition(" ")[0].partition(".")[2])
     within = measured < value if printed[0] == "<" else measured > value if printed[0] == ">" else False
     if within or round(measured / unit, decimals) == round(value / unit, decimals):

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cnnbench.benchmark.timing import PARTS
-from cnnbench.output.figure import label, new_figure, save
+from cnnbench.output.figure import new_figure, save_figure, short_label
 from cnnbench.utils.format import milliseconds
 
 # Okabe and Ito's colours; neighbours differ in lightness too, and each part has its own hatching.
@@ -22,7 +22,7 @@ def draw_benchmark(nets: list[dict[str, Any]], path: str | Path, machine: str) -
     """Chart, saved at `path`: left the speed in training and inference, right the parts of a step per image."""
     bars = [(net, one) for net in nets for one in net["variants"] if not one["error"]]
     several = len(nets) > 1
-    names = [f"{label(net['model'], 22)}\n{one['variant']}" if several else one["variant"] for net, one in bars]
+    names = [f"{short_label(net['model'], 22)}\n{one['variant']}" if several else one["variant"] for net, one in bars]
     titles = dict.fromkeys(f"{net['model']}, batch {net['batch_size']:,}" for net in nets)
     what = "; ".join(titles) if not several else f"{len(nets)} nets"
     figure = new_figure(11, 1.7 + 0.72 * len(bars), f"{what} on {machine}: {nets[0]['data']} images")
@@ -31,7 +31,7 @@ def draw_benchmark(nets: list[dict[str, Any]], path: str | Path, machine: str) -
     _parts(right, bars)
     left.set_yticks(np.arange(len(bars)), names, fontsize=10)
     left.set_ylim(len(bars) - 0.4, -0.6)
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def _rates(ax: Axes, bars: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cnnbench import data, models
-from cnnbench.analysis.complexity import TRAINING_PASSES, count
+from cnnbench.analysis.complexity import TRAINING_PASSES, count_complexity
 from cnnbench.benchmark.timing import (
     PARTS,
     TimedNet,
@@ -64,7 +64,7 @@ def benchmark_net(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, A
     dataset = data.load_dataset(cfg.data) if cfg.data.name != "synthetic" else None
     model, size, channels = build_timed_net(cfg, dataset)
     name, first = str(cfg.model["name"]), where.devices[0]
-    classes, complexity = count_classes(model, size, channels), count(model, size, channels)
+    classes, complexity = count_classes(model, size, channels), count_complexity(model, size, channels)
     first.place(model)
     mean, std = (list(dataset.mean), list(dataset.std)) if dataset else ([0.5] * channels, [0.2887] * channels)
     setting = TimedNet(model=model, optim=cfg.optim, device=first, mean=mean, std=std)

@@ -17,7 +17,7 @@ from cnnbench.config.commands import FinetuneConfig
 from cnnbench.config.sections import Format, Strategy
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
-from cnnbench.output import figure
+from cnnbench.output.figure import save_figure
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.sweeps.pruning import trial_pruner
@@ -255,5 +255,5 @@ def after_sweep(sweep: Path, run_dirs: list[Path]) -> None:
     results = [result for path in run_dirs if (result := read_json(path / "result.json"))]
     if worth_drawing(results):
         path = sweep / "transfer.png"
-        figure.save(draw_comparison(results), path)
+        save_figure(draw_comparison(results), path)
         print(f"error against images and seconds -> {path}", file=sys.stderr)

@@ -95,7 +95,7 @@ def write(path: Path, cfg: ReportConfig, found: GatheredRuns, groups: list[RunGr
 
 
 def draw(path: Path, groups: list[RunGroup]) -> None:
-    from cnnbench.output.figure import save
+    from cnnbench.output.figure import save_figure
     from cnnbench.reporting.charts import draw_learning_curves
 
     several = list(dict.fromkeys(one.first.data for one in groups))
@@ -104,12 +104,12 @@ def draw(path: Path, groups: list[RunGroup]) -> None:
     figure = draw_learning_curves(groups, group_labels(groups), f"Learning curves on {several[0]}") if groups else None
     if figure is None:
         raise UserError(f"out={path}: no run has an epoch behind it yet")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def history(cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup]) -> None:
     """The ImageNet challenge as a table on stdout and a picture in a file."""
-    from cnnbench.output.figure import save
+    from cnnbench.output.figure import save_figure
     from cnnbench.reporting.charts import draw_history
     from cnnbench.reporting.page import imagenet_groups, write_report_page
 
@@ -119,7 +119,7 @@ def history(cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup]) -> N
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() == ".png":
             pairs = [(name, one.mean(TOP5.name) or 0.0) for name, one in zip(group_labels(own), own, strict=True)]
-            save(draw_history(pairs), path)
+            save_figure(draw_history(pairs), path)
         elif path.suffix.lower() == ".html":
             write_report_page(path, title(cfg), found, groups, history=True)
         else:

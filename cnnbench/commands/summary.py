@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.analysis.published import ALEXNET_PARAMS
-from cnnbench.analysis.summary import WEIGHTED, Summary, as_data, difference, kind, neurons, notes, shown, summarize
+from cnnbench.analysis.summary import (
+    WEIGHTED,
+    Summary,
+    difference_from_print,
+    layer_kind,
+    layer_neurons,
+    shown_layers,
+    summarize,
+    summary_as_dict,
+    summary_notes,
+)
 from cnnbench.config.commands import SummaryConfig
 from cnnbench.config.sections import Format, Layers, SummaryFormat
 from cnnbench.output import html, tables
@@ -48,7 +58,7 @@ def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
 
     def text(format: SummaryFormat, width: int | None = None) -> str:
         if format is SummaryFormat.json:
-            return json.dumps([as_data(one, cfg.layers, _paper(one)) for one in summaries], indent=2)
+            return json.dumps([summary_as_dict(one, cfg.layers, _paper(one)) for one in summaries], indent=2)
         if format in (SummaryFormat.svg, SummaryFormat.html):
             svg = _drawn(summaries)
             return svg if format is SummaryFormat.svg else _web_page(summaries, svg, cfg.layers)
@@ -84,16 +94,16 @@ def _web_page(summaries: list[Summary], svg: str, which: Layers) -> str:
 
 def _section(summary: Summary, which: Layers) -> list[str]:
     """Blocks of a web page with what single() says."""
-    rows = [_layer(summary, row) for row in shown(summary.rows, which)]
+    rows = [_layer(summary, row) for row in shown_layers(summary.rows, which)]
     blocks = [_title(summary), html.table([*rows, _total(summary)], sorts=False), *_auxiliary(summary)]
     if summary.published:
         blocks += [f"{summary.published.citation}:", html.table(_published(summary), sorts=False), *_protocol(summary)]
-    return [*blocks, *notes(summary), LEGEND + FIELD]
+    return [*blocks, *summary_notes(summary), LEGEND + FIELD]
 
 
 def single(summary: Summary, which: Layers, format: Format, width: int | None = None) -> str:
     """The layers, the totals, the paper's numbers beside ours, and why they differ. CSV: the layers alone."""
-    rows = [_layer(summary, row) for row in shown(summary.rows, which)]
+    rows = [_layer(summary, row) for row in shown_layers(summary.rows, which)]
     if format is Format.csv:
         return render(rows, format)
     line = "# " if format is Format.markdown else ""
@@ -102,7 +112,7 @@ def single(summary: Summary, which: Layers, format: Format, width: int | None = 
     if summary.published:
         parts += [f"{summary.published.citation}:", render(_published(summary), format), *_protocol(summary)]
     legend = LEGEND + (FIELD if "field" in table.partition("\n")[0] else "")
-    lines = [*(f"- {note}" for note in notes(summary)), legend]
+    lines = [*(f"- {note}" for note in summary_notes(summary)), legend]
     if format is Format.table:
         lines = [_wrap(text, width) for text in lines]
     return "\n\n".join(filter(None, [*parts, "\n".join(lines[:-1]), lines[-1]]))
@@ -131,10 +141,10 @@ def _layer(summary: Summary, row: Any) -> dict[str, Any]:
     params = row.weights + row.biases
     return {
         "layer": row.name,
-        "kind": kind(row),
+        "kind": layer_kind(row),
         "kernel": row.kernel,
         "output": "x".join(map(str, row.output_shape)),
-        "neurons": neurons(row) if kind(row) in WEIGHTED else None,
+        "neurons": layer_neurons(row) if layer_kind(row) in WEIGHTED else None,
         "weights": row.weights if params else None,
         "biases": row.biases if params else None,
         "macs": row.macs if row.macs else None,
@@ -166,7 +176,7 @@ def _published(summary: Summary) -> list[dict[str, Any]]:
     counts = (("parameters", summary.params, said.params), ("macs", summary.macs, said.macs),
               ("depth", summary.depth, said.depth and str(said.depth)))  # fmt: skip
     rows: list[dict[str, Any]] = [
-        {"": name, "here": f"{ours:,}", "paper": theirs, "difference": theirs and difference(ours, theirs)}
+        {"": name, "here": f"{ours:,}", "paper": theirs, "difference": theirs and difference_from_print(ours, theirs)}
         for name, ours, theirs in counts
     ]
     if errors := published_metrics(summary.facts_key):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from cnnbench import models
-from cnnbench.analysis.complexity import TRAINING_PASSES, count
+from cnnbench.analysis.complexity import TRAINING_PASSES, count_complexity
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import AugmentConfig, Crop, OptimConfig, Schedule
 from cnnbench.doctor.dry_run import TrainingPlan, assumed_batch_size, image_counts, plan_training
@@ -73,11 +73,11 @@ def _data(plan: TrainingPlan) -> Iterator[Finding]:
 
 def _net(plan: TrainingPlan) -> Iterator[Finding]:
     net, size = plan.net, plan.size
-    cost = count(net, size, plan.images.channels)
+    cost = count_complexity(net, size, plan.images.channels)
     detail = f"{net.name}: {cost.params:,} parameters, {cost.macs:,} multiply-adds at {size} x {size} px"
     yield Finding("net", OK, detail)
     if size != net.image_size:
-        part = cost.macs / count(net, net.image_size, plan.images.channels).macs
+        part = cost.macs / count_complexity(net, net.image_size, plan.images.channels).macs
         smaller = size < net.image_size
         yield Finding("image size", WARNING if smaller else OK,
                       f"{size} px, but the net is made for {net.image_size} px: {part:.2g}x the multiply-adds"
@@ -266,7 +266,7 @@ def _machine(plan: TrainingPlan, device: Runtime) -> Iterator[Finding]:
 
 def _cost(plan: TrainingPlan) -> Finding:
     """Last line: the work of these settings in multiply-adds."""
-    macs = count(plan.net, plan.size, plan.images.channels).macs
+    macs = count_complexity(plan.net, plan.size, plan.images.channels).macs
     images = plan.images.train
     if plan.fitted or plan.cfg.epochs == 0:
         once = macs * (images + plan.images.val)

@@ -32,13 +32,13 @@ def new_figure(width: float, height: float, title: str, layout: Any = "constrain
     figure = Figure(figsize=(width, height), dpi=dpi, layout=layout)
     FigureCanvasAgg(figure)
     limit = int(width * 11)  # characters of 11 points to a line, so that a long title is cut and not clipped
-    title = "\n".join(label(line, limit) for line in title.splitlines())
+    title = "\n".join(short_label(line, limit) for line in title.splitlines())
     # Where a layout engine runs it makes room for a title that it may place itself; a fixed y would be drawn over.
     figure.suptitle(title, fontsize=11, **({} if layout else {"y": 1 - 0.08 / height}))
     return figure
 
 
-def label(name: str, width: int) -> str:
+def short_label(name: str, width: int) -> str:
     """A class name or title as matplotlib takes it: short, on one line, a dollar sign not read as mathematics."""
     return shorten(str(name), width).replace("$", r"\$")
 
@@ -57,19 +57,19 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
 
 
-def save(figure: Figure, path: str | Path) -> Figure:
+def save_figure(figure: Figure, path: str | Path) -> Figure:
     """Write the figure as PNG beside its path and rename it: no reader and no crash meets half a picture."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(png(figure))
+        beside.write_bytes(as_png(figure))
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
     return figure
 
 
-def png(figure: Figure) -> bytes:
+def as_png(figure: Figure) -> bytes:
     """The figure as a PNG."""
     for text in figure.findobj(Text):
         text.set_fontfamily(_fonts())

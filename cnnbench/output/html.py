@@ -73,7 +73,7 @@ def document(title: str, body: Sequence[str], *, style: str = "", script: str = 
     return "\n".join([head, f"<h1>{escape(title)}</h1>", *body, *end, "</body>", "</html>", ""])
 
 
-def write(path: Path, title: str, body: Sequence[str], script: str = "") -> None:
+def write_document(path: Path, title: str, body: Sequence[str], script: str = "") -> None:
     """The page at `path`, in one step."""
     write_text(path, document(title, body, script=script))
 

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnbench.output.figure import GREY, VERMILLION, label, new_figure, save
-from cnnbench.output.rgb import resized
+from cnnbench.output.figure import GREY, VERMILLION, new_figure, save_figure, short_label
+from cnnbench.output.rgb import resized_rgb
 
 DPI = 144
 MARGIN, GAP = 0.18, 0.08  # inches
@@ -61,9 +61,16 @@ def draw_grid(rows: Sequence[Row], path: str | Path, title: str, *, side: float 
         _draw_row(ax, canvas, row, left, top, side, font)
         top += tall
     for number, text in enumerate(foot):
-        ax.text(MARGIN, height - 0.16 * (len(foot) - number) - 0.06, label(text, 400), va="top", fontsize=8, color=GREY)
+        ax.text(
+            MARGIN,
+            height - 0.16 * (len(foot) - number) - 0.06,
+            short_label(text, 400),
+            va="top",
+            fontsize=8,
+            color=GREY,
+        )
     ax.imshow(canvas, extent=(0, width, height, 0), interpolation="nearest", aspect="auto", zorder=-1)
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def in_rows(tiles: Sequence[Tile], columns: int | None = None) -> list[Row]:
@@ -116,20 +123,20 @@ def _paste(canvas: np.ndarray, tile: Tile, x: float, y: float, side: float) -> N
         canvas[max(top - 4, 0) : top + height + 4, max(left - 4, 0) : left + width + 4] = colour
     else:  # a hair line, so that a picture with white edges has an end
         canvas[max(top - 1, 0) : top + height + 1, max(left - 1, 0) : left + width + 1] = 200
-    canvas[top : top + height, left : left + width] = resized(tile.picture, height, width)
+    canvas[top : top + height, left : left + width] = resized_rgb(tile.picture, height, width)
 
 
 def _write(ax: Axes, tile: Tile, x: float, y: float, side: float, font: float) -> None:
     room = max(3, int(side * 125 / font))
     if tile.title:
-        ax.text(x + side / 2, y - 0.03, label(tile.title, room), ha="center", va="bottom", fontsize=font)
+        ax.text(x + side / 2, y - 0.03, short_label(tile.title, room), ha="center", va="bottom", fontsize=font)
     if tile.note:
         below = y + _image_height(tile, side) + 0.035
-        ax.text(x + side / 2, below, label(tile.note, int(room * 1.15)), ha="center", va="top", fontsize=font - 1,
+        ax.text(x + side / 2, below, short_label(tile.note, int(room * 1.15)), ha="center", va="top", fontsize=font - 1,
                 color=GREY)  # fmt: skip
 
 
 def _folded(name: str, width: int) -> str:
     """The name on up to four lines, broken at its dots and blanks."""
     lines = [line for part in name.splitlines() for line in textwrap.wrap(part.replace(".", ". "), width)][:4]
-    return "\n".join(label(part.replace(". ", "."), width) for part in lines)
+    return "\n".join(short_label(part.replace(". ", "."), width) for part in lines)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from cnnbench.output.figure import BLUE, GREY, VERMILLION, new_figure, save
+from cnnbench.output.figure import BLUE, GREY, VERMILLION, new_figure, save_figure
 
 STYLES: dict[str, dict[str, Any]] = {
     "train": {"color": BLUE, "linestyle": (0, (4, 1.5))},
@@ -46,7 +46,9 @@ class Series(NamedTuple):
         return int(np.nanargmin(self.values) if lower_is_better else np.nanargmax(self.values))
 
 
-def curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str, metrics: Mapping[str, Quantity]) -> Figure:
+def plot_curves(
+    rows: Sequence[Mapping[str, Any]], path: str | Path, title: str, metrics: Mapping[str, Quantity]
+) -> Figure:
     """Loss and metrics of training and validation over the epochs, each above the learning rate that made it.
 
     metrics: by their names in the rows.
@@ -59,20 +61,20 @@ def curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str, metr
         _curve_panel(axes[0, column], rows, key, shown[key])
         _lr_panel(axes[1, column], series(rows, "lr"), labelled=column == 0)
     _epoch_axis(axes[1, 0], sorted({row["epoch"] for row in rows}) or [0])
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
-def schedule(epochs: Sequence[float], rates: Sequence[float], path: str | Path, title: str) -> Figure:
+def plot_schedule(epochs: Sequence[float], rates: Sequence[float], path: str | Path, title: str) -> Figure:
     """The learning rate over the epochs, from zero so that drops are seen as large as they are."""
     figure = new_figure(8, 4.2, title)
     ax = figure.subplots()
     ax.plot(epochs, rates, color=BLUE, linewidth=1.8)
     ax.set(xlabel="epoch", ylabel="learning rate", ylim=(0, 1.08 * max(rates)))
     _quiet(ax)
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
-def lr_range(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], lr: float | None,
+def plot_lr_range(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], lr: float | None,
              path: str | Path, title: str) -> Figure:  # fmt: skip
     """The loss of each step over its learning rate, with the suggested one; what is far above the start is cut off."""
     figure = new_figure(8, 4.6, title)
@@ -91,7 +93,7 @@ def lr_range(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence
     ax.set(xscale="log", xlim=(rates[0], rates[-1]), xlabel="learning rate of the step", ylabel="training loss")
     ax.legend(frameon=False, loc="lower left")
     _quiet(ax)
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def series(rows: Sequence[Mapping[str, Any]], key: str) -> Series:

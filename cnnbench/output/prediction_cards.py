@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cnnbench.output.figure import BLUE, GREY, VERMILLION, label, new_figure, save
+from cnnbench.output.figure import BLUE, GREY, VERMILLION, new_figure, save_figure, short_label
 from cnnbench.utils.format import probability_percent
 
 PIXELS = 320  # longest side of the pictures on cards
@@ -45,7 +45,7 @@ def draw_cards(cards: Sequence[Card], path: str | Path, title: str) -> Figure:
     for index, card in enumerate(cards):
         row, column = divmod(index, columns)
         _draw_card(ax, card, left + column * WIDTH, total - 0.4 - row * height)
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def _draw_card(ax: Axes, card: Card, left: float, top: float) -> None:
@@ -58,8 +58,10 @@ def _draw_card(ax: Axes, card: Card, left: float, top: float) -> None:
     ax.imshow(card.picture, extent=(x, x + wide, y, y + high), interpolation=smooth, aspect="auto", zorder=2)
     ax.add_patch(Rectangle((x, y), wide, high, fill=False, edgecolor=GREY, linewidth=0.6, zorder=3))
     at = top - PICTURE - LINE / 2 - 0.02
-    ax.text(left + room / 2, at, label(card.title, 24), ha="center", va="center", fontsize=9.5, fontweight="bold")
-    ax.text(left + room / 2, at - LINE + 0.03, label(card.note, 34), ha="center", va="center", fontsize=7, color=GREY)
+    ax.text(left + room / 2, at, short_label(card.title, 24), ha="center", va="center", fontsize=9.5, fontweight="bold")
+    ax.text(
+        left + room / 2, at - LINE + 0.03, short_label(card.note, 34), ha="center", va="center", fontsize=7, color=GREY
+    )
     for number, (name, probability, true) in enumerate(card.bars):
         bottom = at - 1.5 * LINE - (number + 1) * BAR + 0.03
         _draw_bar(ax, left, bottom, room, name, probability, true)
@@ -72,7 +74,7 @@ def _draw_bar(ax: Axes, left: float, bottom: float, room: float, name: str, prob
         Rectangle((left, bottom), room * probability, BAR - 0.03, facecolor=color, alpha=0.35, edgecolor="none")
     )
     weight = "bold" if true else "normal"
-    text = f"{label(name, 22 if not true else 18)}{' ✓' if true else ''}"
+    text = f"{short_label(name, 22 if not true else 18)}{' ✓' if true else ''}"
     ax.text(left + 0.05, middle - 0.02, text, va="center", fontsize=7.5, fontweight=weight)
     ax.text(
         left + room - 0.05, middle - 0.02, probability_percent(probability, 1), va="center", ha="right", fontsize=7.5

@@ -50,7 +50,7 @@ def overlay_heat(image: Any, values: Any, signed: bool) -> np.ndarray:
     return np.rint(255 * ((1 - strength) * ground + strength * colours[..., :3])).clip(0, 255).astype(np.uint8)
 
 
-def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+def resized_rgb(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     """The picture at another size. Small pictures are enlarged pixel by pixel, others are resampled smoothly."""
     smooth = max(picture.shape[:2]) > SMOOTH or height < picture.shape[0]
     how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST

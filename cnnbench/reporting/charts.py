@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cnnbench.output.figure import label, log_axis, new_figure
+from cnnbench.output.figure import log_axis, new_figure, short_label
 from cnnbench.output.plots import series
 from cnnbench.reporting.group import RunGroup
 from cnnbench.sweeps.study_result import StudyResult
@@ -132,7 +132,7 @@ def _point(ax: Axes, group: RunGroup, metric: Metric, key: str, color: str, mark
 
 
 def _legend(figure: Figure, names: Mapping[int, str], how: list[Line2D]) -> None:
-    of = [Line2D([], [], color=STYLES[index][0], marker=STYLES[index][1], label=label(name, NAME))
+    of = [Line2D([], [], color=STYLES[index][0], marker=STYLES[index][1], label=short_label(name, NAME))
           for index, name in names.items()]  # fmt: skip
     figure.legend(handles=[*of, *how], loc="outside right center", frameon=False, fontsize=9)
 
@@ -151,7 +151,7 @@ def draw_history(own: Sequence[tuple[str, float]] = ()) -> Figure:
         ticks.append(f"{entry.year}\n{entry.net}\n{entry.team}" if entry.year else f"\n{entry.net}\n")
     for at, (name, error) in enumerate(own, start=len(HISTORY)):
         _bar(ax, at, error, f"{error:.2f}", "", "#E69F00", "//")
-        ticks.append("\n".join(["here", *textwrap.wrap(label(name, 40), 13)[:3]]))
+        ticks.append("\n".join(["here", *textwrap.wrap(short_label(name, 40), 13)[:3]]))
     ax.set_xticks(range(len(ticks)), ticks, fontsize=8.5)
     ax.set(ylim=(0, max(33, *(1.15 * error for _, error in own), 0)), ylabel=TOP5.axis)
     ax.tick_params(axis="x", length=0)
@@ -166,7 +166,7 @@ def draw_importance(search: StudyResult) -> Figure:
     names, shares = [*search.importance], [100 * share for share in search.importance.values()]
     figure = new_figure(7.5, 1.5 + 0.42 * len(names), f"What mattered for the {search.objective.label}")
     ax = figure.subplots()
-    bars = ax.barh([label(name, NAME) for name in names], shares, color=BLUE, height=0.62)
+    bars = ax.barh([short_label(name, NAME) for name in names], shares, color=BLUE, height=0.62)
     ax.bar_label(bars, [f"{share:.0f} %" for share in shares], padding=5, fontsize=11, fontweight="bold")
     ax.invert_yaxis()
     ax.set(xlim=(0, 112), xlabel="share of the variance, %")

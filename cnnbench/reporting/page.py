@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.output import html
-from cnnbench.output.figure import png
+from cnnbench.output.figure import as_png
 from cnnbench.reporting import charts, text
 from cnnbench.reporting.gather import GatheredRuns
 from cnnbench.reporting.group import RunGroup, distinct_metrics, group_labels
@@ -50,7 +50,7 @@ def write_report_page(path: Path, title: str, found: GatheredRuns, groups: list[
     body.append(html.navigation([name for name, _ in sections]))
     for name, parts in sections:
         body += [html.heading(name), *parts]
-    html.write(path, title, body, html.SORTING)
+    html.write_document(path, title, body, html.SORTING)
 
 
 def imagenet_groups(groups: Sequence[RunGroup]) -> list[RunGroup]:
@@ -87,17 +87,17 @@ def _pictures(groups: list[RunGroup], data: str) -> list[str]:
     names, parts = group_labels(groups), []
     more = f" The first {charts.SHOWN} of {len(groups)} are drawn." if len(groups) > charts.SHOWN else ""
     if figure := charts.draw_learning_curves(groups, names, f"Learning curves on {data}"):
-        parts.append(html.picture(png(figure), f"learning curves on {data}", CURVES + more))
+        parts.append(html.picture(as_png(figure), f"learning curves on {data}", CURVES + more))
     for metric in distinct_metrics((group.primary,) for group in groups):
         what = f"{_word(metric)} on {data}"
         if figure := charts.draw_costs(groups, names, metric, f"{_sentence(what)} against what it costs"):
-            parts.append(html.picture(png(figure), f"{what} against cost", COSTS))
+            parts.append(html.picture(as_png(figure), f"{what} against cost", COSTS))
     for model in dict.fromkeys(group.first.model for group in groups):
         results: list[dict[str, Any]] = [run.result for group in groups if group.first.model == model
                                          for run in group.done if run.result.keys() >= NEEDED]  # fmt: skip
         if worth_drawing(results):
             what = _sentence(f"{_word(metrics_of(results[0])[0])} against the number of training images")
-            picture = png(draw_comparison(results))
+            picture = as_png(draw_comparison(results))
             parts.append(html.picture(picture, f"transfer of {model} on {data}", f"{what}, and against seconds."))
     return parts
 
@@ -105,7 +105,7 @@ def _pictures(groups: list[RunGroup], data: str) -> list[str]:
 def _search(path: Path, search: StudyResult) -> list[str]:
     parts = [html.paragraph(f"{path}: {search.best}"), html.code(search.command)]
     if search.importance:
-        picture = png(charts.draw_importance(search))
+        picture = as_png(charts.draw_importance(search))
         parts += [html.picture(picture, f"importance of the settings in {path}", search.how), html.table(search.rows())]
     return parts
 
@@ -124,7 +124,7 @@ def _published(groups: list[RunGroup]) -> list[str]:
 def _history(own: list[RunGroup]) -> list[str]:
     pairs = [(name, group.mean(TOP5.name) or 0.0) for name, group in zip(group_labels(own), own, strict=True)]
     figure = charts.draw_history(pairs)
-    return [html.picture(png(figure), "the ImageNet challenge", HISTORY), html.table(text.history_rows(own))]
+    return [html.picture(as_png(figure), "the ImageNet challenge", HISTORY), html.table(text.history_rows(own))]
 
 
 def _commands(groups: list[RunGroup]) -> list[str]:

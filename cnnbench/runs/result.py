@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench import __version__
-from cnnbench.analysis.complexity import count
+from cnnbench.analysis.complexity import count_complexity
 from cnnbench.config.sections import Format
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
@@ -24,7 +24,7 @@ from cnnbench.utils.format import clock, plural
 
 def complexity(model: Net, spec: ModelSpec) -> dict[str, int]:
     """Parameters and multiply-adds for one image at the size that this run uses."""
-    size = count(model, spec.input.image_size, spec.input.in_channels)
+    size = count_complexity(model, spec.input.image_size, spec.input.in_channels)
     return {"params": size.params, "macs": size.macs}
 
 

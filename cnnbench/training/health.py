@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cnnbench.analysis.complexity import layers
+from cnnbench.analysis.complexity import layer_complexity
 from cnnbench.config.sections import OptimConfig, Optimizer
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
@@ -175,7 +175,7 @@ def wrong_gradients(model: Net, image_size: int, in_channels: int) -> list[str]:
     ]
     if not wide:
         return []
-    shapes = {row.name: row.input_shape[1:] for row in layers(model, image_size, in_channels)}
+    shapes = {row.name: row.input_shape[1:] for row in layer_complexity(model, image_size, in_channels)}
     return [
         f"in bf16 the gradient of {name}, wide filters over maps of one pixel, is wrong here (a fault of oneDNN): give "
         "precision=fp32, or larger images"

@@ -92,7 +92,7 @@ def run(parts: Parts, state: TrainState, path: Path) -> int:
     """Search, show, and leave lr_find.json and .png in the folder `path`. RunError where no lr makes the loss fall."""
     cfg, found = parts.cfg, search(parts, state)
     about = describe(parts, found)
-    plots.lr_range(found.rates, found.losses, found.smoothed, found.lr, path / "lr_find.png", _title(about))
+    plots.plot_lr_range(found.rates, found.losses, found.smoothed, found.lr, path / "lr_find.png", _title(about))
     write_json(path / "lr_find.json", about)
     if found.lr is None:
         raise RunError(

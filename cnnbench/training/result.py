@@ -96,7 +96,7 @@ def draw_curves(parts: Parts, state: TrainState) -> None:
     """Draw curves.png: loss and metrics over the epochs."""
     if state.rows and parts.cfg.epochs:
         with warn_if_unwritable("curves.png"):
-            plots.curves(state.rows, parts.directory.path / "curves.png", title(parts), quantities(parts))
+            plots.plot_curves(state.rows, parts.directory.path / "curves.png", title(parts), quantities(parts))
 
 
 def quantities(parts: Parts) -> dict[str, plots.Quantity]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
 
-from cnnbench.output.figure import label, new_figure, save
+from cnnbench.output.figure import new_figure, save_figure, short_label
 from cnnbench.transfer.features import PENULTIMATE, extract_features
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
@@ -86,15 +86,16 @@ def plot_points(points: np.ndarray, targets: np.ndarray, classes: Sequence[str],
     ax = figure.subplots()
     for index in np.unique(targets):
         mine = points[targets == index]
-        ax.scatter(mine[:, 0], mine[:, 1], s=16, c=COLOURS[index % len(COLOURS)], linewidths=0, alpha=0.75,
-                   marker=SHAPES[index // len(COLOURS) % len(SHAPES)], label=label(classes[index], 24))  # fmt: skip
+        colour, shape = COLOURS[index % len(COLOURS)], SHAPES[index // len(COLOURS) % len(SHAPES)]
+        ax.scatter(mine[:, 0], mine[:, 1], s=16, c=colour, linewidths=0, alpha=0.75, marker=shape,
+                   label=short_label(classes[index], 24))  # fmt: skip
     if len(np.unique(targets)) <= NAMED:
         for index in np.unique(targets):
             x, y = np.median(points[targets == index], axis=0)
-            ax.text(x, y, label(classes[index], 24), ha="center", va="center", fontsize=11, fontweight="bold",
+            ax.text(x, y, short_label(classes[index], 24), ha="center", va="center", fontsize=11, fontweight="bold",
                     path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8)
     ax.set(xticks=[], yticks=[])
     ax.set_aspect("equal", adjustable="datalim")
     ax.spines[:].set_color("#CCCCCC")
-    return save(figure, path)
+    return save_figure(figure, path)

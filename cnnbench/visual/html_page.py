@@ -28,4 +28,4 @@ def write_page(path: Path, title: str, about: Sequence[str], command: str, pictu
         parts.append(html.heading(heading))
         parts += [html.picture(one.path.read_bytes(), one.title, one.caption)
                   for one in pictures if one.heading == heading]  # fmt: skip
-    html.write(path, title, parts)
+    html.write_document(path, title, parts)

@@ -57,7 +57,7 @@ def _draw_overview(
     for view in views:
         values = maps[view.name]
         first = [] if rows else [Tile(to_rgb(image.pixels), "the image")]
-        drawn = map_images(values, most_varied_units(values, OVERVIEW - len(first)))
+        drawn = render_maps(values, most_varied_units(values, OVERVIEW - len(first)))
         tiles = [*first, *(Tile(one.picture, f"unit {one.unit}") for one in drawn)]
         rows.append(Row(tiles, f"{view.name}\n{view.shape[0]} × {view.shape[1]} × {view.shape[2]}"))
     title = f"{context.title}: what its stages make of “{image.name}”"
@@ -72,7 +72,7 @@ def _draw_layer(context: VisualizeContext, view: LayerView, values: Tensor, imag
     units = context.units(view) or most_varied_units(values, MAPS)
     tiles = [
         Tile(one.picture, str(one.unit), f"{number_text(one.low)} … {number_text(one.high)}")
-        for one in map_images(values, units)
+        for one in render_maps(values, units)
     ]
     title = f"{context.title}: maps of {view.name} for “{image.name}”"
     legend = "Dark to bright: each map from its smallest to its largest value, which stand below; above: the unit."
@@ -91,7 +91,7 @@ def most_varied_units(maps: Tensor, count: int) -> list[int]:
     return sorted(deviation.topk(min(count, len(deviation))).indices.tolist())
 
 
-def map_images(maps: Tensor, units: list[int]) -> list[MapImage]:
+def render_maps(maps: Tensor, units: list[int]) -> list[MapImage]:
     """Images of the maps (C, H, W) of these units, each from its own smallest to its own largest value."""
     found = []
     for unit in units:

@@ -25,7 +25,7 @@ def draw_schedule(context: VisualizeContext) -> Iterator[Picture]:
     length = f"{plural(planned.epochs, 'epoch')} of {plural(per_epoch, 'step')}, batch {planned.batch_size}"
     title = f"lr of {planned.optim.name.value}, schedule {planned.schedule.name.value}: {length}"
     picture = context.new_picture("schedule", "schedule", title, f"The learning rate over the training: {title}.")
-    plots.schedule([step / per_epoch for step in steps], rates, picture.path, title)
+    plots.plot_schedule([step / per_epoch for step in steps], rates, picture.path, title)
     for step, rate in zip(steps, rates, strict=True):
         context.events.add_scalar("schedule/lr", rate, step)
     yield picture

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter
 from torch import Tensor, nn
 
 from cnnbench.models.layers import Net, output_layer
-from cnnbench.output.figure import BLUE, VERMILLION, new_figure, save
+from cnnbench.output.figure import BLUE, VERMILLION, new_figure, save_figure
 from cnnbench.training.optim import WEIGHTS
 
 
@@ -98,7 +98,7 @@ def draw_signals(history: list[dict[str, float]], path: Path, title: str, aside:
     _panel(left, history, "activation/rms/", "what it passes on", aside)
     _panel(right, history, "gradient/rms/", "gradient of its weights", aside)
     left.legend(frameon=False, fontsize=8)
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def _panel(ax: Axes, history: list[dict[str, float]], kind: str, label: str, aside: Collection[str]) -> None:

@@ -13,7 +13,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cnnbench.analysis.diagram.graph import Node, trace_graph
-from cnnbench.analysis.diagram.structure import Fold, Split, Tangle, boxes, build_diagram, label, rows
+from cnnbench.analysis.diagram.structure import (
+    Branches,
+    Fold,
+    Tangle,
+    build_diagram,
+    count_rows,
+    layer_nodes,
+    node_label,
+)
 from cnnbench.models import MODELS, build
 from cnnbench.models.layers import Net
 from cnnbench.models.meta_kernels import Shapes
@@ -72,12 +80,12 @@ def test_boxes_are_the_layers_in_order_with_the_numbers_of_the_table(cnnbench: C
 
 
 def test_labels_are_the_papers() -> None:
-    labels = [label(node) for node in nodes_of("resnet34")[1:]]
+    labels = [node_label(node) for node in nodes_of("resnet34")[1:]]
     assert labels[:4] == ["7x7 conv, 64, /2", "3x3 max pool, /2", "3x3 conv, 64", "3x3 conv, 64"]
     assert labels[-2:] == ["global average pool", "fc 1000"]
-    assert label(nodes_of("alexnet")[3]) == "5x5 conv, 256, 2 groups"
-    assert "zero pad, /2" in [label(node) for node in nodes_of("resnet20")]
-    assert "3x3 average pool" in [label(node) for node in nodes_of("inception_v3")]  # called as a function
+    assert node_label(nodes_of("alexnet")[3]) == "5x5 conv, 256, 2 groups"
+    assert "zero pad, /2" in [node_label(node) for node in nodes_of("resnet20")]
+    assert "3x3 average pool" in [node_label(node) for node in nodes_of("inception_v3")]  # called as a function
 
 
 def test_shortcuts_begin_and_end_where_the_blocks_do(cnnbench: Callable[..., Ran]) -> None:
@@ -99,16 +107,16 @@ def test_inception_modules_are_four_ways_and_the_auxiliary_heads_hang_on_4a_and_
     cnnbench: Callable[..., Ran],
 ) -> None:
     parts = build_diagram(nodes_of("googlenet"))
-    modules = [item for item in parts.items if isinstance(item, Split)]
-    assert [len(module.ways) for module in modules] == [4] * 9
-    assert [[len(list(boxes(way))) for way in module.ways] for module in modules] == [[1, 2, 2, 2]] * 9
+    modules = [item for item in parts.items if isinstance(item, Branches)]
+    assert [len(module.branches) for module in modules] == [4] * 9
+    assert [[len(list(layer_nodes(way))) for way in module.branches] for module in modules] == [[1, 2, 2, 2]] * 9
     assert [(head.name, head.source) for head in parts.heads] == [("aux1", modules[2].join), ("aux2", modules[5].join)]
     assert len(arcs(drawn(cnnbench, "model=googlenet"), "auxiliary")) == 2
     theirs = build_diagram(nodes_of("googlenet", source="torchvision"))  # its heads pool by a function
-    joins = [item.join for item in theirs.items if isinstance(item, Split)]
+    joins = [item.join for item in theirs.items if isinstance(item, Branches)]
     assert [head.source for head in theirs.heads] == [joins[2], joins[5]]
     assert [len(head.nodes) for head in theirs.heads] == [4, 4]
-    assert len(list(boxes(theirs.items))) == len(list(boxes(parts.items)))
+    assert len(list(layer_nodes(theirs.items))) == len(list(layer_nodes(parts.items)))
     for settings in (["model.aux=false"], ["image_size=64"]):
         assert not arcs(drawn(cnnbench, "model=googlenet", *settings), "auxiliary")
 
@@ -131,11 +139,13 @@ def test_repeats_of_deep_nets_are_folded(cnnbench: Callable[..., Ran]) -> None:
         nodes = nodes_of(name)
         parts = build_diagram(nodes)
         count = sum(
-            len(list(boxes(item.items))) * item.times if isinstance(item, Fold) else len(list(boxes([item])))
+            len(list(layer_nodes(item.items))) * item.times
+            if isinstance(item, Fold)
+            else len(list(layer_nodes([item])))
             for item in parts.items
         )
         assert count == sum(not node.joins for node in nodes) - 1
-        assert rows(parts.items) < 40
+        assert count_rows(parts.items) < 40
 
 
 def overlapping(found: list[tuple[str, Rect]]) -> list[tuple[str, str]]:

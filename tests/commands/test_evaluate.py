@@ -143,7 +143,9 @@ def test_an_evaluation_leaves_tables_and_pictures(cnnbench: Callable[..., Ran], 
     assert float(classes[3]["error"]) == pytest.approx(100 * int(classes[3]["wrong"]) / int(classes[3]["n"]))
     result = read_json(path / "result.json")
     counts = [pair["images"] for pair in result["confused"]]
-    assert counts == sorted(counts, reverse=True) and counts[0] == plots.confused(found.confusion.numpy(), 1)[0][0]
+    assert (
+        counts == sorted(counts, reverse=True) and counts[0] == plots.confused_pairs(found.confusion.numpy(), 1)[0][0]
+    )
     assert "true \\ answer" in ran.out and "Most often confused:" in ran.out
     assert f"top-1 error {found.top1_error:.2f} % (95 %: " in ran.out
     assert ran.out.strip().endswith("-> e")

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from cnnbench.analysis import published
-from cnnbench.analysis.complexity import layers
-from cnnbench.analysis.summary import difference, summarize
+from cnnbench.analysis.complexity import layer_complexity
+from cnnbench.analysis.summary import difference_from_print, summarize
 from cnnbench.commands import summary as command
 from cnnbench.config.sections import Format, Layers
 from cnnbench.models import MODELS
@@ -179,11 +179,11 @@ def test_a_narrow_terminal_gets_fewer_columns(width: int, compose: Callable) -> 
 
 
 def test_what_the_papers_say_is_compared_in_their_own_digits() -> None:
-    assert difference(138_357_544, "138 M") == "as printed"
-    assert difference(60_965_224, "60 M") == "+1.6%"
-    assert difference(23_834_568, "<25 M") == "as printed"
-    assert difference(118_923_774, ">120 M") == "-0.9%"
-    assert difference(48, "42") == "+6"
+    assert difference_from_print(138_357_544, "138 M") == "as printed"
+    assert difference_from_print(60_965_224, "60 M") == "+1.6%"
+    assert difference_from_print(23_834_568, "<25 M") == "as printed"
+    assert difference_from_print(118_923_774, ">120 M") == "-0.9%"
+    assert difference_from_print(48, "42") == "+6"
     assert {name.split()[0] for name in published.FACTS} <= set(MODELS)
     assert set(ERRORS) <= set(published.FACTS)
 
@@ -258,7 +258,7 @@ def brute_force(spec: str, layer: str, size: int) -> int:
     ],
 )
 def test_the_receptive_field_is_what_changes_a_unit(spec: str, layer: str, size: int) -> None:
-    row = next(row for row in layers(make(spec, num_classes=2), size) if row.name == layer)
+    row = next(row for row in layer_complexity(make(spec, num_classes=2), size) if row.name == layer)
     assert brute_force(spec, layer, size) == row.receptive_field
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbench.analysis.complexity import count, layers
+from cnnbench.analysis.complexity import count_complexity, layer_complexity
 from cnnbench.models import build
 from cnnbench.models.alexnet import response_norm
 from cnnbench.models.layers import LocallyConnected2d
@@ -38,7 +38,7 @@ DEEPFACE = {
 
 
 def test_alexnet_layer_by_layer():
-    rows = {row.name: row for row in layers(on_meta("alexnet"))}
+    rows = {row.name: row for row in layer_complexity(on_meta("alexnet"))}
     for name, numbers in ALEXNET.items():
         row = rows[name]
         assert (row.neurons, row.weights, row.biases, row.macs) == numbers
@@ -148,17 +148,17 @@ def test_vgg_columns():
 
 
 def test_network_in_network_layer_by_layer():
-    rows = [row for row in layers(on_meta("nin_cifar")) if row.kind == "Conv2d"]
+    rows = [row for row in layer_complexity(on_meta("nin_cifar")) if row.kind == "Conv2d"]
     assert [row.weights for row in rows] == NIN_CIFAR
-    rows = [row for row in layers(on_meta("nin")) if row.kind == "Conv2d"]
+    rows = [row for row in layer_complexity(on_meta("nin")) if row.kind == "Conv2d"]
     assert [row.output_shape for row in rows] == NIN_MAPS
-    assert count(on_meta("nin"), image_size=227).macs == 1_105_996_320
+    assert count_complexity(on_meta("nin"), image_size=227).macs == 1_105_996_320
     assert [layer.p for layer in on_meta("nin_cifar").modules() if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
     assert [layer.p for layer in on_meta("nin dropout=0.3").modules() if isinstance(layer, nn.Dropout)] == [0.3]
 
 
 def test_deepface_layer_by_layer():
-    rows = {row.name: row for row in layers(on_meta("deepface"))}
+    rows = {row.name: row for row in layer_complexity(on_meta("deepface"))}
     assert {name: (r.neurons, r.weights, r.biases, r.macs) for name, r in rows.items() if r.weights} == DEEPFACE
 
 

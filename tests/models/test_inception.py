@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbench.analysis.complexity import layers
+from cnnbench.analysis.complexity import layer_complexity
 from cnnbench.models import build
 from cnnbench.models.googlenet import MODULES, from_imagenet_statistics, out_channels
 from tests.helpers.model_facts import on_meta
@@ -49,7 +49,7 @@ def outputs(model, prefix):
 
 
 def test_googlenet_module_by_module():
-    rows = layers(on_meta("googlenet"))
+    rows = layer_complexity(on_meta("googlenet"))
     for name, (depth, weights, millions) in GOOGLENET.items():
         own = [row for row in rows if row.name.startswith(f"inception{name}.")]
         assert (out_channels(name), sum(row.weights for row in own)) == (depth, weights)
@@ -61,7 +61,7 @@ def test_googlenet_without_its_bottlenecks_costs_what_the_lecture_says():
     """The 5x5 of 3a: 120 M multiply-adds from 192 maps directly, 12.4 M through 16 maps, whatever the other filters."""
     costs = {}
     for modules in ("inception", "direct"):
-        rows = layers(on_meta("googlenet", modules=modules))
+        rows = layer_complexity(on_meta("googlenet", modules=modules))
         costs[modules] = sum(row.macs for row in rows if row.name.startswith("inception3a.branch3."))
         assert sum(row.macs for row in rows if row.name.startswith("inception3a.branch1.")) == 28 * 28 * 192 * 64
     assert costs == {"inception": 12_443_648, "direct": 120_422_400}
@@ -73,7 +73,7 @@ def test_googlenet_of_one_filter_size_costs_the_same():
     several, one = (on_meta("googlenet", modules=modules) for modules in ("inception", "one_size"))
     assert outputs(one, "inception") == outputs(several, "inception")
     for name, (depth, weights, _) in GOOGLENET.items():
-        own = [row for row in layers(one) if row.name.startswith(f"inception{name}.") and row.weights]
+        own = [row for row in layer_complexity(one) if row.name.startswith(f"inception{name}.") and row.weights]
         assert len(own) == 2 and own[-1].output_shape[0] == depth
         one_filter = own[0].weights // own[0].output_shape[0] + 9 * depth
         assert abs(sum(row.weights for row in own) - weights) <= one_filter / 2
@@ -94,7 +94,7 @@ def test_googlenet_is_the_papers_and_googlenet_tv_is_torchvisions():
 def test_the_1x1_before_a_5x5_saves_nine_tenths_of_its_work():
     five = MODULES["3a"][4]
     assert 28 * 28 * 192 * five * 25 == 120_422_400
-    rows = {row.name: row.macs for row in layers(on_meta("googlenet"))}
+    rows = {row.name: row.macs for row in layer_complexity(on_meta("googlenet"))}
     assert rows["inception3a.branch3.0.conv"] == 2_408_448
     assert rows["inception3a.branch3.1.conv"] == 10_035_200
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cnnbench
 from cnnbench import models
-from cnnbench.analysis.complexity import count
+from cnnbench.analysis.complexity import count_complexity
 from cnnbench.config.sections import Optimizer, conf_dir
 from cnnbench.models import MODELS, build, check_image_size, size_notes, smallest_image
 from cnnbench.models.layers import evaluating, output_layer
@@ -23,7 +23,7 @@ from tests.helpers.model_facts import AUXILIARY, COUNTS, SLOW_KINDS, SLOW_NETS, 
 @pytest.mark.parametrize("spec", slowly(COUNTS, SLOW_NETS))
 def test_parameters_and_multiply_adds_are_the_published_ones(spec):
     model = on_meta(spec)
-    complexity = count(model)
+    complexity = count_complexity(model)
     assert (complexity.params, complexity.macs) == COUNTS[spec]
     auxiliary = sum(parameter.numel() for head in model.auxiliary.values() for parameter in head.parameters())
     assert complexity.params + auxiliary == sum(parameter.numel() for parameter in model.parameters())
@@ -40,7 +40,7 @@ def test_auxiliary_heads_are_apart_and_have_their_own_counts(spec):
         macs.append(counter.get_total_flops() // 2)
     assert (params, (macs[0] - macs[1]) // 2) == AUXILIARY[spec]
     without = on_meta(f"{spec} aux=false")
-    assert not without.auxiliary and count(without) == count(model)
+    assert not without.auxiliary and count_complexity(without) == count_complexity(model)
 
 
 def test_every_model_has_its_counts_checked():
@@ -51,8 +51,8 @@ def test_counting_leaves_the_model_alone():
     model = build("resnet8").train()
     model.layer1.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    assert count(model, image_size=64).macs == pytest.approx(4 * count(model).macs, rel=1e-3)
-    assert count(model, in_channels=3) == count(model)
+    assert count_complexity(model, image_size=64).macs == pytest.approx(4 * count_complexity(model).macs, rel=1e-3)
+    assert count_complexity(model, in_channels=3) == count_complexity(model)
     assert model.training and model.layer2.training and not model.layer1.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
@@ -65,7 +65,7 @@ def test_a_failing_count_restores_the_modes():
     with pytest.raises(RuntimeError), evaluating(model):
         model(torch.empty(1, 3, 8, 8, device="meta"))
     with pytest.raises(RuntimeError):
-        count(model, image_size=8)
+        count_complexity(model, image_size=8)
     assert all(module.training for module in model.modules())
     assert not torch.nn.modules.module._global_forward_hooks
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnbench.analysis.complexity import count
+from cnnbench.analysis.complexity import count_complexity
 from cnnbench.models import build
 from cnnbench.models.preact_resnet import Unit
 from cnnbench.models.resnet import BasicBlock, Bottleneck, PadShortcut
@@ -70,7 +70,7 @@ def test_resnet_starts_as_the_paper_says():
     ("plain", "residual"), [("plain18", "resnet18"), ("plain34", "resnet34"), ("plain56", "resnet56")]
 )
 def test_plain_and_residual_nets_cost_the_same(plain, residual):
-    assert count(on_meta(plain)) == count(on_meta(f"{residual} shortcut=A"))
+    assert count_complexity(on_meta(plain)) == count_complexity(on_meta(f"{residual} shortcut=A"))
 
 
 def test_a_pre_activation_unit_adds_to_its_input():

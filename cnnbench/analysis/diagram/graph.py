@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnbench.analysis.complexity import Layer, layers
+from cnnbench.analysis.complexity import Layer, layer_complexity
 from cnnbench.analysis.receptive_field import Trace, tensors
-from cnnbench.analysis.summary import POOLS, idle, kind
+from cnnbench.analysis.summary import POOLS, is_identity_pool, layer_kind
 from cnnbench.models.layers import Net
 from cnnbench.models.meta_kernels import pair
 
@@ -76,7 +76,7 @@ class _GraphTrace(Trace):
         if row:
             sources = _sources(tensors([inputs]) if own else tensors([output]))
             if sources:  # not what is worked out from weights alone
-                node = self._add(kind(row), output, sources)
+                node = self._add(layer_kind(row), output, sources)
                 node.layer, node.kernel = row, row.kernel
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -134,7 +134,7 @@ def trace_graph(net: Net, image_size: int, in_channels: int) -> list[Node]:
     The first is the image. Each is numbered by its place in the list, and knows its sources and targets there.
     """
     traced = _GraphTrace()
-    layers(net, image_size, in_channels, traced, auxiliary=bool(net.auxiliary))
+    layer_complexity(net, image_size, in_channels, traced, auxiliary=bool(net.auxiliary))
     names = {module: name for name, module in net.named_modules()}
     heads = {names[head]: key for key, head in net.auxiliary.items()}
     stages = {names[part]: stage for stage, parts in net.stages.items() for part in parts if part in names}
@@ -180,7 +180,7 @@ def _shown(node: Node) -> bool:
     row = node.layer
     if row is None or node.kind == "zero pad" or row.macs:
         return True
-    return node.kind in POOLS and not idle(row)
+    return node.kind in POOLS and not is_identity_pool(row)
 
 
 def _visible(nodes: list[Node]) -> list[Node]:

@@ -6,7 +6,18 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from cnnbench.analysis.diagram.graph import Node
-from cnnbench.analysis.diagram.structure import Box, Diagram, Fold, Head, Split, Tangle, Way, boxes, label, size
+from cnnbench.analysis.diagram.structure import (
+    Branches,
+    Chain,
+    Diagram,
+    Fold,
+    Head,
+    LayerBox,
+    Tangle,
+    layer_nodes,
+    map_size,
+    node_label,
+)
 from cnnbench.analysis.diagram.svg import GREY, INK, Canvas, text_width
 from cnnbench.analysis.diagram.widths import LANE, SMALL, centres, extent, half_of, half_width, pill, reach
 from cnnbench.analysis.summary import POOLS, Summary
@@ -33,16 +44,16 @@ class NetColumn:
     spans: list[tuple[str, float, float]] = field(default_factory=list)  # of each item: its stage, top and bottom
 
     @property
-    def bands(self) -> list[tuple[str, Way]]:
+    def bands(self) -> list[tuple[str, Chain]]:
         """The items by the size of their maps."""
-        found: list[tuple[str, Way]] = []
-        for key, group in groupby(self.diagram.items, lambda item: size(item.end)):
+        found: list[tuple[str, Chain]] = []
+        for key, group in groupby(self.diagram.items, lambda item: map_size(item.end)):
             found.append((key, list(group)))
         return found
 
     @property
     def width_of_stages(self) -> float:
-        names = {node.stage for node in boxes(self.diagram.items)}
+        names = {node.stage for node in layer_nodes(self.diagram.items)}
         return max((text_width(name, SMALL) for name in names), default=0) + 14
 
     def extent(self) -> tuple[float, float]:
@@ -70,24 +81,24 @@ class NetColumn:
         self.canvas.text(self.x, y + HEADING, f"image, {' × '.join(map(str, image.shape))}", 11)
         return y + HEADING + 4
 
-    def items(self, items: Way, x: float, y: float, half: float) -> float:
+    def items(self, items: Chain, x: float, y: float, half: float) -> float:
         """Draws them below y, and says where they end."""
         for item in items:
-            if isinstance(item, Box):
+            if isinstance(item, LayerBox):
                 y = self.box(item.node, x, y, half)
             elif isinstance(item, Tangle):
                 y = self.tangle(item, x, y, half)
             elif isinstance(item, Fold):
                 y = self.fold(item, x, y, half)
             else:
-                y = self.residual(item, x, y, half) if item.residual else self.ways(item, x, y)
+                y = self.residual(item, x, y, half) if item.residual else self.branches(item, x, y)
         return y
 
-    def band(self, items: Way, y: float) -> float:
+    def band(self, items: Chain, y: float) -> float:
         half = half_width(self.diagram.items)
         for item in items:
             top, y = y, self.items([item], self.x, y, half)
-            stage = next((node.stage for node in boxes([item])), "")
+            stage = next((node.stage for node in layer_nodes([item])), "")
             self.spans.append((stage, top + GAP, y))
         return y
 
@@ -100,13 +111,13 @@ class NetColumn:
 
     def rectangle(self, node: Node, x: float, y: float, half: float, dashed: bool = False, height: float = BOX,
                   letters: float = 11) -> None:  # fmt: skip
-        line, area = self.colours[size(node)] if not node.head else COLOURS[-1]
+        line, area = self.colours[map_size(node)] if not node.head else COLOURS[-1]
         area = "#ffffff" if node.kind in POOLS or node.joins else area
         dashes: dict[str, object] = {"stroke_dasharray": "3 2"} if dashed else {}
         kind = "join" if node.joins else "layer"
         with self.canvas.group(self.about(node), class_=kind, data_node=node.number, data_name=node.name):
             self.canvas.rect(x - half, y, 2 * half, height, area, line, rx=3, **dashes)
-            self.canvas.text(x, y + height / 2 + 0.36 * letters, label(node), letters)
+            self.canvas.text(x, y + height / 2 + 0.36 * letters, node_label(node), letters)
         self.at[node.number] = (x + half, y + height / 2)
 
     def about(self, node: Node) -> str:
@@ -114,8 +125,8 @@ class NetColumn:
         row = node.layer
         shape = " × ".join(map(str, row.output_shape if row else node.shape))
         if row is None:
-            return f"{node.kind if node.joins else label(node)}\noutput {shape}"
-        lines = [f"{row.name}: {label(node)}", f"output {shape}", f"{row.weights + row.biases:,} parameters",
+            return f"{node.kind if node.joins else node_label(node)}\noutput {shape}"
+        lines = [f"{row.name}: {node_label(node)}", f"output {shape}", f"{row.weights + row.biases:,} parameters",
                  f"{row.macs:,} multiply-adds", f"receptive field {row.receptive_field}"]  # fmt: skip
         return "\n".join([*lines, *([f"stage {node.stage}"] if node.stage and not node.head else [])])
 
@@ -133,7 +144,7 @@ class NetColumn:
         self.at[node.number] = (x + ROUND, middle)
         return middle + ROUND
 
-    def residual(self, split: Split, x: float, y: float, half: float) -> float:
+    def residual(self, split: Branches, x: float, y: float, half: float) -> float:
         """The layers on the line, each shortcut an arc to the right of them."""
         end = self.items(split.main, x, y, half)
         result = self.sum(split.join, x, end)
@@ -143,8 +154,8 @@ class NetColumn:
             self.arc(split, way, x, lane, y + 3, end + 4 + ROUND)
         return result
 
-    def arc(self, split: Split, way: Way, x: float, lane: float, top: float, bottom: float) -> None:
-        layers = list(boxes(way))
+    def arc(self, split: Branches, way: Chain, x: float, lane: float, top: float, bottom: float) -> None:
+        layers = list(layer_nodes(way))
         kind = "projection" if layers else "identity"
         dashes: dict[str, object] = {"stroke_dasharray": "1.5 3", "stroke_linecap": "round"} if layers else {}
         turn = min(9.0, (bottom - top) / 2)
@@ -160,7 +171,7 @@ class NetColumn:
             half = pill(node) / 2
             self.rectangle(node, lane - 6 + half, (top + bottom) / 2 - 7, half, True, 14, SMALL)
 
-    def ways(self, split: Split, x: float, y: float) -> float:
+    def branches(self, split: Branches, x: float, y: float) -> float:
         """Beside each other, down to a bar in which they meet."""
         offsets, width = centres(split)
         places = [x - width / 2 + offset for offset in offsets]
@@ -168,7 +179,7 @@ class NetColumn:
         self.canvas.path(f"M{x:.6g} {y:.6g}V{fork:.6g}M{min(*places, x):.6g} {fork:.6g}H{max(*places, x):.6g}")
         drawn = [
             (place, self.items(way, place, fork, half_width(way)))
-            for way, place in zip(split.ways, places, strict=True)
+            for way, place in zip(split.branches, places, strict=True)
         ]
         bar = max(end for _, end in drawn) + GAP
         ends: dict[str, object] = {
@@ -176,7 +187,7 @@ class NetColumn:
             "data_from": split.start.number,
             "data_to": split.join.number,
         }
-        for way, (place, end) in zip(split.ways, drawn, strict=True):
+        for way, (place, end) in zip(split.branches, drawn, strict=True):
             self.canvas.arrow(place, end, bar, INK, **({} if way else ends))
         self.rectangle(split.join, x, bar, width / 2, height=BAR, letters=10)
         return bar + BAR

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from cnnbench.analysis.diagram.one_net import COLOURS, GAP, NetColumn
-from cnnbench.analysis.diagram.structure import Diagram, Way, boxes, size, walk
+from cnnbench.analysis.diagram.structure import Chain, Diagram, all_nodes, layer_nodes, map_size
 from cnnbench.analysis.diagram.svg import GREY, Canvas, text_width
 from cnnbench.analysis.diagram.widths import SMALL, extent, half_width
 from cnnbench.analysis.summary import Summary
@@ -38,7 +38,7 @@ def _colour(columns: list[NetColumn], sizes: list[str]) -> None:
     """A colour for each size of maps: the same in all nets where they stand on one level."""
     for column in columns:
         own = sizes or list(dict.fromkeys(key for key, _ in column.bands))
-        everywhere = dict.fromkeys([*own, *(size(node) for node in boxes(column.diagram.items))])
+        everywhere = dict.fromkeys([*own, *(map_size(node) for node in layer_nodes(column.diagram.items))])
         column.colours = {key: COLOURS[number % (len(COLOURS) - 1)] for number, key in enumerate(everywhere)}
 
 
@@ -79,9 +79,12 @@ def _on_one_level(columns: list[NetColumn]) -> bool:
     return together <= UNEVEN * max(sum(height.values()) for height in heights)
 
 
-def _height(column: NetColumn, items: Way) -> float:
+def _height(column: NetColumn, items: Chain) -> float:
     trial = NetColumn(
-        Canvas(), column.summary, column.diagram, dict.fromkeys(map(size, walk(column.diagram.items)), COLOURS[0])
+        Canvas(),
+        column.summary,
+        column.diagram,
+        dict.fromkeys(map(map_size, all_nodes(column.diagram.items)), COLOURS[0]),
     )
     return trial.band(items, 0)
 

@@ -15,8 +15,8 @@ LONGEST = 12  # rows of what is repeated
 
 
 @dataclass(eq=False)
-class Box:
-    """One layer, or a join that begins no Split."""
+class LayerBox:
+    """One layer, or a join that begins no Branches."""
 
     node: Node
 
@@ -26,11 +26,11 @@ class Box:
 
 
 @dataclass(eq=False)
-class Split:
+class Branches:
     """Ways from the node `start` that meet in `join`; an empty one is an identity."""
 
     start: Node
-    ways: list["Way"]
+    branches: list["Chain"]
     join: Node
 
     @property
@@ -40,15 +40,15 @@ class Split:
     @property
     def residual(self) -> bool:
         """One way of layers, and others of one layer at most, to which it is added: shortcuts."""
-        return self.join.kind != "concat" and sum(len(list(boxes(way))) > 1 for way in self.ways) <= 1
+        return self.join.kind != "concat" and sum(len(list(layer_nodes(way))) > 1 for way in self.branches) <= 1
 
     @property
-    def main(self) -> "Way":
-        return max(self.ways, key=lambda way: len(list(boxes(way))))
+    def main(self) -> "Chain":
+        return max(self.branches, key=lambda way: len(list(layer_nodes(way))))
 
     @property
-    def shortcuts(self) -> list["Way"]:
-        return [way for way in self.ways if way is not self.main]
+    def shortcuts(self) -> list["Chain"]:
+        return [way for way in self.branches if way is not self.main]
 
 
 @dataclass(eq=False)
@@ -75,7 +75,7 @@ class Tangle:
 class Fold:
     """Items that follow each other `times` times; those of the first time."""
 
-    items: "Way"
+    items: "Chain"
     times: int
 
     @property
@@ -83,8 +83,8 @@ class Fold:
         return self.items[-1].end
 
 
-Item = Box | Split | Tangle | Fold
-Way = list[Item]  # one below the other
+Item = LayerBox | Branches | Tangle | Fold
+Chain = list[Item]  # one below the other
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Head:
 @dataclass(frozen=True)
 class Diagram:
     image: Node
-    items: Way
+    items: Chain
     heads: list[Head]
 
 
@@ -111,7 +111,7 @@ def build_diagram(nodes: Sequence[Node]) -> Diagram:
     meeting = _meetings(targets)
     items = _sequence(nodes, targets, meeting, main[0].number, None)
     items = items[1:]  # without the image
-    if rows(items) > LIMIT:
+    if count_rows(items) > LIMIT:
         items = _folded(items)
     names = dict.fromkeys(node.head for node in nodes if node.head)
     heads = [[node for node in nodes if node.head == name] for name in names]
@@ -141,18 +141,18 @@ def _common(a: int | None, b: int | None, found: dict[int, int | None]) -> int |
 
 
 def _sequence(nodes: Sequence[Node], targets: dict[int, list[int]], meeting: dict[int, int | None], at: int | None,
-              stop: int | None) -> Way:  # fmt: skip
+              stop: int | None) -> Chain:  # fmt: skip
     """From the node `at` to that before `stop`."""
-    items: Way = []
+    items: Chain = []
     while at != stop and at is not None:
         if not items or items[-1].end is not nodes[at]:
-            items.append(Box(nodes[at]))
+            items.append(LayerBox(nodes[at]))
         join = meeting[at]
         if len(targets[at]) > 1 and join is not None:
             between = [nodes[number] for number in range(at + 1, join + 1) if number in targets]
             if _apart(nodes[at], between[:-1]):
                 ways = [_sequence(nodes, targets, meeting, target, join) for target in targets[at]]
-                items.append(Split(nodes[at], ways, nodes[join]))
+                items.append(Branches(nodes[at], ways, nodes[join]))
             else:
                 items.append(Tangle(nodes[at], between))
         at = join
@@ -170,38 +170,44 @@ def _apart(start: Node, nodes: list[Node]) -> bool:
     return True
 
 
-def walk(items: Way) -> Iterator[Node]:
+def all_nodes(items: Chain) -> Iterator[Node]:
     """All nodes that are drawn, joins included."""
     for item in items:
-        if isinstance(item, Box):
+        if isinstance(item, LayerBox):
             yield item.node
-        elif isinstance(item, Split):
-            for way in item.ways:
-                yield from walk(way)
+        elif isinstance(item, Branches):
+            for way in item.branches:
+                yield from all_nodes(way)
             yield item.join
         elif isinstance(item, Tangle):
             yield from item.nodes
         else:
-            yield from walk(item.items)
+            yield from all_nodes(item.items)
 
 
-def boxes(items: Way) -> Iterator[Node]:
+def layer_nodes(items: Chain) -> Iterator[Node]:
     """The layers among them."""
-    return (node for node in walk(items) if not node.joins)
+    return (node for node in all_nodes(items) if not node.joins)
 
 
-def rows(items: Way) -> int:
+def count_rows(items: Chain) -> int:
     """How many boxes stand one below the other."""
     total = 0
     for item in items:
-        if isinstance(item, Split):
-            total += rows(item.main) if item.residual else max(map(rows, item.ways)) + 1
+        if isinstance(item, Branches):
+            total += count_rows(item.main) if item.residual else max(map(count_rows, item.branches)) + 1
         else:
-            total += 1 if isinstance(item, Box) else len(item.nodes) if isinstance(item, Tangle) else rows(item.items)
+            total += (
+                1
+                if isinstance(item, LayerBox)
+                else len(item.nodes)
+                if isinstance(item, Tangle)
+                else count_rows(item.items)
+            )
     return total
 
 
-def label(node: Node) -> str:
+def node_label(node: Node) -> str:
     """As the papers write it: `3x3 conv, 64, /2`, `3x3 max pool, /2`, `fc 1000`."""
     row, channels = node.layer, node.shape[0]
     if node.joins:
@@ -222,7 +228,7 @@ def label(node: Node) -> str:
     return ", ".join([*parts, *([f"/{stride}"] if stride else [])])
 
 
-def size(node: Node) -> str:
+def map_size(node: Node) -> str:
     """Of its maps: `56 × 56`; of a vector, or maps of one place, `1 × 1`."""
     if len(node.shape) == 3:
         return f"{node.shape[1]} × {node.shape[2]}"
@@ -231,18 +237,18 @@ def size(node: Node) -> str:
 
 def _signature(item: Item) -> tuple:
     """Equal for items of one stage that look the same."""
-    if isinstance(item, Box):
-        return label(item.node), item.node.shape, item.node.stage
-    if isinstance(item, Split):
-        return item.join.kind, item.join.shape, *(tuple(map(_signature, way)) for way in item.ways)
-    nodes = item.nodes if isinstance(item, Tangle) else walk(item.items)
-    return tuple((label(node), node.shape, node.stage) for node in nodes)
+    if isinstance(item, LayerBox):
+        return node_label(item.node), item.node.shape, item.node.stage
+    if isinstance(item, Branches):
+        return item.join.kind, item.join.shape, *(tuple(map(_signature, way)) for way in item.branches)
+    nodes = item.nodes if isinstance(item, Tangle) else all_nodes(item.items)
+    return tuple((node_label(node), node.shape, node.stage) for node in nodes)
 
 
-def _folded(items: Way) -> Way:
+def _folded(items: Chain) -> Chain:
     """The items, with what is repeated in its place once, the shortest repeats first."""
     signatures = [_signature(item) for item in items]
-    result: Way = []
+    result: Chain = []
     at = 0
     while at < len(items):
         period, times = _repeats(signatures, at)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cnnbench.analysis.diagram.graph import Node
-from cnnbench.analysis.diagram.structure import Box, Fold, Item, Split, Tangle, Way, boxes, label
+from cnnbench.analysis.diagram.structure import Branches, Chain, Fold, Item, LayerBox, Tangle, layer_nodes, node_label
 from cnnbench.analysis.diagram.svg import text_width
 
 BETWEEN, LANE = 14.0, 13.0  # from one way to the next, and from one arc to the next
@@ -11,7 +11,7 @@ SMALL = 9.5  # size of the letters beside the boxes
 
 
 def pill(node: Node) -> float:
-    return text_width(label(node), SMALL) + 8
+    return text_width(node_label(node), SMALL) + 8
 
 
 def reach(span: int) -> float:
@@ -20,15 +20,15 @@ def reach(span: int) -> float:
 
 
 def half_of(nodes: Sequence[Node]) -> float:
-    return max([text_width(label(node)) / 2 + 6 for node in nodes], default=0.0)
+    return max([text_width(node_label(node)) / 2 + 6 for node in nodes], default=0.0)
 
 
-def half_width(items: Way) -> float:
+def half_width(items: Chain) -> float:
     """Half the width of the boxes that stand one below the other there."""
     halves = [0.0]
     for item in items:
-        if isinstance(item, Box | Tangle):
-            halves.append(half_of([item.node] if isinstance(item, Box) else item.nodes))
+        if isinstance(item, LayerBox | Tangle):
+            halves.append(half_of([item.node] if isinstance(item, LayerBox) else item.nodes))
         elif isinstance(item, Fold):
             halves.append(half_width(item.items))
         elif item.residual:
@@ -36,7 +36,7 @@ def half_width(items: Way) -> float:
     return max(halves)
 
 
-def extent(items: Way, half: float) -> tuple[float, float]:
+def extent(items: Chain, half: float) -> tuple[float, float]:
     """Pixels to the left and right of the line that the items stand on."""
     sides = [(half, half)]
     for item in items:
@@ -45,14 +45,14 @@ def extent(items: Way, half: float) -> tuple[float, float]:
 
 
 def _sides(item: Item, half: float) -> tuple[float, float]:
-    if isinstance(item, Split) and item.residual:
+    if isinstance(item, Branches) and item.residual:
         left, right = extent(item.main, half)
         for way in item.shortcuts:
             right += LANE
-            pills = [pill(node) - 6 for node in boxes(way)]
+            pills = [pill(node) - 6 for node in layer_nodes(way)]
             right += max(pills, default=2)
         return left, right
-    if isinstance(item, Split):
+    if isinstance(item, Branches):
         width = centres(item)[1]
         return width / 2, width / 2
     if isinstance(item, Fold):
@@ -63,11 +63,11 @@ def _sides(item: Item, half: float) -> tuple[float, float]:
     return half, half
 
 
-def centres(split: Split) -> tuple[list[float], float]:
+def centres(split: Branches) -> tuple[list[float], float]:
     """Where the ways stand, from the left edge, and the width of all."""
     found, x = [], 0.0
-    for way in split.ways:
+    for way in split.branches:
         left, right = extent(way, max(half_width(way), 8.0))
         found.append(x + left)
         x += left + right + BETWEEN
-    return found, max(x - BETWEEN, text_width(label(split.join), 10) + 8)
+    return found, max(x - BETWEEN, text_width(node_label(split.join), 10) + 8)

@@ -11,7 +11,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from cnnbench.output.batch_grid import draw_picture, first_pictures, picture_boxes, write_above
-from cnnbench.output.figure import BLUE, GREY, VERMILLION, array, label, new_figure, save
+from cnnbench.output.figure import BLUE, GREY, VERMILLION, array, new_figure, save_figure, short_label
 from cnnbench.tasks.classification.metrics import Calibration
 from cnnbench.utils.format import probability_percent
 
@@ -19,17 +19,19 @@ from cnnbench.utils.format import probability_percent
 WRITTEN, LABELLED, SUMMED = 20, 150, 250
 
 
-def train_batch(images: Any, targets: Any, classes: Sequence[str], path: str | Path) -> Figure:
+def plot_train_batch(images: Any, targets: Any, classes: Sequence[str], path: str | Path) -> Figure:
     """The first pictures (N,C,H,W uint8) of a batch as the net sees them, each under its class."""
     pictures, targets = first_pictures(images), array(targets)
     figure, ax, boxes, width = picture_boxes(pictures, f"Training batch, as the net sees it: {_size(images)}", lines=1)
     for box, picture, target in zip(boxes, pictures, targets, strict=False):
         draw_picture(ax, box, picture)
-        write_above(ax, box, label(classes[int(target)], width), 3)
-    return save(figure, path)
+        write_above(ax, box, short_label(classes[int(target)], width), 3)
+    return save_figure(figure, path)
 
 
-def val_predictions(images: Any, targets: Any, probabilities: Any, classes: Sequence[str], path: str | Path) -> Figure:
+def plot_val_predictions(
+    images: Any, targets: Any, probabilities: Any, classes: Sequence[str], path: str | Path
+) -> Figure:
     """The first pictures (N,C,H,W uint8) with what they are and what the net says, from its N,classes probabilities.
 
     A wrong answer has a cross, bold type and a thick frame beside its colour.
@@ -42,13 +44,15 @@ def val_predictions(images: Any, targets: Any, probabilities: Any, classes: Sequ
     for box, picture, target, guess, row in zip(boxes, pictures, targets, predicted, probabilities, strict=False):
         right = guess == target
         draw_picture(ax, box, picture, GREY if right else VERMILLION, 0.6 if right else 3)
-        write_above(ax, box, label(classes[int(target)], width), 15)
-        answer = f"{'✓' if right else '✗'} {label(classes[int(guess)], width - 9)}, {probability_percent(row[guess])}"
+        write_above(ax, box, short_label(classes[int(target)], width), 15)
+        answer = (
+            f"{'✓' if right else '✗'} {short_label(classes[int(guess)], width - 9)}, {probability_percent(row[guess])}"
+        )
         write_above(ax, box, answer, 4, color=GREY if right else VERMILLION, fontweight="normal" if right else "bold")
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
-def confusion_matrix(matrix: Any, classes: Sequence[str], path: str | Path, title: str) -> Figure:
+def plot_confusion_matrix(matrix: Any, classes: Sequence[str], path: str | Path, title: str) -> Figure:
     """Integer counts (rows: the truth, columns: the prediction), coloured by their share of the row.
 
     Up to 20 classes the counts are written in; with more, the pairs most often confused are listed beside. Where the
@@ -65,15 +69,15 @@ def confusion_matrix(matrix: Any, classes: Sequence[str], path: str | Path, titl
     shares = row_shares(grouped(counts, group))
     _share_image(figure, ax, shares, n, group)
     if n <= LABELLED:
-        _class_ticks(ax, [label(name, 24) for name in classes])
+        _class_ticks(ax, [short_label(name, 24) for name in classes])
     if beside:
         _confused_list(beside[0], counts, classes)
     else:
         _written_counts(ax, counts, shares)
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
-def calibration(found: Calibration, path: str | Path, title: str) -> Figure:
+def plot_calibration(found: Calibration, path: str | Path, title: str) -> Figure:
     """How often the net is right against how sure it is: on the diagonal its confidence means what it says.
 
     Below: how many of the answers are that sure.
@@ -94,7 +98,7 @@ def calibration(found: Calibration, path: str | Path, title: str) -> Figure:
     for axes in (ax, below):
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def row_shares(counts: np.ndarray) -> np.ndarray:
@@ -109,7 +113,7 @@ def grouped(counts: np.ndarray, size: int) -> np.ndarray:
     return np.add.reduceat(np.add.reduceat(counts, starts, axis=0), starts, axis=1)
 
 
-def confused(counts: np.ndarray, k: int) -> list[tuple[int, int, int]]:
+def confused_pairs(counts: np.ndarray, k: int) -> list[tuple[int, int, int]]:
     """The k largest (count, true class, predicted class) off the diagonal."""
     errors = counts - np.diag(np.diag(counts))
     order = np.argsort(errors, axis=None, kind="stable")[::-1][:k]
@@ -138,7 +142,10 @@ def _written_counts(ax: Axes, counts: np.ndarray, shares: np.ndarray) -> None:
 
 
 def _confused_list(ax: Axes, counts: np.ndarray, classes: Sequence[str]) -> None:
-    pairs = [f"{count:,} ×  {label(classes[i], 18)} → {label(classes[j], 18)}" for count, i, j in confused(counts, 20)]
+    pairs = [
+        f"{count:,} ×  {short_label(classes[i], 18)} → {short_label(classes[j], 18)}"
+        for count, i, j in confused_pairs(counts, 20)
+    ]
     text = "\n".join(["Most often confused (true → predicted)", "", *pairs])
     ax.text(0, 0.97, text, va="top", fontsize=8, linespacing=1.6).set_in_layout(False)
     ax.axis("off")

@@ -64,7 +64,7 @@ def confused(found: Evaluation, classes: Sequence[str], k: int = CONFUSED) -> li
     """The pairs of classes that were confused most often."""
     return [
         {"true": classes[i], "answer": classes[j], "images": count}
-        for count, i, j in plots.confused(found.confusion.numpy(), k)
+        for count, i, j in plots.confused_pairs(found.confusion.numpy(), k)
     ]
 
 
@@ -75,8 +75,8 @@ def write(
     title = f"{result['model']} on {result['data']}, {result['split']}, {result['crop']}"
     result["confused"] = confused(found, classes)
     _write_tables(path, found, classes)
-    plots.confusion_matrix(found.confusion, classes, path / "confusion_matrix.png", title)
-    plots.calibration(found.calibration, path / "calibration.png", title)
+    plots.plot_confusion_matrix(found.confusion, classes, path / "confusion_matrix.png", title)
+    plots.plot_calibration(found.calibration, path / "calibration.png", title)
     (path / "mistakes.png").unlink(missing_ok=True)
     if found.top1_wrong:
         draw_mistake_cards(source, classes, logits, path / "mistakes.png", title)

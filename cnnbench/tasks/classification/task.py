@@ -91,16 +91,18 @@ class Classification(Task):
     def draw_batch(self, batch: Batch, labels: Sequence[str], path: Path) -> None:
         from cnnbench.tasks.classification import plots
 
-        plots.train_batch(batch["image"].cpu(), batch["target"].cpu(), labels, path)
+        plots.plot_train_batch(batch["image"].cpu(), batch["target"].cpu(), labels, path)
 
     def draw_validation(self, meter: Meter, batch: Batch, answers: Tensor, labels: Sequence[str], folder: Path,
                         title: str) -> None:  # fmt: skip
         from cnnbench.tasks.classification import plots
 
         assert isinstance(meter, ConfusionMeter)
-        plots.confusion_matrix(meter.confusion.cpu(), labels, folder / "confusion_matrix.png", title)
+        plots.plot_confusion_matrix(meter.confusion.cpu(), labels, folder / "confusion_matrix.png", title)
         probabilities = answers.float().softmax(dim=1).cpu()
-        plots.val_predictions(batch["image"], batch["target"], probabilities, labels, folder / "val_predictions.png")
+        plots.plot_val_predictions(
+            batch["image"], batch["target"], probabilities, labels, folder / "val_predictions.png"
+        )
 
     def predictor(self, model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> "Classifier":
         from cnnbench.tasks.classification.predictor import Classifier
