@@ -1,7 +1,7 @@
 """Parameters, multiply-adds, depth and receptive fields of a net, layer by layer, from shapes alone.
 
-Conventions: parameters are the learned ones (running statistics are not); multiply-adds are those of convolutions and
-matrix products for one image, as the papers count their "FLOPs": no biases, normalisation, activations or pooling.
+Conventions: parameters are learned numbers, without running statistics. Multiply-adds are those of convolutions and
+matrix products for one image, without biases, normalisation, activations and pooling, as papers count "FLOPs".
 """
 
 import math
@@ -17,15 +17,15 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from cnnbench.analysis.receptive_field import Trace, origin, tensors
 from cnnbench.models.layers import Net, evaluating, run_under
 
-TRAINING_PASSES = 3  # multiply-adds of a training step over those of an answer: forward, and both gradients of backward
+TRAINING_PASSES = 3  # passes in a training step: forward, and backward with the gradients of inputs and of weights
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer as it ran: shapes are without the batch, `weights` and `biases` are numbers of parameters.
+    """A layer as it ran. Shapes are without the batch; `weights` and `biases` are numbers of parameters.
 
-    `receptive_field` is the side in pixels of what one unit sees of the image, padding included (`tracing` says how);
-    `depth` the number of weight layers on the longest way from the image to this layer's output, it included.
+    receptive_field: side in pixels, padding included (see receptive_field.py); depth: number of weight layers on the
+    longest path from the image to the output of this layer, itself included.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Complexity:
 
 
 def count_complexity(model: Net, image_size: int | None = None, in_channels: int | None = None) -> Complexity:
-    """Parameters and multiply-adds of the net as used at inference, at its native size and channels by default."""
+    """Parameters and multiply-adds of a net at inference, by default at its native image size and channels."""
     rows = layer_complexity(model, image_size, in_channels)
     return Complexity(sum(row.weights + row.biases for row in rows), sum(row.macs for row in rows))
 
@@ -60,16 +60,16 @@ def layer_complexity(
     model: Net, image_size: int | None = None, in_channels: int | None = None, trace: Trace | None = None,
     auxiliary: bool = False,
 ) -> list[Layer]:  # fmt: skip
-    """A row for each layer in the order in which they run. A layer that runs twice has its parameters in the first row.
+    """Layers in the order in which they run. Of a layer that runs twice, the first row has the parameters.
 
-    A module that holds others has a row where it has parameters or multiply-adds of its own. The net may lie on any
-    device, the meta device included, and its weights are not touched. `trace` listens, and `auxiliary` runs the heads
-    that only training uses, too.
+    A module with children has a row if it has parameters or multiply-adds of its own. The net may be on any device,
+    the meta device included; its weights do not change. trace: records the run; auxiliary: run the auxiliary heads,
+    too.
     """
     trace = trace or Trace()
     rows: list[Layer] = []
     counted: set[nn.Parameter] = set()
-    running = [0]  # multiply-adds of each module that is still running, without its children; modules nest
+    running = [0]  # stack: multiply-adds of each running module, without its children
     names = {module: name for name, module in model.named_modules()}
 
     def on_macs(macs: int) -> None:
@@ -78,23 +78,24 @@ def layer_complexity(
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if module is model:
             trace.begin(inputs[0])
-            model.training = auxiliary  # its own mode alone: it asks for the heads, the layers stay as they are in use
+            model.training = auxiliary  # the mode of the net alone, which runs the heads; layers stay in eval mode
         trace.enter(not module._modules)
         running.append(0)
 
     def end(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         macs, leaf = running.pop(), not module._modules
-        # Attention takes a child's weights without calling it. What the net itself does not call is an auxiliary head.
+        # Attention uses the weights of a child without calling it. Children that the net does not call are auxiliary
+        # heads.
         own = module._parameters if leaf or module is model else dict(module.named_parameters())
         new = {key: p for key, p in own.items() if p is not None and p not in counted}
-        counts = (leaf or new or macs) and output is not None  # an auxiliary head that has no room gives nothing
+        counts = (leaf or new or macs) and output is not None  # None: an auxiliary head whose input is too small
         row = _row(names[module], module, inputs, output, new, macs) if counts else None
         if row:
             counted.update(new.values())
             rows.append(row)
         trace.leave(leaf, row, inputs, output)
 
-    # Hooks on every module there is: to hang one on each of thousands takes longer than to run them.
+    # Global hooks: registering one on each of thousands of modules takes longer than the forward pass.
     trace.on_macs = on_macs
     with trace, _hooked(begin, end):
         _run(model, image_size or model.image_size, in_channels)
@@ -112,7 +113,7 @@ def _hooked(begin: Callable[..., None], end: Callable[..., None]) -> Iterator[No
 
 
 def _run(model: Net, image_size: int, in_channels: int | None) -> None:
-    """run_under(); a net that lies there already needs no other tensors put in the place of its own."""
+    """Run the net on meta tensors; a net on the meta device runs as it is, without a copy of its parameters."""
     if in_channels is None or not next(model.parameters()).is_meta:
         return run_under(model, image_size, in_channels)
     with torch.no_grad(), evaluating(model):
@@ -121,7 +122,7 @@ def _run(model: Net, image_size: int, in_channels: int | None) -> None:
 
 
 def _kind(module: nn.Module) -> str:
-    """The layer of torch that it is, or is a variant of; its own name where it is none."""
+    """Class name of the layer of torch.nn that the module is or derives from; else its own class name."""
     names = [kind.__name__ for kind in type(module).__mro__[:-1] if kind is not nn.Module]
     return next((name for name in names if hasattr(nn, name)), names[0])
 
@@ -150,7 +151,7 @@ def _first(values: Any) -> Tensor:
 
 
 def _kernel(module: nn.Module) -> str:
-    """`11x11/4` for a kernel with a stride of 4, `3x3, 2 groups` for a convolution in two."""
+    """Kernel in words: `11x11/4` with a stride of 4, `3x3, 2 groups` for a grouped convolution."""
     kernel, stride, groups = (getattr(module, key, None) for key in ("kernel_size", "stride", "groups"))
     kernel = kernel or getattr(module, "kernel", None)
     if not kernel or isinstance(kernel, nn.Module):

@@ -1,6 +1,6 @@
-"""What the papers say of their nets, to be set beside what is counted: parameters, multiply-adds and depth, as printed.
+"""Parameters, multiply-adds and depth of nets as their papers print them, to be compared with what is counted.
 
-None stands for what was not published. What the nets reached is in the `published.py` of the task.
+None: not published. Published metrics are in the `published.py` of the task.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ RESNET = "He et al., Deep Residual Learning for Image Recognition, 2015"
 PREACT = "He et al., Identity Mappings in Deep Residual Networks, 2016"
 DEEPFACE = "Taigman et al., DeepFace: Closing the Gap to Human-Level Performance in Face Verification, CVPR 2014"
 
-ALEXNET_PARAMS = 60_965_224  # of the paper's net, counted: what others are compared with
+ALEXNET_PARAMS = 60_965_224  # of the net in the paper, counted; other nets are compared with it
 
 CONV_1 = (
     "the paper gives conv1 253,440 neurons: 55 x 55 x 96 makes 290,400; and 55 takes images of 227 pixels, or padding "
@@ -67,7 +67,7 @@ class Facts:
     notes: tuple[str, ...] = ()
 
 
-# By name, or by name and the one argument that makes it another net of the paper.
+# By name, or by name and the argument that makes it another net of the paper.
 FACTS: dict[str, Facts] = {
     "alexnet": Facts(ALEXNET, "60 M", None, 8, (ALEXNET_60M, CONV_1, ALEXNET_SLIDE, LRN_ALPHA)),
     "alexnet_owt": Facts(OWT, None, None, 8),
@@ -119,13 +119,14 @@ FACTS: dict[str, Facts] = {
 
 
 def facts_key(name: str, arguments: Mapping[str, Any]) -> str | None:
-    """Key in FACTS of the net with these arguments; None where no paper has numbers for it."""
+    """Key in FACTS of a net with these arguments; None if no paper has numbers for it."""
     by_argument = (f"{name} {key}={value}" for key, value in arguments.items())
     return next((key for key in (*by_argument, name) if key in FACTS), None)
 
 
 def parse_printed(printed: str) -> tuple[float, float]:
-    """`"60 M"` as 60e6 and its unit, 1e6; `"<25 M"` as 25e6 and 1e6; a bare number has the unit 1."""
+    """Value and unit of a printed number: (60e6, 1e6) for "60 M", (25e6, 1e6) for "<25 M"; without a letter the unit
+    is 1."""
     digits, _, letter = printed.lstrip("<>").partition(" ")
     unit = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}[letter]
     return float(digits) * unit, unit

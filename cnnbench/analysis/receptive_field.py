@@ -1,9 +1,9 @@
-"""Where each tensor of a net comes from: what its units see of the image, and through how many weight layers.
+"""Receptive field and depth of each tensor of a net, traced through its operations.
 
-The receptive field is the textbook recursion, carried from operation to operation: the unit at place i of a map sees
-the pixels from low + i * step to high + i * step of the image, the padding included, and where branches meet, the hull
-of what they see. For a convolutional net that is exact. What mixes all places of a map (a fully connected layer, a
-global pool) sees what they see together; attention sees at least the whole image.
+The receptive field follows the textbook recursion: the unit at position i of a map sees the pixels from low + i * step
+to high + i * step of the image, padding included; where branches meet, it is the hull of their receptive fields. For
+convolutional nets this is exact. After an operation that mixes all positions (fully connected layer, global pool) it is
+the hull over all positions; after attention it is at least the whole image.
 """
 
 import math
@@ -18,34 +18,34 @@ from cnnbench.models.meta_kernels import Shapes, pair
 
 aten = torch.ops.aten
 CONVOLUTION = aten.convolution.default
-# Matrix products by the positions of their two factors.
+# Matrix products, with the positions of their two factors among the arguments.
 PRODUCTS = {aten.mm: (0, 1), aten.bmm: (0, 1), aten.addmm: (1, 2), aten.baddbmm: (1, 2)}
 VIEWS = (aten.view, aten._unsafe_view, aten.reshape)
 
 
 class Axis(NamedTuple):
-    """Of the unit at place i: it sees the pixels from low + i * step to high + i * step."""
+    """Receptive field along one axis: the unit at position i sees the pixels low + i * step to high + i * step."""
 
     low: int
     high: int
     step: int
 
     def window(self, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> "Axis":
-        """After a window that slides over this axis."""
+        """Axis after a sliding window: convolution or pooling."""
         low = self.low - padding * self.step
         return Axis(low, low + self.high - self.low + (kernel - 1) * dilation * self.step, self.step * stride)
 
     def join(self, other: "Axis") -> "Axis":
         return Axis(min(self.low, other.low), max(self.high, other.high), max(self.step, other.step))
 
-    def all(self, places: int) -> "Axis":
-        """After something that mixes all places."""
-        return Axis(self.low, self.high + (places - 1) * self.step, 0)
+    def all(self, positions: int) -> "Axis":
+        """Axis after an operation that mixes all positions."""
+        return Axis(self.low, self.high + (positions - 1) * self.step, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a tensor came from: what its units see of the image, down and across, and how many weight layers deep."""
+    """Receptive field of a tensor, down and across, and its depth in weight layers."""
 
     rows: Axis
     columns: Axis
@@ -53,14 +53,14 @@ class Origin:
 
     @property
     def receptive_field(self) -> int:
-        """Side in pixels, the longer one."""
+        """Longer side of the receptive field, in pixels."""
         return max(axis.high - axis.low + 1 for axis in (self.rows, self.columns))
 
 
 class Trace(Shapes):
-    """Gives each tensor that depends on `image` an Origin, and each operation's multiply-adds to `on_macs`.
+    """Dispatch mode that gives an Origin to each tensor that depends on the image, and multiply-adds to `on_macs`.
 
-    Who runs the net under it says when modules begin and end, which a kind of Trace may listen to.
+    Its user calls `begin` with the image, and `enter` and `leave` around each module; subclasses may override them.
     """
 
     def __init__(self) -> None:
@@ -69,10 +69,10 @@ class Trace(Shapes):
         self.image: Origin | None = None
 
     def enter(self, leaf: bool) -> None:
-        """A module begins to run; a leaf holds no others."""
+        """Called before a module runs. leaf: it has no children."""
 
     def leave(self, leaf: bool, row: Any, inputs: Any, output: Any) -> None:
-        """It has run; `row` is what there is to say of it as a layer, or None."""
+        """Called after a module has run. row: its Layer, or None if it is not counted."""
 
     def begin(self, image: Tensor) -> None:
         height, width = image.shape[-2:]
@@ -85,7 +85,7 @@ class Trace(Shapes):
         origins = [known for source in sources if (known := origin(source))]
         if origins:
             outputs = list(tensors([output]))
-            weighted = len(origins) < len(sources)  # a factor that does not depend on the image is a weight
+            weighted = len(origins) < len(sources)  # a factor that does not depend on the image: a weight
             seen = self._after(func, args, origins, outputs[0], weighted)
             for result in outputs:
                 result._origin = seen  # type: ignore[attr-defined]
@@ -114,7 +114,7 @@ def origin(tensor: Tensor) -> Origin | None:
 
 
 def tensors(values: Any) -> Iterator[Tensor]:
-    """Those in arguments or outputs, however nested."""
+    """Tensors in arguments or outputs, at any depth of nesting."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -123,7 +123,7 @@ def tensors(values: Any) -> Iterator[Tensor]:
 
 
 def multiply_adds(func: Any, args: tuple, output: Tensor) -> int:
-    """Of one operation: convolutions and matrix products count, everything else is nothing."""
+    """Multiply-adds of one operation: of a convolution or a matrix product; 0 for any other."""
     kind = func.overloadpacket
     if func is CONVOLUTION:
         x, weight, transposed = args[0], args[1], args[6]
@@ -172,7 +172,7 @@ def _all(seen: Origin, args: tuple, output: Tensor) -> Moved:
 
 
 def _adapted(seen: Origin, args: tuple, output: Tensor) -> Moved:
-    """Bins of equal size are an ordinary pool. Unequal ones overlap somehow: then as if each saw everything."""
+    """Bins of equal size are an ordinary pool. Unequal bins overlap: treated as if each saw all positions."""
     (height, width), (rows, columns) = args[0].shape[-2:], output.shape[-2:]
     if height % rows or width % columns:
         return _all(seen, args, output)
@@ -187,7 +187,7 @@ def _averaged(seen: Origin, args: tuple, output: Tensor) -> Moved:
 
 
 def _viewed(seen: Origin, args: tuple, output: Tensor) -> Moved:
-    """Maps laid out as one vector: each of its numbers may now meet every other."""
+    """Maps flattened to a vector: the next layer may mix all positions."""
     flat = args[0].dim() >= 4 and output.dim() == 2 and output.shape[0] == args[0].shape[0]
     return _all(seen, args, output) if flat else (seen.rows, seen.columns)
 

@@ -1,7 +1,7 @@
-"""A net measured from its shapes, with what its paper says: what `cnnbench summary` shows.
+"""Summary of a net from its shapes, with the numbers of its paper, as `cnnbench summary` shows it.
 
-Neurons are the units that hold weighted sums: those of convolutions and fully connected layers. Shares are those of the
-net's parameters and multiply-adds at inference; auxiliary heads are given apart.
+Neurons are the outputs of convolutions and fully connected layers. Shares are of the parameters and multiply-adds at
+inference; auxiliary heads are counted apart.
 """
 
 import inspect
@@ -42,7 +42,7 @@ POOLS = ("max pool", "average pool")
 
 @dataclass(frozen=True)
 class Summary:
-    """One net, measured. `asked` is what makes it another net than its paper's, `label` its name with that."""
+    """A net and its numbers. asked: settings that make it differ from the paper's net; label: its name with these."""
 
     net: Net
     label: str
@@ -55,9 +55,9 @@ class Summary:
     params: int
     macs: int
     aux_params: int
-    aux_skipped: int  # 0, or the side below which images have no room for the auxiliary heads, as here
-    facts_key: str | None  # of its paper's numbers, in FACTS
-    as_published: bool  # nothing is asked that makes it another net than the one with the published numbers
+    aux_skipped: int  # smallest image size for the auxiliary heads, if these images are smaller; else 0
+    facts_key: str | None  # key of its paper's numbers in FACTS
+    as_published: bool  # whether the published numbers are of this very net
 
     @property
     def published(self) -> facts.Facts | None:
@@ -77,7 +77,7 @@ def summarize(cfg: SummaryConfig) -> Summary:
     name, source = arguments.pop("name"), arguments.get("source", "cnnbench")
     channels = arguments.pop("in_channels", None)
     in_channels = cfg.in_channels or channels or 3
-    if cfg.image_size and "image_size" in arguments:  # layers without shared weights are made for one size
+    if cfg.image_size and "image_size" in arguments:  # locally connected layers are built for one size
         arguments["image_size"] = cfg.image_size
     with torch.device("meta"), Shapes():
         net = build(name, num_classes=cfg.num_classes, in_channels=in_channels, **arguments)
@@ -104,7 +104,7 @@ def summarize(cfg: SummaryConfig) -> Summary:
 
 
 def _asked(cfg: SummaryConfig, builder: Callable[..., Net] | None, arguments: dict[str, Any]) -> list[str]:
-    """What makes the net another than its paper's: arguments not its builder's own, other images, classes."""
+    """Settings that make the net differ from its paper's: other arguments, image size, channels or classes."""
     parameters = inspect.signature(builder).parameters if builder else {}
     own = {key: parameter.default for key, parameter in parameters.items()}
     given = {"num_classes": cfg.num_classes, "image_size": cfg.image_size, "in_channels": cfg.in_channels}
@@ -117,7 +117,7 @@ def _rows(net: Net, size: int, in_channels: int) -> list[Layer]:
     try:
         return layer_complexity(net, size, in_channels)
     except (RuntimeError, ValueError, AssertionError):
-        check_image_size(net, size)  # says which sizes there are, if that is what is wrong
+        check_image_size(net, size)  # a UserError if the image size is wrong
         raise
 
 
@@ -130,7 +130,7 @@ def layer_neurons(row: Layer) -> int:
 
 
 def shown_layers(rows: list[Layer], which: Layers) -> list[Layer]:
-    """`main`: what has parameters or multiply-adds, and pools, but for those that leave their maps as they are."""
+    """Layers that `layers=` shows. main: layers with parameters or multiply-adds, and pools that change their input."""
     if which is Layers.all:
         return rows
     return [
@@ -145,7 +145,7 @@ def is_identity_pool(row: Layer) -> bool:
 
 
 def summary_as_dict(summary: Summary, which: Layers, published: dict[str, Any] | None) -> dict[str, Any]:
-    """The object of `format=json`, with what the net's paper says."""
+    """Object for `format=json`. published: the numbers of the paper."""
     return {
         "model": summary.name,
         "settings": summary.asked,
@@ -181,7 +181,7 @@ def layer_as_dict(summary: Summary, row: Layer) -> dict[str, Any]:
 
 
 def summary_notes(summary: Summary) -> list[str]:
-    """What the numbers show, and where the paper's own do not agree with each other."""
+    """Notes on the numbers, and on contradictions within the paper."""
     found = list(summary.published.notes) if summary.published else []
     weights = sum(row.weights for row in summary.rows)
     convolutions = [row for row in summary.rows if layer_kind(row) == "conv"]
@@ -195,7 +195,7 @@ def summary_notes(summary: Summary) -> list[str]:
 
 
 def _bottleneck(rows: list[Layer]) -> list[str]:
-    """The lecture's example of a 1x1 convolution: GoogLeNet's first 5x5, with and without the one before it."""
+    """Note on the lecture's example of a 1x1 bottleneck: GoogLeNet's first 5x5 convolution, with and without it."""
     branch = [row for row in rows if row.name.startswith("inception3a.branch3.") and layer_kind(row) == "conv"]
     if len(branch) != 2:
         return []
@@ -210,7 +210,7 @@ def _bottleneck(rows: list[Layer]) -> list[str]:
 
 
 def difference_from_print(measured: int, printed: str) -> str:
-    """`"as printed"` where the number rounds to the paper's (or keeps its bound), else how far it is away."""
+    """Difference of a number from the printed one; "as printed" where it rounds to that or keeps its bound."""
     value, unit = facts.parse_printed(printed)
     decimals = len(printed.partition(" ")[0].partition(".")[2])
     within = measured < value if printed[0] == "<" else measured > value if printed[0] == ">" else False

@@ -1,4 +1,4 @@
-"""What every picture shares: a figure without a display, names that fit, a file written in one step."""
+"""Figures of matplotlib without a display: titles and labels that fit, number formats, axes, an atomic write."""
 
 import io
 import math
@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from cnnbench.utils.format import shorten
 
-# Fonts with the scripts that matplotlib's own lacks; whichever of them is installed is used where it is needed.
+# Fonts for the scripts that the font of matplotlib lacks. Installed ones are used where they are needed.
 FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "Hiragino Sans",
                   "PingFang SC", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans Arabic",
                   "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS")  # fmt: skip
@@ -28,23 +28,23 @@ BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#767676"  # Okabe and Ito's blue
 
 
 def new_figure(width: float, height: float, title: str, layout: Any = "constrained", dpi: int = 120) -> Figure:
-    """A titled figure that draws without pyplot, of a size in inches."""
+    """Figure with a title, of a size in inches, made without pyplot."""
     figure = Figure(figsize=(width, height), dpi=dpi, layout=layout)
     FigureCanvasAgg(figure)
-    limit = int(width * 11)  # characters of 11 points to a line, so that a long title is cut and not clipped
+    limit = int(width * 11)  # characters of 11 points in a line: a long title is shortened, not clipped
     title = "\n".join(short_label(line, limit) for line in title.splitlines())
-    # Where a layout engine runs it makes room for a title that it may place itself; a fixed y would be drawn over.
+    # A layout engine makes room only for a title that it may place itself; axes would cover a title with a fixed y.
     figure.suptitle(title, fontsize=11, **({} if layout else {"y": 1 - 0.08 / height}))
     return figure
 
 
 def short_label(name: str, width: int) -> str:
-    """A class name or title as matplotlib takes it: short, on one line, a dollar sign not read as mathematics."""
+    """Label on one line of at most `width` characters, dollar signs escaped, which matplotlib reads as mathematics."""
     return shorten(str(name), width).replace("$", r"\$")
 
 
 def array(values: Any) -> np.ndarray:
-    """A tensor (on any device, of any type) or a sequence as a numpy array."""
+    """Numpy array of a tensor, on any device and of any dtype, or of a sequence."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()  # numpy knows no bfloat16
         values = (values.float() if values.is_floating_point() else values).numpy()
@@ -58,7 +58,7 @@ def _fonts() -> list[str]:
 
 
 def save_figure(figure: Figure, path: str | Path) -> Figure:
-    """Write the figure as PNG beside its path and rename it: no reader and no crash meets half a picture."""
+    """Write the figure as a PNG, atomically, and return it."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -70,7 +70,7 @@ def save_figure(figure: Figure, path: str | Path) -> Figure:
 
 
 def as_png(figure: Figure) -> bytes:
-    """The figure as a PNG."""
+    """PNG file of the figure."""
     for text in figure.findobj(Text):
         text.set_fontfamily(_fonts())
     stream = io.BytesIO()
@@ -81,7 +81,7 @@ def as_png(figure: Figure) -> bytes:
 
 
 def log_axis(ax: Axes, label: str, form: Callable[[float], str]) -> None:
-    """A logarithmic x axis for what is drawn there, with a few round numbers that people read."""
+    """Make the x axis logarithmic, with ticks at a few round numbers written by `form`."""
     ax.set_xscale("log")
     low, high = (limit * factor for limit, factor in zip(ax.get_xlim(), (0.9, 1.1), strict=True))
     ax.set(xlabel=label, xlim=(low, high))
@@ -93,13 +93,13 @@ def log_axis(ax: Axes, label: str, form: Callable[[float], str]) -> None:
 
 
 def round_numbers(low: float, high: float) -> list[float]:
-    """Three to five numbers of few digits between two limits, for a logarithmic axis; fewer where there are none."""
+    """Ticks of a logarithmic axis between two limits: three to five numbers of few digits, fewer if there are none."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found: list[float] = []
     for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         found = [digit * 10.0**decade for decade in decades for digit in digits if low <= digit * 10.0**decade <= high]
         if len(found) >= 3:
             return found[:: math.ceil(len(found) / 5)]
-    # A narrow stretch, on which a logarithm is nearly a straight line.
+    # A narrow range, on which a logarithmic axis is nearly linear.
     steps = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high)
     return [float(f"{step:.6g}") for step in steps if low <= step <= high]

@@ -1,4 +1,4 @@
-"""An HTML page that opens anywhere and loads nothing: its head, its tables, its pictures."""
+"""Parts of a self-contained HTML page: its head, its tables, its pictures. The page loads nothing."""
 
 import base64
 import hashlib
@@ -47,7 +47,7 @@ th[aria-sort=descending] button::after {{ content: " \\2193"; color: #000; }}
 <body>
 """
 
-LINE = 50  # characters: what is longer is broken into lines
+LINE = 50  # characters: longer cells are broken into lines
 SORTING = """
 for (const button of document.querySelectorAll("th button")) button.onclick = () => {
   const head = button.parentNode, column = head.cellIndex, body = head.closest("table").tBodies[0];
@@ -65,7 +65,7 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
 
 
 def document(title: str, body: Sequence[str], *, style: str = "", script: str = "") -> str:
-    """The page. The script is the only one that a browser will run there."""
+    """HTML of a page. Its content security policy lets the browser run no script but this one."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     head = HEAD.format(title=escape(title), csp=f"; script-src 'sha256-{digest}'" if script else "")
     head = head.replace("</style>", f"{style}</style>")
@@ -74,7 +74,7 @@ def document(title: str, body: Sequence[str], *, style: str = "", script: str = 
 
 
 def write_document(path: Path, title: str, body: Sequence[str], script: str = "") -> None:
-    """The page at `path`, in one step."""
+    """Write a page to `path`, atomically."""
     write_text(path, document(title, body, script=script))
 
 
@@ -104,7 +104,7 @@ def picture(png: bytes, title: str, caption: str) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]], *, sorts: bool = True) -> str:
-    """The rows, rounded for reading; on a page with the script SORTING a click on a heading sorts by that column."""
+    """HTML table of the rows, numbers rounded. sorts: a click on a heading sorts, on a page with the script SORTING."""
     columns, numeric = cells(rows)
     of = [' class="number"' if flag else "" for flag in numeric]
     names = [f"<button>{escape(column[0])}</button>" if sorts else escape(column[0]) for column in columns]
@@ -124,7 +124,7 @@ def _long(text: str) -> str:
 
 
 def _value(value: Any, numeric: bool) -> str:
-    """What a cell is sorted by, where that is not its text."""
+    """HTML attribute with the sort key of a cell; "" where the key is the text of the cell."""
     if value is None:
         return ' data-value=""'
     return f' data-value="{float(value)!r}"' if numeric else ""

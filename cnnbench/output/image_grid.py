@@ -90,7 +90,7 @@ def best_columns(count: int) -> int:
 
 
 def _draw_row(ax: Axes, canvas: np.ndarray, row: Row, left: float, top: float, side: float, font: float) -> None:
-    """The row with its upper left corner at (left, top), in inches: texts into ax, images into the canvas."""
+    """Draw a row with its upper left corner at (left, top), in inches: texts into ax, images into the canvas."""
     top_of_images = top + _title_height(row, font / 60)
     if row.name:
         middle = top_of_images + max(_image_height(tile, side) for tile in row.tiles) / 2
@@ -121,7 +121,7 @@ def _paste(canvas: np.ndarray, tile: Tile, x: float, y: float, side: float) -> N
     if tile.marked:
         colour = [int(VERMILLION[at : at + 2], 16) for at in (1, 3, 5)]
         canvas[max(top - 4, 0) : top + height + 4, max(left - 4, 0) : left + width + 4] = colour
-    else:  # a hair line, so that a picture with white edges has an end
+    else:  # a thin line, so that white edges of an image are seen
         canvas[max(top - 1, 0) : top + height + 1, max(left - 1, 0) : left + width + 1] = 200
     canvas[top : top + height, left : left + width] = resized_rgb(tile.picture, height, width)
 
@@ -137,6 +137,6 @@ def _write(ax: Axes, tile: Tile, x: float, y: float, side: float, font: float) -
 
 
 def _folded(name: str, width: int) -> str:
-    """The name on up to four lines, broken at its dots and blanks."""
+    """Name on up to four lines, broken at its dots and blanks."""
     lines = [line for part in name.splitlines() for line in textwrap.wrap(part.replace(".", ". "), width)][:4]
     return "\n".join(short_label(part.replace(". ", "."), width) for part in lines)

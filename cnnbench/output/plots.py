@@ -1,8 +1,7 @@
 """Line plots of a training: learning curves, the learning-rate schedule, the learning-rate range test.
 
-Drawn with matplotlib's object interface: no pyplot, so nothing global and no display. Colours are Okabe and Ito's and
-viridis, and nothing is told by colour alone. Every function writes its file in one step (beside, then renamed) and
-returns the Figure. Tensors and numpy arrays are both fine.
+Drawn with matplotlib's object interface, without pyplot: no global state, no display. Colours are those of Okabe and
+Ito, and no curve differs by colour alone. Every function writes its file atomically and returns the Figure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,9 +48,9 @@ class Series(NamedTuple):
 def plot_curves(
     rows: Sequence[Mapping[str, Any]], path: str | Path, title: str, metrics: Mapping[str, Quantity]
 ) -> Figure:
-    """Loss and metrics of training and validation over the epochs, each above the learning rate that made it.
+    """Plot loss and metrics of training and validation over the epochs, with the learning rate below.
 
-    metrics: by their names in the rows.
+    metrics: quantities by the names of the metrics in the rows.
     """
     shown = {"loss": LOSS, **metrics}
     panels = [key for key in shown if any(len(series(rows, f"{key}/{split}").epochs) for split in STYLES)] or ["loss"]
@@ -65,7 +64,7 @@ def plot_curves(
 
 
 def plot_schedule(epochs: Sequence[float], rates: Sequence[float], path: str | Path, title: str) -> Figure:
-    """The learning rate over the epochs, from zero so that drops are seen as large as they are."""
+    """Plot the learning rate over the epochs, on an axis that begins at zero."""
     figure = new_figure(8, 4.2, title)
     ax = figure.subplots()
     ax.plot(epochs, rates, color=BLUE, linewidth=1.8)
@@ -76,7 +75,7 @@ def plot_schedule(epochs: Sequence[float], rates: Sequence[float], path: str | P
 
 def plot_lr_range(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], lr: float | None,
              path: str | Path, title: str) -> Figure:  # fmt: skip
-    """The loss of each step over its learning rate, with the suggested one; what is far above the start is cut off."""
+    """Plot the loss of each step over its learning rate, and the suggested lr. Losses far above the first are cut."""
     figure = new_figure(8, 4.6, title)
     ax = figure.subplots()
     known = len(smoothed)
@@ -97,7 +96,7 @@ def plot_lr_range(rates: Sequence[float], losses: Sequence[float], smoothed: Seq
 
 
 def series(rows: Sequence[Mapping[str, Any]], key: str) -> Series:
-    """The curve of one key; rows without it are left out, infinities become NaN."""
+    """Curve of one key. Rows without the key are left out, infinities become NaN."""
     points = [(row["epoch"], float(row[key])) for row in rows if row.get(key) is not None]
     epochs, values = np.array(points, dtype=float).reshape(-1, 2).T
     return Series(epochs, np.where(np.isfinite(values), values, np.nan))
@@ -129,14 +128,14 @@ def _curve_panel(ax: Axes, rows: Sequence[Mapping[str, Any]], key: str, shown: Q
 
 
 def _epoch_axis(ax: Axes, epochs: list[int]) -> None:
-    """Whole epochs only, whether there is one of them or three hundred."""
+    """Place the ticks of the x axis at whole epochs."""
     margin = 0.03 * (epochs[-1] - epochs[0]) or 0.5
     ax.set_xlim(epochs[0] - margin, epochs[-1] + margin)
     ax.xaxis.set_major_locator(FixedLocator(epochs) if len(epochs) <= 8 else MaxNLocator(integer=True, nbins=8))
 
 
 def _value_axis(ax: Axes, values: list[float], percent: bool) -> None:
-    """Errors start at 0, which is the aim; a loss that spans two decades gets a logarithmic axis."""
+    """Begin the y axis at 0; make it logarithmic for a loss that spans two decades."""
     if not percent and values and min(values) > 0 and max(values) > 100 * min(values):
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

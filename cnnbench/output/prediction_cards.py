@@ -49,7 +49,7 @@ def draw_cards(cards: Sequence[Card], path: str | Path, title: str) -> Figure:
 
 
 def _draw_card(ax: Axes, card: Card, left: float, top: float) -> None:
-    """The card with its upper left corner at (left, top), in inches."""
+    """Draw a card with its upper left corner at (left, top), in inches."""
     room = WIDTH - GAP
     scale = min(room / card.picture.shape[1], PICTURE / card.picture.shape[0])
     wide, high = card.picture.shape[1] * scale, card.picture.shape[0] * scale

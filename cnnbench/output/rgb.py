@@ -51,7 +51,7 @@ def overlay_heat(image: Any, values: Any, signed: bool) -> np.ndarray:
 
 
 def resized_rgb(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The picture at another size. Small pictures are enlarged pixel by pixel, others are resampled smoothly."""
+    """Picture at another size. Small pictures are enlarged pixel by pixel, others are resampled smoothly."""
     smooth = max(picture.shape[:2]) > SMOOTH or height < picture.shape[0]
     how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
     return np.asarray(Image.fromarray(picture).resize((width, height), how))

@@ -15,7 +15,7 @@ ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".t
 
 
 def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
-    """The rows as one string without a final newline. Columns come in the order in which the rows first name them.
+    """Text of the rows, without a final newline. Columns are in the order in which the rows first name them.
 
     JSON and CSV keep the values as they are (JSON has no NaN or infinity: they become null); the table and Markdown
     round them for reading.
@@ -34,14 +34,14 @@ def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[bool]]:
-    """The columns, each with its heading first, and which of them are numbers."""
+    """Columns as text, each with its heading first, and whether each is numeric."""
     names = _names(rows)
     shown = [_column(name, [row.get(name) for row in rows]) for name in names]
     return shown, [_is_numeric(row.get(name) for row in rows) for name in names]
 
 
 def fitted(rows: list[dict[str, Any]], format: Format, width: int | None, dispensable: Sequence[str]) -> str:
-    """The table with as many columns as fit into the width of a terminal; the dispensable ones go first, in order."""
+    """Table without the dispensable columns, dropped in this order, that do not fit into the width of the terminal."""
     text = render(rows, format)
     for column in dispensable:
         if format is not Format.table or width is None or max(map(display_width, text.splitlines())) <= width:
@@ -77,7 +77,7 @@ def _pad(cell: str, width: int, right: bool) -> str:
 
 
 def _column(name: str, values: list[Any]) -> list[str]:
-    """The heading and the cells of one column; its floats share one number of decimals where that loses nothing."""
+    """Heading and cells of one column. Its floats have the same number of decimals where no digit is lost."""
     spec = _float_format([abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v])
     return [name, *(_cell(value, spec) for value in values)]
 
@@ -95,7 +95,7 @@ def _cell(value: Any, spec: str) -> str:
 
 
 def _float_format(magnitudes: list[float]) -> str:
-    """Decimals for four significant digits of the largest; an empty string where the small ones would drown in that."""
+    """Format with four significant digits for the largest; "" where the smallest would lose their digits."""
     if not magnitudes:
         return ".0f"
     decimals = max(0, 3 - math.floor(math.log10(max(magnitudes))))

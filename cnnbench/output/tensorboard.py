@@ -1,6 +1,6 @@
-"""TensorBoard's event file of a run, written by the process itself: a disk that is full is then ours to bear.
+"""Event files of TensorBoard, written in the calling thread, so that a full disk gives a warning.
 
-(torch's SummaryWriter writes in a thread, which such a disk ends with a traceback.)
+The SummaryWriter of torch writes in a thread of its own, which ends with a traceback when the disk is full.
 """
 
 import io
@@ -28,14 +28,14 @@ def event_files(folder: Path) -> list[Path]:
 
 
 def fresh_events(folder: Path) -> "Events":
-    """A new event file in place of those that an earlier command left in the folder."""
+    """New event file in a folder; the event files of earlier commands are deleted."""
     for old in event_files(folder):
         old.unlink()
     return Events(folder, purge_step=0)
 
 
 class Events:
-    """A new event file in a folder. What other files there say of steps from `purge_step` on counts no more."""
+    """A new event file in a folder. It makes TensorBoard drop steps from `purge_step` on that older files hold."""
 
     def __init__(self, folder: Path, purge_step: int) -> None:
         self._file: IO[bytes] | None = None
@@ -80,7 +80,7 @@ class Events:
 
     @contextmanager
     def _once(self) -> Iterator[None]:
-        """After the first error nothing more is written: a reader would not find its way past a record that was cut."""
+        """Stop writing after the first OSError, with a warning: readers cannot read past an incomplete record."""
         try:
             yield
         except OSError as error:

@@ -1,8 +1,7 @@
-"""How the layers of a net are wired, found by running it on shapes: what a drawing of it follows.
+"""Graph of the layers of a net, traced by running the net on shapes.
 
-Each tensor remembers the layers that it came from, so nothing is read from the net's code: an addition or a
-concatenation of tensors from different places is where ways meet, and what holds no weighted sums and moves no pixels
-(activations, normalisation, dropout) is no part of the picture.
+Each tensor remembers the layers that it came from. An addition or a concatenation of tensors from different layers is a
+join of branches. Layers without weighted sums that move no pixels (activations, normalisation, dropout) are left out.
 """
 
 from collections.abc import Iterable
@@ -28,10 +27,10 @@ Sources = tuple[int, ...]
 
 @dataclass(eq=False)
 class Node:
-    """The image, a layer, a pool that the net calls as a function, or a place where ways meet.
+    """The image, a layer, a pool that the net calls as a function, or a join of branches.
 
-    `sources` are the numbers of the nodes that it takes its input from, `stage` the stage of the net and `head` the
-    auxiliary head that it is in, if any. Shapes are without the batch, those of maps with their channels first.
+    sources: numbers of the nodes that give its input; stage, head: the stage and the auxiliary head that it is in, or
+    "". Shapes are without the batch, with the channels first.
     """
 
     number: int
@@ -54,13 +53,13 @@ class Node:
 
 
 class _GraphTrace(Trace):
-    """Gives each tensor that depends on the image the numbers of the nodes that it came from."""
+    """Gives each tensor that depends on the image the numbers of its source nodes; collects the nodes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.nodes: list[Node] = []
-        self.inside = False  # a leaf: what it is made of does not matter
-        self.begun: list[int] = []  # how many nodes there were when each running module began
+        self.inside = False  # within a leaf module: its operations do not matter
+        self.begun: list[int] = []  # stack: number of nodes when each running module began
 
     def begin(self, image: Tensor) -> None:
         super().begin(image)
@@ -72,10 +71,12 @@ class _GraphTrace(Trace):
 
     def leave(self, leaf: bool, row: Layer | None, inputs: Any, output: Any) -> None:
         self.inside = False
-        own = self.begun.pop() == len(self.nodes)  # attention has layers that it does not call: its input is its own
+        own = self.begun.pop() == len(
+            self.nodes
+        )  # no node came from its children, as in attention, which does not call them
         if row:
             sources = _sources(tensors([inputs]) if own else tensors([output]))
-            if sources:  # not what is worked out from weights alone
+            if sources:  # none: computed from weights alone
                 node = self._add(layer_kind(row), output, sources)
                 node.layer, node.kernel = row, row.kernel
 
@@ -104,14 +105,14 @@ def _together(sources: Iterable[Sources]) -> Sources:
 
 
 def _called(func: Any, args: tuple) -> str | None:
-    """The kind of pool that an operation is; a mean is one where it takes all places of maps."""
+    """Kind of pool of an operation, or None. A mean over all positions of maps is an average pool."""
     if func.overloadpacket is aten.mean and not (args[0].dim() == 4 and len(args) > 1 and len(args[1] or ()) == 2):
         return None
     return CALLED.get(func.overloadpacket)
 
 
 def _slides(func: Any, args: tuple) -> str:
-    """The kernel of such a pool, written as that of a layer."""
+    """Kernel of a pool that is called as a function, written as the kernel of a layer."""
     if func.overloadpacket not in (aten.max_pool2d_with_indices, aten.avg_pool2d):
         return ""
     kernel = pair(args[1])
@@ -129,9 +130,9 @@ def _sources(values: Iterable[Tensor]) -> Sources:
 
 
 def trace_graph(net: Net, image_size: int, in_channels: int) -> list[Node]:
-    """The nodes that a drawing shows, in the order in which they run; the auxiliary heads' among them.
+    """Nodes that a drawing shows, in the order in which they run, with those of the auxiliary heads.
 
-    The first is the image. Each is numbered by its place in the list, and knows its sources and targets there.
+    The first node is the image. The number of a node is its index in the list.
     """
     traced = _GraphTrace()
     layer_complexity(net, image_size, in_channels, traced, auxiliary=bool(net.auxiliary))
@@ -149,12 +150,12 @@ def trace_graph(net: Net, image_size: int, in_channels: int) -> list[Node]:
 
 
 def _channels_last(node: Node, net: Net) -> bool:
-    """Whether maps are rows x columns x channels there: linear layers run over the last dimension."""
+    """Whether the maps of a node are rows x columns x channels, as linear layers take them."""
     return node.kind == "fc" or (net.map_dims == (1, 2) and node.kind not in ("image", "conv", *POOLS))
 
 
 def _inherit(nodes: list[Node]) -> None:
-    """What is no module belongs where the layer before it does, or to the auxiliary head that alone takes it."""
+    """Give nodes without a module the stage and head of the node before, or the only auxiliary head that uses them."""
     by_number = {node.number: node for node in nodes}
     for node in nodes:
         if not node.layer and node.sources:
@@ -170,7 +171,7 @@ def _inherit(nodes: list[Node]) -> None:
 
 
 def _above(name: str, owners: dict[str, str]) -> str:
-    """What owns the module `name`, or the nearest of those that hold it."""
+    """Owner of the module `name` or of its nearest parent that has one; ""."""
     while name not in owners and name:
         name = name.rpartition(".")[0]
     return owners.get(name, "")
@@ -184,7 +185,7 @@ def _shown(node: Node) -> bool:
 
 
 def _visible(nodes: list[Node]) -> list[Node]:
-    """Without what is not shown, whose sources take its place, and without joins that are left with one way."""
+    """Nodes that are shown. Hidden nodes, and joins left with one source, are replaced by their sources."""
     standing: dict[int, Sources] = {}
     for node in nodes:
         node.sources = tuple(dict.fromkeys(number for source in node.sources for number in standing[source]))
@@ -194,7 +195,7 @@ def _visible(nodes: list[Node]) -> list[Node]:
 
 
 def _used(nodes: list[Node]) -> list[Node]:
-    """Those that lead to the logits or belong to an auxiliary head, numbered anew."""
+    """Nodes that lead to the logits or belong to an auxiliary head, renumbered."""
     by_number = {node.number: node for node in nodes}
     last = [node for node in nodes if not node.head][-1]
     wanted, todo = set(), [last.number, *(node.number for node in nodes if node.head)]

@@ -1,4 +1,4 @@
-"""One web page that shows nets: drawn, and layer by layer. It opens anywhere, and loads nothing."""
+"""Self-contained HTML page of nets: the drawing and the tables of their layers."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,9 @@ th, td { padding: .15rem .7rem; }
 
 
 def diagram_page(title: str, svg: str, sections: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """The drawing, and below it sections: a heading, then tables (as HTML) and lines of text."""
+    """HTML of the page. sections: headings, each with tables (as HTML) and lines of text."""
     parts = [
-        html.paragraph("Rest on a box to read its output, parameters and multiply-adds."),
+        html.paragraph("Hover over a box to read its output, parameters and multiply-adds."),
         f"<figure>\n{svg}\n</figure>",
     ]
     for heading, blocks in sections:

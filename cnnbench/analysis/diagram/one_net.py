@@ -1,5 +1,5 @@
-"""One net drawn as the papers draw it: boxes from the image down to the classes, ways beside each other, shortcuts as
-arcs, a colour for each size of the maps.
+"""Drawing of one net in the style of the papers: boxes from the image down to the classes, branches side by side,
+shortcuts as arcs, a colour for each size of the maps.
 """
 
 from dataclasses import dataclass, field
@@ -23,17 +23,17 @@ from cnnbench.analysis.diagram.widths import LANE, SMALL, centres, extent, half_
 from cnnbench.analysis.summary import POOLS, Summary
 from cnnbench.utils.format import three_digits
 
-# Okabe and Ito's colours, which the colour-blind tell apart: for lines, and thinned for areas under black text.
+# Colours of Okabe and Ito, safe for colour-blind readers: for lines, and lighter for areas under black text.
 COLOURS = (("#0072B2", "#CFE3F1"), ("#E69F00", "#FAE8C4"), ("#009E73", "#C9EADD"), ("#CC79A7", "#F4DFEB"),
            ("#8A7F00", "#F7F3BE"), ("#56B4E9", "#E3F3FC"), ("#D55E00", "#F7DAC6"), ("#777777", "#E6E6E6"))  # fmt: skip
-BOX, GAP = 18.0, 11.0  # height of a box, and from one to the next
-ROUND, BAR = 5.0, 15.0  # radius of a sum, height of a concatenation
+BOX, GAP = 18.0, 11.0  # height of a box, distance between boxes
+ROUND, BAR = 5.0, 15.0  # radius of the circle of a sum, height of the bar of a concatenation
 HEADING = 62.0
 
 
 @dataclass
 class NetColumn:
-    """A net, being drawn around the vertical line at `x`; `at` has the right edge and the middle of each node."""
+    """A net that is drawn around the vertical line at `x`. at: right edge and vertical middle of each drawn node."""
 
     canvas: Canvas
     summary: Summary
@@ -41,11 +41,11 @@ class NetColumn:
     colours: dict[str, tuple[str, str]]
     x: float = 0.0
     at: dict[int, tuple[float, float]] = field(default_factory=dict)
-    spans: list[tuple[str, float, float]] = field(default_factory=list)  # of each item: its stage, top and bottom
+    spans: list[tuple[str, float, float]] = field(default_factory=list)  # stage, top and bottom of each item
 
     @property
     def bands(self) -> list[tuple[str, Chain]]:
-        """The items by the size of their maps."""
+        """Items grouped by the size of their maps."""
         found: list[tuple[str, Chain]] = []
         for key, group in groupby(self.diagram.items, lambda item: map_size(item.end)):
             found.append((key, list(group)))
@@ -57,7 +57,7 @@ class NetColumn:
         return max((text_width(name, SMALL) for name in names), default=0) + 14
 
     def extent(self) -> tuple[float, float]:
-        """Pixels to the left and to the right of x."""
+        """Width in pixels to the left and to the right of x."""
         left, right = extent(self.diagram.items, half_width(self.diagram.items))
         texts = max(text_width(text, 15 if not number else 11) for number, text in enumerate(self.title()))
         heads = max((2 * half_of(head.nodes) for head in self.diagram.heads), default=0)
@@ -82,7 +82,7 @@ class NetColumn:
         return y + HEADING + 4
 
     def items(self, items: Chain, x: float, y: float, half: float) -> float:
-        """Draws them below y, and says where they end."""
+        """Draw items below y; return the y where they end."""
         for item in items:
             if isinstance(item, LayerBox):
                 y = self.box(item.node, x, y, half)
@@ -121,7 +121,7 @@ class NetColumn:
         self.at[node.number] = (x + half, y + height / 2)
 
     def about(self, node: Node) -> str:
-        """What one reads when hovering over it: as in the table."""
+        """Tooltip of a node, with the numbers of the table."""
         row = node.layer
         shape = " × ".join(map(str, row.output_shape if row else node.shape))
         if row is None:
@@ -131,7 +131,7 @@ class NetColumn:
         return "\n".join([*lines, *([f"stage {node.stage}"] if node.stage and not node.head else [])])
 
     def sum(self, node: Node, x: float, y: float) -> float:
-        """The circle in which ways meet."""
+        """Draw the circle where branches meet."""
         middle = y + 4 + ROUND
         self.canvas.path(f"M{x:.6g} {y:.6g}V{y + 4:.6g}")
         with self.canvas.group(self.about(node), class_="join", data_node=node.number):
@@ -145,17 +145,17 @@ class NetColumn:
         return middle + ROUND
 
     def residual(self, split: Branches, x: float, y: float, half: float) -> float:
-        """The layers on the line, each shortcut an arc to the right of them."""
+        """Draw the layers on the line, and each shortcut as an arc to the right of them."""
         end = self.items(split.main, x, y, half)
         result = self.sum(split.join, x, end)
         lane = x + extent(split.main, half)[1]
-        for way in split.shortcuts:
+        for branch in split.shortcuts:
             lane += LANE
-            self.arc(split, way, x, lane, y + 3, end + 4 + ROUND)
+            self.arc(split, branch, x, lane, y + 3, end + 4 + ROUND)
         return result
 
-    def arc(self, split: Branches, way: Chain, x: float, lane: float, top: float, bottom: float) -> None:
-        layers = list(layer_nodes(way))
+    def arc(self, split: Branches, branch: Chain, x: float, lane: float, top: float, bottom: float) -> None:
+        layers = list(layer_nodes(branch))
         kind = "projection" if layers else "identity"
         dashes: dict[str, object] = {"stroke_dasharray": "1.5 3", "stroke_linecap": "round"} if layers else {}
         turn = min(9.0, (bottom - top) / 2)
@@ -172,14 +172,14 @@ class NetColumn:
             self.rectangle(node, lane - 6 + half, (top + bottom) / 2 - 7, half, True, 14, SMALL)
 
     def branches(self, split: Branches, x: float, y: float) -> float:
-        """Beside each other, down to a bar in which they meet."""
+        """Draw branches side by side, down to the bar where they meet."""
         offsets, width = centres(split)
         places = [x - width / 2 + offset for offset in offsets]
         fork = y + 6
         self.canvas.path(f"M{x:.6g} {y:.6g}V{fork:.6g}M{min(*places, x):.6g} {fork:.6g}H{max(*places, x):.6g}")
         drawn = [
-            (place, self.items(way, place, fork, half_width(way)))
-            for way, place in zip(split.branches, places, strict=True)
+            (place, self.items(branch, place, fork, half_width(branch)))
+            for branch, place in zip(split.branches, places, strict=True)
         ]
         bar = max(end for _, end in drawn) + GAP
         ends: dict[str, object] = {
@@ -187,13 +187,13 @@ class NetColumn:
             "data_from": split.start.number,
             "data_to": split.join.number,
         }
-        for way, (place, end) in zip(split.branches, drawn, strict=True):
-            self.canvas.arrow(place, end, bar, INK, **({} if way else ends))
+        for branch, (place, end) in zip(split.branches, drawn, strict=True):
+            self.canvas.arrow(place, end, bar, INK, **({} if branch else ends))
         self.rectangle(split.join, x, bar, width / 2, height=BAR, letters=10)
         return bar + BAR
 
     def fold(self, fold: Fold, x: float, y: float, half: float) -> float:
-        """The items in a frame with how often they are there."""
+        """Draw repeated items once, in a frame with the number of repeats."""
         left, right = extent(fold.items, half)
         self.canvas.path(f"M{x:.6g} {y:.6g}v6")
         end = self.items(fold.items, x, y + 8, half)
@@ -228,7 +228,7 @@ class NetColumn:
         return y
 
     def stages(self) -> None:
-        """A bar with its name along each stage."""
+        """Draw a bar along each stage, with its name."""
         left = self.x - extent(self.diagram.items, half_width(self.diagram.items))[0] - 9
         for stage, group in groupby(self.spans, lambda span: span[0]):
             spans = list(group)
@@ -238,7 +238,7 @@ class NetColumn:
                 self.canvas.text(left - 5, top + 12, stage, SMALL, "end", GREY, class_="stage")
 
     def heads(self, y: float) -> float:
-        """The auxiliary heads, to the right of the rest. Says where the lowest ends."""
+        """Draw the auxiliary heads to the right of the net; return the y where the lowest ends, at least y."""
         lowest = 0.0
         right = self.x + extent(self.diagram.items, half_width(self.diagram.items))[1]
         for head in self.diagram.heads:

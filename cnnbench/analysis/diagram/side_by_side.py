@@ -1,4 +1,4 @@
-"""Nets side by side on one page; where their maps have the same sizes, on the same level."""
+"""Drawing of several nets side by side, with maps of the same size on the same level."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,14 +9,14 @@ from cnnbench.analysis.diagram.svg import GREY, Canvas, text_width
 from cnnbench.analysis.diagram.widths import SMALL, extent, half_width
 from cnnbench.analysis.summary import Summary
 
-UNEVEN = 1.4  # times the height of the tallest net that nets on one level may take
+UNEVEN = 1.4  # largest height of aligned nets, relative to the tallest net alone
 
 
 def draw_nets(nets: Sequence[tuple[Summary, Diagram]]) -> str:
-    """The nets side by side, as one SVG."""
+    """SVG of the nets side by side."""
     canvas = Canvas()
     columns = [NetColumn(canvas, summary, diagram, {}) for summary, diagram in nets]
-    level = _on_one_level(columns)
+    level = _aligned(columns)
     sizes = _sizes(columns) if level else []
     _colour(columns, sizes)
     gutter = max(text_width(key, 10.5) for column in columns for key, _ in column.bands) + 16
@@ -35,7 +35,7 @@ def draw_nets(nets: Sequence[tuple[Summary, Diagram]]) -> str:
 
 
 def _colour(columns: list[NetColumn], sizes: list[str]) -> None:
-    """A colour for each size of maps: the same in all nets where they stand on one level."""
+    """Choose a colour for each size of maps, the same in all nets if they are aligned."""
     for column in columns:
         own = sizes or list(dict.fromkeys(key for key, _ in column.bands))
         everywhere = dict.fromkeys([*own, *(map_size(node) for node in layer_nodes(column.diagram.items))])
@@ -43,7 +43,7 @@ def _colour(columns: list[NetColumn], sizes: list[str]) -> None:
 
 
 def _place(columns: list[NetColumn], gutter: float, level: bool) -> float:
-    """Gives each net its place from left to right, and says how wide all are. The gutter is for the sizes of maps."""
+    """Place the nets from left to right; return the total width. gutter: width of the column with the sizes of maps."""
     x = 16.0
     for number, column in enumerate(columns):
         left, right = column.extent()
@@ -54,7 +54,7 @@ def _place(columns: list[NetColumn], gutter: float, level: bool) -> float:
 
 
 def _sizes(columns: list[NetColumn]) -> list[str]:
-    """Of the maps in all nets, from the largest down."""
+    """Sizes of maps in all nets, largest first."""
     return sorted({key for column in columns for key, _ in column.bands}, key=_side, reverse=True)
 
 
@@ -62,8 +62,8 @@ def _side(key: str) -> int:
     return int(key.split()[0])
 
 
-def _on_one_level(columns: list[NetColumn]) -> bool:
-    """Whether nets have so many sizes of maps in common that they look well so."""
+def _aligned(columns: list[NetColumn]) -> bool:
+    """Whether to align the nets: they share at least half of the sizes of maps, and the drawing stays compact."""
     if len(columns) < 2:
         return False
     for column in columns:
@@ -117,7 +117,7 @@ def _size_line(canvas: Canvas, key: str, y: float, left: float, right: float) ->
 
 
 def _legend(canvas: Canvas, columns: list[NetColumn], y: float) -> float:
-    """What the lines and frames mean, of those that there are."""
+    """Draw the legend of the lines and frames that the drawing has; return the y where it ends."""
     text = "\n".join(canvas.parts)
     lines = [("", "left: size of the maps and name of the stage")]
     if 'class="shortcut identity"' in text:

@@ -1,7 +1,7 @@
-"""The wiring of a net as nested sequences: boxes, ways that part and meet again, and repeats. What a drawing lays out.
+"""Structure of a net as nested sequences: boxes, branches that meet again, and repeats. The drawing follows it.
 
-Where a way parts, the ways meet again in the first node that all of them reach (the nearest post-dominator). Ways that
-share nodes before that, as in DenseNets, stay one sequence, with a line for each connection that skips a node of it.
+Branches meet in the first node that all of them reach (the nearest post-dominator). Branches that share nodes before
+that, as in DenseNets, stay one sequence, a Tangle, with a line for each connection that skips a node.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from cnnbench.analysis.diagram.graph import Node
 from cnnbench.analysis.summary import POOLS
 
-LIMIT = 44  # rows: a taller drawing has its repeats folded
-LONGEST = 12  # rows of what is repeated
+LIMIT = 44  # rows: in taller drawings, repeats are folded
+LONGEST = 12  # items of a repeated block
 
 
 @dataclass(eq=False)
 class LayerBox:
-    """One layer, or a join that begins no Branches."""
+    """One layer, or a join at the start of a chain."""
 
     node: Node
 
@@ -27,7 +27,7 @@ class LayerBox:
 
 @dataclass(eq=False)
 class Branches:
-    """Ways from the node `start` that meet in `join`; an empty one is an identity."""
+    """Branches from the node `start` that meet in the node `join`; an empty branch is an identity."""
 
     start: Node
     branches: list["Chain"]
@@ -39,21 +39,21 @@ class Branches:
 
     @property
     def residual(self) -> bool:
-        """One way of layers, and others of one layer at most, to which it is added: shortcuts."""
-        return self.join.kind != "concat" and sum(len(list(layer_nodes(way))) > 1 for way in self.branches) <= 1
+        """Whether this is a residual block: at most one branch has several layers, the others are shortcuts."""
+        return self.join.kind != "concat" and sum(len(list(layer_nodes(branch))) > 1 for branch in self.branches) <= 1
 
     @property
     def main(self) -> "Chain":
-        return max(self.branches, key=lambda way: len(list(layer_nodes(way))))
+        return max(self.branches, key=lambda branch: len(list(layer_nodes(branch))))
 
     @property
     def shortcuts(self) -> list["Chain"]:
-        return [way for way in self.branches if way is not self.main]
+        return [branch for branch in self.branches if branch is not self.main]
 
 
 @dataclass(eq=False)
 class Tangle:
-    """Ways that share nodes: all of them in order, the last where everything has met."""
+    """Branches that share nodes: all nodes in order; in the last one everything has met."""
 
     start: Node
     nodes: list[Node]
@@ -64,7 +64,7 @@ class Tangle:
 
     @property
     def skips(self) -> list[tuple[int, int]]:
-        """Connections past other nodes, by places: 0 is the start."""
+        """Connections that skip nodes: (from, to) as indices of nodes, from 1; 0 is the start."""
         places = {self.start.number: 0, **{node.number: place for place, node in enumerate(self.nodes, 1)}}
         return [
             (places[s], places[n.number]) for n in self.nodes for s in n.sources if places[n.number] - places[s] > 1
@@ -73,7 +73,7 @@ class Tangle:
 
 @dataclass(eq=False)
 class Fold:
-    """Items that follow each other `times` times; those of the first time."""
+    """The first of `times` repeats of the same items."""
 
     items: "Chain"
     times: int
@@ -84,12 +84,12 @@ class Fold:
 
 
 Item = LayerBox | Branches | Tangle | Fold
-Chain = list[Item]  # one below the other
+Chain = list[Item]  # from top to bottom
 
 
 @dataclass(frozen=True)
 class Head:
-    """An auxiliary head: its layers in order, and the node whose output it takes."""
+    """An auxiliary head: its layers in order, and the node that gives its input."""
 
     name: str
     source: Node
@@ -110,7 +110,7 @@ def build_diagram(nodes: Sequence[Node]) -> Diagram:
     targets = {node.number: [target for target in node.targets if target in own] for node in main}
     meeting = _meetings(targets)
     items = _sequence(nodes, targets, meeting, main[0].number, None)
-    items = items[1:]  # without the image
+    items = items[1:]  # the first is the image
     if count_rows(items) > LIMIT:
         items = _folded(items)
     names = dict.fromkeys(node.head for node in nodes if node.head)
@@ -119,7 +119,7 @@ def build_diagram(nodes: Sequence[Node]) -> Diagram:
 
 
 def _meetings(targets: dict[int, list[int]]) -> dict[int, int | None]:
-    """For each node the first that all ways from it lead through; numbers grow along every way."""
+    """The first node that all paths from each node reach. Numbers grow along every path."""
     found: dict[int, int | None] = {}
     for number in sorted(targets, reverse=True):
         meets: int | None = None
@@ -142,7 +142,7 @@ def _common(a: int | None, b: int | None, found: dict[int, int | None]) -> int |
 
 def _sequence(nodes: Sequence[Node], targets: dict[int, list[int]], meeting: dict[int, int | None], at: int | None,
               stop: int | None) -> Chain:  # fmt: skip
-    """From the node `at` to that before `stop`."""
+    """Items from the node `at` to the node before `stop`."""
     items: Chain = []
     while at != stop and at is not None:
         if not items or items[-1].end is not nodes[at]:
@@ -151,8 +151,8 @@ def _sequence(nodes: Sequence[Node], targets: dict[int, list[int]], meeting: dic
         if len(targets[at]) > 1 and join is not None:
             between = [nodes[number] for number in range(at + 1, join + 1) if number in targets]
             if _apart(nodes[at], between[:-1]):
-                ways = [_sequence(nodes, targets, meeting, target, join) for target in targets[at]]
-                items.append(Branches(nodes[at], ways, nodes[join]))
+                branches = [_sequence(nodes, targets, meeting, target, join) for target in targets[at]]
+                items.append(Branches(nodes[at], branches, nodes[join]))
             else:
                 items.append(Tangle(nodes[at], between))
         at = join
@@ -160,24 +160,24 @@ def _sequence(nodes: Sequence[Node], targets: dict[int, list[int]], meeting: dic
 
 
 def _apart(start: Node, nodes: list[Node]) -> bool:
-    """Whether each of the nodes that follow start lies on one way from it."""
-    way: dict[int, int | None] = {}
+    """Whether each of these nodes lies on one branch from `start` only."""
+    branch: dict[int, int | None] = {}
     for node in nodes:
-        ways = {node.number if source == start.number else way.get(source) for source in node.sources}
-        if len(ways) > 1:
+        branches = {node.number if source == start.number else branch.get(source) for source in node.sources}
+        if len(branches) > 1:
             return False
-        way[node.number] = ways.pop()
+        branch[node.number] = branches.pop()
     return True
 
 
 def all_nodes(items: Chain) -> Iterator[Node]:
-    """All nodes that are drawn, joins included."""
+    """All nodes of the items, joins included."""
     for item in items:
         if isinstance(item, LayerBox):
             yield item.node
         elif isinstance(item, Branches):
-            for way in item.branches:
-                yield from all_nodes(way)
+            for branch in item.branches:
+                yield from all_nodes(branch)
             yield item.join
         elif isinstance(item, Tangle):
             yield from item.nodes
@@ -186,12 +186,12 @@ def all_nodes(items: Chain) -> Iterator[Node]:
 
 
 def layer_nodes(items: Chain) -> Iterator[Node]:
-    """The layers among them."""
+    """Nodes of the items that are layers, without joins."""
     return (node for node in all_nodes(items) if not node.joins)
 
 
 def count_rows(items: Chain) -> int:
-    """How many boxes stand one below the other."""
+    """Height of the items in rows of boxes."""
     total = 0
     for item in items:
         if isinstance(item, Branches):
@@ -208,7 +208,7 @@ def count_rows(items: Chain) -> int:
 
 
 def node_label(node: Node) -> str:
-    """As the papers write it: `3x3 conv, 64, /2`, `3x3 max pool, /2`, `fc 1000`."""
+    """Label in the notation of the papers: `3x3 conv, 64, /2`, `3x3 max pool, /2`, `fc 1000`."""
     row, channels = node.layer, node.shape[0]
     if node.joins:
         return f"concat, {channels}" if node.kind == "concat" else {"add": "+", "multiply": "×"}[node.kind]
@@ -229,24 +229,24 @@ def node_label(node: Node) -> str:
 
 
 def map_size(node: Node) -> str:
-    """Of its maps: `56 × 56`; of a vector, or maps of one place, `1 × 1`."""
+    """Size of the maps of a node: `56 × 56`; `1 × 1` for a vector."""
     if len(node.shape) == 3:
         return f"{node.shape[1]} × {node.shape[2]}"
     return "1 × 1" if len(node.shape) == 1 else f"{node.shape[0]} tokens"
 
 
 def _signature(item: Item) -> tuple:
-    """Equal for items of one stage that look the same."""
+    """Key that is equal for items of one stage that look the same."""
     if isinstance(item, LayerBox):
         return node_label(item.node), item.node.shape, item.node.stage
     if isinstance(item, Branches):
-        return item.join.kind, item.join.shape, *(tuple(map(_signature, way)) for way in item.branches)
+        return item.join.kind, item.join.shape, *(tuple(map(_signature, branch)) for branch in item.branches)
     nodes = item.nodes if isinstance(item, Tangle) else all_nodes(item.items)
     return tuple((node_label(node), node.shape, node.stage) for node in nodes)
 
 
 def _folded(items: Chain) -> Chain:
-    """The items, with what is repeated in its place once, the shortest repeats first."""
+    """Items with repeats folded, the shortest repeats first."""
     signatures = [_signature(item) for item in items]
     result: Chain = []
     at = 0
@@ -262,7 +262,7 @@ def _folded(items: Chain) -> Chain:
 
 
 def _repeats(signatures: list[tuple], at: int) -> tuple[int, int]:
-    """How many items from there on are repeated, and how often they stand there."""
+    """Length of the block that is repeated from `at` on, and its number of repeats."""
     for period in range(1, LONGEST + 1):
         first, times = signatures[at : at + period], 1
         while len(first) == period and signatures[at + times * period : at + (times + 1) * period] == first:

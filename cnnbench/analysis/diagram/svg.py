@@ -1,4 +1,4 @@
-"""A page of SVG, written element by element: the few shapes that a drawing of a net needs."""
+"""SVG file, written element by element, with the shapes that a drawing of a net needs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,11 +6,11 @@ from html import escape
 
 FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 INK, GREY = "#222222", "#5f5f5f"
-ARROW = 4.0  # pixels, of a head's length and half of its width
+ARROW = 4.0  # pixels: length of an arrow head
 
 
 def text_width(text: str, size: float = 11) -> float:
-    """Room in pixels for the text in whatever font of FONT there is; the widest of them takes no more."""
+    """Width in pixels of the text in the widest font of FONT."""
     return 0.62 * size * len(text)
 
 
@@ -26,7 +26,7 @@ class Canvas:
 
     @contextmanager
     def group(self, title: str = "", **attributes: object) -> Iterator[None]:
-        """What is drawn inside belongs together, and shows the title as one hovers over it."""
+        """Group of the elements drawn inside this block. title: their tooltip."""
         self.parts.append(f"<g{_written(attributes)}>")
         if title:
             self.add("title", escape(title), {})
@@ -53,12 +53,12 @@ class Canvas:
         self.add("circle", None, {"cx": x, "cy": y, "r": radius, "fill": "#ffffff", "stroke": INK})
 
     def arrow(self, x: float, top: float, bottom: float, stroke: str = INK, **attributes: object) -> None:
-        """Downwards."""
+        """Draw an arrow downwards."""
         self.path(f"M{x:.6g} {top:.6g}V{bottom - ARROW:.6g}", stroke, **attributes)
         self.head(x, bottom, stroke)
 
     def head(self, x: float, y: float, fill: str = INK, left: bool = False) -> None:
-        """The head of an arrow with its tip at (x, y), pointing down or to the left."""
+        """Draw the head of an arrow with its tip at (x, y), pointing down or to the left."""
         a, b = ARROW, 0.75 * ARROW
         d = f"M{x:.6g} {y:.6g}" + (f"l{a} {-b}v{2 * b}z" if left else f"l{-b} {-a}h{2 * b}z")
         self.add("path", None, {"d": d, "fill": fill})
@@ -72,7 +72,7 @@ class Canvas:
 
 
 def _written(attributes: dict[str, object]) -> str:
-    """As XML: Python's `font_size` is SVG's `font-size`, `class_` is `class`."""
+    """XML of attributes: `font_size` is written as `font-size`, `class_` as `class`."""
     pairs = ((key.rstrip("_").replace("_", "-"), value) for key, value in attributes.items())
     texts = ((key, f"{value:.6g}" if isinstance(value, float) else str(value)) for key, value in pairs)
     return "".join(f' {key}="{escape(text)}"' for key, text in texts)

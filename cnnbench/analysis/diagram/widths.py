@@ -1,4 +1,4 @@
-"""How much room a part of a diagram takes to the left and right of the line that it stands on, in pixels."""
+"""Widths in pixels of the parts of a diagram, to the left and right of the vertical line that they are drawn on."""
 
 from collections.abc import Sequence
 
@@ -6,8 +6,8 @@ from cnnbench.analysis.diagram.graph import Node
 from cnnbench.analysis.diagram.structure import Branches, Chain, Fold, Item, LayerBox, Tangle, layer_nodes, node_label
 from cnnbench.analysis.diagram.svg import text_width
 
-BETWEEN, LANE = 14.0, 13.0  # from one way to the next, and from one arc to the next
-SMALL = 9.5  # size of the letters beside the boxes
+BETWEEN, LANE = 14.0, 13.0  # distance between branches, distance between arcs
+SMALL = 9.5  # font size beside the boxes
 
 
 def pill(node: Node) -> float:
@@ -15,7 +15,7 @@ def pill(node: Node) -> float:
 
 
 def reach(span: int) -> float:
-    """How far to the right an arc past so many nodes goes."""
+    """Width of an arc that skips so many nodes."""
     return min(14.0 + 5 * span, 90.0)
 
 
@@ -24,7 +24,7 @@ def half_of(nodes: Sequence[Node]) -> float:
 
 
 def half_width(items: Chain) -> float:
-    """Half the width of the boxes that stand one below the other there."""
+    """Half the width of the boxes on the line of the items."""
     halves = [0.0]
     for item in items:
         if isinstance(item, LayerBox | Tangle):
@@ -37,7 +37,7 @@ def half_width(items: Chain) -> float:
 
 
 def extent(items: Chain, half: float) -> tuple[float, float]:
-    """Pixels to the left and right of the line that the items stand on."""
+    """Width to the left and to the right of the line of the items."""
     sides = [(half, half)]
     for item in items:
         sides.append(_sides(item, half))
@@ -47,9 +47,9 @@ def extent(items: Chain, half: float) -> tuple[float, float]:
 def _sides(item: Item, half: float) -> tuple[float, float]:
     if isinstance(item, Branches) and item.residual:
         left, right = extent(item.main, half)
-        for way in item.shortcuts:
+        for branch in item.shortcuts:
             right += LANE
-            pills = [pill(node) - 6 for node in layer_nodes(way)]
+            pills = [pill(node) - 6 for node in layer_nodes(branch)]
             right += max(pills, default=2)
         return left, right
     if isinstance(item, Branches):
@@ -64,10 +64,10 @@ def _sides(item: Item, half: float) -> tuple[float, float]:
 
 
 def centres(split: Branches) -> tuple[list[float], float]:
-    """Where the ways stand, from the left edge, and the width of all."""
+    """Lines of the branches, from the left edge, and the width of all branches."""
     found, x = [], 0.0
-    for way in split.branches:
-        left, right = extent(way, max(half_width(way), 8.0))
+    for branch in split.branches:
+        left, right = extent(branch, max(half_width(branch), 8.0))
         found.append(x + left)
         x += left + right + BETWEEN
     return found, max(x - BETWEEN, text_width(node_label(split.join), 10) + 8)

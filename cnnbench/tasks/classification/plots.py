@@ -20,7 +20,7 @@ WRITTEN, LABELLED, SUMMED = 20, 150, 250
 
 
 def plot_train_batch(images: Any, targets: Any, classes: Sequence[str], path: str | Path) -> Figure:
-    """The first pictures (N,C,H,W uint8) of a batch as the net sees them, each under its class."""
+    """Draw the first images, uint8 (N, C, H, W), of a batch as the net sees them, each with its class above."""
     pictures, targets = first_pictures(images), array(targets)
     figure, ax, boxes, width = picture_boxes(pictures, f"Training batch, as the net sees it: {_size(images)}", lines=1)
     for box, picture, target in zip(boxes, pictures, targets, strict=False):
@@ -32,9 +32,9 @@ def plot_train_batch(images: Any, targets: Any, classes: Sequence[str], path: st
 def plot_val_predictions(
     images: Any, targets: Any, probabilities: Any, classes: Sequence[str], path: str | Path
 ) -> Figure:
-    """The first pictures (N,C,H,W uint8) with what they are and what the net says, from its N,classes probabilities.
+    """Draw the first images, uint8 (N, C, H, W), with their classes and the answers of probabilities (N, classes).
 
-    A wrong answer has a cross, bold type and a thick frame beside its colour.
+    A wrong answer has a cross, bold type and a thick frame as well as another colour.
     """
     pictures, targets, probabilities = first_pictures(images), array(targets), array(probabilities)
     predicted = probabilities.argmax(axis=1)
@@ -53,10 +53,10 @@ def plot_val_predictions(
 
 
 def plot_confusion_matrix(matrix: Any, classes: Sequence[str], path: str | Path, title: str) -> Figure:
-    """Integer counts (rows: the truth, columns: the prediction), coloured by their share of the row.
+    """Draw counts (rows: true classes, columns: predicted classes), coloured by their share of the row.
 
-    Up to 20 classes the counts are written in; with more, the pairs most often confused are listed beside. Where the
-    classes outnumber the pixels, neighbours are summed.
+    With up to 20 classes the counts are written into the cells; with more, the most confused pairs are listed beside
+    the matrix. With more than 250 classes, neighbouring classes share a cell.
     """
     counts = array(matrix)
     n, total, wrong = len(counts), int(counts.sum()), int(counts.sum() - np.trace(counts))
@@ -78,9 +78,9 @@ def plot_confusion_matrix(matrix: Any, classes: Sequence[str], path: str | Path,
 
 
 def plot_calibration(found: Calibration, path: str | Path, title: str) -> Figure:
-    """How often the net is right against how sure it is: on the diagonal its confidence means what it says.
+    """Draw accuracy against confidence (reliability diagram), and the share of the answers in each bin of confidence.
 
-    Below: how many of the answers are that sure.
+    A calibrated net lies on the diagonal.
     """
     counts, confidence, accuracy = array(found.counts), array(found.confidence), array(found.accuracy)
     figure = new_figure(5.6, 6.0, f"{title}\ncalibration error {found.error:.2f} % (ECE, {len(counts)} bins)")
@@ -102,19 +102,19 @@ def plot_calibration(found: Calibration, path: str | Path, title: str) -> Figure
 
 
 def row_shares(counts: np.ndarray) -> np.ndarray:
-    """Each row of the counts as fractions of its sum; NaN, drawn blank, for a class without images."""
+    """Rows of the counts divided by their sums; NaN, drawn blank, for a class without images."""
     sums = counts.sum(axis=1, keepdims=True)
     return np.where(sums > 0, counts / np.maximum(sums, 1), np.nan)
 
 
 def grouped(counts: np.ndarray, size: int) -> np.ndarray:
-    """The counts of `size` neighbouring classes summed, in both directions; the last group may be smaller."""
+    """Counts summed over `size` neighbouring classes, in both directions; the last group may be smaller."""
     starts = np.arange(0, len(counts), size)
     return np.add.reduceat(np.add.reduceat(counts, starts, axis=0), starts, axis=1)
 
 
 def confused_pairs(counts: np.ndarray, k: int) -> list[tuple[int, int, int]]:
-    """The k largest (count, true class, predicted class) off the diagonal."""
+    """The k most confused pairs: (count, true class, predicted class), largest count first."""
     errors = counts - np.diag(np.diag(counts))
     order = np.argsort(errors, axis=None, kind="stable")[::-1][:k]
     pairs = [divmod(int(index), len(counts)) for index in order]
