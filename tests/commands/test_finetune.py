@@ -87,7 +87,7 @@ def test_folds_give_an_error_with_its_spread(cnnbench: Callable[..., Ran], tmp_p
     assert found["top1_error"] == pytest.approx(np.mean([fold["top1_error"] for fold in each]))
     refused = cnnbench("finetune", *SMALL, "transfer=svm", "folds=50")
     assert refused.code == 2
-    assert "folds=50 needs 50 images of every class" in refused.err
+    assert "folds=50 needs at least 50 images in every class" in refused.err
 
 
 def test_every_fold_is_validated_once() -> None:
