@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from cnnbench.analysis import published as facts
 from cnnbench.analysis.complexity import Layer, layer_complexity
+from cnnbench.analysis.published import FACTS, Facts, facts_key, parse_printed
 from cnnbench.config.commands import SummaryConfig
 from cnnbench.config.sections import Layers
 from cnnbench.models import MODELS, build, check_image_size
@@ -60,8 +60,8 @@ class Summary:
     as_published: bool  # whether the published numbers are of this very net
 
     @property
-    def published(self) -> facts.Facts | None:
-        return facts.FACTS[self.facts_key] if self.facts_key else None
+    def published(self) -> Facts | None:
+        return FACTS[self.facts_key] if self.facts_key else None
 
     @property
     def depth(self) -> int:
@@ -83,7 +83,7 @@ def summarize(cfg: SummaryConfig) -> Summary:
         net = build(name, num_classes=cfg.num_classes, in_channels=in_channels, **arguments)
     size = cfg.image_size or net.image_size
     rows = _rows(net, size, in_channels)
-    key = facts.facts_key(name, arguments) if source == "cnnbench" else None
+    key = facts_key(name, arguments) if source == "cnnbench" else None
     asked = _asked(cfg, MODELS[name] if source == "cnnbench" else None, arguments)
     return Summary(
         net=net,
@@ -99,7 +99,7 @@ def summarize(cfg: SummaryConfig) -> Summary:
         aux_params=sum(p.numel() for head in net.auxiliary.values() for p in head.parameters()),
         aux_skipped=net.aux_image_size if net.auxiliary and size < net.aux_image_size else 0,
         facts_key=key,
-        as_published=key is not None and all(f"{name} {setting}" in facts.FACTS for setting in asked),
+        as_published=key is not None and all(f"{name} {setting}" in FACTS for setting in asked),
     )
 
 
@@ -211,7 +211,7 @@ def _bottleneck(rows: list[Layer]) -> list[str]:
 
 def difference_from_print(measured: int, printed: str) -> str:
     """Difference of a number from the printed one; "as printed" where it rounds to that or keeps its bound."""
-    value, unit = facts.parse_printed(printed)
+    value, unit = parse_printed(printed)
     decimals = len(printed.partition(" ")[0].partition(".")[2])
     within = measured < value if printed[0] == "<" else measured > value if printed[0] == ">" else False
     if within or round(measured / unit, decimals) == round(value / unit, decimals):

@@ -11,8 +11,8 @@ from cnnbench.benchmark.report import flat_rows, report_page
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.config.sections import Format, Precision
 from cnnbench.output.tables import render
-from cnnbench.runs import result as results
 from cnnbench.runs import run_directory
+from cnnbench.runs.result import environment
 from cnnbench.runs.run_directory import path_for
 from cnnbench.utils.console import say, warn_if_unwritable
 from cnnbench.utils.errors import UserError, unknown
@@ -32,7 +32,7 @@ def compare(cfgs: list[BenchmarkConfig]) -> int:
         check(cfg)
     path = directory(cfgs)
     measured = [benchmark_net(cfg, machine, progress) for cfg, machine in zip(cfgs, machines, strict=True)]
-    result = {"nets": measured, **environment(machines[0]), "run_dir": str(path)}
+    result = {"nets": measured, **machine_environment(machines[0]), "run_dir": str(path)}
     write_json(path / "result.json", result)
     rows = [row for net in measured for row in flat_rows(net)]
     write_text(path / "benchmark.csv", render(rows, Format.csv) + "\n")
@@ -84,8 +84,8 @@ def directory(cfgs: list[BenchmarkConfig]) -> Path:
     return path
 
 
-def environment(machine: Machine) -> dict[str, Any]:
-    known = results.environment(machine.devices[0])
+def machine_environment(machine: Machine) -> dict[str, Any]:
+    known = environment(machine.devices[0])
     del known["precision"]
     return {**known, "threads": machine.threads}
 

@@ -23,8 +23,7 @@ from cnnbench.runtime.device import create_runtime
 from cnnbench.sweeps.pruning import trial_pruner
 from cnnbench.training import debug
 from cnnbench.training.callbacks import Pruning
-from cnnbench.training.run import TrainingJob, check_training, output, run_training
-from cnnbench.training.run import base_name as train_base_name
+from cnnbench.training.run import TrainingJob, check_training, net_and_data_name, output, run_training
 from cnnbench.transfer.choose import StrategyAdvice, choose_strategy
 from cnnbench.transfer.comparison import draw_comparison, worth_drawing
 from cnnbench.transfer.features import FeatureExtractor
@@ -244,7 +243,7 @@ def cross_validate(
 def base_name(cfg: FinetuneConfig) -> str:
     """`resnet20-digits`, with the weights where they are not the net's usual ones."""
     source = [Path(cfg.weights).stem] if cfg.weights and "weights" in typed_keys(cfg) else []
-    return slug(["-from-".join([train_base_name(cfg), *source])])
+    return slug(["-from-".join([net_and_data_name(cfg), *source])])
 
 
 # Sweeps

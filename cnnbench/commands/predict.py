@@ -60,26 +60,26 @@ def _with_sheets(
         yield from found
         return
     # matplotlib takes its time, and one image is to take less than that
-    from cnnbench.output import prediction_cards as cards
+    from cnnbench.output.prediction_cards import PAGE, Card, draw_cards
 
     path, page = Path(sheet).expanduser(), 1
-    waiting: list[cards.Card] = []
+    waiting: list[Card] = []
 
     def draw() -> None:
         file = path if page == 1 else path.with_name(f"{path.stem}-{page}{path.suffix}")
         title = f"What {Path(predictor.source).name} says" + (f", page {page}" if page > 1 else "")
         try:
-            cards.draw_cards(waiting, file, title)
+            draw_cards(waiting, file, title)
         except OSError as error:
             raise UserError(f"sheet={sheet}: cannot write there: {error.strerror}") from None
 
     for one in found:
         if one.error is None and one.thumbnail is not None:
-            if len(waiting) == cards.PAGE:
+            if len(waiting) == PAGE:
                 draw()
                 waiting, page = [], page + 1
             title, bars = predictor.bars(one)
-            waiting.append(cards.Card(one.thumbnail, title, Path(one.file).name if one.file else "", bars))
+            waiting.append(Card(one.thumbnail, title, Path(one.file).name if one.file else "", bars))
         yield one
     if waiting:
         draw()

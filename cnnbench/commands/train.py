@@ -11,7 +11,7 @@ from cnnbench.runtime.device import create_runtime
 from cnnbench.sweeps.pruning import trial_pruner
 from cnnbench.training import debug, freezing
 from cnnbench.training.callbacks import Pruning
-from cnnbench.training.run import TrainingJob, base_name, check_training, output, run_training
+from cnnbench.training.run import TrainingJob, check_training, net_and_data_name, output, run_training
 from cnnbench.utils.console import Log, say
 from cnnbench.utils.errors import UserError
 from cnnbench.visual.watch import TrainingPictures
@@ -37,7 +37,7 @@ def _run(cfg: TrainConfig, log: Log) -> int:
             dataset=dataset,
             model=model,
             spec=spec,
-            directory=path_for("train", cfg, base_name(cfg)),
+            directory=path_for("train", cfg, net_and_data_name(cfg)),
             log=log,
             callbacks=[Pruning(trial_pruner(cfg, spec.task)), TrainingPictures()],
         ),

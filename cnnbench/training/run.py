@@ -143,7 +143,7 @@ def done_without_checkpoints(path: Path, cfg: TrainConfig) -> str:
     return f"{result['stopped']}, but its checkpoints are gone" if done else ""
 
 
-def base_name(cfg: TrainConfig) -> str:
+def net_and_data_name(cfg: TrainConfig) -> str:
     """`resnet20-cifar10`; image folders are told apart by their own names."""
     source = Path(cfg.data.root).name if cfg.data.name == "folder" and cfg.data.root else cfg.data.name
     return slug([f"{cfg.model['name']}-{source}"])

@@ -16,7 +16,7 @@ from cnnbench import data
 from cnnbench.config.commands import VisualizeConfig
 from cnnbench.config.sections import AugmentConfig, Crop, DataConfig, OptimConfig, ScheduleConfig, Split
 from cnnbench.data import Dataset, Source
-from cnnbench.data.inputs import find_images as find_files
+from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.pictures import as_picture
 from cnnbench.models.layers import Net
@@ -138,7 +138,7 @@ class VisualizeContext:
         items = [] if asked is None else asked if isinstance(asked, list) else [asked]
         if all(isinstance(item, int) or str(item).isdigit() for item in items):
             return self._images_of_data([int(item) for item in items])
-        return [self._image_of_file(file) for file in find_files(str(item) for item in items)]
+        return [self._image_of_file(file) for file in find_images(str(item) for item in items)]
 
     def _images_of_data(self, indices: list[int]) -> list[ShownImage]:
         source = self.split_source

@@ -15,8 +15,7 @@ from cnnbench.config.sections import CropConfig
 from cnnbench.data import Dataset
 from cnnbench.data.loaders import view_batches
 from cnnbench.data.model_spec import ModelSpec
-from cnnbench.data.views import DIRECTIONS, Groups, Shifts, Views, ViewTransform
-from cnnbench.data.views import build_views as protocol
+from cnnbench.data.views import DIRECTIONS, Groups, Shifts, Views, ViewTransform, build_views
 from cnnbench.models.layers import Dense, Net
 from cnnbench.runtime.compiled import compile_if
 from cnnbench.runtime.device import Normalize, Runtime
@@ -37,7 +36,7 @@ class Member:
 
 def views(crop: CropConfig, model: Net, known: ModelSpec) -> Views:
     """Views by which a net is asked. UserError where its images or its layers leave no room for them."""
-    chosen = protocol(crop, known.input.image_size, known.input.crop_ratio, known.input.interpolation)
+    chosen = build_views(crop, known.input.image_size, known.input.crop_ratio, known.input.interpolation)
     if chosen.dense:
         models.check_dense(model, min(chosen.scales))
     return chosen
