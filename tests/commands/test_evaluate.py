@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.models import get_model, get_model_weights
 
 from cnnbench import data
-from cnnbench.tasks.classification import evaluation, plots, report
+from cnnbench.tasks.classification import evaluation, mistakes, plots
 from cnnbench.tasks.classification.metrics import evaluate_scores, wilson
 from cnnbench.utils.files import read_json
 from cnnbench.weights import sources
@@ -29,7 +29,7 @@ LEFT = ("result.json", "confusion_matrix.png", "confusion_matrix.csv", "classes.
 
 def evaluated(cnnbench: Callable[..., Ran], *args: str) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:  # the numbers alone: pictures take longer than they do
-        for module, picture in ((plots, "confusion_matrix"), (plots, "calibration"), (report, "draw_cards")):
+        for module, picture in ((plots, "confusion_matrix"), (plots, "calibration"), (mistakes, "draw_cards")):
             patch.setattr(module, picture, lambda *rest: None)
         ran = cnnbench("evaluate", *args, *CPU, "format=json")
     assert ran.code == 0, ran.err

@@ -242,8 +242,8 @@ def test_paths_images_and_tensors_are_the_same_to_python(photos: Path) -> None:
     ("image", "words"),
     [
         (torch.zeros(5, 8, 8), "1 or 3 channels, not \\(5, 8, 8\\)"),
-        (torch.full((3, 8, 8), 2.0), "not yet normalised"),
-        (torch.zeros(3, 8, 8, dtype=torch.int64), "uint8, or of floating"),
+        (torch.full((3, 8, 8), 2.0), "before normalisation"),
+        (torch.zeros(3, 8, 8, dtype=torch.int64), "uint8, or float in 0..1"),
         (17, "not int"),
         ("nope.jpg", "there is no file or folder"),
     ],
