@@ -32,7 +32,7 @@ from cnnbench.utils.console import Log, say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_value, read_json
 from cnnbench.utils.text import slug
-from cnnbench.visual.watch import TrainingPictures
+from cnnbench.visual.training_pictures import TrainingPictures
 from cnnbench.weights import merge, sources
 from cnnbench.weights.sources import Weights
 

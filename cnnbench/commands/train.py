@@ -14,7 +14,7 @@ from cnnbench.training.callbacks import Pruning
 from cnnbench.training.run import TrainingJob, check_training, net_and_data_name, output, run_training
 from cnnbench.utils.console import Log, say
 from cnnbench.utils.errors import UserError
-from cnnbench.visual.watch import TrainingPictures
+from cnnbench.visual.training_pictures import TrainingPictures
 from cnnbench.weights import merge, sources
 
 

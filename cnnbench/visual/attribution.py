@@ -39,15 +39,15 @@ def draw_gradcam(context: VisualizeContext) -> Iterator[Picture]:
     (view,) = context.layer_views((context.layers or [_last_stage_with_maps(context)])[:1])
     if not view.has_maps:
         raise UserError(
-            f"Grad-CAM needs maps, and {view.name} gives one number for each unit: choose a layer before it"
+            f"Grad-CAM needs feature maps, but {view.name} gives one number for each unit: choose an earlier layer"
         )
     heat = torch.cat([
         gradcam_heat(context.model, images, targets, context.normalize, view)
         for images, targets in _parts(context, asked)
     ])  # fmt: skip
     legend = (
-        f"Grad-CAM (Selvaraju et al., 2017) at {view.name}, {view.shape[1]} × {view.shape[2]} places: bright is "
-        "where the maps speak for the class, each image up to its own largest value."
+        f"Grad-CAM (Selvaraju et al., 2017) at {view.name}, {view.shape[1]} × {view.shape[2]} positions. Bright: "
+        "evidence for the class. Each image is scaled to its own largest value."
     )
     yield _draw_heat(context, "gradcam", f"evidence by Grad-CAM at {view.name}", legend, asked, heat)
 
@@ -59,10 +59,10 @@ def draw_saliency(context: VisualizeContext) -> Iterator[Picture]:
         for images, targets in _parts(context, asked)
     ])  # fmt: skip
     legend = (
-        "Bright pixels move the class's logit most, either way (Simonyan et al., 2014; the mean over "
-        f"{SAMPLES} noisy copies, Smilkov et al., 2017), each image up to its own largest value."
+        "Bright: pixels that change the logit of the class most, up or down (Simonyan et al., 2014; mean over "
+        f"{SAMPLES} noisy copies, Smilkov et al., 2017). Each image is scaled to its own largest value."
     )
-    yield _draw_heat(context, "saliency", "the pixels that move its answer", legend, asked, heat)
+    yield _draw_heat(context, "saliency", "the pixels that change its answer most", legend, asked, heat)
 
 
 def draw_occlusion(context: VisualizeContext) -> Iterator[Picture]:
@@ -72,10 +72,10 @@ def draw_occlusion(context: VisualizeContext) -> Iterator[Picture]:
             context.model, asked.images, asked.targets, context.normalize, batch=context.batch_size(), advance=advance
         )
     legend = (
-        "Orange: hiding this place with a gray square lowers the class's probability; purple: hiding it helps (Zeiler "
-        "and Fergus, 2014). Below: the largest fall, in points of a hundred."
+        "Orange: a gray square here lowers the probability of the class; purple: it raises it (Zeiler and Fergus, "
+        "2014). Below: the largest fall, in percentage points."
     )
-    yield _draw_heat(context, "occlusion", "what it misses when it is hidden", legend, asked, heat)
+    yield _draw_heat(context, "occlusion", "evidence by occlusion", legend, asked, heat)
 
 
 def _questions(context: VisualizeContext) -> Questions:
@@ -108,7 +108,7 @@ def _draw_heat(
             ),
         ]
     rows = in_rows(tiles, 4 if len(tiles) > 2 else 2)
-    marked = " A frame around an image: the class in question is not its own." if any(t.marked for t in tiles) else ""
+    marked = " Framed images: the class in question is not the true class." if any(t.marked for t in tiles) else ""
     title = f"{context.title}: {title}"
     picture = context.new_picture(what, what, title, legend + marked)
     draw_grid(rows, picture.path, title, side=2.2, footer=legend + marked)
@@ -118,7 +118,7 @@ def _draw_heat(
 def _last_stage_with_maps(context: VisualizeContext) -> str:
     with_maps = [view.name for view in context.layer_views(stage_names(context.model)) if view.has_maps]
     if not with_maps:
-        raise UserError(f"{context.title} has no stage with maps: Grad-CAM needs one")
+        raise UserError(f"Grad-CAM needs feature maps, but no stage of {context.title} has any")
     return with_maps[-1]
 
 

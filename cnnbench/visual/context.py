@@ -53,8 +53,8 @@ class PlannedTraining:
         """Augmentation in words."""
         on = self.augment
         parts = [f"crop {on.crop.value}" + (f" by {on.padding}" if on.crop is Crop.pad else ""),
-                 "mirrored" if on.flip else "", f"colours by {on.color:g}" if on.color else "",
-                 f"a square of {on.cutout} cut out" if on.cutout else ""]  # fmt: skip
+                 "random flips" if on.flip else "", f"colour jitter {on.color:g}" if on.color else "",
+                 f"cutout {on.cutout}" if on.cutout else ""]  # fmt: skip
         return ", ".join(filter(None, parts))
 
     def steps_per_epoch(self, images: int) -> int:
@@ -81,7 +81,7 @@ class VisualizeContext:
 
     @property
     def model(self) -> Net:
-        assert self._model is not None  # the command has refused pictures that need a net where there is none
+        assert self._model is not None  # without a net, the command has refused pictures that need one
         return self._model
 
     @property
@@ -92,7 +92,7 @@ class VisualizeContext:
     def dataset(self) -> Dataset:
         """The data of the command line, else of the net's training, with the number of channels that the net takes."""
         if self._data_config is None:
-            raise UserError(f"{self.source} does not say on which data it was trained: add data=…, as in data=cifar10")
+            raise UserError(f"{self.source} does not name its training data: add data=…, as in data=cifar10")
         dataset = data.with_channels(data.load_dataset(self._data_config), self.channels)
         known = self.spec.input
         return replace(dataset, crop_ratio=known.crop_ratio, interpolation=known.interpolation)
@@ -144,7 +144,7 @@ class VisualizeContext:
         source = self.split_source
         if wrong := [index for index in indices if not 0 <= index < len(source)]:
             raise UserError(
-                f"images={wrong[0]}: {self.dataset.name} has the {self.split} images 0 to {len(source) - 1}"
+                f"images={wrong[0]}: the {self.split} images of {self.dataset.name} are numbered 0 to {len(source) - 1}"
             )
         if not indices:
             indices = data.evenly_spaced(source, IMAGES).tolist()
@@ -174,7 +174,7 @@ class VisualizeContext:
     def check_channels(self) -> None:
         if self.channels not in (1, 3):
             raise UserError(
-                f"{self.source} takes {self.channels} channels, and pictures have 1 or 3: only what=filters shows it"
+                f"{self.source} takes {self.channels} channels, but images have 1 or 3: only what=filters works"
             )
 
     # Classes
@@ -191,7 +191,7 @@ class VisualizeContext:
         else:
             near = did_you_mean(str(asked), self.classes)
             raise UserError(
-                f"target={asked} is no class of {self.source}, nor a number below {len(self.classes)}.{near}"
+                f"target={asked}: not a class of {self.source}, nor a number below {len(self.classes)}.{near}"
             )
         return torch.full((len(logits),), number, device=logits.device)
 

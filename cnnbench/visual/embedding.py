@@ -33,10 +33,10 @@ def draw_embedding(context: VisualizeContext) -> Iterator[Picture]:
     values, targets = features.numpy(), source.targets.numpy()
     agreement = neighbour_agreement(values, targets)
     title = (f"{context.title}: its {values.shape[1]} features of {len(values):,} {context.split} images of "
-             f"{context.data_name}, in a plane")  # fmt: skip
+             f"{context.data_name}, in two dimensions")  # fmt: skip
     legend = (
-        f"By t-SNE: what lies together is alike to the net; distances between heaps mean nothing. Of an image's five "
-        f"nearest neighbours, in all {values.shape[1]} dimensions, {agreement:.0f} % are of its own class."
+        f"By t-SNE: images that lie together look alike to the net; distances between clusters mean nothing. Of the "
+        f"five nearest neighbours of an image, in all {values.shape[1]} dimensions, {agreement:.0f} % have its class."
     )
     picture = context.new_picture("embedding", "embedding", title, legend)
     plot_points(tsne(values, context.cfg.seed), targets, dataset.classes, picture.path, title)

@@ -40,11 +40,11 @@ def _draw_images(context: VisualizeContext, name: str, weight: Tensor) -> Pictur
     columns = best_columns(len(tiles))
     title = f"{context.title}: the {len(tiles)} filters of {name}, {_kernel(weight)}"
     scale = "one scale for all" if together else "each on its own scale"
-    order = {"colour": "gray ones from coarse to fine, then by hue", "frequency": "from coarse to fine",
-             "none": "in the net's order"}[cfg.sort.value] if cfg.units is None else "as asked for"  # fmt: skip
+    order = {"colour": "order: gray ones from coarse to fine, then by hue", "frequency": "order: from coarse to fine",
+             "none": "order of the net"}[cfg.sort.value] if cfg.units is None else "order of units="  # fmt: skip
     caption = (
-        f"What the first layer looks for. Middle gray is a weight of zero, {scale}; {order}. "
-        "The number above a filter is that of its unit."
+        f"Patterns that the first layer detects. Middle gray is a weight of zero, {scale}; {order}. "
+        "Above a filter: the number of its unit."
     )
     picture = context.new_picture("filters", f"filters-{name}", title, caption)
     draw_grid(in_rows(tiles, columns), picture.path, title, side=min(0.95, 8.5 / columns), font=6.5,
@@ -63,10 +63,10 @@ def _draw_slices(context: VisualizeContext, name: str, weight: Tensor) -> Pictur
         for number, unit in enumerate(units)
     ]  # fmt: skip
     title = f"{context.title}: filters of {name}, {_kernel(weight)}, by slices"
-    shown = f"{len(channels)} of {weight.shape[1]} input channels, those weighed most" if (
+    shown = f"{len(channels)} of {weight.shape[1]} input channels, those with the largest weights" if (
         len(channels) < weight.shape[1]) else f"all {len(channels)} input channels"  # fmt: skip
-    legend = f"Orange is above zero, purple below, full at ±{largest:.2g}; columns: {shown}."
-    caption = f"A deeper filter has a slice of weights for each channel below it. {legend}"
+    legend = f"Orange: weights above zero; purple: below; full colour at ±{largest:.2g}. Columns: {shown}."
+    caption = f"A deeper filter has a slice of weights for each input channel. {legend}"
     picture = context.new_picture("filters", f"filters-{name}", title, caption)
     draw_grid(rows, picture.path, title, side=0.38, font=7, footer=legend)
     return picture
@@ -85,7 +85,7 @@ def find_convolution(model: Net, name: str) -> tuple[str, nn.Conv2d]:
     of the net. UserError where there is none."""
     known = convolutions(model)
     if not known:
-        raise UserError(f"{model.name} has no convolution whose filters could be shown")
+        raise UserError(f"{model.name} has no convolution, so there are no filters to draw")
     if not name:
         return next(iter(known.items()))
     if name in known:

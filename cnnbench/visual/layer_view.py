@@ -115,7 +115,7 @@ def _trace(model: Net, wanted: dict[str, nn.Module], image_size: int, in_channel
             handle.remove()
     for name in wanted:
         if name not in found:
-            raise UserError(f"{model.name} does not use its layer '{name}' when it looks at an image: choose another")
+            raise UserError(f"{model.name} does not use its layer '{name}' at inference: choose another")
     return found
 
 
@@ -196,9 +196,9 @@ def _unit(item: Any, count: int, where: str, names: list[str]) -> int:
     if isinstance(item, int) or str(item).isdigit():
         if 0 <= int(item) < count:
             return int(item)
-        raise UserError(f"units: {where} has the units 0 to {count - 1}, not {item}")
+        raise UserError(f"units={item}: the units of {where} are numbered 0 to {count - 1}")
     what = "class or number" if names else "number"
-    raise UserError(f"units: '{item}' is no {what} of a unit of {where}.{did_you_mean(str(item), names)}")
+    raise UserError(f"units={item}: not a {what} of a unit of {where}.{did_you_mean(str(item), names)}")
 
 
 def spread_indices(count: int, most: int) -> list[int]:

@@ -36,7 +36,7 @@ def draw_maps(context: VisualizeContext) -> Iterator[Picture]:
     views = context.layer_views(context.layers or spread_names(stage_names(context.model), MANY_STAGES))
     if flat := [view.name for view in views if not view.has_maps]:
         if context.layers:
-            raise UserError(f"{flat[0]} gives one number for each unit and no maps: choose a layer before it")
+            raise UserError(f"{flat[0]} gives one number for each unit, not a feature map: choose an earlier layer")
         views = [view for view in views if view.has_maps]
     images = torch.stack([one.pixels for one in shown])
     with torch.no_grad(), context.runtime.autocast():
@@ -60,8 +60,8 @@ def _draw_overview(
         drawn = render_maps(values, most_varied_units(values, OVERVIEW - len(first)))
         tiles = [*first, *(Tile(one.picture, f"unit {one.unit}") for one in drawn)]
         rows.append(Row(tiles, f"{view.name}\n{view.shape[0]} × {view.shape[1]} × {view.shape[2]}"))
-    title = f"{context.title}: what its stages make of “{image.name}”"
-    legend = "Dark to bright: each map from its smallest to its largest value; the maps that vary most of each stage."
+    title = f"{context.title}: feature maps of its stages for “{image.name}”"
+    legend = "Dark to bright: each map from its smallest to its largest value. Of each stage, the maps that vary most."
     caption = f"Feature maps from the first stage to the last. {legend}"
     picture = context.new_picture("maps", f"maps-{number}", title, caption)
     draw_grid(rows, picture.path, title, side=1.05, footer=legend, font=8)
@@ -74,10 +74,10 @@ def _draw_layer(context: VisualizeContext, view: LayerView, values: Tensor, imag
         Tile(one.picture, str(one.unit), f"{number_text(one.low)} … {number_text(one.high)}")
         for one in render_maps(values, units)
     ]
-    title = f"{context.title}: maps of {view.name} for “{image.name}”"
-    legend = "Dark to bright: each map from its smallest to its largest value, which stand below; above: the unit."
+    title = f"{context.title}: feature maps of {view.name} for “{image.name}”"
+    legend = "Dark to bright: each map from its smallest to its largest value. Above: the unit. Below: both values."
     if len(units) < view.units and context.cfg.units is None:
-        legend = f"{legend} The {len(units)} of {view.units} maps that vary most."
+        legend = f"{legend} Shown: the {len(units)} of {view.units} maps that vary most."
     picture = context.new_picture("maps", f"maps-{number}-{view.name}", title, legend)
     draw_grid(in_rows(tiles), picture.path, title, side=0.95, footer=legend, font=7)
     return picture

@@ -62,7 +62,7 @@ def draw_maximize(context: VisualizeContext) -> Iterator[Picture]:
         title = f"{context.title}: images made to excite its {what}"
         legend = (
             f"Found by {context.cfg.steps} steps of gradient ascent from noise. Below: the answer to the noise → to "
-            f"the image{' (the logit of the class)' if view.name == HEAD else ', the mean over all places'}."
+            f"the image{' (the logit of the class)' if view.name == HEAD else ', the mean over all positions'}."
         )
         picture = context.new_picture("maximize", f"maximize-{view.name}", title, legend)
         draw_grid(in_rows(tiles), picture.path, title, side=1.9 if context.size > 64 else 1.5, footer=legend)

@@ -19,8 +19,8 @@ def draw_mistakes(context: VisualizeContext) -> Iterator[Picture]:
     context.check_channels()
     if list(context.dataset.classes) != list(context.classes):
         raise UserError(
-            f"what=mistakes needs data of the net's own classes: {context.source} was trained for others than "
-            f"those of {context.data_name}"
+            f"what=mistakes needs data with the classes of the net: {context.source} and {context.data_name} have "
+            "different classes"
         )
     source, parts, runtime = context.searched, [], evaluate_runtime(context)
     with progress(len(source), "mistakes") as advance, runtime.cached_weight_casts():

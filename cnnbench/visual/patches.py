@@ -146,7 +146,7 @@ def _tiles(context: VisualizeContext, top: TopImages, units: list[int]) -> list[
         name = context.classes[unit] if view.name == HEAD else f"unit {unit}"
         picture = mosaic(_zoomed(crops), max(1, round(len(crops) ** 0.5)), gap=3)
         strongest, mean = (number_text(float(value)) for value in (top.value[unit, 0], top.mean[unit]))
-        tiles.append(Tile(picture, name, f"{strongest}, on average {mean}"))
+        tiles.append(Tile(picture, name, f"{strongest}, mean {mean}"))
     return tiles
 
 
@@ -155,12 +155,12 @@ def _legend(context: VisualizeContext, top: TopImages, units: list[int]) -> str:
     upper, left, lower, right = view.window(0, 0)
     field = f"{min(lower - upper, context.size)} × {min(right - left, context.size)}"
     legend = (
-        f"The {top.value.shape[1]} images that a unit answers most, cut out where it sees them: {field} pixels. "
-        "Below: its strongest answer, and that to an average image."
+        f"The {top.value.shape[1]} images that excite a unit most, cut to its receptive field: {field} pixels. "
+        "Below: its strongest activation, and the mean of the strongest activation of each image."
     )
     if context.cfg.units is None and len(units) < view.units:
-        how = "with the strongest answers" if view.name == HEAD else "whose strongest answers stand out most"
-        legend += f" The {len(units)} of {view.units} units {how}."
+        how = "with the strongest activations" if view.name == HEAD else "whose strongest activations stand out most"
+        legend += f" Shown: the {len(units)} of {view.units} units {how}."
     return legend
 
 

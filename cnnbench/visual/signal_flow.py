@@ -95,8 +95,8 @@ def draw_signals(history: list[dict[str, float]], path: Path, title: str, aside:
     are not joined to the line of the stages."""
     figure = new_figure(9, 3.8, f"{title}: signal and gradient, root mean squares")
     left, right = figure.subplots(1, 2)
-    _panel(left, history, "activation/rms/", "what it passes on", aside)
-    _panel(right, history, "gradient/rms/", "gradient of its weights", aside)
+    _panel(left, history, "activation/rms/", "output", aside)
+    _panel(right, history, "gradient/rms/", "gradient of the weights", aside)
     left.legend(frameon=False, fontsize=8)
     return save_figure(figure, path)
 

@@ -105,14 +105,14 @@ def test_images_are_files_of_any_kind_and_the_class_is_named(cnnbench: Callable[
 MISTAKES = {
     "what=fliters": "unknown picture 'fliters'. Did you mean 'filters'?",
     "layer=layr1": "has no layer 'layr1'. Did you mean 'layer1'?",
-    "what=maps layer=head": "gives one number for each unit and no maps",
-    "what=gradcam layer=head": "Grad-CAM needs maps",
-    "what=maximize units=10": "the units 0 to 9, not 10",
-    "what=maximize units=ten": "is no class or number",
-    "what=gradcam images=359": "the test images 0 to 358",
+    "what=maps layer=head": "gives one number for each unit, not a feature map",
+    "what=gradcam layer=head": "Grad-CAM needs feature maps",
+    "what=maximize units=10": "units=10: the units of head are numbered 0 to 9",
+    "what=maximize units=ten": "units=ten: not a class or number",
+    "what=gradcam images=359": "images=359: the test images of digits are numbered 0 to 358",
     "what=gradcam images=there.jpg": "there is no file or folder 'there.jpg'",
-    "what=gradcam target=ten": "target=ten is no class",
-    "what=gradcam layer=fc": "Grad-CAM needs maps",
+    "what=gradcam target=ten": "target=ten: not a class",
+    "what=gradcam layer=fc": "Grad-CAM needs feature maps",
     "what=filters layer=layer9": "Did you mean",
     "top=0": "top=0 is out of range",
     "normalize=both": "unknown value 'both'",
@@ -144,9 +144,9 @@ def test_nets_for_other_channels_than_three(cnnbench: Callable[..., Ran], tmp_pa
     if channels == 1:
         assert ran.code == 0, ran.err
     else:
-        assert ran.code == 2 and "takes 4 channels, and pictures have 1 or 3" in ran.err
+        assert ran.code == 2 and "takes 4 channels, but images have 1 or 3" in ran.err
     ran = cnnbench("visualize", f"weights={file}", "what=patches")
-    assert ran.code == 2 and ("does not say on which data" in ran.err or "channels" in ran.err)
+    assert ran.code == 2 and ("does not name its training data" in ran.err or "channels" in ran.err)
 
 
 def test_images_too_small_for_the_net(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_unknown_layers_and_units_are_named_with_the_nearest() -> None:
     net = models.build("resnet8", num_classes=2)
     with pytest.raises(UserError, match=r"has no layer 'layr1'. Did you mean 'layer1'"):
         layer_views(net, ["layr1"], 32, 3)
-    with pytest.raises(UserError, match="the units 0 to 15, not 16"):
+    with pytest.raises(UserError, match="units=16: the units of layer1 are numbered 0 to 15"):
         layer_view.choose_units(16, 16, "layer1")
     with pytest.raises(UserError, match="Did you mean 'cat'"):
         layer_view.choose_units(["cta"], 2, "head", ["cat", "dog"])

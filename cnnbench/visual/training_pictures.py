@@ -1,5 +1,5 @@
-"""Pictures while a net trains (`tracking.images=true`): its filters as they form, what the signal and the gradient are
-in each stage, and at the end what it still gets wrong. They go to TensorBoard and into the run's directory."""
+"""Pictures of a training (`tracking.images=true`): filters as they form, signal and gradient of each stage, and the
+worst mistakes at the end. They go to TensorBoard and to the run directory."""
 
 from pathlib import Path
 
@@ -20,14 +20,14 @@ from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.visual import filters
 from cnnbench.visual.signal_flow import SignalStatistics, draw_signals
 
-EVERY = 20  # steps between two that statistics are taken of
-FILMED = 10  # times that the filters are drawn in a training
-STRIP = 16  # filters in the strip of pictures
-FRAMES = 6  # of the strip
+EVERY = 20  # steps between two measurements of signal and gradient
+FILMED = 10  # pictures of the filters in a training
+STRIP = 16  # filters in filters.png
+FRAMES = 6  # epochs in filters.png
 
 
 class TrainingPictures(Callback):
-    """Follows a training; does nothing unless the training asks for pictures."""
+    """Callback that draws pictures of a training; does nothing unless `tracking.images` is true."""
 
     events: Events | None = None  # None: no pictures
     statistics: SignalStatistics | None = None
@@ -38,7 +38,7 @@ class TrainingPictures(Callback):
         self.events, state = view.events, view.state
         self.frames: dict[int, list[np.ndarray]] = {}  # epoch -> the filters then
         self.statistics = SignalStatistics(state.model, lambda: state.step % EVERY == 0)
-        # In a compiled net hooks would be compiled too, and on cached features the stages do not run.
+        # Hooks would be compiled with a compiled net, and with cached features the stages do not run.
         if not view.parts.cfg.compile and not view.parts.features:
             self.statistics.attach()
         self._film(view)
@@ -54,7 +54,7 @@ class TrainingPictures(Callback):
             self._film(view)
 
     def on_end(self, view: View) -> None:
-        """What is looked at when the training is over; the other pictures of the run are drawn by now."""
+        """Draw the pictures of a finished training, and add the run's other pictures, drawn before, to TensorBoard."""
         if self.events is None or self.statistics is None or not view.is_finished:
             return
         path, name = view.parts.directory.path, str(view.parts.cfg.model["name"])
@@ -62,7 +62,7 @@ class TrainingPictures(Callback):
             _draw_mistakes(view, path / "mistakes.png")
         if self.frames:
             with warn_if_unwritable("filters.png"):
-                filmstrip(self.frames, path / "filters.png", f"{name}: filters of its first layer while it learns")
+                filmstrip(self.frames, path / "filters.png", f"{name}: filters of its first layer during training")
         if self.statistics.history:
             with warn_if_unwritable("signals.png"):
                 draw_signals(self.statistics.history, path / "signals.png", f"{name}, stage by stage",
@@ -77,7 +77,7 @@ class TrainingPictures(Callback):
             self.statistics.detach()
 
     def _film(self, view: View) -> None:
-        """The first convolution's filters, as they are now."""
+        """Draw the current filters of the first convolution."""
         found = list(filters.convolutions(view.state.model).values())
         if self.events is None or not found or found[0].weight.shape[1] not in (1, 3):
             return
@@ -102,7 +102,7 @@ def _draw_mistakes(view: View, path: Path) -> None:
 
 
 def filmstrip(frames: dict[int, list[np.ndarray]], path: Path, title: str) -> None:
-    """The same filters in several epochs, one below the other."""
+    """Draw the same filters in several epochs, one row for each epoch."""
     epochs = sorted(frames)
     chosen = [epochs[round(index)] for index in np.linspace(0, len(epochs) - 1, min(FRAMES, len(epochs)))]
     rows = [
@@ -110,4 +110,6 @@ def filmstrip(frames: dict[int, list[np.ndarray]], path: Path, title: str) -> No
             f"epoch {epoch}" if epoch else "before")
         for number, epoch in enumerate(chosen)
     ]  # fmt: skip
-    draw_grid(rows, path, title, side=0.6, font=7.5, footer="Middle gray is a weight of zero, each on its own scale.")
+    draw_grid(
+        rows, path, title, side=0.6, font=7.5, footer="Middle gray is a weight of zero, each filter on its own scale."
+    )
