@@ -97,6 +97,6 @@ def test_it_is_fine_tuned(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert cnnbench(*TRAIN, "run.dir=r", "epochs=1").code == 0
     tune = ("finetune", *TRAIN[1:4], "weights=r/checkpoints/last.pt", "batch_size=16", "device=cpu", "precision=fp32")
     refused = cnnbench(*tune, "transfer=svm")
-    assert refused.code == 2 and "transfer=svm fits a classifier: for planted take transfer=full" in refused.err
+    assert refused.code == 2 and "transfer=svm fits a classifier: for planted use transfer=full" in refused.err
     ran = cnnbench(*tune, "transfer=full", "epochs=1", "run.dir=tuned")
     assert ran.code == 0 and "mean IoU" in ran.out, ran.err
