@@ -103,7 +103,7 @@ def test_ants_and_bees(tmp_path: Path) -> None:
     dataset = load_dataset(data_config("folder", root=tmp_path / "hymenoptera_data", crop_ratio=0.875))
     assert dataset.classes == ["ants", "bees"] and any(name.endswith(".gif") for name in names(dataset.train))
     loader = eval_loader(dataset.train, dataset, image_size=64, batch_size=16, workers=0)
-    assert sum(len(targets) for _, targets in loader.epoch()) == len(dataset.train) == 9
+    assert sum(len(batch["target"]) for batch in loader.epoch()) == len(dataset.train) == 9
 
 
 # ImageNet
