@@ -28,9 +28,7 @@ class Task(ABC):
 
     name: ClassVar[str]  # stored with the weights, which find their task by it
     metrics: ClassVar[tuple[Metric, ...]]  # the first is the primary one: best.pt, early stopping, search, reports
-    linear_head: ClassVar[bool] = (
-        False  # whether an SVM on pooled features is an answer: strategies of transfer need it
-    )
+    linear_head: ClassVar[bool] = False  # whether an SVM on pooled features is an answer, as some strategies need
     memorised: ClassVar[float]  # primary metric of a net that has memorised its one batch (debug=overfit)
 
     @classmethod

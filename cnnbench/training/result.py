@@ -5,7 +5,7 @@ from typing import Any
 from cnnbench import data
 from cnnbench.analysis.complexity import TRAINING_PASSES
 from cnnbench.config.arguments import typed_keys
-from cnnbench.config.parsing import flatten, to_plain
+from cnnbench.config.parsing import flatten
 from cnnbench.models.layers import Net
 from cnnbench.output import plots
 from cnnbench.runs.result import complexity, described, environment
@@ -25,7 +25,7 @@ COMPARED = {"model.name", "data.name", "batch_size", "epochs", "optim.lr", "opti
 def compared_settings(parts: Parts) -> dict[str, Any]:
     """Settings by which one tells runs apart: the usual keys, and those given on the command line."""
     given = typed_keys(parts.cfg)
-    settings = flatten(to_plain(parts.cfg))
+    settings = flatten(parts.plain_config)
     return {key: value for key, value in settings.items() if key in COMPARED or key in given}
 
 

@@ -136,12 +136,13 @@ def measure_fitted_head(view: View, callbacks: Sequence[Callback]) -> None:
     """Measure a head that was fitted, and so needs no steps: what is left behind is what a training leaves."""
     parts, state, begin = view.parts, view.state, time.perf_counter()
     batches = data.eval_loader(parts.loaded.train, parts.loaded, **parts.loading)
-    train, val = _measure(view, setup.eval_net(parts, state), batches), validate(view)
+    meters = _measure(view, setup.eval_net(parts, state), batches), validate(view)
     elapsed = time.perf_counter() - begin
+    train, val = (meter.compute() for meter in meters)
     state.progress.seconds += elapsed
-    state.progress.best = val.compute()[parts.task.primary.name]
-    state.images_per_second = (train.n + val.n) / elapsed
-    _tell(view, callbacks, 0, train.compute(), val.compute(), is_best=True)
+    state.progress.best = val[parts.task.primary.name]
+    state.images_per_second = sum(meter.n for meter in meters) / elapsed
+    _tell(view, callbacks, 0, train, val, is_best=True)
 
 
 def validate(view: View) -> Meter:
