@@ -15,6 +15,7 @@ from cnnbench.config.parsing import from_plain
 from cnnbench.config.sections import DataConfig
 from cnnbench.models.layers import Net
 from cnnbench.weights import sources
+from tests.helpers.data import class_tree
 
 
 def _folder() -> Path:
@@ -31,6 +32,19 @@ def digits_run() -> Path:
     done = main.main(["train", "epochs=3", "data.image_size=16", "precision=fp32", "device=cpu", f"run.dir={path}"])
     assert done == 0
     return path
+
+
+@cache
+def photo_run() -> Path:
+    """The directory of a resnet8 that has seen nine pictures of cat, dog and fox, at 16 pixels, for an epoch."""
+    path = _folder() / "photos"
+    for number, split in enumerate(("train", "val")):
+        class_tree(path / "d" / split, {"cat": 3, "dog": 3, "fox": 3}, seed=number)
+    done = main.main(["train", "model=resnet8", "data=folder", f"data.root={path / 'd'}", "data.image_size=16",
+                      "epochs=1", "batch_size=4", "precision=fp32", "device=cpu", "data.workers=0",
+                      f"run.dir={path / 'run'}"])  # fmt: skip
+    assert done == 0
+    return path / "run"
 
 
 @cache
