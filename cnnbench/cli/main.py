@@ -12,6 +12,7 @@ from cnnbench import __version__
 from cnnbench.config.registry import COMMANDS
 from cnnbench.utils import fast_start
 from cnnbench.utils.exit_codes import DONE, INTERRUPTED, PREEMPTED
+from cnnbench.utils.terminal import safe_streams
 
 USAGE = """\
 usage: cnnbench COMMAND [key=value ...] [-m]
@@ -30,6 +31,7 @@ def console() -> NoReturn:
     fast_start.end_process(main())
 
 
+@safe_streams()
 def main(argv: list[str] | None = None) -> int:
     """Run one command line. Returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv

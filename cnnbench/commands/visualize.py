@@ -1,6 +1,5 @@
 """`cnnbench visualize`: what a net has learned, and what a training will see, as pictures and one page."""
 
-import json
 import shlex
 import sys
 from dataclasses import fields
@@ -16,7 +15,7 @@ from cnnbench.config.parsing import from_plain, to_plain
 from cnnbench.config.sections import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.meta_kernels import Shapes
-from cnnbench.output.tables import render
+from cnnbench.output.tables import json_text, render
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.utils.errors import UserError
@@ -143,7 +142,7 @@ def conclude(cfg: VisualizeConfig, context: VisualizeContext, drawn: list[Pictur
     rows = [{"what": one.heading, "title": one.title, "caption": one.caption, "file": str(one.path)} for one in drawn]
     write_json(path / "result.json", {"pictures": rows, "page": str(path / "index.html"), "run_dir": str(path)})
     if cfg.format is Format.json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print(json_text(rows))
     elif cfg.format is Format.table:
         print(f"{plural(len(drawn), 'picture')} -> {path / 'index.html'}")
     else:

@@ -18,6 +18,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from cnnbench.utils.format import shorten
+from cnnbench.utils.text import printable
 
 # Fonts for the scripts that the font of matplotlib lacks. Installed ones are used where they are needed.
 FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "Hiragino Sans",
@@ -73,6 +74,7 @@ def as_png(figure: Figure) -> bytes:
     """PNG file of the figure."""
     for text in figure.findobj(Text):
         text.set_fontfamily(_fonts())
+        text.set_text(printable(text.get_text()))
     stream = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box: no font has it

@@ -2,13 +2,14 @@
 
 import base64
 import hashlib
+import html
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from cnnbench.output.tables import cells
 from cnnbench.utils.files import write_text
+from cnnbench.utils.text import printable
 
 HEAD = """\
 <!doctype html>
@@ -62,6 +63,11 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
   body.append(...[...body.rows].sort(numbers ? number : compare));
 };
 """
+
+
+def escape(text: str) -> str:
+    """Text as HTML and XML have it."""
+    return html.escape(printable(text))
 
 
 def document(title: str, body: Sequence[str], *, style: str = "", script: str = "") -> str:

@@ -10,8 +10,10 @@ from typing import Any
 from cnnbench.config.sections import Format
 from cnnbench.utils.files import json_value
 from cnnbench.utils.format import display_width
+from cnnbench.utils.text import printable
 
 ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".txt": Format.table}  # of files
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what text begins with that spreadsheets run
 
 
 def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
@@ -21,12 +23,20 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     round them for reading.
     """
     if format is Format.json:
-        return json.dumps(
-            [{key: json_value(value) for key, value in row.items()} for row in rows], indent=2, default=str
-        )
+        return json_text(rows)
     if format is Format.csv:
-        return _csv(rows, _names(rows))
+        names = _names(rows)
+        return csv_text([names, *([row.get(name) for name in names] for row in rows)])
     return (_markdown if format is Format.markdown else _table)(*cells(rows))
+
+
+def json_text(value: Any) -> str:
+    """JSON of a value, with the letters of all languages as they are."""
+    return printable(json.dumps(json_value(value), indent=2, default=str, ensure_ascii=False))
+
+
+def one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -63,12 +73,27 @@ def _markdown(columns: list[list[str]], right: list[bool]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], columns: list[str]) -> str:
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Text of the rows, the headings first, without a final newline."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows(map(csv_cell, row) for row in rows)
     return text.getvalue().rstrip("\n")
+
+
+def csv_cell(value: Any) -> Any:
+    """Value for CSV. Text that a spreadsheet would run as a formula gets an apostrophe in front; numbers do not."""
+    if value is None or isinstance(value, int | float):
+        return value
+    text = printable(str(value))
+    return f"'{text}" if text.startswith(FORMULA) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _pad(cell: str, width: int, right: bool) -> str:
@@ -79,7 +104,7 @@ def _pad(cell: str, width: int, right: bool) -> str:
 def _column(name: str, values: list[Any]) -> list[str]:
     """Heading and cells of one column. Its floats have the same number of decimals where no digit is lost."""
     spec = _float_format([abs(v) for v in values if isinstance(v, float) and math.isfinite(v) and v])
-    return [name, *(_cell(value, spec) for value in values)]
+    return [one_line(name), *(_cell(value, spec) for value in values)]
 
 
 def _cell(value: Any, spec: str) -> str:
@@ -91,7 +116,7 @@ def _cell(value: Any, spec: str) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return format(value, spec or (",.0f" if abs(value) >= 1e4 else ".4g"))
-    return " ".join(str(value).split())
+    return one_line(str(value))
 
 
 def _float_format(magnitudes: list[float]) -> str:

@@ -16,6 +16,7 @@ from cnnbench.tasks.classification.published import HISTORY
 from cnnbench.tasks.metric import Metric
 from cnnbench.utils.files import json_value
 from cnnbench.utils.format import Clock, MeanStd, Signed, shorten
+from cnnbench.utils.text import printable
 
 FACTORS = 6  # settings shown before the errors; the others come last
 PROTOCOL = ("crop", "split", "n", "select_on", "device", "date")
@@ -166,8 +167,10 @@ def render_report(found: GatheredRuns, groups: list[RunGroup], format: Format, w
         pairs = zip(group_labels(groups), groups, strict=True)
         parts += [render([{"net": name, "command": f"`{group.command_line}`"} for name, group in pairs], format)]
         parts += ["\n".join(f"- damaged: {line}" for line in found.damaged)] if found.damaged else []
-        return "\n\n".join(parts)
-    return "\n\n".join(part if "\n" in part else textwrap.fill(part, min(width or 120, 120)) for part in parts)
+        return printable("\n\n".join(parts))
+    return printable(
+        "\n\n".join(part if "\n" in part else textwrap.fill(part, min(width or 120, 120)) for part in parts)
+    )
 
 
 def report_data(found: GatheredRuns, groups: list[RunGroup]) -> dict[str, Any]:

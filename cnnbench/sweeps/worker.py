@@ -18,8 +18,10 @@ from cnnbench.runtime import execute
 from cnnbench.utils import exit_codes
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.fast_start import keep_freed_memory
+from cnnbench.utils.terminal import safe_streams
 
 
+@safe_streams()
 def main() -> int:
     descriptor = int(os.environ.pop("CNNBENCH_ANSWERS"))
     os.set_inheritable(descriptor, False)

@@ -1,6 +1,5 @@
 """A trained net in use: `cnnbench.load(weights).predict(images)`, on which the command `predict` builds too."""
 
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,11 +20,10 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.pictures import as_picture, thumbnail
 from cnnbench.data.sources import quiet_pillow
 from cnnbench.models.layers import Net
-from cnnbench.output.tables import render
+from cnnbench.output.tables import json_text, render
 from cnnbench.runtime.device import Normalize, Runtime, create_runtime
 from cnnbench.tasks.base import Task
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.files import json_value
 from cnnbench.utils.system import cores
 from cnnbench.weights import sources
 from cnnbench.weights.load import ready
@@ -125,7 +123,7 @@ class Predictor:
         """All predictions as a table, JSON or CSV."""
         rows = [{"file": one.file, **one.answer, **({"error": one.error} if one.error else {})} for one in found]
         if format is Format.json:
-            return json.dumps(json_value(rows), indent=2, ensure_ascii=False)
+            return json_text(rows)
         return render(rows, format)
 
     def bars(self, prediction: Any) -> tuple[str, list[tuple[str, float, bool]]]:

@@ -11,6 +11,8 @@ from typing import IO, Any, TextIO
 
 from tqdm import tqdm
 
+from cnnbench.utils.text import printable
+
 silent = False  # True on ranks other than 0: rank 0 prints for all
 
 
@@ -108,7 +110,7 @@ class Log:
         """Append to this file from now on: a title first, then the lines that waited."""
         waiting, self._waiting = self._waiting, []
         with suppress(OSError):  # a log that cannot be written must not end a training
-            self._file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+            self._file = path.open("a", encoding="utf-8", buffering=1)
             self.path = path
         self._write(f"{self._begun}  {title}\n")
         for line in waiting:
@@ -128,4 +130,4 @@ class Log:
     def _write(self, line: str) -> None:
         with suppress(OSError, ValueError):
             if self._file is not None:
-                self._file.write(line)
+                self._file.write(printable(line))

@@ -1,8 +1,31 @@
-"""Text for names of files."""
+"""Text that leaves the program, for people and for names of files."""
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
+
+CONTROL = "\x00-\x08\x0b-\x1f\x7f-\x9f"  # all but the tab and the line feed
+DIRECTION = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+INVISIBLE = "\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb"
+HIDDEN = re.compile(f"[{CONTROL}{DIRECTION}{INVISIBLE}]")
+SURROGATE = re.compile("[\ud800-\udfff]")  # a byte of a file name that is not UTF-8
+
+
+def printable(text: str) -> str:
+    r"""Text that can only be read: it cannot command a terminal or reorder a line.
+
+    Control characters, marks of direction and invisible characters become escapes (`\u001b`), as in JSON; bytes that
+    are not UTF-8 become �. Tabs and line feeds stay.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return HIDDEN.sub(lambda found: json_escape(found[0]), SURROGATE.sub("\ufffd", text))
+
+
+def json_escape(text: str) -> str:
+    r"""Characters as in a string of JSON, in ASCII: `\u202e`."""
+    return json.dumps(text)[1:-1]
 
 
 def slug(overrides: Iterable[str]) -> str:

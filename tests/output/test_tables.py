@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 
 import pytest
 
@@ -53,6 +54,24 @@ def test_wide_characters_do_not_break_the_alignment():
 def test_json_is_valid_and_exact():
     rows = json.loads(render([{"loss": 0.1 + 0.2, "bad": math.nan, "deep": {"inf": [math.inf, 1]}}], Format.json))
     assert rows == [{"loss": 0.1 + 0.2, "bad": None, "deep": {"inf": [None, 1]}}]
+
+
+@pytest.mark.parametrize("format", [Format.table, Format.markdown, Format.csv, Format.json])
+def test_no_name_commands_a_terminal(format):
+    text = render([{"cl\x1bass": "\x1b[2Jcat\u202e\udce9", "n": 1}], format)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", text)
+    assert r"\u001b[2Jcat\u202e�" in text
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "\ta", "-", "=cmd|' /C calc'!A0"])
+def test_csv_holds_no_formula(name):
+    heading, cell = csv.reader(render([{name: name}], Format.csv).splitlines())
+    assert heading == cell == [f"'{name}"]
+
+
+@pytest.mark.parametrize("value", [-1, -0.5, "-1", "+1e-3", "-inf", "a=b", "a-b"])
+def test_csv_keeps_numbers_and_plain_text(value):
+    assert render([{"x": value}], Format.csv) == f"x\n{value}"
 
 
 def test_csv_is_read_back_as_it_was():

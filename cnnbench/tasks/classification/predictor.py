@@ -1,6 +1,5 @@
 """A trained classifier in use: the likeliest classes of an image and their probabilities."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import render
+from cnnbench.output.tables import json_text, one_line, render
 from cnnbench.tasks.predictor import ImageLike, ImagePrediction, Predictor, as_sequence
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import Percent, shorten
@@ -64,13 +63,13 @@ class Classifier(Predictor):
     def text(self, found: Sequence[ClassPrediction], format: Format, width: int | None) -> str:
         """A table of the first answers with the runners-up beside them; as JSON or CSV every one of them."""
         if format is Format.json:
-            return json.dumps([_as_json(one) for one in found], indent=2, ensure_ascii=False)
+            return json_text([_as_json(one) for one in found])
         if format is Format.csv:
             return render([row for one in found for row in _long_rows(one)], format)
         if len(found) == 1 and found[0].error is None and format is Format.table:
             rows = [{"": one.name, " ": Percent(100 * one.probability)} for one in found[0].predictions]
             lines = render(rows, format).splitlines()[1:]
-            return "\n".join([str(found[0].file), *(f"  {line}" for line in lines)])
+            return "\n".join([one_line(str(found[0].file)), *(f"  {line}" for line in lines)])
         return render([_short_row(one, file, width) for one, file in zip(found, _names(found), strict=True)], format)
 
 

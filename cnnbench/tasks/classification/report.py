@@ -1,7 +1,5 @@
 """Report of an evaluation, in files and on the terminal: headline, errors per class, confusion, worst mistakes."""
 
-import csv
-import io
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from cnnbench.config.sections import Format
 from cnnbench.data.sources import Source
-from cnnbench.output.tables import render
+from cnnbench.output.tables import csv_text, render
 from cnnbench.output.tensorboard import fresh_events
 from cnnbench.tasks.classification import TOP1, TOP5, plots
 from cnnbench.tasks.classification.metrics import Evaluation, wilson
@@ -84,11 +82,8 @@ def write(
 
 
 def _write_tables(path: Path, found: Evaluation, classes: Sequence[str]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["true \\ answer", *classes])
-    writer.writerows([name, *row] for name, row in zip(classes, found.confusion.tolist(), strict=True))
-    write_text(path / "confusion_matrix.csv", text.getvalue())
+    counts = ([name, *row] for name, row in zip(classes, found.confusion.tolist(), strict=True))
+    write_text(path / "confusion_matrix.csv", csv_text([["true \\ answer", *classes], *counts]) + "\n")
     write_text(path / "classes.csv", render(per_class(found, classes), Format.csv) + "\n")
 
 
