@@ -88,13 +88,14 @@ class Tracker:
         """Write the epoch's line everywhere."""
         self.close_bar()
         self.rows.append(row)
+        self.whole = self.whole and self.file.exists()
         if self.whole:
             with suppress(OSError), self.file.open("a") as file:
                 self.whole = False
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 self.whole = True
-        if not self.whole:  # the disk was full: a line that was cut must not stay
+        if not self.whole:  # the file was deleted; or the disk was full, and a line that was cut must not stay
             self._rewrite()
         self._plot(row)
         say(text, self.stream)

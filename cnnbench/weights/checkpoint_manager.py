@@ -80,9 +80,8 @@ class CheckpointManager:
             self._keep_last(payload["step"])
             checkpoint.save(self.last, payload)
         except RunError as error:
-            text = f"{error}; " + (
-                f"the last checkpoint is that of step {self.newest[0]}" if self.newest else "none yet"
-            )
+            kept = self.newest if self.newest and self.newest[1].exists() else None
+            text = f"{error}; " + (f"the last checkpoint is that of step {kept[0]}" if kept else "there is none")
             if must or self.cfg.on_error is OnError["raise"]:
                 raise RunError(text) from None
             warn(f"{text}: training goes on without a new one, free some space")
@@ -91,8 +90,13 @@ class CheckpointManager:
         self._forget(payload["step"])
 
     def _keep_last(self, step: int) -> None:
+        """Keep the checkpoint before this one under its step. Where that is gone, the new one is saved still."""
         if self.newest and self.newest[1] == self.last and self.newest[0] != step and self.cfg.keep > 1:
-            checkpoint.keep_as(self.last, self.folder / f"step-{self.newest[0]}.pt")
+            try:
+                checkpoint.keep_as(self.last, self.folder / f"step-{self.newest[0]}.pt")
+            except RunError:
+                if self.last.exists():
+                    raise
 
     def _forget(self, step: int) -> None:
         """Delete checkpoints beyond `keep`, and of later steps: these are done again after a checkpoint was damaged."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from cnnbench.config.sections import CheckpointConfig, OnError
+from cnnbench.runs.tracker import Tracker
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.files import read_json
 from cnnbench.weights import checkpoint
@@ -254,3 +255,42 @@ def test_a_finished_run_without_its_checkpoints_is_not_trained_again(
     assert again.code == 0 and "already done" in again.out
     assert read_json(tmp_path / "r/result.json") == before
     assert len(rows(tmp_path / "r")) == 1
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+@pytest.mark.parametrize("lost", ["last.pt", "best.pt", "step-3.pt", "all of them"])
+def test_a_save_needs_no_older_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], keep: int, lost: str) -> None:
+    """Files deleted while the training runs, as somebody does who frees space."""
+    folder = tmp_path / "checkpoints"
+    manager = manager_with(folder, 4, keep=keep)
+    manager.keep_best()
+    if lost == "all of them":
+        shutil.rmtree(folder)
+    else:
+        (folder / lost).unlink(missing_ok=True)
+    for step in (5, 6):
+        manager.save({"step": step, **NEEDED}, must=True)
+        manager.keep_best()
+    assert capsys.readouterr().err == ""
+    assert [checkpoint.load(folder / name)["step"] for name in ("last.pt", "best.pt")] == [6, 6]
+    assert keep == 1 or checkpoint.load(folder / "step-5.pt")["step"] == 5
+
+
+def test_a_training_whose_files_are_deleted_meanwhile_ends_as_in_peace(
+    cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("train", "epochs=3", *SMALL, "checkpoint.keep=2")
+    assert cnnbench(*command, "run.dir=peace").code == 0
+    end_epoch = Tracker.end_epoch
+
+    def and_delete(self: Tracker, *args: Any) -> None:
+        end_epoch(self, *args)
+        for file in self.file.parent.rglob("*"):
+            if file.is_file() and len(self.rows) < 3:
+                file.unlink()
+
+    monkeypatch.setattr(Tracker, "end_epoch", and_delete)
+    ran = cnnbench(*command, "run.dir=war")
+    assert (ran.code, ran.err) == (0, "")
+    assert_same_run(Path("war"), Path("peace"))
+    assert read_json(Path("war/result.json"))["epochs"] == 3
