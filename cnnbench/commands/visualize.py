@@ -19,6 +19,7 @@ from cnnbench.models.meta_kernels import Shapes
 from cnnbench.output.tables import render
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
+from cnnbench.tasks.measurement import measuring
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_json
 from cnnbench.utils.format import plural
@@ -70,7 +71,7 @@ def pictures(cfg: VisualizeConfig, context: VisualizeContext, name: str) -> list
 
 def prepare(cfg: VisualizeConfig) -> VisualizeContext:
     """The net, if there is one, the data, and where the pictures go. Nothing is written yet."""
-    device = create_runtime(cfg.device, cfg.precision.value, cfg.seed)
+    device = create_runtime(cfg.device, cfg.precision and cfg.precision.value, cfg.seed)
     typed = typed_keys(cfg)
     if cfg.weights is None:
         model, spec = None, untrained(cfg)
@@ -78,6 +79,7 @@ def prepare(cfg: VisualizeConfig) -> VisualizeContext:
         loaded = None
     else:
         loaded = sources.load(cfg.weights, cfg.model)
+        device = measuring(device, cfg.precision, [loaded])  # so that what=mistakes counts as evaluate does
         if "data.image_size" in typed and cfg.prepare.image_size is None:
             cfg.prepare.image_size = cfg.data.image_size
         model, spec, notes = load.ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)

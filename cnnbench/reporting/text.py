@@ -18,9 +18,9 @@ from cnnbench.utils.files import json_value
 from cnnbench.utils.format import Clock, MeanStd, Signed, shorten
 
 FACTORS = 6  # settings shown before the errors; the others come last
-PROTOCOL = ("crop", "split", "n", "select_on", "device", "date")
-NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {}", "crop": "{}", "device": "on {}",
-         "date": "{}"}  # fmt: skip
+PROTOCOL = ("crop", "measured_in", "split", "n", "select_on", "device", "date")
+NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {}", "crop": "{}", "measured_in": "{}",
+         "device": "on {}", "date": "{}"}  # fmt: skip
 
 
 def mean_std(metric: Metric, mean: float | None, std: float | None = None) -> MeanStd | None:
@@ -85,7 +85,7 @@ def published_rows(groups: Sequence[RunGroup]) -> list[dict[str, Any]]:
         if group.published is None or not group.done:
             continue
         full = group_row(group)
-        own = [protocol_part(key, full[key]) for key in ("crop", "split", "n", "select_on") if full[key] is not None]
+        own = [protocol_part(key, full[key]) for key in PROTOCOL[:5] if full[key] is not None]
         for metric in group.metrics:
             if full[metric.difference_key] is not None:
                 rows.append({
@@ -123,7 +123,8 @@ def history_rows(own: Sequence[RunGroup]) -> list[dict[str, Any]]:
             for entry in HISTORY]  # fmt: skip
     for group, label in zip(own, group_labels(own), strict=True):
         known = FACTS.get(group.first.model)
-        how = ", ".join(protocol_part(key, group.common_value(key)) for key in ("crop", "split", "n"))
+        full = group_row(group)
+        how = ", ".join(protocol_part(key, full[key]) for key in PROTOCOL[:4] if full[key] is not None)
         rows.append({"year": None, "team": "here", "net": label, "layers": known.depth if known else None,
                      TOP5.label: mean_std(TOP5, group.mean(TOP5.name), group.std(TOP5.name)),
                      "note": how})  # fmt: skip
@@ -132,7 +133,7 @@ def history_rows(own: Sequence[RunGroup]) -> list[dict[str, Any]]:
 
 def dispensable_columns(group: RunGroup) -> list[str]:
     """Columns that a narrow terminal leaves out, in this order."""
-    return ["device", "date", "select_on", "split", "crop", "seeds", "n",
+    return ["device", "date", "select_on", "split", "measured_in", "crop", "seeds", "n",
             *(f"train {metric.column}" for metric in group.primaries), "macs", "params",
             *(metric.label for metric in group.metrics if metric not in group.primaries),
             "time", "difference", "published"]  # fmt: skip

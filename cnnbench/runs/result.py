@@ -67,10 +67,11 @@ def show(result: dict[str, Any], format: Format, in_sweep: bool) -> None:
     if format is Format.table:
         after = f" after {plural(result['epochs'], 'epoch')}" if result["epochs"] else ""
         metrics = from_data(result.get("metrics", ())) or DEFAULT_METRICS
-        how = f" ({result['crop']})" if f"center_{metrics[0].name}" in result else ""
+        crop = [result["crop"]] if f"center_{metrics[0].name}" in result else []
+        how = ", ".join([*crop, result["precision"]])
         print(
             f"{headline(metrics, result)} on {result['n']:,} "
-            f"{result['split']} images{how}{after} in {clock(result['wall_seconds'])}"
+            f"{result['split']} images ({how}){after} in {clock(result['wall_seconds'])}"
             f" -> {result['run_dir']}"
         )
     elif format is Format.json:

@@ -70,7 +70,10 @@ def measure_net(task: Task, one: Judged, runtime: Runtime) -> Measurement:
     meter = evaluate(task, net, reading.until(batches.epoch()), runtime, normalize, one.spec)
     values = meter.compute()
     how = center_text(size, one.spec.input.crop_ratio)
-    text = f"{headline(task.metrics, values)}, loss {values['loss']:.4f} on {meter.n:,} images"
+    text = (
+        f"{headline(task.metrics, values)}, loss {values['loss']:.4f}\n"
+        f"measured: {how}, {runtime.precision}; {meter.n:,} images"
+    )
     return Measurement(
         n=meter.n,
         seconds=time.perf_counter() - begin,

@@ -24,6 +24,7 @@ from cnnbench.models.layers import Net
 from cnnbench.output.tables import render
 from cnnbench.runtime.device import Normalize, Runtime, create_runtime
 from cnnbench.tasks.base import Task
+from cnnbench.tasks.measurement import measuring
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_value
 from cnnbench.utils.system import cores
@@ -138,7 +139,7 @@ def load(
     *,
     model: str | dict[str, Any] | None = None,
     device: str = "auto",
-    precision: str = "fp32",
+    precision: str | None = None,
     rename: dict[str, str] | None = None,
     skip: Sequence[str] = (),
     **prepare: Any,
@@ -158,7 +159,8 @@ def load(
     found = sources.load(os.fspath(weights), chosen)
     with torch.random.fork_rng(devices=[]):  # nets draw weights before they are given theirs
         net, spec, _ = ready(found, chosen, prepared, rename, list(skip))
-    return predictor_of(net, spec, found.source, create_runtime(device, precision, seed=None))
+    runtime = create_runtime(device, precision, seed=None)
+    return predictor_of(net, spec, found.source, runtime if precision else measuring(runtime, None, [found]))
 
 
 def predictor_of(model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> Predictor:
