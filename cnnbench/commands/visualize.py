@@ -1,6 +1,5 @@
 """`cnnbench visualize`: what a net has learned, and what a training will see, as pictures and one page."""
 
-import json
 import shlex
 import sys
 from dataclasses import fields
@@ -21,7 +20,7 @@ from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.measurement import measuring
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.files import write_json
+from cnnbench.utils.files import json_text, write_json
 from cnnbench.utils.format import plural
 from cnnbench.utils.text import slug
 from cnnbench.visual import layer_view, registry
@@ -145,7 +144,7 @@ def conclude(cfg: VisualizeConfig, context: VisualizeContext, drawn: list[Pictur
     rows = [{"what": one.heading, "title": one.title, "caption": one.caption, "file": str(one.path)} for one in drawn]
     write_json(path / "result.json", {"pictures": rows, "page": str(path / "index.html"), "run_dir": str(path)})
     if cfg.format is Format.json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print(json_text(rows, ascii=False))
     elif cfg.format is Format.table:
         print(f"{plural(len(drawn), 'picture')} -> {path / 'index.html'}")
     else:

@@ -2,13 +2,12 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cnnbench.config.sections import Format
-from cnnbench.utils.files import json_value
+from cnnbench.utils.files import json_text
 from cnnbench.utils.format import display_width
 
 ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".txt": Format.table}  # of files
@@ -21,9 +20,7 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     round them for reading.
     """
     if format is Format.json:
-        return json.dumps(
-            [{key: json_value(value) for key, value in row.items()} for row in rows], indent=2, default=str
-        )
+        return json_text(rows, default=str)
     if format is Format.csv:
         return _csv(rows, _names(rows))
     return (_markdown if format is Format.markdown else _table)(*cells(rows))

@@ -1,6 +1,5 @@
 """Text of the report: for a terminal, or as Markdown, CSV or JSON."""
 
-import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from cnnbench.reporting.group import RunGroup, group_labels, group_row, headings
 from cnnbench.tasks.classification import TOP5
 from cnnbench.tasks.classification.published import HISTORY
 from cnnbench.tasks.metric import Metric
-from cnnbench.utils.files import json_value
+from cnnbench.utils.files import json_text
 from cnnbench.utils.format import Clock, MeanStd, Signed, shorten
 
 FACTORS = 6  # settings shown before the errors; the others come last
@@ -142,10 +141,10 @@ def dispensable_columns(group: RunGroup) -> list[str]:
 def render_report(found: GatheredRuns, groups: list[RunGroup], format: Format, width: int | None) -> str:
     """Report text without a final newline."""
     if format is Format.json:
-        return json.dumps(json_value(report_data(found, groups)), indent=2, default=str)
+        return json_text(report_data(found, groups), default=str)
     if format is Format.csv:
         flat = [
-            {key: json.dumps(value) if isinstance(value, list) else value for key, value in row.items()}
+            {key: json_text(value, indent=None) if isinstance(value, list) else value for key, value in row.items()}
             for row in map(group_row, groups)
         ]
         return render(flat, format)

@@ -1,6 +1,5 @@
 """A trained net in use: `cnnbench.load(weights).predict(images)`, on which the command `predict` builds too."""
 
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,8 +24,9 @@ from cnnbench.output.tables import render
 from cnnbench.runtime.device import Normalize, Runtime, create_runtime
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.measurement import measuring
+from cnnbench.tasks.passes import check_answers
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.files import json_value
+from cnnbench.utils.files import json_text
 from cnnbench.utils.system import cores
 from cnnbench.weights import sources
 from cnnbench.weights.load import ready
@@ -107,8 +107,10 @@ class Predictor:
         found: Iterator[dict[str, Any]] = iter(())
         if inputs:
             with self.runtime.autocast():
-                outputs = self.model(self.normalize(torch.stack(inputs)))
-            found = iter(self.decode(self.task.answer(outputs), top))
+                answers = self.task.answer(self.model(self.normalize(torch.stack(inputs))))
+            read = [one.file for one, pixels in batch if pixels is not None]
+            check_answers(answers, self.source, lambda at: [str(read[index]) for index in at], self.runtime.precision)
+            found = iter(self.decode(answers, top))
         for prediction, pixels in batch:
             yield prediction if pixels is None else replace(prediction, **next(found))
 
@@ -126,7 +128,7 @@ class Predictor:
         """All predictions as a table, JSON or CSV."""
         rows = [{"file": one.file, **one.answer, **({"error": one.error} if one.error else {})} for one in found]
         if format is Format.json:
-            return json.dumps(json_value(rows), indent=2, ensure_ascii=False)
+            return json_text(rows, ascii=False)
         return render(rows, format)
 
     def bars(self, prediction: Any) -> tuple[str, list[tuple[str, float, bool]]]:

@@ -14,7 +14,7 @@ from cnnbench.runs.stop_requests import Stopped, StopRequests
 from cnnbench.runs.tracker import row
 from cnnbench.runtime.device import Normalize
 from cnnbench.tasks.meter import Meter
-from cnnbench.tasks.passes import evaluate
+from cnnbench.tasks.passes import check_loss, evaluate
 from cnnbench.training import health, setup
 from cnnbench.training.callbacks import Callback, EpochResult, View, check_steps
 from cnnbench.training.limits import StopRule
@@ -174,6 +174,7 @@ def measure_last(view: View) -> dict[str, float]:
     images, normalize = view.stop.until_asked(batches.epoch(0)), Normalize(parts.runtime, given.mean, given.std)
     state.eval_model.eval()
     state.evaluation = evaluate(state.task, state.eval_model, images, parts.measuring, normalize, parts.spec)
+    check_loss(state.evaluation, "the last validation")
     return state.evaluation.compute()
 
 

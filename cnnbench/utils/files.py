@@ -142,8 +142,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically; numbers that are not finite become null."""
-    write_text(path, json.dumps(json_value(value), indent=2, allow_nan=False) + "\n")
+    """Write a JSON file atomically."""
+    write_text(path, json_text(value) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -164,6 +164,12 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     except (OSError, ValueError):
         pass
     return rows
+
+
+def json_text(value: Any, *, indent: int | None = 2, ascii: bool = True, default: Any = None) -> str:
+    """Value as valid JSON, by which all results leave: numbers that are not finite become null. The other arguments are
+    those of `json.dumps`."""
+    return json.dumps(json_value(value), indent=indent, ensure_ascii=ascii, default=default, allow_nan=False)
 
 
 def json_value(value: Any) -> Any:

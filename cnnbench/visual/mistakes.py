@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
+from cnnbench.data import image_names
 from cnnbench.tasks.classification.mistakes import LEGEND, draw_mistake_cards
 from cnnbench.tasks.measurement import progress
-from cnnbench.tasks.passes import predictions
+from cnnbench.tasks.passes import check_answers, predictions
 from cnnbench.utils.errors import UserError
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
@@ -25,7 +27,9 @@ def draw_mistakes(context: VisualizeContext) -> Iterator[Picture]:
         for batch, _, logits in predictions(context.model, context.batches(source), runtime, context.normalize):
             parts.append(logits.float().cpu())
             advance(len(batch["index"]))
+    logits = torch.cat(parts)
+    check_answers(logits, context.source, partial(image_names, source), runtime.precision)
     picture = context.new_picture("mistakes", "mistakes", "mistakes", LEGEND)
     what = f"{context.title} on {context.data_name}, {context.split}, {runtime.precision}"
-    title = draw_mistake_cards(source, context.classes, torch.cat(parts), picture.path, what)
+    title = draw_mistake_cards(source, context.classes, logits, picture.path, what)
     yield replace(picture, title=title)
