@@ -16,14 +16,14 @@ CARD = """\
 
 | | |
 |---|---|
-| test error | top-1 **{top1_error:.2f} %**, top-5 {top5_error:.2f} %, of {n:,} {split} images, {crop} |
+| test error | top-1 **{top1_error:.2f} %**, top-5 {top5_error:.2f} %, of {n:,} {split} images, {crop}, {precision} |
 | chosen by | {select_on}, one run: nothing was selected on the test images |
 | the paper's | {paper} |
 | parameters | {params:,} |
 | command | `{command}` |
 | seed | {seed} |
 | epochs, steps | {epochs}, {steps:,} of {batch_size} images |
-| trained on | {device}, {precision}, {hours:.1f} h |
+| trained on | {device}, {training_precision}, {hours:.1f} h |
 | versions | {versions_text} |
 | classes | {classes} |
 | images | {image_size} x {image_size} px, RGB; mean {mean}, std {std} |

@@ -1,6 +1,5 @@
 """`cnnbench benchmark`: how fast nets train and answer on this machine, and what holds them up."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from cnnbench.runs.result import environment
 from cnnbench.runs.run_directory import path_for
 from cnnbench.utils.console import say, warn_if_unwritable
 from cnnbench.utils.errors import UserError, unknown
-from cnnbench.utils.files import json_value, write_json, write_text
+from cnnbench.utils.files import json_text, write_json, write_text
 from cnnbench.utils.text import slug
 
 
@@ -40,7 +39,7 @@ def compare(cfgs: list[BenchmarkConfig]) -> int:
     with warn_if_unwritable("benchmark.png"):
         draw_benchmark(measured, path / "benchmark.png", machines[0].devices[0].name)
     if cfgs[0].format is Format.json:
-        print(json.dumps(json_value(result), indent=2))
+        print(json_text(result))
     elif cfgs[0].format is Format.csv:
         print(render(rows, Format.csv))
     else:

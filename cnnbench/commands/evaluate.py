@@ -15,7 +15,7 @@ from cnnbench.runs import run_directory
 from cnnbench.runs.result import complexity, described, environment, show
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
-from cnnbench.tasks.measurement import Judged, Reading
+from cnnbench.tasks.measurement import Judged, Reading, measuring
 from cnnbench.tasks.passes import measure_net
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.exit_codes import DONE
@@ -27,8 +27,9 @@ from cnnbench.weights.sources import Weights
 
 def run(cfg: EvaluateConfig) -> int:
     """Evaluate, leave result.json, tables and pictures behind, print what was found."""
-    runtime = create_runtime(cfg.device, cfg.precision.value, seed=0, together=True)
+    runtime = create_runtime(cfg.device, cfg.precision and cfg.precision.value, seed=0, together=True)
     loaded = [sources.load(where, cfg.model) for where in wheres(cfg.weights)]
+    runtime = measuring(runtime, cfg.precision, loaded)
     data_cfg = data_config(cfg, loaded)
     dataset = data.load_dataset(data_cfg)
     judged = [ready(cfg, one, dataset, data_cfg.workers) for one in loaded]

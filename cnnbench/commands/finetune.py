@@ -1,7 +1,6 @@
 """`cnnbench finetune`: a net that has learnt already, for other images, by the strategy that suits them."""
 
 import copy
-import json
 import shlex
 import statistics
 import sys
@@ -30,7 +29,7 @@ from cnnbench.transfer.features import FeatureExtractor
 from cnnbench.transfer.strategies import check_task, prepare_transfer
 from cnnbench.utils.console import Log, say
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.files import json_value, read_json
+from cnnbench.utils.files import json_text, read_json
 from cnnbench.utils.text import slug
 from cnnbench.visual.training_pictures import TrainingPictures
 from cnnbench.weights import merge, sources
@@ -179,7 +178,7 @@ def _command(cfg: FinetuneConfig) -> str:
 def show_advice(advised: StrategyAdvice | None, cfg: FinetuneConfig) -> None:
     """The advice alone on stdout; the table has been shown already."""
     if advised and cfg.format is not Format.table:
-        print(json.dumps(json_value({**advised.as_dict(), "command": _command(cfg)}), indent=2))
+        print(json_text({**advised.as_dict(), "command": _command(cfg)}))
 
 
 def job(

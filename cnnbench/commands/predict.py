@@ -12,6 +12,7 @@ from cnnbench.config.sections import Format
 from cnnbench.data.inputs import find_images
 from cnnbench.output.tables import ENDINGS
 from cnnbench.runtime.device import create_runtime
+from cnnbench.tasks.measurement import measuring
 from cnnbench.tasks.predictor import ImagePrediction, Predictor, predictor_of
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.exit_codes import DONE, FAILED
@@ -31,12 +32,12 @@ def run(cfg: PredictConfig) -> int:
             raise UserError(f"{key}={path}: there is no folder {Path(path).parent}")
     if cfg.sheet and Path(cfg.sheet).suffix.lower() != ".png":
         raise UserError(f"sheet={cfg.sheet}: the picture is a PNG, so its name ends in .png")
-    runtime = create_runtime(cfg.device, cfg.precision.value, seed=0)
+    runtime = create_runtime(cfg.device, cfg.precision and cfg.precision.value, seed=0)
     loaded = sources.load(cfg.weights, cfg.model)
     model, spec, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
     for note in notes:
         print(note, file=sys.stderr)
-    predictor = predictor_of(model, spec, loaded.source, runtime)
+    predictor = predictor_of(model, spec, loaded.source, measuring(runtime, cfg.precision, [loaded]))
     found = list(_with_sheets(_asked(predictor, files, cfg), cfg.sheet, predictor))
     if cfg.out:
         _write(Path(cfg.out).expanduser(), predictor, found, cfg.format)

@@ -1,6 +1,5 @@
 """`cnnbench prepare`: folders of images into shards that are read several times as fast (see data/shards.py)."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from cnnbench.data.unreadable import report_unreadable
 from cnnbench.output.tables import render
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import json_text
 from cnnbench.utils.format import byte_size, plural
 from cnnbench.utils.system import cores
 from cnnbench.utils.text import slug
@@ -98,7 +98,7 @@ def summary(folder: Path, about: dict[str, Any], seconds: float) -> dict[str, An
 
 def show(result: dict[str, Any], format: Format) -> None:
     if format is Format.json:
-        print(json.dumps(result, indent=2))
+        print(json_text(result))
     elif format is not Format.table:
         print(render([result], format))
     else:

@@ -1,6 +1,5 @@
 """`cnnbench summary`: what a net is made of, layer by layer, and what its paper says; or several nets side by side."""
 
-import json
 import shutil
 import sys
 import textwrap
@@ -28,7 +27,7 @@ from cnnbench.output.tables import fitted, render
 from cnnbench.tasks.classification import METRICS
 from cnnbench.tasks.classification.published import published_metrics
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.files import write_text
+from cnnbench.utils.files import json_text, write_text
 from cnnbench.utils.format import ErrorPercent, Percent, Ratio
 
 # The columns that a narrow terminal goes without, in this order.
@@ -58,7 +57,7 @@ def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
 
     def text(format: SummaryFormat, width: int | None = None) -> str:
         if format is SummaryFormat.json:
-            return json.dumps([summary_as_dict(one, cfg.layers, _paper(one)) for one in summaries], indent=2)
+            return json_text([summary_as_dict(one, cfg.layers, _paper(one)) for one in summaries])
         if format in (SummaryFormat.svg, SummaryFormat.html):
             svg = _drawn(summaries)
             return svg if format is SummaryFormat.svg else _web_page(summaries, svg, cfg.layers)

@@ -15,11 +15,12 @@ from cnnbench.config.parsing import from_plain, to_plain
 from cnnbench.config.sections import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.meta_kernels import Shapes
-from cnnbench.output.tables import json_text, render
+from cnnbench.output.tables import render
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
+from cnnbench.tasks.measurement import measuring
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.files import write_json
+from cnnbench.utils.files import json_text, write_json
 from cnnbench.utils.format import plural
 from cnnbench.utils.text import slug
 from cnnbench.visual import layer_view, registry
@@ -69,7 +70,7 @@ def pictures(cfg: VisualizeConfig, context: VisualizeContext, name: str) -> list
 
 def prepare(cfg: VisualizeConfig) -> VisualizeContext:
     """The net, if there is one, the data, and where the pictures go. Nothing is written yet."""
-    device = create_runtime(cfg.device, cfg.precision.value, cfg.seed)
+    device = create_runtime(cfg.device, cfg.precision and cfg.precision.value, cfg.seed)
     typed = typed_keys(cfg)
     if cfg.weights is None:
         model, spec = None, untrained(cfg)
@@ -77,6 +78,7 @@ def prepare(cfg: VisualizeConfig) -> VisualizeContext:
         loaded = None
     else:
         loaded = sources.load(cfg.weights, cfg.model)
+        device = measuring(device, cfg.precision, [loaded])  # so that what=mistakes counts as evaluate does
         if "data.image_size" in typed and cfg.prepare.image_size is None:
             cfg.prepare.image_size = cfg.data.image_size
         model, spec, notes = load.ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
@@ -142,7 +144,7 @@ def conclude(cfg: VisualizeConfig, context: VisualizeContext, drawn: list[Pictur
     rows = [{"what": one.heading, "title": one.title, "caption": one.caption, "file": str(one.path)} for one in drawn]
     write_json(path / "result.json", {"pictures": rows, "page": str(path / "index.html"), "run_dir": str(path)})
     if cfg.format is Format.json:
-        print(json_text(rows))
+        print(json_text(rows, ascii=False))
     elif cfg.format is Format.table:
         print(f"{plural(len(drawn), 'picture')} -> {path / 'index.html'}")
     else:

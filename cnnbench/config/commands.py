@@ -29,6 +29,8 @@ from cnnbench.config.sections import (
     option,
 )
 
+MEASURING = "auto, fp32, bf16 or fp16; null: fp32, or the precision that the training was told by name"
+
 
 @dataclass(kw_only=True)
 class TrainConfig:
@@ -45,7 +47,9 @@ class TrainConfig:
     )
     label_smoothing: float = option("probability spread evenly over all classes in the targets", ge=0, lt=1)
     ema: float | None = option("decay of a moving average of the weights; the average is then evaluated", gt=0, lt=1)
-    precision: Precision = option("auto, fp32, bf16 or fp16")
+    precision: Precision = option(
+        "auto, fp32, bf16 or fp16 while training; auto measures the end result in fp32, as evaluate does"
+    )
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     devices: int | str = option("processes that train together, one on each GPU (or on the CPU): 4, or all", ge=1)
@@ -113,7 +117,7 @@ class EvaluateConfig(TrainedConfig):
     split: Split = option("val: what the run was validated on; train: its training images, without augmentation")
     shift: int | None = option("also measure how often the prediction survives a shift by so many pixels", ge=1)
     batch_size: int = option("images or crops per forward pass", ge=1)
-    precision: Precision = option("auto, fp32, bf16 or fp16")
+    precision: Precision | None = option(MEASURING)
     compile: bool = option("compile the net with torch.compile")
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     devices: int | str = option("processes that share the images, one on each GPU: 4, or all", ge=1)
@@ -142,7 +146,7 @@ class PredictConfig(TrainedConfig):
     sheet: str | None = option("draw the images with their predictions into this PNG; further pages beside it")
     batch_size: int = option("images per forward pass", ge=1)
     workers: int | None = option("threads that read image files; null: one per core", ge=1)
-    precision: Precision = option("auto, fp32, bf16 or fp16")
+    precision: Precision | None = option(MEASURING)
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     format: Format = option("how the predictions are printed: table, json, csv or markdown")
 
@@ -185,7 +189,7 @@ class VisualizeConfig(TrainedConfig):
     epochs: int = option("schedule: passes over the training images", ge=1)
     batch_size: int = option("images per forward pass, if memory allows; schedule: images per step", ge=1)
     seed: int = option("seed of the random numbers: initial noise, augmentation, embedding", ge=0, lt=2**32)
-    precision: Precision = option("auto, fp32, bf16 or fp16")
+    precision: Precision | None = option(MEASURING)
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     format: Format = option("how the list of pictures is printed: table, json, csv or markdown")
 

@@ -82,7 +82,10 @@ def compare_logits(model: Net, run: NetFunction, images: Tensor) -> float:
     """
     largest = 0.0
     for batch in (images, images[:1]):
-        ours, theirs = model(batch), run(batch)
+        ours = model(batch)
+        if not ours.isfinite().all():
+            raise RunError("the net's own logits for photographs are not finite (NaN or infinity): nothing was written")
+        theirs = run(batch)
         if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE):
             raise RunError("the exported net gives other logits than the net itself: nothing was written")
         # Classes whose logits differ by less than the tolerance may swap places.

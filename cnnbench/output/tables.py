@@ -2,13 +2,12 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cnnbench.config.sections import Format
-from cnnbench.utils.files import json_value
+from cnnbench.utils.files import json_text
 from cnnbench.utils.format import display_width
 from cnnbench.utils.text import printable
 
@@ -23,16 +22,11 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     round them for reading.
     """
     if format is Format.json:
-        return json_text(rows)
+        return json_text(rows, default=str)
     if format is Format.csv:
         names = _names(rows)
         return csv_text([names, *([row.get(name) for name in names] for row in rows)])
     return (_markdown if format is Format.markdown else _table)(*cells(rows))
-
-
-def json_text(value: Any) -> str:
-    """JSON of a value, with the letters of all languages as they are."""
-    return printable(json.dumps(json_value(value), indent=2, default=str, ensure_ascii=False))
 
 
 def one_line(text: str) -> str:

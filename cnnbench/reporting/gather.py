@@ -207,7 +207,7 @@ def _settings(config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         "command": "evaluate",
         **({"model.name": result["model"]} if "model" in result else {}),
         **({"data.name": result["data"]} if "data" in result else {}),
-        **{key: result.get(key) for key in ("seed", "split", "crop")},
+        **{key: result.get(key) for key in ("seed", "split", "crop", "precision")},
         **flat,
         **flatten({"model": arguments} if isinstance(arguments := result.get("arguments"), dict) else {}),
         "trained": " ".join(sorted(kept)) if trained is not None else result.get("weights"),

@@ -220,6 +220,7 @@ def measured_columns(group: RunGroup) -> dict[str, Any]:
         "macs": group.rounded_mean("macs"),
         "seconds": group.mean("wall_seconds"),
         **{key: group.common_value(key) for key in ("epochs", "crop", "split", "n", "select_on", "device")},
+        "measured_in": group.common_value("precision"),
         "date": max(run.date for run in group.runs),
     }
     for metric in group.metrics:

@@ -1,6 +1,5 @@
 """Text of the report: for a terminal, or as Markdown, CSV or JSON."""
 
-import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,14 +13,14 @@ from cnnbench.reporting.group import RunGroup, group_labels, group_row, headings
 from cnnbench.tasks.classification import TOP5
 from cnnbench.tasks.classification.published import HISTORY
 from cnnbench.tasks.metric import Metric
-from cnnbench.utils.files import json_value
+from cnnbench.utils.files import json_text
 from cnnbench.utils.format import Clock, MeanStd, Signed, shorten
 from cnnbench.utils.text import printable
 
 FACTORS = 6  # settings shown before the errors; the others come last
-PROTOCOL = ("crop", "split", "n", "select_on", "device", "date")
-NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {}", "crop": "{}", "device": "on {}",
-         "date": "{}"}  # fmt: skip
+PROTOCOL = ("crop", "measured_in", "split", "n", "select_on", "device", "date")
+NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {}", "crop": "{}", "measured_in": "{}",
+         "device": "on {}", "date": "{}"}  # fmt: skip
 
 
 def mean_std(metric: Metric, mean: float | None, std: float | None = None) -> MeanStd | None:
@@ -86,7 +85,7 @@ def published_rows(groups: Sequence[RunGroup]) -> list[dict[str, Any]]:
         if group.published is None or not group.done:
             continue
         full = group_row(group)
-        own = [protocol_part(key, full[key]) for key in ("crop", "split", "n", "select_on") if full[key] is not None]
+        own = [protocol_part(key, full[key]) for key in PROTOCOL[:5] if full[key] is not None]
         for metric in group.metrics:
             if full[metric.difference_key] is not None:
                 rows.append({
@@ -124,7 +123,8 @@ def history_rows(own: Sequence[RunGroup]) -> list[dict[str, Any]]:
             for entry in HISTORY]  # fmt: skip
     for group, label in zip(own, group_labels(own), strict=True):
         known = FACTS.get(group.first.model)
-        how = ", ".join(protocol_part(key, group.common_value(key)) for key in ("crop", "split", "n"))
+        full = group_row(group)
+        how = ", ".join(protocol_part(key, full[key]) for key in PROTOCOL[:4] if full[key] is not None)
         rows.append({"year": None, "team": "here", "net": label, "layers": known.depth if known else None,
                      TOP5.label: mean_std(TOP5, group.mean(TOP5.name), group.std(TOP5.name)),
                      "note": how})  # fmt: skip
@@ -133,7 +133,7 @@ def history_rows(own: Sequence[RunGroup]) -> list[dict[str, Any]]:
 
 def dispensable_columns(group: RunGroup) -> list[str]:
     """Columns that a narrow terminal leaves out, in this order."""
-    return ["device", "date", "select_on", "split", "crop", "seeds", "n",
+    return ["device", "date", "select_on", "split", "measured_in", "crop", "seeds", "n",
             *(f"train {metric.column}" for metric in group.primaries), "macs", "params",
             *(metric.label for metric in group.metrics if metric not in group.primaries),
             "time", "difference", "published"]  # fmt: skip
@@ -142,10 +142,10 @@ def dispensable_columns(group: RunGroup) -> list[str]:
 def render_report(found: GatheredRuns, groups: list[RunGroup], format: Format, width: int | None) -> str:
     """Report text without a final newline."""
     if format is Format.json:
-        return json.dumps(json_value(report_data(found, groups)), indent=2, default=str)
+        return json_text(report_data(found, groups), default=str)
     if format is Format.csv:
         flat = [
-            {key: json.dumps(value) if isinstance(value, list) else value for key, value in row.items()}
+            {key: json_text(value, indent=None) if isinstance(value, list) else value for key, value in row.items()}
             for row in map(group_row, groups)
         ]
         return render(flat, format)

@@ -1,6 +1,5 @@
 """The headline of a run, and what stands beside it so that the number has one meaning: size, machine, versions."""
 
-import json
 import subprocess
 import sys
 from functools import cache
@@ -18,7 +17,7 @@ from cnnbench.runtime.device import Runtime
 from cnnbench.tasks import DEFAULT_METRICS
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.metric import as_data, from_data, headline
-from cnnbench.utils.files import json_value
+from cnnbench.utils.files import json_text
 from cnnbench.utils.format import clock, plural
 
 
@@ -67,14 +66,18 @@ def show(result: dict[str, Any], format: Format, in_sweep: bool) -> None:
     if format is Format.table:
         after = f" after {plural(result['epochs'], 'epoch')}" if result["epochs"] else ""
         metrics = from_data(result.get("metrics", ())) or DEFAULT_METRICS
-        how = f" ({result['crop']})" if f"center_{metrics[0].name}" in result else ""
+        crop = [result["crop"]] if f"center_{metrics[0].name}" in result else []
+        how = ", ".join([*crop, result["precision"]])
         print(
             f"{headline(metrics, result)} on {result['n']:,} "
-            f"{result['split']} images{how}{after} in {clock(result['wall_seconds'])}"
+            f"{result['split']} images ({how}){after} in {clock(result['wall_seconds'])}"
             f" -> {result['run_dir']}"
         )
     elif format is Format.json:
-        print(json.dumps(json_value(result), indent=2))
+        print(json_text(result))
     else:
-        flat = {key: json.dumps(value) if isinstance(value, dict | list) else value for key, value in result.items()}
+        flat = {
+            key: json_text(value, indent=None) if isinstance(value, dict | list) else value
+            for key, value in result.items()
+        }
         print(render([flat], format))

@@ -3,7 +3,6 @@
 One vocabulary everywhere: the keys of a line of metrics.jsonl are the tags of TensorBoard.
 """
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from cnnbench.output.tensorboard import Events, event_files
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.meter import Meter
 from cnnbench.utils.console import say, warn_if_unwritable
-from cnnbench.utils.files import read_rows, write_text
+from cnnbench.utils.files import json_text, read_rows, write_text
 from cnnbench.utils.format import clock
 
 NOT_PLOTTED = ("epoch", "step", "seconds")
@@ -92,7 +91,7 @@ class Tracker:
         if self.whole:
             with suppress(OSError), self.file.open("a") as file:
                 self.whole = False
-                file.write(json.dumps(row) + "\n")
+                file.write(json_text(row, indent=None) + "\n")
                 file.flush()
                 self.whole = True
         if not self.whole:  # the file was deleted; or the disk was full, and a line that was cut must not stay
@@ -103,7 +102,7 @@ class Tracker:
     def _rewrite(self) -> None:
         self.whole = False
         with warn_if_unwritable(self.file.name):
-            write_text(self.file, "".join(json.dumps(row) + "\n" for row in self.rows))
+            write_text(self.file, "".join(json_text(row, indent=None) + "\n" for row in self.rows))
             self.whole = True
 
     def _plot(self, row: dict[str, float]) -> None:

@@ -6,7 +6,7 @@ import platform
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -40,6 +40,14 @@ class Runtime:
     def precision(self) -> str:
         """Precision as in the configuration: fp32, bf16 or fp16."""
         return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
+
+    def to_measure(self, trained: str) -> "Runtime":
+        """This runtime for a measurement: in float32, unless the precision of the training was chosen by name.
+
+        trained: `precision` in the configuration of the training. A CPU without fp16 takes float32 too.
+        """
+        by_name = trained != "auto" and not (trained == "fp16" and self.device.type == "cpu")
+        return replace(self, dtype=_dtype(trained, self.device) if by_name else torch.float32)
 
     @property
     def sum_dtype(self) -> torch.dtype:
@@ -179,16 +187,16 @@ class Normalize:
 
 
 def create_runtime(
-    device: str, precision: str, seed: int | None, deterministic: bool = False, *, together: bool = False
+    device: str, precision: str | None, seed: int | None, deterministic: bool = False, *, together: bool = False
 ) -> Runtime:
-    """Runtime of this device and precision. UserError where they are not available.
+    """Runtime of this device and precision (None: float32). UserError where they are not available.
 
     seed: of this process; None leaves it unseeded. deterministic: bit-identical results on a GPU, where an operation
     without a deterministic kernel raises; on a CPU results always are. together: join the process group, where this
     process is one of several.
     """
     chosen = _of_rank(_device(device)) if together else _device(device)
-    dtype = _dtype(precision, chosen)
+    dtype = _dtype(precision or "fp32", chosen)
     if seed is not None:
         torch.manual_seed(seed)
     if deterministic:
@@ -199,6 +207,7 @@ def create_runtime(
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if chosen.type == "cuda":  # images have one size: search for the fastest algorithm once
         torch.backends.cudnn.benchmark = not deterministic
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is float32: TF32 rounds the factors of convolutions to 10 bits
     scaler = torch.amp.GradScaler(chosen.type, enabled=dtype == torch.float16)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     others = distributed.join_processes(chosen, backend) if together else distributed.ALONE

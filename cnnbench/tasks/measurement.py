@@ -1,7 +1,7 @@
 """Measurement of nets, for any task: what goes into it and what comes out."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import Any
 from tqdm import tqdm
 
 from cnnbench import data
+from cnnbench.config.sections import Precision
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
+from cnnbench.runtime.device import Runtime
 from cnnbench.utils import console
 from cnnbench.weights.sources import Weights
 
@@ -49,6 +51,13 @@ class Measurement:
     result: dict[str, Any]  # metrics and how they were measured
     write: Callable[[Path, dict[str, Any]], None] = lambda folder, result: None  # tables and pictures
     page: Callable[[dict[str, Any], bool], str]  # the whole result, and whether to be brief -> text for a terminal
+
+
+def measuring(runtime: Runtime, precision: Precision | None, weights: Sequence[Weights]) -> Runtime:
+    """Runtime in which these weights are measured and used: without a precision, that which all of their trainings were
+    told by name, else float32."""
+    trained = {one.config["precision"] if one.config else "auto" for one in weights}
+    return runtime if precision else runtime.to_measure(trained.pop() if len(trained) == 1 else "auto")
 
 
 def center_text(image_size: int, crop_ratio: float) -> str:

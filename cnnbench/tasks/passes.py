@@ -1,5 +1,6 @@
 """Passes of a trained net over batches: its answers, their meter, the measurement of `cnnbench evaluate`."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from cnnbench.tasks.base import Task
 from cnnbench.tasks.measurement import Judged, Measurement, center_text
 from cnnbench.tasks.meter import Meter
 from cnnbench.tasks.metric import headline
+from cnnbench.utils.errors import RunError
 
 
 @torch.no_grad()
@@ -46,6 +48,23 @@ def evaluate(
     return meter
 
 
+def check_answers(answers: Tensor, source: str, names: Callable[[Tensor], list[str]], precision: str) -> None:
+    """RunError where a net, whose weights are finite, answers what is no number. names: of images by their indices."""
+    wrong = (~answers.isfinite()).flatten(1).any(dim=1).nonzero().flatten().cpu()
+    if len(wrong):
+        hint = "" if precision == "fp32" else f" in {precision}; try precision=fp32"
+        raise RunError(
+            f"{source}: {len(wrong):,} of {len(answers):,} answers are not finite (NaN or infinity), the first "
+            f"for {names(wrong[:1])[0]}{hint}"
+        )
+
+
+def check_loss(meter: Meter, source: str) -> None:
+    """RunError where the loss over all images is no number: then no other number can be believed."""
+    if not math.isfinite(loss := meter.mean_loss()):
+        raise RunError(f"{source}: the loss on {meter.n:,} images is {loss}, so its answers are no numbers either")
+
+
 def add_up(meter: Meter, runtime: Runtime) -> None:
     """All-reduce a meter over the processes: each then has the sums of all."""
     if not runtime.group.alone:
@@ -68,9 +87,13 @@ def measure_net(task: Task, one: Judged, runtime: Runtime) -> Measurement:
     net, normalize = runtime.place(one.model).eval(), Normalize(runtime, one.spec.input.mean, one.spec.input.std)
     begin = time.perf_counter()
     meter = evaluate(task, net, reading.until(batches.epoch()), runtime, normalize, one.spec)
+    check_loss(meter, one.weights.source)
     values = meter.compute()
     how = center_text(size, one.spec.input.crop_ratio)
-    text = f"{headline(task.metrics, values)}, loss {values['loss']:.4f} on {meter.n:,} images"
+    text = (
+        f"{headline(task.metrics, values)}, loss {values['loss']:.4f}\n"
+        f"measured: {how}, {runtime.precision}; {meter.n:,} images"
+    )
     return Measurement(
         n=meter.n,
         seconds=time.perf_counter() - begin,

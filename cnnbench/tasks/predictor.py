@@ -20,10 +20,13 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.pictures import as_picture, thumbnail
 from cnnbench.data.sources import quiet_pillow
 from cnnbench.models.layers import Net
-from cnnbench.output.tables import json_text, render
+from cnnbench.output.tables import render
 from cnnbench.runtime.device import Normalize, Runtime, create_runtime
 from cnnbench.tasks.base import Task
+from cnnbench.tasks.measurement import measuring
+from cnnbench.tasks.passes import check_answers
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import json_text
 from cnnbench.utils.system import cores
 from cnnbench.weights import sources
 from cnnbench.weights.load import ready
@@ -104,8 +107,10 @@ class Predictor:
         found: Iterator[dict[str, Any]] = iter(())
         if inputs:
             with self.runtime.autocast():
-                outputs = self.model(self.normalize(torch.stack(inputs)))
-            found = iter(self.decode(self.task.answer(outputs), top))
+                answers = self.task.answer(self.model(self.normalize(torch.stack(inputs))))
+            read = [one.file for one, pixels in batch if pixels is not None]
+            check_answers(answers, self.source, lambda at: [str(read[index]) for index in at], self.runtime.precision)
+            found = iter(self.decode(answers, top))
         for prediction, pixels in batch:
             yield prediction if pixels is None else replace(prediction, **next(found))
 
@@ -123,7 +128,7 @@ class Predictor:
         """All predictions as a table, JSON or CSV."""
         rows = [{"file": one.file, **one.answer, **({"error": one.error} if one.error else {})} for one in found]
         if format is Format.json:
-            return json_text(rows)
+            return json_text(rows, ascii=False)
         return render(rows, format)
 
     def bars(self, prediction: Any) -> tuple[str, list[tuple[str, float, bool]]]:
@@ -136,7 +141,7 @@ def load(
     *,
     model: str | dict[str, Any] | None = None,
     device: str = "auto",
-    precision: str = "fp32",
+    precision: str | None = None,
     rename: dict[str, str] | None = None,
     skip: Sequence[str] = (),
     **prepare: Any,
@@ -156,7 +161,8 @@ def load(
     found = sources.load(os.fspath(weights), chosen)
     with torch.random.fork_rng(devices=[]):  # nets draw weights before they are given theirs
         net, spec, _ = ready(found, chosen, prepared, rename, list(skip))
-    return predictor_of(net, spec, found.source, create_runtime(device, precision, seed=None))
+    runtime = create_runtime(device, precision, seed=None)
+    return predictor_of(net, spec, found.source, runtime if precision else measuring(runtime, None, [found]))
 
 
 def predictor_of(model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> Predictor:

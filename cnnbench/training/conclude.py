@@ -20,7 +20,7 @@ from cnnbench.training.callbacks import (
 from cnnbench.training.limits import StopRule
 from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
-from cnnbench.training.trainer import fit, validate
+from cnnbench.training.trainer import fit, measure_last
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import RunError
 from cnnbench.utils.exit_codes import DONE, PREEMPTED
@@ -63,17 +63,16 @@ def conclude(view: View, callbacks: Sequence[Callback]) -> int:
         directory.set_status("pruned", state.progress.pruned)
         say(f"pruned: {state.progress.pruned} -> {directory.path}", parts.stream)
         return DONE
-    # All is trained: from here on a request to stop comes too late.
-    final = replace(view, stop=StopRequests(group=parts.runtime.group))
-    if state.evaluation is None:  # a run that was cut after its last checkpoint and before its result
-        validate(final)
     try:
-        by_views = result.by_views(parts, state, view.stop)
+        measured = measure_last(view)
+        by_views = result.by_views(parts, state, view.stop, measured)
     except Stopped:
         return leave(view, callbacks, f"the validation by crop={parts.cfg.crop.name}")
+    # All is measured: from here on a request to stop comes too late.
+    final = replace(view, stop=StopRequests(group=parts.runtime.group))
     if not parts.runtime.group.main:
         return DONE
-    found = result.headline(parts, state, view.stop_reason()) | by_views
+    found = result.headline(parts, state, measured, view.stop_reason()) | by_views
     for callback in callbacks:
         found |= callback.result()
     result.draw_validation(parts, state)

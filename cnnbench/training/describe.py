@@ -22,8 +22,11 @@ def describe(parts: Parts, state: TrainState, space: str) -> None:
         f"{plural(cfg.epochs, 'epoch')} of {plural(len(parts.train_batches), 'step')}, "
         f"batch {parts.batch_size}, {cfg.optim.name.value}, lr {lr:g}"
     )
+    again = (
+        f"; the result measured in {measured}" if (measured := parts.measuring.precision) != runtime.precision else ""
+    )
     times = f"{runtime.group.size} x " if not runtime.group.alone else ""
-    lines.append(f"{times}{runtime.name}, {runtime.precision}{': ' + steps if cfg.epochs else ''}")
+    lines.append(f"{times}{runtime.name}, {runtime.precision}{': ' + steps if cfg.epochs else ''}{again}")
     if cfg.epochs and lr != cfg.optim.lr:
         lines.append(f"lr {cfg.optim.lr:g} is meant for a batch of {cfg.optim.lr_batch}: scaled to {lr:g}")
     if parts.thaw_plan or not freezing.trains_wholly(state.model):

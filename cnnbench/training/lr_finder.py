@@ -4,7 +4,6 @@ The range test of Smith (2017, "Cyclical learning rates"): lr rises exponentiall
 where the net begins to learn, where it learns fastest, and where it goes to pieces.
 """
 
-import json
 import math
 import sys
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import RunError, UserError
-from cnnbench.utils.files import json_value, write_json
+from cnnbench.utils.files import json_text, write_json
 from cnnbench.utils.format import plural
 
 STEPS = 100
@@ -103,7 +102,7 @@ def run(parts: Parts, state: TrainState, path: Path) -> int:
         say(_text(found, about), parts.stream)
     elif cfg.sweep.dir is None:
         flat = {key: value for key, value in about.items() if not isinstance(value, dict | list)}
-        print(json.dumps(json_value(about), indent=2) if cfg.format is Format.json else render([flat], cfg.format))
+        print(json_text(about) if cfg.format is Format.json else render([flat], cfg.format))
     say(f"nothing was trained or saved -> {path / 'lr_find.png'}", sys.stderr)
     return 0
 

@@ -13,7 +13,7 @@ from cnnbench.runs.stop_requests import StopRequests
 from cnnbench.runtime.device import Normalize
 from cnnbench.tasks.measurement import Reading, center_text, progress
 from cnnbench.tasks.passes import predictions
-from cnnbench.training import freezing, setup
+from cnnbench.training import freezing
 from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
 from cnnbench.utils.console import warn_if_unwritable
@@ -29,13 +29,16 @@ def compared_settings(parts: Parts) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key in COMPARED or key in given}
 
 
-def headline(parts: Parts, state: TrainState, reason: str) -> dict[str, Any]:
-    """Headline: the last epoch's metrics, not the best one's, since choosing by the validation images flatters."""
+def headline(parts: Parts, state: TrainState, measured: dict[str, float], reason: str) -> dict[str, Any]:
+    """Headline: the last epoch's metrics, not the best one's, since choosing by the validation images flatters.
+
+    measured: metrics of the last validation.
+    """
     last, cfg, dataset, task = state.rows[-1], parts.cfg, parts.dataset, parts.task
     sizes, primary = complexity(state.model, parts.spec), task.primary.name
     return {
-        **{metric.name: last[f"{metric.name}/val"] for metric in task.metrics},
-        "loss": last["loss/val"],
+        **{metric.name: measured[metric.name] for metric in task.metrics},
+        "loss": measured["loss"],
         "n": len(dataset.val),
         "train_n": len(dataset.train),
         "skipped_images": len(dataset.unreadable),
@@ -61,15 +64,16 @@ def headline(parts: Parts, state: TrainState, reason: str) -> dict[str, Any]:
         "images_per_second": last["images_per_second"],
         "wall_seconds": state.progress.seconds,
         **described(task),
-        **environment(parts.runtime),
+        **environment(parts.measuring),
+        "training_precision": parts.runtime.precision,
         "run_dir": str(parts.directory.path),
         **parts.about,
     }
 
 
-def by_views(parts: Parts, state: TrainState, stop: StopRequests) -> dict[str, Any]:
-    """Metrics by the views that crop= asks for, in place of those of the last epoch's validation, by the centre. All
-    processes take part. Stopped where somebody wants to stop."""
+def by_views(parts: Parts, state: TrainState, stop: StopRequests, measured: dict[str, float]) -> dict[str, Any]:
+    """Metrics by the views that crop= asks for, in place of those measured by the centre. All processes take part.
+    Stopped where somebody wants to stop."""
     if parts.views is None:
         return {}
     net, source, primary = state.eval_model, parts.dataset.val, parts.task.primary.name
@@ -79,8 +83,8 @@ def by_views(parts: Parts, state: TrainState, stop: StopRequests) -> dict[str, A
         source=source, batch_size=parts.batch_size, workers=parts.cfg.data.workers, until=stop.until_asked
     )
     with progress(len(source), what=f"crop={parts.views.name}") as advance:
-        found = parts.task.judge_views(parts.views, net, parts.spec, parts.runtime, reading, advance)
-    return {**found, "crop": parts.views.text, f"center_{primary}": state.rows[-1][f"{primary}/val"]}
+        found = parts.task.judge_views(parts.views, net, parts.spec, parts.measuring, reading, advance)
+    return {**found, "crop": parts.views.text, f"center_{primary}": measured[primary]}
 
 
 def training_flops(parts: Parts, state: TrainState, macs: int) -> int | None:
@@ -113,11 +117,10 @@ def draw_validation(parts: Parts, state: TrainState) -> None:
     some = dataset.val.subset(data.evenly_spaced(dataset.val, SHOWN))
     batches = data.eval_loader(some, dataset, image_size=spec.input.image_size, batch_size=SHOWN, workers=0)
     state.eval_model.eval()
-    net = state.eval_model if parts.features else setup.eval_net(parts, state)
     normalize = Normalize(parts.runtime, spec.input.mean, spec.input.std)
     assert state.evaluation is not None
     with warn_if_unwritable("the pictures of the validation"):
-        batch, _, outputs = next(predictions(net, batches.epoch(0), parts.runtime, normalize))
+        batch, _, outputs = next(predictions(state.eval_model, batches.epoch(0), parts.measuring, normalize))
         batch = {**batch, "target": batch["target"].cpu()}
         answers, folder = parts.task.answer(outputs), parts.directory.path
         heading = f"{title(parts)}, {dataset.split}"

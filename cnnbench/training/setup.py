@@ -60,6 +60,11 @@ class Parts:
     stream: TextIO = sys.stdout  # where people read
 
     @cached_property
+    def measuring(self) -> Runtime:
+        """Runtime of the last validation, whose numbers are the run's result: that of `cnnbench evaluate`."""
+        return self.runtime.to_measure(self.cfg.precision.value)
+
+    @cached_property
     def plain_config(self) -> dict[str, Any]:
         """Configuration as plain values, for checkpoints."""
         return to_plain(self.cfg)

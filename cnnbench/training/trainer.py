@@ -12,8 +12,9 @@ from cnnbench import data
 from cnnbench.output.tensorboard import Events
 from cnnbench.runs.stop_requests import Stopped, StopRequests
 from cnnbench.runs.tracker import row
+from cnnbench.runtime.device import Normalize
 from cnnbench.tasks.meter import Meter
-from cnnbench.tasks.passes import evaluate
+from cnnbench.tasks.passes import check_loss, evaluate
 from cnnbench.training import health, setup
 from cnnbench.training.callbacks import Callback, EpochResult, View, check_steps
 from cnnbench.training.limits import StopRule
@@ -153,6 +154,28 @@ def validate(view: View) -> Meter:
     watched.all_reduce(parts.runtime, parts.spec.outputs)
     state.warn("outputs", health.dead_outputs(watched.dead(), parts.spec))
     return state.evaluation
+
+
+def measure_last(view: View) -> dict[str, float]:
+    """Metrics of the run, `loss` first, as `cnnbench evaluate` finds them. Stopped where somebody wants to stop.
+
+    They are those of the last epoch, unless it was validated in another precision than that of measurements: then all
+    validation images are measured once more, from their pixels.
+    """
+    parts, state, given = view.parts, view.state, view.parts.spec.input
+    if parts.measuring.precision == parts.runtime.precision:
+        if state.evaluation is None:  # a run that was cut after its last checkpoint and before its result
+            validate(view)
+        return {name: state.rows[-1][f"{name}/val"] for name in ("loss", *(one.name for one in parts.task.metrics))}
+    batches = parts.val_batches
+    if parts.features:
+        loading = {**parts.loading, "image_size": given.image_size}
+        batches = data.eval_loader(parts.dataset.val, parts.dataset, **loading)
+    images, normalize = view.stop.until_asked(batches.epoch(0)), Normalize(parts.runtime, given.mean, given.std)
+    state.eval_model.eval()
+    state.evaluation = evaluate(state.task, state.eval_model, images, parts.measuring, normalize, parts.spec)
+    check_loss(state.evaluation, "the last validation")
+    return state.evaluation.compute()
 
 
 def _measure(view: View, net: Callable[[Tensor], Any], batches: data.Loader) -> Meter:

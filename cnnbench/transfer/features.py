@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,7 +24,7 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.truncated import grids, pooled
 from cnnbench.runtime.device import Normalize, Runtime
-from cnnbench.tasks.passes import predictions
+from cnnbench.tasks.passes import check_answers, predictions
 from cnnbench.training.setup import FeatureDataset
 
 PENULTIMATE = "penultimate"  # the features that the output layer sees
@@ -87,7 +88,10 @@ def extract_features(
             for name in layers:
                 parts[name].append(found[name].cpu())
             bar.update(len(targets))
-    return {name: torch.cat(part) for name, part in parts.items()}
+    features = {name: torch.cat(part) for name, part in parts.items()}
+    for name, rows in features.items():
+        check_answers(rows, f"features of {name}", partial(data.image_names, source), runtime.precision)
+    return features
 
 
 class FeatureExtractor:

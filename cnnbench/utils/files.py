@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from cnnbench.utils.text import escaped
+
 MARK = b"sha256:"
 COMMENT = len(MARK) + 64  # a SHA-256 in hexadecimal
 LENGTH = COMMENT.to_bytes(2, "little")
@@ -142,8 +144,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically; numbers that are not finite become null."""
-    write_text(path, json.dumps(json_value(value), indent=2, allow_nan=False) + "\n")
+    """Write a JSON file atomically."""
+    write_text(path, json_text(value) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -164,6 +166,13 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     except (OSError, ValueError):
         pass
     return rows
+
+
+def json_text(value: Any, *, indent: int | None = 2, ascii: bool = True, default: Any = None) -> str:
+    """Value as valid JSON, by which all results leave: numbers that are not finite become null. The other arguments are
+    those of `json.dumps`; what a terminal would obey is an escape in any case."""
+    text = json.dumps(json_value(value), indent=indent, ensure_ascii=ascii, default=default, allow_nan=False)
+    return escaped(text)
 
 
 def json_value(value: Any) -> Any:

@@ -28,6 +28,11 @@ def json_escape(text: str) -> str:
     return json.dumps(text)[1:-1]
 
 
+def escaped(text: str) -> str:
+    """JSON whose strings cannot command a terminal, and mean what they did."""
+    return HIDDEN.sub(lambda found: json_escape(found[0]), SURROGATE.sub(lambda found: json_escape(found[0]), text))
+
+
 def slug(overrides: Iterable[str]) -> str:
     """Overrides as one short, legible piece of a file name: `epochs_5-seed_0+1`.
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
-from cnnbench.config.arguments import typed_keys
-from cnnbench.runtime.device import Runtime, create_runtime
+from cnnbench.data import image_names
 from cnnbench.tasks.classification.mistakes import LEGEND, draw_mistake_cards
 from cnnbench.tasks.measurement import progress
-from cnnbench.tasks.passes import predictions
+from cnnbench.tasks.passes import check_answers, predictions
 from cnnbench.utils.errors import UserError
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
@@ -22,19 +22,14 @@ def draw_mistakes(context: VisualizeContext) -> Iterator[Picture]:
             f"what=mistakes needs data with the classes of the net: {context.source} and {context.data_name} have "
             "different classes"
         )
-    source, parts, runtime = context.searched, [], evaluate_runtime(context)
+    source, parts, runtime = context.searched, [], context.runtime
     with progress(len(source), "mistakes") as advance, runtime.cached_weight_casts():
         for batch, _, logits in predictions(context.model, context.batches(source), runtime, context.normalize):
             parts.append(logits.float().cpu())
             advance(len(batch["index"]))
+    logits = torch.cat(parts)
+    check_answers(logits, context.source, partial(image_names, source), runtime.precision)
     picture = context.new_picture("mistakes", "mistakes", "mistakes", LEGEND)
-    what = f"{context.title} on {context.data_name}, {context.split}"
-    title = draw_mistake_cards(source, context.classes, torch.cat(parts), picture.path, what)
+    what = f"{context.title} on {context.data_name}, {context.split}, {runtime.precision}"
+    title = draw_mistake_cards(source, context.classes, logits, picture.path, what)
     yield replace(picture, title=title)
-
-
-def evaluate_runtime(context: VisualizeContext) -> Runtime:
-    """Runtime of `evaluate`: precision=auto unless one was typed, so that both commands count the same mistakes."""
-    if "precision" in typed_keys(context.cfg):
-        return context.runtime
-    return create_runtime(context.cfg.device, "auto", seed=None)

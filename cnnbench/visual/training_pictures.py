@@ -96,9 +96,11 @@ def _draw_mistakes(view: View, path: Path) -> None:
     batches = data.eval_loader(dataset.val, dataset, image_size=given.image_size, batch_size=parts.batch_size,
                                workers=parts.cfg.data.workers)  # fmt: skip
     normalize = Normalize(parts.runtime, given.mean, given.std)
-    answered = predictions(state.eval_model, batches.epoch(0), parts.runtime, normalize)
+    answered = predictions(state.eval_model, batches.epoch(0), parts.measuring, normalize)
     logits = torch.cat([logits.float().cpu() for _, _, logits in answered])
-    draw_mistake_cards(dataset.val, dataset.classes, logits, path, f"{title(parts)}, {dataset.split}")
+    draw_mistake_cards(
+        dataset.val, dataset.classes, logits, path, f"{title(parts)}, {dataset.split}, {parts.measuring.precision}"
+    )
 
 
 def filmstrip(frames: dict[int, list[np.ndarray]], path: Path, title: str) -> None:

@@ -10,6 +10,7 @@ from cnnbench import models
 from cnnbench.models.layers import Net
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
+from cnnbench.weights.finite import check_finite
 from cnnbench.weights.sources import TWINS, Weights
 
 SHOWN = 4  # differences shown before the rest is only counted
@@ -83,6 +84,7 @@ def merge(
     wrong += [f"{name} {tuple(state[name].shape)} is only in the file" for name in surplus if name not in unused]
     if wrong:
         raise UserError(_difference(model, weights, wrong))
+    check_finite(loaded, weights.source)
     model.load_state_dict(loaded, strict=False)
     return MergeReport(weights.source, list(loaded), fresh, unused)
 

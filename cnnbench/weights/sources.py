@@ -23,7 +23,7 @@ from cnnbench.models.layers import Net
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.fast_start import import_torchvision
 from cnnbench.utils.text import slug
-from cnnbench.weights import checkpoint
+from cnnbench.weights import checkpoint, finite
 
 ZOO = Path(__file__).parents[1] / "zoo"
 DEFAULT = "zoo:resnet20-cifar10"  # where neither a net nor weights are named
@@ -115,6 +115,7 @@ def build(weights: Weights) -> Net:
         raise UserError(f"{weights.source} holds tensors alone: it does not say of which net, classes and images")
     spec = weights.spec
     model = models.build_for(spec.model, outputs=spec.outputs, in_channels=spec.input.in_channels)
+    finite.check_finite(weights.state, weights.source)
     try:
         model.load_state_dict(weights.state)
     except RuntimeError:

@@ -15,12 +15,13 @@ from torch.nn import functional as F
 from torchvision.models import get_model, get_model_weights
 
 from cnnbench import data
+from cnnbench.runtime import device
 from cnnbench.tasks.classification import evaluation, mistakes, plots
 from cnnbench.tasks.classification.metrics import evaluate_scores, wilson
 from cnnbench.utils.files import read_json
 from cnnbench.weights import sources
 from tests.helpers.data import data_config, picture
-from tests.helpers.runs import SMALL, Ran
+from tests.helpers.runs import SMALL, Ran, rows
 from tests.helpers.trained import colour_run, digits_logits, digits_run, foreign_file, random_net
 
 CPU = ("precision=fp32", "device=cpu")
@@ -299,6 +300,52 @@ def test_evaluate_repeats_the_runs_own_numbers(cnnbench: Callable[..., Ran], tmp
     assert Path(result["run_dir"], "confusion_matrix.png").exists()
     train_split = json.loads(cnnbench("evaluate", "weights=r/checkpoints/last.pt", "split=train", "format=json").out)
     assert (train_split["n"], train_split["split"]) == (287, "train")  # a fifth of each class
+
+
+BF16 = ("data.image_size=16", "data.fraction=0.2", "batch_size=50", "device=cpu", "run.dir=r")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "epochs=1"),
+        ("train", "epochs=2", "ema=0.9", "max_steps=9"),
+        ("train", "epochs=1", "crop=six", "data.crop_ratio=0.9"),
+        ("finetune", "transfer=svm", "weights=zoo:resnet20-cifar10", "transfer.c=[0.001]"),
+        ("finetune", "transfer=head", "epochs=1", "weights=zoo:resnet20-cifar10", "transfer.probe=false"),
+    ],
+)
+def test_a_training_in_bf16_is_measured_in_fp32_as_evaluate_does(
+    cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(device, "_best_dtype", lambda device: torch.bfloat16)  # also where a CPU has no bf16
+    crop = [text for text in command if text.startswith("crop=")]
+    ran = cnnbench(*command, *BF16)
+    assert ran.code == 0, ran.err
+    assert "bf16" in ran.out and "; the result measured in fp32" in ran.out and "fp32) " in ran.out.splitlines()[-1]
+    trained, last = read_json(tmp_path / "r/result.json"), rows(tmp_path / "r")[-1]
+    assert (trained["precision"], trained["training_precision"]) == ("fp32", "bf16")
+    assert last["loss/val"] != trained["loss"]  # validated in bf16 after each epoch, which is faster
+    judged = cnnbench("evaluate", "weights=r", "device=cpu", "format=json", *crop)
+    found = json.loads(judged.out)
+    same = ("top1_error", "top5_error", "n", "precision", "crop")
+    assert {key: found[key] for key in same} == {key: trained[key] for key in same}
+    assert found["loss"] == pytest.approx(trained["loss"], rel=1e-5)
+
+
+def test_a_precision_that_training_was_told_by_name_is_that_of_its_numbers(
+    cnnbench: Callable[..., Ran], tmp_path: Path
+) -> None:
+    ran = cnnbench("train", "epochs=1", "precision=bf16", *BF16)
+    assert ran.code == 0 and "measured in" not in ran.out, ran.err
+    trained = read_json(tmp_path / "r/result.json")
+    assert trained["precision"] == trained["training_precision"] == "bf16"
+    assert trained["loss"] == rows(tmp_path / "r")[-1]["loss/val"]
+    for args, precision in (([], "bf16"), (["precision=fp32"], "fp32")):
+        judged = cnnbench("evaluate", "weights=r", "device=cpu", *args)
+        assert f"measured: center 16, bilinear, {precision}; 359 test images" in judged.out, judged.err
+    told = cnnbench("report", "outputs", "r")
+    assert "bf16" in told.out and "fp32" in told.out
 
 
 def test_evaluations_do_not_overwrite_each_other_or_the_training(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:

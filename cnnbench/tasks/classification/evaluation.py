@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from cnnbench import models
 from cnnbench.config.commands import EvaluateConfig
 from cnnbench.config.sections import CropConfig
-from cnnbench.data import Dataset
+from cnnbench.data import Dataset, image_names
 from cnnbench.data.loaders import view_batches
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.views import DIRECTIONS, Groups, Shifts, Views, ViewTransform, build_views
@@ -22,6 +23,7 @@ from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.tasks.classification import report
 from cnnbench.tasks.classification.metrics import answers, evaluate_scores
 from cnnbench.tasks.measurement import Judged, Measurement, Progress, Reading, progress
+from cnnbench.tasks.passes import check_answers
 from cnnbench.utils.errors import UserError
 
 
@@ -130,9 +132,9 @@ def judge_views(
     views: Views, model: Net, spec: ModelSpec, runtime: Runtime, reading: Reading, advance: Progress
 ) -> dict[str, float]:
     """Errors and loss of a net in training, by these views of the images."""
-    found = evaluate_scores(
-        scores(member(model, views, spec, runtime), views, reading, advance), reading.source.targets
-    )
+    logits = scores(member(model, views, spec, runtime), views, reading, advance)
+    check_answers(logits, "the net", partial(image_names, reading.source), runtime.precision)
+    found = evaluate_scores(logits, reading.source.targets)
     return {**found.errors, "loss": found.loss}
 
 
@@ -163,6 +165,8 @@ def measure(judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Meas
             for asking, chosen, one in zip(members, asked, judged, strict=True)
         ]
     seconds = time.perf_counter() - begin
+    for logits, one in zip(found, judged, strict=True):
+        check_answers(logits, one.weights.source, partial(image_names, one.reading.source), runtime.precision)
     logits = ensemble(found)
     judgement = evaluate_scores(logits, source.targets)
     shift = shifted(cfg.shift, first, members[0], asked[0]) if cfg.shift is not None else None

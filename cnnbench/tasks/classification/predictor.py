@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import json_text, one_line, render
+from cnnbench.output.tables import one_line, render
 from cnnbench.tasks.predictor import ImageLike, ImagePrediction, Predictor, as_sequence
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import json_text
 from cnnbench.utils.format import Percent, shorten
 
 FILE = 40  # characters of a path in a table
@@ -63,7 +64,7 @@ class Classifier(Predictor):
     def text(self, found: Sequence[ClassPrediction], format: Format, width: int | None) -> str:
         """A table of the first answers with the runners-up beside them; as JSON or CSV every one of them."""
         if format is Format.json:
-            return json_text([_as_json(one) for one in found])
+            return json_text([_as_json(one) for one in found], ascii=False)
         if format is Format.csv:
             return render([row for one in found for row in _long_rows(one)], format)
         if len(found) == 1 and found[0].error is None and format is Format.table:

@@ -70,7 +70,7 @@ def write(
     path: Path, result: dict[str, Any], found: Evaluation, classes: Sequence[str], source: Source, logits: Tensor
 ) -> None:
     """Write the tables as CSV, the pictures, and the same for TensorBoard. OSError where there is no room."""
-    title = f"{result['model']} on {result['data']}, {result['split']}, {result['crop']}"
+    title = f"{result['model']} on {result['data']}, {result['split']}, {result['crop']}, {result['precision']}"
     result["confused"] = confused(found, classes)
     _write_tables(path, found, classes)
     plots.plot_confusion_matrix(found.confusion, classes, path / "confusion_matrix.png", title)
@@ -149,6 +149,7 @@ def _numbers(result: dict[str, Any]) -> str:
     how = [
         result["crop"],
         protocol["interpolation"],
+        result["precision"],
         *([f"mean {protocol['averaged']}"] if protocol["averaged"] else []),
     ]
     lines = [
