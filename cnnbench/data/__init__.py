@@ -19,6 +19,7 @@ from cnnbench.data.sources import (
     strata,
     with_channels,
 )
+from cnnbench.data.spread import hardly_differ
 from cnnbench.data.transforms import EvalTransform
 from cnnbench.data.views import Shifts, Views, build_views
 
@@ -37,6 +38,7 @@ __all__ = [
     "evenly_spaced",
     "fingerprint",
     "folds",
+    "hardly_differ",
     "has_masks",
     "image_names",
     "load_dataset",

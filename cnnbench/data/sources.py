@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnnbench.data.modes import in_rgb
 from cnnbench.data.shards import Packed, Record
 from cnnbench.utils.errors import UserError
 
@@ -281,10 +282,10 @@ def is_plain(image: "Image") -> bool:
 
 
 def upright(image: "Image") -> "Image":
-    """Pillow image in RGB, turned upright by its EXIF."""
+    """Pillow image in RGB, turned upright by its EXIF. UserError where its pixels cannot be told (`modes.py`)."""
     from PIL import ImageOps
 
-    return _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
+    return in_rgb(ImageOps.exif_transpose(image), image.format)
 
 
 def _reason(error: Exception) -> str:
@@ -293,12 +294,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-
-
-def _eight_bits(image: "Image") -> "Image":
-    """16-bit gray scaled to 8 bits: Pillow's own conversion clips, and nearly all of the image becomes white."""
-    from PIL import Image
-
-    if not image.mode.startswith("I"):
-        return image
-    return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))

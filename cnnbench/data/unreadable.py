@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from cnnbench.data.shards import Record
-from cnnbench.data.sources import Arrays, Dataset, Source, open_image, read_bytes
+from cnnbench.data.sources import Arrays, Dataset, Source, open_image, read_bytes, upright
 from cnnbench.data.workers import parallel_map
 from cnnbench.utils.errors import UserError
 
@@ -58,12 +58,14 @@ def _readable(source: Source, workers: int) -> tuple[Source, tuple[str, ...]]:
 def why_unreadable(item: Any) -> str:
     """Reason why an image cannot be read; empty where it can.
 
-    A JPEG is decoded at an eighth of its size, which reads the whole file, and fast.
+    A JPEG is decoded at an eighth of its size, which reads the whole file, and fast; others as a training decodes them.
     """
     try:
         data = read_bytes(item)
         with open_image(io.BytesIO(data), item) as image:
-            if not isinstance(item, Record):  # a packed image has a checksum
+            if image.format != "JPEG":
+                upright(image)
+            elif not isinstance(item, Record):  # a packed image has a checksum
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
                 image.load()
     except UserError as error:

@@ -42,7 +42,8 @@ def describe(parts: Parts, state: TrainState, space: str) -> None:
 def risks(parts: Parts, state: TrainState) -> list[str]:
     """Warnings of likely mistakes, before the first step."""
     cfg, dataset, given = parts.cfg, parts.dataset, parts.spec.input
-    found = health.risky_settings(cfg.optim, state.model, parts.lr) if cfg.epochs else []
+    found = [text] if (text := data.hardly_differ(dataset.train)) else []
+    found += health.risky_settings(cfg.optim, state.model, parts.lr) if cfg.epochs else []
     shared = [] if cfg.debug else data.shared_files(dataset.train, dataset.val)
     if shared:
         found.append(
