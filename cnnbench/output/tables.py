@@ -22,7 +22,7 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     round them for reading.
     """
     if format is Format.json:
-        return json_text(rows, default=str)
+        return json_text(rows, ascii=False, default=str)
     if format is Format.csv:
         names = _names(rows)
         return csv_text([names, *([row.get(name) for name in names] for row in rows)])

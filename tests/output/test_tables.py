@@ -60,7 +60,8 @@ def test_json_is_valid_and_exact():
 def test_no_name_commands_a_terminal(format):
     text = render([{"cl\x1bass": "\x1b[2Jcat\u202e\udce9", "n": 1}], format)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", text)
-    assert r"\u001b[2Jcat\u202e�" in text
+    byte = r"\udce9" if format is Format.json else "�"  # a program that reads JSON finds the file again
+    assert r"\u001b[2Jcat\u202e" + byte in text
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+a", "-a", "@a", "\ta", "-", "=cmd|' /C calc'!A0"])
