@@ -13,7 +13,7 @@ from cnnbench.output.tables import render
 from cnnbench.runs import run_directory
 from cnnbench.runs.result import environment
 from cnnbench.runs.run_directory import path_for
-from cnnbench.utils.console import say, warn_if_unwritable
+from cnnbench.utils.console import say, warn_if_undrawn
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.files import json_text, write_json, write_text
 from cnnbench.utils.text import slug
@@ -36,7 +36,7 @@ def compare(cfgs: list[BenchmarkConfig]) -> int:
     rows = [row for net in measured for row in flat_rows(net)]
     write_text(path / "benchmark.csv", render(rows, Format.csv) + "\n")
     write_text(path / "benchmark.md", report_page(measured, Format.markdown) + "\n")
-    with warn_if_unwritable("benchmark.png"):
+    with warn_if_undrawn("benchmark.png"):
         draw_benchmark(measured, path / "benchmark.png", machines[0].devices[0].name)
     if cfgs[0].format is Format.json:
         print(json_text(result))

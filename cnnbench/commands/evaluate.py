@@ -15,7 +15,7 @@ from cnnbench.runs import run_directory
 from cnnbench.runs.result import complexity, described, environment, show
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
-from cnnbench.tasks.measurement import Judged, Reading, measuring
+from cnnbench.tasks.measurement import Judged, Measurement, Reading, measuring
 from cnnbench.tasks.passes import measure_net
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.exit_codes import DONE
@@ -45,21 +45,29 @@ def run(cfg: EvaluateConfig) -> int:
         "split": dataset.split if cfg.split is Split.val else "train",
         **identity(judged, dataset),
         **described(task),
+        "warnings": [],
         "images_per_second": found.n / found.seconds,
         "wall_seconds": found.seconds,
         **environment(runtime),
         "run_dir": str(path),
     }
-    try:
-        found.write(path, result)
-        write_json(path / "result.json", result)
-    except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    leave_behind(path, result, found)
     if cfg.format is Format.table:
         print(found.page(result, cfg.sweep.dir is not None))
     else:
         show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
     return DONE
+
+
+def leave_behind(path: Path, result: dict[str, Any], found: Measurement) -> None:
+    """Write result.json first: no table or picture may cost it. UserError where it cannot be written."""
+    try:
+        write_json(path / "result.json", result)
+        found.write(path, result)
+        if result["warnings"]:
+            write_json(path / "result.json", result)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from None
 
 
 def same_task(judged: list[Judged], dataset: data.Dataset) -> str:

@@ -27,7 +27,7 @@ from cnnbench.transfer.choose import StrategyAdvice, choose_strategy
 from cnnbench.transfer.comparison import draw_comparison, worth_drawing
 from cnnbench.transfer.features import FeatureExtractor
 from cnnbench.transfer.strategies import check_task, prepare_transfer
-from cnnbench.utils.console import Log, say
+from cnnbench.utils.console import Log, say, warn_if_undrawn
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text, read_json
 from cnnbench.utils.text import slug
@@ -253,5 +253,6 @@ def after_sweep(sweep: Path, run_dirs: list[Path]) -> None:
     results = [result for path in run_dirs if (result := read_json(path / "result.json"))]
     if worth_drawing(results):
         path = sweep / "transfer.png"
-        save_figure(draw_comparison(results), path)
-        print(f"error against images and seconds -> {path}", file=sys.stderr)
+        with warn_if_undrawn(path.name):
+            save_figure(draw_comparison(results), path)
+            print(f"error against images and seconds -> {path}", file=sys.stderr)

@@ -19,6 +19,7 @@ from cnnbench.output.tables import render
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.measurement import measuring
+from cnnbench.utils import console
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text, write_json
 from cnnbench.utils.format import plural
@@ -41,19 +42,19 @@ def run(cfg: VisualizeConfig) -> int:
         )
     context = prepare(cfg)
     drawn: list[Picture] = []
-    refused: list[tuple[str, UserError]] = []
+    refused: list[tuple[str, Exception]] = []
     with context:
         for name in names:
             try:
                 drawn += pictures(cfg, context, name)
-            except UserError as error:
+            except Exception as error:
                 if cfg.what != registry.ALL:
                     raise
                 refused.append((name, error))
     if not drawn:
         raise refused[0][1]
-    for name, reason in refused:
-        print(f"without {name}: {reason}", file=sys.stderr)
+    for name, why in refused:
+        print(f"without {name}: {console.reason(why)}", file=sys.stderr)
     conclude(cfg, context, drawn)
     return 0
 

@@ -119,7 +119,7 @@ class PackingPlan:
         """Settings that determine the shards: shards of other settings are not mixed with them."""
         names = hashlib.sha256()
         for path in chain(self.source("train").paths, self.source("val").paths):
-            names.update(f"{path}\n".encode())
+            names.update(f"{path}\n".encode(errors="surrogateescape"))
         return {"side": self.side, "quality": self.quality, "shard": self.shard, "skip": self.skip,
                 "interpolation": self.dataset.interpolation, "files": names.hexdigest()}  # fmt: skip
 

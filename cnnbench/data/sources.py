@@ -187,7 +187,7 @@ def fingerprint(source: Source) -> str:
     else:
         for path in source.paths:
             status = Path(path).stat()
-            total.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+            total.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return total.hexdigest()
 
 

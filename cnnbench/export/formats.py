@@ -27,6 +27,7 @@ from cnnbench.runtime.device import Normalize, create_runtime
 from cnnbench.tasks.classification.metrics import answers
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.files import write_json
+from cnnbench.utils.text import printable
 from cnnbench.weights import sources
 
 NetFunction = Callable[[Tensor], Tensor]
@@ -142,7 +143,7 @@ def preprocessing(spec: ModelSpec) -> dict[str, Any]:
         "crop": size,
         "mean": spec.input.mean,
         "std": spec.input.std,
-        "classes": spec.labels,
+        "classes": [printable(name) for name in spec.labels],
     }
 
 

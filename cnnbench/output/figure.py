@@ -41,7 +41,7 @@ def new_figure(width: float, height: float, title: str, layout: Any = "constrain
 
 def short_label(name: str, width: int) -> str:
     """Label on one line of at most `width` characters, dollar signs escaped, which matplotlib reads as mathematics."""
-    return shorten(str(name), width).replace("$", r"\$")
+    return shorten(printable(str(name)), width).replace("$", r"\$")
 
 
 def array(values: Any) -> np.ndarray:

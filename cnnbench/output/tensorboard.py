@@ -7,7 +7,7 @@ import io
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import IO
@@ -18,7 +18,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from cnnbench.utils.console import warn
+from cnnbench.utils.console import reason, warn
+from cnnbench.utils.text import printable
 
 VERSION = "brain.Event:2"
 
@@ -49,7 +50,7 @@ class Events:
         self.flush()
 
     def add_scalar(self, tag: str, value: float, step: int) -> None:
-        self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)])))
+        self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=printable(tag), simple_value=value)])))
 
     def add_image(self, tag: str, picture: np.ndarray, step: int) -> None:
         """picture: uint8 (H, W, 3)."""
@@ -57,7 +58,12 @@ class Events:
         Image.fromarray(picture).save(png, "png")
         height, width, colours = picture.shape
         image = Summary.Image(height=height, width=width, colorspace=colours, encoded_image_string=png.getvalue())
-        self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
+        self._add(Event(step=step, summary=Summary(value=[Summary.Value(tag=printable(tag), image=image)])))
+
+    def add_picture(self, tag: str, file: Path, step: int) -> None:
+        """A picture on disk, where it is there and whole."""
+        with suppress(OSError), Image.open(file) as picture:
+            self.add_image(tag, np.asarray(picture.convert("RGB")), step)
 
     def add_summary(self, summary: Summary) -> None:
         self._add(Event(summary=summary))
@@ -80,9 +86,9 @@ class Events:
 
     @contextmanager
     def _once(self) -> Iterator[None]:
-        """Stop writing after the first OSError, with a warning: readers cannot read past an incomplete record."""
+        """Stop writing after the first error, with a warning: readers cannot read past an incomplete record."""
         try:
             yield
-        except OSError as error:
+        except Exception as error:
             self._file = None
-            warn(f"cannot write TensorBoard's events: {error.strerror or error}; the run goes on without them")
+            warn(f"cannot write TensorBoard's events: {reason(error)}; the run goes on without them")

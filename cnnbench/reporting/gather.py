@@ -221,7 +221,7 @@ def _key(override: str) -> str:
 def _overrides(file: Path, config: dict[str, Any]) -> list[str]:
     """Overrides of the command line that made the run."""
     try:
-        return file.read_text().splitlines()
+        return file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except (OSError, UnicodeError):
         run = config.get("run")
         found = run.get("overrides") if isinstance(run, dict) else None
@@ -254,7 +254,10 @@ def _config(file: Path, bad: list[str]) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def _section(text: str) -> dict[str, Any]:
-    found = yaml.load(text, Loader=LOADER)
+    try:
+        found = yaml.load(text, Loader=LOADER)
+    except yaml.YAMLError:  # the fast loader refuses bytes that are not UTF-8
+        found = yaml.safe_load(text)
     if not isinstance(found, dict):
         raise yaml.YAMLError
     return found

@@ -16,9 +16,10 @@ from tqdm import tqdm
 from cnnbench.output.tensorboard import Events, event_files
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.meter import Meter
-from cnnbench.utils.console import say, warn_if_unwritable
+from cnnbench.utils.console import say, warn_if_undrawn, warn_if_unwritable
 from cnnbench.utils.files import json_text, read_rows, write_text
 from cnnbench.utils.format import clock
+from cnnbench.utils.text import printable
 
 NOT_PLOTTED = ("epoch", "step", "seconds")
 BATCH_EVERY = 50  # steps between two points of the training curve within an epoch
@@ -113,11 +114,11 @@ class Tracker:
 
     def hparams(self, settings: dict[str, Any], metrics: dict[str, float]) -> None:
         """Settings beside metrics, whose names are tags of this run, in TensorBoard's HPARAMS tab."""
-        plain = {
-            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
-        }
-        for summary in hparams_summary(plain, metrics):
-            self.writer.add_summary(summary)
+        plain = {key: value if isinstance(value, bool | int | float) else printable(str(value))
+                 for key, value in settings.items()}  # fmt: skip
+        with warn_if_undrawn("TensorBoard's table of settings"):
+            for summary in hparams_summary(plain, metrics):
+                self.writer.add_summary(summary)
 
     def close_bar(self) -> None:
         if self.bar is not None:

@@ -19,7 +19,6 @@ from cnnbench.training import compile_cost, health, result, resume
 from cnnbench.training.limits import StopRule
 from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
-from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.utils.errors import RunError
 from cnnbench.weights.checkpoint_manager import CheckpointManager
 
@@ -218,7 +217,7 @@ class Pictures(Callback):
         parts = view.parts
         picture = parts.directory.path / "train_batch.png"
         if self.first is not None and not parts.features and not picture.exists():
-            with warn_if_unwritable(picture.name):
+            with view.state.warn_if_undrawn(picture.name):
                 parts.task.draw_batch(self.first, parts.dataset.classes, picture)
         if time.monotonic() - self.drawn > REDRAW:
             result.draw_curves(parts, view.state)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from cnnbench.output.tensorboard import Events
 from cnnbench.runs.result import described
@@ -75,14 +77,20 @@ def conclude(view: View, callbacks: Sequence[Callback]) -> int:
     found = result.headline(parts, state, measured, view.stop_reason()) | by_views
     for callback in callbacks:
         found |= callback.result()
+    write_result(directory.path, found)
     result.draw_validation(parts, state)
     end(final, callbacks)
-    try:
-        write_json(directory.path / "result.json", found)
-    except OSError as error:
-        raise RunError(f"cannot write result.json: {error.strerror}; the same command again does so") from None
+    if found["warnings"] != (warnings := [*state.warnings.values()]):  # a picture that could not be drawn
+        write_result(directory.path, {**found, "warnings": warnings})
     directory.set_status("done", view.stop_reason())
     return DONE
+
+
+def write_result(path: Path, found: dict[str, Any]) -> None:
+    try:
+        write_json(path / "result.json", found)
+    except OSError as error:
+        raise RunError(f"cannot write result.json: {error.strerror}; the same command again does so") from None
 
 
 def leave(view: View, callbacks: Sequence[Callback], where: str) -> int:

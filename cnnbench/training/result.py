@@ -16,7 +16,6 @@ from cnnbench.tasks.passes import predictions
 from cnnbench.training import freezing
 from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
-from cnnbench.utils.console import warn_if_unwritable
 
 SHOWN = 32  # images in a picture of images
 COMPARED = {"model.name", "data.name", "batch_size", "epochs", "optim.lr", "optim.weight_decay", "seed"}
@@ -99,7 +98,7 @@ def training_flops(parts: Parts, state: TrainState, macs: int) -> int | None:
 def draw_curves(parts: Parts, state: TrainState) -> None:
     """Draw curves.png: loss and metrics over the epochs."""
     if state.rows and parts.cfg.epochs:
-        with warn_if_unwritable("curves.png"):
+        with state.warn_if_undrawn("curves.png"):
             plots.plot_curves(state.rows, parts.directory.path / "curves.png", title(parts), quantities(parts))
 
 
@@ -114,12 +113,12 @@ def quantities(parts: Parts) -> dict[str, plots.Quantity]:
 def draw_validation(parts: Parts, state: TrainState) -> None:
     """Draw what the last validation found, and some images with the net's answers."""
     dataset, spec = parts.dataset, parts.spec
-    some = dataset.val.subset(data.evenly_spaced(dataset.val, SHOWN))
-    batches = data.eval_loader(some, dataset, image_size=spec.input.image_size, batch_size=SHOWN, workers=0)
-    state.eval_model.eval()
-    normalize = Normalize(parts.runtime, spec.input.mean, spec.input.std)
-    assert state.evaluation is not None
-    with warn_if_unwritable("the pictures of the validation"):
+    with state.warn_if_undrawn("the pictures of the validation"):
+        some = dataset.val.subset(data.evenly_spaced(dataset.val, SHOWN))
+        batches = data.eval_loader(some, dataset, image_size=spec.input.image_size, batch_size=SHOWN, workers=0)
+        state.eval_model.eval()
+        normalize = Normalize(parts.runtime, spec.input.mean, spec.input.std)
+        assert state.evaluation is not None
         batch, _, outputs = next(predictions(state.eval_model, batches.epoch(0), parts.measuring, normalize))
         batch = {**batch, "target": batch["target"].cpu()}
         answers, folder = parts.task.answer(outputs), parts.directory.path

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from cnnbench.tasks.meter import Meter
 from cnnbench.training.exchange import Exchange
 from cnnbench.training.health import Guard
 from cnnbench.training.optim import set_lr, start_momentum
-from cnnbench.utils.console import warn
+from cnnbench.utils import console
 
 
 @dataclass
@@ -96,7 +98,11 @@ class TrainState:
         """Say once what is wrong, and keep it for the result. An empty text says nothing."""
         if text and kind not in self.warnings:
             self.warnings[kind] = text
-            warn(text)
+            console.warn(text)
+
+    def warn_if_undrawn(self, what: str) -> AbstractContextManager[None]:
+        """Turn any error inside the block into one warning: no picture may cost a run."""
+        return console.warn_if_undrawn(what, partial(self.warn, what))
 
     def state_dict(self) -> dict[str, Any]:
         """State by name, for a checkpoint."""

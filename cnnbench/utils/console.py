@@ -4,13 +4,14 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TextIO
 
 from tqdm import tqdm
 
+from cnnbench.utils.errors import UserError
 from cnnbench.utils.text import printable
 
 silent = False  # True on ranks other than 0: rank 0 prints for all
@@ -39,6 +40,30 @@ def warn_if_unwritable(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         warn(f"cannot write {what}: {error.strerror or error}; the run goes on without it")
+
+
+def warn_in_result(result: dict[str, Any], text: str) -> None:
+    """Print a warning, and keep it in a result."""
+    warn(text)
+    result["warnings"].append(text)
+
+
+@contextmanager
+def warn_if_undrawn(what: str, tell: Callable[[str], None] = warn) -> Iterator[None]:
+    """Turn any error inside the block into a warning: for pictures and tables, none of which may cost a result."""
+    try:
+        yield
+    except Exception as error:
+        tell(f"cannot write {what}: {reason(error)}; the result is complete without it")
+
+
+def reason(error: Exception) -> str:
+    """An error in a few words."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
 
 
 def redirect_to_devnull(stream: TextIO) -> None:

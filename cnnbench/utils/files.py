@@ -140,7 +140,7 @@ def checksum_matches(path: Path) -> bool | None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="surrogateescape"))  # names of files that are not UTF-8 stay what they are
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -240,10 +239,7 @@ class VisualizeContext:
         return Picture(heading, title, caption, self.path / f"{safe}.png")
 
     def add_to_tensorboard(self, picture: Picture) -> None:
-        from PIL import Image
-
-        with Image.open(picture.path) as image:
-            self.events.add_image(f"{picture.heading}/{picture.path.stem}", np.asarray(image.convert("RGB")), 0)
+        self.events.add_picture(f"{picture.heading}/{picture.path.stem}", picture.path, 0)
 
     @cached_property
     def events(self) -> Events:

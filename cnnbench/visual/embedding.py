@@ -10,7 +10,9 @@ from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from cnnbench.output.figure import new_figure, save_figure, short_label
+from cnnbench.output.tables import one_line
 from cnnbench.transfer.features import PENULTIMATE, extract_features
+from cnnbench.utils.console import warn_if_undrawn
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
 from cnnbench.visual.layer_view import spread_indices
@@ -43,8 +45,9 @@ def draw_embedding(context: VisualizeContext) -> Iterator[Picture]:
     small = torch.nn.functional.interpolate(
         context.pixels(source, range(len(source))).float() / 255, SPRITE, mode="area"
     )
-    labels = [dataset.classes[target].replace("\t", " ").replace("\n", " ") for target in targets]
-    write_projector(context.path, features, labels, small.expand(-1, 3, -1, -1))
+    labels = [one_line(dataset.classes[target]) for target in targets]
+    with warn_if_undrawn("the points for TensorBoard's projector"):
+        write_projector(context.path, features, labels, small.expand(-1, 3, -1, -1))
     yield picture
 
 

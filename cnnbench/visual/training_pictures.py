@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from cnnbench import data
 from cnnbench.output.image_grid import Row, Tile, best_columns, draw_grid
@@ -16,7 +15,6 @@ from cnnbench.tasks.classification.mistakes import draw_mistake_cards
 from cnnbench.tasks.passes import predictions
 from cnnbench.training.callbacks import Callback, EpochResult, View
 from cnnbench.training.result import title
-from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.visual import filters
 from cnnbench.visual.signal_flow import SignalStatistics, draw_signals
 
@@ -58,19 +56,17 @@ class TrainingPictures(Callback):
         if self.events is None or self.statistics is None or not view.is_finished:
             return
         path, name = view.parts.directory.path, str(view.parts.cfg.model["name"])
-        with warn_if_unwritable("mistakes.png"):
+        with view.state.warn_if_undrawn("mistakes.png"):
             _draw_mistakes(view, path / "mistakes.png")
         if self.frames:
-            with warn_if_unwritable("filters.png"):
+            with view.state.warn_if_undrawn("filters.png"):
                 filmstrip(self.frames, path / "filters.png", f"{name}: filters of its first layer during training")
         if self.statistics.history:
-            with warn_if_unwritable("signals.png"):
+            with view.state.warn_if_undrawn("signals.png"):
                 draw_signals(self.statistics.history, path / "signals.png", f"{name}, stage by stage",
                           aside=list(view.state.model.auxiliary))  # fmt: skip
         for picture in ("train_batch", "confusion_matrix", "val_predictions", "mistakes", "filters", "signals"):
-            if (path / f"{picture}.png").exists():
-                with Image.open(path / f"{picture}.png") as image:
-                    self.events.add_image(f"pictures/{picture}", np.asarray(image.convert("RGB")), view.state.step)
+            self.events.add_picture(f"pictures/{picture}", path / f"{picture}.png", view.state.step)
 
     def close(self) -> None:
         if self.statistics is not None:

@@ -173,7 +173,12 @@ def measure(judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Meas
     return Measurement(
         n=judgement.n,
         seconds=seconds,
-        result={**report.headline(judgement), **described(asked), "shift": shift},
+        result={
+            **report.headline(judgement),
+            **described(asked),
+            "shift": shift,
+            "confused": report.confused(judgement, classes),
+        },
         write=lambda folder, result: report.write(folder, result, judgement, classes, source, logits),
         page=lambda result, brief: report.page(result, judgement, classes, brief),
     )

@@ -2,12 +2,12 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from cnnbench.config.sections import Format
@@ -17,6 +17,7 @@ from cnnbench.output.tensorboard import fresh_events
 from cnnbench.tasks.classification import TOP1, TOP5, plots
 from cnnbench.tasks.classification.metrics import Evaluation, wilson
 from cnnbench.tasks.classification.mistakes import draw_mistake_cards
+from cnnbench.utils.console import warn_if_undrawn, warn_in_result
 from cnnbench.utils.files import write_text
 from cnnbench.utils.format import Percent, display_width, plural, shorten
 
@@ -69,36 +70,41 @@ def confused(found: Evaluation, classes: Sequence[str], k: int = CONFUSED) -> li
 def write(
     path: Path, result: dict[str, Any], found: Evaluation, classes: Sequence[str], source: Source, logits: Tensor
 ) -> None:
-    """Write the tables as CSV, the pictures, and the same for TensorBoard. OSError where there is no room."""
+    """Write the tables as CSV, the pictures, and the same for TensorBoard. What fails is a warning in the result."""
     title = f"{result['model']} on {result['data']}, {result['split']}, {result['crop']}, {result['precision']}"
-    result["confused"] = confused(found, classes)
-    _write_tables(path, found, classes)
-    plots.plot_confusion_matrix(found.confusion, classes, path / "confusion_matrix.png", title)
-    plots.plot_calibration(found.calibration, path / "calibration.png", title)
-    (path / "mistakes.png").unlink(missing_ok=True)
-    if found.top1_wrong:
-        draw_mistake_cards(source, classes, logits, path / "mistakes.png", title)
-    _write_events(path, result)
+
+    def draw_mistakes(file: Path) -> None:
+        file.unlink(missing_ok=True)
+        if found.top1_wrong:
+            draw_mistake_cards(source, classes, logits, file, title)
+
+    files: dict[str, Callable[[Path], object]] = {
+        "confusion_matrix.csv": lambda file: write_text(file, confusion_table(found, classes)),
+        "classes.csv": lambda file: write_text(file, render(per_class(found, classes), Format.csv) + "\n"),
+        "confusion_matrix.png": lambda file: plots.plot_confusion_matrix(found.confusion, classes, file, title),
+        "calibration.png": lambda file: plots.plot_calibration(found.calibration, file, title),
+        "mistakes.png": draw_mistakes,
+        "TensorBoard's events": lambda _: _write_events(path, result),
+    }
+    for name, make in files.items():
+        with warn_if_undrawn(name, partial(warn_in_result, result)):
+            make(path / name)
 
 
-def _write_tables(path: Path, found: Evaluation, classes: Sequence[str]) -> None:
+def confusion_table(found: Evaluation, classes: Sequence[str]) -> str:
+    """CSV of the counts, true classes in rows."""
     counts = ([name, *row] for name, row in zip(classes, found.confusion.tolist(), strict=True))
-    write_text(path / "confusion_matrix.csv", csv_text([["true \\ answer", *classes], *counts]) + "\n")
-    write_text(path / "classes.csv", render(per_class(found, classes), Format.csv) + "\n")
+    return csv_text([["true \\ answer", *classes], *counts]) + "\n"
 
 
 def _write_events(path: Path, result: dict[str, Any]) -> None:
     """Write numbers and pictures for TensorBoard, under the tags that trainings use, in place of an earlier call's."""
-    from PIL import Image
-
     step = result["epochs"] or 0
     with closing(fresh_events(path)) as events:
         for key in (TOP1.name, TOP5.name, "loss", "calibration_error"):
             events.add_scalar(f"{key}/{result['split']}", result[key], step)
         for name in ("confusion_matrix", "calibration", "mistakes"):
-            if (path / f"{name}.png").exists():
-                with Image.open(path / f"{name}.png") as picture:
-                    events.add_image(name, np.asarray(picture.convert("RGB")), step)
+            events.add_picture(name, path / f"{name}.png", step)
 
 
 # On the terminal
