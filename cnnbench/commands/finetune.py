@@ -1,7 +1,6 @@
 """`cnnbench finetune`: a net that has learnt already, for other images, by the strategy that suits them."""
 
 import copy
-import shlex
 import statistics
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cnnbench import data, models, tasks
-from cnnbench.config.arguments import typed_keys
+from cnnbench.config.arguments import command_line, typed_keys
 from cnnbench.config.commands import FinetuneConfig
 from cnnbench.config.sections import Format, Strategy
 from cnnbench.data.model_spec import ModelSpec
@@ -172,7 +171,7 @@ def decide(
 def _command(cfg: FinetuneConfig) -> str:
     """The command line that the advice stands for."""
     kept = [text for text in cfg.run.overrides if text.partition("=")[0] not in ("transfer", "transfer.run")]
-    return f"cnnbench finetune {shlex.join([*kept, f'transfer={cfg.transfer.name.value}'])}"
+    return command_line("finetune", [*kept, f"transfer={cfg.transfer.name.value}"])
 
 
 def show_advice(advised: StrategyAdvice | None, cfg: FinetuneConfig) -> None:

@@ -37,6 +37,7 @@ ENDINGS = {file: SummaryFormat(format.value) for file, format in tables.ENDINGS.
 }  # fmt: skip
 LEGEND = "macs: multiply-adds for one image."
 FIELD = " field: side in pixels of what one unit sees of the image, padding included."
+DRAWN = (SummaryFormat.svg, SummaryFormat.html)  # on the terminal only where no file takes them
 Page = Callable[[Format, int | None], str]
 
 
@@ -58,7 +59,7 @@ def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
     def text(format: SummaryFormat, width: int | None = None) -> str:
         if format is SummaryFormat.json:
             return json_text([summary_as_dict(one, cfg.layers, _paper(one)) for one in summaries])
-        if format in (SummaryFormat.svg, SummaryFormat.html):
+        if format in DRAWN:
             svg = _drawn(summaries)
             return svg if format is SummaryFormat.svg else _web_page(summaries, svg, cfg.layers)
         return page(Format(format.value), width)
@@ -69,6 +70,9 @@ def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
             write_text(file, text(ENDINGS.get(file.suffix, cfg.format)) + "\n")
         except OSError as error:
             raise UserError(f"out={cfg.out}: cannot write there: {error.strerror}") from None
+    if cfg.out and cfg.format in DRAWN:
+        print(f"drawing -> {cfg.out}", file=sys.stderr)
+        return 0
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print(text(cfg.format, width))
     return 0

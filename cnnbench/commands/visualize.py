@@ -1,6 +1,5 @@
 """`cnnbench visualize`: what a net has learned, and what a training will see, as pictures and one page."""
 
-import shlex
 import sys
 from dataclasses import fields
 from functools import partial
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 
 from cnnbench import data, models
-from cnnbench.config.arguments import typed_keys
+from cnnbench.config.arguments import command_line, typed_keys
 from cnnbench.config.commands import VisualizeConfig
 from cnnbench.config.parsing import from_plain, to_plain
 from cnnbench.config.sections import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig
@@ -140,7 +139,7 @@ def plan(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -> Plann
 def conclude(cfg: VisualizeConfig, context: VisualizeContext, drawn: list[Picture]) -> None:
     """The page with all pictures, the list of them, and where they are."""
     path = context.path
-    command = f"cnnbench visualize {shlex.join(cfg.run.overrides)}" if cfg.run.overrides else ""
+    command = command_line("visualize", cfg.run.overrides) if cfg.run.overrides else ""
     write_page(path / "index.html", f"What {context.title} sees", context.description(), command, drawn)
     rows = [{"what": one.heading, "title": one.title, "caption": one.caption, "file": str(one.path)} for one in drawn]
     write_json(path / "result.json", {"pictures": rows, "page": str(path / "index.html"), "run_dir": str(path)})

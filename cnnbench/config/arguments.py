@@ -1,6 +1,8 @@
 """The command line before Hydra sees it: options are put before overrides, paths in quotes, the rest is refused."""
 
 import re
+import shlex
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,21 @@ def _quoted(override: str) -> str:
 
 def _in_quotes(text: str) -> str:
     return "'{}'".format(text.replace("\\", "\\\\").replace("'", "\\'"))
+
+
+def command_line(command: str, overrides: Iterable[str]) -> str:
+    """Command line to read, and to paste into a shell: quoted once, by the shell's rules alone."""
+    return shlex.join(["cnnbench", command, *map(_without_quotes, overrides)])
+
+
+def _without_quotes(override: str) -> str:
+    """`what=a,b` for `what=['a','b']`: what the user may type, wherever it is read as the same again."""
+    key, _, value = override.partition("=")
+    plain = re.sub(r"'((?:[^'\\]|\\.)*)'", lambda quoted: re.sub(r"\\(.)", r"\1", quoted[1]), value)
+    if key in LIST_KEYS and value[:1] == "[":
+        plain = plain.removeprefix("[").removesuffix("]")
+    text = f"{key}={plain}"
+    return text if _as_list(_quoted(text)) == override else override
 
 
 def _bare_argument(command: str, arg: str) -> str:

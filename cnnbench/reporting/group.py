@@ -1,6 +1,5 @@
 """Groups of runs that differ only in their seed: mean and standard deviation, and the keys that distinguish groups."""
 
-import shlex
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,6 +8,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
+from cnnbench.config.arguments import command_line
 from cnnbench.reporting import published
 from cnnbench.reporting.gather import Run
 from cnnbench.sweeps.jobs import DONE, ORDER
@@ -86,12 +86,12 @@ class RunGroup:
         """Command line that reproduces these runs."""
         run, seeds = self.first, _seeds(self.runs)
         if run.command == "evaluate":
-            return shlex.join(["cnnbench", "evaluate", f"weights={run.result.get('weights')}"])
+            return command_line("evaluate", [f"weights={run.result.get('weights')}"])
         last = {override.partition("=")[0]: override for override in run.overrides}
         kept = [override for key, override in last.items()
                 if key not in ("seed", "format") and not key.startswith(("run.", "sweep.", "hydra"))]  # fmt: skip
         kept += [f"seed={','.join(map(str, seeds))}"] if len(seeds) > 1 or "seed" in last else []
-        return shlex.join(["cnnbench", run.command, *(["-m"] if len(seeds) > 1 else []), *kept])
+        return command_line(run.command, [*(["-m"] if len(seeds) > 1 else []), *kept])
 
 
 def _seeds(of: list[Run]) -> list[int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from cnnbench import data, tasks
+from cnnbench.config.arguments import command_line
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.parsing import parse_duration
 from cnnbench.config.sections import Format
@@ -68,7 +69,7 @@ def run_training(cfg: TrainConfig, job: TrainingJob) -> int:
         group = job.runtime.group
         directory = claim(cfg, job)
         if group.main:
-            log.open(directory.path / "log.txt", f"cnnbench {job.command} {' '.join(cfg.run.overrides)}")
+            log.open(directory.path / "log.txt", command_line(job.command, cfg.run.overrides))
         try:
             code = _train(cfg, job, directory)
         except BaseException as error:

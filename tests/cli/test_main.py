@@ -1,6 +1,7 @@
 """The command line: help, speed of the cheap paths, and one clear sentence for every mistake."""
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -333,3 +334,22 @@ def test_the_process_ends_at_once_but_in_order(fast_start: str) -> None:
     assert good.stdout.split("\n")[1:] == ["thread", "atexit", ""]
     assert (bad.returncode, bad.stdout) == (2, "thread\natexit\n")
     assert bad.stderr.startswith("cnnbench: unknown command 'nothing'")
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        (["what=filters,maps", "weights=run"], "what=filters,maps weights=run"),
+        (["what=['filters','maps']"], "what=filters,maps"),
+        (["what=[filters,maps]"], "'what=[filters,maps]'"),
+        (["images=0,5"], "images=0,5"),
+        (["weights=/a b/it's (1).pt"], None),
+        (["data.root='a,b'"], None),
+        (["-m", "seed=1,2"], "-m seed=1,2"),
+    ],
+)
+def test_a_command_is_shown_as_it_can_be_typed_again(typed: list[str], shown: str | None) -> None:
+    overrides = arguments.hydra_arguments("visualize", typed)
+    line = arguments.command_line("visualize", overrides)
+    assert arguments.hydra_arguments("visualize", shlex.split(line)[2:]) == overrides
+    assert shown is None or line == f"cnnbench visualize {shown}"

@@ -167,6 +167,15 @@ def test_formats_and_the_file(cnnbench: Callable[..., Ran], tmp_path: Path) -> N
     assert sorted(file.name for file in tmp_path.iterdir()) == ["alexnet.json", "alexnet.txt"]
 
 
+@pytest.mark.parametrize("format", ["svg", "html"])
+def test_a_drawing_that_goes_to_a_file_is_not_printed_too(
+    format: str, cnnbench: Callable[..., Ran], tmp_path: Path
+) -> None:
+    ran = cnnbench("summary", f"format={format}", "out=drawn")
+    assert (ran.out, ran.err) == ("", "drawing -> drawn\n")
+    assert (tmp_path / "drawn").read_text() == cnnbench("summary", f"format={format}").out
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
 def test_a_narrow_terminal_gets_fewer_columns(width: int, compose: Callable) -> None:
     measured = summarize(compose("model=alexnet", command="summary"))
