@@ -18,11 +18,12 @@ from cnnbench.tasks.base import Task
 from cnnbench.tasks.meter import Meter
 from cnnbench.utils.console import say, warn_if_undrawn, warn_if_unwritable
 from cnnbench.utils.files import json_text, read_rows, write_text
-from cnnbench.utils.format import clock
+from cnnbench.utils.format import clock, display_width
 from cnnbench.utils.text import printable
 
 NOT_PLOTTED = ("epoch", "step", "seconds")
 BATCH_EVERY = 50  # steps between two points of the training curve within an epoch
+SHORT_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 REFRESH = 0.5  # seconds between two looks at the running metrics, each of which waits for the device
 
 
@@ -69,7 +70,7 @@ class Tracker:
         """A progress bar, where a person is looking."""
         if self.stream.isatty() and sys.stderr.isatty():
             self.bar = tqdm(total=batches, initial=done, desc=f"epoch {epoch}/{epochs}", unit="batch", leave=False,
-                            dynamic_ncols=True, mininterval=0.1)  # fmt: skip
+                            dynamic_ncols=True, mininterval=0.1, bar_format=SHORT_BAR)  # fmt: skip
 
     def after_step(self, step: int, meter: Meter, images_per_second: float, lr: float) -> None:
         """Move the bar on; look at the metrics only now and then."""
@@ -78,8 +79,7 @@ class Tracker:
             self.bar.update()
             if now - self.seen >= REFRESH:
                 self.seen = now
-                running = meter.compute()
-                self.bar.set_postfix_str(f"{metrics_text(self.task, running)}, {images_per_second:,.0f} images/s")
+                fit_bar(self.bar, self.task, meter.compute(), images_per_second)
         if step % BATCH_EVERY == 0:
             self.writer.add_scalar("batch/loss", meter.mean_loss(), step)
             self.writer.add_scalar("batch/lr", lr, step)
@@ -130,17 +130,37 @@ class Tracker:
         self.writer.close()
 
 
-def metrics_text(task: Task, values: Values) -> str:
-    """Loss and metrics in a few words: `loss 0.123, top-1 err 4.20 %, top-5 err 0.10 %`."""
-    measured = [metric.brief(values[metric.name]) for metric in task.metrics if metric.name in values]
+def fit_bar(bar: tqdm, task: Task, running: Values, images_per_second: float) -> None:
+    """Give the bar as many numbers as the terminal has room for: tqdm would cut the last one."""
+    loss, speed = metrics_text(task, running, 0), f"{images_per_second:,.0f} images/s"
+    first, all_of_them = metrics_text(task, running, 1), metrics_text(task, running)
+    forms = [(None, f"{all_of_them}, {speed}"), (None, f"{first}, {speed}"),
+             (SHORT_BAR, f"{first}, {speed}"), (SHORT_BAR, first), (SHORT_BAR, loss), (SHORT_BAR, "")]  # fmt: skip
+    about = bar.format_dict
+    for bar.bar_format, bar.postfix in forms:
+        text = tqdm.format_meter(**{**about, "ncols": None, "bar_format": bar.bar_format, "postfix": bar.postfix})
+        if about["ncols"] is None or display_width(text) <= about["ncols"]:
+            break
+    bar.refresh()
+
+
+def metrics_text(task: Task, values: Values, count: int | None = None) -> str:
+    """Loss and metrics (or the first `count` of them) in a few words: `loss 0.123, top-1 err 4.20 %`."""
+    measured = [metric.brief(values[metric.name]) for metric in task.metrics[:count] if metric.name in values]
     return ", ".join([f"loss {values['loss']:.3f}", *measured])
 
 
 def epoch_text(
-    task: Task, epoch: int, epochs: int, train: Values, val: Values, images_per_second: float, left: float
-) -> str:
-    """One epoch in one line: losses, metrics, speed, and the time the rest will take."""
-    return (
-        f"epoch {epoch:{len(str(epochs))}}/{epochs}  train {metrics_text(task, train)}"
-        f"  val {metrics_text(task, val)}  {images_per_second:,.0f} images/s  {clock(left)} left"
-    )
+    task: Task, epoch: int, epochs: int, train: Values, val: Values, images_per_second: float, left: float,
+    width: int | None = None,
+) -> str:  # fmt: skip
+    """One epoch in one line: losses, metrics, speed, and the time the rest will take; in a narrow terminal the most
+    important of these."""
+    speed, rest, primary = f"{images_per_second:,.0f} images/s", f"{clock(left)} left", task.primary
+    short = [f"{name} {metrics_text(task, values, 1)}" for name, values in (("train", train), ("val", val))]
+    loss, best = f"train {metrics_text(task, train, 0)}", f"val {primary.brief(val[primary.name])}"
+    forms = ([f"train {metrics_text(task, train)}", f"val {metrics_text(task, val)}", speed, rest],
+             [*short, speed, rest], [*short, rest], [loss, short[1], rest], [loss, best, rest],
+             [loss, best], [best])  # fmt: skip
+    lines = ["  ".join([f"epoch {epoch:{len(str(epochs))}}/{epochs}", *form]) for form in forms]
+    return next((line for line in lines if width is None or display_width(line) <= width), lines[-1])

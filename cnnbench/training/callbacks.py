@@ -20,6 +20,7 @@ from cnnbench.training.limits import StopRule
 from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
 from cnnbench.utils.errors import RunError
+from cnnbench.utils.terminal import width_of
 from cnnbench.weights.checkpoint_manager import CheckpointManager
 
 REDRAW = 60.0  # seconds between two drawings of the curves
@@ -185,7 +186,8 @@ class Tracking(Callback):
     def on_epoch(self, view: View, epoch: EpochResult) -> None:
         task, cfg, speed = view.parts.task, view.parts.cfg, view.state.images_per_second
         if cfg.epochs:
-            text = epoch_text(task, epoch.number, cfg.epochs, epoch.train, epoch.val, speed, view.seconds_left())
+            text = epoch_text(task, epoch.number, cfg.epochs, epoch.train, epoch.val, speed, view.seconds_left(),
+                              width_of(view.parts.stream))  # fmt: skip
         else:
             text = f"fitted  train {metrics_text(task, epoch.train)}  val {metrics_text(task, epoch.val)}"
         self.tracker.end_epoch(epoch.row, text)

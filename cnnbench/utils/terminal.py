@@ -1,6 +1,7 @@
 """stdout and stderr as this program writes to them: no text commands the terminal, none is refused by its encoding."""
 
 import codecs
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,14 @@ class SafeStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def width_of(stream: TextIO) -> int | None:
+    """Columns of the terminal that a stream goes to; None where it goes elsewhere."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except OSError:
+        return None
 
 
 @contextmanager
