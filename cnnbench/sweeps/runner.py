@@ -22,12 +22,13 @@ from cnnbench.sweeps.study_result import read_study_result
 from cnnbench.utils import exit_codes
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.named_files import typed_path
 
 
 def run_sweep(command: str, args: list[str]) -> int:
     """Run all jobs of a sweep. Returns the exit code: 1 if a job failed, 2 if all failed by a user's mistake."""
     args = [*args, *run_directory.sweep_overrides(command, args, expand.swept_by_experiment(args))]
-    folder = arguments.sweep_dir(args).expanduser()
+    folder = typed_path(arguments.sweep_dir(args))
     runner = JobRunner(command, folder)
     if (to_come := expand.sweep_jobs(args)) is not None:
         record_pending(folder, command, *to_come)
