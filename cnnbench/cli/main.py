@@ -14,6 +14,7 @@ from cnnbench.utils import fast_start
 from cnnbench.utils.exit_codes import DONE, INTERRUPTED, PREEMPTED
 from cnnbench.utils.terminal import safe_streams
 
+STDERR = 2  # the last of the three descriptors that a process begins with
 USAGE = """\
 usage: cnnbench COMMAND [key=value ...] [-m]
 
@@ -27,8 +28,19 @@ version                    {version}
 
 def console() -> NoReturn:
     """Run this process's command line and end the process with its exit code."""
+    open_closed_streams()
     fast_start.keep_freed_memory()
     fast_start.end_process(main())
+
+
+def open_closed_streams() -> None:
+    """Discard what is written to a stream that was closed (`>&-`): else the next file to be opened would receive it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 (until the process ends)
 
 
 @safe_streams()
@@ -43,14 +55,20 @@ def main(argv: list[str] | None = None) -> int:
             slurm.await_requeue()
         return code
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return stopped()
     except BrokenPipeError:  # the reader of the output has gone (`| head`): print nothing more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
         from cnnbench.runtime import execute
 
-        return INTERRUPTED if execute.was_interrupted(error) else execute.report_error(error)
+        return stopped() if execute.was_interrupted(error) else execute.report_error(error)
+
+
+def stopped() -> int:
+    """Say that Ctrl-C was noticed. Returns the exit code."""
+    print("\ncnnbench: stopped", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _main(argv: list[str]) -> int:

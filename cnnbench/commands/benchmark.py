@@ -16,6 +16,7 @@ from cnnbench.runs.run_directory import path_for
 from cnnbench.utils.console import say, warn_if_undrawn
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.files import json_text, write_json, write_text
+from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.text import slug
 
 
@@ -77,7 +78,7 @@ def directory(cfgs: list[BenchmarkConfig]) -> Path:
     nets = dict.fromkeys(str(cfg.model["name"]) for cfg in cfgs)
     base = slug([f"{'+'.join(nets)}-{first.data.name}"])
     path = path_for("benchmark", first, base) if len(cfgs) == 1 or first.run.dir else (
-        Path(first.run.root).expanduser() / "benchmark" / (first.run.name or base)
+        typed_path(first.run.root) / "benchmark" / (first.run.name or base)
     )  # fmt: skip
     run_directory.make_for_results(path)
     return path

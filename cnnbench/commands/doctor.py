@@ -22,6 +22,7 @@ from cnnbench.config.commands import DoctorConfig, TrainConfig
 from cnnbench.config.sections import Format, conf_dir
 from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding, finding_rows
 from cnnbench.output.tables import render
+from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.system import cores, free_memory
 
 TESTED_PAIR = ("2.15.0", "0.29.2")  # torch and torchvision, as in constraints.txt
@@ -167,7 +168,7 @@ def configuration() -> Finding:
 
 def data(root: str | None) -> Finding:
     """$CNNBENCH_DATA is where data sets are looked for; unset is fine, set to nothing that exists is a mistake."""
-    folder = Path(root or "data").expanduser()
+    folder = typed_path(root or "data")
     where = f"$CNNBENCH_DATA={root}" if root else "$CNNBENCH_DATA is not set; ./data"
     if not folder.is_dir():
         if root:

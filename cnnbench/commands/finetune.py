@@ -29,6 +29,7 @@ from cnnbench.transfer.strategies import check_task, prepare_transfer
 from cnnbench.utils.console import Log, say, warn_if_undrawn
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text, read_json
+from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.text import slug
 from cnnbench.visual.training_pictures import TrainingPictures
 from cnnbench.weights import merge, sources
@@ -55,7 +56,7 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
         dataset,
         spec,
         runtime,
-        folder=Path(cfg.run.root).expanduser() / "features" if cfg.transfer.cache else None,
+        folder=typed_path(cfg.run.root) / "features" if cfg.transfer.cache else None,
         workers=cfg.data.workers,
         stream=stream,
     )

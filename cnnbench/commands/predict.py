@@ -2,77 +2,102 @@
 
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
 from cnnbench.config.commands import PredictConfig
-from cnnbench.config.sections import Format
 from cnnbench.data.inputs import find_images
 from cnnbench.output.tables import ENDINGS
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.measurement import measuring
 from cnnbench.tasks.predictor import ImagePrediction, Predictor, predictor_of
+from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.exit_codes import DONE, FAILED
 from cnnbench.utils.files import write_text
 from cnnbench.utils.format import plural
+from cnnbench.utils.named_files import check_output, output
 from cnnbench.weights import sources
 from cnnbench.weights.load import ready
 
 NAMED = 20  # unreadable files that are listed
+TELL = 10.0  # seconds between two lines of progress, where no terminal shows a bar
 SHEET_PIXELS = 320  # longest side of a picture on a sheet
 
 
 def run(cfg: PredictConfig) -> int:
     files = find_images(cfg.input if isinstance(cfg.input, list) else [str(cfg.input)])
-    for key, path in (("out", cfg.out), ("sheet", cfg.sheet)):
-        if path and not Path(path).expanduser().parent.is_dir():
-            raise UserError(f"{key}={path}: there is no folder {Path(path).parent}")
-    if cfg.sheet and Path(cfg.sheet).suffix.lower() != ".png":
-        raise UserError(f"sheet={cfg.sheet}: the picture is a PNG, so its name ends in .png")
+    sheet = check_outputs(cfg, files)
     runtime = create_runtime(cfg.device, cfg.precision and cfg.precision.value, seed=0)
     loaded = sources.load(cfg.weights, cfg.model)
     model, spec, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
     for note in notes:
         print(note, file=sys.stderr)
     predictor = predictor_of(model, spec, loaded.source, measuring(runtime, cfg.precision, [loaded]))
-    found = list(_with_sheets(_asked(predictor, files, cfg), cfg.sheet, predictor))
-    if cfg.out:
-        _write(Path(cfg.out).expanduser(), predictor, found, cfg.format)
+    found = list(_with_sheets(_asked(predictor, files, cfg), sheet, predictor))
+    if cfg.out is not None:
+        with output("out", cfg.out) as file:
+            write_text(file, predictor.text(found, ENDINGS.get(file.suffix.lower(), cfg.format), None) + "\n")
     print(predictor.text(found, cfg.format, _width()))
     return _complain([one for one in found if one.error is not None], len(found))
 
 
+def check_outputs(cfg: PredictConfig, files: list[str]) -> Path | None:
+    """The sheet's first page. UserError where `out=` or a page of `sheet=` cannot be written, or is an input."""
+    used = [*files, cfg.weights]
+    if cfg.out is not None:
+        check_output("out", cfg.out, used)
+    if cfg.sheet is None:
+        return None
+    sheet = check_output("sheet", cfg.sheet, used)
+    if sheet.suffix.lower() != ".png":
+        raise UserError(f"sheet={cfg.sheet}: the picture is a PNG, so its name ends in .png")
+    from cnnbench.output.prediction_cards import PAGE  # matplotlib takes its time, and is not always needed
+
+    for number in range(2, len(files) // PAGE + 2):
+        check_output("sheet", page_file(sheet, number), used)
+    return sheet
+
+
+def page_file(sheet: Path, number: int) -> Path:
+    return sheet if number == 1 else sheet.with_name(f"{sheet.stem}-{number}{sheet.suffix}")
+
+
 def _asked(predictor: Predictor, files: list[str], cfg: PredictConfig) -> Iterator[ImagePrediction]:
-    """Predictions as they come, with a bar on the terminal, where a person is looking."""
+    """Predictions as they come, with a bar on the terminal where a person is looking, else a line now and then."""
     found = predictor.predictions(files, top=cfg.top, batch_size=cfg.batch_size, workers=cfg.workers,
                                   thumbnails=SHEET_PIXELS if cfg.sheet else 0)  # fmt: skip
-    hidden = not sys.stderr.isatty() or len(files) == 1
-    yield from tqdm(found, total=len(files), desc="predict", unit="image", leave=False, disable=hidden)
+    watched = sys.stderr.isatty()
+    bar = tqdm(
+        found, total=len(files), desc="predict", unit="image", leave=False, disable=not watched or len(files) == 1
+    )
+    told = time.monotonic()
+    for number, one in enumerate(bar, start=1):
+        if not watched and time.monotonic() - told > TELL:
+            told = time.monotonic()
+            say(f"predict: {number:,} of {len(files):,} images", sys.stderr)
+        yield one
 
 
 def _with_sheets(
-    found: Iterator[ImagePrediction], sheet: str | None, predictor: Predictor
+    found: Iterator[ImagePrediction], sheet: Path | None, predictor: Predictor
 ) -> Iterator[ImagePrediction]:
     """Predictions, drawn page by page as they pass: of a thousand photographs only a page is kept."""
     if sheet is None:
         yield from found
         return
-    # matplotlib takes its time, and one image is to take less than that
     from cnnbench.output.prediction_cards import PAGE, Card, draw_cards
 
-    path, page = Path(sheet).expanduser(), 1
+    page = 1
     waiting: list[Card] = []
 
     def draw() -> None:
-        file = path if page == 1 else path.with_name(f"{path.stem}-{page}{path.suffix}")
         title = f"What {Path(predictor.source).name} says" + (f", page {page}" if page > 1 else "")
-        try:
+        with output("sheet", page_file(sheet, page)) as file:
             draw_cards(waiting, file, title)
-        except OSError as error:
-            raise UserError(f"sheet={sheet}: cannot write there: {error.strerror}") from None
 
     for one in found:
         if one.error is None and one.thumbnail is not None:
@@ -88,13 +113,6 @@ def _with_sheets(
 
 def _width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def _write(out: Path, predictor: Predictor, found: Sequence[ImagePrediction], format: Format) -> None:
-    try:
-        write_text(out, predictor.text(found, ENDINGS.get(out.suffix.lower(), format), None) + "\n")
-    except OSError as error:
-        raise UserError(f"out={out}: cannot write there: {error.strerror}") from None
 
 
 def _complain(unread: Sequence[ImagePrediction], count: int) -> int:

@@ -19,6 +19,7 @@ from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text
 from cnnbench.utils.format import byte_size, plural
+from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.system import cores
 from cnnbench.utils.text import slug
 
@@ -49,7 +50,7 @@ def planned(cfg: PackConfig) -> packing.PackingPlan:
     if not isinstance(dataset.train, data.Files):
         raise UserError(f"data={cfg.data.name} is no folder of image files: it is in memory, where nothing is faster")
     source = Path(cfg.data.root).resolve().name if cfg.data.name == "folder" and cfg.data.root else cfg.data.name
-    folder = Path(cfg.out).expanduser() if cfg.out else Path(cfg.run.root).expanduser() / "prepare" / slug([source])
+    folder = typed_path(cfg.out) if cfg.out is not None else typed_path(cfg.run.root) / "prepare" / slug([source])
     return packing.PackingPlan(
         dataset=dataset,
         folder=folder,

@@ -15,14 +15,17 @@ from cnnbench.tasks.classification import TOP5
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_text
 from cnnbench.utils.format import plural
+from cnnbench.utils.named_files import check_output, output, typed_path
 
 
 def run(cfg: ReportConfig) -> int:
     """Print the report, and write it where asked to. Returns 1 where a job of a sweep failed."""
-    if cfg.out and Path(cfg.out).suffix.lower() not in (*ENDINGS, ".html", ".png"):
-        raise UserError(f"out={cfg.out}: give a name that ends in .html, .png, {', '.join(ENDINGS)}")
     roots = directories(cfg)
+    if cfg.out is not None and check_output("out", cfg.out).suffix.lower() not in (*ENDINGS, ".html", ".png"):
+        raise UserError(f"out={cfg.out}: give a name that ends in .html, .png, {', '.join(ENDINGS)}")
     found = gather_runs(roots)
+    if cfg.out is not None:
+        check_output("out", cfg.out, beside(typed_path(cfg.out), found))
     if cfg.cancel:
         cancel(found, roots)
     if not found.runs and not found.sweeps and not cfg.history:
@@ -31,8 +34,8 @@ def run(cfg: ReportConfig) -> int:
     if found.runs and not chosen:
         raise UserError(f"none of the {plural(len(found.runs), 'run')} is as where={cfg.where} says")
     groups = sort_groups(group_runs(chosen), cfg.sort)
-    if cfg.out and not cfg.history:
-        write(Path(cfg.out).expanduser(), cfg, found, groups)
+    if cfg.out is not None and not cfg.history:
+        write(cfg.out, cfg, found, groups)
     if cfg.history:
         history(cfg, found, groups)
     elif groups or cfg.format is not Format.table:
@@ -46,11 +49,18 @@ def directories(cfg: ReportConfig) -> list[Path]:
     """Directories given, else the one in which runs are kept."""
     given = cfg.input if isinstance(cfg.input, list) else [cfg.input]
     if cfg.input is None:
-        root = Path(cfg.run.root).expanduser()
+        root = typed_path(cfg.run.root)
         return [] if cfg.history and not root.is_dir() else [root]
     if not given or not all(isinstance(path, str) for path in given):
         raise UserError("report takes directories, as in cnnbench report outputs/train")
-    return [Path(path).expanduser() for path in given]
+    return [typed_path(path) for path in given]
+
+
+def beside(out: Path, found: GatheredRuns) -> list[Path]:
+    """Files of runs and sweeps that lie in the folder of `out`: the report reads them."""
+    folder = out.parent.resolve()
+    read = [run.path for run in found.runs] + list(found.sweeps)
+    return [file for path in read if path.resolve() == folder for file in path.iterdir()]
 
 
 def title(cfg: ReportConfig) -> str:
@@ -78,32 +88,30 @@ def remarks(found: GatheredRuns, groups: list[RunGroup]) -> None:
         print(line, file=sys.stderr)
 
 
-def write(path: Path, cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup]) -> None:
-    """The report in a file, by its ending. UserError where it cannot be written."""
-    try:
+def write(out: str, cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup]) -> None:
+    """The report in a file, by its ending."""
+    with output("out", out) as path:
         if path.suffix.lower() == ".html":
             from cnnbench.reporting.page import write_report_page  # pictures take a second to load
 
             write_report_page(path, title(cfg), found, groups, cfg.history)
         elif path.suffix.lower() == ".png":
-            draw(path, groups)
+            draw(path, out, groups)
         else:
             write_text(path, render_report(found, groups, ENDINGS[path.suffix.lower()], None) + "\n")
-    except OSError as error:
-        raise UserError(f"out={path}: cannot write there: {error.strerror}") from None
-    print(f"report -> {path}", file=sys.stderr)
+    print(f"report -> {typed_path(out)}", file=sys.stderr)
 
 
-def draw(path: Path, groups: list[RunGroup]) -> None:
+def draw(path: Path, out: str, groups: list[RunGroup]) -> None:
     from cnnbench.output.figure import save_figure
     from cnnbench.reporting.charts import draw_learning_curves
 
     several = list(dict.fromkeys(one.first.data for one in groups))
     if len(several) > 1:
-        raise UserError(f"out={path}: curves of one data set at a time, as where=data={several[0]}")
+        raise UserError(f"out={out}: curves of one data set at a time, as where=data={several[0]}")
     figure = draw_learning_curves(groups, group_labels(groups), f"Learning curves on {several[0]}") if groups else None
     if figure is None:
-        raise UserError(f"out={path}: no run has an epoch behind it yet")
+        raise UserError(f"out={out}: no run has an epoch behind it yet")
     save_figure(figure, path)
 
 
@@ -114,9 +122,11 @@ def history(cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup]) -> N
     from cnnbench.reporting.page import imagenet_groups, write_report_page
 
     own = imagenet_groups(groups)
-    path = Path(cfg.out or Path(cfg.run.root) / "imagenet-history.png").expanduser()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    out = cfg.out
+    if out is None:
+        out = str(typed_path(cfg.run.root) / "imagenet-history.png")
+        typed_path(cfg.run.root).mkdir(parents=True, exist_ok=True)
+    with output("out", out) as path:
         if path.suffix.lower() == ".png":
             pairs = [(name, one.mean(TOP5.name) or 0.0) for name, one in zip(group_labels(own), own, strict=True)]
             save_figure(draw_history(pairs), path)
@@ -124,7 +134,5 @@ def history(cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup]) -> N
             write_report_page(path, title(cfg), found, groups, history=True)
         else:
             write_text(path, render(history_rows(own), ENDINGS[path.suffix.lower()]) + "\n")
-    except OSError as error:
-        raise UserError(f"out={path}: cannot write there: {error.strerror}") from None
     print(render(history_rows(own), cfg.format))
-    print(f"history -> {path}", file=sys.stderr)
+    print(f"history -> {typed_path(out)}", file=sys.stderr)

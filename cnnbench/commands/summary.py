@@ -5,7 +5,6 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from cnnbench.analysis.published import ALEXNET_PARAMS
@@ -26,9 +25,9 @@ from cnnbench.output import html, tables
 from cnnbench.output.tables import fitted, render
 from cnnbench.tasks.classification import METRICS
 from cnnbench.tasks.classification.published import published_metrics
-from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text, write_text
 from cnnbench.utils.format import ErrorPercent, Percent, Ratio
+from cnnbench.utils.named_files import output
 
 # The columns that a narrow terminal goes without, in this order.
 DISPENSABLE = ("kernel", "biases", "field", "kind", "measured on", "output", "% params", "neurons", "% macs")
@@ -64,12 +63,9 @@ def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
             return svg if format is SummaryFormat.svg else _web_page(summaries, svg, cfg.layers)
         return page(Format(format.value), width)
 
-    if cfg.out:
-        file = Path(cfg.out)
-        try:
+    if cfg.out is not None:
+        with output("out", cfg.out) as file:
             write_text(file, text(ENDINGS.get(file.suffix, cfg.format)) + "\n")
-        except OSError as error:
-            raise UserError(f"out={cfg.out}: cannot write there: {error.strerror}") from None
     if cfg.out and cfg.format in DRAWN:
         print(f"drawing -> {cfg.out}", file=sys.stderr)
         return 0

@@ -125,11 +125,11 @@ def _bare_argument(command: str, arg: str) -> str:
     return f"'{arg}' is not of the form key=value, as in epochs=5; see cnnbench {command} --help"
 
 
-def sweep_dir(args: list[str]) -> Path:
+def sweep_dir(args: list[str]) -> str:
     """Directory of a sweep: the last `sweep.dir=` of a command line, without its quotes."""
     value = [arg for arg in args if arg.startswith("sweep.dir=")][-1].partition("=")[2]
     quoted = value[:1] in ("'", '"') and value[-1:] == value[:1]
-    return Path(re.sub(r"\\(.)", r"\1", value[1:-1]) if quoted else value)
+    return re.sub(r"\\(.)", r"\1", value[1:-1]) if quoted else value
 
 
 def is_sweep(args: list[str]) -> bool:

@@ -19,6 +19,7 @@ from cnnbench.data.folders import image_folder, imagenet
 from cnnbench.data.sources import Arrays, Dataset, has_masks, image_names, pick, strata
 from cnnbench.data.unreadable import without_unreadable
 from cnnbench.utils.errors import UserError, unknown
+from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.system import cores
 
 
@@ -26,7 +27,7 @@ def load_dataset(cfg: DataConfig) -> Dataset:
     """Data set of a configuration. UserError, before anything slow, where it is missing, damaged or does not fit."""
     if cfg.name not in SETS:
         raise unknown("data set", cfg.name, SETS)
-    root = Path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data").expanduser()
+    root = typed_path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data")
     dataset = packed.load_packed(cfg) if cfg.packed else SETS[cfg.name](cfg, root)
     if cfg.on_error is OnBadImage.skip:
         dataset = without_unreadable(dataset, cores() if cfg.workers is None else cfg.workers)

@@ -1,13 +1,19 @@
 """Image files that a user names: files, folders, patterns, or a list on stdin."""
 
 import glob
+import io
 import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from tqdm import tqdm
 
 from cnnbench.data.folders import SUFFIXES, images_below
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.named_files import typed_path
 
 
 def find_images(inputs: Iterable[str], stdin: Iterable[str] | None = None) -> list[str]:
@@ -26,10 +32,10 @@ def find_images(inputs: Iterable[str], stdin: Iterable[str] | None = None) -> li
 
 def _meant(given: str, stdin: Iterable[str] | None) -> list[str]:
     if given == "-":
-        return [line.rstrip("\r\n") for line in (sys.stdin if stdin is None else stdin) if line.strip()]
+        return _listed(stdin)
     if "://" in given:
         raise UserError(f"{given}: URLs are not read: fetch the image yourself and give its path")
-    path = Path(given).expanduser()
+    path = typed_path(given)
     try:
         if path.is_dir():
             return _in_folder(path)
@@ -39,10 +45,58 @@ def _meant(given: str, stdin: Iterable[str] | None) -> list[str]:
         raise UserError(f"cannot read '{given}': {error.strerror}") from None
     if not glob.has_magic(given):
         raise UserError(f"there is no file or folder '{given}'")
-    matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    looking = tqdm(_matches(str(path)), desc=f"looking for {given}", unit=" matches", leave=False, delay=1,
+                   disable=not sys.stderr.isatty())  # fmt: skip
+    matches = sorted(dict.fromkeys(looking))
     if not matches:
         raise UserError(f"no file matches '{given}'")
     return [file for match in matches for file in (images_below(Path(match)) if os.path.isdir(match) else [match])]  # noqa: PTH112
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Files and folders that a pattern matches, `**` at any depth, a folder with several names once.
+
+    Python's own glob follows loops of links, of which /proc and /sys are full, until the system stops it.
+    """
+    found = re.search(r"(?:^|(?<=/))\*\*(?:/|$)", pattern)
+    if not found:
+        yield from glob.iglob(pattern)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        return
+    before, after = pattern[: found.start()], pattern[found.end() :]
+    seen: set[tuple[int, int]] = set()
+    for top in glob.iglob(before) if before else [""]:  # noqa: PTH207
+        _is_new(top or ".", seen)
+        for base, folders, files in os.walk(top or ".", followlinks=True):
+            folders[:] = [name for name in folders if not name.startswith(".") and _is_new(f"{base}/{name}", seen)]
+            here = os.path.join(base, "") if top else os.path.join(base, "").removeprefix("./")  # noqa: PTH118
+            if after:
+                yield from _matches(glob.escape(here) + after)
+            else:
+                yield from (f"{here}{name}" for name in files if not name.startswith("."))
+
+
+def _is_new(folder: str, seen: set[tuple[int, int]]) -> bool:
+    """Whether the walk comes to a folder for the first time."""
+    with suppress(OSError):
+        status = os.stat(folder)  # noqa: PTH116
+        known = len(seen)
+        seen.add((status.st_dev, status.st_ino))
+        return len(seen) > known
+    return False
+
+
+def _listed(stdin: Iterable[str] | None) -> list[str]:
+    """Names on stdin, one in each line. They need not be UTF-8."""
+    if stdin is None:
+        stdin = sys.stdin
+        if isinstance(stdin, io.TextIOWrapper):
+            stdin.reconfigure(errors="surrogateescape")
+    names = [line.rstrip("\r\n") for line in stdin if line.strip()]
+    if any("\0" in name for name in names):
+        raise UserError(
+            "the list on stdin holds a NUL character: give one name in each line (find -print, not -print0)"
+        )
+    return names
 
 
 def _in_folder(folder: Path) -> list[str]:

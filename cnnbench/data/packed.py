@@ -12,6 +12,7 @@ from cnnbench.config.sections import DataConfig
 from cnnbench.data.shards import RECORD, Packed
 from cnnbench.data.sources import Dataset
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.named_files import typed_path
 
 ABOUT = "dataset.json"
 FORMAT, VERSION = "cnnbench packed images", 1
@@ -19,7 +20,7 @@ FORMAT, VERSION = "cnnbench packed images", 1
 
 def load_packed(cfg: DataConfig) -> Dataset:
     """Packed data set. UserError where it is another data set or incomplete, or where a shard or table is damaged."""
-    folder = Path(cfg.packed or "").expanduser()
+    folder = typed_path(cfg.packed or "")
     about = read_about(folder)
     if about["name"] != cfg.name:
         raise UserError(f"'{folder}' was packed from data={about['name']}, not from data={cfg.name}")

@@ -5,6 +5,7 @@ describes the preprocessing and the class names.
 """
 
 import contextlib
+import errno
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,7 +27,8 @@ from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Normalize, create_runtime
 from cnnbench.tasks.classification.metrics import answers
 from cnnbench.utils.errors import RunError, UserError
-from cnnbench.utils.files import write_json
+from cnnbench.utils.files import write_by, write_json
+from cnnbench.utils.named_files import output
 from cnnbench.utils.text import printable
 from cnnbench.weights import sources
 
@@ -47,26 +49,22 @@ class ExportFormat:
     needs: tuple[str, ...] = ()
 
 
-def export_net(model: Net, spec: ModelSpec, format: str, out: Path) -> float:
-    """Write the net and its preprocessing. Returns the largest difference between the logits of net and file.
+def export_net(model: Net, spec: ModelSpec, format: str, out: Path) -> tuple[float, int]:
+    """Write the net and its preprocessing. Returns the largest difference between the logits of net and file, and the
+    bytes of the file.
 
     The net must be on the CPU and in eval mode. Raises RunError, and leaves no file, if the file computes something
     else than the net.
     """
     check_packages(format)
     images = sample_images(spec)
-    beside = out.with_name(f".{out.stem}.tmp{out.suffix}")
-    try:
+    with output("out", preprocessing_file(out)) as beside, output("out", out) as file:
         with _quiet():
-            FORMATS[format].write(model, spec, images[:2], beside)
-            difference = compare_logits(model, FORMATS[format].read(beside), images)
-        beside.replace(out)
-        write_json(preprocessing_file(out), preprocessing(spec))
-    except OSError as error:
-        raise UserError(f"out={out}: cannot write there: {error.strerror or error}") from None
-    finally:
-        beside.unlink(missing_ok=True)
-    return difference
+            FORMATS[format].write(model, spec, images[:2], file)
+            difference = compare_logits(model, FORMATS[format].read(file), images)
+        write_json(beside, preprocessing(spec))
+        size = file.stat().st_size
+    return difference, size
 
 
 def check_packages(format: str) -> None:
@@ -168,8 +166,9 @@ def _read_onnx(path: Path) -> NetFunction:
 
 
 def _write_torchscript(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
-    with torch.no_grad():
-        torch.jit.trace(model, images, check_trace=False).save(str(path))
+    with torch.no_grad(), path.open("wb") as file:
+        traced = torch.jit.trace(model, images, check_trace=False)
+        write_by(lambda stream: torch.jit.save(traced, stream), file)
 
 
 def _read_torchscript(path: Path) -> NetFunction:
@@ -179,7 +178,9 @@ def _read_torchscript(path: Path) -> NetFunction:
 
 
 def _write_exported_program(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
-    torch.export.save(torch.export.export(model, (images,), dynamic_shapes=(_any_batch(),)), path)
+    program = torch.export.export(model, (images,), dynamic_shapes=(_any_batch(),))
+    with path.open("wb") as file:
+        write_by(lambda stream: torch.export.save(program, stream), file)  # type: ignore[arg-type]
 
 
 def _read_exported_program(path: Path) -> NetFunction:
@@ -188,7 +189,12 @@ def _read_exported_program(path: Path) -> NetFunction:
 
 
 def _write_safetensors(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
-    sources.save_safetensors(path, model.state_dict(), spec)
+    from safetensors import SafetensorError
+
+    try:
+        sources.save_safetensors(path, model.state_dict(), spec)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error).rpartition(": ")[2]) from None
 
 
 def _read_safetensors(path: Path) -> NetFunction:

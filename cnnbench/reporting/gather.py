@@ -24,6 +24,7 @@ from cnnbench.tasks import metrics_of
 from cnnbench.tasks.metric import Metric
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json, read_rows
+from cnnbench.utils.named_files import common_folder
 
 SIGNS = {"config.yaml", "status.json", "metrics.jsonl", "result.json"}  # a directory with any of these is a run
 STATES = {"done": DONE, "running": RUNNING, "failed": FAILED, "interrupted": CUT, "preempted": CUT,
@@ -97,7 +98,7 @@ class GatheredRuns:
                      for job in jobs if job.run_dir} if self.sweeps else set()  # fmt: skip
         others = [run.as_job() for run in self.runs if not of_sweeps or run.path.resolve() not in of_sweeps]
         if others:
-            name = os.path.commonpath([job.sweep for job in others]) or "."
+            name = common_folder(f"{job.sweep}/{job.name}" for job in others) or "."
             lines.append(f"{name}: {progress_line(others)}")
         return lines
 

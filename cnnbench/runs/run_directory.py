@@ -20,6 +20,7 @@ from cnnbench.utils import files
 from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json, write_json, write_text
+from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.text import slug
 
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
@@ -55,8 +56,8 @@ def path_for(command: str, cfg: Any, base: str) -> Path:
     """Path of this run: `run.dir`, or a name from its base (`resnet20-cifar10`) and its overrides."""
     run: RunConfig = cfg.run
     if run.dir is not None:
-        return Path(run.dir).expanduser()
-    parent = Path(cfg.sweep.dir or Path(run.root) / command).expanduser()
+        return typed_path(run.dir)
+    parent = typed_path(cfg.sweep.dir) if cfg.sweep.dir else typed_path(run.root) / command
     return parent / (run.name or "-".join([base, *filter(None, [slug(named(run.overrides, cfg.sweep.keys))])]))
 
 

@@ -1,9 +1,11 @@
 """Runs a command with its configuration, in this process or in several, and reports its errors."""
 
+import errno
+import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +14,10 @@ from cnnbench.runtime import processes
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.exit_codes import FAILED, MISTAKE
 from cnnbench.utils.fast_start import exempt_from_gc
+from cnnbench.utils.format import shorten
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # of a disk
+LONGEST = 120  # characters of a path that are shown
 
 
 def run_command(command: str, config: Any) -> int:
@@ -31,13 +37,24 @@ def load_command(command: str, function: str = "run") -> Callable[..., int]:
 
 def report_error(error: Exception) -> int:
     """Print an error: one to three lines for a UserError or RunError, a traceback for a bug. Returns the exit code."""
-    if processes.process_info().rank > 0:  # rank 0 prints for all processes
-        return MISTAKE if isinstance(error, UserError) else FAILED
+    if isinstance(error, OSError) and (error.filename or error.errno in FULL):
+        error = UserError(disk_error(error))
+    with suppress(UserError):  # in the environment is what is no rank
+        if processes.process_info().rank > 0:  # rank 0 prints for all processes
+            return MISTAKE if isinstance(error, UserError) else FAILED
     if isinstance(error, UserError | RunError):
         print(f"cnnbench: {error}", file=sys.stderr)
         return MISTAKE if isinstance(error, UserError) else FAILED
     traceback.print_exception(error)
     return FAILED
+
+
+def disk_error(error: OSError) -> str:
+    """What the system says of a file or a disk: it is no fault of the program."""
+    reason = error.strerror or str(error)
+    if not error.filename:
+        return f"cannot write: {reason}"
+    return f"cannot use '{shorten(os.fsdecode(error.filename), LONGEST)}': {reason}"
 
 
 def was_interrupted(error: BaseException | None) -> bool:

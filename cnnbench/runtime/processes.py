@@ -26,6 +26,7 @@ from cnnbench.utils.exit_codes import PREEMPTED
 
 STORE = "CNNBENCH_STORE"  # file for the rendezvous of processes on one machine, without a port
 GRACE = 10  # seconds for the others to end by themselves, once one has failed
+PORTS = 2**16 - 1  # the largest number of one
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -41,28 +42,41 @@ class ProcessInfo:
 
 
 def process_info() -> ProcessInfo:
-    """Rank and world size of this process, from the environment."""
+    """Rank and world size of this process, from the environment. UserError for what is no such number there."""
     env = os.environ
     if "RANK" in env and "WORLD_SIZE" in env:
-        rank, size = int(env["RANK"]), int(env["WORLD_SIZE"])
-        return ProcessInfo(rank, size, int(env.get("LOCAL_RANK", rank)), int(env.get("LOCAL_WORLD_SIZE", size)))
-    if "SLURM_PROCID" in env and int(env.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        size = _number("WORLD_SIZE", least=1)
+        rank = _number("RANK", most=size - 1)
+        if size > 1 and "MASTER_PORT" in env:
+            _number("MASTER_PORT", least=1, most=PORTS)
+        return ProcessInfo(rank, size, _number("LOCAL_RANK", rank), _number("LOCAL_WORLD_SIZE", size, least=1))
+    if "SLURM_PROCID" in env and _number("SLURM_STEP_NUM_TASKS", 1) > 1:
         return _under_srun(env)
-    if int(env.get("SUBMITIT_LOCAL_NTASKS", 1)) > 1:
-        size = int(env["SUBMITIT_LOCAL_NTASKS"])
+    if (size := _number("SUBMITIT_LOCAL_NTASKS", 1)) > 1:
         port = _port(env.get("SUBMITIT_LOCAL_JOB_ID", ""))
-        return ProcessInfo(int(env["SUBMITIT_LOCAL_GLOBALID"]), size, int(env["SUBMITIT_LOCAL_LOCALID"]), size,
-                     ("127.0.0.1", port))  # fmt: skip
+        return ProcessInfo(_number("SUBMITIT_LOCAL_GLOBALID", most=size - 1), size, _number("SUBMITIT_LOCAL_LOCALID"),
+                           size, ("127.0.0.1", port))  # fmt: skip
     return ProcessInfo()
 
 
+def _number(name: str, default: int | None = None, least: int = 0, most: int | None = None) -> int:
+    """Whole number in an environment variable, which a launcher of processes sets."""
+    text = os.environ.get(name, "" if default is None else str(default))
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or int(text) < least or (most is not None and int(text) > most):
+        bounds = f"from {least} to {most}" if most is not None else f"from {least} on"
+        raise UserError(f"the environment variable {name} is '{text}', not a whole number {bounds}\n"
+                        "torchrun, srun and submitit set it: start through one of them, or unset it")  # fmt: skip
+    return int(text)
+
+
 def _under_srun(env: Any) -> ProcessInfo:
-    size, nodes = int(env["SLURM_STEP_NUM_TASKS"]), int(env.get("SLURM_STEP_NUM_NODES", 1))
-    here = int(re.match(r"\d+", env.get("SLURM_STEP_TASKS_PER_NODE", str(size)))[0])  # type: ignore[index]
+    size, nodes = _number("SLURM_STEP_NUM_TASKS"), _number("SLURM_STEP_NUM_NODES", 1)
+    here = re.match(r"\d+", env.get("SLURM_STEP_TASKS_PER_NODE", ""), re.ASCII)
     port = _port("-".join(env.get(f"SLURM_{key}", "") for key in ("JOB_ID", "STEP_ID", "RESTART_COUNT")))
     host = "127.0.0.1" if nodes == 1 else env.get("MASTER_ADDR") or _first_node(env)
-    address = host, int(env.get("MASTER_PORT", port))
-    return ProcessInfo(int(env["SLURM_PROCID"]), size, int(env.get("SLURM_LOCALID", 0)), here, address)
+    address = host, _number("MASTER_PORT", port, least=1, most=PORTS)
+    local = _number("SLURM_LOCALID", 0)
+    return ProcessInfo(_number("SLURM_PROCID", most=size - 1), size, local, int(here[0]) if here else size, address)
 
 
 def _first_node(env: Any) -> str:

@@ -24,7 +24,7 @@ def is_available() -> bool:
 def current_job() -> str | None:
     """Id of the job of this process, as `17` or `17_3`; None outside Slurm."""
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
-        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+        return f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID', '0')}"
     return os.environ.get("SLURM_JOB_ID")
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cnnbench.config.parsing import flatten, to_plain
 from cnnbench.config.sections import Format
@@ -24,7 +24,7 @@ from cnnbench.tasks import metrics_of
 from cnnbench.tasks.metric import Metric
 from cnnbench.utils import exit_codes
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.files import read_json, write_json
+from cnnbench.utils.files import read_json, try_lock, write_json
 from cnnbench.utils.format import plural
 from cnnbench.utils.text import slug
 
@@ -176,6 +176,19 @@ def cancel_unstarted(sweep: Path) -> None:
     for job in read_jobs(sweep) if is_sweep_dir(sweep) else []:
         if job.status == PENDING and job.process == _this_process():
             job.end(130, "not begun", None)
+
+
+def lock_sweep(sweep: Path) -> IO[str]:
+    """Lock on a sweep's directory, held until the returned file is closed. UserError where another process has it."""
+    folder = sweep / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = try_lock(folder / ".lock")
+    except OSError as error:
+        raise UserError(f"cannot write to {sweep}: {error.strerror}") from None
+    if lock is None:
+        raise UserError(f"another process runs a sweep in {sweep}: wait for it, or give another sweep.dir")
+    return lock
 
 
 def is_sweep_dir(sweep: Path) -> bool:

@@ -1,11 +1,11 @@
 """Pruning: asks the search after each epoch whether to stop a trial early."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from cnnbench import tasks
 from cnnbench.config.commands import TrainConfig
+from cnnbench.utils.named_files import typed_path
 
 
 def trial_pruner(cfg: TrainConfig, task: str) -> Callable[[dict[str, Any]], str] | None:
@@ -14,4 +14,4 @@ def trial_pruner(cfg: TrainConfig, task: str) -> Callable[[dict[str, Any]], str]
         return None
     from cnnbench.sweeps.study import pruning_rule  # imports Optuna, which only searches need
 
-    return pruning_rule(Path(cfg.sweep.dir).expanduser(), cfg.sweep.trial, tasks.find(task).metrics)
+    return pruning_rule(typed_path(cfg.sweep.dir), cfg.sweep.trial, tasks.find(task).metrics)

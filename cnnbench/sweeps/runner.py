@@ -1,6 +1,7 @@
 """Runs a sweep from its command line to its table: which jobs run, which are skipped, what their results are."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from cnnbench.config import arguments, compose, expand, registry
@@ -16,28 +17,31 @@ from cnnbench.sweeps.jobs import (
     is_sweep_dir,
     jobs_summary,
     jobs_table,
+    lock_sweep,
     record_pending,
 )
 from cnnbench.sweeps.study_result import read_study_result
 from cnnbench.utils import exit_codes
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.named_files import typed_path
 
 
 def run_sweep(command: str, args: list[str]) -> int:
     """Run all jobs of a sweep. Returns the exit code: 1 if a job failed, 2 if all failed by a user's mistake."""
     args = [*args, *run_directory.sweep_overrides(command, args, expand.swept_by_experiment(args))]
-    folder = arguments.sweep_dir(args).expanduser()
+    folder = typed_path(arguments.sweep_dir(args))
     runner = JobRunner(command, folder)
-    if (to_come := expand.sweep_jobs(args)) is not None:
-        record_pending(folder, command, *to_come)
-    code = None
-    try:
-        prepare_launcher(args)
-        compose.launch(command, args, runner)
-    except KeyboardInterrupt:
-        code = exit_codes.INTERRUPTED
-        cancel_unstarted(folder)
+    code, to_come = None, expand.sweep_jobs(args)  # None: a search, which locks for itself, or a mistake
+    with nullcontext() if to_come is None else lock_sweep(folder):
+        if to_come is not None:
+            record_pending(folder, command, *to_come)
+        try:
+            prepare_launcher(args)
+            compose.launch(command, args, runner)
+        except KeyboardInterrupt:
+            code = exit_codes.INTERRUPTED
+            cancel_unstarted(folder)
     jobs = runner.jobs() if is_sweep_dir(folder) else []
     if runner.detached and code is None:
         print(runner.detached)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import optuna
@@ -21,10 +21,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cnnbench.sweeps import study_result
-from cnnbench.sweeps.jobs import DONE, FAILED, FOLDER, PRUNED, SweepJob
+from cnnbench.sweeps.jobs import DONE, FAILED, PRUNED, SweepJob, lock_sweep
 from cnnbench.tasks import metrics_of
 from cnnbench.tasks.metric import Metric, as_data, named
-from cnnbench.utils import files
 from cnnbench.utils.console import warn
 from cnnbench.utils.errors import UserError
 
@@ -62,7 +61,7 @@ class Search:
     ) -> None:
         """retry: try settings again that failed before; anew: delete the old study first."""
         self.space, self.plan = space, plan
-        self._lock = _lock(sweep)
+        self._lock = lock_sweep(sweep)
         if anew:  # only now: the lock keeps other processes out
             for file in (FILE, study_result.FILE):
                 (sweep / file).unlink(missing_ok=True)
@@ -232,15 +231,3 @@ def _storage(sweep: Path) -> JournalStorage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return JournalStorage(JournalFileBackend(str(sweep / FILE)))
-
-
-def _lock(sweep: Path) -> IO[str]:
-    folder = sweep / FOLDER
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = files.try_lock(folder / ".lock")
-    except OSError as error:
-        raise UserError(f"cannot write to {sweep}: {error.strerror}") from None
-    if lock is None:
-        raise UserError(f"another process is searching in {sweep}; another sweep.dir begins a search beside it")
-    return lock

@@ -15,6 +15,7 @@ from torch import Tensor
 from cnnbench import __version__
 from cnnbench.utils import files
 from cnnbench.utils.errors import RunError, UserError
+from cnnbench.utils.named_files import typed_path
 
 FORMAT = 3
 SEALED = 2  # the format from which on every checkpoint bears its checksum
@@ -73,7 +74,7 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
 
 def find(where: str) -> Path:
     """The file meant by a path: a run directory means its last checkpoint."""
-    path = Path(where).expanduser()
+    path = typed_path(where)
     if path.is_dir():
         path = path / "checkpoints" / "last.pt"
         if not path.exists():

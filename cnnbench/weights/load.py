@@ -4,7 +4,6 @@ Weights of ours say all that of themselves. Weights from elsewhere, tensors alon
 """
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.fast_start import import_torchvision
+from cnnbench.utils.named_files import typed_path
 from cnnbench.weights import merge, sources
 from cnnbench.weights.merge import MergeReport
 from cnnbench.weights.sources import Weights
@@ -138,7 +138,7 @@ def class_names(given: Any) -> list[str] | None:
     if isinstance(given, list | tuple):
         return [str(name) for name in given]
     try:
-        lines = Path(given).expanduser().read_text().splitlines()
+        lines = typed_path(given).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"prepare.classes: cannot read {given}: {getattr(error, 'strerror', None) or 'no text'}"

@@ -1,5 +1,6 @@
 """The command line: help, speed of the cheap paths, and one clear sentence for every mistake."""
 
+import errno
 import os
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ from cnnbench.cli import main
 from cnnbench.config import arguments, commands, registry
 from cnnbench.config.compose import command_groups
 from cnnbench.config.sections import conf_dir
+from cnnbench.runtime import execute
 from tests.helpers.runs import Ran
 
 
@@ -353,3 +355,45 @@ def test_a_command_is_shown_as_it_can_be_typed_again(typed: list[str], shown: st
     line = arguments.command_line("visualize", overrides)
     assert arguments.hydra_arguments("visualize", shlex.split(line)[2:]) == overrides
     assert shown is None or line == f"cnnbench visualize {shown}"
+
+
+def test_a_stream_that_was_closed_is_discarded(tmp_path: Path) -> None:
+    """No file that is opened later takes its place, and nothing asks whether None is a terminal."""
+    code = """
+import os, sys
+from cnnbench.cli import main
+main.open_closed_streams()
+file = open("x", "w")
+assert file.fileno() > 2 and not sys.stdout.isatty()
+sys.exit(main.main(["predict", "nosuch"]) + main.main(["summary", "model=resnet8"]))
+"""
+    for closing in (">&-", "2>&- <&-", ">&- 2>&- <&-"):
+        done = subprocess.run(
+            ["bash", "-c", f'"$0" -c "$1" {closing}', sys.executable, code],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot write: No space left on device"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "…"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str], error: OSError, words: str) -> None:
+    assert execute.report_error(error) == 2
+    said = capsys.readouterr().err
+    assert words in said and len(said) < 250 and said.count("\n") == 1
+
+
+def test_ctrl_c_is_answered(cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(command: str, config: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(execute, "run_command", stop)
+    ran = cnnbench("doctor")
+    assert (ran.code, ran.out, ran.err) == (130, "", "\ncnnbench: stopped\n")

@@ -198,10 +198,39 @@ def test_what_cannot_be_found_is_said_in_one_sentence(tmp_path: Path, monkeypatc
 
 def test_a_place_that_cannot_be_written_to_is_said(cnnbench: Callable[..., Ran], photos: Path) -> None:
     for given, words in (("out=no/a.csv", "there is no folder no"), ("sheet=no/a.png", "there is no folder no"),
-                         ("sheet=a.jpg", "its name ends in .png"), ("out=photos", "cannot write there")):  # fmt: skip
+                         ("sheet=a.jpg", "its name ends in .png"), ("out=photos", "is a folder")):  # fmt: skip
         ran = cnnbench("predict", "photos", f"weights={colour_run()}", given)
         assert (ran.code, words in ran.err) == (2, True), ran.err
         assert ran.out == ""
+
+
+def test_paths_of_both_kinds_and_long_ones_are_named_as_they_are(
+    cnnbench: Callable[..., Ran], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("predict", "-", f"weights={colour_run()}", "device=cpu")
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"photos/a.jpg\n{photos}/b.png\n{'x' * 300}.png\n"))
+    ran = cnnbench(*command)
+    assert ran.code == 1 and "could not be read" in ran.err
+    assert ran.out.splitlines()[1].startswith("photos/a.jpg") and "b.png" in ran.out.splitlines()[2]
+    monkeypatch.setattr("sys.stdin", io.StringIO("photos/a.jpg\0photos/b.png\0"))
+    ran = cnnbench(*command)
+    assert (ran.code, "holds a NUL character" in ran.err) == (2, True) and len(ran.err.splitlines()) == 1
+
+
+def test_a_pattern_does_not_follow_loops_of_links(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "deeper" / "up").symlink_to("..")
+    (photos / "deeper" / "self").symlink_to(".")
+    (photos / "gone").symlink_to("nowhere")
+    (photos / ".hidden").mkdir()
+    picture(0).save(photos / ".hidden" / "h.jpg")
+    monkeypatch.chdir(photos.parent)
+    found = [f"photos/{name}" for name in ("a.jpg", "deeper/f.jpeg")]
+    assert inputs.find_images(["photos/**/*.jp*g"]) == found
+    assert inputs.find_images(["**/*.jp*g"]) == found
+    assert inputs.find_images([f"{photos}/**/*.jp*g"]) == [f"{photos.parent}/{name}" for name in found]
+    assert inputs.find_images(["ph*s/**/**/*.jpeg"]) == ["photos/deeper/f.jpeg"]
+    assert len(inputs.find_images(["photos/**"])) == 9  # also what is no image: the pattern names it
+    assert inputs.find_images(["photos/d*/*.jpeg"]) == ["photos/deeper/f.jpeg"]
 
 
 # Nets and their images

@@ -250,6 +250,26 @@ def test_places_are_read_from_whoever_started_the_processes(monkeypatch: pytest.
     assert (processes.process_info().rank, processes.process_info().size) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    "variables",
+    ["RANK=abc WORLD_SIZE=2", "RANK=2 WORLD_SIZE=2", "RANK=0 WORLD_SIZE=0", "RANK=0 WORLD_SIZE=1 LOCAL_RANK=q",
+     "RANK=-1 WORLD_SIZE=2", "RANK= WORLD_SIZE=", "RANK=0 WORLD_SIZE=2 MASTER_PORT=q",
+     "RANK=0 WORLD_SIZE=2 MASTER_PORT=99999", "SLURM_PROCID=a SLURM_STEP_NUM_TASKS=2",
+     "SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=z", "SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=2 SLURM_LOCALID=q",
+     "SUBMITIT_LOCAL_NTASKS=2"],
+)  # fmt: skip
+def test_what_is_no_place_is_refused_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, cnnbench: Callable[..., Ran], variables: str
+) -> None:
+    for name, value in (text.split("=") for text in variables.split()):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as caught:
+        processes.process_info()
+    assert str(caught.value).startswith("the environment variable ")
+    ran = cnnbench("train", "max_steps=1")
+    assert (ran.code, ran.err) == (2, f"cnnbench: {caught.value}\n")
+
+
 def test_nobody_there_to_meet_is_said_within_the_time_out(
     cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from cnnbench.sweeps.jobs import lock_sweep
 from cnnbench.utils.files import read_json
 from tests.helpers.runs import SMALL, Ran
 
@@ -40,3 +41,14 @@ def test_a_failing_job_does_not_stop_the_others(cnnbench: Callable[..., Ran]) ->
     assert ran.code == 1
     assert "3 jobs: 2 done, 1 failed" in ran.err
     assert "failed: batch_size=few" in ran.out
+
+
+def test_a_second_sweep_in_the_same_directory_is_refused_while_the_first_runs(
+    cnnbench: Callable[..., Ran], tmp_path: Path
+) -> None:
+    command = ("train", "-m", "seed=0,1", "max_steps=1", "sweep.dir=both")
+    with lock_sweep(tmp_path / "both"):
+        ran = cnnbench(*command)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "cnnbench: another process runs a sweep in both: wait for it, or give another sweep.dir\n"
+    assert cnnbench(*command, *SMALL).code == 0  # afterwards it runs

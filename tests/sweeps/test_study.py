@@ -153,7 +153,7 @@ def test_the_judge(tmp_path: Path) -> None:
     assert one.study.get_trials()[2].intermediate_values == {1: 99.0, 2: 16.0}
     one.study.tell(trial, state=TrialState.PRUNED)
     assert told({"epoch": 3, "top1_error/val": 99.0}) == ""  # it is done again by hand: that is nobody's business
-    with pytest.raises(UserError, match="another process is searching"):
+    with pytest.raises(UserError, match="another process runs a sweep"):
         Search(tmp_path, space, plan(), retry=True)
     one.close()
     other = Search(tmp_path, space, plan(pruner="none"), retry=True)

@@ -13,6 +13,7 @@ from cnnbench.tasks.predictor import ImageLike, ImagePrediction, Predictor, as_s
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text
 from cnnbench.utils.format import Percent, shorten
+from cnnbench.utils.named_files import common_folder
 
 FILE = 40  # characters of a path in a table
 
@@ -93,7 +94,7 @@ def _names(found: Sequence[ClassPrediction]) -> list[str]:
     """The files; where their paths are long, without the folder that they share."""
     files = [str(one.file) for one in found]
     if len(files) > 1 and max(map(len, files)) > FILE:
-        shared = os.path.commonpath([os.path.dirname(file) for file in files])  # noqa: PTH120
+        shared = common_folder(files)
         files = [os.path.relpath(file, shared) if shared else file for file in files]
     return [shorten(file, FILE) for file in files]
 
