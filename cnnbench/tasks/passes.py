@@ -15,6 +15,7 @@ from cnnbench.tasks.base import Task
 from cnnbench.tasks.measurement import Judged, Measurement, center_text
 from cnnbench.tasks.meter import Meter
 from cnnbench.tasks.metric import headline
+from cnnbench.utils.format import plural
 
 
 @torch.no_grad()
@@ -70,7 +71,7 @@ def measure_net(task: Task, one: Judged, runtime: Runtime) -> Measurement:
     meter = evaluate(task, net, reading.until(batches.epoch()), runtime, normalize, one.spec)
     values = meter.compute()
     how = center_text(size, one.spec.input.crop_ratio)
-    text = f"{headline(task.metrics, values)}, loss {values['loss']:.4f} on {meter.n:,} images"
+    text = f"{headline(task.metrics, values)}, loss {values['loss']:.4f} on {plural(meter.n, 'image')}"
     return Measurement(
         n=meter.n,
         seconds=time.perf_counter() - begin,

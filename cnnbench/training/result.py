@@ -49,7 +49,7 @@ def headline(parts: Parts, state: TrainState, reason: str) -> dict[str, Any]:
         "model": cfg.model["name"],
         "data": dataset.name,
         "seed": cfg.seed,
-        "epochs": last["epoch"],
+        "epochs": state.progress.epoch,
         "steps": last["step"],
         "skipped_steps": state.guard.look().skipped,
         "warnings": list(state.warnings.values()),

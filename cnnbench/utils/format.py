@@ -23,7 +23,7 @@ def shorten(text: str, width: int) -> str:
 
 def plural(count: float, noun: str) -> str:
     """`1 epoch`, `1.5 epochs`, `5 classes`."""
-    ending = "" if count == 1 else "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "x", "tch", "sh")) else "s"
     return f"{count:,} {noun}{ending}" if isinstance(count, int) else f"{count:g} {noun}{ending}"
 
 
