@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from cnnbench.benchmark.timing import PARTS
 from cnnbench.output.figure import new_figure, save_figure, short_label
-from cnnbench.utils.format import milliseconds
+from cnnbench.utils.format import milliseconds, plural
 
 # Okabe and Ito's colours; neighbours differ in lightness too, and each part has its own hatching.
 COLOURS = dict(zip(PARTS, ("#F0E442", "#56B4E9", "#0072B2", "#D55E00"), strict=True))
@@ -57,7 +57,7 @@ def _parts(ax: Axes, bars: list[tuple[dict[str, Any], dict[str, Any]]]) -> None:
                 edgecolor="white", linewidth=0.5)  # fmt: skip
         begin += values
     for place, ((net, one), total) in enumerate(zip(bars, begin, strict=True)):
-        text = f"{milliseconds(one['step_ms'])} for {net['batch_size']:,} images"
+        text = f"{milliseconds(one['step_ms'])} for {plural(net['batch_size'], 'image')}"
         ax.annotate(text, (total, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
     ax.set(xlabel="milliseconds of a training step per image", xlim=(0, 1.42 * float(begin.max())))
     _finish(ax)

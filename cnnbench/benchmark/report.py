@@ -4,7 +4,7 @@ from typing import Any
 
 from cnnbench.config.sections import Format
 from cnnbench.output.tables import render
-from cnnbench.utils.format import Percent, milliseconds
+from cnnbench.utils.format import Percent, milliseconds, plural
 
 
 def flat_rows(net: dict[str, Any]) -> list[dict[str, Any]]:
@@ -71,4 +71,4 @@ def compile_note(one: dict[str, Any]) -> str:
     if one["break_even_steps"] is None:
         return f"{cost} and saves nothing: a step takes {milliseconds(-one['gain_ms'])} longer"
     gain, steps = milliseconds(one["gain_ms"]), one["break_even_steps"]
-    return f"{cost}, saves {gain} per step and pays off after {steps:,} steps"
+    return f"{cost}, saves {gain} per step and pays off after {plural(steps, 'step')}"

@@ -22,6 +22,7 @@ from cnnbench.config.commands import DoctorConfig, TrainConfig
 from cnnbench.config.sections import Format, conf_dir
 from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding, finding_rows
 from cnnbench.output.tables import render
+from cnnbench.utils.format import plural
 from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.system import cores, free_memory
 
@@ -120,7 +121,7 @@ def device(report: dict[str, dict[str, Any]]) -> Finding:
                        "update the GPU driver or install a torch build for it; device=cpu works around it")  # fmt: skip
     detail = f"{found['device']}: {found['name']}"
     if found["device"] == "cpu":
-        detail += f", {cores()} cores"
+        detail += f", {plural(cores(), 'core')}"
     detail += f"; precision=auto is {found['precision']}, {found['ratio']:.1f}x the speed of {found['other']}"
     if not found["relative_error"] < 0.02:
         return Finding("device", PROBLEM, f"{detail}; wrong results: relative error {found['relative_error']:.2g}",

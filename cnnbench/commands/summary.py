@@ -26,7 +26,7 @@ from cnnbench.output.tables import fitted, render
 from cnnbench.tasks.classification import METRICS
 from cnnbench.tasks.classification.published import published_metrics
 from cnnbench.utils.files import json_text, write_text
-from cnnbench.utils.format import ErrorPercent, Percent, Ratio
+from cnnbench.utils.format import ErrorPercent, Percent, Ratio, plural
 from cnnbench.utils.named_files import output
 
 # The columns that a narrow terminal goes without, in this order.
@@ -119,7 +119,7 @@ def single(summary: Summary, which: Layers, format: Format, width: int | None = 
 
 def _title(summary: Summary) -> str:
     size = summary.image_size
-    return f"{summary.label}: {summary.in_channels} x {size} x {size} to {summary.num_classes:,} classes"
+    return f"{summary.label}: {summary.in_channels} x {size} x {size} to {plural(summary.num_classes, 'class')}"
 
 
 def _auxiliary(summary: Summary) -> list[str]:

@@ -14,6 +14,7 @@ from cnnbench.training.callbacks import Pruning
 from cnnbench.training.run import TrainingJob, check_training, net_and_data_name, output, run_training
 from cnnbench.utils.console import Log, say
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import plural
 from cnnbench.visual.training_pictures import TrainingPictures
 from cnnbench.weights import merge, sources
 
@@ -48,7 +49,9 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
     """The net for this data set, initialised or with the weights asked for, and what it takes to use it later."""
     arguments = {key: value for key, value in cfg.model.items() if key not in ("name", "in_channels")}
     if "num_classes" in arguments:
-        raise UserError(f"model.num_classes follows from the data: {dataset.name} has {len(dataset.classes)} classes")
+        raise UserError(
+            f"model.num_classes follows from the data: {dataset.name} has {plural(len(dataset.classes), 'class')}"
+        )
     channels = cfg.model.get("in_channels") or dataset.in_channels
     if channels != dataset.in_channels:
         raise UserError(f"model.in_channels={channels}, but the images of {dataset.name} have {dataset.in_channels}")

@@ -19,6 +19,7 @@ from cnnbench.data.folders import image_folder, imagenet
 from cnnbench.data.sources import Arrays, Dataset, has_masks, image_names, pick, strata
 from cnnbench.data.unreadable import without_unreadable
 from cnnbench.utils.errors import UserError, unknown
+from cnnbench.utils.format import plural
 from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.system import cores
 
@@ -43,9 +44,10 @@ def _check_labels(dataset: Dataset) -> None:
             continue
         outside = ((source.targets < 0) | (source.targets >= len(dataset.classes))).nonzero().flatten()
         if len(outside):
+            shown = f"{image_names(source, outside[:1])[0]} has {int(source.targets[outside[0]])}"
             raise UserError(
-                f"data={dataset.name} has {len(dataset.classes)} classes, but {len(outside)} of its {split} images "
-                f"have other labels: {image_names(source, outside[:1])[0]} has {int(source.targets[outside[0]])}"
+                f"data={dataset.name} has {plural(len(dataset.classes), 'class')}, but "
+                f"{plural(len(outside), f'{split} image')} with another label: {shown}"
             )
 
 
@@ -67,7 +69,10 @@ def _normalise(dataset: Dataset, cfg: DataConfig) -> Dataset:
     """Data set with `data.mean` and `data.std` in place of its own, for weights that were trained with others."""
     for key, values in (("mean", cfg.mean), ("std", cfg.std)):
         if values is not None and len(values) != dataset.in_channels:
-            raise UserError(f"data.{key} has {len(values)} values, but the images have {dataset.in_channels} channels.")
+            raise UserError(
+                f"data.{key} has {plural(len(values), 'value')}, but the images have "
+                f"{plural(dataset.in_channels, 'channel')}."
+            )
     mean = dataset.mean if cfg.mean is None else tuple(cfg.mean)
     std = dataset.std if cfg.std is None else tuple(cfg.std)
     return replace(dataset, mean=mean, std=std, interpolation=cfg.interpolation.value)

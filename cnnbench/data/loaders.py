@@ -22,6 +22,7 @@ from cnnbench.data.transforms import EvalTransform, Transform, check_augment, de
 from cnnbench.data.views import Groups, ViewTransform
 from cnnbench.data.workers import SampleReader
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import plural
 from cnnbench.utils.system import cores
 
 Batch = dict[str, Any]
@@ -165,7 +166,7 @@ class Order:
         if self.seed is not None and self.batch_size % self.world_size:
             raise UserError(f"batch_size={self.batch_size} cannot be shared evenly by {self.world_size} processes.")
         if self.seed is not None and self.count < self.world_size:
-            raise UserError(f"{self.count} training images are too few for {self.world_size} processes.")
+            raise UserError(f"{self.world_size} processes are too many for {plural(self.count, 'training image')}.")
 
     def __len__(self) -> int:
         """Batches per epoch, the same in every epoch."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from cnnbench.data.modes import in_rgb
 from cnnbench.data.shards import Packed, Record
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import plural
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -150,7 +151,7 @@ def with_channels(dataset: Dataset, channels: int) -> Dataset:
         return dataset
     if {channels, dataset.in_channels} != {1, 3} or not isinstance(dataset.train, Arrays):
         raise UserError(
-            f"the net takes {channels} channels, but the images of {dataset.name} have {dataset.in_channels}"
+            f"the net takes {plural(channels, 'channel')}, but the images of {dataset.name} have {dataset.in_channels}"
         )
     assert isinstance(dataset.val, Arrays)
     moments = [moment * 3 if channels == 3 else (sum(moment) / 3,) for moment in (dataset.mean, dataset.std)]

@@ -16,6 +16,7 @@ from cnnbench.data.shards import Record
 from cnnbench.data.sources import Arrays, Dataset, Source, open_image, read_bytes, upright
 from cnnbench.data.workers import parallel_map
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import are, plural
 
 NAMED = 10  # so many files are named; the others are counted
 
@@ -37,7 +38,10 @@ def report_unreadable(found: tuple[str, ...]) -> None:
     for reason in found[:NAMED]:
         print(f"skipped: {reason}", file=sys.stderr)
     more = f", {len(found) - NAMED} of them not named here" if len(found) > NAMED else ""
-    print(f"data.on_error=skip: {len(found)} images cannot be read and are left out{more}", file=sys.stderr)
+    print(
+        f"data.on_error=skip: {plural(len(found), 'image')} cannot be read and {are(len(found))} left out{more}",
+        file=sys.stderr,
+    )
 
 
 def _readable(source: Source, workers: int) -> tuple[Source, tuple[str, ...]]:

@@ -1,6 +1,5 @@
 """Dry run of a configuration: the numbers of images and steps, the net and the lr, before anything trains."""
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,25 +7,13 @@ import torch
 from cnnbench import data, models
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import Strategy
-from cnnbench.models.layers import Net
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.training import freezing, optim
+from cnnbench.training.risks import ImageCounts, TrainingPlan
 from cnnbench.utils.errors import UserError
 from cnnbench.weights import sources
 
 USUAL_BATCH = 128  # assumed with batch_size=auto
-
-
-@dataclass(frozen=True)
-class ImageCounts:
-    """Counts of a data set: training and validation images, classes, channels."""
-
-    name: str
-    train: int
-    val: int
-    classes: int
-    channels: int
-    split: str
 
 
 KNOWN = {  # data sets that are the same everywhere, so that a review works without their files
@@ -36,26 +23,11 @@ KNOWN = {  # data sets that are the same everywhere, so that a review works with
 }
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
-    """Net, images, batch size and lr of a configuration. The net lies on the meta device."""
+@dataclass(frozen=True, kw_only=True)
+class ReviewPlan(TrainingPlan):
+    """A training that is planned, beside what is usual for its net and data. The net lies on the meta device."""
 
-    cfg: TrainConfig
     recipe: TrainConfig
-    images: ImageCounts
-    net: Net
-    size: int
-    batch: int
-    lr: float
-    fitted: bool  # the head is fitted, not trained by steps
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return max(1, math.ceil(self.images.train / self.batch))
-
-    @property
-    def steps(self) -> int:
-        return min(self.steps_per_epoch * self.cfg.epochs, self.cfg.max_steps or 10**18)
 
 
 def image_counts(cfg: TrainConfig) -> tuple[ImageCounts, str]:
@@ -72,10 +44,11 @@ def image_counts(cfg: TrainConfig) -> tuple[ImageCounts, str]:
         used = round(known.train * (1 - cfg.data.val_fraction) * cfg.data.fraction)
         return replace(known, train=used), str(error)
     counts = len(found.train), len(found.val), len(found.classes)
-    return ImageCounts(found.name, *counts, found.in_channels, found.split), ""
+    alike = data.hardly_differ(found.train)
+    return ImageCounts(found.name, *counts, found.in_channels, found.split, alike), ""
 
 
-def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) -> TrainingPlan:
+def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) -> ReviewPlan:
     """Dry run with these images. Raises UserError if the net cannot be built or cannot take the images."""
     arguments = dict(cfg.model)
     if not arguments:  # finetune: the weights name the net
@@ -92,7 +65,16 @@ def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) ->
     batch = assumed_batch_size(cfg)
     strategy = getattr(cfg, "transfer", None)
     fitted = strategy is not None and strategy.name in (Strategy.auto, Strategy.svm, Strategy.deep_features)
-    return TrainingPlan(cfg, recipe, images, net, size, batch, optim.scaled_lr(cfg.optim, batch), fitted)
+    return ReviewPlan(
+        cfg=cfg,
+        recipe=recipe,
+        images=images,
+        net=net,
+        size=size,
+        batch=batch,
+        lr=optim.scaled_lr(cfg.optim, batch),
+        fitted=fitted,
+    )
 
 
 def assumed_batch_size(cfg: TrainConfig) -> int:

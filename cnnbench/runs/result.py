@@ -20,6 +20,8 @@ from cnnbench.tasks.metric import as_data, from_data, headline
 from cnnbench.utils.files import json_text
 from cnnbench.utils.format import clock, plural
 
+LIMITS = ("max_steps=", "max_time=")  # with which the reason begins where a limit, not the last epoch, ended a run
+
 
 def complexity(model: Net, spec: ModelSpec) -> dict[str, int]:
     """Parameters and multiply-adds for one image at the size that this run uses."""
@@ -64,13 +66,12 @@ def show(result: dict[str, Any], format: Format, in_sweep: bool) -> None:
     if in_sweep and format is not Format.table:
         return
     if format is Format.table:
-        after = f" after {plural(result['epochs'], 'epoch')}" if result["epochs"] else ""
+        images = plural(result["n"], f"{result['split']} image")
         metrics = from_data(result.get("metrics", ())) or DEFAULT_METRICS
         crop = [result["crop"]] if f"center_{metrics[0].name}" in result else []
         how = ", ".join([*crop, result["precision"]])
         print(
-            f"{headline(metrics, result)} on {result['n']:,} "
-            f"{result['split']} images ({how}){after} in {clock(result['wall_seconds'])}"
+            f"{headline(metrics, result)} on {images} ({how}){_after(result)} in {clock(result['wall_seconds'])}"
             f" -> {result['run_dir']}"
         )
     elif format is Format.json:
@@ -81,3 +82,10 @@ def show(result: dict[str, Any], format: Format, in_sweep: bool) -> None:
             for key, value in result.items()
         }
         print(render([flat], format))
+
+
+def _after(result: dict[str, Any]) -> str:
+    """How much was trained: epochs, or the steps of a run that a limit cut within one. Nothing for a fitted head."""
+    if result["stopped"].startswith(LIMITS):
+        return f" after {plural(result['steps'], 'step')}"
+    return f" after {plural(result['epochs'], 'epoch')}" if result["epochs"] else ""

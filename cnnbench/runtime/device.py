@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cnnbench.runtime import distributed, processes
 from cnnbench.utils import system
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import plural
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -220,7 +221,9 @@ def _of_rank(device: torch.device) -> torch.device:
     if info.size == 1 or device.type != "cuda" or count == 1:  # with one visible GPU the scheduler has assigned it
         return device
     if info.local_size > count:
-        raise UserError(f"{info.local_size} processes on a machine with {count} GPUs: start one process per GPU")
+        raise UserError(
+            f"{info.local_size} processes on a machine with {plural(count, 'GPU')}: start one process per GPU"
+        )
     torch.cuda.set_device(info.local_rank)
     return torch.device("cuda", info.local_rank)
 

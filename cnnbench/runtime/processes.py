@@ -23,6 +23,7 @@ from cnnbench.runtime import slurm
 from cnnbench.utils import system
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.exit_codes import PREEMPTED
+from cnnbench.utils.format import plural
 
 STORE = "CNNBENCH_STORE"  # file for the rendezvous of processes on one machine, without a port
 GRACE = 10  # seconds for the others to end by themselves, once one has failed
@@ -118,8 +119,9 @@ def process_count(cfg: Any) -> int:
 
 
 def _check_started(given: int | str) -> int:
-    if given != "all" and int(given) != process_info().size:
-        raise UserError(f"devices={given}, but {process_info().size} processes were started: leave devices= out")
+    if given != "all" and int(given) != (count := process_info().size):
+        started = f"{plural(count, 'process')} {'was' if count == 1 else 'were'}"
+        raise UserError(f"devices={given}, but {started} started: leave devices= out")
     return 1
 
 
@@ -128,7 +130,11 @@ def _available(given: int | str, found: list[str]) -> int:
         return len(found) or 1  # without GPUs one process uses all cores
     most = len(found) or system.cores()
     if int(given) > most:
-        what = f"{len(found)} GPUs" if found else f"no GPU, and {system.cores()} cores for processes on the CPU"
+        what = (
+            plural(len(found), "GPU")
+            if found
+            else f"no GPU, and {plural(system.cores(), 'core')} for processes on the CPU"
+        )
         raise UserError(f"devices={given} is too many: this machine has {what}")
     return int(given)
 

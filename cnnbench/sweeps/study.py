@@ -26,6 +26,7 @@ from cnnbench.tasks import metrics_of
 from cnnbench.tasks.metric import Metric, as_data, named
 from cnnbench.utils.console import warn
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import plural
 
 FILE, NAME = "study.log", "cnnbench"
 METRIC = "hydra.sweeper.metric"
@@ -192,8 +193,8 @@ def pruning_rule(sweep: Path, number: int, metrics: Sequence[Metric]) -> Callabl
                 return ""
             others = [other.intermediate_values[epoch] for other in study.get_trials(states=(TrialState.COMPLETE,))
                       if epoch in other.intermediate_values]  # fmt: skip
-            return (f"{objective.text(value)} after epoch {epoch}, where the median of {len(others)} others is "
-                    f"{objective.amount(objective.cost(median(others)))}")  # fmt: skip
+            return (f"{objective.text(value)} after epoch {epoch}, where the median of {plural(len(others), 'trial')} "
+                    f"is {objective.amount(objective.cost(median(others)))}")  # fmt: skip
         except UserError:  # a metric that the task does not have
             raise
         except (OSError, LookupError, ValueError, RuntimeError, optuna.exceptions.OptunaError) as error:

@@ -28,6 +28,7 @@ from cnnbench.tasks.metric import LOSS, as_data
 from cnnbench.utils import exit_codes
 from cnnbench.utils.console import say, warn
 from cnnbench.utils.errors import UserError, unknown
+from cnnbench.utils.format import plural
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -140,7 +141,7 @@ class TpeSweeper(Sweeper):
             counts=counts,
             job=job.number + 1,  # as in the table, also if the same settings were tried twice
             value=search.value(best),
-            images=f"{result.get('n', 0):,} {result.get('split', '')} images",
+            images=plural(result.get("n", 0), f"{result.get('split', '')} image"),
             command=self.command_line(best.params),
             importance=search.importance(),
             metrics=as_data(search.metrics),

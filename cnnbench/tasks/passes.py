@@ -17,6 +17,7 @@ from cnnbench.tasks.measurement import Judged, Measurement, center_text
 from cnnbench.tasks.meter import Meter
 from cnnbench.tasks.metric import headline
 from cnnbench.utils.errors import RunError
+from cnnbench.utils.format import plural
 
 
 @torch.no_grad()
@@ -92,7 +93,7 @@ def measure_net(task: Task, one: Judged, runtime: Runtime) -> Measurement:
     how = center_text(size, one.spec.input.crop_ratio)
     text = (
         f"{headline(task.metrics, values)}, loss {values['loss']:.4f}\n"
-        f"measured: {how}, {runtime.precision}; {meter.n:,} images"
+        f"measured: {how}, {runtime.precision}; {plural(meter.n, 'image')}"
     )
     return Measurement(
         n=meter.n,

@@ -20,6 +20,7 @@ from cnnbench.training.limits import StopRule
 from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
 from cnnbench.utils.errors import RunError
+from cnnbench.utils.format import plural
 from cnnbench.utils.terminal import width_of
 from cnnbench.weights.checkpoint_manager import CheckpointManager
 
@@ -124,10 +125,9 @@ class Warnings(Callback):
 
     def on_epoch(self, view: View, epoch: EpochResult) -> None:
         state, spec = view.state, view.parts.spec
-        losses = [row["loss/train"] for row in state.rows]
-        state.warn("divergence", health.divergence(losses, view.parts.task.guessing_loss(spec)))
+        state.warn("divergence", health.divergence(state.rows, view.parts.task.guessing_loss(spec)))
         if skipped := state.guard.look().skipped:
-            text = f"epoch {epoch.number}: {skipped} steps skipped, as their loss or gradient was not finite"
+            text = f"epoch {epoch.number}: {plural(skipped, 'step')} skipped: the loss or the gradient was not finite"
             state.warn("skipped", text)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnnbench.data import Batch
 from cnnbench.training.state import TrainState
+from cnnbench.utils.format import plural
 
 REPEATS = 3  # timed passes of each kind
 WORTH = 0.02  # of a step: less is within what such a measurement varies by
@@ -31,7 +32,7 @@ class Cost:
 
     def text(self) -> str:
         times = f"a pass takes {1000 * self.compiled:.3g} ms in place of {1000 * self.plain:.3g} ms"
-        won = "no gain here" if self.break_even is None else f"won back after {self.break_even:,} steps"
+        won = "no gain here" if self.break_even is None else f"won back after {plural(self.break_even, 'step')}"
         return f"compiled in {self.compiling:.0f} s (less once it is cached): {times}, {won}"
 
     def plain_dict(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from cnnbench import data
 from cnnbench.runs.result import complexity
-from cnnbench.training import freezing, health
+from cnnbench.training import freezing, health, risks
+from cnnbench.training.risks import ImageCounts, TrainingPlan
 from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
 from cnnbench.utils.console import say
@@ -13,10 +14,11 @@ def describe(parts: Parts, state: TrainState, space: str) -> None:
     """Print net, data, device and limits. space: sentence on the size of the checkpoints."""
     cfg, runtime, dataset, lr = parts.cfg, parts.runtime, parts.dataset, parts.lr
     size, count = parts.spec.input.image_size, complexity(state.model, parts.spec)
-    labels = f", {len(dataset.classes)} classes" if dataset.classes else ""
+    labels = f", {plural(len(dataset.classes), 'class')}" if dataset.classes else ""
+    judged = plural(len(dataset.val), f"{dataset.split} image")
     lines = [
         f"{cfg.model['name']}: {count['params']:,} parameters, {count['macs']:,} multiply-adds at {size} x {size} px",
-        f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.val):,} {dataset.split} images{labels}",
+        f"{dataset.name}: {len(dataset.train):,} training and {judged}{labels}",
     ]
     steps = (
         f"{plural(cfg.epochs, 'epoch')} of {plural(len(parts.train_batches), 'step')}, "
@@ -34,22 +36,38 @@ def describe(parts: Parts, state: TrainState, space: str) -> None:
     if state.step:
         lines.append(f"going on from epoch {state.progress.epoch + 1}, batch {state.progress.batch}")
     lines.append(space)
-    found = risks(parts, state)
+    found = found_risks(parts, state)
     state.warnings |= {text: text for text in found}
     say("\n".join([*lines, *(f"warning: {text}" for text in found)]), parts.stream)
 
 
-def risks(parts: Parts, state: TrainState) -> list[str]:
+def found_risks(parts: Parts, state: TrainState) -> list[str]:
     """Warnings of likely mistakes, before the first step."""
     cfg, dataset, given = parts.cfg, parts.dataset, parts.spec.input
-    found = [text] if (text := data.hardly_differ(dataset.train)) else []
-    found += health.risky_settings(cfg.optim, state.model, parts.lr) if cfg.epochs else []
+    found = [risk.text for risk in risks.risks(planned(parts, state))]
     shared = [] if cfg.debug else data.shared_files(dataset.train, dataset.val)
     if shared:
         found.append(
-            f"{len(shared)} of the {len(dataset.val):,} {dataset.split} images are training images too, as "
+            f"{len(shared):,} of the {plural(len(dataset.val), f'{dataset.split} image')} "
+            f"{'is a training image' if len(shared) == 1 else 'are training images'} too, as "
             f"{shared[0][1]} = {shared[0][0]}: the error measured on them is too low"
         )
     if cfg.epochs and parts.runtime.spoils_wide_filters:
         found += health.wrong_gradients(state.model, given.image_size, given.in_channels)
     return found
+
+
+def planned(parts: Parts, state: TrainState) -> TrainingPlan:
+    """The training as its risks are judged."""
+    dataset, given = parts.dataset, parts.spec.input
+    counts = len(dataset.train), len(dataset.val), len(dataset.classes)
+    alike = data.hardly_differ(dataset.train)
+    return TrainingPlan(
+        cfg=parts.cfg,
+        images=ImageCounts(dataset.name, *counts, dataset.in_channels, dataset.split, alike),
+        net=state.model,
+        size=given.image_size,
+        batch=parts.batch_size,
+        lr=parts.lr,
+        fitted=parts.cfg.epochs == 0,
+    )

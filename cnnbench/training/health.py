@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench.analysis.complexity import layer_complexity
-from cnnbench.config.sections import OptimConfig, Optimizer
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Runtime
 from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.utils.files import write_text
+from cnnbench.utils.format import are, plural
 
 IN_A_ROW = 20  # steps: fp16 needs up to some ten at its start to find its scale
+BEYOND = 10  # times the loss of guessing: a net that is merely wrong stays below
 SAME_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -114,8 +115,8 @@ def stopped_by(counts: Counts, epoch: int, batch: int, lr: float, images: list[s
     with warn_if_unwritable(file.name):
         write_text(file, "".join(f"{name}\n" for name in images))
     return (
-        f"the loss is not finite: {counts.in_a_row} steps in a row, from step {counts.first + 1} on (epoch {epoch}, "
-        f"batch {batch}), at lr {lr:.3g}\n"
+        f"the loss is not finite: {plural(counts.in_a_row, 'step')} in a row, from step {counts.first + 1} on "
+        f"(epoch {epoch}, batch {batch}), at lr {lr:.3g}\n"
         f"that batch: {', '.join(images[:3])}{' …' if len(images) > 3 else ''} (all in {file})\n"
         "try a lower lr, optim.clip=1 or precision=fp32; the last checkpoint is as it was"
     )
@@ -125,10 +126,10 @@ def smaller_parts(parts: int, batch_size: int, model: nn.Module) -> str:
     """Warning that a batch did not fit into memory, and was split."""
     part = -(-batch_size // parts)
     normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-    but = f", but BatchNorm now sees {part} images at a time" if normed else ""
+    but = f", but BatchNorm now sees {plural(part, 'image')} at a time" if normed else ""
     return (
-        f"out of memory: each batch of {batch_size} is taken in {parts} parts of {part} images from here on, as with "
-        f"accumulate={parts}; the steps are the same{but}"
+        f"out of memory: each batch of {batch_size} is taken in {parts} parts of {plural(part, 'image')} from here on, "
+        f"as with accumulate={parts}; the steps are the same{but}"
     )
 
 
@@ -138,32 +139,33 @@ def dead_outputs(dead: list[int], spec: ModelSpec) -> str:
         return ""
     said = [spec.labels[index] if spec.labels else f"channel {index}" for index in dead[:5]]
     names = ", ".join(said) + (", …" if len(dead) > 5 else "")
-    which = "every output is" if len(dead) == spec.outputs else f"{len(dead)} of {spec.outputs} outputs ({names}) are"
+    which = (
+        "every output is"
+        if len(dead) == spec.outputs
+        else f"{len(dead)} of {spec.outputs} outputs ({names}) {are(len(dead))}"
+    )
     return (
         f"{which} the same for every image: dead, as after a ReLU that gives 0 to all; try a lower lr or another seed"
     )
 
 
-def divergence(losses: list[float], guessing: float | None) -> str:
+def divergence(rows: list[dict[str, Any]], guessing: float | None) -> str:
     """Sentence where the last epoch's training loss is far above what it was and above that of guessing (where that is
-    not known: above that of the first epoch)."""
-    *before, last = losses
+    not known: above that of the first epoch), or its validation loss is beyond all that a net would say."""
+    *before, last = [row["loss/train"] for row in rows]
     if before and last > 2 * min(before) and last > 1.5 * (before[0] if guessing is None else guessing):
         return (
             f"the training loss rose from {min(before):.3g} to {last:.3g}: it diverges; try a lower lr or optim.clip=1"
         )
+    *earlier, now = [row["loss/val"] for row in rows]
+    usual = min(earlier, default=now) if guessing is None else guessing
+    if now > BEYOND * usual:
+        than = "of the best epoch" if guessing is None else "of guessing"
+        return (
+            f"the validation loss is {now:.3g} after epoch {rows[-1]['epoch']}, far beyond the {usual:.3g} {than}: the "
+            "training diverged; try a lower lr or optim.clip=1"
+        )
     return ""
-
-
-def risky_settings(cfg: OptimConfig, model: nn.Module, lr: float) -> list[str]:
-    """Settings with which a training is known to fail in silence."""
-    normalised = any(isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm) for module in model.modules())
-    found = []
-    if cfg.name is Optimizer.sgd and lr >= 0.05 and not normalised:
-        found.append(f"lr {lr:g} on a net without normalisation layers often diverges; 0.01 is usual")
-    if cfg.name is Optimizer.sgd and cfg.weight_decay >= 0.01:
-        found.append(f"weight decay {cfg.weight_decay:g} is strong for SGD; 0.0001 to 0.0005 is usual")
-    return found
 
 
 def wrong_gradients(model: Net, image_size: int, in_channels: int) -> list[str]:

@@ -8,6 +8,7 @@ from cnnbench.config.commands import TrainConfig
 from cnnbench.config.parsing import parse_duration
 from cnnbench.tasks.metric import Metric
 from cnnbench.training.state import Progress
+from cnnbench.utils.format import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,5 +49,5 @@ class StopRule:
         if progress.pruned:
             return progress.pruned
         if self.patience and progress.batch == 0 and progress.epoch - progress.best_epoch >= self.patience:
-            return f"no better {self.primary.label} in {self.patience} epochs"
+            return f"no better {self.primary.label} in {plural(self.patience, 'epoch')}"
         return ""

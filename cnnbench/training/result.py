@@ -51,7 +51,7 @@ def headline(parts: Parts, state: TrainState, measured: dict[str, float], reason
         "model": cfg.model["name"],
         "data": dataset.name,
         "seed": cfg.seed,
-        "epochs": last["epoch"],
+        "epochs": state.progress.epoch,
         "steps": last["step"],
         "skipped_steps": state.guard.look().skipped,
         "warnings": list(state.warnings.values()),

@@ -1,5 +1,6 @@
 """Content of a checkpoint, and the restoring of a training exactly where it was."""
 
+import math
 from typing import Any
 
 from cnnbench.data.model_spec import ModelSpec
@@ -8,6 +9,7 @@ from cnnbench.training.limits import StopRule
 from cnnbench.training.setup import Parts, thaw
 from cnnbench.training.state import Progress, TrainState
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import plural
 from cnnbench.weights.checkpoint_manager import CheckpointManager
 
 
@@ -42,6 +44,7 @@ def restore(
     if saved["batch_size"] != parts.batch_size:  # a forced change: the epoch under way begins again
         progress.batch, state.step = 0, progress.epoch * len(parts.train_batches)
         state.restart_meter()
+    notes += lr_jump(parts, state, saved)
     if not rule.reason(progress, state.step):  # an epoch that a limit had cut is finished now, and written down then
         state.rows = [row for row in state.rows if row["epoch"] <= progress.epoch]
     if progress.batch == 0 and progress.best_epoch == progress.epoch > 0:  # a crash may have come between the two
@@ -49,6 +52,19 @@ def restore(
     elif progress.best_epoch and not manager.best.exists():
         notes.append("checkpoints/best.pt is gone: the next epoch that is better brings it back")
     return notes
+
+
+def lr_jump(parts: Parts, state: TrainState, saved: dict[str, Any]) -> list[str]:
+    """Note where changed settings move the lr: a schedule over more epochs is at another place after the same steps."""
+    groups = zip(state.optimizer.param_groups, saved["optimizer"]["param_groups"], strict=True)
+    changes = [(before["lr"], group["lr"]) for group, before in groups if before["lr"] > 0 and group["lr"] > 0]
+    before, now = max(changes, key=lambda pair: abs(math.log(pair[1] / pair[0])), default=(1.0, 1.0))
+    if state.step == 0 or math.isclose(before, now, rel_tol=0.05):
+        return []
+    return [
+        f"the settings changed, and the lr with them: {before:.3g} -> {now:.3g} ({now / before:.2g}x) after "
+        f"{plural(state.step, 'step')}; the schedule is one of {plural(parts.cfg.epochs, 'epoch')} now"
+    ]
 
 
 def _refuse_other_data(parts: Parts, saved: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from cnnbench.utils.console import Log, say, warn
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.exit_codes import DONE
 from cnnbench.utils.files import read_json
+from cnnbench.utils.format import plural
 from cnnbench.utils.text import slug
 from cnnbench.weights.checkpoint_manager import CheckpointManager, interval, size_of
 
@@ -183,7 +184,7 @@ def check_training(cfg: TrainConfig) -> None:
     if isinstance(cfg.batch_size, str) and cfg.batch_size != "auto":
         raise UserError(f"batch_size={cfg.batch_size}: give a whole number or auto")
     if isinstance(cfg.batch_size, int) and cfg.accumulate > cfg.batch_size:
-        raise UserError(f"accumulate={cfg.accumulate} is more than the {cfg.batch_size} images of a batch")
+        raise UserError(f"accumulate={cfg.accumulate} is more than the {plural(cfg.batch_size, 'image')} of a batch")
     if cfg.optim.nesterov and cfg.optim.momentum == 0:
         raise UserError("optim.nesterov=true needs optim.momentum above 0")
     if cfg.max_time:

@@ -24,6 +24,7 @@ from cnnbench.config.sections import Format, Strategy
 from cnnbench.data import Dataset
 from cnnbench.output.tables import render
 from cnnbench.transfer.features import PENULTIMATE, FeatureExtractor, feature_stages
+from cnnbench.utils.format import plural
 
 MOST_IMAGES = 1000  # measured: enough to see a difference of a few percent between stages
 MOST_STAGES = 7
@@ -71,9 +72,9 @@ class StrategyAdvice:
         )
         amount = "little" if self.images_per_class < self.many else "a lot"
         return "\n".join([
-            f"a linear classifier on the features of each stage, {self.n:,} images, each left out in turn:",
+            f"a linear classifier on the features of each stage, {plural(self.n, 'image')}, each left out in turn:",
             *(f"  {line}" for line in render(rows, Format.table).splitlines()),
-            f"data   {amount}: {self.images_per_class:,.0f} images per class (a lot from {self.many:,} on)",
+            f"data   {amount}: {plural(round(self.images_per_class), 'image')} per class (a lot from {self.many:,} on)",
             f"       {near}",
             f"so     {self.quadrant}",
             f"       {command}",

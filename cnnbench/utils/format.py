@@ -21,9 +21,15 @@ def shorten(text: str, width: int) -> str:
     return f"{head.rstrip()}…{tail[::-1].lstrip()}"
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 epoch`, `5 epochs`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def plural(count: float, noun: str) -> str:
+    """`1 epoch`, `1.5 epochs`, `5 classes`."""
+    ending = "" if count == 1 else "es" if noun.endswith(("s", "x", "tch", "sh")) else "s"
+    return f"{count:,} {noun}{ending}" if isinstance(count, int) else f"{count:g} {noun}{ending}"
+
+
+def are(count: int) -> str:
+    """The verb after so many of something."""
+    return "is" if count == 1 else "are"
 
 
 def clock(seconds: float) -> str:

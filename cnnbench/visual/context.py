@@ -22,6 +22,7 @@ from cnnbench.models.layers import Net
 from cnnbench.output.tensorboard import Events, fresh_events
 from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.utils.errors import UserError, did_you_mean
+from cnnbench.utils.format import plural
 from cnnbench.visual.html_page import Picture
 from cnnbench.visual.layer_view import HEAD, LayerView, bounded_batch, choose_units, layer_views
 
@@ -255,8 +256,8 @@ class VisualizeContext:
 
     def description(self) -> list[str]:
         """The net and the images in words, one line each."""
-        known = [f"{self.source}: {len(self.classes):,} classes, {self.size} × {self.size} pixels, "
-                 f"{self.channels} channel{'' if self.channels == 1 else 's'}."]  # fmt: skip
+        known = [f"{self.source}: {plural(len(self.classes), 'class')}, {self.size} × {self.size} pixels, "
+                 f"{plural(self.channels, 'channel')}."]  # fmt: skip
         if "dataset" in vars(self):
             known.append(f"Images: {self.data_name}, {len(self.split_source):,} of {self.split}.")
         return known

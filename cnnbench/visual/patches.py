@@ -17,7 +17,7 @@ from cnnbench.output.image_grid import Tile, draw_grid, in_rows
 from cnnbench.output.rgb import mosaic, to_rgb
 from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.tasks.measurement import progress
-from cnnbench.utils.format import number_text
+from cnnbench.utils.format import number_text, plural
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
 from cnnbench.visual.layer_view import HEAD, LayerView, layer_maps, spread_names, stage_names
@@ -155,8 +155,8 @@ def _legend(context: VisualizeContext, top: TopImages, units: list[int]) -> str:
     upper, left, lower, right = view.window(0, 0)
     field = f"{min(lower - upper, context.size)} × {min(right - left, context.size)}"
     legend = (
-        f"The {top.value.shape[1]} images that excite a unit most, cut to its receptive field: {field} pixels. "
-        "Below: its strongest activation, and the mean of the strongest activation of each image."
+        f"The {plural(top.value.shape[1], 'image')} that excite a unit most, cut to its receptive field: {field} "
+        "pixels. Below: its strongest activation, and the mean of the strongest activation of each image."
     )
     if context.cfg.units is None and len(units) < view.units:
         how = "with the strongest activations" if view.name == HEAD else "whose strongest activations stand out most"

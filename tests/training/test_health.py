@@ -159,7 +159,7 @@ def test_skipped_steps_are_said_and_in_the_result(
     spoil(monkeypatch, 3, 6)
     ran = cnnbench("train", "epochs=2", "run.dir=r", *SMALL)
     assert ran.code == 0, ran.err
-    assert "warning: epoch 1: 3 steps skipped, as their loss or gradient was not finite" in ran.err
+    assert "warning: epoch 1: 3 steps skipped: the loss or the gradient was not finite" in ran.err
     result = read_json(tmp_path / "r/result.json")
     assert result["skipped_steps"] == 3 and any("3 steps skipped" in text for text in result["warnings"])
 
@@ -210,7 +210,7 @@ def test_a_dead_net_is_named(cnnbench: Callable[..., Ran], tmp_path: Path, monke
     assert "warning: every output is the same for every image: dead" in ran.err
     assert "the gradient has been exactly zero for 20 steps: the net is dead" in ran.err
     assert ran.err.count("the net is dead") == 1
-    assert len(read_json(tmp_path / "r/result.json")["warnings"]) == 2
+    assert len(read_json(tmp_path / "r/result.json")["warnings"]) == 3  # these, and that 24 steps are few
 
 
 def test_some_dead_outputs_are_named_by_their_classes() -> None:
@@ -220,11 +220,11 @@ def test_some_dead_outputs_are_named_by_their_classes() -> None:
     assert watched.dead() == [1]
     given = InputSpec(image_size=8, in_channels=3, mean=[0.5] * 3, std=[0.25] * 3)
     spec = ModelSpec(model={"name": "tiny"}, labels=["ant", "bee", "cat"], input=given)
-    assert "1 of 3 outputs (bee) are the same for every image" in health.dead_outputs([1], spec)
+    assert "1 of 3 outputs (bee) is the same for every image" in health.dead_outputs([1], spec)
     assert "every output is the same" in health.dead_outputs([0, 1, 2], spec)
     assert health.dead_outputs([], spec) == ""
     nameless = replace(spec, labels=[], extra={"outputs": 2})
-    assert "1 of 2 outputs (channel 1) are the same" in health.dead_outputs([1], nameless)
+    assert "1 of 2 outputs (channel 1) is the same" in health.dead_outputs([1], nameless)
     one_image = health.OutputRange(lambda images: images)
     one_image(torch.ones(1, 3))
     assert one_image.dead() == []
@@ -235,18 +235,40 @@ def test_some_dead_outputs_are_named_by_their_classes() -> None:
     [([2.3], False), ([2.3, 1.0, 0.5], False), ([0.1, 0.5], False), ([2.3, 1.0, 9.0], True), ([2.3, 2.4], False)],
 )
 def test_a_loss_that_grows_beyond_guessing_is_divergence(losses: list[float], found: bool) -> None:
-    assert bool(health.divergence(losses, math.log(10))) is found
+    assert bool(health.divergence(rows(losses), math.log(10))) is found
+
+
+def rows(train: list[float], val: list[float] | None = None) -> list[dict[str, float]]:
+    pairs = zip(train, val or [1.0] * len(train), strict=True)
+    return [{"epoch": number, "loss/train": a, "loss/val": b} for number, (a, b) in enumerate(pairs, start=1)]
 
 
 def test_where_the_loss_of_guessing_is_not_known_the_first_epoch_stands_for_it() -> None:
-    assert health.divergence([2.0, 1.0, 2.9], None) == ""
-    assert "rose from 1 to 3.1: it diverges" in health.divergence([2.0, 1.0, 3.1], None)
+    assert health.divergence(rows([2.0, 1.0, 2.9]), None) == ""
+    assert "rose from 1 to 3.1: it diverges" in health.divergence(rows([2.0, 1.0, 3.1]), None)
+
+
+@pytest.mark.parametrize(
+    ("val", "guessing", "found"),
+    [
+        ([5e22], math.log(10), "is 5e+22 after epoch 1, far beyond the 2.3 of guessing: the training diverged"),
+        ([2.1, 1261.0], math.log(10), "is 1.26e+03 after epoch 2"),
+        ([2.1, 9.0], math.log(10), ""),  # wrong and sure of it
+        ([5e22], None, ""),
+        ([0.5, 5.1], None, "is 5.1 after epoch 2, far beyond the 0.5 of the best epoch"),
+    ],
+)
+def test_a_validation_loss_beyond_all_bounds_is_divergence(
+    val: list[float], guessing: float | None, found: str
+) -> None:
+    text = health.divergence(rows([2.0] * len(val), val), guessing)
+    assert found in text and bool(text) is bool(found)
 
 
 @pytest.mark.usefixtures("no_pictures")
 def test_divergence_is_warned_of_in_a_run(cnnbench: Callable[..., Ran]) -> None:
     ran = cnnbench("train", "epochs=3", "optim.lr=80", "optim.lr_batch=null", "schedule=linear", *SMALL)
-    assert "it diverges; try a lower lr" in ran.err or "the loss is not finite" in ran.err
+    assert "the training diverged; try a lower lr" in ran.err or "the loss is not finite" in ran.err
     calm = cnnbench("train", "epochs=3", *SMALL)
     assert calm.err == ""
 

@@ -212,3 +212,15 @@ def test_resume_never_starts_beside_the_old_run(cnnbench: Callable[..., Ran], tm
     assert cnnbench(*command, "resume=never").code == 0
     assert {path.name for path in (tmp_path / "outputs/train").iterdir()} == {"r", "r-2"}
     assert "holds a run" in cnnbench("train", "run.dir=outputs/train/r", "resume=never", *SMALL).err
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_forced_resume_says_how_the_lr_jumps(cnnbench: Callable[..., Ran]) -> None:
+    command = ("train", "schedule=cosine", "run.dir=r", *SMALL)
+    assert cnnbench(*command, "epochs=3").code == 0
+    again = cnnbench(*command, "epochs=6", "resume=force")
+    assert again.code == 0
+    assert "warning: the settings changed, and the lr with them: " in again.err
+    assert "; the schedule is one of 6 epochs now" in again.err
+    more = cnnbench(*command, "epochs=6", "resume=force", "seed=0")
+    assert "the settings changed" not in more.err

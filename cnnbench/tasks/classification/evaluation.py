@@ -25,6 +25,7 @@ from cnnbench.tasks.classification.metrics import answers, evaluate_scores
 from cnnbench.tasks.measurement import Judged, Measurement, Progress, Reading, progress
 from cnnbench.tasks.passes import check_answers
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ def _view_logits(member: Member, views: ViewTransform, reading: Reading, progres
     """float32 (N, V, classes), batch by batch, on the net's device."""
     group = member.runtime.group
     if len(reading.source) < group.size:
-        raise UserError(f"{len(reading.source)} images are too few for {group.size} processes")
+        raise UserError(f"{group.size} processes are too many for {plural(len(reading.source), 'image')}")
     batches = view_batches(
         reading.source,
         views,
@@ -191,7 +192,7 @@ def check_classes(spec: ModelSpec, dataset: Dataset, source: str) -> None:
     ours, theirs = len(spec.labels), len(dataset.classes)
     first = next((pair for pair in zip(spec.labels, dataset.classes, strict=False) if pair[0] != pair[1]), None)
     how = (
-        f"{ours:,} classes, the data {theirs:,}"
+        f"{plural(ours, 'class')}, the data {theirs:,}"
         if ours != theirs or not first
         else f"'{first[0]}' where the data has '{first[1]}'"
     )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from cnnbench.output.batch_grid import draw_picture, first_pictures, picture_boxes, write_above
 from cnnbench.output.figure import BLUE, GREY, VERMILLION, array, new_figure, save_figure, short_label
 from cnnbench.tasks.classification.metrics import Calibration
-from cnnbench.utils.format import probability_percent
+from cnnbench.utils.format import plural, probability_percent
 
 # Numbers of classes up to which the confusion matrix shows counts, names, and one class to a cell.
 WRITTEN, LABELLED, SUMMED = 20, 150, 250
@@ -160,4 +160,4 @@ def _class_ticks(ax: Axes, names: list[str]) -> None:
 
 def _size(images: Any) -> str:
     channels, height, width = images.shape[1:]
-    return f"{width} × {height} pixels, {channels} channel{'s' * (channels > 1)}"
+    return f"{width} × {height} pixels, {plural(channels, 'channel')}"

@@ -1,0 +1,193 @@
+"""Risks of a training that its settings show before the first step: what often fails in silence, and what to type.
+
+The one home of these: a training says them at its start and keeps them with its result, `cnnbench doctor config` reads
+them out before anything runs.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from cnnbench.config.commands import TrainConfig
+from cnnbench.config.sections import AugmentConfig, Crop, OptimConfig, Optimizer
+from cnnbench.models.layers import Net
+from cnnbench.utils.format import plural
+
+LARGEST_LR = 3.2  # of SGD, with 8192 images in a batch and a warm-up (Goyal et al., 2017)
+LARGE_BATCH = 1024  # from here on SGD needs a warm-up (Goyal et al., 2017)
+SMALL_PART = 8  # images: with fewer BatchNorm's statistics are noise
+FEW_STEPS, FEW_IN_EPOCH = 100, 5
+
+
+class Risk(NamedTuple):
+    """What may go wrong, and what to type instead; a sentence each."""
+
+    check: str  # the topic
+    detail: str
+    advice: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{self.detail}; try {self.advice}" if self.advice else self.detail
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """Counts of a data set: training and validation images, classes, channels."""
+
+    name: str
+    train: int
+    val: int
+    classes: int
+    channels: int
+    split: str
+    alike: str = ""  # sentence where the images hardly differ
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """Net, images, batch size and lr of a training, which may lie on the meta device."""
+
+    cfg: TrainConfig
+    images: ImageCounts
+    net: Net
+    size: int  # of an image
+    batch: int
+    lr: float
+    fitted: bool  # the head is fitted, not trained by steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, math.ceil(self.images.train / self.batch))
+
+    @property
+    def steps(self) -> int:
+        return min(self.steps_per_epoch * self.cfg.epochs, self.cfg.max_steps or 10**18)
+
+    @property
+    def from_scratch(self) -> bool:
+        return self.cfg.weights is None and not hasattr(self.cfg, "transfer")
+
+
+def risks(plan: TrainingPlan) -> Iterator[Risk]:
+    """All that a training says at its start."""
+    yield from of_data(plan)
+    yield from of_augmentation(plan)
+    yield from of_frozen(plan)
+    if not plan.fitted:
+        for found in (of_lr(plan), of_batch(plan), of_norm(plan), of_length(plan), of_schedule(plan), of_ema(plan)):
+            yield from found
+
+
+def of_data(plan: TrainingPlan) -> Iterator[Risk]:
+    if plan.images.alike:
+        yield Risk("data", plan.images.alike)
+    if plan.cfg.patience and plan.images.split == "test":
+        yield Risk("validation", "patience looks at the test images, so the final error is too low",
+                   "data.val_fraction=0.1, which holds out training images for that")  # fmt: skip
+
+
+def of_lr(plan: TrainingPlan) -> Iterator[Risk]:
+    cfg, lr = plan.cfg.optim, plan.lr
+    scaled = f", scaled from {cfg.lr:g} at {cfg.lr_batch}" if lr != cfg.lr else ""
+    if cfg.name is Optimizer.adamw and lr > 0.01:
+        yield Risk("learning rate", f"lr {lr:.3g} at batch {plan.batch}{scaled} is large for adamw", "optim.lr=0.001")
+    if cfg.name is Optimizer.sgd and lr > LARGEST_LR:
+        typed = float(f"{0.1 * cfg.lr / lr:.2g}")
+        yield Risk("learning rate", f"lr {lr:.3g} at batch {plan.batch}{scaled} is more than SGD is known to bear, "
+                   f"{LARGEST_LR:g}", f"optim.lr={typed:g}, or a smaller batch")  # fmt: skip
+    yield from settings(cfg, plan.net, lr)
+
+
+def settings(cfg: OptimConfig, model: nn.Module, lr: float) -> Iterator[Risk]:
+    """Settings of SGD with which a training of this net is known to fail in silence."""
+    normalised = any(isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm) for module in model.modules())
+    if cfg.name is Optimizer.sgd and lr >= 0.05 and not normalised:
+        yield Risk("settings", f"lr {lr:g} on a net without normalisation layers often diverges; 0.01 is usual")
+    if cfg.name is Optimizer.sgd and cfg.weight_decay >= 0.01:
+        yield Risk("settings", f"weight decay {cfg.weight_decay:g} is strong for SGD; 0.0001 to 0.0005 is usual")
+
+
+def of_batch(plan: TrainingPlan) -> Iterator[Risk]:
+    images, steps = plan.images.train, plan.steps_per_epoch
+    if plan.batch > images:
+        yield Risk("batch", f"a batch of {plan.batch:,} is more than the {plural(images, 'training image')}: one step "
+                   "per epoch", f"batch_size={max(1, min(128, images // 10))}")  # fmt: skip
+    elif plan.from_scratch and steps < FEW_IN_EPOCH and plan.steps < FEW_STEPS and not plan.cfg.debug:
+        yield Risk("batch", f"a batch of {plan.batch:,} of {images:,} images: {plural(steps, 'step')} per epoch, "
+                   "too few for a net to learn from", f"batch_size={max(1, images // 10)}")  # fmt: skip
+
+
+def of_norm(plan: TrainingPlan) -> Iterator[Risk]:
+    part = math.ceil(min(plan.batch, plan.images.train) / plan.cfg.accumulate)
+    if part < SMALL_PART and any(_learns_norm(module) for module in plan.net.modules()):
+        yield Risk("BatchNorm", f"BatchNorm takes its statistics from {plural(part, 'image')} at a time: noise",
+                   f"batch_size={SMALL_PART * plan.cfg.accumulate} or more, or accumulate=1")  # fmt: skip
+
+
+def _learns_norm(module: nn.Module) -> bool:
+    """Whether it is a BatchNorm that is not frozen: a frozen one keeps its statistics."""
+    normed = isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+    return normed and all(parameter.requires_grad for parameter in module.parameters())
+
+
+def of_length(plan: TrainingPlan) -> Iterator[Risk]:
+    cfg = plan.cfg
+    if plan.from_scratch and not cfg.debug and plan.steps < FEW_STEPS:
+        yield Risk("length", f"{plural(cfg.epochs, 'epoch')}, {plural(plan.steps, 'step')}: too few for any net",
+                   "more epochs=, or a smaller batch_size=")  # fmt: skip
+
+
+def of_schedule(plan: TrainingPlan) -> Iterator[Risk]:
+    cfg, warmup = plan.cfg, plan.cfg.schedule.warmup_epochs
+    if cfg.epochs and warmup >= cfg.epochs:
+        yield Risk("schedule", f"the warm-up lasts {_all(cfg.epochs)}: lr never reaches its value",
+                   f"schedule.warmup_epochs={cfg.epochs / 10:g}")  # fmt: skip
+    elif min(plan.batch, plan.images.train) >= LARGE_BATCH and not warmup and cfg.optim.name is Optimizer.sgd:
+        yield Risk("schedule", f"no warm-up with batches of {plan.batch:,}: the first steps are too large",
+                   "schedule.warmup_epochs=5")  # fmt: skip
+
+
+def _all(epochs: int) -> str:
+    return f"all {epochs} epochs" if epochs > 1 else "the one epoch"
+
+
+def of_ema(plan: TrainingPlan) -> Iterator[Risk]:
+    cfg = plan.cfg
+    if cfg.ema and cfg.epochs and 1 / (1 - cfg.ema) > plan.steps:
+        yield Risk("ema", f"ema={cfg.ema:g} averages over {1 / (1 - cfg.ema):,.0f} steps, more than the "
+                   f"{plural(plan.steps, 'step')} of the training: the average stays near the initial weights",
+                   f"ema={float(f'{1 - 10 / max(plan.steps, 11):.2g}'):g}")  # fmt: skip
+
+
+def of_augmentation(plan: TrainingPlan) -> Iterator[Risk]:
+    for detail, advice in _idle(plan.cfg.augment, plan.size):
+        yield Risk("augmentation", detail, advice)
+    if plan.cfg.augment.flip and plan.cfg.data.name == "digits":
+        yield Risk("augmentation", "a mirrored 2 is not a 2", "augment.flip=false")
+
+
+def _idle(augment: AugmentConfig, size: int) -> Iterator[tuple[str, str]]:
+    """Settings that have no effect, each with advice."""
+    if augment.crop is Crop.pad and augment.padding == 0:
+        yield "crop=pad with a padding of 0 shifts nothing", "augment.padding=4, or augment.crop=none"
+    if augment.crop is not Crop.pad and augment.padding:
+        yield f"padding={augment.padding} has no effect without crop=pad", "augment.crop=pad"
+    if augment.crop is Crop.resized and augment.scale == [1.0, 1.0]:
+        yield "crop=resized with scale=[1,1] keeps the whole area", "augment.scale=[0.08,1]"
+    if augment.cutout >= size:
+        yield f"cutout={augment.cutout} covers the whole image of {size} px", f"augment.cutout={size // 2}"
+
+
+def of_frozen(plan: TrainingPlan) -> Iterator[Risk]:
+    """Layers of a new net that stay as they were drawn."""
+    parameters = list(plan.net.parameters())
+    training = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in parameters)
+    if training < total and plan.from_scratch:
+        yield Risk("frozen", f"{training:,} of {total:,} parameters train, the others stay random, as initialised",
+                   "weights=imagenet (or a run), or freeze=none")  # fmt: skip

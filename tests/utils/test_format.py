@@ -1,0 +1,35 @@
+"""Counts in sentences: one helper for all messages."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import cnnbench
+from cnnbench.utils.format import are, plural
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [
+        (1, "step", "1 step"),
+        (0, "step", "0 steps"),
+        (12_000, "image", "12,000 images"),
+        (1, "class", "1 class"),
+        (3, "class", "3 classes"),
+        (2, "batch", "2 batches"),
+        (4, "process", "4 processes"),
+        (1.0, "epoch", "1 epoch"),
+        (1.5, "epoch", "1.5 epochs"),
+    ],
+)
+def test_a_count_agrees_with_its_noun(count: float, noun: str, text: str) -> None:
+    assert plural(count, noun) == text
+    assert are(1) == "is" and are(2) == "are"
+
+
+def test_nobody_else_forms_plurals() -> None:
+    package = Path(cnnbench.__file__).parent
+    own = re.compile(r"""(''|""|'s'|"s"|"epochs?"|"steps?") (if|\*) .*(== 1|> 1)""")
+    found = [str(file) for file in package.rglob("*.py") if file.name != "format.py" and own.search(file.read_text())]
+    assert found == []
