@@ -66,6 +66,8 @@ def _data(plan: TrainingPlan) -> Iterator[Finding]:
     if cfg.data.fraction < 1:
         detail += f"; data.fraction={cfg.data.fraction:g} leaves the other training images out"
     yield Finding("data", OK, detail)
+    for note in images.notes:
+        yield Finding("data", WARNING, note)
     if cfg.patience and images.split == "test":
         yield Finding("validation", WARNING, "patience looks at the test images, so the final error is too low",
                       "data.val_fraction=0.1 holds out training images for that")  # fmt: skip

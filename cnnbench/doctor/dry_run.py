@@ -27,6 +27,7 @@ class ImageCounts:
     classes: int
     channels: int
     split: str
+    notes: tuple[str, ...] = ()  # on what was guessed or left out
 
 
 KNOWN = {  # data sets that are the same everywhere, so that a review works without their files
@@ -64,7 +65,7 @@ def image_counts(cfg: TrainConfig) -> tuple[ImageCounts, str]:
     Raises UserError if the data set is neither here nor known.
     """
     try:
-        found = data.load_dataset(cfg.data)
+        found = data.load_dataset(cfg.data, tell=lambda note: None)  # a finding says it
     except UserError as error:
         if cfg.data.name not in KNOWN:
             raise
@@ -72,7 +73,7 @@ def image_counts(cfg: TrainConfig) -> tuple[ImageCounts, str]:
         used = round(known.train * (1 - cfg.data.val_fraction) * cfg.data.fraction)
         return replace(known, train=used), str(error)
     counts = len(found.train), len(found.val), len(found.classes)
-    return ImageCounts(found.name, *counts, found.in_channels, found.split), ""
+    return ImageCounts(found.name, *counts, found.in_channels, found.split, found.notes), ""
 
 
 def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) -> TrainingPlan:
