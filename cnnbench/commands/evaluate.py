@@ -42,6 +42,7 @@ def run(cfg: EvaluateConfig) -> int:
     result = {
         **found.result,
         "skipped_images": len(dataset.unreadable),
+        "left_out": dataset.left_out,
         "split": dataset.split if cfg.split is Split.val else "train",
         **identity(judged, dataset),
         **described(task),
@@ -114,8 +115,12 @@ def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
     """The data that the (first) net was trained on, apart from what the command line says."""
     config = next((one.config for one in loaded if one.config), None)
     trained = asdict(from_plain(DataConfig, config["data"])) if config else {}
-    given = cfg.data
-    said = {item.name: value for item in fields(given) if (value := getattr(given, item.name)) != MISSING}
+    given, typed = cfg.data, typed_keys(cfg)
+    said = {
+        item.name: value
+        for item in fields(given)
+        if (value := getattr(given, item.name)) != MISSING and (item.default is MISSING or f"data.{item.name}" in typed)
+    }
     if "name" not in trained | said:
         raise UserError(f"{loaded[0].source} does not say on which data: add data=…, as in data=cifar10")
     if not trained and (unsaid := [item.name for item in fields(given) if item.name not in said]):

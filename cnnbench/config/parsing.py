@@ -26,6 +26,7 @@ ADDED_LATER: dict[type, dict[str, Any]] = {
         "packed": None,
         "decode": "pillow",
         "on_error": "raise",
+        "nested": True,
     }
 }  # keys that earlier versions did not write, and how those versions behaved
 

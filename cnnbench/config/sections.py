@@ -150,6 +150,11 @@ class Schedule(Enum):
     linear = "linear"
 
 
+class Identity(Enum):
+    names = "names"
+    content = "content"
+
+
 @dataclass(kw_only=True)
 class DataConfig:
     name: str = option("digits, cifar10, cifar100, imagenet, folder or synthetic")
@@ -172,6 +177,11 @@ class DataConfig:
         "on the GPU"
     )
     on_error: OnBadImage = option("an image that cannot be read: raise and stop, or skip it with a message")
+    nested: bool = option("folder: class folders hold no images of their own, but folders with images", default=False)
+    identity: Identity = option(
+        "by what a run that goes on knows its images: their names, or their content, for which all files are read",
+        default=Identity.names,
+    )
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)
 

@@ -12,26 +12,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config.sections import DataConfig, OnBadImage
+from cnnbench.config.sections import DataConfig, Identity, OnBadImage
 from cnnbench.data import packed
 from cnnbench.data.cifar import cifar
 from cnnbench.data.folders import image_folder, imagenet
+from cnnbench.data.identity import of_content
 from cnnbench.data.sources import Arrays, Dataset, has_masks, image_names, pick, strata
 from cnnbench.data.unreadable import without_unreadable
+from cnnbench.utils.console import warn
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.format import plural
 from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.system import cores
 
 
-def load_dataset(cfg: DataConfig) -> Dataset:
-    """Data set of a configuration. UserError, before anything slow, where it is missing, damaged or does not fit."""
+def load_dataset(cfg: DataConfig, tell: Callable[[str], object] = warn) -> Dataset:
+    """Data set of a configuration. UserError, before anything slow, where it is missing, damaged or does not fit.
+
+    tell: takes each sentence on what was guessed or left out.
+    """
     if cfg.name not in SETS:
         raise unknown("data set", cfg.name, SETS)
     root = typed_path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data")
     dataset = packed.load_packed(cfg) if cfg.packed else SETS[cfg.name](cfg, root)
+    for note in dataset.notes:
+        tell(f"data: {note}")
+    workers = cores() if cfg.workers is None else cfg.workers
     if cfg.on_error is OnBadImage.skip:
-        dataset = without_unreadable(dataset, cores() if cfg.workers is None else cfg.workers)
+        dataset = without_unreadable(dataset, workers)
+    if cfg.identity is Identity.content:
+        dataset = replace(dataset, identity=of_content(dataset, workers))
     dataset = _select(dataset, cfg)
     _check_labels(dataset)
     return _normalise(dataset, cfg)

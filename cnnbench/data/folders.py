@@ -1,10 +1,10 @@
 """Data sets of image files: any folder with a subfolder for each class, and ImageNet."""
 
-import os
 import re
 import shutil
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,122 +13,62 @@ from pathlib import Path
 import torch
 
 from cnnbench.config.sections import DataConfig
+from cnnbench.data import identity
+from cnnbench.data.class_tree import check_classes, check_splits, read_tree, refuse_empty
+from cnnbench.data.layout import Layout, expected, find_layout, tables_in, val_hint
 from cnnbench.data.sources import Dataset, Files
 from cnnbench.utils.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-VAL_NAMES = {"val": "val", "valid": "val", "validation": "val", "test": "test"}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def image_folder(cfg: DataConfig, root: Path) -> Dataset:
-    """Data set of ROOT/train and ROOT/val (or valid, validation, test), or of ROOT/CLASS with images held out."""
+    """Data set of ROOT/train and ROOT/val (under their usual names), or of ROOT/CLASS with images held out."""
     if not root.is_dir():
-        raise UserError(f"data.root: there is no folder '{root}'.\ndata=folder expects {_expected('DIR')}.")
-    if not (root / "train").is_dir():
-        inside = [path for path in _subfolders(root) if (path / "train").is_dir()]
-        if inside:
-            raise UserError(f"'{root}' has no folder train, but '{inside[0]}' has: use data.root={inside[0]}")
-        return _tree(cfg, root, None)
-    val = next((root / name for name in VAL_NAMES if (root / name).is_dir()), None)
-    return _tree(cfg, root / "train", val)
+        raise UserError(f"data.root: there is no folder '{root}'.\ndata=folder expects {expected('DIR')}.")
+    tables = [f"'{table}' is not read: the folders are the labels" for table in tables_in(root)[:1]]
+    dataset = _dataset(cfg, find_layout(root))
+    return replace(dataset, notes=(*dataset.notes, *tables))
 
 
-def _expected(root: str) -> str:
-    return f"{root}/train/CLASS/*.jpg and {root}/val/CLASS/*.jpg, or {root}/CLASS/*.jpg with data.val_fraction=0.2"
-
-
-def _tree(cfg: DataConfig, train: Path, val: Path | None) -> Dataset:
+def _dataset(cfg: DataConfig, layout: Layout) -> Dataset:
     """Data set of class folders. Without a val folder, val is empty until `load_dataset` holds images out."""
-    classes = [folder.name for folder in _class_folders(train)]
-    if len(classes) == 1:
-        raise UserError(f"'{train}' holds one class only, '{classes[0]}': classification needs two folders or more.")
-    if val is None and cfg.val_fraction == 0:
+    train = read_tree(layout.train)
+    deeper = check_classes(train, nested=cfg.nested)
+    if layout.val is None and cfg.val_fraction == 0:
         raise UserError(
-            f"data={cfg.name} found nothing to validate on: no folder val or test goes with '{train}'.\n"
-            "Set data.val_fraction=0.2 to hold out a fifth of the training images."
+            f"data={cfg.name} found nothing to validate on: no folder val or test goes with '{layout.train}'.\n"
+            f"{val_hint(layout.train)}"
         )
-    files = _scan(train)
-    val_files = {} if val is None else _scan(val)
-    if val is not None and list(val_files) != classes:
-        raise UserError(_difference(train, classes, val, list(val_files)))
+    trees = [train]
+    if layout.val:
+        trees.append(read_tree(layout.val))
+        refuse_empty(trees[1])
+        check_splits(*trees)
+    notes = [*layout.notes, deeper, *(note for tree in trees for note in tree.notes())]
+    if layout.val and cfg.val_fraction > 0:
+        notes.append(f"data.val_fraction holds out training images: '{layout.val}' is not used")
     return Dataset(
         name=cfg.name,
-        classes=classes,
+        classes=list(train.found),
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         image_size=224,
         crop_ratio=cfg.crop_ratio,
         in_channels=3,
-        train=_source(files),
-        val=_source(val_files),
-        split="val" if val is None else VAL_NAMES[val.name],
+        train=train.source(),
+        val=trees[1].source() if layout.val else Files([], torch.zeros(0, dtype=torch.int64)),
+        split=layout.split,
+        identity=identity.of_names(trees),
+        left_out=dict(sum((tree.left_out for tree in trees), Counter())),
+        notes=tuple(filter(None, notes)),
     )
-
-
-def _source(files: dict[str, list[str]]) -> Files:
-    counts = torch.tensor([len(paths) for paths in files.values()], dtype=torch.int64)
-    return Files(
-        [path for paths in files.values() for path in paths], torch.arange(len(files)).repeat_interleave(counts)
-    )
-
-
-def _difference(train: Path, classes: list[str], val: Path, val_classes: list[str]) -> str:
-    text = f"'{train}' and '{val}' have different classes."
-    for folder, ours, theirs in ((train, classes, val_classes), (val, val_classes, classes)):
-        if only := sorted(set(ours) - set(theirs)):
-            text += f"\nonly in '{folder}': {_some(only)}"
-    return text
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _class_folders(root: Path) -> list[Path]:
-    folders = _subfolders(root)
-    if not folders:
-        loose = any(path.suffix.lower() in SUFFIXES for path in root.iterdir())
-        hint = "holds images, but not in one folder per class" if loose else "has no class folders"
-        raise UserError(f"'{root}' {hint}: expected {root}/CLASS/*.jpg")
-    return folders
-
-
-def _scan(root: Path) -> dict[str, list[str]]:
-    """Class name -> its image files at any depth, both sorted by name. UserError for an empty class."""
-    files = {folder.name: images_below(folder) for folder in _class_folders(root)}
-    if empty := [name for name, paths in files.items() if not paths]:
-        raise UserError(f"no images in '{root}' for class {_some(empty)} (looked for {' '.join(SUFFIXES)}).")
-    return files
-
-
-def _subfolders(root: Path) -> list[Path]:
-    try:
-        return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"cannot read the folder '{root}': {error.strerror}") from None
-
-
-def images_below(folder: Path) -> list[str]:
-    """Image files by their suffix, at any depth. UserError for a folder that cannot be read.
-
-    Hidden ones are skipped: archives made on a Mac are full of `._photo.jpg`.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"cannot read the folder '{error.filename}': {error.strerror}")
-
-    found = []
-    for base, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [f"{base}/{name}" for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-    return sorted(found)
 
 
 def imagenet(cfg: DataConfig, root: Path) -> Dataset:
     """ILSVRC 2012 from its train and val folders, which are unpacked from the original archives where missing."""
     home = _imagenet_home(root)
-    dataset = _tree(cfg, home / "train", home / "val")
+    dataset = _dataset(cfg, Layout(train=home / "train", val=home / "val"))
     return replace(dataset, classes=_imagenet_names(home, dataset.classes))
 
 

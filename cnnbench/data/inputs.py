@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cnnbench.data.folders import SUFFIXES, images_below
+from cnnbench.data.scan import images_below, left_out_note, links_note
+from cnnbench.utils.console import warn
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.named_files import typed_path
 
@@ -50,7 +51,7 @@ def _meant(given: str, stdin: Iterable[str] | None) -> list[str]:
     matches = sorted(dict.fromkeys(looking))
     if not matches:
         raise UserError(f"no file matches '{given}'")
-    return [file for match in matches for file in (images_below(Path(match)) if os.path.isdir(match) else [match])]  # noqa: PTH112
+    return [file for match in matches for file in (_in_folder(Path(match)) if os.path.isdir(match) else [match])]  # noqa: PTH112
 
 
 def _matches(pattern: str) -> Iterator[str]:
@@ -100,7 +101,11 @@ def _listed(stdin: Iterable[str] | None) -> list[str]:
 
 
 def _in_folder(folder: Path) -> list[str]:
-    images = images_below(folder)
-    if not images:
-        raise UserError(f"no images in '{folder}' (looked for {' '.join(SUFFIXES)})")
-    return images
+    """Images below a folder. What is left out is said, as nobody asked for it by name."""
+    found = images_below(folder)
+    if not found.names:
+        raise UserError("; ".join(filter(None, [f"no images in '{folder}'", left_out_note(found.left_out)])))
+    for note in (left_out_note(found.left_out), links_note(found.links)):
+        if note:
+            warn(f"'{folder}': {note}")
+    return list(found)

@@ -40,7 +40,14 @@ def load_packed(cfg: DataConfig) -> Dataset:
         train=_source(folder, about["splits"]["train"]),
         val=_source(folder, about["splits"]["val"]),
         split=about["split"],
+        identity=_identity(about),
     )
+
+
+def _identity(about: dict[str, Any]) -> str:
+    """Hash over the classes and the tables, which hold each image's checksum."""
+    tables = [split["sha256"] for split in about["splits"].values()]
+    return hashlib.sha256(json.dumps([about["classes"], tables]).encode()).hexdigest()
 
 
 def read_about(folder: Path) -> dict[str, Any]:

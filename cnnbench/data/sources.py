@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnnbench.data.formats import HEIC_REMEDY, is_heic, readable_formats
 from cnnbench.data.modes import in_rgb
 from cnnbench.data.shards import Packed, Record
 from cnnbench.utils.errors import UserError
@@ -22,8 +23,6 @@ from cnnbench.utils.format import plural
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Recognised by content, not by name. Pillow reads more formats, and runs an interpreter for one of them (EPS).
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 
 
@@ -67,9 +66,9 @@ class Files:
         return len(self.targets)
 
     def subset(self, indices: Tensor) -> "Files":
-        chosen = indices.tolist()
+        chosen, paths = indices.tolist(), list(self.paths)
         targets = [self.targets[index] for index in chosen] if has_masks(self) else self.targets[indices]
-        return Files([self.paths[index] for index in chosen], targets)
+        return Files([paths[index] for index in chosen], targets)
 
     def item(self, index: int) -> Any:
         return Pair(self.paths[index], self.targets[index]) if has_masks(self) else self.paths[index]
@@ -120,6 +119,9 @@ class Dataset:
     task: str = "classification"  # name of the task that its targets are for
     extra: dict[str, Any] = field(default_factory=dict)  # further facts for the task, kept with the net's weights
     unreadable: tuple[str, ...] = ()  # images that data.on_error=skip left out, with the reasons
+    left_out: dict[str, int] = field(default_factory=dict)  # files in its folders that are no images, by suffix
+    notes: tuple[str, ...] = ()  # what was guessed or left out, in sentences for the user
+    identity: str = ""  # hash over names and classes, or contents; empty where the name alone says which images
 
     @property
     def outputs(self) -> int:
@@ -262,11 +264,11 @@ def open_image(file: Any, item: Any, quietly: bool = True) -> "Iterator[Image]":
     # Pillow raises a dozen types of errors for a broken file.
     with quiet_pillow() if quietly else nullcontext():
         try:
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(file, formats=readable_formats()) as image:
                 yield image
         except Exception as error:
             name = f"{item.shard}: {item.name}" if isinstance(item, Record) else os.fspath(item)
-            raise UserError(f"cannot read the image '{name}': {_reason(error)}") from None
+            raise UserError(f"cannot read the image '{name}': {_reason(error, file)}") from None
 
 
 @contextmanager
@@ -289,9 +291,11 @@ def upright(image: "Image") -> "Image":
     return in_rgb(ImageOps.exif_transpose(image), image.format)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, file: Any = b"") -> str:
+    """Reason why a file, given by its path or its content, is no image."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow can read"
+        start = file.getvalue() if isinstance(file, io.BytesIO) else Path(file).read_bytes() if file else b""
+        return HEIC_REMEDY if is_heic(start) else "not an image that Pillow can read"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from cnnbench.data.identity import without
 from cnnbench.data.shards import Record
 from cnnbench.data.sources import Arrays, Dataset, Source, open_image, read_bytes, upright
 from cnnbench.data.workers import parallel_map
@@ -25,12 +26,14 @@ def without_unreadable(dataset: Dataset, workers: int) -> Dataset:
     """Data set without unreadable images, which are named on stderr. UserError where a class loses all its images."""
     train, missing = _readable(dataset.train, workers)
     val, more = _readable(dataset.val, workers)
-    found = (*missing, *more)
+    found = (*missing.values(), *more.values())
+    identity = dataset.identity
     if found:
         report_unreadable(found)
         if gone := set(dataset.train.targets.tolist()) - set(train.targets.tolist()):
             raise UserError(f"none of the training images of class {dataset.classes[min(gone)]} can be read")
-    return replace(dataset, train=train, val=val, unreadable=found)
+        identity = without(identity, [*missing, *more])
+    return replace(dataset, train=train, val=val, unreadable=found, identity=identity)
 
 
 def report_unreadable(found: tuple[str, ...]) -> None:
@@ -44,9 +47,10 @@ def report_unreadable(found: tuple[str, ...]) -> None:
     )
 
 
-def _readable(source: Source, workers: int) -> tuple[Source, tuple[str, ...]]:
+def _readable(source: Source, workers: int) -> tuple[Source, dict[int, str]]:
+    """The images that can be read, and why the others cannot, by their numbers."""
     if isinstance(source, Arrays):
-        return source, ()
+        return source, {}
     count = len(source)
     items = map(source.item, range(count))
     reasons = parallel_map(why_unreadable, items, workers if count > 64 else 0)
@@ -54,9 +58,9 @@ def _readable(source: Source, workers: int) -> tuple[Source, tuple[str, ...]]:
                disable=not sys.stderr.isatty())  # fmt: skip
     found = {index: reason for index, reason in enumerate(bar) if reason}
     if not found:
-        return source, ()
+        return source, {}
     kept = torch.tensor([index for index in range(count) if index not in found], dtype=torch.int64)
-    return source.subset(kept), tuple(found.values())
+    return source.subset(kept), found
 
 
 def why_unreadable(item: Any) -> str:

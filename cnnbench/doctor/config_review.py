@@ -66,6 +66,8 @@ def _data(plan: ReviewPlan) -> Iterator[Finding]:
     if cfg.data.fraction < 1:
         detail += f"; data.fraction={cfg.data.fraction:g} leaves the other training images out"
     yield Finding("data", OK, detail)
+    for note in images.notes:
+        yield Finding("data", WARNING, note)
     yield from _warnings(risks.of_data(plan))
 
 

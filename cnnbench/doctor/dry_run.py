@@ -36,7 +36,7 @@ def image_counts(cfg: TrainConfig) -> tuple[ImageCounts, str]:
     Raises UserError if the data set is neither here nor known.
     """
     try:
-        found = data.load_dataset(cfg.data)
+        found = data.load_dataset(cfg.data, tell=lambda note: None)  # a finding says it
     except UserError as error:
         if cfg.data.name not in KNOWN:
             raise
@@ -45,7 +45,7 @@ def image_counts(cfg: TrainConfig) -> tuple[ImageCounts, str]:
         return replace(known, train=used), str(error)
     counts = len(found.train), len(found.val), len(found.classes)
     alike = data.hardly_differ(found.train)
-    return ImageCounts(found.name, *counts, found.in_channels, found.split, alike), ""
+    return ImageCounts(found.name, *counts, found.in_channels, found.split, alike, found.notes), ""
 
 
 def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) -> ReviewPlan:

@@ -41,6 +41,7 @@ def headline(parts: Parts, state: TrainState, measured: dict[str, float], reason
         "n": len(dataset.val),
         "train_n": len(dataset.train),
         "skipped_images": len(dataset.unreadable),
+        "left_out": dataset.left_out,
         "split": dataset.split,
         "crop": center_text(parts.spec.input.image_size, dataset.crop_ratio),
         "select_on": "last epoch",

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from cnnbench.config.sections import Identity, Resume
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.runs import result
 from cnnbench.training.limits import StopRule
@@ -31,14 +32,14 @@ def restore(
 
     UserError where its data, its net or its optimizer differ.
     """
-    _refuse_other_data(parts, saved)
+    notes = _other_data(parts, saved)
     state.progress = progress = Progress(**saved["progress"])
     thaw(parts, state, progress.epoch)
     try:
         state.load_state_dict(saved)
     except (RuntimeError, KeyError, ValueError):
         raise UserError("resume=force cannot change the net, the optimizer or what is frozen") from None
-    notes, before = [], saved.get("versions", {})
+    before = saved.get("versions", {})
     if other := [name for name, version in result.versions().items() if before.get(name, version) != version]:
         notes.append(f"this run began with another version of {', '.join(other)}: the last bits may differ")
     if saved["batch_size"] != parts.batch_size:  # a forced change: the epoch under way begins again
@@ -67,15 +68,28 @@ def lr_jump(parts: Parts, state: TrainState, saved: dict[str, Any]) -> list[str]
     ]
 
 
-def _refuse_other_data(parts: Parts, saved: dict[str, Any]) -> None:
+def _other_data(parts: Parts, saved: dict[str, Any]) -> list[str]:
+    """Note on a forced change of the images. UserError where net or data differ. Early versions kept no identity."""
     ours = _identity(parts)
-    theirs = {"spec": ModelSpec.from_dict(saved["spec"]).as_dict(), "images": saved["images"]}
-    if ours != theirs:
-        what = "images" if ours["images"] != theirs["images"] else "classes, sizes or normalisation"
-        raise UserError(f"{parts.directory.path} was trained on other data (its {what} differ): give another run.dir")
+    theirs = {"identity": ours["identity"], **saved, "spec": ModelSpec.from_dict(saved["spec"]).as_dict()}
+    path = parts.directory.path
+    for key, what in (("images", "images"), ("spec", "classes, sizes or normalisation")):
+        if ours[key] != theirs[key]:
+            raise UserError(f"{path} was trained on other data (its {what} differ): give another run.dir")
+    if ours["identity"] == theirs["identity"]:
+        return []
+    what = "their content" if parts.cfg.data.identity is Identity.content else "names or classes"
+    text = f"{path} was trained on other images, though on as many ({what} differ)"
+    if parts.cfg.resume is not Resume.force:
+        raise UserError(f"{text}: give another run.dir, or resume=force to go on with the images that are there now")
+    return [f"{text}; resume=force goes on with the images that are there now"]
 
 
 def _identity(parts: Parts) -> dict[str, Any]:
     """Identity of net and data, which must not change under a run: the same name may mean other data."""
-    images = [len(parts.dataset.train), len(parts.dataset.val)]
-    return {"spec": parts.spec.as_dict(), "images": images}
+    dataset = parts.dataset
+    return {
+        "spec": parts.spec.as_dict(),
+        "images": [len(dataset.train), len(dataset.val)],
+        "identity": dataset.identity,
+    }

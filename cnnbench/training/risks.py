@@ -46,6 +46,7 @@ class ImageCounts:
     channels: int
     split: str
     alike: str = ""  # sentence where the images hardly differ
+    notes: tuple[str, ...] = ()  # on what was guessed or left out
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from cnnbench.utils import exit_codes
 from cnnbench.utils.files import read_json
 from cnnbench.weights import checkpoint
 from tests.helpers.checkpoints import write_as_format
+from tests.helpers.data import class_tree
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
 
 
@@ -224,3 +225,30 @@ def test_a_forced_resume_says_how_the_lr_jumps(cnnbench: Callable[..., Ran]) -> 
     assert "; the schedule is one of 6 epochs now" in again.err
     more = cnnbench(*command, "epochs=6", "resume=force", "seed=0")
     assert "the settings changed" not in more.err
+
+
+def test_other_images_though_as_many_are_refused(
+    cnnbench: Callable[..., Ran], tmp_path: Path, no_pictures: None
+) -> None:
+    """Their numbers would mean other images. resume=force takes them; what early versions saved says nothing."""
+    for number, split in enumerate(("train", "val")):
+        class_tree(tmp_path / "pets" / split, {"cat": 4, "dog": 4}, seed=number)
+    command = ("train", "model=resnet8", "data=folder", "data.root=pets", "data.image_size=32", "data.workers=0",
+               "batch_size=4", "run.dir=r")  # fmt: skip
+    assert cnnbench(*command, "epochs=2", "max_steps=2").code == 0
+    (tmp_path / "pets").rename(tmp_path / "animals")
+    command = tuple(part.replace("pets", "animals") for part in command)
+    moved = cnnbench(*command, "epochs=2", "max_steps=2")
+    assert moved.code == 0 and "already done" in moved.out, moved.err  # another place, the same images
+    last = tmp_path / "r/checkpoints/last.pt"
+    saved = checkpoint.load(last)
+    (tmp_path / "animals/train/cat/0.jpg").rename(tmp_path / "animals/train/cat/other.jpg")
+    refused = cnnbench(*command, "epochs=2", "max_steps=2")
+    assert refused.code == 2 and len(refused.err.splitlines()) == 1, refused.err
+    assert "trained on other images, though on as many (names or classes differ)" in refused.err
+    assert "give another run.dir, or resume=force" in refused.err
+    forced = cnnbench(*command, "epochs=2", "max_steps=3", "resume=force")
+    assert forced.code == 0 and "resume=force goes on with the images that are there now" in forced.err
+    del saved["identity"]
+    checkpoint.save(last, saved)
+    assert cnnbench(*command, "epochs=2", "max_steps=3").code == 0

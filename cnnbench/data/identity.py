@@ -1,0 +1,59 @@
+"""Identity of a data set: a hash by which a run that goes on knows whether its images are still the same."""
+
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+from cnnbench.data.class_tree import ClassTree
+from cnnbench.data.sources import Arrays, Dataset, Files, Pair, Source, fingerprint, has_masks, read_bytes
+from cnnbench.data.workers import parallel_map
+
+FEW = 64  # up to so many files are read without further processes
+
+
+def of_names(trees: Iterable[ClassTree]) -> str:
+    """Hash over the classes of each split and the names of their images, relative to the class's folder."""
+    total = hashlib.sha256()
+    for tree in trees:
+        for name, found in tree.found.items():
+            names = "\0".join(found.names)
+            total.update(f"{name}\0{names}\0\n".encode(errors="surrogateescape"))
+        total.update(b"\0\n")
+    return total.hexdigest()
+
+
+def of_content(dataset: Dataset, workers: int) -> str:
+    """Hash over the classes, the content of each image and its class. All files are read for it."""
+    total = hashlib.sha256("\0".join(dataset.classes).encode(errors="surrogateescape"))
+    for source in (dataset.train, dataset.val):
+        total.update(f"{len(source)}".encode())
+        for part in _contents(source, workers):
+            total.update(part)
+    return total.hexdigest()
+
+
+def _contents(source: Source, workers: int) -> Iterator[bytes]:
+    if isinstance(source, Files):
+        items = map(source.item, range(len(source)))
+        hashes = parallel_map(_hash, items, workers if len(source) > FEW else 0)
+        yield from tqdm(hashes, total=len(source), desc="data.identity=content", unit="image", leave=False,
+                        file=sys.stderr, disable=not sys.stderr.isatty())  # fmt: skip
+    else:  # packed images have checksums
+        yield fingerprint(source).encode()
+    if not has_masks(source):
+        yield source.targets.cpu().numpy().tobytes()
+    elif isinstance(source, Arrays):
+        yield source.targets.contiguous().numpy().tobytes()
+
+
+def _hash(item: Any) -> bytes:
+    parts = item if isinstance(item, Pair) else (item,)
+    return hashlib.sha256(b"".join(hashlib.sha256(read_bytes(part)).digest() for part in parts)).digest()
+
+
+def without(identity: str, left_out: Iterable[int]) -> str:
+    """Identity of the set without these images, by their numbers."""
+    return hashlib.sha256(f"{identity} {list(left_out)}".encode()).hexdigest() if identity else ""

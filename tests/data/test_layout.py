@@ -1,0 +1,137 @@
+"""Splits by the names of folders: what is taken for what, and what is refused with a hint."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from cnnbench.data import load_dataset
+from cnnbench.data.layout import split_of
+from cnnbench.utils.errors import UserError
+from tests.helpers.data import class_tree, data_config
+
+PETS = {"cat": 2, "dog": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("train", "train"), ("Training", "train"), ("TRN", "train"), ("train_set", "train"), ("trainset", "train"),
+     ("Training Data", "train"), ("01-train", "train"), ("train2017", "train"), ("train_images", "train"),
+     ("Val", "val"), ("valid", "val"), ("Validation", "val"), ("dev", "val"), ("eval", "val"), ("val_set", "val"),
+     ("TEST", "test"), ("testing", "test"), ("test_set", "test"), ("test-images", "test"),
+     ("cat", None), ("trainer", None), ("tests", None), ("seg_train", None), ("images", None), ("2017", None)],
+)  # fmt: skip
+def test_names_of_splits(name: str, split: str | None) -> None:
+    assert split_of(name) == split
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "split", "said"),
+    [
+        ("training", "validation", "val", "'training' is taken for train"),
+        ("Train", "Val", "val", "'Train' is taken for train, 'Val' is taken for val"),
+        ("train_set", "test_set", "test", "'train_set' is taken for train, 'test_set' is taken for test"),
+        ("train", "valid", "val", ""),
+    ],
+)
+def test_splits_under_other_names(tmp_path: Path, train: str, val: str, split: str, said: str) -> None:
+    class_tree(tmp_path / train, PETS)
+    class_tree(tmp_path / val, PETS, seed=1)
+    told: list[str] = []
+    dataset = load_dataset(data_config("folder", root=tmp_path), told.append)
+    assert (dataset.classes, len(dataset.train), len(dataset.val), dataset.split) == (["cat", "dog"], 4, 4, split)
+    assert told == ([f"data: {said}"] if said else [])
+
+
+def test_what_is_not_used_is_said(tmp_path: Path) -> None:
+    for folder in ("train", "val", "test", "extra"):
+        class_tree(tmp_path / folder, PETS)
+    (tmp_path / "labels.csv").touch()
+    told: list[str] = []
+    load_dataset(data_config("folder", root=tmp_path, val_fraction=0.5), told.append)
+    assert told == [
+        f"data: not used in '{tmp_path}': extra, test",
+        f"data: data.val_fraction holds out training images: '{tmp_path}/val' is not used",
+        f"data: '{tmp_path}/labels.csv' is not read: the folders are the labels",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"a/cat": 1, "a/dog": 1, "b/cat": 1, "b/dog": 1}, r"the same folders: cat, dog\.\nThey look like splits"),
+        ({"cat/train": 1, "cat/val": 1, "dog/train": 1, "dog/val": 1}, r"cat' holds train, val: the splits are inside"),
+        ({"pets/cat": 1, "pets/dog": 1, "trees/oak": 1}, r"no class folder of .*holds images of its own; 'pets' holds"),
+        ({"Train/cat": 1, "training/cat": 1, "val/cat": 1}, r"'Train' and 'training', which both stand for train"),
+        ({"Val/cat": 1, "Val/dog": 1, "test/cat": 1}, r"holds 'Val' and 'test', but no folder train"),
+        ({"pets/Training/cat": 1, "pets/Val/cat": 1, "docs": 0}, r"use data\.root=.*pets$"),
+        ({"data/cat": 1, "data/dog": 1}, r"(?s)one class only, 'data'.*use data\.root=.*data$"),
+    ],
+)
+@pytest.mark.parametrize("val_fraction", [0, 0.2])
+def test_what_is_no_class_is_refused(tmp_path: Path, tree: dict[str, int], said: str, val_fraction: float) -> None:
+    """Never with the advice to hold images out, which would train on splits as if they were classes."""
+    for path, count in tree.items():
+        class_tree(tmp_path, {path: count})
+    with pytest.raises(UserError, match=said) as error:
+        load_dataset(data_config("folder", root=tmp_path, val_fraction=val_fraction))
+    assert len(str(error.value).splitlines()) <= 3 and "Set data.val_fraction" not in str(error.value)
+
+
+@pytest.mark.parametrize("layout", [{"images": 3}, {"train": 3, "test": 2}])
+def test_a_table_of_labels_gets_its_own_hint(tmp_path: Path, layout: dict[str, int]) -> None:
+    class_tree(tmp_path, layout)
+    (tmp_path / "labels.csv").touch()
+    with pytest.raises(UserError, match=r"labels\.csv' is not read: labels are folders") as error:
+        load_dataset(data_config("folder", root=tmp_path, val_fraction=0.2))
+    assert len(str(error.value).splitlines()) <= 3
+
+
+def test_a_split_given_as_root_names_its_parent(tmp_path: Path) -> None:
+    class_tree(tmp_path / "train", PETS)
+    class_tree(tmp_path / "dev", PETS)
+    with pytest.raises(UserError, match=rf"Use data\.root={tmp_path}, which"):
+        load_dataset(data_config("folder", root=tmp_path / "train"))
+
+
+@pytest.mark.parametrize("names", [("bus", "car", "train"), ("invalid", "valid")])
+def test_a_class_may_be_named_as_a_split(tmp_path: Path, names: tuple[str, ...]) -> None:
+    class_tree(tmp_path, dict.fromkeys(names, 2))
+    told: list[str] = []
+    dataset = load_dataset(data_config("folder", root=tmp_path, val_fraction=0.5), told.append)
+    assert dataset.classes == list(names)
+    assert told == [f"data: '{names[-1]}' is taken for a class, though it is named as a split is"]
+
+
+def test_classes_of_folders_if_that_is_meant(tmp_path: Path) -> None:
+    class_tree(tmp_path, {"benign/patient1": 2, "benign/patient2": 1, "malignant/patient3": 2})
+    with pytest.raises(UserError, match=r"data\.nested=true"):
+        load_dataset(data_config("folder", root=tmp_path, val_fraction=0.2))
+    dataset = load_dataset(data_config("folder", root=tmp_path, val_fraction=0.2, nested=True))
+    assert dataset.classes == ["benign", "malignant"] and len(dataset.train) + len(dataset.val) == 5
+
+
+# Names that look alike
+
+
+def test_one_name_in_two_normalisations_is_one_class(tmp_path: Path) -> None:
+    for split, form in (("train", "NFC"), ("val", "NFD")):
+        class_tree(tmp_path / split, {unicodedata.normalize(form, "café"): 1, "zoo": 2})
+    dataset = load_dataset(data_config("folder", root=tmp_path))
+    assert dataset.classes == ["caf\u00e9", "zoo"] and dataset.val.targets.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("other", ["cafe\u0301", "caf\u00e9\u200b", " caf\u00e9", "caf\u00e9\ufe0f"])
+def test_two_names_that_look_alike_are_shown_apart(tmp_path: Path, other: str) -> None:
+    class_tree(tmp_path, {"caf\u00e9": 1, other: 1})
+    with pytest.raises(UserError, match="names look alike") as error:
+        load_dataset(data_config("folder", root=tmp_path, val_fraction=0.5))
+    assert ascii(other) in str(error.value) and r"'caf\xe9'" in str(error.value)
+
+
+def test_names_of_different_letters_are_shown_apart(tmp_path: Path) -> None:
+    class_tree(tmp_path / "train", {"cat": 1, "dog": 1})
+    class_tree(tmp_path / "val", {"c\u0430t": 1, "dog ": 1})
+    with pytest.raises(UserError) as error:
+        load_dataset(data_config("folder", root=tmp_path))
+    assert r"c\u0430t" in str(error.value) and "('dog ')" in str(error.value)
