@@ -32,7 +32,7 @@ def run(cfg: PredictConfig) -> int:
     if cfg.sheet and Path(cfg.sheet).suffix.lower() != ".png":
         raise UserError(f"sheet={cfg.sheet}: the picture is a PNG, so its name ends in .png")
     runtime = create_runtime(cfg.device, cfg.precision.value, seed=0)
-    loaded = sources.load(cfg.weights, cfg.model)
+    loaded = sources.load(cfg.weights, cfg.model, cfg.weights_key)
     model, spec, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
     for note in notes:
         print(note, file=sys.stderr)
