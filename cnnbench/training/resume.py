@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.runs import result
 from cnnbench.training.limits import StopRule
@@ -9,6 +11,7 @@ from cnnbench.training.setup import Parts, thaw
 from cnnbench.training.state import Progress, TrainState
 from cnnbench.utils.errors import UserError
 from cnnbench.weights.checkpoint_manager import CheckpointManager
+from cnnbench.weights.validation import check_training
 
 
 def checkpoint_of(parts: Parts, state: TrainState) -> dict[str, Any]:
@@ -29,12 +32,14 @@ def restore(
 
     UserError where its data, its net or its optimizer differ.
     """
+    check_training(saved, str(manager.newest[1] if manager.newest else manager.last))
     _refuse_other_data(parts, saved)
     state.progress = progress = Progress(**saved["progress"])
     thaw(parts, state, progress.epoch)
     try:
         state.load_state_dict(saved)
-    except (RuntimeError, KeyError, ValueError):
+        _check_optimizer(state)
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError):
         raise UserError("resume=force cannot change the net, the optimizer or what is frozen") from None
     notes, before = [], saved.get("versions", {})
     if other := [name for name, version in result.versions().items() if before.get(name, version) != version]:
@@ -49,6 +54,14 @@ def restore(
     elif progress.best_epoch and not manager.best.exists():
         notes.append("checkpoints/best.pt is gone: the next epoch that is better brings it back")
     return notes
+
+
+def _check_optimizer(state: TrainState) -> None:
+    """ValueError where the optimizer's memory is not of the shape of what it trains."""
+    for tensor, memory in state.optimizer.state.items():
+        kept = [value for value in memory.values() if isinstance(value, Tensor) and value.ndim]
+        if any(value.shape != tensor.shape for value in kept):
+            raise ValueError
 
 
 def _refuse_other_data(parts: Parts, saved: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import torch
 from cnnbench import __version__
 from cnnbench.utils import files
 from cnnbench.utils.errors import RunError, UserError
-from cnnbench.weights import foreign
+from cnnbench.weights import foreign, validation
 
 FORMAT = 3
 SEALED = 2  # the format from which on every checkpoint bears its checksum
@@ -43,16 +43,28 @@ def keep_as(path: Path, other: Path) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """A checkpoint of cnnbench, on the CPU. Raises UserError for anything else."""
-    content = read(path)
+    return checked(read(path), path)
+
+
+def is_ours(content: dict[str, Any]) -> bool:
+    """Whether the content of a file is that of a checkpoint of cnnbench, be it right or wrong."""
+    form = content.get("format")
+    return bool({"spec", "inference"} & content.keys()) or (
+        "cnnbench" in content and isinstance(form, int) and form <= FORMAT
+    )
+
+
+def checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Content of a checkpoint of cnnbench, under the names of today's format. Raises UserError for anything else."""
     form, version = content.get("format"), content.get("cnnbench")
     if isinstance(form, int) and form > FORMAT and version:  # whatever names it has for what is in it
         raise NewerFormatError(f"{path} was written by a newer cnnbench ({version}): update this one")
     content = upgraded(content)
-    needed = {"format": int, "model": dict, "spec": dict, "config": dict, "progress": dict}
-    if not all(isinstance(content.get(key), kind) for key, kind in needed.items()):
+    if not isinstance(form, int) or not is_ours(content):
         raise UserError(f"{path} is not a checkpoint of cnnbench")
-    if content["format"] >= SEALED and not files.checksum_matches(path):
+    if form >= SEALED and not files.checksum_matches(path):
         raise UserError(f"{path} is damaged: its checksum is missing")
+    validation.check_checkpoint(content, str(path))
     return content
 
 
@@ -61,8 +73,10 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
     old, new = content.get("format"), dict(content)
     if not isinstance(old, int) or old >= 3 or not {"inference", "progress"} <= content.keys():
         return content
-    new["spec"] = new.pop("inference")  # ModelSpec.from_dict() reads it
-    new["meter"] = {"left_out": torch.zeros(()), **new.pop("sums", {})}  # format 1 left no image out
+    new["spec"] = validation.modern(new.pop("inference"))
+    new["meter"] = {"left_out": torch.zeros(()), **(new.pop("sums", None) or {})}  # format 1 left no image out
+    if not isinstance(new["progress"], dict):
+        return new
     names = {name: "best" if name.startswith("best_") and name != "best_epoch" else name for name in new["progress"]}
     new["progress"] = {names[name]: value for name, value in new["progress"].items()}
     return new

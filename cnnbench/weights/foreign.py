@@ -20,6 +20,7 @@ from cnnbench.weights.tensors import USUAL
 
 HEAD = 4096  # bytes that tell most kinds of files
 MOST = 2**26  # bytes of a pickle that are looked at; its tensors lie elsewhere
+PROTOCOL_4 = ord(pickle.SHORT_BINUNICODE)  # the first of the opcodes that came with this protocol
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # the first value in the files that torch wrote before they were archives
 NUMBER = re.compile(r"[biufc]\d{1,2}")  # numpy's names of types of numbers
 
@@ -125,10 +126,12 @@ def _pickle(file: IO[bytes], path: Path, error: Exception, by_torch: bool = Fals
     strings, before, asks_torch = _looked_at(file, refused)
     by_torch = by_torch or asks_torch
     whole = f"torch.load({path.name!r}, weights_only=False)"
-    if refused is None and by_torch and "operand" in str(error):
+    if not by_torch:
+        return "is a pickle that torch.save did not write"
+    if refused is None and (code := re.search(r"operand (\d+)", str(error))) and int(code[1]) >= PROTOCOL_4:
         return _advised("is written with a newer pickle protocol than torch's own", whole, path)
-    if refused is None or not by_torch:
-        return "is damaged: copy or fetch it again" if by_torch else "is a pickle that torch.save did not write"
+    if refused is None:
+        return "is damaged, or holds what is no weights: copy or fetch it again"
     if before is None:
         return _advised(f"holds a whole pickled object ({refused})", f"{whole}.state_dict()", path)
     usual = next((one for one in USUAL if one in strings), USUAL[0])

@@ -13,6 +13,7 @@ from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
 from cnnbench.weights.sources import TWINS, Weights
 from cnnbench.weights.tensors import common_prefix, some
+from cnnbench.weights.validation import differences
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,12 @@ def merge(
             fresh[name] = "the file has no auxiliary heads"
         elif theirs is None:
             missing.append(f"{name} {tuple(own.shape)}")
-        elif theirs.shape == own.shape:
+        elif not differences({name: own}, {name: theirs}):
             loaded[name] = theirs
-        elif name in head:
+        elif name in head and theirs.is_floating_point():
             fresh[name] = f"{theirs.shape[0]} classes there, {own.shape[0]} here"
         else:
-            other.append(f"{name} is {tuple(theirs.shape)} in the file, {tuple(own.shape)} in the net")
+            other += differences({name: own}, {name: theirs})
     surplus = [name for name in state if name not in wanted and name not in skipped]
     unused = [name for name in surplus if name.startswith(auxiliary)]
     extra = [f"{name} {tuple(state[name].shape)}" for name in surplus if name not in unused]
@@ -127,7 +128,7 @@ def check_names(rename: Any, skip: Any) -> None:
 
 def _difference(model: Net, weights: Weights, missing: list[str], extra: list[str], other: list[str]) -> str:
     """What differs, in three lines: the net's names, the file's beside them, and what to type."""
-    parts = [("missing in the file", missing), ("only in the file", extra), ("of another shape", other)]
+    parts = [("missing in the file", missing), ("only in the file", extra), ("of another kind", other)]
     said = [f"{what}: {some(names)}" for what, names in parts if names]
     return (
         f"{weights.source} does not fit {model.name}; {said[0]}\n"

@@ -23,7 +23,7 @@ from cnnbench.models.layers import Net
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.fast_start import import_torchvision
 from cnnbench.utils.text import slug
-from cnnbench.weights import checkpoint, foreign
+from cnnbench.weights import checkpoint, foreign, validation
 from cnnbench.weights.tensors import weights_in
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -90,21 +90,22 @@ def load(where: str, model: dict[str, Any] | None = None, key: str | None = None
 
 def from_file(path: Path, source: str, key: str | None = None) -> Weights:
     content = checkpoint.read(path)
+    ours = checkpoint.is_ours(content)
+    if ours:
+        content = checkpoint.checked(content, path)
     found = weights_in(content, path, key)
-    if foreign.is_safetensors(path):
-        spec = _safetensors_spec(path)
-        return Weights(source=source, state=found.state, spec=spec, notes=[] if spec else found.notes)
-    if not ({"spec", "inference"} & content.keys()):
-        notes = [*checkpoint.newer_format(content, path), *found.notes]
-        return Weights(source=source, state=found.state, spec=None, notes=notes)
-    content = checkpoint.load(path)
-    return Weights(
-        source=source,
-        state=found.state,
-        spec=ModelSpec.from_dict(content["spec"]),
-        config=content["config"],
-        epochs=content["progress"]["epoch"],
-    )
+    validation.check_numbers(found.state, source)
+    spec: ModelSpec | None
+    if ours:
+        spec = ModelSpec.from_dict(content["spec"])
+        validation.check_fits(spec, found.state, source)
+        return Weights(source=source, state=found.state, spec=spec, config=content["config"],
+                       epochs=content["progress"]["epoch"])  # fmt: skip
+    if foreign.is_safetensors(path) and (spec := _safetensors_spec(path)):
+        validation.check_fits(spec, found.state, source)
+        return Weights(source=source, state=found.state, spec=spec)
+    notes = [*checkpoint.newer_format(content, path), *found.notes]
+    return Weights(source=source, state=found.state, spec=None, notes=notes)
 
 
 def short_name(source: str) -> str:
@@ -142,11 +143,14 @@ def _safetensors_spec(path: Path) -> ModelSpec | None:
 
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(METADATA)
+    if not text:
+        return None
     try:
-        content = json.loads(text) if text else None
-        return content and ModelSpec.from_dict(content.get("spec") or content["inference"])
-    except (ValueError, KeyError, TypeError):
+        content = json.loads(text)
+        plain = content.get("spec") or content["inference"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path} says of itself what this version of cnnbench cannot read") from None
+    return validation.spec_of(plain, str(path))
 
 
 # The zoo
