@@ -1,5 +1,6 @@
 """`cnnbench evaluate`: the worth of a trained net's answers, by a named protocol."""
 
+import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.measurement import Judged, Measurement, Reading, measuring
 from cnnbench.tasks.passes import measure_net
+from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.exit_codes import DONE
 from cnnbench.utils.files import write_json
@@ -28,7 +30,7 @@ from cnnbench.weights.sources import Weights
 def run(cfg: EvaluateConfig) -> int:
     """Evaluate, leave result.json, tables and pictures behind, print what was found."""
     runtime = create_runtime(cfg.device, cfg.precision and cfg.precision.value, seed=0, together=True)
-    loaded = [sources.load(where, cfg.model) for where in wheres(cfg.weights)]
+    loaded = [sources.load(where, cfg.model, cfg.weights_key) for where in wheres(cfg.weights)]
     runtime = measuring(runtime, cfg.precision, loaded)
     data_cfg = data_config(cfg, loaded)
     dataset = data.load_dataset(data_cfg)
@@ -131,7 +133,9 @@ def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
 def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: int | None) -> Judged:
     """A net, and how it is asked about this data."""
     prepare = prepared(cfg, loaded, dataset)
-    model, known, _ = load.ready(loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip)
+    model, known, notes = load.ready(loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip)
+    for note in notes:
+        say(note, sys.stderr)
     dataset = data.with_channels(dataset, known.input.in_channels)
     source = dataset.val if cfg.split is Split.val else dataset.train
     reading = Reading(source=source, batch_size=cfg.batch_size, workers=workers)

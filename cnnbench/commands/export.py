@@ -14,7 +14,7 @@ def run(cfg: ExportConfig) -> int:
     if cfg.format not in FORMATS:
         raise unknown("format", cfg.format, FORMATS)
     check_packages(cfg.format)
-    loaded = sources.load(cfg.weights, cfg.model)
+    loaded = sources.load(cfg.weights, cfg.model, cfg.weights_key)
     model, spec, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
     out = destination(cfg, loaded.source)
     difference, size = export_net(model, spec, cfg.format, out)

@@ -90,7 +90,7 @@ def choose(cfg: FinetuneConfig) -> Weights | None:
     if cfg.weights is None:
         own = [name for name in sources.zoo_names() if name.startswith(f"{cfg.model['name']}-")]
         cfg.weights = f"zoo:{own[0]}" if own else "imagenet"
-    found = sources.load(cfg.weights, _without(cfg.model, "in_channels") if cfg.model else None)
+    found = sources.load(cfg.weights, _without(cfg.model, "in_channels") if cfg.model else None, cfg.weights_key)
     if not cfg.model:
         if found.spec is None:
             raise UserError(f"{found.source} holds tensors alone: say of which net they are, as in model=resnet34")

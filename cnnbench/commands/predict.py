@@ -32,7 +32,7 @@ def run(cfg: PredictConfig) -> int:
     files = find_images(cfg.input if isinstance(cfg.input, list) else [str(cfg.input)])
     sheet = check_outputs(cfg, files)
     runtime = create_runtime(cfg.device, cfg.precision and cfg.precision.value, seed=0)
-    loaded = sources.load(cfg.weights, cfg.model)
+    loaded = sources.load(cfg.weights, cfg.model, cfg.weights_key)
     model, spec, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
     for note in notes:
         print(note, file=sys.stderr)

@@ -61,7 +61,7 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
     for note in models.size_notes(model, image_size):
         say(note, stream)
     if cfg.weights is not None:
-        loaded = sources.load(cfg.weights, {"name": cfg.model["name"], **arguments})
+        loaded = sources.load(cfg.weights, {"name": cfg.model["name"], **arguments}, cfg.weights_key)
         merge.check_variant(cfg.model, loaded)
         others = loaded.spec is not None and loaded.spec.labels != dataset.classes
         report = merge.merge(model, loaded, cfg.weights_rename, cfg.weights_skip, new_head=others)

@@ -77,7 +77,7 @@ def prepare(cfg: VisualizeConfig) -> VisualizeContext:
         source, base = spec.model["name"], slug([f"{spec.model['name']}-{cfg.data.name}"])
         loaded = None
     else:
-        loaded = sources.load(cfg.weights, cfg.model)
+        loaded = sources.load(cfg.weights, cfg.model, cfg.weights_key)
         device = measuring(device, cfg.precision, [loaded])  # so that what=mistakes counts as evaluate does
         if "data.image_size" in typed and cfg.prepare.image_size is None:
             cfg.prepare.image_size = cfg.data.image_size

@@ -60,7 +60,12 @@ class TrainConfig:
     lr_find: bool = option("find a learning rate by a range test of 100 steps, print it and stop", default=False)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     weights: str | None = option("initial weights: a run directory, a weights file, imagenet or zoo:NAME")
-    weights_rename: Any = option("prefixes of names in the weights file and their replacements, as {linear: fc}")
+    weights_key: str | None = option(
+        "which weights of a file that holds several: a dictionary in it, or a beginning of names", default=None
+    )
+    weights_rename: Any = option(
+        "prefixes of names in the weights file and their replacements, as {linear: fc}, or {net: ''}"
+    )
     weights_skip: Any = option("names or stages that are initialised instead of loaded, as [fc]")
     freeze: Any = option("parts that do not train: none, backbone, until:STAGE, re:PATTERN or a list of stages")
     unfreeze_at: Any = option("frozen stages that begin to train after so many epochs, as {5: layer4, 8: all}")
@@ -96,7 +101,12 @@ class TrainedConfig:
     weights: str = option(
         "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
     )
-    weights_rename: Any = option("prefixes of names in the weights file and their replacements, as {linear: fc}")
+    weights_key: str | None = option(
+        "which weights of a file that holds several: a dictionary in it, or a beginning of names", default=None
+    )
+    weights_rename: Any = option(
+        "prefixes of names in the weights file and their replacements, as {linear: fc}, or {net: ''}"
+    )
     weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
     model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
     run: RunConfig = field(default_factory=RunConfig)

@@ -107,6 +107,8 @@ def replay_config(command: str, file: list[str], overrides: list[str]) -> Any:
         key = override.partition("=")[0]
         if override.startswith("-"):
             raise UserError(f"--config replays one run: it does not go with {override}")
+        if "${" in override:
+            raise UserError(f"{override}: with --config write the value itself")
         if key in groups():
             raise UserError(f"{override}: --config replays a run as it was; only single keys can change, as in seed=1")
     config = parsing.load_saved(command, Path(file[0]), overrides)

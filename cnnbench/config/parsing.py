@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from cnnbench.config.commands import SCHEMAS
 from cnnbench.config.sections import DataConfig
+from cnnbench.utils import plain_yaml
 from cnnbench.utils.errors import UserError, unknown
 
 ADDED_LATER: dict[type, dict[str, Any]] = {
@@ -44,13 +45,19 @@ def parse(schema: type, cfg: DictConfig | ListConfig) -> Any:
 def load_saved(command: str, file: Path, overrides: list[str]) -> Any:
     """Configuration that an earlier run saved, with single keys overridden."""
     try:
-        saved = OmegaConf.load(file)
+        text = plain_yaml.read(file)
+        plain_yaml.check(text)
+        saved = OmegaConf.create(text)
         changed = OmegaConf.merge(OmegaConf.structured(SCHEMAS[command]), saved, OmegaConf.from_dotlist(overrides))
         return parse(SCHEMAS[command], changed)
     except OSError as error:
         raise UserError(f"--config: cannot read {file}: {error.strerror}") from None
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise UserError(f"--config {file}: {str(error).splitlines()[0]}") from None
+    except plain_yaml.NotPlainError as error:
+        raise UserError(f"--config {file} {error}") from None
+    except (OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"--config {file}: {plain_yaml.first_line(error)}") from None
 
 
 def from_plain(schema: type, plain: dict[str, Any]) -> Any:

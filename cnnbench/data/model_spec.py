@@ -39,11 +39,7 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
-        """Spec from `as_dict()`, or from a checkpoint of format 1 or 2. TypeError or KeyError for anything else."""
-        content = dict(content)
-        if "classes" in content:  # formats 1 and 2: classification, all in one level
-            model, labels = content.pop("model"), content.pop("classes")
-            return cls(model=model, labels=labels, input=InputSpec(**content))
+        """Spec from `as_dict()`. TypeError or KeyError for anything else."""
         return cls(**{**content, "input": InputSpec(**content["input"])})
 
     @classmethod

@@ -52,7 +52,7 @@ def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) ->
     """Dry run with these images. Raises UserError if the net cannot be built or cannot take the images."""
     arguments = dict(cfg.model)
     if not arguments:  # finetune: the weights name the net
-        loaded = sources.load(cfg.weights or sources.DEFAULT, None)
+        loaded = sources.load(cfg.weights or sources.DEFAULT, None, cfg.weights_key)
         if loaded.spec is None:
             raise UserError(f"{loaded.source} holds tensors only: name their net, as in model=resnet34")
         arguments = dict(loaded.spec.model)

@@ -13,8 +13,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cnnbench.config.parsing import flatten
 from cnnbench.runs import run_directory
 from cnnbench.sweeps import study_result
@@ -22,6 +20,7 @@ from cnnbench.sweeps.jobs import CUT, DONE, FAILED, FOLDER, PRUNED, RUNNING, Swe
 from cnnbench.sweeps.study_result import StudyResult, read_study_result
 from cnnbench.tasks import metrics_of
 from cnnbench.tasks.metric import Metric
+from cnnbench.utils import plain_yaml
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json, read_rows
 from cnnbench.utils.named_files import common_folder
@@ -31,7 +30,6 @@ STATES = {"done": DONE, "running": RUNNING, "failed": FAILED, "interrupted": CUT
           "pruned": PRUNED}  # fmt: skip
 SAID = ("seed", "model", "data")  # keys that an evaluation's own result gives
 TAIL = 4096  # bytes at the end of a metrics.jsonl that contain its last line
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -239,15 +237,15 @@ def _json(path: Path, name: str, files: set[str], bad: list[str]) -> dict[str, A
 def _config(file: Path, bad: list[str]) -> dict[str, Any]:
     """Saved configuration. Sections are parsed one by one and cached: the runs of a sweep share most of them."""
     try:
-        text = file.read_text()
+        text = plain_yaml.read(file)
         try:
             whole = {key: value for part in re.split(r"^(?=\w)", text, flags=re.M) if part.strip()
                      for key, value in _section(part).items()}  # fmt: skip
-        except (yaml.YAMLError, AttributeError):  # written by hand in another layout
-            whole = yaml.load(text, Loader=LOADER)
+        except plain_yaml.NotPlainError:  # written by hand in another layout
+            whole = plain_yaml.parse(text)
         if isinstance(whole, dict) and whole:
             return whole
-    except (OSError, UnicodeError, yaml.YAMLError):
+    except (OSError, plain_yaml.NotPlainError):
         pass
     bad.append(f"{file.name} is damaged")
     return {}
@@ -255,12 +253,9 @@ def _config(file: Path, bad: list[str]) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def _section(text: str) -> dict[str, Any]:
-    try:
-        found = yaml.load(text, Loader=LOADER)
-    except yaml.YAMLError:  # the fast loader refuses bytes that are not UTF-8
-        found = yaml.safe_load(text)
+    found = plain_yaml.parse(text)
     if not isinstance(found, dict):
-        raise yaml.YAMLError
+        raise plain_yaml.NotPlainError("is no dictionary")
     return found
 
 

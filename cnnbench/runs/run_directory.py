@@ -16,7 +16,7 @@ import yaml
 
 from cnnbench.config.parsing import as_typed, flatten, to_plain, with_defaults
 from cnnbench.config.sections import RunConfig
-from cnnbench.utils import files
+from cnnbench.utils import files, plain_yaml
 from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json, write_json, write_text
@@ -177,8 +177,8 @@ def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:
 def clear_debug(path: Path) -> None:
     """Remove what an earlier run with debug= left: such a run is begun anew each time. Other runs are left alone."""
     try:
-        saved = yaml.safe_load((path / "config.yaml").read_text())
-    except (OSError, yaml.YAMLError, UnicodeError):
+        saved = plain_yaml.load(path / "config.yaml")
+    except (OSError, plain_yaml.NotPlainError):
         return
     if isinstance(saved, dict) and saved.get("debug"):
         with _lock(path):
@@ -208,9 +208,9 @@ def _compare_config(path: Path, cfg: Any) -> bool:
     """Refuse another configuration than that of config.yaml. False where it cannot be read, but there are checkpoints
     that know it too."""
     try:
-        saved = yaml.safe_load((path / "config.yaml").read_text())
+        saved = plain_yaml.load(path / "config.yaml")
         refuse_other_config(path, saved, cfg)
-    except (yaml.YAMLError, AttributeError, UnicodeError):
+    except (plain_yaml.NotPlainError, AttributeError):
         if not any((path / "checkpoints").glob("*.pt")):
             raise UserError(
                 f"{path / 'config.yaml'} is damaged: give another run.dir, or resume=force to go on"

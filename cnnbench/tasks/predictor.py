@@ -142,6 +142,7 @@ def load(
     model: str | dict[str, Any] | None = None,
     device: str = "auto",
     precision: str | None = None,
+    key: str | None = None,
     rename: dict[str, str] | None = None,
     skip: Sequence[str] = (),
     **prepare: Any,
@@ -149,16 +150,16 @@ def load(
     """Trained net: `cnnbench.load("outputs/train/resnet8-digits").predict("photo.jpg")`.
 
     weights: a run's directory, a file, `zoo:NAME`, or `imagenet` for the published weights of `model`. model: the net's
-    name, or a dictionary of its name and arguments, where the weights do not say it. rename, skip: for weights of other
-    names (see `cnnbench predict --help`, as for `prepare`: image_size, crop_ratio, interpolation, mean, std, classes).
-    Raises UserError, a ValueError, for whatever is wrong.
+    name, or a dictionary of its name and arguments, where the weights do not say it. key, rename, skip: for files from
+    elsewhere (see `cnnbench predict --help`, as for `prepare`: image_size, crop_ratio, interpolation, mean, std,
+    classes). Raises UserError, a ValueError, for whatever is wrong.
     """
     chosen = {"name": model} if isinstance(model, str) else model
     known = {item.name for item in fields(PrepareConfig)}
     if wrong := prepare.keys() - known:
         raise TypeError(f"load() got an unexpected keyword argument '{min(wrong)}'")
     prepared = PrepareConfig(**{**dict.fromkeys(known), **prepare})
-    found = sources.load(os.fspath(weights), chosen)
+    found = sources.load(os.fspath(weights), chosen, key)
     with torch.random.fork_rng(devices=[]):  # nets draw weights before they are given theirs
         net, spec, _ = ready(found, chosen, prepared, rename, list(skip))
     runtime = create_runtime(device, precision, seed=None)

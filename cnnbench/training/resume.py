@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from torch import Tensor
+
 from cnnbench.config.sections import Identity, Resume
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.runs import result
@@ -12,6 +14,7 @@ from cnnbench.training.state import Progress, TrainState
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
 from cnnbench.weights.checkpoint_manager import CheckpointManager
+from cnnbench.weights.validation import check_training
 
 
 def checkpoint_of(parts: Parts, state: TrainState) -> dict[str, Any]:
@@ -32,12 +35,14 @@ def restore(
 
     UserError where its data, its net or its optimizer differ.
     """
+    check_training(saved, str(manager.newest[1] if manager.newest else manager.last))
     notes = _other_data(parts, saved)
     state.progress = progress = Progress(**saved["progress"])
     thaw(parts, state, progress.epoch)
     try:
         state.load_state_dict(saved)
-    except (RuntimeError, KeyError, ValueError):
+        _check_optimizer(state)
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError):
         raise UserError("resume=force cannot change the net, the optimizer or what is frozen") from None
     before = saved.get("versions", {})
     if other := [name for name, version in result.versions().items() if before.get(name, version) != version]:
@@ -66,6 +71,14 @@ def lr_jump(parts: Parts, state: TrainState, saved: dict[str, Any]) -> list[str]
         f"the settings changed, and the lr with them: {before:.3g} -> {now:.3g} ({now / before:.2g}x) after "
         f"{plural(state.step, 'step')}; the schedule is one of {plural(parts.cfg.epochs, 'epoch')} now"
     ]
+
+
+def _check_optimizer(state: TrainState) -> None:
+    """ValueError where the optimizer's memory is not of the shape of what it trains."""
+    for tensor, memory in state.optimizer.state.items():
+        kept = [value for value in memory.values() if isinstance(value, Tensor) and value.ndim]
+        if any(value.shape != tensor.shape for value in kept):
+            raise ValueError
 
 
 def _other_data(parts: Parts, saved: dict[str, Any]) -> list[str]:

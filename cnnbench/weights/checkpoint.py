@@ -4,22 +4,19 @@ A checkpoint carries all that training needs to go on, and all that inference ne
 and the normalisation. Paths: a run directory stands for its last checkpoint.
 """
 
-import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cnnbench import __version__
 from cnnbench.utils import files
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.named_files import typed_path
+from cnnbench.weights import foreign, validation
 
 FORMAT = 3
 SEALED = 2  # the format from which on every checkpoint bears its checksum
-WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and AveragedModel, and of torch.compile
 
 
 class NewerFormatError(UserError):
@@ -47,16 +44,28 @@ def keep_as(path: Path, other: Path) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """A checkpoint of cnnbench, on the CPU. Raises UserError for anything else."""
-    content = read(path)
+    return checked(read(path), path)
+
+
+def is_ours(content: dict[str, Any]) -> bool:
+    """Whether the content of a file is that of a checkpoint of cnnbench, be it right or wrong."""
+    form = content.get("format")
+    return bool({"spec", "inference"} & content.keys()) or (
+        "cnnbench" in content and isinstance(form, int) and form <= FORMAT
+    )
+
+
+def checked(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Content of a checkpoint of cnnbench, under the names of today's format. Raises UserError for anything else."""
     form, version = content.get("format"), content.get("cnnbench")
     if isinstance(form, int) and form > FORMAT and version:  # whatever names it has for what is in it
         raise NewerFormatError(f"{path} was written by a newer cnnbench ({version}): update this one")
     content = upgraded(content)
-    needed = {"format": int, "model": dict, "spec": dict, "config": dict, "progress": dict}
-    if not all(isinstance(content.get(key), kind) for key, kind in needed.items()):
+    if not isinstance(form, int) or not is_ours(content):
         raise UserError(f"{path} is not a checkpoint of cnnbench")
-    if content["format"] >= SEALED and not files.checksum_matches(path):
+    if form >= SEALED and not files.checksum_matches(path):
         raise UserError(f"{path} is damaged: its checksum is missing")
+    validation.check_checkpoint(content, str(path))
     return content
 
 
@@ -65,8 +74,10 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
     old, new = content.get("format"), dict(content)
     if not isinstance(old, int) or old >= 3 or not {"inference", "progress"} <= content.keys():
         return content
-    new["spec"] = new.pop("inference")  # ModelSpec.from_dict() reads it
-    new["meter"] = {"left_out": torch.zeros(()), **new.pop("sums", {})}  # format 1 left no image out
+    new["spec"] = validation.modern(new.pop("inference"))
+    new["meter"] = {"left_out": torch.zeros(()), **(new.pop("sums", None) or {})}  # format 1 left no image out
+    if not isinstance(new["progress"], dict):
+        return new
     names = {name: "best" if name.startswith("best_") and name != "best_epoch" else name for name in new["progress"]}
     new["progress"] = {names[name]: value for name, value in new["progress"].items()}
     return new
@@ -85,43 +96,38 @@ def find(where: str) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The dictionary in a `.pt`, `.pth`, `.th` or `.safetensors` file, on the CPU. Code in it is refused, never run."""
+    """The dictionary in a file that torch or safetensors wrote, on the CPU. Code in it is refused, never run."""
+    if not path.is_file():
+        raise UserError(f"{path} is no regular file")
     try:
         if files.checksum_matches(path) is False:
             raise UserError(f"{path} is damaged: it is not what was written (its checksum differs)")
-        if path.suffix == ".safetensors":
+        if foreign.is_safetensors(path):
             from safetensors.torch import load_file
 
             return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file, torch.serialization.safe_globals(foreign.HARMLESS):
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise
-    except pickle.UnpicklingError:
-        raise UserError(f"{path} is damaged, or holds more than weights (such a file is not loaded)") from None
     except Exception as error:
-        reason = _first_line(error) if isinstance(error, OSError) else "it is damaged, or no file of weights"
-        raise UserError(f"cannot read {path}: {reason}") from None
+        raise UserError(_complaint(path, error)) from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no weights by name")
+        raise UserError(f"{path} holds no weights by name, but an object of type {type(content).__name__}")
     return content
 
 
-def weights_of(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """The weights for inference: a checkpoint's moving average where it has one, else the file's own dictionary."""
+def _complaint(path: Path, error: Exception) -> str:
+    try:
+        if isinstance(error, OSError):
+            raise error
+        return f"{path} {foreign.complaint(path, error)}"
+    except OSError as error:
+        return f"cannot read {path}: {error.strerror or error}"
+
+
+def newer_format(content: dict[str, Any], path: Path) -> list[str]:
+    """Note where a newer version wrote the file, of which the weights alone can be used."""
     form = content.get("format")
-    if isinstance(form, int) and form > FORMAT:
-        print(f"warning: {path} was written by a newer cnnbench: only its weights are used", file=sys.stderr)
-    weights = content.get("ema") or content.get("state_dict")
-    weights = weights or (content.get("model") if isinstance(form, int) else content)
-    if not isinstance(weights, dict) or not any(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"{path} holds no weights by name")
-    tensors = {str(name): value for name, value in weights.items() if isinstance(value, Tensor)}
-    for prefix in WRAPPERS:  # what the wrappers of training put before every name, and a counter of their own beside
-        inside = {name: value for name, value in tensors.items() if name.startswith(prefix)}
-        if inside and tensors.keys() - inside.keys() <= {"n_averaged"}:
-            tensors = {name.removeprefix(prefix): value for name, value in inside.items()}
-    return tensors
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    newer = isinstance(form, int) and form > FORMAT
+    return [f"{path} was written by a newer cnnbench: only its weights are used"] if newer else []

@@ -21,6 +21,7 @@ from cnnbench.utils.named_files import typed_path
 from cnnbench.weights import merge, sources
 from cnnbench.weights.merge import MergeReport
 from cnnbench.weights.sources import Weights
+from cnnbench.weights.tensors import some
 
 
 def ready(
@@ -72,7 +73,7 @@ def _from_tensors(
     with torch.device("meta"), Shapes():
         sketch = models.build(**arguments)
     merge.check_names(rename, skip)
-    state = merge.renamed(weights, rename or {})
+    state = merge.named_as_here(sketch, weights, rename or {}, list(skip or [])).state
     first = next(layer for layer in sketch.modules() if isinstance(layer, nn.Conv2d))
     outputs = (_shape(output_layer(sketch), sketch, state) or (1000, 0))[0]
     channels = (_shape(first, sketch, state) or (0, 3))[1]
@@ -90,7 +91,9 @@ def _from_tensors(
             raise UserError(f"{weights.source} does not say how its images were normalised: give prepare.mean and .std")
         notes.append("images: normalised as usual for ImageNet; prepare.mean and prepare.std say otherwise")
     net = models.build(**{**arguments, "num_classes": outputs, "in_channels": channels})
-    _check_whole(net, merge.merge(net, weights, rename, skip))
+    report = merge.merge(net, weights, rename, skip)
+    _check_whole(net, report)
+    notes = [*report.notes, *([f"not used: {some(report.unused)}"] if report.unused else []), *notes]
     spec = ModelSpec(
         model=model,
         labels=classes,

@@ -1,5 +1,6 @@
 """Weights of one net into another: a checked merge, which names all that it leaves out, and a new head."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,8 @@ from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
 from cnnbench.weights.finite import check_finite
 from cnnbench.weights.sources import TWINS, Weights
-
-SHOWN = 4  # differences shown before the rest is only counted
+from cnnbench.weights.tensors import common_prefix, some
+from cnnbench.weights.validation import differences
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,16 @@ class MergeReport:
     loaded: list[str]
     fresh: dict[str, str]
     unused: list[str]
+    notes: list[str]  # what was taken of the file, and what its names begin with
 
     def text(self) -> str:
-        lines = [f"weights: {len(self.loaded)} of {plural(len(self.loaded) + len(self.fresh), 'tensor')} "
+        lines = [*self.notes, f"weights: {len(self.loaded)} of {plural(len(self.loaded) + len(self.fresh), 'tensor')} "
                  f"from {self.source}"]  # fmt: skip
         for reason in dict.fromkeys(self.fresh.values()):
             names = [name for name, why in self.fresh.items() if why == reason]
-            lines.append(f"  initialised anew: {_some(names)} ({reason})")
+            lines.append(f"  initialised anew: {some(names)} ({reason})")
         if self.unused:
-            lines.append(f"  not used: {_some(self.unused)}")
+            lines.append(f"  not used: {some(self.unused)}")
         return "\n".join(lines)
 
 
@@ -54,13 +56,15 @@ def merge(
     """
     wanted = model.state_dict()
     check_names(rename, skip)
-    state = renamed(weights, rename or {})
-    skipped = _skipped(model, state, list(skip or []))
+    given = named_as_here(model, weights, rename or {}, list(skip or []))
+    state = given.state
+    skipped = _skipped(model, [*state, *given.beside], list(skip or []))
     head = _names_in(model, ["head"])
-    auxiliary = ("aux1.", "aux2.", "AuxLogits.", *(f"{name}." for name in model.auxiliary))
+    auxiliary = auxiliary_names(model)
     loaded: dict[str, Tensor] = {}
     fresh: dict[str, str] = {}
-    wrong: list[str] = []
+    missing: list[str] = []
+    other: list[str] = []
     for name, own in wanted.items():
         theirs = state.get(name)
         if name in skipped:
@@ -72,21 +76,21 @@ def merge(
         elif theirs is None and name.startswith(auxiliary):
             fresh[name] = "the file has no auxiliary heads"
         elif theirs is None:
-            wrong.append(f"{name} {tuple(own.shape)} is missing in the file")
-        elif theirs.shape == own.shape:
+            missing.append(f"{name} {tuple(own.shape)}")
+        elif not differences({name: own}, {name: theirs}):
             loaded[name] = theirs
-        elif name in head:
+        elif name in head and theirs.is_floating_point():
             fresh[name] = f"{theirs.shape[0]} classes there, {own.shape[0]} here"
         else:
-            wrong.append(f"{name} is {tuple(theirs.shape)} in the file, {tuple(own.shape)} in the net")
+            other += differences({name: own}, {name: theirs})
     surplus = [name for name in state if name not in wanted and name not in skipped]
     unused = [name for name in surplus if name.startswith(auxiliary)]
-    wrong += [f"{name} {tuple(state[name].shape)} is only in the file" for name in surplus if name not in unused]
-    if wrong:
-        raise UserError(_difference(model, weights, wrong))
+    extra = [f"{name} {tuple(state[name].shape)}" for name in surplus if name not in unused]
+    if missing or other or extra:
+        raise UserError(_difference(model, weights, missing, extra, other))
     check_finite(loaded, weights.source)
     model.load_state_dict(loaded, strict=False)
-    return MergeReport(weights.source, list(loaded), fresh, unused)
+    return MergeReport(weights.source, list(loaded), fresh, [*unused, *given.beside], [*weights.notes, *given.notes])
 
 
 # Arguments that change how a net is trained or begins, not what its weights mean.
@@ -124,31 +128,83 @@ def check_names(rename: Any, skip: Any) -> None:
         raise UserError(f"weights_skip={skip}: give a list of names, as in 'weights_skip=[fc]'")
 
 
-def _difference(model: Net, weights: Weights, wrong: list[str]) -> str:
-    more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+def _difference(model: Net, weights: Weights, missing: list[str], extra: list[str], other: list[str]) -> str:
+    """What differs, in three lines: the net's names, the file's beside them, and what to type."""
+    parts = [("missing in the file", missing), ("only in the file", extra), ("of another kind", other)]
+    said = [f"{what}: {some(names)}" for what, names in parts if names]
     return (
-        f"{weights.source} does not fit {model.name}: {'; '.join(wrong[:SHOWN])}{more}\n"
-        "another net, or other names for it? Name what differs: 'weights_rename={their: our}', 'weights_skip=[name]'"
+        f"{weights.source} does not fit {model.name}; {said[0]}\n"
+        + "".join(f"{'; '.join(said[1:])}\n" if said[1:] else "")
+        + "another net, or other names for it? Name what differs: 'weights_rename={their: our}', 'weights_skip=[name]'"
     )
 
 
-def renamed(weights: Weights, rename: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors of the weights under our names. UserError for a beginning that no name has."""
-    state = weights.state
+@dataclass(frozen=True)
+class Named:
+    """Tensors of a file under the net's names, names that lie beside them there, and notes for the user."""
+
+    state: dict[str, Tensor]
+    beside: list[str]
+    notes: list[str]
+
+
+def named_as_here(model: Net, weights: Weights, rename: Mapping[str, str], skip: list[str]) -> Named:
+    """The tensors as `rename` says, then without the prefix that takes all names to the net's, where there is one.
+
+    UserError for a beginning that no name has.
+    """
+    wanted, head, passed = model.state_dict(), _names_in(model, ["head"]), (*auxiliary_names(model), *skip)
+    needed = [name for name in wanted if name not in head and not name.startswith(passed)
+              and not name.endswith("num_batches_tracked")]  # fmt: skip
+    found, left = _renamed(weights.state, rename)
+    prefix = common_prefix(found, needed)
+    ours = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+    rest = {name: value for name, value in found.items() if not name.startswith(prefix)}
+    own = {name: value for name, value in rest.items() if name in wanted and name not in ours}
+    state, left = _renamed(ours | own, left)
+    if left:
+        raise UserError(
+            f"weights_rename: no name in {weights.source} is or begins with '{next(iter(left))}', "
+            f"as {some(list(weights.state))}"
+        )
+    notes = [f"names in the file begin with '{prefix}': taken off"] if prefix else []
+    return Named(state, [name for name in rest if name not in own], notes)
+
+
+def _renamed(state: dict[str, Tensor], rename: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors under other names, and the pairs that no name begins with. A dot at the end changes nothing."""
+    left = {}
     for old, new in rename.items():
-        hits = [name for name in state if name == old or name.startswith(f"{old}.")]
-        if not hits:
-            raise UserError(f"weights_rename: no name in {weights.source} is or begins with '{old}', as {_some(state)}")
-        state = {f"{new}{name[len(old) :]}" if name in hits else name: value for name, value in state.items()}
-    return state
+        names = {name: _begun_anew(name, old.removesuffix("."), new.removesuffix(".")) for name in state}
+        if all(name is None for name in names.values()):
+            left[old] = new
+            continue
+        ours = {name: changed or name for name, changed in names.items()}
+        if twice := [name for name, count in Counter(ours.values()).items() if count > 1]:
+            raise UserError(f"weights_rename={{{old}: '{new}'}} gives several tensors the name {twice[0]}")
+        state = {ours[name]: value for name, value in state.items()}
+    return state, left
 
 
-def _skipped(model: Net, state: Mapping[str, Tensor], skip: list[str]) -> set[str]:
+def _begun_anew(name: str, old: str, new: str) -> str | None:
+    """The name with another beginning, up to a dot; None where it does not begin so."""
+    if old and name != old and not name.startswith(f"{old}."):
+        return None
+    rest = name[len(old) :].removeprefix(".")
+    return ".".join(filter(None, [new, rest])) or None
+
+
+def auxiliary_names(model: Net) -> tuple[str, ...]:
+    """What the names of auxiliary heads begin with."""
+    return ("aux1.", "aux2.", "AuxLogits.", *(f"{name}." for name in model.auxiliary))
+
+
+def _skipped(model: Net, names: list[str], skip: list[str]) -> set[str]:
     """All names, of the net and of the file, that `skip` covers."""
     found = set()
     for entry in skip:
         stage = _names_in(model, [entry]) if entry in model.stages else set()
-        hits = {name for name in [*model.state_dict(), *state] if name == entry or name.startswith(f"{entry}.")}
+        hits = {name for name in [*model.state_dict(), *names] if name == entry or name.startswith(f"{entry}.")}
         if not hits and not stage:
             raise UserError(f"weights_skip: nothing is called '{entry}', neither in the file nor in {model.name}")
         found |= hits | stage
@@ -161,11 +217,6 @@ def _names_in(model: Net, stages: list[str]) -> set[str]:
               for tensor in [*module.parameters(), *module.buffers()]}  # fmt: skip
     tensors = [*model.named_parameters(), *model.named_buffers()]
     return {name for name, tensor in tensors if id(tensor) in inside}
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def for_new_classes(model: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ Files are loaded as data only; code in them is refused.
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from cnnbench.models.layers import Net
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.fast_start import import_torchvision
 from cnnbench.utils.text import slug
-from cnnbench.weights import checkpoint, finite
+from cnnbench.weights import checkpoint, finite, foreign, validation
+from cnnbench.weights.tensors import weights_in
 
 ZOO = Path(__file__).parents[1] / "zoo"
 DEFAULT = "zoo:resnet20-cifar10"  # where neither a net nor weights are named
@@ -63,14 +64,18 @@ class Weights:
     spec: ModelSpec | None  # how their net is built and its images are prepared; None for tensors alone
     config: dict[str, Any] | None = None  # of the run that trained them
     epochs: int | None = None  # that they were trained for
+    notes: list[str] = field(default_factory=list)  # what was taken of a file from elsewhere, and what was not
 
 
-def load(where: str, model: dict[str, Any] | None = None) -> Weights:
+def load(where: str, model: dict[str, Any] | None = None, key: str | None = None) -> Weights:
     """The weights that `where` names. `model`: name and arguments of the net, which published weights depend on.
+    `key`: which of the weights in a file, where there are several.
 
     Raises UserError where there are none, where they cannot be read, and where they cannot be fetched.
     """
     kind, _, rest = where.partition(":")
+    if key is not None and kind in ("imagenet", "zoo"):
+        raise UserError(f"weights_key={key} is for files from elsewhere: {where} holds one net, so leave it out")
     if kind == "imagenet":
         if model is None:
             raise UserError(f"weights={where} needs a net, as in model=resnet34 weights={where}")
@@ -80,24 +85,27 @@ def load(where: str, model: dict[str, Any] | None = None) -> Weights:
     if "://" in where:
         raise UserError(f"weights={where}: fetch the file yourself and give its path, as in weights=FILE")
     path = checkpoint.find(where)
-    return from_file(path, str(path))
+    return from_file(path, str(path), key)
 
 
-def from_file(path: Path, source: str) -> Weights:
+def from_file(path: Path, source: str, key: str | None = None) -> Weights:
     content = checkpoint.read(path)
-    state = checkpoint.weights_of(content, path)
-    if path.suffix == ".safetensors":
-        return Weights(source=source, state=state, spec=_safetensors_spec(path))
-    if not ({"spec", "inference"} & content.keys()):
-        return Weights(source=source, state=state, spec=None)
-    content = checkpoint.load(path)
-    return Weights(
-        source=source,
-        state=state,
-        spec=ModelSpec.from_dict(content["spec"]),
-        config=content["config"],
-        epochs=content["progress"]["epoch"],
-    )
+    ours = checkpoint.is_ours(content)
+    if ours:
+        content = checkpoint.checked(content, path)
+    found = weights_in(content, path, key)
+    validation.check_numbers(found.state, source)
+    spec: ModelSpec | None
+    if ours:
+        spec = ModelSpec.from_dict(content["spec"])
+        validation.check_fits(spec, found.state, source)
+        return Weights(source=source, state=found.state, spec=spec, config=content["config"],
+                       epochs=content["progress"]["epoch"])  # fmt: skip
+    if foreign.is_safetensors(path) and (spec := _safetensors_spec(path)):
+        validation.check_fits(spec, found.state, source)
+        return Weights(source=source, state=found.state, spec=spec)
+    notes = [*checkpoint.newer_format(content, path), *found.notes]
+    return Weights(source=source, state=found.state, spec=None, notes=notes)
 
 
 def short_name(source: str) -> str:
@@ -136,11 +144,14 @@ def _safetensors_spec(path: Path) -> ModelSpec | None:
 
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(METADATA)
+    if not text:
+        return None
     try:
-        content = json.loads(text) if text else None
-        return content and ModelSpec.from_dict(content.get("spec") or content["inference"])
-    except (ValueError, KeyError, TypeError):
+        content = json.loads(text)
+        plain = content.get("spec") or content["inference"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path} says of itself what this version of cnnbench cannot read") from None
+    return validation.spec_of(plain, str(path))
 
 
 # The zoo
@@ -206,7 +217,7 @@ def published(model: dict[str, Any], version: str = "") -> Weights:
 
 def _published_state(file: Path) -> dict[str, Tensor]:
     try:
-        return checkpoint.weights_of(checkpoint.read(file), file)
+        return weights_in(checkpoint.read(file), file).state
     except UserError as error:
         raise UserError(f"{error}\ndelete it, and it is fetched anew") from None
 

@@ -5,11 +5,24 @@ from typing import Any
 
 import torch
 
+from cnnbench import models
 from cnnbench.utils.files import write_zip_with_checksum
 from cnnbench.weights import checkpoint
 
-NEEDED: dict[str, Any] = {"model": {}, "spec": {}, "config": {}, "progress": {}}
-NEEDED_BEFORE: dict[str, Any] = {"model": {}, "inference": {}, "config": {}, "progress": {}}  # formats 1 and 2
+CONFIG: dict[str, Any] = {"data": {}, "augment": {}, "optim": {}, "schedule": {}, "epochs": 1, "batch_size": 1}
+INPUT: dict[str, Any] = {"image_size": 32, "in_channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3}
+PROGRESS: dict[str, Any] = {"epoch": 1, "batch": 0, "seconds": 0.0, "best_epoch": 1}
+NET = {"model": models.build("resnet8", num_classes=2).state_dict(), "config": CONFIG}
+NEEDED: dict[str, Any] = {
+    **NET,
+    "spec": {"model": {"name": "resnet8"}, "labels": ["a", "b"], "input": INPUT},
+    "progress": {**PROGRESS, "best": 0.5},
+}
+NEEDED_BEFORE: dict[str, Any] = {  # formats 1 and 2
+    **NET,
+    "inference": {"model": {"name": "resnet8"}, "classes": ["a", "b"], **INPUT},
+    "progress": {**PROGRESS, "best_top1_error": 0.5},
+}
 
 
 def flip(file: Path, position: int) -> None:

@@ -168,6 +168,11 @@ def test_a_sweep_says_what_its_books_say(make: Callable, cnnbench: Callable, tmp
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "config cut": (lambda run: (run / "config.yaml").write_text("model:\n  name: res\n x"), "config.yaml is damaged"),
     "config binary": (lambda run: (run / "config.yaml").write_bytes(b"\xff\x00\x81"), "config.yaml is damaged"),
+    "config an alias bomb": (
+        lambda run: (run / "config.yaml").write_text("a: &a [1]\nb: [*a]\n"),
+        "config.yaml is damaged",
+    ),
+    "config recursive": (lambda run: (run / "config.yaml").write_text("a: &a\n  b: *a\n"), "config.yaml is damaged"),
     "config a list": (lambda run: (run / "config.yaml").write_text("- 1\n- 2\n"), "config.yaml is damaged"),
     "result cut": (lambda run: (run / "result.json").write_text('{"top1_err'), "result.json is damaged"),
     "result without error": (lambda run: (run / "result.json").write_text('{"n": 1}'), "has no top1_error"),

@@ -24,7 +24,7 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:
             return (os.system, (f"touch {tmp_path}/ran",))
 
     torch.save({"format": 1, "model": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match=r"evil\.pt is damaged, or holds more than weights"):
+    with pytest.raises(UserError, match=r"evil\.pt holds more than weights: 'model' is of type posix\.system"):
         checkpoint.load(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()
 

@@ -14,7 +14,7 @@ from cnnbench.config.sections import CheckpointConfig, OnError
 from cnnbench.runs.tracker import Tracker
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.files import read_json
-from cnnbench.weights import checkpoint
+from cnnbench.weights import checkpoint, sources
 from cnnbench.weights.checkpoint_manager import CheckpointManager, interval
 from tests.helpers.checkpoints import NEEDED, NEEDED_BEFORE, flip
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
@@ -43,16 +43,14 @@ def test_a_checkpoint_of_the_first_format_still_loads(tmp_path: Path) -> None:
     assert content and content["step"] == 5 and notes == []
 
 
-def test_a_newer_format_is_refused_for_resuming_and_warned_of_for_its_weights(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_newer_format_is_refused_for_resuming_and_said_for_its_weights(tmp_path: Path) -> None:
     manager_with(tmp_path, 2)
-    torch.save({"format": 99, "cnnbench": "9.9", "step": 3, "model": {"w": torch.ones(2)}}, tmp_path / "last.pt")
+    torch.save({"format": 99, "cnnbench": "9.9", "step": 3, "model": {"w": torch.ones(2, 1)}}, tmp_path / "last.pt")
     with pytest.raises(UserError, match=r"newer cnnbench \(9.9\)"):  # and not passed over for an older checkpoint
         CheckpointManager(tmp_path, config()).load()
-    weights = checkpoint.weights_of(checkpoint.read(tmp_path / "last.pt"), tmp_path / "last.pt")
-    assert weights["w"].sum() == 2
-    assert "warning" in capsys.readouterr().err
+    weights = sources.load(str(tmp_path / "last.pt"))
+    assert weights.state["w"].sum() == 2
+    assert "newer cnnbench: only its weights are used" in weights.notes[0]
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(1, []), (2, ["step-9.pt"]), (4, ["step-7.pt", "step-8.pt", "step-9.pt"])])
