@@ -1,6 +1,7 @@
 """`cnnbench evaluate`: the worth of a trained net's answers, by a named protocol."""
 
-from dataclasses import asdict, fields
+import sys
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.measurement import Judged, Reading, measuring
 from cnnbench.tasks.passes import measure_net
+from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.exit_codes import DONE
 from cnnbench.utils.files import write_json
@@ -34,6 +36,7 @@ def run(cfg: EvaluateConfig) -> int:
     dataset = data.load_dataset(data_cfg)
     judged = [ready(cfg, one, dataset, data_cfg.workers) for one in loaded]
     task = tasks.find(same_task(judged, dataset))()
+    judged = [in_own_classes(one) for one in judged]
     task.check_measure(judged, cfg)
     path = Path(runtime.group.broadcast(lambda: str(directory(cfg, judged, dataset))))
     found = task.measure(judged, cfg, runtime) or measure_net(task, judged[0], runtime)
@@ -68,6 +71,16 @@ def same_task(judged: list[Judged], dataset: data.Dataset) -> str:
         if one.spec.task != dataset.task:
             raise UserError(f"{one.weights.source} is for {one.spec.task}, data={dataset.name} for {dataset.task}")
     return dataset.task
+
+
+def in_own_classes(one: Judged) -> Judged:
+    """A net with the data in its own classes, which are matched by their names."""
+    dataset, note = data.in_classes_of(one.dataset, one.spec.labels, one.weights.source)
+    if dataset is one.dataset:
+        return one
+    say(note, sys.stderr)
+    source = dataset.val if one.reading.source is one.dataset.val else dataset.train
+    return replace(one, dataset=dataset, reading=replace(one.reading, source=source))
 
 
 def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) -> Path:
@@ -118,7 +131,11 @@ def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
 def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: int | None) -> Judged:
     """A net, and how it is asked about this data."""
     prepare = prepared(cfg, loaded, dataset)
-    model, known, _ = load.ready(loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip)
+    model, known, notes = load.ready(
+        loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip, of_data=dataset.classes
+    )
+    for note in notes:
+        say(note, sys.stderr)
     dataset = data.with_channels(dataset, known.input.in_channels)
     source = dataset.val if cfg.split is Split.val else dataset.train
     reading = Reading(source=source, batch_size=cfg.batch_size, workers=workers)
@@ -135,4 +152,4 @@ def prepared(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset) -> Pre
         of_data = {"crop_ratio": dataset.crop_ratio, "interpolation": dataset.interpolation,
                    "mean": list(dataset.mean), "std": list(dataset.std)}  # fmt: skip
         known |= {key: value for key, value in of_data.items() if known[key] is None}
-    return PrepareConfig(**known, classes=list(dataset.classes) if loaded.spec is None else None)
+    return PrepareConfig(**known, classes=None)
