@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from omegaconf import MISSING
 
@@ -12,13 +12,18 @@ from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import EvaluateConfig
 from cnnbench.config.parsing import from_plain
 from cnnbench.config.sections import DataConfig, Format, PrepareConfig, Split
+from cnnbench.data.model_spec import ModelSpec
+from cnnbench.models.layers import Net
+from cnnbench.output.tables import render
 from cnnbench.runs import run_directory
 from cnnbench.runs.result import complexity, described, environment, show
 from cnnbench.runs.run_directory import path_for
-from cnnbench.runtime.device import create_runtime
-from cnnbench.tasks.measurement import Judged, Reading, measuring
+from cnnbench.runtime.device import Runtime, create_runtime
+from cnnbench.tasks.base import Task
+from cnnbench.tasks.measurement import Judged, Measurement, Reading, measuring
 from cnnbench.tasks.passes import measure_net
-from cnnbench.utils.console import say
+from cnnbench.tasks.trial import check_unknown, rows, try_variants, verdict
+from cnnbench.utils.console import say, warn
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.exit_codes import DONE
 from cnnbench.utils.files import write_json
@@ -34,6 +39,9 @@ def run(cfg: EvaluateConfig) -> int:
     runtime = measuring(runtime, cfg.precision, loaded)
     data_cfg = data_config(cfg, loaded)
     dataset = data.load_dataset(data_cfg)
+    if cfg.try_variants:
+        check_unknown(loaded)
+        return tried(cfg, loaded[0], dataset, runtime)
     judged = [ready(cfg, one, dataset, data_cfg.workers) for one in loaded]
     task = tasks.find(same_task(judged, dataset))()
     judged = [in_own_classes(one) for one in judged]
@@ -46,6 +54,7 @@ def run(cfg: EvaluateConfig) -> int:
         **found.result,
         "skipped_images": len(dataset.unreadable),
         "split": dataset.split if cfg.split is Split.val else "train",
+        "warnings": [warning] if (warning := doubts(task, judged[0], found, cfg)) else [],
         **identity(judged, dataset),
         **described(task),
         "images_per_second": found.n / found.seconds,
@@ -63,6 +72,45 @@ def run(cfg: EvaluateConfig) -> int:
     else:
         show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
     return DONE
+
+
+def tried(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, runtime: Runtime) -> int:
+    """Say which variant of the net, and which normalisation, fits the weights. Returns the exit code."""
+    task, prepare = tasks.find(dataset.task)(), prepared(cfg, loaded, dataset)
+
+    def build(model: dict[str, Any] | None) -> tuple[Net, ModelSpec]:
+        names = cfg.weights_rename, cfg.weights_skip
+        return load.ready(loaded, model, prepare, *names, of_data=dataset.classes)[:2]
+
+    spec = build(cfg.model)[1]
+    given = data.with_channels(dataset, spec.input.in_channels)
+    given, _ = data.in_classes_of(given, spec.labels, loaded.source)
+    source = given.val if cfg.split is Split.val else given.train
+    attempts = try_variants(task, spec, build, given, source, runtime)
+    if runtime.group.main:
+        print(render(rows(task, attempts), cfg.format))
+        say(verdict(task, attempts, task.guessing_loss(spec)), output(cfg))
+    return DONE
+
+
+def output(cfg: EvaluateConfig) -> TextIO:
+    """Stream for people: stdout, unless it is for the result alone."""
+    return sys.stdout if cfg.format is Format.table else sys.stderr
+
+
+def doubts(task: Task, one: Judged, found: Measurement, cfg: EvaluateConfig) -> str:
+    """Warning, said and returned, where weights from elsewhere are no better than guessing; empty where they are."""
+    guessing = task.guessing_loss(one.spec)
+    if one.weights.config is not None or guessing is None or found.result["loss"] < guessing:
+        return ""
+    text = f"{one.weights.source}: no better than guessing (loss {found.result['loss']:.2f}, guessing {guessing:.2f})"
+    if one.weights.spec is None:
+        text += "; if these weights were trained, their images were normalised otherwise, or their net is a variant: "
+        text += "try_variants=true tells which"
+    else:
+        text += ": are these its classes and its images?"
+    warn(text)
+    return text
 
 
 def same_task(judged: list[Judged], dataset: data.Dataset) -> str:
@@ -134,6 +182,8 @@ def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: 
     model, known, notes = load.ready(
         loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip, of_data=dataset.classes
     )
+    if loaded.spec is None and not {"data.mean", "data.std"} <= typed_keys(cfg):
+        notes.append(f"images: normalised as {dataset.name} usually is; data.mean and data.std say otherwise")
     for note in notes:
         say(note, sys.stderr)
     dataset = data.with_channels(dataset, known.input.in_channels)

@@ -19,7 +19,7 @@ from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.utils.errors import UserError
-from cnnbench.weights import merge, sources
+from cnnbench.weights import merge, sources, variants
 from cnnbench.weights.merge import MergeReport
 from cnnbench.weights.sources import Weights
 
@@ -93,6 +93,8 @@ def _from_tensors(
         if channels != 3:
             raise UserError(f"{weights.source} does not say how its images were normalised: give prepare.mean and .std")
         notes.append("images: normalised as usual for ImageNet; prepare.mean and prepare.std say otherwise")
+    if note := variants.unknown(weights.source, model):
+        notes.append(note)
     net = models.build(**{**arguments, "num_classes": outputs, "in_channels": channels})
     _check_whole(net, merge.merge(net, weights, rename, skip))
     spec = ModelSpec(
