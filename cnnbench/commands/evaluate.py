@@ -1,9 +1,9 @@
 """`cnnbench evaluate`: the worth of a trained net's answers, by a named protocol."""
 
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from omegaconf import MISSING
 
@@ -12,13 +12,18 @@ from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import EvaluateConfig
 from cnnbench.config.parsing import from_plain
 from cnnbench.config.sections import DataConfig, Format, PrepareConfig, Split
+from cnnbench.data.model_spec import ModelSpec
+from cnnbench.models.layers import Net
+from cnnbench.output.tables import render
 from cnnbench.runs import run_directory
 from cnnbench.runs.result import complexity, described, environment, show
 from cnnbench.runs.run_directory import path_for
-from cnnbench.runtime.device import create_runtime
+from cnnbench.runtime.device import Runtime, create_runtime
+from cnnbench.tasks.base import Task
 from cnnbench.tasks.measurement import Judged, Measurement, Reading, measuring
 from cnnbench.tasks.passes import measure_net
-from cnnbench.utils.console import say
+from cnnbench.tasks.trial import check_unknown, rows, try_variants, verdict
+from cnnbench.utils.console import say, warn
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.exit_codes import DONE
 from cnnbench.utils.files import write_json
@@ -34,8 +39,12 @@ def run(cfg: EvaluateConfig) -> int:
     runtime = measuring(runtime, cfg.precision, loaded)
     data_cfg = data_config(cfg, loaded)
     dataset = data.load_dataset(data_cfg)
+    if cfg.try_variants:
+        check_unknown(loaded)
+        return tried(cfg, loaded[0], dataset, runtime)
     judged = [ready(cfg, one, dataset, data_cfg.workers) for one in loaded]
     task = tasks.find(same_task(judged, dataset))()
+    judged = [in_own_classes(one) for one in judged]
     task.check_measure(judged, cfg)
     path = Path(runtime.group.broadcast(lambda: str(directory(cfg, judged, dataset))))
     found = task.measure(judged, cfg, runtime) or measure_net(task, judged[0], runtime)
@@ -46,9 +55,9 @@ def run(cfg: EvaluateConfig) -> int:
         "skipped_images": len(dataset.unreadable),
         "left_out": dataset.left_out,
         "split": dataset.split if cfg.split is Split.val else "train",
+        "warnings": [warning] if (warning := doubts(task, judged[0], found, cfg)) else [],
         **identity(judged, dataset),
         **described(task),
-        "warnings": [],
         "images_per_second": found.n / found.seconds,
         "wall_seconds": found.seconds,
         **environment(runtime),
@@ -73,12 +82,61 @@ def leave_behind(path: Path, result: dict[str, Any], found: Measurement) -> None
         raise UserError(f"cannot write to {path}: {error.strerror}") from None
 
 
+def tried(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, runtime: Runtime) -> int:
+    """Say which variant of the net, and which normalisation, fits the weights. Returns the exit code."""
+    task, prepare = tasks.find(dataset.task)(), prepared(cfg, loaded, dataset)
+
+    def build(model: dict[str, Any] | None) -> tuple[Net, ModelSpec]:
+        names = cfg.weights_rename, cfg.weights_skip
+        return load.ready(loaded, model, prepare, *names, of_data=dataset.classes)[:2]
+
+    spec = build(cfg.model)[1]
+    given = data.with_channels(dataset, spec.input.in_channels)
+    given, _ = data.in_classes_of(given, spec.labels, loaded.source)
+    source = given.val if cfg.split is Split.val else given.train
+    attempts = try_variants(task, spec, build, given, source, runtime)
+    if runtime.group.main:
+        print(render(rows(task, attempts), cfg.format))
+        say(verdict(task, attempts, task.guessing_loss(spec)), output(cfg))
+    return DONE
+
+
+def output(cfg: EvaluateConfig) -> TextIO:
+    """Stream for people: stdout, unless it is for the result alone."""
+    return sys.stdout if cfg.format is Format.table else sys.stderr
+
+
+def doubts(task: Task, one: Judged, found: Measurement, cfg: EvaluateConfig) -> str:
+    """Warning, said and returned, where weights from elsewhere are no better than guessing; empty where they are."""
+    guessing = task.guessing_loss(one.spec)
+    if one.weights.config is not None or guessing is None or found.result["loss"] < guessing:
+        return ""
+    text = f"{one.weights.source}: no better than guessing (loss {found.result['loss']:.2f}, guessing {guessing:.2f})"
+    if one.weights.spec is None:
+        text += "; if these weights were trained, their images were normalised otherwise, or their net is a variant: "
+        text += "try_variants=true tells which"
+    else:
+        text += ": are these its classes and its images?"
+    warn(text)
+    return text
+
+
 def same_task(judged: list[Judged], dataset: data.Dataset) -> str:
     """Name of the task of nets and data. UserError where it is not one and the same."""
     for one in judged:
         if one.spec.task != dataset.task:
             raise UserError(f"{one.weights.source} is for {one.spec.task}, data={dataset.name} for {dataset.task}")
     return dataset.task
+
+
+def in_own_classes(one: Judged) -> Judged:
+    """A net with the data in its own classes, which are matched by their names."""
+    dataset, note = data.in_classes_of(one.dataset, one.spec.labels, one.weights.source)
+    if dataset is one.dataset:
+        return one
+    say(note, sys.stderr)
+    source = dataset.val if one.reading.source is one.dataset.val else dataset.train
+    return replace(one, dataset=dataset, reading=replace(one.reading, source=source))
 
 
 def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) -> Path:
@@ -133,7 +191,11 @@ def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
 def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: int | None) -> Judged:
     """A net, and how it is asked about this data."""
     prepare = prepared(cfg, loaded, dataset)
-    model, known, notes = load.ready(loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip)
+    model, known, notes = load.ready(
+        loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip, of_data=dataset.classes
+    )
+    if loaded.spec is None and not {"data.mean", "data.std"} <= typed_keys(cfg):
+        notes.append(f"images: normalised as {dataset.name} usually is; data.mean and data.std say otherwise")
     for note in notes:
         say(note, sys.stderr)
     dataset = data.with_channels(dataset, known.input.in_channels)
@@ -152,4 +214,4 @@ def prepared(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset) -> Pre
         of_data = {"crop_ratio": dataset.crop_ratio, "interpolation": dataset.interpolation,
                    "mean": list(dataset.mean), "std": list(dataset.std)}  # fmt: skip
         known |= {key: value for key, value in of_data.items() if known[key] is None}
-    return PrepareConfig(**known, classes=list(dataset.classes) if loaded.spec is None else None)
+    return PrepareConfig(**known, classes=None)

@@ -32,7 +32,7 @@ from cnnbench.utils.files import json_text, read_json
 from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.text import slug
 from cnnbench.visual.training_pictures import TrainingPictures
-from cnnbench.weights import merge, sources
+from cnnbench.weights import merge, sources, variants
 from cnnbench.weights.sources import Weights
 
 
@@ -120,6 +120,8 @@ def prepare(
         head = new_head and known is not None
         report = merge.merge(model, given, cfg.weights_rename, cfg.weights_skip, new_head=head)
         said = report.text()
+        if known is None:
+            said = "\n".join([said, *variants.assumptions(given.source, arguments, dataset.name)])
     else:
         said = f"{model.name}: initialised as in its file, without weights"
     if stream is not None:

@@ -16,7 +16,7 @@ from cnnbench.utils.console import Log, say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
 from cnnbench.visual.training_pictures import TrainingPictures
-from cnnbench.weights import merge, sources
+from cnnbench.weights import merge, sources, variants
 
 
 def run(cfg: TrainConfig) -> int:
@@ -66,4 +66,6 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
         others = loaded.spec is not None and loaded.spec.labels != dataset.classes
         report = merge.merge(model, loaded, cfg.weights_rename, cfg.weights_skip, new_head=others)
         say(report.text(), stream)
+        if loaded.spec is None:
+            say("\n".join(variants.assumptions(loaded.source, cfg.model, dataset.name)), stream)
     return model, ModelSpec.of({"name": cfg.model["name"], **arguments}, dataset, image_size)

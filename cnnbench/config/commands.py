@@ -125,6 +125,9 @@ class EvaluateConfig(TrainedConfig):
     )  # other keys come from the checkpoint
     crop: CropConfig = field(default_factory=CropConfig)
     split: Split = option("val: what the run was validated on; train: its training images, without augmentation")
+    try_variants: bool = option(
+        "only try which variant of the net, and which normalisation, fits weights that do not say so: 300 images each"
+    )
     shift: int | None = option("also measure how often the prediction survives a shift by so many pixels", ge=1)
     batch_size: int = option("images or crops per forward pass", ge=1)
     precision: Precision | None = option(MEASURING)

@@ -1,5 +1,6 @@
 """Data sets, transforms of their images, and batches for a net."""
 
+from cnnbench.data.class_names import in_classes_of, matched, renumbered
 from cnnbench.data.datasets import load_dataset
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches
 from cnnbench.data.overlap import shared_files
@@ -41,10 +42,13 @@ __all__ = [
     "hardly_differ",
     "has_masks",
     "image_names",
+    "in_classes_of",
     "load_dataset",
+    "matched",
     "pick",
     "place_images",
     "read_image",
+    "renumbered",
     "shared_files",
     "strata",
     "train_loader",

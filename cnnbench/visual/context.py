@@ -90,10 +90,13 @@ class VisualizeContext:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data of the command line, else of the net's training, with the number of channels that the net takes."""
+        """The data of the command line, else of the net's training, with the number of channels that the net takes, and
+        in its classes where all of the data's names are among them."""
         if self._data_config is None:
             raise UserError(f"{self.source} does not name its training data: add data=…, as in data=cifar10")
         dataset = data.with_channels(data.load_dataset(self._data_config), self.channels)
+        if data.matched(dataset.classes, self.classes):
+            dataset, _ = data.in_classes_of(dataset, self.classes, self.source)
         known = self.spec.input
         return replace(dataset, crop_ratio=known.crop_ratio, interpolation=known.interpolation)
 

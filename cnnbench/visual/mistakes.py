@@ -6,22 +6,17 @@ from functools import partial
 
 import torch
 
-from cnnbench.data import image_names
+from cnnbench.data import image_names, in_classes_of
 from cnnbench.tasks.classification.mistakes import LEGEND, draw_mistake_cards
 from cnnbench.tasks.measurement import progress
 from cnnbench.tasks.passes import check_answers, predictions
-from cnnbench.utils.errors import UserError
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
 
 
 def draw_mistakes(context: VisualizeContext) -> Iterator[Picture]:
     context.check_channels()
-    if list(context.dataset.classes) != list(context.classes):
-        raise UserError(
-            f"what=mistakes needs data with the classes of the net: {context.source} and {context.data_name} have "
-            "different classes"
-        )
+    in_classes_of(context.dataset, context.classes, context.source)  # refuses data with other classes
     source, parts, runtime = context.searched, [], context.runtime
     with progress(len(source), "mistakes") as advance, runtime.cached_weight_casts():
         for batch, _, logits in predictions(context.model, context.batches(source), runtime, context.normalize):

@@ -3,6 +3,7 @@
 Weights of ours say all that of themselves. Weights from elsewhere, tensors alone, do not: then the caller says it.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,25 +12,32 @@ from torch import Tensor, nn
 
 from cnnbench import models
 from cnnbench.config.sections import Interpolation, PrepareConfig
+from cnnbench.data.class_names import imagenet_names, matched
 from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.fast_start import import_torchvision
 from cnnbench.utils.named_files import typed_path
-from cnnbench.weights import merge, sources
+from cnnbench.weights import merge, sources, variants
 from cnnbench.weights.merge import MergeReport
 from cnnbench.weights.sources import Weights
 from cnnbench.weights.tensors import some
 
 
 def ready(
-    weights: Weights, model: dict[str, Any] | None, prepare: PrepareConfig, rename: Any = None, skip: Any = None
+    weights: Weights,
+    model: dict[str, Any] | None,
+    prepare: PrepareConfig,
+    rename: Any = None,
+    skip: Any = None,
+    *,
+    of_data: Sequence[str] = (),
 ) -> tuple[Net, ModelSpec, list[str]]:
     """The net with its weights, what it takes to use it, and what the user should be told. UserError if unknown.
 
-    What `prepare` says wins over what the weights say.
+    What `prepare` says wins over what the weights say. of_data: classes of the data on which the net is to be measured,
+    for weights that name none.
     """
     classes = class_names(prepare.classes)
     notes: list[str] = []
@@ -37,7 +45,7 @@ def ready(
         _check_own(weights, model, rename, skip)
         net, known = sources.build(weights), weights.spec
     else:
-        net, known, notes = _from_tensors(weights, model, prepare, classes, rename, skip)
+        net, known, notes = _from_tensors(weights, model, prepare, classes, rename, skip, of_data)
     keys = ("image_size", "crop_ratio", "interpolation", "mean", "std")
     said: dict[str, Any] = {key: value for key in keys if (value := getattr(prepare, key)) is not None}
     if "interpolation" in said:
@@ -63,6 +71,7 @@ def _from_tensors(
     classes: list[str] | None,
     rename: Any,
     skip: Any,
+    of_data: Sequence[str],
 ) -> tuple[Net, ModelSpec, list[str]]:
     """Tensors alone: the net is the caller's, its number of classes and of channels theirs."""
     if model is None:
@@ -79,17 +88,14 @@ def _from_tensors(
     channels = (_shape(first, sketch, state) or (0, 3))[1]
     notes = []
     if classes is None:
-        if outputs != 1000:
-            raise UserError(
-                f"{weights.source} does not name its {outputs} classes: give prepare.classes=FILE, with a name in each "
-                "line, or a list"
-            )
-        classes = imagenet_classes()
-        notes.append("classes: the 1,000 of ImageNet, by torchvision's names")
+        classes, note = named_classes(outputs, of_data, weights.source)
+        notes.append(note)
     if prepare.mean is None or prepare.std is None:
         if channels != 3:
             raise UserError(f"{weights.source} does not say how its images were normalised: give prepare.mean and .std")
         notes.append("images: normalised as usual for ImageNet; prepare.mean and prepare.std say otherwise")
+    if note := variants.unknown(weights.source, model):
+        notes.append(note)
     net = models.build(**{**arguments, "num_classes": outputs, "in_channels": channels})
     report = merge.merge(net, weights, rename, skip)
     _check_whole(net, report)
@@ -149,8 +155,13 @@ def class_names(given: Any) -> list[str] | None:
     return [line.strip() for line in lines if line.strip()]
 
 
-def imagenet_classes() -> list[str]:
-    import_torchvision()
-    from torchvision.models._meta import _IMAGENET_CATEGORIES
-
-    return list(_IMAGENET_CATEGORIES)
+def named_classes(outputs: int, of_data: Sequence[str], source: str) -> tuple[list[str], str]:
+    """Names for the outputs of a net whose weights name none, and what was assumed. UserError where nothing tells."""
+    if outputs == 1000 and (not of_data or matched(of_data, imagenet_names())):
+        return imagenet_names(), "classes: the 1,000 of ImageNet, by torchvision's names"
+    if not of_data:
+        raise UserError(
+            f"{source} does not name its {outputs} classes: give prepare.classes=FILE, with a name in each "
+            "line, or a list"
+        )
+    return list(of_data), f"classes: {source} names none, so they are taken to be the data's, in their order"

@@ -13,7 +13,7 @@ from torch import Tensor
 from cnnbench import models
 from cnnbench.config.commands import EvaluateConfig
 from cnnbench.config.sections import CropConfig
-from cnnbench.data import Dataset, image_names
+from cnnbench.data import image_names, matched
 from cnnbench.data.loaders import view_batches
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.views import DIRECTIONS, Groups, Shifts, Views, ViewTransform, build_views
@@ -142,7 +142,8 @@ def judge_views(
 def check(judged: list[Judged], cfg: EvaluateConfig) -> None:
     """Raise UserError for what cannot be measured: other classes, views without room, shifts out of the image."""
     for one in judged:
-        check_classes(one.spec, one.dataset, one.weights.source)
+        if in_order_of(judged[0].spec, one.spec) is None:
+            raise UserError(f"{one.weights.source} was trained for other classes than {judged[0].weights.source}")
         views(cfg.crop, one.model, one.spec)
     if cfg.shift and len(judged) > 1:
         raise UserError("shift judges a single net: give weights=… one only")
@@ -162,7 +163,7 @@ def measure(judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Meas
     source, classes = first.reading.source, first.dataset.classes
     with progress(len(source) * len(judged)) as advance:
         found = [
-            scores(asking, chosen, one.reading, advance)
+            scores(asking, chosen, one.reading, advance)[:, in_order_of(first.spec, one.spec)]
             for asking, chosen, one in zip(members, asked, judged, strict=True)
         ]
     seconds = time.perf_counter() - begin
@@ -185,18 +186,9 @@ def measure(judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Meas
     )
 
 
-def check_classes(spec: ModelSpec, dataset: Dataset, source: str) -> None:
-    """Raise UserError where the net's answers would not be the data's classes."""
-    if list(dataset.classes) == spec.labels:
-        return
-    ours, theirs = len(spec.labels), len(dataset.classes)
-    first = next((pair for pair in zip(spec.labels, dataset.classes, strict=False) if pair[0] != pair[1]), None)
-    how = (
-        f"{plural(ours, 'class')}, the data {theirs:,}"
-        if ours != theirs or not first
-        else f"'{first[0]}' where the data has '{first[1]}'"
-    )
-    raise UserError(f"{source} was trained for other classes than those of {dataset.name}: it has {how}")
+def in_order_of(first: ModelSpec, other: ModelSpec) -> list[int] | None:
+    """Columns of another net's logits in the order of the first one's classes; None where they are not the same."""
+    return matched(first.labels, other.labels) if len(first.labels) == len(other.labels) else None
 
 
 def shifted(pixels: int, judged: Judged, asking: Member, views: Views) -> dict[str, Any]:
