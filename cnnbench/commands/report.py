@@ -29,7 +29,7 @@ def run(cfg: ReportConfig) -> int:
     if cfg.cancel:
         cancel(found, roots)
     if not found.runs and not found.sweeps and not cfg.history:
-        raise UserError("\n".join([f"no runs in {', '.join(map(str, roots))}", *found.damaged[:2]]))
+        raise UserError("\n".join([f"no runs in {', '.join(map(str, roots))}", *found.remarks()[:2]]))
     chosen = filter_runs(found.runs, conditions(cfg.where))
     if found.runs and not chosen:
         raise UserError(f"none of the {plural(len(found.runs), 'run')} is as where={cfg.where} says")
@@ -84,7 +84,7 @@ def cancel(found: GatheredRuns, roots: list[Path]) -> None:
 
 def remarks(found: GatheredRuns, groups: list[RunGroup]) -> None:
     """Lines for people: state of all runs, damaged files, warnings."""
-    for line in [*found.states(), *(f"damaged: {line}" for line in found.damaged), *repeated_seeds(groups)]:
+    for line in [*found.states(), *found.remarks(), *repeated_seeds(groups)]:
         print(line, file=sys.stderr)
 
 

@@ -3,33 +3,47 @@
 Only the run directories are read, so it does not matter which process launched a run, where, or whether it still runs.
 """
 
-import json
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from cnnbench.config.parsing import flatten
+from cnnbench.reporting.run_files import (
+    DamagedError,
+    check_result,
+    is_inside,
+    last_row,
+    read_config,
+    read_metrics,
+    read_object,
+    read_overrides,
+)
 from cnnbench.runs import run_directory
 from cnnbench.sweeps import study_result
 from cnnbench.sweeps.jobs import CUT, DONE, FAILED, FOLDER, PRUNED, RUNNING, SweepJob, current_jobs, progress_line
 from cnnbench.sweeps.study_result import StudyResult, read_study_result
 from cnnbench.tasks import metrics_of
 from cnnbench.tasks.metric import Metric
-from cnnbench.utils import plain_yaml
+from cnnbench.utils.console import reason
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.files import read_json, read_rows
+from cnnbench.utils.format import plural
 from cnnbench.utils.named_files import common_folder
 
 SIGNS = {"config.yaml", "status.json", "metrics.jsonl", "result.json"}  # a directory with any of these is a run
 STATES = {"done": DONE, "running": RUNNING, "failed": FAILED, "interrupted": CUT, "preempted": CUT,
           "pruned": PRUNED}  # fmt: skip
 SAID = ("seed", "model", "data")  # keys that an evaluation's own result gives
-TAIL = 4096  # bytes at the end of a metrics.jsonl that contain its last line
+LEFT_OUT = {  # directories that are no results, by kind, in words
+    "benchmark": "{} not in the table, as {path}: see its benchmark.md",
+    "page of pictures": "{} not in the table, as {path}: see its index.html",
+    "run with debug=": "{} not in the table, as {path}: what debug= leaves is no result",
+    "link": "{} not followed, as {path}: what lies elsewhere is named by itself, as in cnnbench report DIR DIR",
+    "directory": "{} not read, as {path}: no permission",
+}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -47,11 +61,12 @@ class Run:
     result: dict[str, Any]  # empty if it is not done
     metrics: tuple[Metric, ...]  # of its task, the primary one first
     date: str  # of its last output, as 2026-01-31
+    roots: tuple[str, ...]  # real paths of the directories that are reported
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """Rows of metrics, one per epoch, numbers only."""
-        return [row for line in read_rows(self.path / "metrics.jsonl") if (row := _numbers(line))]
+        return read_metrics(self.path / "metrics.jsonl", self.roots)
 
     @property
     def data(self) -> str:
@@ -82,12 +97,25 @@ class Run:
 
 @dataclass
 class GatheredRuns:
-    """Runs by path, jobs of each sweep, results of searches, and a line for each damaged file."""
+    """Runs by path, jobs of each sweep, results of searches, a line for each damaged file, and what is no result."""
 
+    roots: tuple[str, ...] = ()  # real paths
     runs: list[Run] = field(default_factory=list)
     sweeps: dict[Path, list[SweepJob]] = field(default_factory=dict)
     searches: dict[Path, StudyResult] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
+    aside: dict[str, list[Path]] = field(default_factory=dict)  # keys of LEFT_OUT
+
+    def set_aside(self, kind: str, path: Path) -> None:
+        self.aside.setdefault(kind, []).append(path)
+
+    def left_out(self) -> list[str]:
+        """A line for each kind of directory that is no result."""
+        return [LEFT_OUT[kind].format(_count(len(paths), kind), path=paths[0]) for kind, paths in self.aside.items()]
+
+    def remarks(self) -> list[str]:
+        """Lines on what is missing in the report, and why."""
+        return [*(f"damaged: {line}" for line in self.damaged), *self.left_out()]
 
     def states(self) -> list[str]:
         """`outputs/train/sweep-seed_0+1: 12/16 done, 1 failed: why`: a line for each sweep, and one for other runs."""
@@ -103,31 +131,61 @@ class GatheredRuns:
 
 def gather_runs(roots: list[Path]) -> GatheredRuns:
     """All runs and sweeps in and below the directories. Raises UserError if a directory is missing."""
-    found, seen = GatheredRuns(), set()
+    found, seen = GatheredRuns(roots=tuple(map(os.path.realpath, roots))), set()
     for root in roots:
         if not root.is_dir():
             raise UserError(f"{root}: no such directory; give one that holds runs, as outputs")
-        for folder, subfolders, files in os.walk(root, followlinks=True):
+        refused = partial(_refused, found)
+        for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refused):
             path = Path(folder)
             if (real := os.path.realpath(path)) in seen:  # reached by a link, or given twice
                 subfolders.clear()
                 continue
             seen.add(real)
+            subfolders[:] = _followed(path, subfolders, found)
             if FOLDER in subfolders:
                 _read_jobs(path, found)
             if study_result.FILE in files:
                 _read_search(path, found)
             subfolders[:] = sorted(name for name in subfolders if name != "checkpoints" and name[0] != ".")
-            if SIGNS & set(files) and (run := _read(path, set(files), found.damaged)):
-                found.runs.append(run)
+            if SIGNS & {*files, *subfolders}:
+                _add_run(path, {*files, *subfolders}, found)
     return found
+
+
+def _refused(found: GatheredRuns, error: OSError) -> None:
+    found.set_aside("directory", Path(str(error.filename)))
+
+
+def _followed(path: Path, subfolders: list[str], found: GatheredRuns) -> list[str]:
+    """Subfolders without the links that lead out of the directories that are reported."""
+    out = [name for name in subfolders if (path / name).is_symlink() and not is_inside(path / name, found.roots)]
+    for name in out:
+        found.set_aside("link", path / name)
+    return [name for name in subfolders if name not in out]
+
+
+def _add_run(path: Path, files: set[str], found: GatheredRuns) -> None:
+    try:
+        run = _read(path, files, found)
+    except Exception as error:  # one run must not cost the others
+        found.damaged.append(f"{path}: cannot be read ({reason(error)})")
+        return
+    if run:
+        found.runs.append(run)
+
+
+def _count(number: int, kind: str) -> str:
+    """`1 run with debug= is`, `3 links are`."""
+    noun, _, more = kind.partition(" ")
+    return f"{plural(number, noun)}{' ' if more else ''}{more} {'is' if number == 1 else 'are'}"
 
 
 def _read_jobs(path: Path, found: GatheredRuns) -> None:
     """Add the job records of a sweep to `found`."""
     try:
         found.sweeps[path] = current_jobs(path)
-    except (TypeError, ValueError, KeyError, AttributeError):
+    except (TypeError, ValueError, KeyError, AttributeError, OSError, RecursionError, OverflowError):
         found.damaged.append(f"{path / FOLDER}: the sweep's job records are damaged")
 
 
@@ -138,17 +196,19 @@ def _read_search(path: Path, found: GatheredRuns) -> None:
         found.damaged.append(f"{path}: {study_result.FILE} is damaged")
 
 
-def _read(path: Path, files: set[str], damaged: list[str]) -> Run | None:
-    """Run in a directory; None if it has no metrics (visualize) or too few of its files are left."""
+def _read(path: Path, files: set[str], found: GatheredRuns) -> Run | None:
+    """Run in a directory; None if it is no result, or if too few of its files are left."""
     bad: list[str] = []
-    result = _json(path, "result.json", files, bad)
-    if "pictures" in result:
+    read = partial(_or_bad, bad, files, path, found.roots)
+    result = read("result.json", read_object)
+    if kind := "page of pictures" if "pictures" in result else "benchmark" if "nets" in result else "":
+        found.set_aside(kind, path)
         return None
-    if result and not isinstance(result.get(primary := metrics_of(result)[0].name), int | float):
-        bad.append(f"result.json has no {primary}")
-        result = {}
-    config = _config(path / "config.yaml", bad) if "config.yaml" in files else {}
-    said = _json(path, "status.json", files, bad)
+    result = _checked(result, bad)
+    config, said = read("config.yaml", read_config), read("status.json", read_object)
+    if config.get("debug"):
+        found.set_aside("run with debug=", path)
+        return None
     settings = _settings(config, result)
     if not config and not result:
         bad = bad or ["config.yaml is missing"]
@@ -156,10 +216,10 @@ def _read(path: Path, files: set[str], damaged: list[str]) -> Run | None:
         bad.append("the net or the data set is not recorded")
     elif said.get("status") == "done" and not result and not bad:
         bad.append("the run is done, but result.json is missing")
-    damaged += [f"{path}: {text}" for text in bad]
+    found.damaged += [f"{path}: {text}" for text in bad]
     if "model.name" not in settings or "data.name" not in settings:
         return None
-    last = {} if result else _last_row(path / "metrics.jsonl")
+    last = {} if result else last_row(path / "metrics.jsonl", found.roots)
     status, reason = _state(path, said, result)
     if not result and bad and status in (DONE, FAILED):
         status, reason = FAILED, bad[0]
@@ -167,7 +227,7 @@ def _read(path: Path, files: set[str], damaged: list[str]) -> Run | None:
         path=path,
         command=settings["command"],
         settings=settings,
-        overrides=_overrides(path / "overrides", config),
+        overrides=read_overrides(path / "overrides", found.roots, config),
         status=status,
         reason=reason,
         epochs=config["epochs"] if isinstance(config.get("epochs"), int) else None,
@@ -175,7 +235,28 @@ def _read(path: Path, files: set[str], damaged: list[str]) -> Run | None:
         result=result,
         metrics=metrics_of(result or said),
         date=_date(path / ("result.json" if result else "metrics.jsonl" if last else "config.yaml")),
+        roots=found.roots,
     )
+
+
+def _or_bad(bad: list[str], files: set[str], path: Path, roots: tuple[str, ...], name: str,
+            read: Callable[[Path, tuple[str, ...]], dict[str, Any]]) -> dict[str, Any]:  # fmt: skip
+    """Content of a file; empty where it is missing, or damaged, which is added to `bad`."""
+    try:
+        return read(path / name, roots) if name in files else {}
+    except DamagedError as error:
+        bad.append(str(error))
+        return {}
+
+
+def _checked(result: dict[str, Any], bad: list[str]) -> dict[str, Any]:
+    try:
+        if result:
+            check_result(result)
+    except DamagedError as error:
+        bad.append(str(error))
+        return {}
+    return result
 
 
 def _state(path: Path, said: dict[str, Any], result: dict[str, Any]) -> tuple[str, str]:
@@ -195,7 +276,7 @@ def _settings(config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
                 if not run_directory.is_free(key) and key != "model.in_channels"}  # fmt: skip
         name, root = flat.get("data.name"), flatten(config).get("data.root")
         if name == "folder" and root:  # image folders are distinguished by their names
-            flat["data.name"] = Path(root).name
+            flat["data.name"] = Path(str(root)).name
         return {"command": "finetune" if "transfer" in config else "train", **flat}
     if not result:
         return {}
@@ -215,76 +296,6 @@ def _settings(config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
 
 def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
-
-
-def _overrides(file: Path, config: dict[str, Any]) -> list[str]:
-    """Overrides of the command line that made the run."""
-    try:
-        return file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except (OSError, UnicodeError):
-        run = config.get("run")
-        found = run.get("overrides") if isinstance(run, dict) else None
-        return [str(text) for text in found or []]
-
-
-def _json(path: Path, name: str, files: set[str], bad: list[str]) -> dict[str, Any]:
-    found = read_json(path / name) if name in files else {}
-    if name in files and not found:
-        bad.append(f"{name} is damaged")
-    return found
-
-
-def _config(file: Path, bad: list[str]) -> dict[str, Any]:
-    """Saved configuration. Sections are parsed one by one and cached: the runs of a sweep share most of them."""
-    try:
-        text = plain_yaml.read(file)
-        try:
-            whole = {key: value for part in re.split(r"^(?=\w)", text, flags=re.M) if part.strip()
-                     for key, value in _section(part).items()}  # fmt: skip
-        except plain_yaml.NotPlainError:  # written by hand in another layout
-            whole = plain_yaml.parse(text)
-        if isinstance(whole, dict) and whole:
-            return whole
-    except (OSError, plain_yaml.NotPlainError):
-        pass
-    bad.append(f"{file.name} is damaged")
-    return {}
-
-
-@lru_cache(maxsize=4096)
-def _section(text: str) -> dict[str, Any]:
-    found = plain_yaml.parse(text)
-    if not isinstance(found, dict):
-        raise plain_yaml.NotPlainError("is no dictionary")
-    return found
-
-
-def _last_row(file: Path) -> dict[str, Any]:
-    """Last complete row; a line that is still being written is skipped."""
-    try:
-        with file.open("rb") as stream:
-            stream.seek(max(0, os.fstat(stream.fileno()).st_size - TAIL))
-            lines = stream.read().splitlines()
-    except OSError:
-        return {}
-    return next(_rows(reversed(lines)), {})
-
-
-def _rows(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if row := _numbers(row):
-            yield row
-
-
-def _numbers(row: Any) -> dict[str, Any]:
-    """Numbers of a row of metrics; empty if it has no epoch."""
-    if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
-        return {}
-    return {key: value for key, value in row.items() if isinstance(value, int | float)}
 
 
 def _date(file: Path) -> str:

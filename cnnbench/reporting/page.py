@@ -44,7 +44,7 @@ def write_report_page(path: Path, title: str, found: GatheredRuns, groups: list[
     sections.append(("Commands", _commands(groups)))
     runs = [run for group in groups for run in group.runs]
     sections.append(("Every run", [html.table([text.run_row(run, groups[0].metrics) for run in runs])] if runs else []))
-    sections.append(("Damaged", [html.paragraph(line) for line in found.damaged]))
+    sections.append(("Not reported", [html.paragraph(line) for line in found.remarks()]))
     sections = [(name, parts) for name, parts in sections if parts]
     body = [html.paragraph(line) for line in found.states()]
     body.append(html.navigation([name for name, _ in sections]))
@@ -61,6 +61,7 @@ def _results(groups: list[RunGroup]) -> list[str]:
     rows, measured = text.main_rows(groups)
     parts = [html.table(rows)] if rows else []
     parts += [html.paragraph(f"{_sentence(measured)}.")] if measured else []
+    parts += [html.table(waiting)] if (waiting := text.unfinished_rows(groups)) else []
     if any(len(group.done) > 1 for group in groups):
         units = _units(groups[0].metrics)
         parts.append(html.paragraph(f"{units}; ±: standard deviation over the runs with the seeds in the table."))

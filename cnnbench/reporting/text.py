@@ -67,15 +67,23 @@ def protocol_part(key: str, value: Any) -> str:
 def main_rows(groups: Sequence[RunGroup]) -> tuple[list[dict[str, Any]], str]:
     """Rows of the table without empty and constant columns, and a sentence with the constant ones."""
     names = headings(groups)
-    rows = [table_row(group, names) for group in groups]
-    done = [row for row in rows if row["runs"]] or rows
-    same = {key: done[0][key] for key in PROTOCOL if len({str(row[key]) for row in done}) == 1}
+    rows = [table_row(group, names) for group in groups if group.done]
+    if not rows:
+        return [], ""
+    same = {key: rows[0][key] for key in PROTOCOL if len({str(row[key]) for row in rows}) == 1}
     empty = {key for key in rows[0] if all(row[key] is None for row in rows)} if rows else set()
     if all(row["state"] == f"{row['runs']}/{row['runs']}" for row in rows):
         empty.add("state")
     kept = [{key: value for key, value in row.items() if key not in {*same, *empty}} for row in rows]
     words = [protocol_part(key, value) for key, value in same.items() if value is not None]
     return kept, f"measured: {', '.join(words)}" if words else ""
+
+
+def unfinished_rows(groups: Sequence[RunGroup]) -> list[dict[str, Any]]:
+    """Rows of the groups of which no run is finished: how far they are."""
+    pairs = zip(group_labels(groups), groups, strict=True)
+    return [{"not finished": name, "data": group.first.data, "state": group.state}
+            for name, group in pairs if not group.done]  # fmt: skip
 
 
 def published_rows(groups: Sequence[RunGroup]) -> list[dict[str, Any]]:
@@ -146,13 +154,14 @@ def render_report(found: GatheredRuns, groups: list[RunGroup], format: Format, w
     if format is Format.csv:
         flat = [
             {key: json_text(value, indent=None) if isinstance(value, list) else value for key, value in row.items()}
-            for row in map(group_row, groups)
+            for row in map(group_row, [group for group in groups if group.done])
         ]
         return render(flat, format)
     rows, measured = main_rows(groups)
     parts = [*found.states()] if format is Format.markdown else []
     parts += [fitted(rows, format, width, dispensable_columns(groups[0]))] if rows else []
     parts += [measured] if measured else []
+    parts += [render(waiting, format)] if (waiting := unfinished_rows(groups)) else []
     if any(len(group.done) > 1 for group in groups):
         parts.append("±: standard deviation over the runs")
     if beside := published_rows(groups):
@@ -166,7 +175,7 @@ def render_report(found: GatheredRuns, groups: list[RunGroup], format: Format, w
     if format is Format.markdown:
         pairs = zip(group_labels(groups), groups, strict=True)
         parts += [render([{"net": name, "command": f"`{group.command_line}`"} for name, group in pairs], format)]
-        parts += ["\n".join(f"- damaged: {line}" for line in found.damaged)] if found.damaged else []
+        parts += ["\n".join(f"- {line}" for line in lines)] if (lines := found.remarks()) else []
         return printable("\n\n".join(parts))
     return printable(
         "\n\n".join(part if "\n" in part else textwrap.fill(part, min(width or 120, 120)) for part in parts)
@@ -183,4 +192,5 @@ def report_data(found: GatheredRuns, groups: list[RunGroup]) -> dict[str, Any]:
                  for group in groups for run in group.runs],
         "searches": {str(path): asdict(search) for path, search in found.searches.items()},
         "damaged": found.damaged,
+        "left_out": found.left_out(),
     }  # fmt: skip

@@ -195,7 +195,7 @@ def _lock(path: Path) -> IO[str]:
 def is_held(path: Path) -> bool:
     """Whether a living process writes there."""
     try:
-        with (path / ".lock").open() as lock:
+        with open(path / ".lock", opener=files.without_waiting) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -1,10 +1,12 @@
 """Atomic writes, files with a checksum that shows damage, locks, and JSON files."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import math
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ COMMENT = len(MARK) + 64  # a SHA-256 in hexadecimal
 LENGTH = COMMENT.to_bytes(2, "little")
 NO_COMMENT = b"\0\0"  # the end of a zip archive without a comment: its length
 CHUNK = 2**20
+LARGEST = 2**26  # bytes of a text file that is read
 
 
 def try_lock(path: Path) -> IO[str] | None:
@@ -158,11 +161,27 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json_text(value) + "\n")
 
 
+def without_waiting(path: str, flags: int) -> int:
+    """Opener that does not wait for the other end of a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_regular(path: Path, largest: int = LARGEST) -> bytes:
+    """Content of a regular file. OSError for anything else (a FIFO never ends), and for a file of more bytes."""
+    with open(path, "rb", opener=without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        if status.st_size > largest:
+            raise OSError(errno.EFBIG, "too large")
+        return file.read()
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """JSON object of a file; empty where the file is missing or is no JSON object."""
     try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
+        value = json.loads(read_regular(path))
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -171,9 +190,9 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     """Rows of a metrics.jsonl, without a last line that a crash cut short."""
     rows = []
     try:
-        for line in path.read_text().splitlines():
+        for line in read_regular(path).splitlines():
             rows.append(json.loads(line))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         pass
     return rows
 

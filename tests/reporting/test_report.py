@@ -3,6 +3,7 @@
 import fcntl
 import json
 import math
+import os
 import re
 import shutil
 import statistics
@@ -195,6 +196,108 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(
     assert f"damaged: {tmp_path / 'runs' / 'broken'}: " in ran.err and said in ran.err
     assert "resnet20" in ran.out and "Traceback" not in ran.err
     assert said in (tmp_path / "report.md").read_text()
+
+
+def result_with(**values: Any) -> Callable[[Path], Any]:
+    def change(run: Path) -> None:
+        content = json.loads((run / "result.json").read_text())
+        (run / "result.json").write_text(json.dumps({**content, **values}))
+
+    return change
+
+
+def replaced(name: str, make: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    return lambda run: [(run / name).unlink(), make(run / name)]
+
+
+def linked_out(file: Path) -> None:
+    secret = file.parents[2] / "secret.json"
+    secret.write_text('{"top1_error": 0.0, "model": "secret", "data": "cifar10"}')
+    file.symlink_to(secret)
+
+
+HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "nan": (result_with(top1_error=math.nan), "result.json has no top1_error"),
+    "huge": (result_with(top1_error=10**400), "result.json has no top1_error"),
+    "huge size": (result_with(macs=10**400), "result.json: macs is not a number"),
+    "number as text": (result_with(wall_seconds="long"), "result.json: wall_seconds is not a number"),
+    "text as list": (result_with(model=["a"]), "result.json: model is not text"),
+    "list as number": (result_with(warnings=7), "result.json: warnings is not a list"),
+    "nested": (lambda run: (run / "result.json").write_text("[" * 100_000), "result.json is damaged"),
+    "nested value": (result_with(protocol=json.loads("[" * 200 + "]" * 200)), "result.json is damaged"),
+    "long": (lambda run: (run / "result.json").write_text(" " * 5_000_000), "result.json cannot be read: too large"),
+    "fifo": (replaced("result.json", os.mkfifo), "result.json cannot be read: not a regular file"),
+    "folder": (replaced("result.json", lambda file: file.mkdir()), "result.json cannot be read: is a directory"),
+    "link": (replaced("result.json", linked_out), "result.json is a link to a place outside"),
+    "config fifo": (replaced("config.yaml", os.mkfifo), "config.yaml cannot be read: not a regular file"),
+    "config deep": (lambda run: (run / "config.yaml").write_text("a: " + "[" * 5000), "config.yaml is damaged"),
+    "config bomb": (
+        lambda run: (run / "config.yaml").write_text(
+            "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+        ),
+        "config.yaml is damaged",
+    ),
+    "status fifo": (replaced("status.json", os.mkfifo), "status.json cannot be read: not a regular file"),
+}
+
+
+@pytest.mark.parametrize("harm", HOSTILE)
+def test_a_hostile_run_is_named_in_a_line_and_the_others_are_shown(
+    make: Callable, cnnbench: Callable, tmp_path: Path, harm: str
+) -> None:
+    make("whole", *RESNET)
+    change, said = HOSTILE[harm]
+    change(make("bad", *PLAIN))
+    for args in (("format=json",), ("format=csv",), ("out=report.md",)):
+        ran = cnnbench("report", str(tmp_path / "runs"), *args)
+        assert ran.code == 0 and "resnet20" in ran.out and "secret" not in ran.out
+        assert f"damaged: {tmp_path / 'runs' / 'bad'}: {said}\n" in ran.err
+
+
+def test_what_waits_forever_is_not_waited_for(make: Callable, report: Callable) -> None:
+    run = make("r", *RESNET, error=None, status="running")
+    for name in ("metrics.jsonl", "overrides"):
+        replaced(name, os.mkfifo)(run)
+    os.mkfifo(run / ".lock")
+    assert report()["runs"][0]["reason"] == "its process is gone (killed?)"
+
+
+def test_links_do_not_lead_out_of_the_directory(make: Callable, cnnbench: Callable, tmp_path: Path) -> None:
+    inside, outside = make("r", *RESNET), make("../elsewhere", *PLAIN)
+    (inside.parent / "again").symlink_to(inside)
+    (inside.parent / "out").symlink_to(outside)
+    ran = cnnbench("report", str(inside.parent))
+    assert "1/1 done" in ran.err and "plain20" not in ran.out
+    assert f"1 link is not followed, as {inside.parent / 'out'}: what lies elsewhere is named by itself" in ran.err
+    assert "plain20" in cnnbench("report", str(inside.parent), str(outside)).out
+
+
+def test_what_is_no_result_is_said_once(make: Callable, cnnbench: Callable, tmp_path: Path) -> None:
+    make("r", *RESNET)
+    for number in range(2):
+        make(f"fast{number}", *PLAIN, "debug=fast", f"seed={number}")
+    measured = tmp_path / "runs" / "benchmark"
+    measured.mkdir()
+    (measured / "result.json").write_text('{"nets": [{"model": "resnet20"}], "run_dir": "x"}')
+    ran = cnnbench("report", str(tmp_path / "runs"))
+    assert ran.code == 0 and "plain20" not in ran.out
+    assert ran.err.splitlines()[1:] == [
+        f"1 benchmark is not in the table, as {measured}: see its benchmark.md",
+        f"2 runs with debug= are not in the table, as {tmp_path / 'runs' / 'fast0'}: what debug= leaves is no result",
+    ]
+    ran = cnnbench("report", str(measured))
+    assert ran.code == 2
+    assert ran.err == (
+        f"cnnbench: no runs in {measured}\n1 benchmark is not in the table, as {measured}: see its benchmark.md\n"
+    )
+
+
+def test_a_table_has_no_row_of_0_runs(make: Callable, cnnbench: Callable, tmp_path: Path) -> None:
+    make("done", *RESNET, error=9.0)
+    make("failed", *PLAIN, error=None, status="failed")
+    ran = cnnbench("report", str(tmp_path / "runs"))
+    assert re.search(r"\n\nnot finished +data +state\nplain20 +cifar10 +0/1, 1 failed: epoch 3/\d+, top-1", ran.out)
+    assert "plain20" not in cnnbench("report", str(tmp_path / "runs"), "format=csv").out
 
 
 def test_odd_lines_of_metrics_break_nothing(make: Callable, cnnbench: Callable, tmp_path: Path) -> None:
