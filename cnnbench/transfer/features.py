@@ -1,14 +1,16 @@
 """Features of images at each stage of a trained net: the "bottleneck features" for a new classifier.
 
 One pass over the images gives the features of all requested stages. They are cached on disk under a hash of everything
-that they depend on: the weights, the stage, the images and their preprocessing.
+that they depend on: the weights, the stage, the images and their preprocessing. Each file bears
+that name and a checksum.
 """
 
 import copy
 import hashlib
 import json
+import pickle
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,9 +28,11 @@ from cnnbench.models.truncated import grids, pooled
 from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.tasks.passes import check_answers, predictions
 from cnnbench.training.setup import FeatureDataset
+from cnnbench.utils import files
+from cnnbench.utils.console import warn, warn_if_unwritable
 
 PENULTIMATE = "penultimate"  # the features that the output layer sees
-VERSION = 1  # of the files on disk
+VERSION = 2  # of the files on disk
 BATCH = 64
 
 
@@ -118,14 +122,14 @@ class FeatureExtractor:
         if self._whole is not None and weights_digest(self.model) == weights_digest(self._whole.model):
             indices = self._parts[id(source)]
             return {name: value[indices] for name, value in self._whole(self._whole.dataset.train, layers).items()}
-        files = {name: self._file(source, name) for name in layers}
-        known = {name: read for name, file in files.items() if (read := _read(file, len(source))) is not None}
+        cached = {name: self._file(source, name) for name in layers}
+        known = {name: read for name, file in cached.items() if (read := _read(file, len(source))) is not None}
         missing = [name for name in layers if name not in known]
         if missing:
             fresh = extract_features(self.model, source, self.dataset, self.spec, self.runtime, missing,
                             self.workers, self.stream)  # fmt: skip
             for name, features in fresh.items():
-                _write(files[name], features)
+                _write(cached[name], features)
             known |= fresh
         return {name: known[name] for name in layers}
 
@@ -153,7 +157,7 @@ class FeatureExtractor:
         key = {"version": VERSION, "weights": weights_digest(self.model), "layer": layer, "image": image,
                "images": data.fingerprint(source), "precision": self.runtime.precision}  # fmt: skip
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-        return self.folder / f"{name}.safetensors"
+        return self.folder / f"{name}.pt"
 
 
 def weights_digest(model: Net) -> str:
@@ -168,29 +172,24 @@ def weights_digest(model: Net) -> str:
 
 
 def _read(file: Path | None, count: int) -> Tensor | None:
-    """Features in a file; None if the file is missing, damaged or incomplete."""
+    """Features in a file; None if there is none, or, with a word, if it is not what was written for these images."""
     if file is None or not file.exists():
         return None
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        features = load_file(file)["features"]
-    except (SafetensorError, OSError, KeyError):
-        return None
-    return features if len(features) == count else None
+    with suppress(OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError):
+        if file.is_file() and files.checksum_matches(file):
+            content = torch.load(file, weights_only=True)
+            features: Tensor = content["features"]
+            if content["name"] == file.name and features.ndim == 2 and len(features) == count:
+                return features
+    warn(f"{file} is damaged or holds other features: they are computed anew")
+    return None
 
 
 def _write(file: Path | None, features: Tensor) -> None:
-    """Write the features to the cache. A full disk is ignored: they are only a cache."""
+    """Write the features to the cache, with a checksum. A full disk is a warning: they are only a cache."""
     if file is None:
         return
-    from safetensors.torch import save
-
-    beside = file.with_suffix(".tmp")
-    try:
+    content = {"name": file.name, "features": features.contiguous()}
+    with warn_if_unwritable(str(file)):
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(save({"features": features.contiguous()}))
-        beside.replace(file)
-    except OSError:
-        beside.unlink(missing_ok=True)
+        files.write_zip_with_checksum(file, lambda sealed: torch.save(content, sealed))  # type: ignore[arg-type]

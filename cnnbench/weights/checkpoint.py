@@ -4,6 +4,7 @@ A checkpoint carries all that training needs to go on, and all that inference ne
 and the normalisation. Paths: a run directory stands for its last checkpoint.
 """
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _complaint(path: Path, error: Exception) -> str:
     try:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that of torch, looking before a short file
             raise error
         return f"{path} {foreign.complaint(path, error)}"
     except OSError as error:

@@ -72,7 +72,7 @@ PROGRESS = {"epoch": whole(0), "batch": whole(0), "seconds": number(-1), "best_e
 CONFIG = {"data": DICTIONARY, "augment": DICTIONARY, "optim": DICTIONARY, "schedule": DICTIONARY, "epochs": whole(0),
           "batch_size": (lambda value: type(value) in (int, str), "a whole number or text")}  # fmt: skip
 CHECKPOINT = {"spec": DICTIONARY, "config": DICTIONARY, "progress": DICTIONARY, "model": TENSORS}
-TRAINING = {"step": whole(0), "batch_size": whole(1), "images": LIST, "rows": LIST, "meter": TENSORS,
+TRAINING = {"step": whole(0), "batch_size": whole(1), "images": LIST, "rows": LIST, "meter": DICTIONARY,
             "optimizer": DICTIONARY, "scaler": DICTIONARY}  # fmt: skip
 
 

@@ -76,7 +76,32 @@ def test_features_are_read_from_the_disk_unless_weights_or_images_changed(
     assert len(computed) == 2
     extractor(model, colours(66), tmp_path)(colours(66).train, [PENULTIMATE])
     assert len(computed) == 3
-    for file in tmp_path.glob("*.safetensors"):
-        file.write_bytes(b"half")
-    extractor(model, dataset, tmp_path)(dataset.train, ["layer1"])
-    assert len(computed) == 4
+
+
+@pytest.mark.parametrize("damage", ["half", "empty", "zeros", "width", "other layer", "unsealed", "flip", "folder"])
+def test_cached_features_that_are_not_what_was_written_are_computed_anew_with_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    dataset, model = colours(), models.build("resnet8", num_classes=3)
+    true = extractor(model, dataset, tmp_path)(dataset.val, [PENULTIMATE])[PENULTIMATE]
+    [file] = tmp_path.glob("*.pt")
+    content = file.read_bytes()
+    if damage == "other layer":
+        extractor(model, dataset, tmp_path)(dataset.val, ["layer1"])
+        [other] = set(tmp_path.glob("*.pt")) - {file}
+        other.replace(file)
+    elif damage == "folder":
+        file.unlink()
+        file.mkdir()
+    elif damage in ("zeros", "width", "unsealed"):
+        torch.save({"name": file.name, "features": torch.zeros(12, 63 if damage == "width" else 64)}, file)
+    else:
+        flipped = bytearray(content)
+        flipped[len(content) // 2] ^= 4
+        file.write_bytes({"half": content[: len(content) // 2], "empty": b"", "flip": bytes(flipped)}[damage])
+    capsys.readouterr()
+    again = extractor(model, dataset, tmp_path)(dataset.val, [PENULTIMATE])[PENULTIMATE]
+    assert torch.equal(again, true)
+    assert f"{file} is damaged or holds other features: they are computed anew" in capsys.readouterr().err
+    extractor(model, dataset, tmp_path)(dataset.val, [PENULTIMATE])
+    assert bool(capsys.readouterr().err) is (damage == "folder")  # sealed again

@@ -88,11 +88,11 @@ def test_no_flipped_bit_and_no_cut_gets_past_the_seal(tmp_path: Path) -> None:
     for position in [*end, *rng.sample(range(len(content)), 100)]:
         file.write_bytes(content)
         flip(file, position)
-        with pytest.raises(UserError, match=r"damaged|cannot read"):
+        with pytest.raises(UserError, match="is damaged"):
             checkpoint.load(file)
     for length in [0, 1, len(content) - 1, *rng.sample(range(len(content)), 30)]:
         file.write_bytes(content[:length])
-        with pytest.raises(UserError, match=r"damaged|cannot read"):
+        with pytest.raises(UserError, match=r"is damaged|is empty|is a text"):
             checkpoint.load(file)
 
 

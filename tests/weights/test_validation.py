@@ -160,7 +160,7 @@ GOING_ON: dict[str, Any] = {"step": 1, "batch_size": 5, "images": [3, 3], "rows"
 @pytest.mark.parametrize(("edit", "said"), [
     (drop("optimizer"), "has no optimizer"), (put("step", "1"), "step is '1'"), (put("rows", {}), "rows is"),
     (put("rows", [3]), "rows.0 is 3, not a dictionary"), (put("rows", [{"epoch": 1}]), "has no rows.0.step"),
-    (put("meter", {"n": 3}), "meter is of type dict, not a dictionary of tensors"),
+    (put("meter", 3), "meter is 3, not a dictionary"),
     (put("batch_size", 0), "batch_size"),
 ])  # fmt: skip
 def test_what_a_training_goes_on_from_is_checked_too(edit: Edit, said: str) -> None:
