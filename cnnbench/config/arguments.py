@@ -1,8 +1,10 @@
 """The command line before Hydra sees it: options are put before overrides, paths in quotes, the rest is refused."""
 
+import glob
 import re
 import shlex
 from collections.abc import Iterable
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,34 +14,25 @@ from cnnbench.config.sections import conf_dir
 from cnnbench.utils.errors import UserError, unknown
 
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config")
-PATH_KEYS = (
-    "weights",
-    "input",
-    "out",
-    "sheet",
-    "prepare.classes",
-    "run.dir",
-    "run.name",
-    "run.root",
-    "sweep.dir",
-    "data.root",
-    "data.packed",
-)
+TEXT_OR_LIST = ("weights", "input", "prepare.classes", "target")  # a path or a name, or a list of them: [a,b]
 LIST_KEYS = ("what", "layer", "units", "images", "precisions", "where")  # a,b is a list, unless a sweep is asked for
+QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
+SWEPT = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")  # functions of Hydra
 INFOS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHOWS = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion")
 FLAGS = (*FLAGS_WITH_VALUE, "--multirun", "-m", "--resolve", "--hydra-help")
 
 
 def hydra_arguments(command: str, args: list[str]) -> list[str]:
-    """Arguments as Hydra takes them: options before overrides. UserError for anything else."""
+    """Arguments as Hydra takes them: options before overrides, text as it was typed. UserError for anything else."""
     options: list[str] = []
     overrides: list[str] = []
     bare: list[str] = []
-    takes_bare = commands.bare_key(commands.SCHEMAS[command])
+    schema, sweep = commands.SCHEMAS[command], is_sweep(args)
+    takes_bare, texts = commands.bare_key(schema), commands.text_keys(schema)
     remaining = iter(args)
     for arg in remaining:
-        if takes_bare and (arg == "-" or ("=" not in arg and arg[0:1] not in ("-", "~"))):
+        if takes_bare and _is_input(arg, schema):
             if "${" in arg:
                 raise UserError(f"{arg}: a name with ${{ in it can only be given on stdin: ls | cnnbench {command} -")
             bare.append(arg)
@@ -55,20 +48,22 @@ def hydra_arguments(command: str, args: list[str]) -> list[str]:
         elif "=" not in arg and not arg.startswith("~"):
             raise UserError(_bare_argument(command, arg))
         else:
-            overrides.append(_quoted(arg))
+            overrides.append(_quoted(arg, texts, sweep))
     if bare and any(override.startswith(f"{takes_bare}=") for override in overrides):
         raise UserError(f"give either {takes_bare}=… or {' '.join(bare)}, not both")
-    if not is_sweep(options):
+    if not sweep:
         overrides = [_as_list(override) for override in overrides]
-    return options + overrides + ([f"{takes_bare}=[{','.join(map(_in_quotes, bare))}]"] if bare else [])
+    return options + overrides + ([f"{takes_bare}=[{','.join(map(in_quotes, bare))}]"] if bare else [])
 
 
 def _as_list(override: str) -> str:
     """`what=a,b` as `what=[a,b]`. Items other than numbers are quoted: they may hold characters special to Hydra."""
     key, _, value = override.partition("=")
-    if key not in LIST_KEYS or value[:1] in ("", "[", "'", '"') or value in ("null", "all"):
+    if key not in LIST_KEYS or value in ("", "null", "all") or re.fullmatch(rf"\[.*\]|{QUOTED}", value, re.DOTALL):
         return override
-    items = [part if part.isdigit() else _in_quotes(part) for part in value.split(",")]
+    if key == "images" and _exists(value):  # one file, with a comma in its name
+        return f"{key}={in_quotes(value)}"
+    items = [part if part.isdigit() else in_quotes(part) for part in value.split(",")]
     return f"{key}=[{','.join(items)}]" if len(items) > 1 else f"{key}={items[0]}"
 
 
@@ -83,39 +78,93 @@ def _check_option(command: str, flag: str, value: str) -> None:
         raise UserError(f"--config-dir: there is no folder {value}")
 
 
-def _quoted(override: str) -> str:
-    """Put a path in quotes: blanks, equals signs and the like are special to Hydra."""
+def _is_input(arg: str, schema: type) -> bool:
+    """Whether an argument without a key is meant: it has no `=`, or what stands before that is no key of the command,
+    as in the name of the file `a=b.png`."""
+    if arg[:1] == "-":
+        return arg == "-"
+    if "=" not in arg and arg[:1] != "~":
+        return True
+    key = arg.partition("=")[0].lstrip("+~")
+    known = re.split("[.@]", key)[0] in {*(item.name for item in fields(schema)), *groups(), "hydra"}
+    if known or key.startswith("hydra/"):
+        return False
+    return "=" not in arg or not re.fullmatch(r"[\w.]+", key) or _exists(arg) or bool(glob.glob(arg))  # noqa: PTH207
+
+
+def _quoted(override: str, texts: set[str], sweep: bool) -> str:
+    """Override whose value, where its key takes text, is read by Hydra as it was typed: `data.root=1e3` is no number.
+
+    `null` stays what it is, and so do values in quotes, interpolations, and in a sweep its commas and functions.
+    """
     key, _, value = override.partition("=")
-    if key == "crop" and value.isdigit():  # the name of a YAML file; Hydra would read a number
-        return f"{key}={_in_quotes(value)}"
-    if (
-        key not in PATH_KEYS
-        or re.fullmatch(r"[\w/+.$%*@:|?,-]*", value, re.ASCII)
-        or value[:1] in ("'", '"', "")
-        or (value[0] == "[" and value[-1] == "]")
-        or "${" in value
-    ):
+    name = key.lstrip("+")
+    if name == "crop" and value.isdigit():  # the name of a YAML file; Hydra would read a number
+        return f"{key}={in_quotes(value)}"
+    takes_list = name in TEXT_OR_LIST and name not in texts
+    is_list = takes_list and value[:1] == "[" and value[-1:] == "]"
+    if not (takes_list or name in texts) or value in ("", "null") or "${" in value or is_list:
         return override
-    return f"{key}={_in_quotes(value)}"
+    if sweep and SWEPT.match(value):
+        return override
+    if sweep or (takes_list and not _exists(value)):
+        return f"{key}={','.join(_as_text(part) for part in _parts(value))}"
+    return f"{key}={_as_text(value)}"
 
 
-def _in_quotes(text: str) -> str:
-    return "'{}'".format(text.replace("\\", "\\\\").replace("'", "\\'"))
+def _parts(values: str) -> list[str]:
+    """Values between commas that do not stand in quotes."""
+    return re.findall(rf"({QUOTED}(?=,)|[^,]*),", f"{values},")
+
+
+def _as_text(value: str) -> str:
+    """Value that Hydra reads as text, in quotes where it would read something else."""
+    is_quoted = re.fullmatch(QUOTED, value)
+    is_plain = re.fullmatch(r"[\w/+.$%*@:|?-]+", value, re.ASCII) and value.lower() not in ("true", "false", "null")
+    return value if is_quoted or (is_plain and not _is_number(value)) else in_quotes(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def in_quotes(text: str) -> str:
+    """Text in single quotes, for Hydra: a backslash is only special before a quote."""
+    return "'{}'".format(re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text))
+
+
+def unquoted(value: str) -> str:
+    """Text of a value in quotes; any other value as it is."""
+    if not re.fullmatch(QUOTED, value):
+        return value
+    return re.sub(rf"(\\+)({value[0]}|\Z)", lambda found: len(found[1]) // 2 * "\\" + found[2], value[1:-1])
 
 
 def command_line(command: str, overrides: Iterable[str]) -> str:
     """Command line to read, and to paste into a shell: quoted once, by the shell's rules alone."""
-    return shlex.join(["cnnbench", command, *map(_without_quotes, overrides)])
+    texts = commands.text_keys(commands.SCHEMAS[command])
+    return shlex.join(["cnnbench", command, *(_without_quotes(override, texts) for override in overrides)])
 
 
-def _without_quotes(override: str) -> str:
+def _without_quotes(override: str, texts: set[str]) -> str:
     """`what=a,b` for `what=['a','b']`: what the user may type, wherever it is read as the same again."""
     key, _, value = override.partition("=")
-    plain = re.sub(r"'((?:[^'\\]|\\.)*)'", lambda quoted: re.sub(r"\\(.)", r"\1", quoted[1]), value)
+    plain = re.sub(QUOTED, lambda quoted: unquoted(quoted[0]), value)
     if key in LIST_KEYS and value[:1] == "[":
         plain = plain.removeprefix("[").removesuffix("]")
     text = f"{key}={plain}"
-    return text if _as_list(_quoted(text)) == override else override
+    return text if _as_list(_quoted(text, texts, sweep=False)) == override else override
 
 
 def _bare_argument(command: str, arg: str) -> str:
@@ -127,9 +176,7 @@ def _bare_argument(command: str, arg: str) -> str:
 
 def sweep_dir(args: list[str]) -> str:
     """Directory of a sweep: the last `sweep.dir=` of a command line, without its quotes."""
-    value = [arg for arg in args if arg.startswith("sweep.dir=")][-1].partition("=")[2]
-    quoted = value[:1] in ("'", '"') and value[-1:] == value[:1]
-    return re.sub(r"\\(.)", r"\1", value[1:-1]) if quoted else value
+    return unquoted([arg for arg in args if arg.startswith("sweep.dir=")][-1].partition("=")[2])
 
 
 def is_sweep(args: list[str]) -> bool:

@@ -305,6 +305,17 @@ def bare_key(schema: type) -> str | None:
     return next((item.name for item in fields(schema) if "bare" in item.metadata), None)
 
 
+def text_keys(schema: type, prefix: str = "") -> set[str]:
+    """Keys of a schema whose values are text."""
+    found: set[str] = set()
+    for item in fields(schema):
+        if isinstance(item.type, type) and is_dataclass(item.type):
+            found |= text_keys(item.type, f"{prefix}{item.name}.")
+        elif item.type in (str, str | None):
+            found.add(f"{prefix}{item.name}")
+    return found
+
+
 def help_texts(schema: type, prefix: str = "") -> dict[str, str]:
     """Explanation of every key of a schema, in the order of the schema."""
     texts: dict[str, str] = {}

@@ -15,7 +15,8 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from cnnbench.config.commands import SCHEMAS
+from cnnbench.config.arguments import unquoted
+from cnnbench.config.commands import SCHEMAS, text_keys
 from cnnbench.config.sections import DataConfig
 from cnnbench.utils import plain_yaml
 from cnnbench.utils.errors import UserError, unknown
@@ -47,8 +48,12 @@ def load_saved(command: str, file: Path, overrides: list[str]) -> Any:
     try:
         text = plain_yaml.read(file)
         plain_yaml.check(text)
-        saved = OmegaConf.create(text)
-        changed = OmegaConf.merge(OmegaConf.structured(SCHEMAS[command]), saved, OmegaConf.from_dotlist(overrides))
+        texts = {key: value for key, _, value in (given.partition("=") for given in overrides)
+                 if key in text_keys(SCHEMAS[command]) and value != "null"}  # fmt: skip
+        others = OmegaConf.from_dotlist([given for given in overrides if given.partition("=")[0] not in texts])
+        changed = OmegaConf.merge(OmegaConf.structured(SCHEMAS[command]), OmegaConf.create(text), others)
+        for key, value in texts.items():
+            OmegaConf.update(changed, key, unquoted(value))
         return parse(SCHEMAS[command], changed)
     except OSError as error:
         raise UserError(f"--config: cannot read {file}: {error.strerror}") from None

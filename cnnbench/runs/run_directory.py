@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import yaml
 
+from cnnbench.config.arguments import QUOTED, in_quotes, unquoted
 from cnnbench.config.parsing import as_typed, flatten, to_plain, with_defaults
 from cnnbench.config.sections import RunConfig
 from cnnbench.utils import files, plain_yaml
@@ -67,13 +68,13 @@ def sweep_overrides(command: str, args: list[str], more: list[str]) -> list[str]
     `more` is what an experiment's file sweeps over: with it the jobs are told apart, while its name names the sweep.
     """
     settings = dict(arg.partition("=")[::2] for arg in args if "=" in arg and not arg.startswith("-"))
-    swept = [key for key, value in settings.items() if SWEEP.search(value) and value[:1] not in "'\""]
+    swept = [key for key, value in settings.items() if SWEEP.search(re.sub(QUOTED, "", value))]
     keys = [*swept, *(override.partition("=")[0] for override in more)]
     more = [*more, f"sweep.keys=[{','.join(keys)}]"]
     if "sweep.dir" not in settings:
         names = named((f"{key}={value}" for key, value in settings.items()), [*swept, "model", "data"])
-        root = Path(settings.get("run.root", "outputs").strip("'\"")).expanduser()
-        more.append(f"sweep.dir='{root / command / f'sweep-{slug(names)}'}'")
+        root = typed_path(unquoted(settings.get("run.root", "outputs")))
+        more.append(f"sweep.dir={in_quotes(str(root / command / f'sweep-{slug(names)}'))}")
     return more
 
 

@@ -179,7 +179,7 @@ MISTAKES = {
     "summary num_classes=ten": "'ten' is not a whole number",
     "summary optim.lr=3": "unknown key 'optim.lr'",
     "summary layers=some": "layers",
-    "summary out=nope/summary.json": "out=nope/summary.json: cannot write there",
+    "summary out=nope/summary.json": "out=nope/summary.json: there is no folder nope",
     "summary model=torchvision": "needs a name",
     "summary model=torchvision model.name=vgg17": "unknown torchvision model 'vgg17'",
     "doctor epochs=3": "unknown key 'epochs'",

@@ -359,7 +359,7 @@ MISTAKES = {
     "where=modell=x": "unknown key in where 'modell'. Did you mean",
     "where=model=vgg16": "none of the 1 run",
     "out=report.pdf": "give a name that ends in .html",
-    "out=nowhere/report.html": "cannot write there",
+    "out=nowhere/report.html": "there is no folder nowhere",
     "cancel=true": "there is none in",
     "there": "no such directory",
 }
