@@ -45,8 +45,7 @@ def planned(cfg: PackConfig) -> packing.PackingPlan:
     """UserError for data that are no files, and before anything is written."""
     if cfg.data.packed:
         raise UserError("data.packed: these images are packed already")
-    skip, cfg.data.on_error = cfg.data.on_error is OnBadImage.skip, OnBadImage["raise"]  # each is read once, below
-    dataset = data.load_dataset(cfg.data)
+    dataset = data.load_dataset(cfg.data, read_all=False)  # each is read once, when it is packed
     if not isinstance(dataset.train, data.Files):
         raise UserError(f"data={cfg.data.name} is no folder of image files: it is in memory, where nothing is faster")
     source = Path(cfg.data.root).resolve().name if cfg.data.name == "folder" and cfg.data.root else cfg.data.name
@@ -58,7 +57,7 @@ def planned(cfg: PackConfig) -> packing.PackingPlan:
         quality=cfg.quality,
         shard=cfg.shard,
         workers=cores() if cfg.data.workers is None else cfg.data.workers,
-        skip=skip,
+        skip=cfg.data.on_error is OnBadImage.skip,
     )
 
 

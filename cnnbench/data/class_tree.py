@@ -90,6 +90,15 @@ def refuse_empty(tree: ClassTree) -> None:
     raise UserError(f"no images in '{tree.root}' for class {some(empty)}{seen}")
 
 
+def refuse_odd(tree: ClassTree) -> None:
+    """UserError for images that are no files. Most would be met in the midst of an epoch; a pipe would block it."""
+    odd = sorted(path for one in tree.found.values() for path in one.odd)
+    if odd:
+        more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+        raise UserError(f"cannot read the image '{odd[0]}'{more}: a broken link, or no regular file.\n"
+                        "Remove it, or leave it out with data.on_error=skip.")  # fmt: skip
+
+
 def class_folders(root: Path) -> dict[str, Path]:
     """Class folders by the names of their classes, sorted. UserError where there are none, or names that look alike.
 

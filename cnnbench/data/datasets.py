@@ -26,19 +26,20 @@ from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.system import cores
 
 
-def load_dataset(cfg: DataConfig, tell: Callable[[str], object] = warn) -> Dataset:
+def load_dataset(cfg: DataConfig, tell: Callable[[str], object] = warn, *, read_all: bool = True) -> Dataset:
     """Data set of a configuration. UserError, before anything slow, where it is missing, damaged or does not fit.
 
-    tell: takes each sentence on what was guessed or left out.
+    tell: takes each sentence on what was guessed or left out. read_all: whether data.on_error=skip looks for images
+    that cannot be read.
     """
     if cfg.name not in SETS:
         raise unknown("data set", cfg.name, SETS)
     root = typed_path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data")
     dataset = packed.load_packed(cfg) if cfg.packed else SETS[cfg.name](cfg, root)
     for note in dataset.notes:
-        tell(f"data: {note}")
+        tell(note)
     workers = cores() if cfg.workers is None else cfg.workers
-    if cfg.on_error is OnBadImage.skip:
+    if cfg.on_error is OnBadImage.skip and read_all:
         dataset = without_unreadable(dataset, workers)
     if cfg.identity is Identity.content:
         dataset = replace(dataset, identity=of_content(dataset, workers))

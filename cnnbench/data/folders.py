@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from cnnbench.config.sections import DataConfig
+from cnnbench.config.sections import DataConfig, OnBadImage
 from cnnbench.data import identity
-from cnnbench.data.class_tree import check_classes, check_splits, read_tree, refuse_empty
+from cnnbench.data.class_tree import check_classes, check_splits, read_tree, refuse_empty, refuse_odd
 from cnnbench.data.layout import Layout, expected, find_layout, tables_in, val_hint
 from cnnbench.data.sources import Dataset, Files
 from cnnbench.utils.errors import UserError
@@ -45,6 +45,9 @@ def _dataset(cfg: DataConfig, layout: Layout) -> Dataset:
         trees.append(read_tree(layout.val))
         refuse_empty(trees[1])
         check_splits(*trees)
+    if cfg.on_error is not OnBadImage.skip:
+        for tree in trees:
+            refuse_odd(tree)
     notes = [*layout.notes, deeper, *(note for tree in trees for note in tree.notes())]
     if layout.val and cfg.val_fraction > 0:
         notes.append(f"data.val_fraction holds out training images: '{layout.val}' is not used")

@@ -11,7 +11,7 @@ SUFFIXES = {
     "DIB": (".dib",),
     "WEBP": (".webp",),
     "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
     "QOI": (".qoi",),
     "ICO": (".ico",),
     "PCX": (".pcx",),

@@ -58,12 +58,11 @@ def find_layout(root: Path) -> Layout:
 
 
 def _chosen(root: Path, split: str, folders: list[Path]) -> Path:
-    """The folder of a split: the only one, or the one with that very name."""
-    exact = [folder for folder in folders if folder.name == split]
-    if len(folders) > 1 and not exact:
+    """The one folder of a split. UserError where there are two."""
+    if len(folders) > 1:
         names = " and ".join(f"'{folder.name}'" for folder in folders)
         raise UserError(f"'{root}' holds {names}, which both stand for {split}: rename or remove one of them.")
-    return (exact or folders)[0]
+    return folders[0]
 
 
 def _classes_alone(root: Path, folders: list[Path], named: Mapping[str, list[Path]]) -> Layout:

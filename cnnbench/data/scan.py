@@ -5,6 +5,7 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from pathlib import Path
@@ -28,6 +29,7 @@ class Found:
 
     folder: Path
     names: list[str] = field(default_factory=list)  # of images at any depth, relative to the folder, sorted
+    odd: list[str] = field(default_factory=list)  # of these the paths that are no files: broken links, pipes, devices
     own: int = 0  # images that lie in the folder itself
     folders: list[str] = field(default_factory=list)  # names of the folders in it, sorted
     left_out: Counter[str] = field(default_factory=Counter)  # by suffix, or by another kind
@@ -105,7 +107,8 @@ def scan(folders: Iterable[Path], above: Iterable[Path]) -> dict[Path, Found]:
     walk = _Walk()
     try:
         for folder in above:
-            walk.is_new(folder)
+            with suppress(OSError):
+                walk.is_new(folder)
         found = {folder: Found(folder) for folder in folders if walk.is_new(folder)}
         links = {}
         for folder, one in found.items():
@@ -149,14 +152,16 @@ class _Walk:
             for entry in entries:
                 name = entry.name
                 try:  # as in _is_folder(): a call for each file would take a tenth of the time
-                    is_folder = entry.is_dir()
+                    is_folder, is_file = entry.is_dir(), entry.is_file()
                 except OSError:
-                    is_folder = False
+                    is_folder = is_file = False
                 if is_folder:
                     if is_data(name):
                         folders.append(entry)
                 elif name.lower().endswith(suffixes) and name[0] != ".":
                     names.append(inside + name)
+                    if not is_file:
+                        found.odd.append(entry.path)
                 elif kind := _kind(name.lower(), suffixes):
                     found.left_out[kind] += 1
         return folders
@@ -179,7 +184,7 @@ def _kind(name: str, suffixes: tuple[str, ...]) -> str:
         return HIDDEN if name.endswith(suffixes) and name[:2] != "._" else ""
     if not is_data(name):
         return ""
-    found = re.search(r".(\.[a-z0-9]{1,8})$", name)
+    found = re.search(r".(\.[a-z0-9_~-]{1,12})$", name)
     return found[1] if found else OTHER
 
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,8 +66,14 @@ class Files:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @cached_property
+    def _path_list(self) -> list[str]:
+        """The paths as a list, which is fast to pick from, and slow to make."""
+        return list(self.paths)
+
     def subset(self, indices: Tensor) -> "Files":
-        chosen, paths = indices.tolist(), list(self.paths)
+        chosen = indices.tolist()
+        paths = self.paths if len(chosen) < len(self) // 64 else self._path_list
         targets = [self.targets[index] for index in chosen] if has_masks(self) else self.targets[indices]
         return Files([paths[index] for index in chosen], targets)
 

@@ -37,7 +37,7 @@ def describe(parts: Parts, state: TrainState, space: str) -> None:
         lines.append(f"going on from epoch {state.progress.epoch + 1}, batch {state.progress.batch}")
     lines.append(space)
     found = found_risks(parts, state)
-    state.warnings |= {text: text for text in found}
+    state.warnings |= {text: text for text in (*dataset.notes, *found)}  # the notes were said when the data were read
     say("\n".join([*lines, *(f"warning: {text}" for text in found)]), parts.stream)
 
 

@@ -40,7 +40,7 @@ def test_splits_under_other_names(tmp_path: Path, train: str, val: str, split: s
     told: list[str] = []
     dataset = load_dataset(data_config("folder", root=tmp_path), told.append)
     assert (dataset.classes, len(dataset.train), len(dataset.val), dataset.split) == (["cat", "dog"], 4, 4, split)
-    assert told == ([f"data: {said}"] if said else [])
+    assert told == ([said] if said else [])
 
 
 def test_what_is_not_used_is_said(tmp_path: Path) -> None:
@@ -50,9 +50,9 @@ def test_what_is_not_used_is_said(tmp_path: Path) -> None:
     told: list[str] = []
     load_dataset(data_config("folder", root=tmp_path, val_fraction=0.5), told.append)
     assert told == [
-        f"data: not used in '{tmp_path}': extra, test",
-        f"data: data.val_fraction holds out training images: '{tmp_path}/val' is not used",
-        f"data: '{tmp_path}/labels.csv' is not read: the folders are the labels",
+        f"not used in '{tmp_path}': extra, test",
+        f"data.val_fraction holds out training images: '{tmp_path}/val' is not used",
+        f"'{tmp_path}/labels.csv' is not read: the folders are the labels",
     ]
 
 
@@ -100,7 +100,7 @@ def test_a_class_may_be_named_as_a_split(tmp_path: Path, names: tuple[str, ...])
     told: list[str] = []
     dataset = load_dataset(data_config("folder", root=tmp_path, val_fraction=0.5), told.append)
     assert dataset.classes == list(names)
-    assert told == [f"data: '{names[-1]}' is taken for a class, though it is named as a split is"]
+    assert told == [f"'{names[-1]}' is taken for a class, though it is named as a split is"]
 
 
 def test_classes_of_folders_if_that_is_meant(tmp_path: Path) -> None:

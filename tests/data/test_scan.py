@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import features
 
-from cnnbench.config.sections import Decoder
+from cnnbench.config.sections import Decoder, OnBadImage
 from cnnbench.data import load_dataset, train_loader
 from cnnbench.data.formats import SUFFIXES, image_suffixes
 from cnnbench.data.inputs import find_images
@@ -50,12 +50,11 @@ def test_what_pillow_reads_is_read_by_each_way(odd: Path) -> None:
 
 
 def test_every_format_has_its_suffixes() -> None:
-    """But for .pfm, the pixels of which are of any range."""
     from PIL import Image
 
     Image.init()
     known = {suffix for suffix, format in Image.registered_extensions().items() if format in SUFFIXES}
-    assert known - {".pfm"} <= set(image_suffixes()) and {".jpg", ".jpeg", ".png"} <= known
+    assert known <= set(image_suffixes()) and {".jpg", ".jpeg", ".png"} <= known
 
 
 def test_what_is_left_out_is_counted_and_said_once(tmp_path: Path) -> None:
@@ -91,6 +90,16 @@ def test_predict_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "cat" / "b.tga").touch()
     assert len(find_images([str(tmp_path)])) == 1
     assert capsys.readouterr().err == f"warning: '{tmp_path}': files of other kinds are not read: 1 .tga\n"
+
+
+def test_what_is_no_file_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    class_tree(tmp_path, {"cat": 3, "dog": 3})
+    (tmp_path / "cat" / "gone.jpg").symlink_to("nowhere")
+    (tmp_path / "dog" / "self.jpg").symlink_to("self.jpg")
+    os.mkfifo(tmp_path / "dog" / "pipe.jpg")
+    with pytest.raises(UserError, match=r"gone\.jpg' \(and 2 more\): a broken link, or no regular file"):
+        files(tmp_path)
+    assert len(files(tmp_path, on_error=OnBadImage["skip"])) == 6
 
 
 # Links, and folders that are no data
