@@ -25,6 +25,7 @@ from cnnbench.training.run import TrainingJob, check_training, net_and_data_name
 from cnnbench.transfer.choose import StrategyAdvice, choose_strategy
 from cnnbench.transfer.comparison import draw_comparison, worth_drawing
 from cnnbench.transfer.features import FeatureExtractor
+from cnnbench.transfer.keep_better import KeepBetter
 from cnnbench.transfer.strategies import check_task, prepare_transfer
 from cnnbench.utils.console import Log, say, warn_if_undrawn
 from cnnbench.utils.errors import UserError
@@ -200,7 +201,11 @@ def job(
         features=plan.features,
         about=about,
         command="finetune",
-        callbacks=[Pruning(trial_pruner(cfg, spec.task)), TrainingPictures()],
+        callbacks=[
+            *([KeepBetter(plan.model)] if plan.probed else []),
+            Pruning(trial_pruner(cfg, spec.task)),
+            TrainingPictures(),
+        ],
     )
 
 

@@ -10,6 +10,7 @@ from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.sweeps.pruning import trial_pruner
 from cnnbench.training import debug, freezing
+from cnnbench.training.augmentation import suit_to_size
 from cnnbench.training.callbacks import Pruning
 from cnnbench.training.run import TrainingJob, check_training, net_and_data_name, output, run_training
 from cnnbench.utils.console import Log, say
@@ -30,6 +31,8 @@ def _run(cfg: TrainConfig, log: Log) -> int:
     check_training(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
     model, spec = build(cfg, dataset, output(cfg))
+    if note := suit_to_size(cfg, spec.input.image_size):
+        say(note, output(cfg))
     freezing.freeze(model, cfg.freeze)
     return run_training(
         cfg,

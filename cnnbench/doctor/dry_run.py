@@ -9,6 +9,7 @@ from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import Strategy
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.training import freezing, optim
+from cnnbench.training.augmentation import suit_to_size
 from cnnbench.training.risks import ImageCounts, TrainingPlan
 from cnnbench.utils.errors import UserError
 from cnnbench.weights import sources
@@ -61,6 +62,8 @@ def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) ->
         net = models.build(name, num_classes=images.classes, in_channels=channels, **arguments)
     size = cfg.data.image_size or net.image_size
     models.check_image_size(net, size)
+    for one in (cfg, recipe):
+        suit_to_size(one, size)
     freezing.freeze(net, cfg.freeze)
     batch = assumed_batch_size(cfg)
     strategy = getattr(cfg, "transfer", None)

@@ -160,7 +160,7 @@ class Checkpoints(Callback):
 
     def on_epoch(self, view: View, epoch: EpochResult) -> None:
         self.save(view, must=bool(view.stop_reason()))
-        if epoch.is_best:
+        if view.state.progress.best_epoch == epoch.number:
             self.manager.keep_best()
 
     def on_end(self, view: View) -> None:

@@ -12,7 +12,7 @@ from cnnbench.training.limits import StopRule
 from cnnbench.training.setup import Parts, thaw
 from cnnbench.training.state import Progress, TrainState
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.format import plural
+from cnnbench.utils.format import number_text, plural
 from cnnbench.weights.checkpoint_manager import CheckpointManager
 from cnnbench.weights.validation import check_training
 
@@ -68,7 +68,7 @@ def lr_jump(parts: Parts, state: TrainState, saved: dict[str, Any]) -> list[str]
     if state.step == 0 or math.isclose(before, now, rel_tol=0.05):
         return []
     return [
-        f"the settings changed, and the lr with them: {before:.3g} -> {now:.3g} ({now / before:.2g}x) after "
+        f"the settings changed, and the lr with them: {before:.3g} -> {now:.3g} ({number_text(now / before)}x) after "
         f"{plural(state.step, 'step')}; the schedule is one of {plural(parts.cfg.epochs, 'epoch')} now"
     ]
 

@@ -98,9 +98,8 @@ def of_lr(plan: TrainingPlan) -> Iterator[Risk]:
     if cfg.name is Optimizer.adamw and lr > 0.01:
         yield Risk("learning rate", f"lr {lr:.3g} at batch {plan.batch}{scaled} is large for adamw", "optim.lr=0.001")
     if cfg.name is Optimizer.sgd and lr > LARGEST_LR:
-        typed = float(f"{0.1 * cfg.lr / lr:.2g}")
         yield Risk("learning rate", f"lr {lr:.3g} at batch {plan.batch}{scaled} is more than SGD is known to bear, "
-                   f"{LARGEST_LR:g}", f"optim.lr={typed:g}, or a smaller batch")  # fmt: skip
+                   f"{LARGEST_LR:g}", "a smaller batch_size" if scaled else "optim.lr=0.1")  # fmt: skip
     yield from settings(cfg, plan.net, lr)
 
 
@@ -148,7 +147,7 @@ def of_schedule(plan: TrainingPlan) -> Iterator[Risk]:
     if cfg.epochs and warmup >= cfg.epochs:
         yield Risk("schedule", f"the warm-up lasts {_all(cfg.epochs)}: lr never reaches its value",
                    f"schedule.warmup_epochs={cfg.epochs / 10:g}")  # fmt: skip
-    elif min(plan.batch, plan.images.train) >= LARGE_BATCH and not warmup and cfg.optim.name is Optimizer.sgd:
+    elif LARGE_BATCH <= plan.batch <= plan.images.train and not warmup and cfg.optim.name is Optimizer.sgd:
         yield Risk("schedule", f"no warm-up with batches of {plan.batch:,}: the first steps are too large",
                    "schedule.warmup_epochs=5")  # fmt: skip
 

@@ -16,6 +16,7 @@ from cnnbench.runtime.device import Normalize
 from cnnbench.tasks.classification import TOP1
 from cnnbench.tasks.passes import predictions
 from cnnbench.training import freezing
+from cnnbench.training.augmentation import suit_to_size
 from cnnbench.training.setup import FeatureDataset
 from cnnbench.transfer.choose import StrategyAdvice, layer_errors
 from cnnbench.transfer.features import BATCH, PENULTIMATE, FeatureExtractor
@@ -33,11 +34,13 @@ CALIBRATION_IMAGES = 1024
 
 @dataclass(frozen=True, eq=False)
 class PreparedNet:
-    """Net ready for training, or already fitted. cached: features that replace the images, if any."""
+    """Net ready for training, or already fitted. features: what replaces the images, if anything. probed: whether a
+    training begins with a fitted head."""
 
     model: Net
     spec: ModelSpec
     features: FeatureDataset | None
+    probed: bool
 
 
 def prepare_transfer(
@@ -61,6 +64,8 @@ def prepare_transfer(
     probe = cfg.transfer.probe and linear
     if cfg.transfer.probe:
         recalibrate_batchnorm(model, extractor)
+    if strategy not in FITTED and (note := suit_to_size(cfg, spec.input.image_size)):
+        say(note, extractor.stream)
     on_features = strategy in FITTED or (linear and strategy is Strategy.head and without_augmentation(cfg))
     train = extractor(extractor.dataset.train, [layer])[layer] if on_features or probe else None
     if on_features:
@@ -71,7 +76,7 @@ def prepare_transfer(
     if train is not None and probe:
         fit_head(cfg, extractor, model, train, about)
     features = None if train is None or val is None else extractor.feature_dataset(output_layer(model), train, val)
-    return PreparedNet(model, spec, features)
+    return PreparedNet(model, spec, features, probe and strategy not in FITTED)
 
 
 def fit_head(
