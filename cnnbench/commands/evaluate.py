@@ -55,7 +55,7 @@ def run(cfg: EvaluateConfig) -> int:
         "skipped_images": len(dataset.unreadable),
         "left_out": dataset.left_out,
         "split": dataset.split if cfg.split is Split.val else "train",
-        "warnings": [warning] if (warning := doubts(task, judged[0], found, cfg)) else [],
+        "warnings": [warning] if (warning := doubts(task, judged[0], found)) else [],
         **identity(judged, dataset),
         **described(task),
         "images_per_second": found.n / found.seconds,
@@ -106,7 +106,7 @@ def output(cfg: EvaluateConfig) -> TextIO:
     return sys.stdout if cfg.format is Format.table else sys.stderr
 
 
-def doubts(task: Task, one: Judged, found: Measurement, cfg: EvaluateConfig) -> str:
+def doubts(task: Task, one: Judged, found: Measurement) -> str:
     """Warning, said and returned, where weights from elsewhere are no better than guessing; empty where they are."""
     guessing = task.guessing_loss(one.spec)
     if one.weights.config is not None or guessing is None or found.result["loss"] < guessing:
@@ -183,7 +183,8 @@ def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
     }
     if "name" not in trained | said:
         raise UserError(f"{loaded[0].source} does not say on which data: add data=…, as in data=cifar10")
-    if not trained and (unsaid := [item.name for item in fields(given) if item.name not in said]):
+    needed = [item.name for item in fields(given) if item.default == MISSING]
+    if not trained and (unsaid := [name for name in needed if name not in said]):
         raise UserError(f"data.{unsaid[0]} has no value: choose the data by name, as in data={said['name']}")
     return DataConfig(**{**trained, **said})
 
