@@ -22,15 +22,21 @@ from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.system import cores
 
 
-def load_dataset(cfg: DataConfig) -> Dataset:
-    """Data set of a configuration. UserError, before anything slow, where it is missing, damaged or does not fit."""
+def load_dataset(cfg: DataConfig, *, unsplit: bool = False) -> Dataset:
+    """Data set of a configuration. UserError, before anything slow, where it is missing, damaged or does not fit.
+
+    unsplit: a set with nothing to validate on is no mistake; its val is then empty.
+    """
     if cfg.name not in SETS:
         raise unknown("data set", cfg.name, SETS)
     root = Path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data").expanduser()
-    dataset = packed.load_packed(cfg) if cfg.packed else SETS[cfg.name](cfg, root)
+    reading = replace(cfg, val_fraction=cfg.val_fraction or 0.5) if unsplit else cfg  # not 0: a val folder may lack
+    dataset = packed.load_packed(cfg) if cfg.packed else SETS[cfg.name](reading, root)
     if cfg.on_error is OnBadImage.skip:
         dataset = without_unreadable(dataset, cores() if cfg.workers is None else cfg.workers)
     dataset = _select(dataset, cfg)
+    if len(dataset.val) == 0 and not unsplit:
+        raise UserError(f"data={cfg.name} has no images to validate on: every class has a single one.")
     _check_labels(dataset)
     return _normalise(dataset, cfg)
 
@@ -57,8 +63,6 @@ def _select(dataset: Dataset, cfg: DataConfig) -> Dataset:
     if cfg.fraction < 1:
         kept, _ = pick(strata(dataset.train), cfg.fraction)
         dataset = replace(dataset, train=dataset.train.subset(kept))
-    if len(dataset.val) == 0:
-        raise UserError(f"data={cfg.name} has no images to validate on: every class has a single one.")
     return dataset
 
 
