@@ -67,7 +67,7 @@ def _command(command: str, which: type, shared: dict[type, tuple[str, str]]) -> 
             rows.append(_row(item, item.name, defaults))
     groups = ", ".join(f"`{group}=`" for group in compose.command_groups(command))
     about = f"{registry.COMMANDS[command].help[0].upper()}{registry.COMMANDS[command].help[1:]}."
-    lines = [f"## cnnbench {command}", "", about, ""]
+    lines = [f"## cnnbench {registry.as_words(command)}", "", about, ""]
     lines += [f"Groups: {groups}.", ""] if groups else []
     lines += [f"Sections: {', '.join(links)}.", ""] if links else []
     return "\n".join([*lines, *_table(rows)]) + "\n"

@@ -3,6 +3,7 @@
 import contextlib
 import os
 
+from cnnbench.config.registry import SECOND_WORDS, as_words, one_command
 from cnnbench.utils.errors import UserError
 
 SHELLS = ("bash", "zsh", "fish")
@@ -17,13 +18,16 @@ def complete(args: list[str], commands: list[str]) -> int:
     if action != "query":
         _hydra("train", [f"{action or 'install'}={shell}"])
         return 0
-    words = os.environ.get("COMP_LINE", "").split(" ")
-    if len(words) <= 2:  # cnnbench, and perhaps the beginning of a command
-        print(" ".join(commands))
-    elif words[1] in commands:
-        os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+    program, *words = os.environ.get("COMP_LINE", "").split(" ")
+    command, *rest = one_command(words) if len(words) > 2 else words or [""]
+    if not rest:  # perhaps the beginning of a command
+        print(" ".join(name for name in commands if as_words(name) == name))
+    elif command in commands:
+        if len(rest) == 1:
+            print(" ".join(SECOND_WORDS.get(command, {})))
+        os.environ["COMP_LINE"] = " ".join([program, *rest])
         with contextlib.suppress(UserError):
-            _hydra(words[1], [request])
+            _hydra(command, [request])
     return 0
 
 

@@ -10,6 +10,7 @@ from cnnbench.config import arguments, commands, parsing
 from cnnbench.config.arguments import config_dirs, groups
 from cnnbench.config.compose import command_groups, compose, explain
 from cnnbench.config.parsing import as_typed
+from cnnbench.config.registry import as_words
 from cnnbench.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def render_page(command: str, entry: "Command", args: list[str]) -> str:
     assert isinstance(composed, dict)
     values = parsing.flatten({str(key): value for key, value in composed.items()})
     return PAGE.format(
-        command=command,
+        command=as_words(command),
         bare=f" [{bare.upper()} ...]" if (bare := commands.bare_key(commands.SCHEMAS[command])) else "",
         help=f"{entry.help[0].upper()}{entry.help[1:]}.",
         examples="\n".join(f"  {example}" for example in entry.examples),

@@ -9,7 +9,7 @@ import sys
 from typing import Any, NoReturn
 
 from cnnbench import __version__
-from cnnbench.config.registry import COMMANDS
+from cnnbench.config.registry import COMMANDS, as_words, one_command
 from cnnbench.utils import fast_start
 from cnnbench.utils.exit_codes import DONE, INTERRUPTED, PREEMPTED
 from cnnbench.utils.terminal import safe_streams
@@ -82,7 +82,7 @@ def _main(argv: list[str]) -> int:
         from cnnbench.cli import completion
 
         return completion.complete(argv[1:], list(COMMANDS))
-    command, args = argv[0], argv[1:]
+    command, *args = one_command(argv)
     if command not in COMMANDS:
         from cnnbench.utils.errors import unknown
 
@@ -107,7 +107,7 @@ def usage() -> str:
     """Help text: all commands with an example each."""
     width = max(map(len, COMMANDS))
     lines = [
-        f"  {name:{width}}  {command.help}\n  {'':{width}}    {command.examples[0]}"
+        f"  {as_words(name):{width}}  {command.help}\n  {'':{width}}    {command.examples[0]}"
         for name, command in COMMANDS.items()
     ]
     return USAGE.format(commands="\n".join(lines), version=__version__)

@@ -232,6 +232,23 @@ class DoctorConfig:
 
 
 @dataclass(kw_only=True)
+class DoctorDataConfig(TrainedConfig):
+    weights: str | None = option(  # type: ignore[assignment]
+        "the net whose features compare the images; null: zoo:resnet20-cifar10 for images of up to 64 px, else the "
+        "published SqueezeNet 1.0"
+    )
+    data: DataConfig = field(default_factory=DataConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    similarity: float = option("cosine of the features from which on two images count as near copies", gt=0, le=1)
+    show: int = option("how many of the likeliest wrong labels, and of the pairs of copies, are printed", ge=0)
+    sheet: int = option("how many of them are drawn", ge=1, le=100)
+    cache: bool = option("keep the features on the disk, in run.root/features")
+    precision: Precision = option("auto, fp32, bf16 or fp16")
+    device: str = option("auto, cpu, cuda, cuda:1 or mps")
+    format: Format = option("how the findings are printed: table, json, csv or markdown")
+
+
+@dataclass(kw_only=True)
 class SummaryConfig:
     model: dict[str, Any] = option("the net and its arguments")
     num_classes: int | None = option("classes that the net tells apart; null: as many as in its paper", ge=1)
@@ -283,6 +300,7 @@ SCHEMAS: dict[str, type] = {
     "benchmark": BenchmarkConfig,
     "prepare": PackConfig,
     "doctor": DoctorConfig,
+    "doctor_data": DoctorDataConfig,
 }
 
 

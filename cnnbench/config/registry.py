@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# Second words of a command, and the entry in COMMANDS that both words stand for; None: the command's own.
+SECOND_WORDS: dict[str, dict[str, str | None]] = {"doctor": {"config": None, "data": "doctor_data"}}
+
 
 @dataclass(frozen=True)
 class Command:
@@ -119,4 +122,23 @@ COMMANDS = {
             "cnnbench doctor config finetune model=resnet34 data=folder data.root=DIR",
         ),
     ),
+    "doctor_data": Command(
+        "cnnbench.commands.doctor_data",
+        "find what is wrong with images and labels: unreadable files, copies, likely wrong labels",
+        (
+            "cnnbench doctor data data=folder data.root=DIR",
+            "cnnbench doctor data data=folder data.root=DIR weights=RUN similarity=0.95",
+        ),
+    ),
 }
+
+
+def one_command(argv: list[str]) -> list[str]:
+    """The command line with a command of two words as its one name: `doctor data …` as `doctor_data …`."""
+    name = SECOND_WORDS.get(argv[0], {}).get(argv[1]) if len(argv) > 1 else None
+    return [name, *argv[2:]] if name else argv
+
+
+def as_words(command: str) -> str:
+    """The command as it is typed: `doctor data`."""
+    return command.replace("_", " ")

@@ -26,16 +26,19 @@ from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.system import cores
 
 
-def load_dataset(cfg: DataConfig, tell: Callable[[str], object] = warn, *, read_all: bool = True) -> Dataset:
+def load_dataset(
+    cfg: DataConfig, tell: Callable[[str], object] = warn, *, read_all: bool = True, unsplit: bool = False
+) -> Dataset:
     """Data set of a configuration. UserError, before anything slow, where it is missing, damaged or does not fit.
 
     tell: takes each sentence on what was guessed or left out. read_all: whether data.on_error=skip looks for images
-    that cannot be read.
+    that cannot be read. unsplit: a set with nothing to validate on is no mistake; its val is then empty.
     """
     if cfg.name not in SETS:
         raise unknown("data set", cfg.name, SETS)
     root = typed_path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data")
-    dataset = packed.load_packed(cfg) if cfg.packed else SETS[cfg.name](cfg, root)
+    reading = replace(cfg, val_fraction=cfg.val_fraction or 0.5) if unsplit else cfg  # not 0: a val folder may lack
+    dataset = packed.load_packed(cfg) if cfg.packed else SETS[cfg.name](reading, root)
     for note in dataset.notes:
         tell(note)
     workers = cores() if cfg.workers is None else cfg.workers
@@ -44,6 +47,8 @@ def load_dataset(cfg: DataConfig, tell: Callable[[str], object] = warn, *, read_
     if cfg.identity is Identity.content:
         dataset = replace(dataset, identity=of_content(dataset, workers))
     dataset = _select(dataset, cfg)
+    if len(dataset.val) == 0 and not unsplit:
+        raise UserError(f"data={cfg.name} has no images to validate on: every class has a single one.")
     _check_labels(dataset)
     return _normalise(dataset, cfg)
 
@@ -71,8 +76,6 @@ def _select(dataset: Dataset, cfg: DataConfig) -> Dataset:
     if cfg.fraction < 1:
         kept, _ = pick(strata(dataset.train), cfg.fraction)
         dataset = replace(dataset, train=dataset.train.subset(kept))
-    if len(dataset.val) == 0:
-        raise UserError(f"data={cfg.name} has no images to validate on: every class has a single one.")
     return dataset
 
 

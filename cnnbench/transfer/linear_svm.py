@@ -14,6 +14,7 @@ from torch import Tensor, nn
 MOST_IMAGES = 5000  # in the cross-validation: more take longer and choose the same C
 FOLDS, MANY, FEW_FOLDS = 5, 500, 3  # FEW_FOLDS from MANY images on: the error is exact enough, in less time
 TOLERANCE = 1e-2  # of the SVM's solver: same predictions as with 1e-4, in half the time
+USUAL_C = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)  # as in conf/transfer/svm.yaml
 LEAST_STD = 0.1  # relative to the root mean square std: an almost constant feature would get a huge weight
 
 
@@ -51,6 +52,38 @@ def fit_svm(
         cv_error=error,
         cv_n=len(sample) if margins is not None else 0,
     )
+
+
+def out_of_fold(features: Tensor, targets: Tensor, groups: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Probabilities (N, classes) of each image by an SVM that was fitted on other folds, scaled to be calibrated.
+
+    Images of one group (copies of each other) share a fold. Each class needs two groups that begin with it.
+    """
+    x, y = features.numpy().astype(np.float64), targets.numpy()
+    number, folds = _grouped_folds(y, groups, seed)
+    sample = _sample(y, MOST_IMAGES, seed)
+    few = min(folds, int(np.bincount(y).min()))
+    c = _best_c(x[sample], y[sample], list(USUAL_C), few, True, seed)[0]
+    margins = np.empty((len(y), int(y.max()) + 1))
+    for fold in range(folds):
+        weight, intercept = _svm(x[number != fold], y[number != fold], c, True)
+        margins[number == fold] = x[number == fold] @ weight.T + intercept
+    from scipy.special import softmax
+
+    probabilities: np.ndarray = softmax(margins * _scale(margins, y), axis=1)
+    return probabilities
+
+
+def _grouped_folds(y: np.ndarray, groups: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
+    """Fold of each image, and the number of folds: the groups of each class are dealt out in turn."""
+    _, firsts, which = np.unique(groups, return_index=True, return_inverse=True)
+    folds = min(FOLDS, int(np.bincount(y[firsts]).min()))
+    rng = np.random.default_rng(seed)
+    number = np.empty(len(firsts), dtype=np.int64)
+    for label in np.unique(y[firsts]):
+        members = np.flatnonzero(y[firsts] == label)
+        number[rng.permutation(members)] = np.arange(len(members)) % folds
+    return number[which], folds
 
 
 def _best_c(

@@ -1,0 +1,199 @@
+"""`cnnbench doctor data`: what is wrong with images and labels, before a net learns it.
+
+Files are read once. A net gives features of every image, by which near copies are found and labels are judged.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnnbench import data
+from cnnbench.config.arguments import typed_keys
+from cnnbench.config.commands import DoctorDataConfig
+from cnnbench.config.sections import Format, OnBadImage
+from cnnbench.data import Dataset
+from cnnbench.doctor import data_review, image_files
+from cnnbench.doctor.copies import MOST, exact_copies, groups, near_copies
+from cnnbench.doctor.data_review import Review
+from cnnbench.doctor.data_sheets import draw_pairs, draw_suspects
+from cnnbench.doctor.finding import PROBLEM, finding_rows
+from cnnbench.doctor.image_files import Images
+from cnnbench.doctor.labels import find_suspects, judged_classes
+from cnnbench.output.tables import render
+from cnnbench.runs import run_directory
+from cnnbench.runs.run_directory import path_for
+from cnnbench.runtime.device import create_runtime
+from cnnbench.transfer.features import PENULTIMATE, FeatureExtractor, feature_stages
+from cnnbench.transfer.linear_svm import out_of_fold
+from cnnbench.utils.console import say
+from cnnbench.utils.errors import UserError
+from cnnbench.utils.files import write_text
+from cnnbench.utils.system import cores
+from cnnbench.utils.text import slug
+from cnnbench.weights import load, sources
+from cnnbench.weights.sources import Weights
+
+SMALL = 64  # pixels: up to this side the zoo's net for 32 pixels suits the images
+PHOTOGRAPHS = {"name": "squeezenet1_0", "source": "torchvision"}  # small, quick, and as good as larger nets for this
+OF_THE_NET = ("image_size", "crop_ratio", "interpolation", "mean", "std")
+
+
+def run(cfg: DoctorDataConfig) -> int:
+    """Examine the data, leave tables and pictures behind, print the findings. 1 if there is a problem, as `doctor`."""
+    for key in OF_THE_NET:
+        if f"data.{key}" in typed_keys(cfg):
+            raise UserError(f"data.{key} changes nothing here: images are prepared as the net's were; prepare.{key}= "
+                            "says otherwise")  # fmt: skip
+    given = None if cfg.weights is None and cfg.model is None else _given(cfg)
+    dataset = data.load_dataset(replace(cfg.data, on_error=OnBadImage["raise"]), unsplit=True)
+    if dataset.task != "classification":
+        raise UserError(f"doctor data judges images with a label each; data={dataset.name} is for {dataset.task}")
+    path = path_for("doctor", cfg, _name(cfg))
+    run_directory.make_for_results(path)
+    review, probabilities = examine(cfg, dataset, given)
+    try:
+        sheets = write(review, probabilities, path, cfg.sheet)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+    return show(review, path, sheets, cfg)
+
+
+def _name(cfg: DoctorDataConfig) -> str:
+    folder = cfg.data.packed or (cfg.data.root if cfg.data.name == "folder" else None)
+    return slug([Path(folder).name if folder else cfg.data.name])
+
+
+# The net
+
+
+def _given(cfg: DoctorDataConfig) -> Weights:
+    """The weights that the user names, or those that go with the net that the user names."""
+    where = cfg.weights
+    if where is None:
+        assert cfg.model is not None
+        own = [name for name in sources.zoo_names() if name.startswith(f"{cfg.model['name']}-")]
+        where = f"zoo:{own[0]}" if own else "imagenet"
+    return sources.load(where, cfg.model)
+
+
+def usual_weights(images: Images) -> Weights:
+    """The net that suits the size of the images. UserError where it cannot be fetched."""
+    sides = [min(one.width, one.height) for one in images.facts]
+    return sources.load(sources.DEFAULT) if np.median(sides) <= SMALL else sources.published(PHOTOGRAPHS)
+
+
+# The examination
+
+
+def examine(cfg: DoctorDataConfig, dataset: Dataset, given: Weights | None) -> tuple[Review, dict[int, np.ndarray]]:
+    """All that is found, and the out-of-fold probabilities (classes,) of each judged image."""
+    root = image_files.folder_of(dataset)
+    images = image_files.examine(dataset, root, cores() if cfg.data.workers is None else cfg.data.workers)
+    if not len(images):
+        raise UserError(f"none of the {len(images.unreadable):,} images can be read: {images.unreadable[0]['detail']}")
+    review = Review(images=images, similarity=cfg.similarity)
+    review.ignored = image_files.ignored_files(dataset, root) if root else []
+    review.exact = exact_copies([one.digest for one in images.facts])
+    try:
+        weights = given or usual_weights(images)
+    except UserError as error:  # without a network all the rest can still be said
+        review.unseen = str(error)
+        return review, {}
+    near, last, review.net = features(cfg, dataset, images, weights)
+    if len(images) > MOST:
+        review.uncompared = f"not looked for: {len(images):,} images are more than the {MOST:,} that can be compared"
+    else:
+        splits = np.array(images.splits)
+        parts = [np.flatnonzero(splits == split) for split in images.sources]
+        pairs = near_copies(near, parts, images.targets, cfg.similarity)
+        group = groups(len(images), review.exact)
+        review.near = [pair for pair in pairs if group[pair.first] != group[pair.other]]
+    return review, judge_labels(review, last)
+
+
+def features(cfg: DoctorDataConfig, dataset: Dataset, images: Images, weights: Weights) -> tuple[Tensor, Tensor, str]:
+    """Features of all images: of the last stage (for copies), of the penultimate layer (for labels); the net's name."""
+    runtime = create_runtime(cfg.device, cfg.precision.value, seed=0)
+    net, spec, notes = load.ready(weights, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
+    dataset = data.with_channels(dataset, spec.input.in_channels)
+    known = spec.input
+    dataset = replace(dataset, mean=tuple(known.mean), std=tuple(known.std), crop_ratio=known.crop_ratio,
+                      interpolation=known.interpolation)  # fmt: skip
+    stream = sys.stdout if cfg.format is Format.table else sys.stderr
+    for line in [f"features by {net.name} ({weights.source}), {known.image_size} px", *notes]:
+        say(line, stream)
+    folder = Path(cfg.run.root).expanduser() / "features" if cfg.cache else None
+    extractor = FeatureExtractor(
+        net, dataset, spec, runtime, folder=folder, workers=cfg.data.workers, stream=sys.stderr
+    )
+    layers = [feature_stages(net)[-2], PENULTIMATE]
+    found = [extractor(source, layers) for source in _sources(dataset, images)]
+    near, last = (torch.cat([part[layer] for part in found]) for layer in layers)
+    return near, last, net.name
+
+
+def _sources(dataset: Dataset, images: Images) -> list[data.Source]:
+    """The readable images with the net's channels: those in memory are converted, and can all be read."""
+    if isinstance(dataset.train, data.Arrays):
+        return list(image_files.all_splits(dataset).values())
+    return list(images.sources.values())
+
+
+def judge_labels(review: Review, last: Tensor) -> dict[int, np.ndarray]:
+    """Fill in the suspects of the review; the probabilities of each judged image, over all classes."""
+    images, count = review.images, len(review.images.classes)
+    group = groups(len(images), [*review.exact, *review.near])
+    judged = judged_classes(images.targets, group, count)
+    if len(judged) < 2:
+        return {}
+    kept = np.flatnonzero(np.isin(images.targets, judged))
+    targets = np.searchsorted(judged, images.targets[kept])
+    found = out_of_fold(last[kept], torch.from_numpy(targets), group[kept])
+    review.judged, review.majority_error = len(kept), data_review.majority_error(targets)
+    review.suspects = [
+        replace(one, index=int(kept[one.index]), label=int(judged[one.label]), suggested=int(judged[one.suggested]))
+        for one in find_suspects(found, targets)
+    ]
+    whole = np.zeros((len(kept), count))
+    whole[:, judged] = found
+    return dict(zip(kept.tolist(), whole, strict=True))
+
+
+# What is left behind
+
+
+def write(review: Review, probabilities: dict[int, np.ndarray], path: Path, most: int) -> list[str]:
+    """Write the tables and the sheets. Returns the names of the sheets."""
+    write_text(
+        path / "issues.csv",
+        render(data_review.issue_rows(review) or [dict.fromkeys(data_review.COLUMNS)], Format.csv) + "\n",
+    )
+    write_text(path / "classes.csv", render(data_review.class_counts(review.images), Format.csv) + "\n")
+    sheets = []
+    for name in ("labels.png", "copies.png"):
+        (path / name).unlink(missing_ok=True)  # of an earlier look at these data
+    if review.suspects:
+        draw_suspects(review.images, review.suspects[:most], probabilities, path / "labels.png")
+        sheets.append("labels.png")
+    if pairs := data_review.ordered_pairs(review)[:most]:
+        draw_pairs(review.images, pairs, path / "copies.png")
+        sheets.append("copies.png")
+    return sheets
+
+
+def show(review: Review, path: Path, sheets: list[str], cfg: DoctorDataConfig) -> int:
+    found = [*data_review.findings(review), data_review.written(path, sheets)]
+    parts = [render([row for finding in found for row in finding_rows(finding, cfg.format)], cfg.format)]
+    if cfg.format is Format.table:
+        lists = (("the likeliest wrong labels", data_review.suspect_rows(review)),
+                 ("copies", data_review.pair_rows(review)))  # fmt: skip
+        for title, rows in lists:
+            if rows[: cfg.show]:
+                shown = "" if len(rows) <= cfg.show else f", {cfg.show} of {len(rows):,}"
+                parts.append(f"\n{title}{shown}\n{render(rows[: cfg.show], Format.table)}")
+    print("\n".join(parts))
+    return int(any(finding.status == PROBLEM for finding in found))

@@ -1,0 +1,156 @@
+"""Images of a data set with what their files say: which cannot be read, their sizes, modes and contents; and the files
+in the same folders that are no part of the set."""
+
+import hashlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from cnnbench.data import Arrays, Dataset, Files, Source, image_names
+from cnnbench.data.sources import open_image, read_bytes
+from cnnbench.data.unreadable import why_unreadable
+from cnnbench.data.workers import parallel_map
+
+FEW = 64  # images that are read faster than processes start
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the file of an image says. digest: hash of its content; error: why it cannot be read, else empty."""
+
+    digest: bytes = b""
+    format: str = ""
+    mode: str = ""
+    width: int = 0
+    height: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The readable images of a data set, one split after the other, and those that cannot be read."""
+
+    classes: list[str]
+    sources: dict[str, Source]
+    facts: list[Facts]
+    names: list[str]
+    splits: list[str]
+    targets: np.ndarray  # int64 (N,)
+    unreadable: list[dict[str, str]]  # file, split, label and detail of each
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def source_of(self, index: int) -> tuple[Source, int]:
+        """The split's source that holds the image, and its index there."""
+        for source in self.sources.values():
+            if index < len(source):
+                return source, index
+            index -= len(source)
+        raise IndexError(index)
+
+    def place(self, index: int) -> dict[str, str]:
+        label = self.classes[int(self.targets[index])]
+        return {"file": self.names[index], "split": self.splits[index], "label": label}
+
+
+def examine(dataset: Dataset, root: Path | None, workers: int) -> Images:
+    """Read every image once. root: folder that the names are relative to."""
+    sources: dict[str, Source] = {}
+    facts, names, splits, targets, unreadable = [], [], [], [], []
+    for split, source in all_splits(dataset).items():
+        found = list(_facts(source, workers))
+        kept = torch.tensor([index for index, one in enumerate(found) if not one.error], dtype=torch.int64)
+        known = [_relative(name, root) for name in image_names(source, torch.arange(len(source)))]
+        for index, one in enumerate(found):
+            if one.error:
+                label = dataset.classes[int(source.targets[index])]
+                unreadable.append({"file": known[index], "split": split, "label": label, "detail": one.error})
+        sources[split] = source if len(kept) == len(source) else source.subset(kept)
+        facts += [one for one in found if not one.error]
+        names += [known[index] for index in kept.tolist()]
+        splits += [split] * len(kept)
+        targets.append(source.targets[kept].cpu().numpy())
+    return Images(dataset.classes, sources, facts, names, splits, np.concatenate(targets), unreadable)
+
+
+def all_splits(dataset: Dataset) -> dict[str, Source]:
+    """The splits of a data set by name, without empty ones."""
+    named = {"train": dataset.train, dataset.split: dataset.val}
+    return {split: source for split, source in named.items() if len(source)}
+
+
+def _relative(name: str, root: Path | None) -> str:
+    return os.path.relpath(name, root) if root else name
+
+
+def _facts(source: Source, workers: int) -> Iterator[Facts]:
+    if isinstance(source, Arrays):
+        channels, height, width = source.images.shape[1:]
+        mode = "L" if channels == 1 else "RGB"
+        for image in source.images:
+            yield Facts(hashlib.sha256(image.contiguous().numpy().data).digest(), "", mode, width, height)
+        return
+    items = map(source.item, range(len(source)))
+    read = parallel_map(read_facts, items, workers if len(source) > FEW else 0)
+    hidden = not sys.stderr.isatty()
+    yield from tqdm(
+        read, total=len(source), desc="read images", unit="image", leave=False, file=sys.stderr, disable=hidden
+    )
+
+
+def read_facts(item: Any) -> Facts:
+    """Facts of one image in a file or a shard, decoded as far as it takes to see whether it can be read."""
+    if reason := why_unreadable(item):
+        return Facts(error=reason)
+    with open_image(item if isinstance(item, str) else _stream(item), item) as image:
+        return Facts(
+            hashlib.sha256(read_bytes(item)).digest(), image.format or "", image.mode, image.width, image.height
+        )
+
+
+def _stream(item: Any) -> Any:
+    import io
+
+    return io.BytesIO(item.read())
+
+
+def folder_of(dataset: Dataset) -> Path | None:
+    """The folder that holds the files of a data set, with all its splits; None where they are not in files."""
+    sources = [source for source in all_splits(dataset).values() if isinstance(source, Files)]
+    if not sources:
+        return None
+    common = Path(os.path.commonpath([os.path.dirname(path) for source in sources for path in source.paths]))  # noqa: PTH120
+    return common.parent if common.name == "train" else common
+
+
+def ignored_files(dataset: Dataset, root: Path) -> list[str]:
+    """Files below the folder of a data set that are none of its images, relative to the folder, sorted."""
+    used = {os.path.realpath(path) for source in all_splits(dataset).values() for path in source.paths}  # type: ignore[union-attr]
+    found, visited = [], set()
+    for base, folders, names in os.walk(root, followlinks=True):
+        here = os.path.realpath(base)
+        if here in visited:  # a loop of links
+            folders.clear()
+            continue
+        visited.add(here)
+        found += [
+            os.path.relpath(f"{base}/{name}", root) for name in names if os.path.realpath(f"{base}/{name}") not in used
+        ]
+    return sorted(found)
+
+
+def by_kind(files: list[str]) -> list[tuple[str, int]]:
+    """Kinds of files with their numbers, the most frequent first: hidden ones, else by their suffix."""
+    kinds = (
+        "hidden" if Path(file).name.startswith(".") else Path(file).suffix.lower() or "no suffix" for file in files
+    )
+    return Counter(kinds).most_common()
