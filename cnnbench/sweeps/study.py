@@ -177,12 +177,13 @@ def pruning_rule(sweep: Path, number: int, metrics: Sequence[Metric]) -> Callabl
     memory: list[tuple[optuna.Study, SearchSettings, Trial]] = []
 
     def verdict(line: dict[str, Any]) -> str:
+        measured = [metric for metric in metrics if f"{metric.name}/val" in line]
         try:
             if not memory:
                 memory.append(_trial(sweep, number))
-                _note_metrics(memory[0][0], metrics)
+                _note_metrics(memory[0][0], measured)
             study, plan, trial = memory[0]
-            objective = named(plan.metric, metrics)
+            objective = named(plan.metric, measured)
             epoch, value = int(line["epoch"]), float(line[f"{objective.name}/val"])
             seen = study.get_trials(deepcopy=False)[number]
             if seen.state.is_finished():  # the user runs the trial again, outside the search
