@@ -57,7 +57,7 @@ def run(cfg: EvaluateConfig) -> int:
         "split": dataset.split if cfg.split is Split.val else "train",
         "warnings": [warning] if (warning := doubts(task, judged[0], found)) else [],
         **identity(judged, dataset),
-        **described(task),
+        **described(task, found.result),
         "images_per_second": found.n / found.seconds,
         "wall_seconds": found.seconds,
         **environment(runtime),

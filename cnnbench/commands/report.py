@@ -7,6 +7,7 @@ from pathlib import Path
 from cnnbench.config.commands import ReportConfig
 from cnnbench.config.sections import Format
 from cnnbench.output.tables import ENDINGS, render
+from cnnbench.reporting.compare import Comparison, compare
 from cnnbench.reporting.gather import GatheredRuns, gather_runs
 from cnnbench.reporting.group import RunGroup, filter_runs, group_labels, group_runs, repeated_seeds, sort_groups
 from cnnbench.reporting.text import history_rows, render_report
@@ -34,14 +35,15 @@ def run(cfg: ReportConfig) -> int:
     if found.runs and not chosen:
         raise UserError(f"none of the {plural(len(found.runs), 'run')} is as where={cfg.where} says")
     groups = sort_groups(group_runs(chosen), cfg.sort)
+    compared = compare(groups, cfg.compare)
     if cfg.out is not None and not cfg.history:
-        write(cfg.out, cfg, found, groups)
+        write(cfg.out, cfg, found, groups, compared)
     if cfg.history:
-        history(cfg, found, groups)
+        history(cfg, found, groups, compared)
     elif groups or cfg.format is not Format.table:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print(render_report(found, groups, cfg.format, width))
-    remarks(found, groups)
+        print(render_report(found, groups, compared, cfg.format, width))
+    remarks(found, groups, compared)
     return 1 if any(job.status == FAILED for jobs in found.sweeps.values() for job in jobs) else 0
 
 
@@ -82,23 +84,23 @@ def cancel(found: GatheredRuns, roots: list[Path]) -> None:
         print(f"{path}: {plural(len(ended), 'job')} asked to end; the same command goes on with them", file=sys.stderr)
 
 
-def remarks(found: GatheredRuns, groups: list[RunGroup]) -> None:
+def remarks(found: GatheredRuns, groups: list[RunGroup], compared: Comparison) -> None:
     """Lines for people: state of all runs, damaged files, warnings."""
-    for line in [*found.states(), *found.remarks(), *repeated_seeds(groups)]:
+    for line in [*found.states(), *found.remarks(), *repeated_seeds(groups), *compared.notes]:
         print(line, file=sys.stderr)
 
 
-def write(out: str, cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup]) -> None:
+def write(out: str, cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup], compared: Comparison) -> None:
     """The report in a file, by its ending."""
     with output("out", out) as path:
         if path.suffix.lower() == ".html":
             from cnnbench.reporting.page import write_report_page  # pictures take a second to load
 
-            write_report_page(path, title(cfg), found, groups, cfg.history)
+            write_report_page(path, title(cfg), found, groups, compared, cfg.history)
         elif path.suffix.lower() == ".png":
             draw(path, out, groups)
         else:
-            write_text(path, render_report(found, groups, ENDINGS[path.suffix.lower()], None) + "\n")
+            write_text(path, render_report(found, groups, compared, ENDINGS[path.suffix.lower()], None) + "\n")
     print(f"report -> {typed_path(out)}", file=sys.stderr)
 
 
@@ -115,7 +117,7 @@ def draw(path: Path, out: str, groups: list[RunGroup]) -> None:
     save_figure(figure, path)
 
 
-def history(cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup]) -> None:
+def history(cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup], compared: Comparison) -> None:
     """The ImageNet challenge as a table on stdout and a picture in a file."""
     from cnnbench.output.figure import save_figure
     from cnnbench.reporting.charts import draw_history
@@ -131,7 +133,7 @@ def history(cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup]) -> N
             pairs = [(name, one.mean(TOP5.name) or 0.0) for name, one in zip(group_labels(own), own, strict=True)]
             save_figure(draw_history(pairs), path)
         elif path.suffix.lower() == ".html":
-            write_report_page(path, title(cfg), found, groups, history=True)
+            write_report_page(path, title(cfg), found, groups, compared, history=True)
         else:
             write_text(path, render(history_rows(own), ENDINGS[path.suffix.lower()]) + "\n")
     print(render(history_rows(own), cfg.format))

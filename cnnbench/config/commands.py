@@ -7,6 +7,7 @@ from typing import Any
 from cnnbench.config.sections import (
     AugmentConfig,
     CheckpointConfig,
+    Compare,
     CropConfig,
     DataConfig,
     DdpConfig,
@@ -214,6 +215,10 @@ class ReportConfig:
         "the column to sort by, as seconds; -seconds: descending; null: the best of each task first"
     )
     where: Any = option("only runs with these settings, as model=resnet*,optim.lr=0.1")
+    compare: Compare = option(
+        "whether nets differ by more than chance, by their answers to the same images: all pairs, none, or auto: all "
+        "of up to 15"
+    )
     out: str | None = option(
         "also write the report to this file: .html is a page with curves, .png the curves alone, or .md, .csv, .json"
     )

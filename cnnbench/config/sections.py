@@ -39,6 +39,12 @@ class Format(Enum):
     markdown = "markdown"
 
 
+class Compare(Enum):
+    auto = "auto"
+    all = "all"
+    none = "none"
+
+
 class SummaryFormat(Enum):
     table = "table"
     json = "json"

@@ -108,6 +108,13 @@ def image_names(source: Source, indices: Tensor) -> list[str]:
     return [f"image {index}" for index in indices.tolist()]
 
 
+def image_ids(source: Source) -> list[str]:
+    """What tells the images of a source apart in a table: their files, or their numbers from 0 on."""
+    if isinstance(source, Arrays):
+        return [str(index) for index in range(len(source))]
+    return image_names(source, torch.arange(len(source)))
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
     """Training and validation images, with classes, size and normalisation. mean and std are per channel, in 0..1."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from cnnbench.output import html
 from cnnbench.output.figure import as_png
-from cnnbench.reporting import charts, text
+from cnnbench.reporting import charts, compare, text
+from cnnbench.reporting.compare import Comparison
 from cnnbench.reporting.gather import GatheredRuns
 from cnnbench.reporting.group import RunGroup, distinct_metrics, group_labels
 from cnnbench.sweeps.study_result import StudyResult
@@ -30,12 +31,14 @@ HISTORY = (
 )
 
 
-def write_report_page(path: Path, title: str, found: GatheredRuns, groups: list[RunGroup], history: bool) -> None:
+def write_report_page(path: Path, title: str, found: GatheredRuns, groups: list[RunGroup], compared: Comparison,
+                      history: bool) -> None:  # fmt: skip
     """Write the page to `path`."""
     sections: list[tuple[str, list[str]]] = [("Results", _results(groups))]
     for data in dict.fromkeys(group.first.data for group in groups):
         of = [group for group in groups if group.first.data == data]
         sections.append((f"On {data}", _pictures(of, data)))
+    sections.append(("Do they differ?", _comparison(compared)))
     sections.append(("Search", [part for path, one in found.searches.items() for part in _search(path, one)]))
     sections.append(("Measured and published", _published(groups)))
     own = imagenet_groups(groups)
@@ -109,6 +112,13 @@ def _search(path: Path, search: StudyResult) -> list[str]:
         picture = as_png(charts.draw_importance(search))
         parts += [html.picture(picture, f"importance of the settings in {path}", search.how), html.table(search.rows())]
     return parts
+
+
+def _comparison(compared: Comparison) -> list[str]:
+    notes = [html.paragraph(line) for line in compared.notes]
+    if len(compared.pairs) < 2:
+        return [*(html.paragraph(compare.sentence(pair)) for pair in compared.pairs), *notes]
+    return [html.table(compare.rows(compared.pairs)), html.paragraph(compare.how_read(compared.pairs)), *notes]
 
 
 def _published(groups: list[RunGroup]) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Any
 from cnnbench.analysis.published import FACTS
 from cnnbench.config.sections import Format
 from cnnbench.output.tables import fitted, render
+from cnnbench.reporting import compare
+from cnnbench.reporting.compare import Comparison
 from cnnbench.reporting.gather import GatheredRuns, Run
 from cnnbench.reporting.group import RunGroup, group_labels, group_row, headings, setting_text
 from cnnbench.tasks.classification import TOP5
@@ -147,10 +149,12 @@ def dispensable_columns(group: RunGroup) -> list[str]:
             "time", "difference", "published"]  # fmt: skip
 
 
-def render_report(found: GatheredRuns, groups: list[RunGroup], format: Format, width: int | None) -> str:
+def render_report(
+    found: GatheredRuns, groups: list[RunGroup], compared: Comparison, format: Format, width: int | None
+) -> str:
     """Report text without a final newline."""
     if format is Format.json:
-        return json_text(report_data(found, groups), default=str)
+        return json_text(report_data(found, groups) | compared.data(), default=str)
     if format is Format.csv:
         flat = [
             {key: json_text(value, indent=None) if isinstance(value, list) else value for key, value in row.items()}
@@ -164,6 +168,7 @@ def render_report(found: GatheredRuns, groups: list[RunGroup], format: Format, w
     parts += [render(waiting, format)] if (waiting := unfinished_rows(groups)) else []
     if any(len(group.done) > 1 for group in groups):
         parts.append("±: standard deviation over the runs")
+    parts += comparison_parts(compared, format, width)
     if beside := published_rows(groups):
         shown = [{key: value for key, value in row.items() if format is Format.markdown or key != "citation"}
                  for row in beside]  # fmt: skip
@@ -180,6 +185,14 @@ def render_report(found: GatheredRuns, groups: list[RunGroup], format: Format, w
     return printable(
         "\n\n".join(part if "\n" in part else textwrap.fill(part, min(width or 120, 120)) for part in parts)
     )
+
+
+def comparison_parts(compared: Comparison, format: Format, width: int | None) -> list[str]:
+    """A single pair in words, several in a table."""
+    if len(compared.pairs) < 2:
+        return [compare.sentence(pair) for pair in compared.pairs]
+    table = fitted(compare.rows(compared.pairs), format, width, ("only net wrong", "only other wrong", "p"))
+    return [table, compare.how_read(compared.pairs)]
 
 
 def report_data(found: GatheredRuns, groups: list[RunGroup]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Collection
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -29,9 +30,13 @@ def complexity(model: Net, spec: ModelSpec) -> dict[str, int]:
     return {"params": size.params, "macs": size.macs}
 
 
-def described(task: Task) -> dict[str, Any]:
-    """The task and its metrics, the primary one first: whoever reads the result knows what its numbers are."""
-    return {"task": task.name, "primary": task.primary.name, "metrics": as_data(task.metrics)}
+def described(task: Task, measured: Collection[str] | None = None) -> dict[str, Any]:
+    """The task and its metrics, the primary one first: whoever reads the result knows what its numbers are.
+
+    measured: names of those that were measured; None: all.
+    """
+    metrics = [metric for metric in task.metrics if measured is None or metric.name in measured]
+    return {"task": task.name, "primary": task.primary.name, "metrics": as_data(metrics)}
 
 
 def environment(runtime: Runtime) -> dict[str, Any]:

@@ -183,6 +183,8 @@ def pruning_rule(sweep: Path, number: int, metrics: Sequence[Metric]) -> Callabl
                 _note_metrics(memory[0][0], metrics)
             study, plan, trial = memory[0]
             objective = named(plan.metric, metrics)
+            if f"{objective.name}/val" not in line:
+                raise UserError(f"{METRIC}={objective.name}: of these data no {objective.label} is measured")
             epoch, value = int(line["epoch"]), float(line[f"{objective.name}/val"])
             seen = study.get_trials(deepcopy=False)[number]
             if seen.state.is_finished():  # the user runs the trial again, outside the search

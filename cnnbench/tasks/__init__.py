@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cnnbench.tasks.base import Task
 
 TASKS = {"classification": "cnnbench.tasks.classification.task"}  # modules; each has its task as TASK
+ANSWERS = "answers.csv"  # what a net answered to each image, beside result.json
 DEFAULT_METRICS = METRICS  # of runs that do not name theirs: all tasks but classification came later
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cnnbench.config.commands import EvaluateConfig, TrainConfig
 from cnnbench.config.sections import CropConfig
-from cnnbench.data import Batch, Dataset, Views
+from cnnbench.data import Batch, Dataset, Source, Views
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Runtime
@@ -83,8 +83,13 @@ class Task(ABC):
         raise UserError(f"crop={crop.name}: {self.name} has one way to look at an image, so leave crop out")
 
     def judge_views(self, views: Views, model: Net, spec: ModelSpec, runtime: Runtime, reading: Reading,
-                    advance: Any) -> dict[str, float]:  # fmt: skip
-        """Metrics by name, `loss` among them, of all images by these views. All processes take part."""
+                    advance: Any) -> tuple[dict[str, float], Tensor | None]:  # fmt: skip
+        """Metrics by name, `loss` among them, of all images by these views, and what is kept of each answer. All
+        processes take part."""
+        raise NotImplementedError
+
+    def write_answers(self, kept: Tensor, source: Source, labels: Sequence[str], path: Path) -> None:
+        """Write into the file `path` what the net answered to each image. kept: rows of `Meter.answers`, on the CPU."""
         raise NotImplementedError
 
     def check_measure(self, judged: list[Judged], cfg: EvaluateConfig) -> None:

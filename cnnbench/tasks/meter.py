@@ -34,6 +34,10 @@ class Meter:
         """The task's own metrics by name, of what was added so far."""
         return {}
 
+    def answers(self) -> Tensor | None:
+        """What is kept of each image's answer, a row for each image that was added; None where nothing is kept."""
+        return None
+
     def add(self, mean_loss: Tensor, outputs: Tensor, targets: Any, *, finite_only: bool = False) -> None:
         """Add a batch: its mean loss, what the net answered, and the targets.
 

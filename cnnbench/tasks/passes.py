@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from cnnbench import data
 from cnnbench.data import Batch
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.runtime.device import Normalize, Runtime
+from cnnbench.tasks import ANSWERS
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.measurement import Judged, Measurement, center_text
 from cnnbench.tasks.meter import Meter
@@ -73,6 +75,12 @@ def add_up(meter: Meter, runtime: Runtime) -> None:
         meter.n = int(runtime.group.all_reduce_numbers(meter.n)[0])
 
 
+def answers(meter: Meter, runtime: Runtime) -> Tensor | None:
+    """What is kept of each image's answer, on the CPU: of all processes' images, in their order. All take part."""
+    kept = meter.answers()
+    return None if kept is None else runtime.group.all_gather_rows(kept, meter.n).cpu()
+
+
 def measure_net(task: Task, one: Judged, runtime: Runtime) -> Measurement:
     """Measurement of one net over every image, each prepared as the net's own were."""
     reading, size = one.reading, one.spec.input.image_size
@@ -89,7 +97,12 @@ def measure_net(task: Task, one: Judged, runtime: Runtime) -> Measurement:
     begin = time.perf_counter()
     meter = evaluate(task, net, reading.until(batches.epoch()), runtime, normalize, one.spec)
     check_loss(meter, one.weights.source)
-    values = meter.compute()
+    values, kept = meter.compute(), answers(meter, runtime)
+
+    def write(folder: Path, result: dict[str, Any]) -> None:
+        if kept is not None:
+            task.write_answers(kept, reading.source, one.dataset.classes, folder / ANSWERS)
+
     how = center_text(size, one.spec.input.crop_ratio)
     text = (
         f"{headline(task.metrics, values)}, loss {values['loss']:.4f}\n"
@@ -99,5 +112,6 @@ def measure_net(task: Task, one: Judged, runtime: Runtime) -> Measurement:
         n=meter.n,
         seconds=time.perf_counter() - begin,
         result={**values, "n": meter.n, "crop": how, "protocol": {"name": how}},
+        write=write,
         page=lambda result, brief: f"{text}\n-> {result['run_dir']}",
     )

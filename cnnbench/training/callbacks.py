@@ -197,7 +197,7 @@ class Tracking(Callback):
         if view.is_finished:
             tags = [f"{name}/val" for name in (*(metric.name for metric in view.parts.task.metrics), "loss")]
             last = view.state.rows[-1]
-            self.tracker.hparams(result.compared_settings(view.parts), {tag: last[tag] for tag in tags})
+            self.tracker.hparams(result.compared_settings(view.parts), {tag: last[tag] for tag in tags if tag in last})
 
     def close(self) -> None:
         self.tracker.close()

@@ -9,6 +9,7 @@ from cnnbench.output.tensorboard import Events
 from cnnbench.runs.result import described
 from cnnbench.runs.stop_requests import Stopped, StopRequests
 from cnnbench.runs.tracker import Tracker
+from cnnbench.tasks import ANSWERS
 from cnnbench.training import result
 from cnnbench.training.callbacks import (
     Callback,
@@ -40,7 +41,8 @@ def fit_and_conclude(
     callbacks: list[Callback] = [*own, Warnings(), Checkpoints(manager)]
     events: Events | None = None
     if parts.runtime.group.main:
-        (directory.path / "result.json").unlink(missing_ok=True)  # that of an earlier limit, if any
+        for name in ("result.json", ANSWERS):
+            (directory.path / name).unlink(missing_ok=True)  # those of an earlier limit, if any
         tracker = Tracker(directory.path, state.rows, state.step, stream, parts.task)
         events = tracker.writer
         callbacks += [Tracking(tracker), Pictures()]
@@ -67,7 +69,7 @@ def conclude(view: View, callbacks: Sequence[Callback]) -> int:
         return DONE
     try:
         measured = measure_last(view)
-        by_views = result.by_views(parts, state, view.stop, measured)
+        by_views, kept = result.by_views(parts, state, view.stop, measured)
     except Stopped:
         return leave(view, callbacks, f"the validation by crop={parts.cfg.crop.name}")
     # All is measured: from here on a request to stop comes too late.
@@ -78,6 +80,7 @@ def conclude(view: View, callbacks: Sequence[Callback]) -> int:
     for callback in callbacks:
         found |= callback.result()
     write_result(directory.path, found)
+    result.write_answers(parts, state, kept)
     result.draw_validation(parts, state)
     end(final, callbacks)
     if found["warnings"] != (warnings := [*state.warnings.values()]):  # a picture that could not be drawn

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from cnnbench import data
 from cnnbench.analysis.complexity import TRAINING_PASSES
 from cnnbench.config.arguments import typed_keys
@@ -11,8 +13,9 @@ from cnnbench.output import plots
 from cnnbench.runs.result import complexity, described, environment
 from cnnbench.runs.stop_requests import StopRequests
 from cnnbench.runtime.device import Normalize
+from cnnbench.tasks import ANSWERS
 from cnnbench.tasks.measurement import Reading, center_text, progress
-from cnnbench.tasks.passes import predictions
+from cnnbench.tasks.passes import answers, predictions
 from cnnbench.training import freezing
 from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
@@ -36,7 +39,7 @@ def headline(parts: Parts, state: TrainState, measured: dict[str, float], reason
     last, cfg, dataset, task = state.rows[-1], parts.cfg, parts.dataset, parts.task
     sizes, primary = complexity(state.model, parts.spec), task.primary.name
     return {
-        **{metric.name: measured[metric.name] for metric in task.metrics},
+        **{metric.name: measured[metric.name] for metric in task.metrics if metric.name in measured},
         "loss": measured["loss"],
         "n": len(dataset.val),
         "train_n": len(dataset.train),
@@ -63,7 +66,7 @@ def headline(parts: Parts, state: TrainState, measured: dict[str, float], reason
         "training_flops": training_flops(parts, state, sizes["macs"]),
         "images_per_second": last["images_per_second"],
         "wall_seconds": state.progress.seconds,
-        **described(task),
+        **described(task, measured),
         **environment(parts.measuring),
         "training_precision": parts.runtime.precision,
         "run_dir": str(parts.directory.path),
@@ -71,11 +74,14 @@ def headline(parts: Parts, state: TrainState, measured: dict[str, float], reason
     }
 
 
-def by_views(parts: Parts, state: TrainState, stop: StopRequests, measured: dict[str, float]) -> dict[str, Any]:
-    """Metrics by the views that crop= asks for, in place of those measured by the centre. All processes take part.
-    Stopped where somebody wants to stop."""
+def by_views(
+    parts: Parts, state: TrainState, stop: StopRequests, measured: dict[str, float]
+) -> tuple[dict[str, Any], Tensor | None]:
+    """Metrics by the views that crop= asks for, in place of those measured by the centre; and what is kept of each
+    answer, by these views or by the centre. All processes take part. Stopped where somebody wants to stop."""
     if parts.views is None:
-        return {}
+        assert state.evaluation is not None
+        return {}, answers(state.evaluation, parts.runtime)
     net, source, primary = state.eval_model, parts.dataset.val, parts.task.primary.name
     assert isinstance(net, Net)
     net.eval()
@@ -83,8 +89,16 @@ def by_views(parts: Parts, state: TrainState, stop: StopRequests, measured: dict
         source=source, batch_size=parts.batch_size, workers=parts.cfg.data.workers, until=stop.until_asked
     )
     with progress(len(source), what=f"crop={parts.views.name}") as advance:
-        found = parts.task.judge_views(parts.views, net, parts.spec, parts.measuring, reading, advance)
-    return {**found, "crop": parts.views.text, f"center_{primary}": measured[primary]}
+        found, kept = parts.task.judge_views(parts.views, net, parts.spec, parts.measuring, reading, advance)
+    return {**found, "crop": parts.views.text, f"center_{primary}": measured[primary]}, kept
+
+
+def write_answers(parts: Parts, state: TrainState, kept: Tensor | None) -> None:
+    """Write what the net answered to each image in its last validation, where its task keeps that."""
+    if kept is not None:
+        with state.warn_if_undrawn(ANSWERS):
+            path = parts.directory.path / ANSWERS
+            parts.task.write_answers(kept, parts.dataset.val, parts.dataset.classes, path)
 
 
 def training_flops(parts: Parts, state: TrainState, macs: int) -> int | None:
@@ -122,9 +136,9 @@ def draw_validation(parts: Parts, state: TrainState) -> None:
         assert state.evaluation is not None
         batch, _, outputs = next(predictions(state.eval_model, batches.epoch(0), parts.measuring, normalize))
         batch = {**batch, "target": batch["target"].cpu()}
-        answers, folder = parts.task.answer(outputs), parts.directory.path
+        logits, folder = parts.task.answer(outputs), parts.directory.path
         heading = f"{title(parts)}, {dataset.split}"
-        parts.task.draw_validation(state.evaluation, batch, answers, dataset.classes, folder, heading)
+        parts.task.draw_validation(state.evaluation, batch, logits, dataset.classes, folder, heading)
 
 
 def title(parts: Parts) -> str:

@@ -166,7 +166,8 @@ def measure_last(view: View) -> dict[str, float]:
     if parts.measuring.precision == parts.runtime.precision:
         if state.evaluation is None:  # a run that was cut after its last checkpoint and before its result
             validate(view)
-        return {name: state.rows[-1][f"{name}/val"] for name in ("loss", *(one.name for one in parts.task.metrics))}
+        last, names = state.rows[-1], ("loss", *(one.name for one in parts.task.metrics))
+        return {name: last[f"{name}/val"] for name in names if f"{name}/val" in last}
     batches = parts.val_batches
     if parts.features:
         loading = {**parts.loading, "image_size": given.image_size}

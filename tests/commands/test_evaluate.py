@@ -18,16 +18,25 @@ from torchvision.models import get_model, get_model_weights
 from cnnbench import data
 from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.runtime import device
-from cnnbench.tasks.classification import evaluation, mistakes, plots
-from cnnbench.tasks.classification.metrics import evaluate_scores, wilson
+from cnnbench.tasks.classification import answers, evaluation, mistakes, plots
+from cnnbench.tasks.classification.metrics import evaluate_scores
 from cnnbench.utils.files import read_json
+from cnnbench.utils.statistics import wilson
 from cnnbench.weights import sources
 from tests.helpers.data import data_config, picture
 from tests.helpers.runs import SMALL, Ran, rows
 from tests.helpers.trained import colour_run, digits_logits, digits_run, foreign_file, random_net
 
 CPU = ("precision=fp32", "device=cpu")
-LEFT = ("result.json", "confusion_matrix.png", "confusion_matrix.csv", "classes.csv", "calibration.png", "mistakes.png")
+LEFT = (
+    "result.json",
+    "answers.csv",
+    "confusion_matrix.png",
+    "confusion_matrix.csv",
+    "classes.csv",
+    "calibration.png",
+    "mistakes.png",
+)
 
 
 def evaluated(cnnbench: Callable[..., Ran], *args: str, said: str = "") -> dict[str, Any]:
@@ -146,7 +155,15 @@ def test_an_evaluation_leaves_tables_and_pictures(cnnbench: Callable[..., Ran], 
         classes = list(csv.DictReader(file))
     assert sum(int(row["wrong"]) for row in classes) == found.top1_wrong
     assert float(classes[3]["error"]) == pytest.approx(100 * int(classes[3]["wrong"]) / int(classes[3]["n"]))
+    with (path / "answers.csv").open() as file:
+        said = list(csv.DictReader(file))
+    assert [row["image"] for row in said] == [str(index) for index in range(359)]
+    assert [int(row["truth"]) for row in said] == targets.tolist()
+    assert [int(row["answer"]) for row in said] == logits.argmax(1).tolist()
+    losses = F.cross_entropy(logits, targets, reduction="none").tolist()
+    assert [float(row["loss"]) for row in said] == pytest.approx(losses, rel=1e-3, abs=1e-5)
     result = read_json(path / "result.json")
+    assert sum(int(row["truth_rank"]) > 5 for row in said) == result["top5_wrong"]
     counts = [pair["images"] for pair in result["confused"]]
     assert (
         counts == sorted(counts, reverse=True) and counts[0] == plots.confused_pairs(found.confusion.numpy(), 1)[0][0]
@@ -332,6 +349,8 @@ def test_evaluate_repeats_the_runs_own_numbers(cnnbench: Callable[..., Ran], tmp
             359,
         )
         assert result["loss"] == pytest.approx(trained["loss"], rel=1e-5)
+        ours, theirs = (answers.read(Path(path) / "answers.csv") for path in ("r", result["run_dir"]))
+        assert ours.same_images(theirs) and ours.wrong.tolist() == theirs.wrong.tolist()
     assert Path(result["run_dir"], "confusion_matrix.png").exists()
     train_split = json.loads(cnnbench("evaluate", "weights=r/checkpoints/last.pt", "split=train", "format=json").out)
     assert (train_split["n"], train_split["split"]) == (287, "train")  # a fifth of each class
@@ -407,3 +426,20 @@ def test_evaluate_refuses_data_with_other_classes(cnnbench: Callable[..., Ran]) 
     assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
     ran = cnnbench("evaluate", "weights=r", "data=synthetic", "data.num_images=40")
     assert (ran.code, "was trained for other classes than those of synthetic" in ran.err) == (2, True)
+
+
+def test_of_two_classes_no_top_5_error_is_printed_or_kept(
+    cnnbench: Callable[..., Ran], tmp_path: Path, no_pictures: None
+) -> None:
+    """By a training, its report, and `evaluate`; and a search for it is refused by what there is."""
+    on = ("data=synthetic", "data.num_classes=2", "data.num_images=40", "data.image_size=8")
+    trained = cnnbench("train", *on, "model=resnet8", "epochs=1", "batch_size=20", "run.dir=r", *CPU)
+    judged = cnnbench("evaluate", "weights=r", "run.dir=e", *CPU)
+    report = cnnbench("report", "r", "e")
+    for ran in (trained, judged, report):
+        assert ran.code == 0 and "top-1" in ran.out, ran.err
+        assert "top-5" not in ran.out
+    for folder in ("r", "e"):
+        result = read_json(tmp_path / folder / "result.json")
+        assert "top5_error" not in result and [one["name"] for one in result["metrics"]] == ["top1_error"]
+        assert answers.read(tmp_path / folder / "answers.csv").images == ["0", "1", "2", "3"]

@@ -15,7 +15,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cnnbench.tasks.classification import evaluation
+from cnnbench.tasks.classification import answers, evaluation
 from cnnbench.utils import exit_codes
 from cnnbench.utils.files import read_json
 from cnnbench.weights import checkpoint
@@ -108,6 +108,9 @@ def test_the_last_validation_is_by_the_views_asked_for(cnnbench: Callable[..., R
         key: result[key] for key in ("top1_error", "top5_error", "crop", "n")
     }
     assert result["loss"] == pytest.approx(other["loss"], rel=1e-5)
+    ours, theirs = (answers.read(Path(path) / "answers.csv") for path in ("r", other["run_dir"]))
+    assert ours.same_images(theirs) and ours.wrong.tolist() == theirs.wrong.tolist()
+    assert 100 * ours.wrong.mean() == pytest.approx(result["top1_error"])
 
 
 def test_a_request_to_stop_is_heard_in_the_validation_by_views(

@@ -17,6 +17,7 @@ import torch
 
 from cnnbench import models
 from cnnbench.runtime import distributed, processes
+from cnnbench.tasks.classification import answers
 from cnnbench.utils import exit_codes, system
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json
@@ -106,6 +107,8 @@ def test_two_processes_train_as_one_does(
     for key, value in last[0]["ema"].items() if name == "parts" else last[0]["model"].items():
         torch.testing.assert_close(value, last[1]["ema" if name == "parts" else "model"][key], rtol=1e-4, atol=1e-5)
     assert read_json(two / name / "result.json")["n"] == 359
+    mine, other = (answers.read(path / "answers.csv") for path in (two / name, tmp_path / "one"))
+    assert len(mine.images) == 359 and mine.same_images(other) and mine.wrong.tolist() == other.wrong.tolist()
 
 
 def test_one_run_directory_with_one_writer(two: Path) -> None:
@@ -124,6 +127,8 @@ def test_two_processes_judge_as_one_does(
     for key in ("top1_error", "top5_error", "n", "protocol", "shift", "weights"):
         assert ours[key] == theirs[key], key
     assert ours["loss"] == pytest.approx(theirs["loss"])
+    mine, other = (answers.read(two / path / "answers.csv") for path in ("../judged", "judged"))
+    assert len(mine.images) == 359 and mine.same_images(other) and mine.wrong.tolist() == other.wrong.tolist()
 
 
 def test_a_run_of_two_processes_that_was_cut_goes_on_with_the_same_bits(

@@ -71,6 +71,15 @@ def test_a_metric_of_another_task_ends_the_first_trial(tmp_path: Path) -> None:
     one.close()
 
 
+def test_a_metric_that_these_data_have_not_ends_the_first_trial(tmp_path: Path) -> None:
+    """As the top-5 error of two classes."""
+    one = Search(tmp_path, SPACE, plan(metric=METRICS[1].name), retry=True)
+    one.ask()
+    with pytest.raises(UserError, match=f"hydra.sweeper.metric={METRICS[1].name}: of these data no {METRICS[1].label}"):
+        pruning_rule(tmp_path, 0, METRICS)({"epoch": 1, "miou/val": 50.0})
+    one.close()
+
+
 @pytest.mark.parametrize("turn", [1, -1])
 def test_the_primary_metric_by_its_name_and_null_are_the_same_search(tmp_path: Path, turn: int) -> None:
     """A search of before named it in its settings."""

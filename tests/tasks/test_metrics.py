@@ -4,17 +4,18 @@ import math
 
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, top_k_accuracy_score
+from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 from torch.nn import functional as F
 
+from cnnbench.tasks.classification import report
 from cnnbench.tasks.classification.metrics import (
     ClassificationMeter,
     ConfusionMeter,
+    answers,
     calibration,
     confusion_counts,
     correct_counts,
     evaluate_scores,
-    wilson,
     worst_mistakes,
 )
 from tests.helpers.tiny import CPU
@@ -53,11 +54,38 @@ def test_counts_are_the_same_integers_at_any_batch_size(batch: tuple) -> None:
     assert len(counts) == 1
 
 
-def test_with_fewer_than_five_classes_the_top_five_hold_every_answer() -> None:
-    logits = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
-    meter = ClassificationMeter(CPU)
-    meter.add(torch.tensor(0.0), logits, torch.tensor([0, 0]))
-    assert meter.compute() == {"loss": 0, "top1_error": 50, "top5_error": 0}
+@pytest.mark.parametrize(("classes", "measured"), [(2, False), (5, False), (6, True)])
+def test_of_at_most_five_classes_there_is_no_top_5_error(classes: int, measured: bool) -> None:
+    """All five of them hold every answer: 0 % would look like a measurement."""
+    logits, targets = torch.eye(classes)[:2], torch.tensor([0, 0])
+    meter, confusion = ClassificationMeter(CPU), ConfusionMeter(CPU, classes)
+    for one in (meter, confusion):
+        one.add(torch.tensor(0.0), logits, targets)
+        assert one.compute() == {"loss": 0, "top1_error": 50, **({"top5_error": 0} if measured else {})}
+    found = evaluate_scores(logits, targets)
+    assert found.errors == confusion.metrics()
+    assert ("top5_wrong" in report.headline(found)) == ("top5_interval" in report.headline(found)) == measured
+
+
+def test_what_is_kept_of_an_answer_is_what_scikit_learn_counts() -> None:
+    """Ranks, losses and the five best, with ties between logits; truths beyond the fifth rank among them."""
+    logits = torch.randn(300, 12, generator=torch.Generator().manual_seed(0)).mul(3).round().div(2)
+    targets = torch.arange(300) % 12
+    meter = ConfusionMeter(CPU, 12)
+    for part in (slice(0, 170), slice(170, 300)):
+        meter.add(F.cross_entropy(logits[part], targets[part]), logits[part], targets[part])
+    truth, rank, log, *rest = meter.answers().T
+    assert truth.tolist() == targets.tolist()
+    assert 100 * (rank > 1).double().mean() == pytest.approx(meter.metrics()["top1_error"])
+    assert 100 * (rank > 5).double().mean() == pytest.approx(meter.metrics()["top5_error"])
+    theirs = log_loss(targets, logits.double().softmax(dim=1), labels=range(12))
+    assert -log.double().mean() == pytest.approx(theirs, rel=1e-5)
+    better = (logits > logits.gather(1, targets[:, None])).sum(dim=1)
+    ties = (logits == logits.gather(1, targets[:, None])).sum(dim=1)
+    assert ((rank > better) & (rank <= (better + ties).clamp(min=6))).all()
+    best, logs = torch.stack(rest[:5], dim=1).long(), torch.stack(rest[5:], dim=1)
+    assert torch.equal(best, answers(logits))
+    torch.testing.assert_close(logs.exp(), logits.softmax(dim=1).gather(1, best))
 
 
 def test_a_meter_goes_through_a_checkpoint(batch: tuple) -> None:
@@ -73,10 +101,10 @@ def test_meters_of_two_processes_add_up_to_the_meter_over_all(batch: tuple) -> N
     """`tensors()` and `n` are all that processes add up, the images left out of the mean loss among them."""
     logits, targets = batch
     whole, *parts = (ConfusionMeter(CPU, CLASSES) for _ in range(3))
-    for number, (part, answers) in enumerate(zip(logits.split(10), targets.split(10), strict=True)):
-        loss = torch.tensor(math.nan) if number == 4 else F.cross_entropy(part, answers)
+    for number, (part, truths) in enumerate(zip(logits.split(10), targets.split(10), strict=True)):
+        loss = torch.tensor(math.nan) if number == 4 else F.cross_entropy(part, truths)
         for meter in (whole, parts[number % 2]):
-            meter.add(loss, part, answers, finite_only=True)
+            meter.add(loss, part, truths, finite_only=True)
     first, second = parts
     for total, value in zip(first.tensors(), second.tensors(), strict=True):
         total += value
@@ -101,18 +129,6 @@ def test_confusion_counts_have_the_truth_in_rows(batch: tuple) -> None:
 
 
 # The evaluation of scores
-
-
-def test_wilson_gives_the_published_intervals() -> None:
-    """Newcombe (1998), table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29, in percent."""
-    for wrong, n, low, high in (
-        (81, 263, 25.53, 36.62),
-        (15, 148, 6.24, 16.05),
-        (0, 20, 0.0, 16.11),
-        (1, 29, 0.61, 17.18),
-    ):
-        assert wilson(wrong, n) == (pytest.approx(low, abs=0.006), pytest.approx(high, abs=0.006))
-    assert wilson(7, 7)[1] == pytest.approx(100)
 
 
 def test_the_calibration_error_is_that_of_its_definition() -> None:

@@ -21,7 +21,7 @@ from cnnbench.models.layers import Dense, Net
 from cnnbench.runtime.compiled import compile_if
 from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.tasks.classification import report
-from cnnbench.tasks.classification.metrics import answers, evaluate_scores
+from cnnbench.tasks.classification.metrics import answers, evaluate_scores, kept_answers
 from cnnbench.tasks.measurement import Judged, Measurement, Progress, Reading, progress
 from cnnbench.tasks.passes import check_answers
 from cnnbench.utils.errors import UserError
@@ -131,12 +131,12 @@ def robustness(member: Member, shifts: Shifts, reading: Reading, progress: Progr
 
 def judge_views(
     views: Views, model: Net, spec: ModelSpec, runtime: Runtime, reading: Reading, advance: Progress
-) -> dict[str, float]:
-    """Errors and loss of a net in training, by these views of the images."""
-    logits = scores(member(model, views, spec, runtime), views, reading, advance)
+) -> tuple[dict[str, float], Tensor]:
+    """Errors and loss of a net in training, by these views of the images, and what is kept of its answers."""
+    logits, targets = scores(member(model, views, spec, runtime), views, reading, advance), reading.source.targets
     check_answers(logits, "the net", partial(image_names, reading.source), runtime.precision)
-    found = evaluate_scores(logits, reading.source.targets)
-    return {**found.errors, "loss": found.loss}
+    found = evaluate_scores(logits, targets)
+    return {**found.errors, "loss": found.loss}, kept_answers(logits, targets)
 
 
 def check(judged: list[Judged], cfg: EvaluateConfig) -> None:

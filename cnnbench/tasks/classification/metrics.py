@@ -1,6 +1,5 @@
 """Metrics of a classifier: exact counts, kept on the device and divided once at the end."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -21,17 +20,18 @@ class ClassificationMeter(Meter):
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime)
         self.correct = torch.zeros(2, dtype=torch.int64, device=runtime.device)
+        self.classes: int | None = None  # None: no batch was seen yet
 
     def own(self) -> dict[str, Tensor]:
         return {"correct": self.correct}
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         self.correct += correct_counts(outputs, targets)
+        self.classes = outputs.shape[1]
 
     def metrics(self) -> dict[str, float]:
-        top1, top5 = self.correct.tolist()
-        n = max(self.n, 1)
-        return {TOP1.name: 100 * (self.n - top1) / n, TOP5.name: 100 * (self.n - top5) / n}
+        top1, top5 = (100 * (self.n - correct) / max(self.n, 1) for correct in self.correct.tolist())
+        return errors(top1, top5, self.classes)
 
 
 class ConfusionMeter(ClassificationMeter):
@@ -39,7 +39,9 @@ class ConfusionMeter(ClassificationMeter):
 
     def __init__(self, runtime: Runtime, classes: int) -> None:
         super().__init__(runtime)
+        self.classes = classes
         self.confusion = torch.zeros(classes, classes, dtype=torch.int64, device=runtime.device)
+        self.kept = [torch.zeros(0, kept_numbers(classes), device=runtime.device)]
 
     def own(self) -> dict[str, Tensor]:
         return {**super().own(), "confusion": self.confusion}
@@ -47,6 +49,10 @@ class ConfusionMeter(ClassificationMeter):
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         super().update(outputs, targets)
         self.confusion += confusion_counts(outputs, targets)
+        self.kept.append(kept_answers(outputs, targets))
+
+    def answers(self) -> Tensor:
+        return torch.cat(self.kept)
 
 
 def answers(logits: Tensor) -> Tensor:
@@ -55,6 +61,25 @@ def answers(logits: Tensor) -> Tensor:
     The one place that decides between equal logits, so that every count made of the answers agrees with the others.
     """
     return logits.topk(min(TOP_K, logits.shape[1]), dim=1).indices
+
+
+def errors(top1: float, top5: float, classes: int | None) -> dict[str, float]:
+    """Metrics by name. Of at most five classes, the truth is always among the five best: that is no measurement."""
+    return {TOP1.name: top1, **({TOP5.name: top5} if classes is None or classes > TOP_K else {})}
+
+
+def kept_numbers(classes: int) -> int:
+    """Numbers that `kept_answers` keeps of each image."""
+    return 3 + 2 * min(TOP_K, classes)
+
+
+def kept_answers(logits: Tensor, targets: Tensor) -> Tensor:
+    """What answers.csv says of each image, float32 (N, 3 + 2k), on the logits' device: the truth, its rank from 1 on
+    and its log-probability; the k best classes, five or all; their log-probabilities."""
+    best, truth, logs = answers(logits), targets[:, None], logits.float().log_softmax(dim=1)
+    hits, above = best == truth, (logits > logits.gather(1, truth)).sum(dim=1)
+    rank = 1 + torch.where(hits.any(dim=1), hits.int().argmax(dim=1), above.clamp(min=best.shape[1]))
+    return torch.cat([truth, rank[:, None], logs.gather(1, truth), best, logs.gather(1, best)], dim=1)
 
 
 def correct_counts(logits: Tensor, targets: Tensor) -> Tensor:
@@ -88,7 +113,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluation of the answers to n images. Errors are in percent, their intervals by `wilson`."""
+    """Evaluation of the answers to n images. Errors are in percent."""
 
     n: int
     top1_wrong: int
@@ -108,7 +133,7 @@ class Evaluation:
     @property
     def errors(self) -> dict[str, float]:
         """Metrics by name."""
-        return {TOP1.name: self.top1_error, TOP5.name: self.top5_error}
+        return errors(self.top1_error, self.top5_error, len(self.confusion))
 
 
 def evaluate_scores(logits: Tensor, targets: Tensor) -> Evaluation:
@@ -134,18 +159,6 @@ def calibration(logits: Tensor, targets: Tensor, bins: int = BINS) -> Calibratio
     n = counts.clamp(min=1)
     error = 100 * (sums - right).abs().sum().item() / max(len(targets), 1)
     return Calibration(counts, sums / n, right / n, error)
-
-
-def wilson(wrong: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % confidence interval of an error, in percent, when `wrong` of n are (Wilson, 1927).
-
-    It holds near 0 and 100 percent too, where that of the normal approximation leaves the range.
-    """
-    share = wrong / n
-    middle = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
-    return 100 * max(0.0, low), 100 * min(1.0, high)
 
 
 def worst_mistakes(logits: Tensor, targets: Tensor, k: int) -> Tensor:

@@ -11,15 +11,17 @@ from typing import Any
 from torch import Tensor
 
 from cnnbench.config.sections import Format
-from cnnbench.data.sources import Source
+from cnnbench.data.sources import Source, image_ids
 from cnnbench.output.tables import csv_text, render
 from cnnbench.output.tensorboard import fresh_events
-from cnnbench.tasks.classification import TOP1, TOP5, plots
-from cnnbench.tasks.classification.metrics import Evaluation, wilson
+from cnnbench.tasks import ANSWERS
+from cnnbench.tasks.classification import METRICS, answers, plots
+from cnnbench.tasks.classification.metrics import Evaluation, kept_answers
 from cnnbench.tasks.classification.mistakes import draw_mistake_cards
 from cnnbench.utils.console import warn_if_undrawn, warn_in_result
 from cnnbench.utils.files import write_text
 from cnnbench.utils.format import Percent, display_width, plural, shorten
+from cnnbench.utils.statistics import wilson
 
 CONFUSED = 10  # pairs that are listed
 LISTED = 10  # classes of a long list that are printed: those with the largest errors
@@ -27,15 +29,14 @@ NAME = 24  # characters of a class name in a table
 
 
 def headline(found: Evaluation) -> dict[str, Any]:
+    wrong = zip(METRICS, (found.top1_wrong, found.top5_wrong), strict=True)
+    measured = {metric.short: count for metric, count in wrong if metric.name in found.errors}
     return {
-        "top1_error": found.top1_error,
-        "top5_error": found.top5_error,
+        **found.errors,
         "loss": found.loss,
         "n": found.n,
-        "top1_wrong": found.top1_wrong,
-        "top5_wrong": found.top5_wrong,
-        "top1_interval": list(wilson(found.top1_wrong, found.n)),
-        "top5_interval": list(wilson(found.top5_wrong, found.n)),
+        **{f"{name}_wrong": count for name, count in measured.items()},
+        **{f"{name}_interval": list(wilson(count, found.n)) for name, count in measured.items()},
         "calibration_error": found.calibration.error,
     }
 
@@ -78,7 +79,11 @@ def write(
         if found.top1_wrong:
             draw_mistake_cards(source, classes, logits, file, title)
 
+    def write_answers(file: Path) -> None:
+        answers.write(file, kept_answers(logits, source.targets), image_ids(source), classes)
+
     files: dict[str, Callable[[Path], object]] = {
+        ANSWERS: write_answers,
         "confusion_matrix.csv": lambda file: write_text(file, confusion_table(found, classes)),
         "classes.csv": lambda file: write_text(file, render(per_class(found, classes), Format.csv) + "\n"),
         "confusion_matrix.png": lambda file: plots.plot_confusion_matrix(found.confusion, classes, file, title),
@@ -101,8 +106,9 @@ def _write_events(path: Path, result: dict[str, Any]) -> None:
     """Write numbers and pictures for TensorBoard, under the tags that trainings use, in place of an earlier call's."""
     step = result["epochs"] or 0
     with closing(fresh_events(path)) as events:
-        for key in (TOP1.name, TOP5.name, "loss", "calibration_error"):
-            events.add_scalar(f"{key}/{result['split']}", result[key], step)
+        for key in (*(metric.name for metric in METRICS), "loss", "calibration_error"):
+            if key in result:
+                events.add_scalar(f"{key}/{result['split']}", result[key], step)
         for name in ("confusion_matrix", "calibration", "mistakes"):
             events.add_picture(name, path / f"{name}.png", step)
 
@@ -150,7 +156,11 @@ def _pairs(found: Evaluation, classes: Sequence[str]) -> str:
 
 
 def _numbers(result: dict[str, Any]) -> str:
-    spans = {key: "{:.2f} to {:.2f}".format(*result[f"{key}_interval"]) for key in ("top1", "top5")}
+    errors = [
+        "{} (95 %: {:.2f} to {:.2f}), ".format(metric.text(result[metric.name]), *result[f"{metric.short}_interval"])
+        for metric in METRICS
+        if metric.name in result
+    ]
     protocol = result["protocol"]
     how = [
         result["crop"],
@@ -159,9 +169,7 @@ def _numbers(result: dict[str, Any]) -> str:
         *([f"mean {protocol['averaged']}"] if protocol["averaged"] else []),
     ]
     lines = [
-        f"top-1 error {result['top1_error']:.2f} % (95 %: {spans['top1']}), "
-        f"top-5 error {result['top5_error']:.2f} % (95 %: {spans['top5']}), "
-        f"loss {result['loss']:.4f}, calibration error {result['calibration_error']:.2f} %",
+        f"{''.join(errors)}loss {result['loss']:.4f}, calibration error {result['calibration_error']:.2f} %",
         f"measured: {', '.join(how)}; {result['n']:,} {result['split']} images, "
         f"{result['images_per_second']:,.0f} a second",
     ]

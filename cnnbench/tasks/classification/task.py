@@ -11,12 +11,13 @@ from torch.nn import functional as F
 
 from cnnbench.config.commands import EvaluateConfig, TrainConfig
 from cnnbench.config.sections import CropConfig
-from cnnbench.data import Batch, Views
+from cnnbench.data import Batch, Source, Views
 from cnnbench.data.model_spec import ModelSpec
+from cnnbench.data.sources import image_ids
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.base import Task
-from cnnbench.tasks.classification import METRICS
+from cnnbench.tasks.classification import METRICS, answers
 from cnnbench.tasks.classification.metrics import ClassificationMeter, ConfusionMeter
 from cnnbench.tasks.measurement import Judged, Measurement, Reading
 from cnnbench.tasks.meter import Meter
@@ -71,10 +72,13 @@ class Classification(Task):
         return None if crop == CropConfig() else evaluation.views(crop, model, spec)
 
     def judge_views(self, views: Views, model: Net, spec: ModelSpec, runtime: Runtime, reading: Reading,
-                    advance: Any) -> dict[str, float]:  # fmt: skip
+                    advance: Any) -> tuple[dict[str, float], Tensor]:  # fmt: skip
         from cnnbench.tasks.classification import evaluation
 
         return evaluation.judge_views(views, model, spec, runtime, reading, advance)
+
+    def write_answers(self, kept: Tensor, source: Source, labels: Sequence[str], path: Path) -> None:
+        answers.write(path, kept, image_ids(source), labels)
 
     def check_measure(self, judged: list[Judged], cfg: EvaluateConfig) -> None:
         from cnnbench.tasks.classification import evaluation
