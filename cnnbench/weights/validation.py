@@ -51,6 +51,10 @@ TENSORS: Rule = (
     lambda value: isinstance(value, dict) and all(isinstance(item, Tensor) for item in value.values()),
     "a dictionary of tensors",
 )
+METER: Rule = (
+    lambda value: isinstance(value, dict) and all(isinstance(item, Tensor | int) for item in value.values()),
+    "a dictionary of tensors and counts",
+)
 NAMED: Rule = (
     lambda value: DICTIONARY[0](value) and isinstance(value.get("name"), str)
     and all(item is None or isinstance(item, str | int | float | bool) for item in value.values()),
@@ -72,7 +76,7 @@ PROGRESS = {"epoch": whole(0), "batch": whole(0), "seconds": number(-1), "best_e
 CONFIG = {"data": DICTIONARY, "augment": DICTIONARY, "optim": DICTIONARY, "schedule": DICTIONARY, "epochs": whole(0),
           "batch_size": (lambda value: type(value) in (int, str), "a whole number or text")}  # fmt: skip
 CHECKPOINT = {"spec": DICTIONARY, "config": DICTIONARY, "progress": DICTIONARY, "model": TENSORS}
-TRAINING = {"step": whole(0), "batch_size": whole(1), "images": LIST, "rows": LIST, "meter": DICTIONARY,
+TRAINING = {"step": whole(0), "batch_size": whole(1), "images": LIST, "rows": LIST, "meter": METER,
             "optimizer": DICTIONARY, "scaler": DICTIONARY}  # fmt: skip
 
 
