@@ -94,7 +94,7 @@ def from_file(path: Path, source: str, key: str | None = None) -> Weights:
     if ours:
         content = checkpoint.checked(content, path)
     found = weights_in(content, path, key)
-    validation.check_numbers(found.state, source)
+    validation.check_kinds(found.state, source)
     spec: ModelSpec | None
     if ours:
         spec = ModelSpec.from_dict(content["spec"])

@@ -1,7 +1,7 @@
 """Checks of what a checkpoint says of itself, before anything is built, measured or trained from it.
 
 A file may be whole, bit for bit, and yet wrong: edited, or made by another program. Each check names the file, the
-place and what belongs there. Weights alone are checked too: their types, and that they are finite numbers.
+place and what belongs there. Weights alone are checked too: that they are dense tensors of real numbers.
 """
 
 from collections.abc import Callable, Mapping
@@ -151,22 +151,16 @@ def differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[
     ]
 
 
-def check_numbers(state: Mapping[str, Tensor], source: str) -> None:
-    """Raise UserError for weights that are no dense tensors of finite numbers."""
+def check_kinds(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise UserError for weights that are no dense tensors of real numbers."""
     for name, value in state.items():
         if value.is_complex() or value.is_quantized or value.layout is not torch.strided or value.is_meta:
-            raise UserError(f"{source}: {name} is {described(value)}: only dense tensors of numbers are weights")
-    if wrong := [name for name, value in state.items() if value.is_floating_point() and not _finite(value)]:
-        raise UserError(f"{source} holds NaN or infinite numbers, so its answers would be none: {some(wrong)}")
+            raise UserError(f"{source}: {name} is {described(value)}: only dense tensors of real numbers are weights")
 
 
 def described(tensor: Tensor) -> str:
     kind = str(tensor.dtype).removeprefix("torch.")
     return f"{tuple(tensor.shape)}" + ("" if tensor.is_floating_point() else f" of {kind}")
-
-
-def _finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float()).all())
 
 
 def _check(content: Any, rules: Mapping[str, Rule], source: str, where: str, *, optional: tuple[str, ...] = (),
