@@ -11,6 +11,7 @@ from cnnbench import models
 from cnnbench.models.layers import Net
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
+from cnnbench.weights.finite import check_finite
 from cnnbench.weights.sources import TWINS, Weights
 from cnnbench.weights.tensors import common_prefix, some
 from cnnbench.weights.validation import differences
@@ -87,6 +88,7 @@ def merge(
     extra = [f"{name} {tuple(state[name].shape)}" for name in surplus if name not in unused]
     if missing or other or extra:
         raise UserError(_difference(model, weights, missing, extra, other))
+    check_finite(loaded, weights.source)
     model.load_state_dict(loaded, strict=False)
     return MergeReport(weights.source, list(loaded), fresh, [*unused, *given.beside], [*weights.notes, *given.notes])
 

@@ -23,7 +23,7 @@ from cnnbench.models.layers import Net
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.fast_start import import_torchvision
 from cnnbench.utils.text import slug
-from cnnbench.weights import checkpoint, foreign, validation
+from cnnbench.weights import checkpoint, finite, foreign, validation
 from cnnbench.weights.tensors import weights_in
 
 ZOO = Path(__file__).parents[1] / "zoo"
@@ -123,6 +123,7 @@ def build(weights: Weights) -> Net:
         raise UserError(f"{weights.source} holds tensors alone: it does not say of which net, classes and images")
     spec = weights.spec
     model = models.build_for(spec.model, outputs=spec.outputs, in_channels=spec.input.in_channels)
+    finite.check_finite(weights.state, weights.source)
     try:
         model.load_state_dict(weights.state)
     except RuntimeError:
