@@ -171,7 +171,9 @@ def cases() -> list[Case]:
     deep = [Case(f"deep-{name}", odd_one(*kind), LINES) for name, kind in DEEP.items()]
     refused = [Case(f"no-image-{name}", odd_one(*kind), LINES, r"odd\.|skipped") for name, kind in REFUSED.items()]
     unknown = [
-        Case(f"suffix-{suffix}", odd_one(suffix, content(text)), LINES, rf"{suffix.rpartition('.')[2]}\b")
+        Case(
+            f"suffix-{suffix}", odd_one(suffix, content(text)), LINES, rf"{suffix.rpartition('.')[2]}\b|without suffix"
+        )
         for suffix, text in UNKNOWN.items()
     ]
     names = [Case(f"name-{name}", named(file), LINES, code=0) for name, file in NAMES.items()]

@@ -178,7 +178,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "deeper": (one_deeper, "dataset"),
     "two-deeper": (two_deeper, SEEN),
     "alike": (with_more(two_that_look_alike), "caf"),
-    "two-trains": (lambda here: split_tree(here / "d", {"train": 2, "Train": 2, "val": 2}), "train"),
+    "two-trains": (lambda here: split_tree(here / "d", {"Train": 2, "training": 2, "val": 2}), "train"),
     "no-val": (lambda here: split_tree(here / "d", {"train": 3}), "val"),
 }
 READ: dict[str, tuple[Callable[[Path], object], str]] = {
