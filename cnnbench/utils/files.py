@@ -48,8 +48,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        if error.filename in (None, str(beside)):  # a full disk does not say which file it was
-            error.filename, error.filename2 = str(path), None
+        if error.errno and error.filename in (None, str(beside)):  # a full disk does not say which file it was
+            error.filename = str(path)
         raise
     finally:
         with suppress(OSError):
