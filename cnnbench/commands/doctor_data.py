@@ -6,6 +6,7 @@ Files are read once. A net gives features of every image, by which near copies a
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,19 +17,21 @@ from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import DoctorDataConfig
 from cnnbench.config.sections import Format, OnBadImage
 from cnnbench.data import Dataset
+from cnnbench.data.model_spec import ModelSpec
 from cnnbench.doctor import data_review, image_files
-from cnnbench.doctor.copies import MOST, exact_copies, groups, near_copies
+from cnnbench.doctor.copies import MOST, Pair, exact_copies, groups, near_copies
 from cnnbench.doctor.data_review import Review
 from cnnbench.doctor.data_sheets import draw_pairs, draw_suspects
 from cnnbench.doctor.finding import PROBLEM, finding_rows
 from cnnbench.doctor.image_files import Images
 from cnnbench.doctor.labels import find_suspects, judged_classes
+from cnnbench.models.layers import Net
 from cnnbench.output.tables import render
 from cnnbench.runs import run_directory
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.transfer.features import PENULTIMATE, FeatureExtractor, feature_stages
-from cnnbench.transfer.linear_svm import out_of_fold
+from cnnbench.transfer.linear_svm import out_of_fold, principal_components
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_text
@@ -48,7 +51,7 @@ def run(cfg: DoctorDataConfig) -> int:
         if f"data.{key}" in typed_keys(cfg):
             raise UserError(f"data.{key} changes nothing here: images are prepared as the net's were; prepare.{key}= "
                             "says otherwise")  # fmt: skip
-    given = None if cfg.weights is None and cfg.model is None else _given(cfg)
+    given = None if cfg.weights is None and cfg.model is None else ready(cfg, _given(cfg))
     dataset = data.load_dataset(replace(cfg.data, on_error=OnBadImage["raise"]), unsplit=True)
     if dataset.task != "classification":
         raise UserError(f"doctor data judges images with a label each; data={dataset.name} is for {dataset.task}")
@@ -70,6 +73,14 @@ def _name(cfg: DoctorDataConfig) -> str:
 # The net
 
 
+class Eyes(NamedTuple):
+    """The net that looks at the images, how they are prepared for it, and what to say of both."""
+
+    net: Net
+    spec: ModelSpec
+    notes: list[str]
+
+
 def _given(cfg: DoctorDataConfig) -> Weights:
     """The weights that the user names, or those that go with the net that the user names."""
     where = cfg.weights
@@ -78,6 +89,11 @@ def _given(cfg: DoctorDataConfig) -> Weights:
         own = [name for name in sources.zoo_names() if name.startswith(f"{cfg.model['name']}-")]
         where = f"zoo:{own[0]}" if own else "imagenet"
     return sources.load(where, cfg.model)
+
+
+def ready(cfg: DoctorDataConfig, weights: Weights) -> Eyes:
+    net, spec, notes = load.ready(weights, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
+    return Eyes(net, spec, [f"features by {net.name} ({weights.source}), {spec.input.image_size} px", *notes])
 
 
 def usual_weights(images: Images) -> Weights:
@@ -89,7 +105,7 @@ def usual_weights(images: Images) -> Weights:
 # The examination
 
 
-def examine(cfg: DoctorDataConfig, dataset: Dataset, given: Weights | None) -> tuple[Review, dict[int, np.ndarray]]:
+def examine(cfg: DoctorDataConfig, dataset: Dataset, given: Eyes | None) -> tuple[Review, dict[int, np.ndarray]]:
     """All that is found, and the out-of-fold probabilities (classes,) of each judged image."""
     root = image_files.folder_of(dataset)
     images = image_files.examine(dataset, root, cores() if cfg.data.workers is None else cfg.data.workers)
@@ -99,32 +115,39 @@ def examine(cfg: DoctorDataConfig, dataset: Dataset, given: Weights | None) -> t
     review.ignored = image_files.ignored_files(dataset, root) if root else []
     review.exact = exact_copies([one.digest for one in images.facts])
     try:
-        weights = given or usual_weights(images)
+        eyes = given or ready(cfg, usual_weights(images))
     except UserError as error:  # without a network all the rest can still be said
         review.unseen = str(error)
         return review, {}
-    near, last, review.net = features(cfg, dataset, images, weights)
+    found = features(cfg, dataset, images, eyes)
+    stage, _ = found
     if len(images) > MOST:
         review.uncompared = f"not looked for: {len(images):,} images are more than the {MOST:,} that can be compared"
     else:
-        splits = np.array(images.splits)
-        parts = [np.flatnonzero(splits == split) for split in images.sources]
-        pairs = near_copies(near, parts, images.targets, cfg.similarity)
-        group = groups(len(images), review.exact)
-        review.near = [pair for pair in pairs if group[pair.first] != group[pair.other]]
-    return review, judge_labels(review, last)
+        review.near = _near(review, found[stage])
+    review.net, probabilities = judge_labels(review, found)
+    return review, probabilities
 
 
-def features(cfg: DoctorDataConfig, dataset: Dataset, images: Images, weights: Weights) -> tuple[Tensor, Tensor, str]:
-    """Features of all images: of the last stage (for copies), of the penultimate layer (for labels); the net's name."""
+def _near(review: Review, features: Tensor) -> list[Pair]:
+    """Near copies that are not exact ones."""
+    images, splits = review.images, np.array(review.images.splits)
+    parts = [np.flatnonzero(splits == split) for split in np.unique(splits)]
+    same = groups(len(images), review.exact)
+    pairs = near_copies(features, parts, images.targets, review.similarity)
+    return [pair for pair in pairs if same[pair.first] != same[pair.other]]
+
+
+def features(cfg: DoctorDataConfig, dataset: Dataset, images: Images, eyes: Eyes) -> dict[str, Tensor]:
+    """Features of all images: of the last stage, by which copies are found, and of the penultimate layer."""
     runtime = create_runtime(cfg.device, cfg.precision.value, seed=0)
-    net, spec, notes = load.ready(weights, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
-    dataset = data.with_channels(dataset, spec.input.in_channels)
+    net, spec, notes = eyes
     known = spec.input
+    dataset = data.with_channels(dataset, known.in_channels)
     dataset = replace(dataset, mean=tuple(known.mean), std=tuple(known.std), crop_ratio=known.crop_ratio,
                       interpolation=known.interpolation)  # fmt: skip
     stream = sys.stdout if cfg.format is Format.table else sys.stderr
-    for line in [f"features by {net.name} ({weights.source}), {known.image_size} px", *notes]:
+    for line in notes:
         say(line, stream)
     folder = Path(cfg.run.root).expanduser() / "features" if cfg.cache else None
     extractor = FeatureExtractor(
@@ -132,8 +155,7 @@ def features(cfg: DoctorDataConfig, dataset: Dataset, images: Images, weights: W
     )
     layers = [feature_stages(net)[-2], PENULTIMATE]
     found = [extractor(source, layers) for source in _sources(dataset, images)]
-    near, last = (torch.cat([part[layer] for part in found]) for layer in layers)
-    return near, last, net.name
+    return {layer: torch.cat([part[layer] for part in found]) for layer in layers}
 
 
 def _sources(dataset: Dataset, images: Images) -> list[data.Source]:
@@ -143,24 +165,32 @@ def _sources(dataset: Dataset, images: Images) -> list[data.Source]:
     return list(images.sources.values())
 
 
-def judge_labels(review: Review, last: Tensor) -> dict[int, np.ndarray]:
-    """Fill in the suspects of the review; the probabilities of each judged image, over all classes."""
+def judge_labels(review: Review, found: dict[str, Tensor]) -> tuple[str, dict[int, np.ndarray]]:
+    """Fill in the suspects of the review. Returns the layer by whose features, and the probabilities of each image."""
     images, count = review.images, len(review.images.classes)
     group = groups(len(images), [*review.exact, *review.near])
     judged = judged_classes(images.targets, group, count)
     if len(judged) < 2:
-        return {}
+        return "", {}
     kept = np.flatnonzero(np.isin(images.targets, judged))
     targets = np.searchsorted(judged, images.targets[kept])
-    found = out_of_fold(last[kept], torch.from_numpy(targets), group[kept])
+    layer, probabilities = _best_judge({name: value[kept] for name, value in found.items()}, targets, group[kept])
     review.judged, review.majority_error = len(kept), data_review.majority_error(targets)
     review.suspects = [
         replace(one, index=int(kept[one.index]), label=int(judged[one.label]), suggested=int(judged[one.suggested]))
-        for one in find_suspects(found, targets)
+        for one in find_suspects(probabilities, targets)
     ]
     whole = np.zeros((len(kept), count))
-    whole[:, judged] = found
-    return dict(zip(kept.tolist(), whole, strict=True))
+    whole[:, judged] = probabilities
+    return layer, dict(zip(kept.tolist(), whole, strict=True))
+
+
+def _best_judge(found: dict[str, Tensor], targets: np.ndarray, group: np.ndarray) -> tuple[str, np.ndarray]:
+    """The layer whose features tell the classes apart best, and the out-of-fold probabilities by it."""
+    compact = {layer: value if layer == PENULTIMATE else principal_components(value) for layer, value in found.items()}
+    by_layer = {layer: out_of_fold(value, torch.from_numpy(targets), group) for layer, value in compact.items()}
+    best = min(by_layer, key=lambda layer: (by_layer[layer].argmax(1) != targets).mean())
+    return best, by_layer[best]
 
 
 # What is left behind

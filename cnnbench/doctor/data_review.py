@@ -30,7 +30,7 @@ class Review:
     suspects: list[Suspect] = field(default_factory=list)
     judged: int = 0  # images whose labels were judged
     majority_error: float = 0.0  # percent, of always naming the largest class
-    net: str = ""
+    net: str = ""  # the layer whose features judged the labels
     similarity: float = 0.0
     unseen: str = ""
     uncompared: str = ""  # why no near copies were looked for, where labels were judged
@@ -175,7 +175,8 @@ def _labels(review: Review) -> Finding:
         return Finding("labels", WARNING, "not judged: that needs two classes with two different images each")
     sure = sum(suspect.confident for suspect in review.suspects)
     left = len(review.images) - review.judged
-    error = f"a linear classifier on {review.net} errs on {review.error:.1f} % of the images it was not fitted on"
+    error = (f"a linear classifier on the features of {review.net} errs on {review.error:.1f} % of the images it was "
+             "not fitted on")  # fmt: skip
     if left:
         error += f"; {plural(left, 'image')} of classes with a single image were not judged"
     if review.error > 0.8 * review.majority_error:

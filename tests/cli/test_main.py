@@ -23,7 +23,7 @@ def test_without_a_command_all_are_listed_with_an_example(cnnbench: Callable[...
         ran = cnnbench(*args)
         assert ran.code == 0
         for name, command in registry.COMMANDS.items():
-            assert name in ran.out
+            assert f"\n  {registry.as_words(name)} " in ran.out
             assert command.examples[0] in ran.out
 
 
@@ -38,6 +38,13 @@ def test_help_teaches_every_key_and_choice(cnnbench: Callable[..., Ran], command
             assert f"{key}=" in ran.out
     for group in command_groups(command):
         assert f"\n  {group}=" in ran.out
+
+
+def test_a_command_of_two_words_has_a_help_page_of_its_own(cnnbench: Callable[..., Ran]) -> None:
+    ran = cnnbench("doctor", "data", "--help")
+    assert ran.code == 0
+    assert ran.out.startswith("usage: cnnbench doctor data [key=value ...]")
+    assert "similarity=0.9" in ran.out
 
 
 def test_help_shows_the_defaults_of_what_was_chosen(cnnbench: Callable[..., Ran]) -> None:
@@ -288,6 +295,9 @@ def test_every_key_of_the_schema_is_read_somewhere() -> None:
         ("cnnbench train model=alex", "model=alexnet"),
         ("cnnbench train optim.l", "optim.lr="),
         ("cnnbench evaluate spl", "split="),
+        ("cnnbench doctor ", "data"),
+        ("cnnbench doctor data simi", "similarity="),
+        ("cnnbench doctor data data=fol", "data=folder"),
     ],
 )
 def test_tab_completes(line: str, expected: str, monkeypatch: pytest.MonkeyPatch, cnnbench: Callable[..., Ran]) -> None:

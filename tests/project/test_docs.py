@@ -54,7 +54,8 @@ def commands(page: Path) -> list[Line]:
         if part and "…" not in part[1].split(" #")[0] and "..." not in part[1].split(" #")[0]:
             words = shlex.split(part[1].replace("model=NET", "model=resnet8"), comments=True)
             if len(words) > 1 and not words[1].isupper():
-                found[" ".join(words)] = Line(page.name, " ".join(words), words[1], words[2:])
+                command, *args = registry.one_command(words[1:])
+                found[" ".join(words)] = Line(page.name, " ".join(words), command, args)
     return list(found.values())
 
 

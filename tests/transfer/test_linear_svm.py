@@ -43,3 +43,37 @@ def test_a_class_with_a_single_image_still_gets_a_classifier() -> None:
     probe = linear_svm.fit_svm(x, y, [1e-3, 1e-2, 1e-1])
     assert (probe.cv_error, probe.cv_n, probe.c) == (None, 0, 1e-2)
     assert probe.logits(x).shape == (5, 2)
+
+
+def test_out_of_fold_answers_are_those_of_svms_that_never_saw_the_image_nor_its_copies() -> None:
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    rng = np.random.default_rng(0)
+    y = np.arange(150) % 3
+    x = (rng.normal(size=(150, 12)) + 0.8 * np.eye(3, 12)[y]).astype(np.float32)
+    groups = np.arange(150)
+    groups[3], groups[6] = 0, 0  # three copies
+    number, folds = linear_svm._grouped_folds(y, groups, seed=0)
+    assert folds == 5
+    assert number[0] == number[3] == number[6]
+    assert (np.bincount(number) >= 25).all()
+    assert all(len(np.unique(y[number != fold])) == 3 for fold in range(folds))
+    found = linear_svm.out_of_fold(torch.from_numpy(x), torch.from_numpy(y), groups)
+    assert np.allclose(found.sum(1), 1)
+    svms = [make_pipeline(StandardScaler(), LinearSVC(C=c)) for c in linear_svm.USUAL_C]
+    theirs = [cross_val_predict(svm, x, y, cv=PredefinedSplit(number)) for svm in svms]
+    assert max((found.argmax(1) == answers).mean() for answers in theirs) > 0.98  # with the C that was chosen
+    assert abs(float(found.max(1).mean()) - float((found.argmax(1) == y).mean())) < 0.1
+
+
+def test_principal_components_are_scikit_learns() -> None:
+    from sklearn.decomposition import PCA
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 4)) @ rng.normal(size=(4, 30)) + 0.1 * rng.normal(size=(80, 30)) + 3
+    ours = linear_svm.principal_components(torch.from_numpy(x), 4).numpy()
+    theirs = PCA(4).fit((x - x.mean(0)) / x.std(0, ddof=1))
+    assert np.allclose(ours.var(0, ddof=1), theirs.explained_variance_, rtol=0.05)
