@@ -178,7 +178,7 @@ def sentence(pair: Pair) -> str:
             f"{pair.difference:+.2f} points (95 %: {low:+.2f} to {high:+.2f}), {p_text(pair.p)}")  # fmt: skip
     if pair.alone is None:
         return f"{text} ({pair.test}, {' and '.join(plural(runs, 'run') for runs in pair.runs)})."
-    return f"{text}. {pair.alone[0]:,} only {one} gets wrong, {pair.alone[1]:,} only {other} ({pair.test})."
+    return f"{text}. {one} alone gets {pair.alone[0]:,} of them wrong, {other} alone {pair.alone[1]:,} ({pair.test})."
 
 
 def p_text(p: float) -> str:

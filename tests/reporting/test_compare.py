@@ -66,7 +66,9 @@ def test_two_nets_are_compared_by_the_images_that_one_alone_gets_wrong(
     assert pair["interval"][0] < pair["difference"] < pair["interval"][1]
     text = " ".join(cnnbench("report", *map(str, paths)).out.split())
     assert f"a and b differ: {100 * np.mean(first):.2f} and {100 * np.mean(second):.2f} % of the same 400" in text
-    assert f"{alone[0]} only a gets wrong, {alone[1]} only b (exact McNemar test, interval by Newcombe)." in text
+    assert (
+        f"a alone gets {alone[0]} of them wrong, b alone {alone[1]} (exact McNemar test, interval by Newcombe)." in text
+    )
 
 
 def test_several_seeds_are_compared_by_their_means(judged: Callable, tmp_path: Path) -> None:
