@@ -10,6 +10,12 @@ signal    SIGTERM, SIGUSR1, Ctrl-C, Ctrl-C twice, at random moments
 full      a disk that is full for a while: every write fails, or the file system is really that small
 damage    bits flipped in, or the end cut off, a file of an interrupted run
 delete    every file of an interrupted run deleted, one at a time
+erase     files of a run deleted while it trains: one, all checkpoints, or all that there is
+workers   processes that read images killed, or stopped for a while, while the training waits for them
+shm       a shared memory (/dev/shm) that is too small for the images that are read
+sweeps    two sweeps begun at once in one directory: one runs, the other says so
+ports     a port that another program has, and one that no program may have
+requeue   a job of Slurm, told to end by a signal, that is started again until it is done
 
 A case is survived when the run ends with the same weights, moving average, optimizer, and metrics as the peaceful one;
 refused when cnnbench instead says in one to three lines, with exit code 2, why it cannot go on; lost otherwise.
@@ -17,18 +23,21 @@ Each run is a process forked from this one, which has torch loaded already. Exit
 """
 
 import argparse
+import ctypes
 import errno
 import json
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +55,19 @@ from cnnbench.weights import checkpoint
 COMMAND = ["train", "epochs=4", "data.image_size=8", "data.fraction=0.2", "precision=fp32", "device=cpu",
            "batch_size=50", "ema=0.9", "checkpoint.every=2", "checkpoint.keep=3"]  # fmt: skip
 STEPS = 24
-CASES = {"kill": 60, "write": 60, "signal": 40, "full": 20, "damage": 60, "delete": 1}
+CASES = {"kill": 60, "write": 60, "signal": 40, "full": 20, "damage": 60, "delete": 1, "erase": 30, "workers": 8,
+         "shm": 2, "sweeps": 4, "ports": 2, "requeue": 6}  # fmt: skip
 STOPS = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
 TIMEOUT = 120.0  # seconds that no run takes: one that does hangs
 Fault = Callable[[], None]
+IMAGES = ["data=folder", "data.workers=2", "data.fraction=1", "model=resnet8", "checkpoint.every=null"]
 
 
 class Lost(Exception):  # noqa: N818
     """What must not happen."""
 
 
-def start(run: Path, fault: Fault = lambda: None, pictures: bool = False) -> int:
+def start(run: Path, fault: Fault = lambda: None, pictures: bool = False, more: Sequence[str] = ()) -> int:
     """The training, in a process of its own whose output goes into a file near the run; its process id."""
     pid = os.fork()
     if pid:
@@ -69,7 +80,7 @@ def start(run: Path, fault: Fault = lambda: None, pictures: bool = False) -> int
         if not pictures:  # they take longer than all the rest
             result.draw_curves = result.draw_validation = Classification.draw_batch = lambda *args: None
         fault()
-        os._exit(cli.main([*COMMAND, f"run.dir={run.name}"]))
+        os._exit(cli.main([*COMMAND, *(more or [f"run.dir={run.name}"])]))
     finally:
         os._exit(99)
 
@@ -278,8 +289,156 @@ class Torture:
             (run / file).unlink()
             self.case("delete", str(file), run)
 
+    def erase(self, cases: int) -> None:
+        """The training is not begun again: it must end by itself as in peace."""
+        for number in range(cases):
+            run, what = self.fresh("erase", number), self.rng.choice(["one", "checkpoints", "all"])
+            pid = start(run)
+            for _ in range(self.rng.randint(1, 4)):
+                time.sleep(self.rng.uniform(0, self.seconds / 2))
+                files = [path for path in run.rglob("*") if path.is_file() and not path.name.startswith(".")]
+                chosen = {"one": self.rng.sample(files, min(1, len(files))), "all": files,
+                          "checkpoints": [path for path in files if path.suffix == ".pt"]}[what]  # fmt: skip
+                for path in chosen:
+                    path.unlink(missing_ok=True)
+            if (code := wait(pid)) != 0:
+                self.lose("erase", f"{what}: exit code {code}: {output(run)[-600:]}")
+            else:
+                self.case("erase", what, run)
+
+    def lose(self, kind: str, text: str) -> None:
+        self.count(kind, "lost")
+        print(f"LOST {kind} {text}", flush=True)
+
+    def ends_in_words(self, kind: str, name: str, run: Path, code: int, codes: Sequence[int], words: str = "") -> bool:
+        """Whether the run ended with one of these exit codes and without a traceback; else it is lost."""
+        said = output(run)
+        if code in codes and "Traceback" not in said and (code == 0 or words in said):
+            return True
+        self.lose(kind, f"{name}: exit code {code}: {said[-600:]}")
+        return False
+
+    @cached_property
+    def images(self) -> Path:
+        """A folder of 120 images in two classes, and a peaceful training on it."""
+        from PIL import Image
+
+        for number in range(120):
+            path = self.folder / "images" / ("train" if number < 90 else "val") / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.effect_noise((40, 40), 20 + 60 * (number % 2)).convert("RGB").save(path)
+        return self.folder / "images"
+
+    def on_images(self, run: Path, fault: Fault = lambda: None) -> int:
+        return start(run, fault, more=[*IMAGES, f"data.root={self.images}", f"run.dir={run.name}"])
+
+    def workers(self, cases: int) -> None:
+        """A killed worker is said in a sentence; a stopped one is waited for. Both runs go on to the same end."""
+        peace = self.folder / "images-whole"
+        begin = time.monotonic()
+        if wait(self.on_images(peace)) != 0:
+            self.lose("workers", f"in peace: {output(peace)[-600:]}")
+            return
+        seconds = time.monotonic() - begin
+        for number in range(cases):
+            run, kind = self.fresh("workers", number), self.rng.choice([signal.SIGKILL, signal.SIGSTOP])
+            pid = self.on_images(run)
+            time.sleep(self.rng.uniform(0, seconds))
+            for victim in readers(pid)[: self.rng.randint(1, 3)]:
+                with suppress(ProcessLookupError):
+                    os.kill(victim, kind)
+                    if kind == signal.SIGSTOP:
+                        time.sleep(0.5)
+                        os.kill(victim, signal.SIGCONT)
+            name = f"{kind.name} {number}"
+            if self.ends_in_words(
+                "workers", name, run, wait(pid), (0, 2) if kind == signal.SIGKILL else (0,), "killed"
+            ):
+                again = wait(self.on_images(run))
+                if again or (different := differences(run, peace)):
+                    self.lose("workers", f"{name}: {again or different}")
+                else:
+                    self.count("workers", "survived")
+
+    def shm(self, cases: int) -> None:
+        """In a mount namespace of its own: the machine's /dev/shm is left alone."""
+        for number in range(cases):
+            run = self.fresh("shm", number)
+            code = wait(self.on_images(run, small_shared_memory))
+            if code == 77:
+                print("shm      left out: only root may mount")
+                return
+            if self.ends_in_words("shm", str(number), run, code, (0, 2), "shared memory"):
+                self.count("shm", "refused" if code else "survived")
+
+    def sweeps(self, cases: int) -> None:
+        for number in range(cases):
+            folder = self.folder / f"sweeps-{number}"
+            runs = [self.folder / f"sweep-{number}-{which}" for which in (1, 2)]
+            sweep = ["-m", "seed=0,1", "epochs=1", f"sweep.dir={folder}"]
+            pids = [start(run, lambda: None, more=sweep) for run in runs]
+            codes = [wait(pid) for pid in pids]
+            said = [output(run) for run in runs]
+            others = [text for code, text in zip(codes, said, strict=True) if code == 2]
+            good = 0 in codes and all("another process runs a sweep" in text for text in others)
+            if not good or set(codes) - {0, 2} or any("Traceback" in text for text in said):
+                self.lose("sweeps", f"exit codes {codes}: {said[0][-300:]} {said[1][-300:]}")
+            else:
+                self.count("sweeps", "survived")
+
+    def ports(self, cases: int) -> None:
+        for number in range(cases):
+            with socket.socket() as taken:
+                taken.bind(("127.0.0.1", 0))
+                taken.listen()
+                port = str(taken.getsockname()[1]) if number % 2 == 0 else "99999"
+                place = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                run = self.fresh("ports", number)
+                code = wait(start(run, lambda place=place: os.environ.update(place)))
+            if self.ends_in_words("ports", port, run, code, (2,), "MASTER_PORT"):
+                self.case("ports", port, run)
+
+    def requeue(self, cases: int) -> None:
+        """SIGUSR1 is Slurm's warning before the time limit: the job saves, and Slurm starts it again."""
+        for number in range(cases):
+            run, starts, code = self.fresh("requeue", number), 0, 75
+            while code in (75, -signal.SIGUSR1) and starts < 20:
+                starts += 1
+                pid = start(run, as_job_of_slurm)
+                time.sleep(self.rng.uniform(self.seconds / 4, self.seconds))
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGUSR1)
+                code = wait(pid)
+            if self.ends_in_words("requeue", f"{starts} starts", run, code, (0,)):
+                self.case("requeue", f"{starts} starts", run)
+
 
 # Faults, installed in the process that trains.
+
+
+def readers(pid: int) -> list[int]:
+    """Processes that read images for a training: the children of its fork server."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            children.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    return [reader for server in children.get(pid, []) for reader in children.get(server, [])]
+
+
+def small_shared_memory() -> None:
+    """A /dev/shm of 64 kB that this process and its children alone see. Exit code 77 where that may not be."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    private = 1 << 14 | 1 << 18  # MS_REC, MS_PRIVATE
+    if (
+        libc.unshare(0x00020000)  # CLONE_NEWNS
+        or libc.mount(b"none", b"/", None, private, None)
+        or libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=64k")
+    ):
+        os._exit(77)
+
+
+def as_job_of_slurm() -> None:
+    os.environ.update({"SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": "1"})
 
 
 def stop_at_step(step: int) -> None:
@@ -350,7 +509,10 @@ def main() -> int:
     print(f"seed {seed}; in peace a run takes {torture.seconds:.1f} s; in {folder}", flush=True)
     for kind in args.only or CASES:
         begin = time.monotonic()
-        getattr(torture, kind)(max(1, round(CASES[kind] * args.scale)))
+        try:
+            getattr(torture, kind)(max(1, round(CASES[kind] * args.scale)))
+        except Lost as error:  # a run that hangs, in the midst of a case
+            torture.lose(kind, str(error))
         counts = ", ".join(f"{count} {name}" for name, count in torture.counts.get(kind, {}).items())
         print(f"{kind:8} {counts}  ({time.monotonic() - begin:.0f} s)", flush=True)
     total = {

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from cnnbench.data.jpeg import Decode
@@ -77,6 +77,10 @@ class SampleReader:
 KILLED = (
     "a process that reads images was killed, probably for lack of memory (or of shared memory, /dev/shm).\n"
     "Try a smaller data.workers, or data.workers=0."
+)
+NO_SHARED_MEMORY = (
+    "the shared memory (/dev/shm) is full: the processes that read images pass them through it.\n"
+    "Free some of it, or try a smaller batch_size or data.workers, or data.workers=0."
 )
 CHUNK = 16  # items that a process of `parallel_map` gets at a time
 
@@ -146,9 +150,15 @@ class _Worker(TorchDataset[Any]):
             samples = [self._sample(item, seed) for item, seed in task]
         except UserError as error:
             return error
-        if isinstance(samples[0], list):
-            return [torch.stack(parts) for parts in zip(*samples, strict=True)]
-        return torch.stack(samples)
+        several = isinstance(samples[0], list)
+        batch = [torch.stack(parts) for parts in (zip(*samples, strict=True) if several else [samples])]
+        if get_worker_info() is not None:
+            try:
+                for tensor in batch:  # here: the thread that sends it would lose it, and the training wait for ever
+                    tensor.share_memory_()
+            except RuntimeError:
+                return UserError(NO_SHARED_MEMORY)
+        return batch if several else batch[0]
 
     def _sample(self, item: Any, seed: int) -> Any:
         with torch.random.fork_rng(devices=[]):  # in the main process, dropout's random numbers must not change

@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from cnnbench.data import Dataset, eval_loader
+from cnnbench.data import Dataset, eval_loader, workers
 from cnnbench.utils.errors import UserError
-from tests.helpers.data import class_tree
+from tests.helpers.data import class_tree, picture
 from tests.helpers.paths import ROOT
 
 
@@ -92,3 +93,18 @@ def test_workers_live_as_long_as_the_main_process(tmp_path: Path) -> None:
     assert not any(running(pid) for pid in workers)
     out, err = ended.communicate(timeout=60)
     assert out.count("epoch 8") == 3 and "ValueError" in err and "Warning" not in err and ended.returncode == 1
+
+
+def test_a_full_shared_memory_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Sent as it is, the batch would be lost in a thread of the worker, and the training wait for ever."""
+
+    def full(self: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    picture().save(tmp_path / "a.png")
+    worker = workers._Worker(lambda image: torch.zeros(3, 8, 8, dtype=torch.uint8))
+    task = [(str(tmp_path / "a.png"), 0)]
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    assert isinstance(worker[task], torch.Tensor)  # in this process nothing is shared
+    monkeypatch.setattr(workers, "get_worker_info", object)
+    assert str(worker[task]) == workers.NO_SHARED_MEMORY
