@@ -27,7 +27,7 @@ from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Normalize, create_runtime
 from cnnbench.tasks.classification.metrics import answers
 from cnnbench.utils.errors import RunError, UserError
-from cnnbench.utils.files import write_by, write_json
+from cnnbench.utils.files import write_json
 from cnnbench.utils.named_files import output
 from cnnbench.utils.text import printable
 from cnnbench.weights import sources
@@ -166,9 +166,10 @@ def _read_onnx(path: Path) -> NetFunction:
 
 
 def _write_torchscript(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
-    with torch.no_grad(), path.open("wb") as file:
-        traced = torch.jit.trace(model, images, check_trace=False)
-        write_by(lambda stream: torch.jit.save(traced, stream), file)
+    buffer = io.BytesIO()
+    with torch.no_grad():
+        torch.jit.save(torch.jit.trace(model, images, check_trace=False), buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _read_torchscript(path: Path) -> NetFunction:
@@ -178,9 +179,9 @@ def _read_torchscript(path: Path) -> NetFunction:
 
 
 def _write_exported_program(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
-    program = torch.export.export(model, (images,), dynamic_shapes=(_any_batch(),))
-    with path.open("wb") as file:
-        write_by(lambda stream: torch.export.save(program, stream), file)  # type: ignore[arg-type]
+    buffer = io.BytesIO()  # given a path, torch hides the error of a full disk
+    torch.export.save(torch.export.export(model, (images,), dynamic_shapes=(_any_batch(),)), buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def _read_exported_program(path: Path) -> NetFunction:

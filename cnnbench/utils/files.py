@@ -107,25 +107,19 @@ class HashingWriter:
         self.file.flush()
 
 
-def write_by(save: Callable[[HashingWriter], None], file: IO[bytes]) -> HashingWriter:
-    """Let a function of torch write into a file, and raise the OSError of a full disk, which torch hides."""
-    hashing = HashingWriter(file)
-    try:
-        save(hashing)
-    except RuntimeError:
-        if hashing.error is None:
-            raise
-        raise hashing.error from None
-    return hashing
-
-
 def write_zip_with_checksum(path: Path, write_zip: Callable[[HashingWriter], None]) -> None:
     """Replace a file by the zip archive that `write_zip` writes, with its SHA-256 as the archive's comment.
 
     Readers of zip archives skip the comment.
     """
     with atomic_write(path) as file:
-        hashing = write_by(write_zip, file)
+        hashing = HashingWriter(file)
+        try:
+            write_zip(hashing)
+        except RuntimeError:  # torch hides the OSError of a full disk
+            if hashing.error is None:
+                raise
+            raise hashing.error from None
         file.seek(-len(NO_COMMENT), os.SEEK_END)
         file.write(LENGTH + MARK + hashing.hash.hexdigest().encode())
 
