@@ -52,7 +52,8 @@ def run(cfg: DoctorDataConfig) -> int:
             raise UserError(f"data.{key} changes nothing here: images are prepared as the net's were; prepare.{key}= "
                             "says otherwise")  # fmt: skip
     given = None if cfg.weights is None and cfg.model is None else ready(cfg, _given(cfg))
-    dataset = data.load_dataset(replace(cfg.data, on_error=OnBadImage["raise"]), unsplit=True)
+    settings = replace(cfg.data, on_error=OnBadImage.skip)  # each file is read below, and named where it is bad
+    dataset = data.load_dataset(settings, tell=lambda note: None, read_all=False, unsplit=True)  # a finding says it
     if dataset.task != "classification":
         raise UserError(f"doctor data judges images with a label each; data={dataset.name} is for {dataset.task}")
     path = path_for("doctor", cfg, _name(cfg))
@@ -111,7 +112,7 @@ def examine(cfg: DoctorDataConfig, dataset: Dataset, given: Eyes | None) -> tupl
     images = image_files.examine(dataset, root, cores() if cfg.data.workers is None else cfg.data.workers)
     if not len(images):
         raise UserError(f"none of the {len(images.unreadable):,} images can be read: {images.unreadable[0]['detail']}")
-    review = Review(images=images, similarity=cfg.similarity)
+    review = Review(images=images, notes=dataset.notes, similarity=cfg.similarity)
     review.ignored = image_files.ignored_files(dataset, root) if root else []
     review.exact = exact_copies([one.digest for one in images.facts])
     try:
@@ -175,10 +176,12 @@ def judge_labels(review: Review, found: dict[str, Tensor]) -> tuple[str, dict[in
     kept = np.flatnonzero(np.isin(images.targets, judged))
     targets = np.searchsorted(judged, images.targets[kept])
     layer, probabilities = _best_judge({name: value[kept] for name, value in found.items()}, targets, group[kept])
-    review.judged, review.majority_error = len(kept), data_review.majority_error(targets)
+    suspects = find_suspects(probabilities, targets)
+    review.judged, review.error = len(kept), 100 * len(suspects) / len(kept)
+    review.majority_error = data_review.majority_error(targets)
     review.suspects = [
         replace(one, index=int(kept[one.index]), label=int(judged[one.label]), suggested=int(judged[one.suggested]))
-        for one in find_suspects(probabilities, targets)
+        for one in ([] if review.hopeless else suspects)
     ]
     whole = np.zeros((len(kept), count))
     whole[:, judged] = probabilities

@@ -1,5 +1,6 @@
 """Review of a data set: what its files, its copies and its labels say, as findings and as rows of a table."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ import numpy as np
 
 from cnnbench.doctor.copies import Pair
 from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding
-from cnnbench.doctor.image_files import Images, by_kind
+from cnnbench.doctor.image_files import Images
 from cnnbench.doctor.labels import Suspect
 from cnnbench.utils.format import plural
 
+CHANCE = 0.8  # part of the error of always naming the largest class
 NAMED = 3  # files that a finding names
 UNEQUAL = 3  # times as many images as the smallest class has: from here on the classes count as unequal
 LISTED = 10  # so many classes are listed one by one
@@ -24,11 +26,13 @@ class Review:
     """All that was found. `unseen`: why near copies and labels were not looked at; empty where they were."""
 
     images: Images
+    notes: tuple[str, ...] = ()  # of the data set: what was guessed or left out
     ignored: list[str] = field(default_factory=list)
     exact: list[Pair] = field(default_factory=list)
     near: list[Pair] = field(default_factory=list)
     suspects: list[Suspect] = field(default_factory=list)
     judged: int = 0  # images whose labels were judged
+    error: float = 0.0  # percent of them that the classifier, fitted on the others, gets wrong
     majority_error: float = 0.0  # percent, of always naming the largest class
     net: str = ""  # the layer whose features judged the labels
     similarity: float = 0.0
@@ -36,9 +40,11 @@ class Review:
     uncompared: str = ""  # why no near copies were looked for, where labels were judged
 
     @property
-    def error(self) -> float:
-        """Percent of the judged images that the classifier, fitted on the others, gets wrong."""
-        return 100 * len(self.suspects) / self.judged if self.judged else 0.0
+    def hopeless(self) -> bool:
+        """Whether the classifier is hardly better than chance (or by no more than two standard errors): its doubts
+        then mean nothing."""
+        chance = self.majority_error
+        return self.error > min(CHANCE * chance, chance - 2 * math.sqrt(chance * (100 - chance) / self.judged))
 
     @property
     def two_labels(self) -> list[Pair]:
@@ -80,10 +86,11 @@ def _files(review: Review) -> Iterator[Finding]:
         named = _some([f"{row['file']} ({_reason(row['detail'])})" for row in unreadable])
         yield Finding("unreadable", PROBLEM, f"{plural(len(unreadable), 'image')} cannot be read: {named}",
                       "delete or replace them; data.on_error=skip leaves them out of a training")  # fmt: skip
+    for note in review.notes:
+        yield Finding("folders", WARNING, note)
     if review.ignored:
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in by_kind(review.ignored)[:6])
-        yield Finding("ignored", WARNING, f"{plural(len(review.ignored), 'file')} beside the images are not used: "
-                      f"{kinds}; {_some(review.ignored)}")  # fmt: skip
+        yield Finding("ignored", WARNING, f"{plural(len(review.ignored), 'file')} beside the images not used: "
+                      f"{_some(review.ignored)}")  # fmt: skip
 
 
 def _reason(detail: str) -> str:
@@ -179,7 +186,7 @@ def _labels(review: Review) -> Finding:
              "not fitted on")  # fmt: skip
     if left:
         error += f"; {plural(left, 'image')} of classes with a single image were not judged"
-    if review.error > 0.8 * review.majority_error:
+    if review.hopeless:
         return Finding("labels", WARNING, f"{error}, hardly less than chance ({review.majority_error:.1f} %): this net "
                        "cannot judge these labels", "weights= with a net that knows such images")  # fmt: skip
     if not sure:

@@ -4,7 +4,6 @@ in the same folders that are no part of the set."""
 import hashlib
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,11 +145,3 @@ def ignored_files(dataset: Dataset, root: Path) -> list[str]:
             os.path.relpath(f"{base}/{name}", root) for name in names if os.path.realpath(f"{base}/{name}") not in used
         ]
     return sorted(found)
-
-
-def by_kind(files: list[str]) -> list[tuple[str, int]]:
-    """Kinds of files with their numbers, the most frequent first: hidden ones, else by their suffix."""
-    kinds = (
-        "hidden" if Path(file).name.startswith(".") else Path(file).suffix.lower() or "no suffix" for file in files
-    )
-    return Counter(kinds).most_common()

@@ -56,7 +56,7 @@ def test_every_kind_of_planted_fault_is_found(cnnbench: Callable[..., Ran], tree
     assert found["images"] == ("ok", "35 images that can be read: 25 train, 10 val")
     assert found["unreadable"][0] == "problem"
     assert "train/ant/cut.jpg (" in found["unreadable"][1]
-    assert found["ignored"] == ("warning", "1 file beside the images are not used: 1 .heic; train/ant/photo.heic")
+    assert found["ignored"] == ("warning", "1 file beside the images not used: train/ant/photo.heic")
     assert found["sizes"] == ("ok", "all 40 x 30 px")
     assert found["modes"] == ("ok", "35 JPEG RGB")
     assert found["exact copies"] == ("warning", "2 pairs of images with the same content, 1 of them in two splits")
@@ -77,6 +77,16 @@ def test_a_folder_of_classes_alone_is_examined_as_it_is(cnnbench: Callable[..., 
     assert "features by resnet20 (zoo:resnet20-cifar10), 32 px" in ran.out
     split = cnnbench(*common, "data.val_fraction=0.25")
     assert "18 train, 6 held-out" in split.out
+
+
+def test_labels_that_the_net_cannot_judge_are_not_doubted(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    class_tree(tmp_path / "d", {"ant": 5, "bee": 5})  # noise
+    ran = cnnbench("doctor", "data", "data=folder", "data.root=d", ZOO, *CPU)
+    assert ran.code == 0, ran.err
+    assert "hardly less than chance (50.0 %): this net cannot judge these labels" in ran.out
+    assert "the likeliest wrong labels" not in ran.out
+    assert not issues("label")
+    assert not (Path("found") / "labels.png").exists()
 
 
 def test_without_the_weights_for_photographs_the_rest_is_said(

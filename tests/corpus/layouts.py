@@ -9,9 +9,11 @@ from tests.helpers.data import class_tree, picture
 
 SMALL = "data.image_size=16 device=cpu precision=fp32"
 NEW = f"model=resnet8 data=folder data.root=d epochs=1 batch_size=4 {SMALL} data.workers=0"
+EXAMINE = "doctor data data=folder data.root=d weights={run} data.workers=0 device=cpu"
 READERS = (
     f"train {NEW} resume=never",
     f"doctor config {NEW}",
+    EXAMINE,
     f"finetune weights={{run}} data=folder data.root=d transfer=head epochs=1 batch_size=4 {SMALL} data.workers=0",
     "evaluate weights={run} data=folder data.root=d data.workers=0 device=cpu",
     "prepare data=folder data.root=d out=packed",
@@ -207,7 +209,9 @@ QUIET = {"evaluate": "", "visualize": ""}
 
 
 def cases() -> list[Case]:
-    refused = [Case(f"refused-{name}", build, READERS, says, code=2) for name, (build, says) in REFUSED.items()]
+    split = {"no-val": tuple(line for line in READERS if line != EXAMINE)}  # to be examined, images need no split
+    refused = [Case(f"refused-{name}", build, split.get(name, READERS), says, code=2)
+               for name, (build, says) in REFUSED.items()]  # fmt: skip
     read = [Case(f"read-{name}", build, READERS, says, code=0, only=QUIET) for name, (build, says) in READ.items()]
     odd = [Case(f"odd-{name}", build, READERS, says, only=QUIET) for name, (build, says) in ODD_FILES.items()]
     return [*refused, *read, *odd]
