@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cnnbench.data.scan import images_below, left_out_note, links_note
+from cnnbench.data.scan import Visited, images_below, left_out_note, links_note
 from cnnbench.utils.console import warn
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.named_files import typed_path
@@ -64,11 +64,11 @@ def _matches(pattern: str) -> Iterator[str]:
         yield from glob.iglob(pattern)  # noqa: PTH207 (Path.glob takes no absolute pattern)
         return
     before, after = pattern[: found.start()], pattern[found.end() :]
-    seen: set[tuple[int, int]] = set()
+    visited = Visited()
     for top in glob.iglob(before) if before else [""]:  # noqa: PTH207
-        _is_new(top or ".", seen)
+        _enters(visited, top or ".")
         for base, folders, files in os.walk(top or ".", followlinks=True):
-            folders[:] = [name for name in folders if not name.startswith(".") and _is_new(f"{base}/{name}", seen)]
+            folders[:] = [name for name in folders if not name.startswith(".") and _enters(visited, f"{base}/{name}")]
             here = os.path.join(base, "") if top else os.path.join(base, "").removeprefix("./")  # noqa: PTH118
             if after:
                 yield from _matches(glob.escape(here) + after)
@@ -76,13 +76,10 @@ def _matches(pattern: str) -> Iterator[str]:
                 yield from (f"{here}{name}" for name in files if not name.startswith("."))
 
 
-def _is_new(folder: str, seen: set[tuple[int, int]]) -> bool:
-    """Whether the walk comes to a folder for the first time."""
+def _enters(visited: Visited, folder: str) -> bool:
+    """Whether a walk comes to a folder for the first time; not where it has just gone, as those of /proc do."""
     with suppress(OSError):
-        status = os.stat(folder)  # noqa: PTH116
-        known = len(seen)
-        seen.add((status.st_dev, status.st_ino))
-        return len(seen) > known
+        return visited.is_new(folder)
     return False
 
 

@@ -131,18 +131,25 @@ def _follow(walk: "_Walk", links: list[str], found: Found) -> None:
             found.links.append(path)
 
 
-class _Walk:
-    """A walk through folders, which remembers where it has been."""
+class Visited:
+    """Folders where a walk has been."""
 
     def __init__(self) -> None:
         self.seen: set[tuple[int, int]] = set()  # device and number of each folder
-        self.suffixes = image_suffixes()
 
     def is_new(self, folder: str | Path) -> bool:
         """Whether the walk has not been there; it has from now on."""
         status, before = os.stat(folder), len(self.seen)  # noqa: PTH116
         self.seen.add((status.st_dev, status.st_ino))
         return len(self.seen) > before
+
+
+class _Walk(Visited):
+    """A walk through folders, which takes the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.suffixes = image_suffixes()
 
     def read(self, base: str, found: Found) -> list[os.DirEntry[str]]:
         """Take the files of a folder; returns the folders in it."""

@@ -18,7 +18,7 @@ from cnnbench.tasks.base import Task
 from cnnbench.tasks.meter import Meter
 from cnnbench.utils.console import say, warn_if_undrawn, warn_if_unwritable
 from cnnbench.utils.files import json_text, read_rows, write_text
-from cnnbench.utils.format import clock, display_width
+from cnnbench.utils.format import clock, display_width, loss_text
 from cnnbench.utils.text import printable
 
 NOT_PLOTTED = ("epoch", "step", "seconds")
@@ -147,7 +147,7 @@ def fit_bar(bar: tqdm, task: Task, running: Values, images_per_second: float) ->
 def metrics_text(task: Task, values: Values, count: int | None = None) -> str:
     """Loss and metrics (or the first `count` of them) in a few words: `loss 0.123, top-1 err 4.20 %`."""
     measured = [metric.brief(values[metric.name]) for metric in task.metrics[:count] if metric.name in values]
-    return ", ".join([f"loss {values['loss']:.3f}", *measured])
+    return ", ".join([f"loss {loss_text(values['loss'])}", *measured])
 
 
 def epoch_text(

@@ -32,6 +32,11 @@ def are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
+def loss_text(value: float) -> str:
+    """A loss as 2.303; as 5.1e+22 where a training diverged."""
+    return f"{value:.3f}" if abs(value) < 1e6 else f"{value:.2g}"
+
+
 def clock(seconds: float) -> str:
     """Seconds as 0:42, 12:05 or 3:00:10."""
     minutes, rest = divmod(round(seconds), 60)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import cnnbench
-from cnnbench.utils.format import are, plural
+from cnnbench.utils.format import are, loss_text, plural
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,15 @@ from cnnbench.utils.format import are, plural
 def test_a_count_agrees_with_its_noun(count: float, noun: str, text: str) -> None:
     assert plural(count, noun) == text
     assert are(1) == "is" and are(2) == "are"
+
+
+def test_a_loss_is_short_whatever_became_of_it() -> None:
+    assert [loss_text(value) for value in (2.3026, 1261.0, 5.101e22, float("nan"))] == [
+        "2.303",
+        "1261.000",
+        "5.1e+22",
+        "nan",
+    ]
 
 
 def test_nobody_else_forms_plurals() -> None:
