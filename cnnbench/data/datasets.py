@@ -37,8 +37,12 @@ def load_dataset(
     if cfg.name not in SETS:
         raise unknown("data set", cfg.name, SETS)
     root = typed_path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data")
-    reading = replace(cfg, val_fraction=cfg.val_fraction or 0.5) if unsplit else cfg  # not 0: a val folder may lack
-    dataset = packed.load_packed(cfg) if cfg.packed else SETS[cfg.name](reading, root)
+    if cfg.packed:
+        dataset = packed.load_packed(cfg)
+    elif unsplit and SETS[cfg.name] is image_folder:
+        dataset = image_folder(cfg, root, unsplit=True)
+    else:
+        dataset = SETS[cfg.name](cfg, root)
     for note in dataset.notes:
         tell(note)
     workers = cores() if cfg.workers is None else cfg.workers

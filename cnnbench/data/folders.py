@@ -22,20 +22,23 @@ from cnnbench.utils.errors import UserError
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def image_folder(cfg: DataConfig, root: Path) -> Dataset:
-    """Data set of ROOT/train and ROOT/val (under their usual names), or of ROOT/CLASS with images held out."""
+def image_folder(cfg: DataConfig, root: Path, *, unsplit: bool = False) -> Dataset:
+    """Data set of ROOT/train and ROOT/val (under their usual names), or of ROOT/CLASS with images held out.
+
+    unsplit: none need be held out.
+    """
     if not root.is_dir():
         raise UserError(f"data.root: there is no folder '{root}'.\ndata=folder expects {expected('DIR')}.")
     tables = [f"'{table}' is not read: the folders are the labels" for table in tables_in(root)[:1]]
-    dataset = _dataset(cfg, find_layout(root))
+    dataset = _dataset(cfg, find_layout(root), unsplit)
     return replace(dataset, notes=(*dataset.notes, *tables))
 
 
-def _dataset(cfg: DataConfig, layout: Layout) -> Dataset:
+def _dataset(cfg: DataConfig, layout: Layout, unsplit: bool = False) -> Dataset:
     """Data set of class folders. Without a val folder, val is empty until `load_dataset` holds images out."""
     train = read_tree(layout.train)
     deeper = check_classes(train, nested=cfg.nested)
-    if layout.val is None and cfg.val_fraction == 0:
+    if layout.val is None and cfg.val_fraction == 0 and not unsplit:
         raise UserError(
             f"data={cfg.name} found nothing to validate on: no folder val or test goes with '{layout.train}'.\n"
             f"{val_hint(layout.train)}"
