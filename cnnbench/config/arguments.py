@@ -12,6 +12,7 @@ from typing import Any
 from cnnbench.config import commands
 from cnnbench.config.sections import conf_dir
 from cnnbench.utils.errors import UserError, unknown
+from cnnbench.utils.format import is_number
 
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config")
 TEXT_OR_LIST = ("weights", "input", "prepare.classes", "target")  # a path or a name, or a list of them: [a,b]
@@ -121,15 +122,7 @@ def _as_text(value: str) -> str:
     """Value that Hydra reads as text, in quotes where it would read something else."""
     is_quoted = re.fullmatch(QUOTED, value)
     is_plain = re.fullmatch(r"[\w/+.$%*@:|?-]+", value, re.ASCII) and value.lower() not in ("true", "false", "null")
-    return value if is_quoted or (is_plain and not _is_number(value)) else in_quotes(value)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return value if is_quoted or (is_plain and not is_number(value)) else in_quotes(value)
 
 
 def _exists(path: str) -> bool:

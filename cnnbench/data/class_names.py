@@ -12,6 +12,7 @@ import torch
 from cnnbench.data.sources import Dataset, Source, has_masks
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.fast_start import import_torchvision
+from cnnbench.utils.format import some
 
 WORDNET_ID = re.compile(r"(n\d{8})\b")
 SHOWN = 3  # names in a message
@@ -89,14 +90,13 @@ def _difference(dataset: Dataset, classes: Sequence[str], source: str) -> str:
     alone = [name for number, name in enumerate(dataset.classes) if number not in found]
     return (
         f"{source} was trained for other classes than those of {dataset.name}: it has {len(classes):,} "
-        f"({_some(classes)}), the data {len(dataset.classes):,} ({_some(dataset.classes)})\n"
-        f"no class of the net is called {_some(alone)}; case, blanks, underscores and hyphens make no difference"
+        f"({_quoted(classes)}), the data {len(dataset.classes):,} ({_quoted(dataset.classes)})\n"
+        f"no class of the net is called {_quoted(alone)}; case, blanks, underscores and hyphens make no difference"
     )
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(f"'{name}'" for name in names[:SHOWN]) + more
+def _quoted(names: Sequence[str]) -> str:
+    return some([f"'{name}'" for name in names], SHOWN)
 
 
 def imagenet_names() -> list[str]:

@@ -9,7 +9,7 @@ from unicodedata import category, normalize
 import torch
 
 from cnnbench.data.formats import is_image
-from cnnbench.data.layout import expected, some, split_of, table_hint
+from cnnbench.data.layout import expected, split_of, table_hint
 from cnnbench.data.scan import (
     LINK,
     LOOSE,
@@ -24,7 +24,7 @@ from cnnbench.data.scan import (
 )
 from cnnbench.data.sources import Files
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.format import plural
+from cnnbench.utils.format import plural, some
 
 NESTED = "With data.nested=true all images below a folder count for its class."
 

@@ -1,13 +1,14 @@
 """Splits of a folder of images, by the names of its folders: what is read as what, and what is refused with a hint."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cnnbench.data.scan import files_in, subfolders
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import some
 
 WORDS = {
     "train": {"train", "training", "trn"},
@@ -67,7 +68,7 @@ def _chosen(root: Path, split: str, folders: list[Path]) -> Path:
 
 def _classes_alone(root: Path, folders: list[Path], named: Mapping[str, list[Path]]) -> Layout:
     """Layout of ROOT/CLASS; class folders may bear the name of a split, as a train does among vehicles."""
-    splits = [folder for some in named.values() for folder in some]
+    splits = [folder for group in named.values() for folder in group]
     with_folders = [folder for folder in splits if subfolders(folder)]
     if with_folders or (splits and len(splits) == len(folders)):
         names = " and ".join(f"'{folder.name}'" for folder in with_folders or splits)
@@ -80,11 +81,6 @@ def _classes_alone(root: Path, folders: list[Path], named: Mapping[str, list[Pat
 def expected(root: str) -> str:
     """What data=folder reads."""
     return f"{root}/train/CLASS/*.jpg and {root}/val/CLASS/*.jpg, or {root}/CLASS/*.jpg with data.val_fraction=0.2"
-
-
-def some(names: Sequence[str], most: int = 5) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def tables_in(root: Path) -> list[str]:

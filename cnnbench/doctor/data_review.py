@@ -13,7 +13,7 @@ from cnnbench.doctor.copies import Pair
 from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding
 from cnnbench.doctor.image_files import Images
 from cnnbench.doctor.labels import Suspect
-from cnnbench.utils.format import plural
+from cnnbench.utils.format import plural, some
 
 CHANCE = 0.8  # part of the error of always naming the largest class
 NAMED = 3  # files that a finding names
@@ -83,24 +83,19 @@ def _files(review: Review) -> Iterator[Finding]:
     detail = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     yield Finding("images", OK, f"{plural(len(images), 'image')} that can be read: {detail}")
     if unreadable:
-        named = _some([f"{row['file']} ({_reason(row['detail'])})" for row in unreadable])
+        named = some([f"{row['file']} ({_reason(row['detail'])})" for row in unreadable], NAMED)
         yield Finding("unreadable", PROBLEM, f"{plural(len(unreadable), 'image')} cannot be read: {named}",
                       "delete or replace them; data.on_error=skip leaves them out of a training")  # fmt: skip
     for note in review.notes:
         yield Finding("folders", WARNING, note)
     if review.ignored:
         yield Finding("ignored", WARNING, f"{plural(len(review.ignored), 'file')} beside the images not used: "
-                      f"{_some(review.ignored)}")  # fmt: skip
+                      f"{some(review.ignored, NAMED)}")  # fmt: skip
 
 
 def _reason(detail: str) -> str:
     """The reason without the path, which is said already."""
     return detail.rpartition("': ")[2] or detail
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"
 
 
 def _sizes(images: Images) -> Finding:
@@ -135,7 +130,9 @@ def _classes(images: Images) -> Finding:
                   f"({largest['class']}) training images")  # fmt: skip
     empty = [f"{row['class']} in {split}" for row in rows for split in images.sources if not row[split]]
     if empty:
-        return Finding("classes", WARNING, f"{detail}; no images of {_some(empty)}", "add images of these classes")
+        return Finding(
+            "classes", WARNING, f"{detail}; no images of {some(empty, NAMED)}", "add images of these classes"
+        )
     if largest["train"] > UNEQUAL * smallest["train"]:
         ratio = largest["train"] / smallest["train"]
         return Finding("classes", WARNING, f"{detail}; {largest['class']} has {ratio:.1f} times as many as "
@@ -167,11 +164,11 @@ def _two_labels(review: Review) -> Finding:
     if not pairs:
         return Finding("two labels", OK, "no image and its copy have different labels")
     labels = review.images.classes
-    named = _some([
+    named = some([
         f"{review.images.names[pair.first]} = {review.images.names[pair.other]} "
         f"({labels[review.images.targets[pair.first]]}, {labels[review.images.targets[pair.other]]})"
         for pair in pairs
-    ])  # fmt: skip
+    ], NAMED)  # fmt: skip
     exact = sum(pair.exact for pair in pairs)
     return Finding("two labels", PROBLEM if exact else WARNING, f"{plural(len(pairs), 'pair')} of copies "
                    f"({exact:,} exact) with two labels: {named}", "one of the two labels is wrong")  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 from cnnbench.config.sections import Format
 from cnnbench.utils.files import json_text
-from cnnbench.utils.format import display_width
+from cnnbench.utils.format import display_width, is_number
 from cnnbench.utils.text import printable
 
 ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".txt": Format.table}  # of files
@@ -79,15 +79,7 @@ def csv_cell(value: Any) -> Any:
     if value is None or isinstance(value, int | float):
         return value
     text = printable(str(value))
-    return f"'{text}" if text.startswith(FORMULA) and not _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return f"'{text}" if text.startswith(FORMULA) and not is_number(text) else text
 
 
 def _pad(cell: str, width: int, right: bool) -> str:

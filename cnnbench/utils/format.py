@@ -1,5 +1,6 @@
 """Formats of numbers and names for people: the one home of each."""
 
+from collections.abc import Sequence
 from unicodedata import combining, east_asian_width
 
 
@@ -25,6 +26,20 @@ def plural(count: float, noun: str) -> str:
     """`1 epoch`, `1.5 epochs`, `5 classes`."""
     ending = "" if count == 1 else "es" if noun.endswith(("s", "x", "tch", "sh")) else "s"
     return f"{count:,} {noun}{ending}" if isinstance(count, int) else f"{count:g} {noun}{ending}"
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a list, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def is_number(text: str) -> bool:
+    """Whether a text can be read as a number, `1e3`, `nan` and `inf` among them."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def are(count: int) -> str:

@@ -18,11 +18,11 @@ from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.format import some
 from cnnbench.utils.named_files import typed_path
 from cnnbench.weights import merge, sources, variants
 from cnnbench.weights.merge import MergeReport
 from cnnbench.weights.sources import Weights
-from cnnbench.weights.tensors import some
 
 
 def ready(

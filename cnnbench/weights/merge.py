@@ -10,10 +10,10 @@ from torch import Tensor
 from cnnbench import models
 from cnnbench.models.layers import Net
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.format import plural
+from cnnbench.utils.format import plural, some
 from cnnbench.weights.finite import check_finite
 from cnnbench.weights.sources import TWINS, Weights
-from cnnbench.weights.tensors import common_prefix, some
+from cnnbench.weights.tensors import common_prefix
 from cnnbench.weights.validation import differences
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from cnnbench.utils.errors import UserError, unknown
+from cnnbench.utils.format import some
 
 USUAL = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 AVERAGE = re.compile(r"(^|[_.])(ema|swa|averaged?)($|[_.\d])", re.IGNORECASE)  # a moving average of the weights
 WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and AveragedModel, and of torch.compile
 DEPTH = 2  # levels of dictionaries that are searched
-SHOWN = 4  # names shown before the rest is only counted
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,3 @@ def common_prefix(state: Mapping[str, Tensor], needed: list[str]) -> str:
     first, *_ = {name.partition(".")[0] for name in state}
     shared = all(name.startswith(f"{first}.") for name in state) and not any(n.startswith(f"{first}.") for n in needed)
     return f"{first}." if shared else ""
-
-
-def some(names: list[str]) -> str:
-    """First names of a list, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")

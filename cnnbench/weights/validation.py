@@ -16,7 +16,7 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import output_layer
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.utils.errors import UserError
-from cnnbench.weights.tensors import some
+from cnnbench.utils.format import some
 
 LARGEST_SIDE = 8192  # of an image, pixels: more than that no machine takes through a net
 MOST = 10**6  # classes, channels
