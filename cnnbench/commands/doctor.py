@@ -19,9 +19,9 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from cnnbench.config.commands import DoctorConfig, TrainConfig
-from cnnbench.config.sections import Format, conf_dir
+from cnnbench.config.sections import conf_dir
 from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding, finding_rows
-from cnnbench.output.tables import render
+from cnnbench.output.tables import for_people, render
 from cnnbench.utils.format import plural
 from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.system import cores, free_memory
@@ -54,7 +54,7 @@ def read(jobs: list[tuple[TrainConfig, TrainConfig]]) -> int:
         found += findings
         if len(jobs) > 1:
             blank = "\n" if number else ""
-            print(f"{blank}{' '.join(cfg.run.overrides)}", file=sys.stdout if format is Format.table else sys.stderr)
+            print(f"{blank}{' '.join(cfg.run.overrides)}", file=for_people(format))
         print(render([row for finding in findings for row in finding_rows(finding, format)], format))
     return int(any(finding.status == PROBLEM for finding in found))
 

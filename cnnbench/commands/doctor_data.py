@@ -26,7 +26,7 @@ from cnnbench.doctor.finding import PROBLEM, finding_rows
 from cnnbench.doctor.image_files import Images
 from cnnbench.doctor.labels import find_suspects, judged_classes
 from cnnbench.models.layers import Net
-from cnnbench.output.tables import render
+from cnnbench.output.tables import for_people, render
 from cnnbench.runs import run_directory
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
@@ -35,6 +35,7 @@ from cnnbench.transfer.linear_svm import out_of_fold, principal_components
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_text
+from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.system import cores
 from cnnbench.utils.text import slug
 from cnnbench.weights import load, sources
@@ -74,8 +75,8 @@ def _name(cfg: DoctorDataConfig) -> str:
 # The net
 
 
-class Eyes(NamedTuple):
-    """The net that looks at the images, how they are prepared for it, and what to say of both."""
+class FeatureNet(NamedTuple):
+    """The net whose features compare the images, how they are prepared for it, and what to say of both."""
 
     net: Net
     spec: ModelSpec
@@ -87,14 +88,13 @@ def _given(cfg: DoctorDataConfig) -> Weights:
     where = cfg.weights
     if where is None:
         assert cfg.model is not None
-        own = [name for name in sources.zoo_names() if name.startswith(f"{cfg.model['name']}-")]
-        where = f"zoo:{own[0]}" if own else "imagenet"
+        where = sources.usual(cfg.model)
     return sources.load(where, cfg.model)
 
 
-def ready(cfg: DoctorDataConfig, weights: Weights) -> Eyes:
+def ready(cfg: DoctorDataConfig, weights: Weights) -> FeatureNet:
     net, spec, notes = load.ready(weights, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
-    return Eyes(net, spec, [f"features by {net.name} ({weights.source}), {spec.input.image_size} px", *notes])
+    return FeatureNet(net, spec, [f"features by {net.name} ({weights.source}), {spec.input.image_size} px", *notes])
 
 
 def usual_weights(images: Images) -> Weights:
@@ -106,7 +106,7 @@ def usual_weights(images: Images) -> Weights:
 # The examination
 
 
-def examine(cfg: DoctorDataConfig, dataset: Dataset, given: Eyes | None) -> tuple[Review, dict[int, np.ndarray]]:
+def examine(cfg: DoctorDataConfig, dataset: Dataset, given: FeatureNet | None) -> tuple[Review, dict[int, np.ndarray]]:
     """All that is found, and the out-of-fold probabilities (classes,) of each judged image."""
     root = image_files.folder_of(dataset)
     images = image_files.examine(dataset, root, cores() if cfg.data.workers is None else cfg.data.workers)
@@ -116,11 +116,11 @@ def examine(cfg: DoctorDataConfig, dataset: Dataset, given: Eyes | None) -> tupl
     review.ignored = image_files.ignored_files(dataset, root) if root else []
     review.exact = exact_copies([one.digest for one in images.facts])
     try:
-        eyes = given or ready(cfg, usual_weights(images))
+        net = given or ready(cfg, usual_weights(images))
     except UserError as error:  # without a network all the rest can still be said
         review.unseen = str(error)
         return review, {}
-    found = features(cfg, dataset, images, eyes)
+    found = features(cfg, dataset, images, net)
     stage, _ = found
     if len(images) > MOST:
         review.uncompared = f"not looked for: {len(images):,} images are more than the {MOST:,} that can be compared"
@@ -139,18 +139,18 @@ def _near(review: Review, features: Tensor) -> list[Pair]:
     return [pair for pair in pairs if same[pair.first] != same[pair.other]]
 
 
-def features(cfg: DoctorDataConfig, dataset: Dataset, images: Images, eyes: Eyes) -> dict[str, Tensor]:
+def features(cfg: DoctorDataConfig, dataset: Dataset, images: Images, given: FeatureNet) -> dict[str, Tensor]:
     """Features of all images: of the last stage, by which copies are found, and of the penultimate layer."""
     runtime = create_runtime(cfg.device, cfg.precision.value, seed=0)
-    net, spec, notes = eyes
+    net, spec, notes = given
     known = spec.input
     dataset = data.with_channels(dataset, known.in_channels)
     dataset = replace(dataset, mean=tuple(known.mean), std=tuple(known.std), crop_ratio=known.crop_ratio,
                       interpolation=known.interpolation)  # fmt: skip
-    stream = sys.stdout if cfg.format is Format.table else sys.stderr
+    stream = for_people(cfg.format)
     for line in notes:
         say(line, stream)
-    folder = Path(cfg.run.root).expanduser() / "features" if cfg.cache else None
+    folder = typed_path(cfg.run.root) / "features" if cfg.cache else None
     extractor = FeatureExtractor(
         net, dataset, spec, runtime, folder=folder, workers=cfg.data.workers, stream=sys.stderr
     )

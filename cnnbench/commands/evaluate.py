@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -14,7 +14,7 @@ from cnnbench.config.parsing import from_plain
 from cnnbench.config.sections import DataConfig, Format, PrepareConfig, Split
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
-from cnnbench.output.tables import render
+from cnnbench.output.tables import for_people, render
 from cnnbench.runs import run_directory
 from cnnbench.runs.result import complexity, described, environment, show
 from cnnbench.runs.run_directory import path_for
@@ -97,13 +97,8 @@ def tried(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, runtime: 
     attempts = try_variants(task, spec, build, given, source, runtime)
     if runtime.group.main:
         print(render(rows(task, attempts), cfg.format))
-        say(verdict(task, attempts, task.guessing_loss(spec)), output(cfg))
+        say(verdict(task, attempts, task.guessing_loss(spec)), for_people(cfg.format))
     return DONE
-
-
-def output(cfg: EvaluateConfig) -> TextIO:
-    """Stream for people: stdout, unless it is for the result alone."""
-    return sys.stdout if cfg.format is Format.table else sys.stderr
 
 
 def doubts(task: Task, one: Judged, found: Measurement) -> str:

@@ -16,12 +16,13 @@ from cnnbench.config.sections import Format, Strategy
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.output.figure import save_figure
+from cnnbench.output.tables import for_people
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.sweeps.pruning import trial_pruner
 from cnnbench.training import debug
 from cnnbench.training.callbacks import Pruning
-from cnnbench.training.run import TrainingJob, check_training, net_and_data_name, output, run_training
+from cnnbench.training.run import TrainingJob, check_training, net_and_data_name, run_training
 from cnnbench.transfer.choose import StrategyAdvice, choose_strategy
 from cnnbench.transfer.comparison import draw_comparison, worth_drawing
 from cnnbench.transfer.features import FeatureExtractor
@@ -45,7 +46,7 @@ def run(cfg: FinetuneConfig) -> int:
 
 def _run(cfg: FinetuneConfig, log: Log) -> int:
     begin = time.perf_counter()
-    stream = output(cfg)
+    stream = for_people(cfg.format)
     runtime = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
     check_training(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
@@ -89,8 +90,7 @@ def choose(cfg: FinetuneConfig) -> Weights | None:
         cfg.weights = None
         return None
     if cfg.weights is None:
-        own = [name for name in sources.zoo_names() if name.startswith(f"{cfg.model['name']}-")]
-        cfg.weights = f"zoo:{own[0]}" if own else "imagenet"
+        cfg.weights = sources.usual(cfg.model)
     found = sources.load(cfg.weights, _without(cfg.model, "in_channels") if cfg.model else None, cfg.weights_key)
     if not cfg.model:
         if found.spec is None:

@@ -14,7 +14,7 @@ from cnnbench.data import packing
 from cnnbench.data.folders import locked
 from cnnbench.data.packed import ABOUT, read_about
 from cnnbench.data.unreadable import report_unreadable
-from cnnbench.output.tables import render
+from cnnbench.output.tables import for_people, render
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text
@@ -26,7 +26,7 @@ from cnnbench.utils.text import slug
 
 def run(cfg: PackConfig) -> int:
     plan = planned(cfg)
-    stream = sys.stdout if cfg.format is Format.table else sys.stderr
+    stream = for_people(cfg.format)
     begin = time.perf_counter()
     if (plan.folder / ABOUT).exists():
         about = read_about(plan.folder)

@@ -6,13 +6,14 @@ from cnnbench import data, models
 from cnnbench.config.commands import TrainConfig
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
+from cnnbench.output.tables import for_people
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.sweeps.pruning import trial_pruner
 from cnnbench.training import debug, freezing
 from cnnbench.training.augmentation import suit_to_size
 from cnnbench.training.callbacks import Pruning
-from cnnbench.training.run import TrainingJob, check_training, net_and_data_name, output, run_training
+from cnnbench.training.run import TrainingJob, check_training, net_and_data_name, run_training
 from cnnbench.utils.console import Log, say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
@@ -30,9 +31,9 @@ def _run(cfg: TrainConfig, log: Log) -> int:
     runtime = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
     check_training(cfg)
     dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
-    model, spec = build(cfg, dataset, output(cfg))
+    model, spec = build(cfg, dataset, for_people(cfg.format))
     if note := suit_to_size(cfg, spec.input.image_size):
-        say(note, output(cfg))
+        say(note, for_people(cfg.format))
     freezing.freeze(model, cfg.freeze)
     return run_training(
         cfg,

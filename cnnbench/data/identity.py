@@ -1,17 +1,12 @@
 """Identity of a data set: a hash by which a run that goes on knows whether its images are still the same."""
 
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tqdm import tqdm
-
 from cnnbench.data.class_tree import ClassTree
 from cnnbench.data.sources import Arrays, Dataset, Files, Pair, Source, fingerprint, has_masks, read_bytes
-from cnnbench.data.workers import parallel_map
-
-FEW = 64  # up to so many files are read without further processes
+from cnnbench.data.workers import for_each_image
 
 
 def of_names(trees: Iterable[ClassTree]) -> str:
@@ -37,10 +32,7 @@ def of_content(dataset: Dataset, workers: int) -> str:
 
 def _contents(source: Source, workers: int) -> Iterator[bytes]:
     if isinstance(source, Files):
-        items = map(source.item, range(len(source)))
-        hashes = parallel_map(_hash, items, workers if len(source) > FEW else 0)
-        yield from tqdm(hashes, total=len(source), desc="data.identity=content", unit="image", leave=False,
-                        file=sys.stderr, disable=not sys.stderr.isatty())  # fmt: skip
+        yield from for_each_image(_hash, source, workers, "data.identity=content")
     else:  # packed images have checksums
         yield fingerprint(source).encode()
     if not has_masks(source):

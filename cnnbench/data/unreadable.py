@@ -10,12 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from cnnbench.data.identity import without
 from cnnbench.data.shards import Record
 from cnnbench.data.sources import Arrays, Dataset, Source, open_image, read_bytes, upright
-from cnnbench.data.workers import parallel_map
+from cnnbench.data.workers import for_each_image
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import are, plural
 
@@ -52,11 +51,8 @@ def _readable(source: Source, workers: int) -> tuple[Source, dict[int, str]]:
     if isinstance(source, Arrays):
         return source, {}
     count = len(source)
-    items = map(source.item, range(count))
-    reasons = parallel_map(why_unreadable, items, workers if count > 64 else 0)
-    bar = tqdm(reasons, total=count, desc="check images", unit="image", leave=False, file=sys.stderr,
-               disable=not sys.stderr.isatty())  # fmt: skip
-    found = {index: reason for index, reason in enumerate(bar) if reason}
+    reasons = for_each_image(why_unreadable, source, workers, "check images")
+    found = {index: reason for index, reason in enumerate(reasons) if reason}
     if not found:
         return source, {}
     kept = torch.tensor([index for index in range(count) if index not in found], dtype=torch.int64)

@@ -27,9 +27,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
+from tqdm import tqdm
 
 from cnnbench.data.jpeg import Decode
-from cnnbench.data.sources import Pair, Source, read_item, read_mask
+from cnnbench.data.shards import Packed
+from cnnbench.data.sources import Files, Pair, Source, read_item, read_mask
 from cnnbench.data.transforms import moved_together
 from cnnbench.utils.errors import UserError
 
@@ -82,7 +84,19 @@ NO_SHARED_MEMORY = (
     "the shared memory (/dev/shm) is full: the processes that read images pass them through it.\n"
     "Free some of it, or try a smaller batch_size or data.workers, or data.workers=0."
 )
+FEW = 64  # images that are read faster than processes start
 CHUNK = 16  # items that a process of `parallel_map` gets at a time
+
+
+def for_each_image(function: Callable[[Any], Any], source: Files | Packed, workers: int, what: str) -> Iterator[Any]:
+    """Results of function(item) for each image, in order, with a bar on the terminal. Few images are read in this
+    process.
+
+    what: name of the bar.
+    """
+    found = parallel_map(function, map(source.item, range(len(source))), workers if len(source) > FEW else 0)
+    yield from tqdm(found, total=len(source), desc=what, unit="image", leave=False, file=sys.stderr,
+                    disable=not sys.stderr.isatty())  # fmt: skip
 
 
 def parallel_map(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:

@@ -44,9 +44,7 @@ def image_counts(cfg: TrainConfig) -> tuple[ImageCounts, str]:
         known = KNOWN[cfg.data.name]
         used = round(known.train * (1 - cfg.data.val_fraction) * cfg.data.fraction)
         return replace(known, train=used), str(error)
-    counts = len(found.train), len(found.val), len(found.classes)
-    alike = data.hardly_differ(found.train)
-    return ImageCounts(found.name, *counts, found.in_channels, found.split, alike, found.notes), ""
+    return ImageCounts.of(found), ""
 
 
 def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) -> ReviewPlan:

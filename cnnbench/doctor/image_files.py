@@ -2,8 +2,8 @@
 in the same folders that are no part of the set."""
 
 import hashlib
+import io
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from cnnbench.data import Arrays, Dataset, Files, Source, image_names
+from cnnbench.data.scan import Visited
 from cnnbench.data.sources import open_image, read_bytes
 from cnnbench.data.unreadable import why_unreadable
-from cnnbench.data.workers import parallel_map
-
-FEW = 64  # images that are read faster than processes start
+from cnnbench.data.workers import for_each_image
 
 
 @dataclass(frozen=True)
@@ -98,28 +96,16 @@ def _facts(source: Source, workers: int) -> Iterator[Facts]:
         for image in source.images:
             yield Facts(hashlib.sha256(image.contiguous().numpy().data).digest(), "", mode, width, height)
         return
-    items = map(source.item, range(len(source)))
-    read = parallel_map(read_facts, items, workers if len(source) > FEW else 0)
-    hidden = not sys.stderr.isatty()
-    yield from tqdm(
-        read, total=len(source), desc="read images", unit="image", leave=False, file=sys.stderr, disable=hidden
-    )
+    yield from for_each_image(read_facts, source, workers, "read images")
 
 
 def read_facts(item: Any) -> Facts:
     """Facts of one image in a file or a shard, decoded as far as it takes to see whether it can be read."""
     if reason := why_unreadable(item):
         return Facts(error=reason)
-    with open_image(item if isinstance(item, str) else _stream(item), item) as image:
-        return Facts(
-            hashlib.sha256(read_bytes(item)).digest(), image.format or "", image.mode, image.width, image.height
-        )
-
-
-def _stream(item: Any) -> Any:
-    import io
-
-    return io.BytesIO(item.read())
+    content = read_bytes(item)
+    with open_image(io.BytesIO(content), item) as image:
+        return Facts(hashlib.sha256(content).digest(), image.format or "", image.mode, image.width, image.height)
 
 
 def folder_of(dataset: Dataset) -> Path | None:
@@ -134,13 +120,11 @@ def folder_of(dataset: Dataset) -> Path | None:
 def ignored_files(dataset: Dataset, root: Path) -> list[str]:
     """Files below the folder of a data set that are none of its images, relative to the folder, sorted."""
     used = {os.path.realpath(path) for source in all_splits(dataset).values() for path in source.paths}  # type: ignore[union-attr]
-    found, visited = [], set()
+    found, visited = [], Visited()
     for base, folders, names in os.walk(root, followlinks=True):
-        here = os.path.realpath(base)
-        if here in visited:  # a loop of links
+        if not visited.is_new(base):  # a loop of links
             folders.clear()
             continue
-        visited.add(here)
         found += [
             os.path.relpath(f"{base}/{name}", root) for name in names if os.path.realpath(f"{base}/{name}") not in used
         ]

@@ -3,8 +3,9 @@
 import csv
 import io
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from cnnbench.config.sections import Format
 from cnnbench.utils.files import json_text
@@ -13,6 +14,11 @@ from cnnbench.utils.text import printable
 
 ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".txt": Format.table}  # of files
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what text begins with that spreadsheets run
+
+
+def for_people(format: Format) -> TextIO:
+    """Stream for people: stdout, unless that is for the result alone."""
+    return sys.stdout if format is Format.table else sys.stderr
 
 
 def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:

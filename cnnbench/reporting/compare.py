@@ -182,7 +182,12 @@ def sentence(pair: Pair) -> str:
 
 
 def p_text(p: float) -> str:
-    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
+    value = p_value(p)
+    return f"p {value}" if value.startswith("<") else f"p = {value}"
+
+
+def p_value(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
@@ -196,8 +201,8 @@ def rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         "95 %": "{:+.2f} to {:+.2f}".format(*pair.interval),
         "only net wrong": pair.alone[0] if pair.alone else None,
         "only other wrong": pair.alone[1] if pair.alone else None,
-        "p": p_text(pair.p).removeprefix("p = ").removeprefix("p "),
-        "p of all": p_text(pair.corrected).removeprefix("p = ").removeprefix("p "),
+        "p": p_value(pair.p),
+        "p of all": p_value(pair.corrected),
         "differ": "yes" if pair.differs else "not shown",
     } for pair in pairs]  # fmt: skip
 

@@ -20,7 +20,8 @@ from cnnbench.utils.format import Clock, MeanStd, Signed, shorten
 from cnnbench.utils.text import printable
 
 FACTORS = 6  # settings shown before the errors; the others come last
-PROTOCOL = ("crop", "measured_in", "split", "n", "select_on", "device", "date")
+MEASURED = ("crop", "measured_in", "split", "n")  # how an error was measured
+PROTOCOL = (*MEASURED, "select_on", "device", "date")
 NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {}", "crop": "{}", "measured_in": "{}",
          "device": "on {}", "date": "{}"}  # fmt: skip
 
@@ -95,7 +96,7 @@ def published_rows(groups: Sequence[RunGroup]) -> list[dict[str, Any]]:
         if group.published is None or not group.done:
             continue
         full = group_row(group)
-        own = [protocol_part(key, full[key]) for key in PROTOCOL[:5] if full[key] is not None]
+        own = [protocol_part(key, full[key]) for key in (*MEASURED, "select_on") if full[key] is not None]
         for metric in group.metrics:
             if full[metric.difference_key] is not None:
                 rows.append({
@@ -134,7 +135,7 @@ def history_rows(own: Sequence[RunGroup]) -> list[dict[str, Any]]:
     for group, label in zip(own, group_labels(own), strict=True):
         known = FACTS.get(group.first.model)
         full = group_row(group)
-        how = ", ".join(protocol_part(key, full[key]) for key in PROTOCOL[:4] if full[key] is not None)
+        how = ", ".join(protocol_part(key, full[key]) for key in MEASURED if full[key] is not None)
         rows.append({"year": None, "team": "here", "net": label, "layers": known.depth if known else None,
                      TOP5.label: mean_std(TOP5, group.mean(TOP5.name), group.std(TOP5.name)),
                      "note": how})  # fmt: skip

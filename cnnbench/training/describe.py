@@ -59,14 +59,11 @@ def found_risks(parts: Parts, state: TrainState) -> list[str]:
 
 def planned(parts: Parts, state: TrainState) -> TrainingPlan:
     """The training as its risks are judged."""
-    dataset, given = parts.dataset, parts.spec.input
-    counts = len(dataset.train), len(dataset.val), len(dataset.classes)
-    alike = data.hardly_differ(dataset.train)
     return TrainingPlan(
         cfg=parts.cfg,
-        images=ImageCounts(dataset.name, *counts, dataset.in_channels, dataset.split, alike),
+        images=ImageCounts.of(parts.dataset),
         net=state.model,
-        size=given.image_size,
+        size=parts.spec.input.image_size,
         batch=parts.batch_size,
         lr=parts.lr,
         fitted=parts.cfg.epochs == 0,

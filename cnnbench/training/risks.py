@@ -7,11 +7,12 @@ them out before anything runs.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import nn
 
+from cnnbench import data
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import AugmentConfig, Crop, OptimConfig, Optimizer
 from cnnbench.models.layers import Net
@@ -47,6 +48,11 @@ class ImageCounts:
     split: str
     alike: str = ""  # sentence where the images hardly differ
     notes: tuple[str, ...] = ()  # on what was guessed or left out
+
+    @classmethod
+    def of(cls, dataset: data.Dataset) -> Self:
+        counts = len(dataset.train), len(dataset.val), len(dataset.classes), dataset.in_channels
+        return cls(dataset.name, *counts, dataset.split, data.hardly_differ(dataset.train), dataset.notes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
 
 from cnnbench import data, tasks
 from cnnbench.config.arguments import command_line
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.parsing import parse_duration
-from cnnbench.config.sections import Format
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
+from cnnbench.output.tables import for_people
 from cnnbench.runs import run_directory
 from cnnbench.runs.result import show
 from cnnbench.runs.run_directory import RunDirectory
@@ -51,11 +50,6 @@ class TrainingJob:
     command: str = "train"
     log: Log | None = None  # of what was said before
     callbacks: Sequence[Callback] = ()  # the command's own; they come before those that every training has
-
-
-def output(cfg: TrainConfig) -> TextIO:
-    """Stream for people: stdout, unless it is for the result alone."""
-    return sys.stdout if cfg.format is Format.table else sys.stderr
 
 
 def run_training(cfg: TrainConfig, job: TrainingJob) -> int:
@@ -105,7 +99,7 @@ def claim(cfg: TrainConfig, job: TrainingJob) -> RunDirectory:
 
 
 def _train(cfg: TrainConfig, job: TrainingJob, directory: RunDirectory) -> int:
-    stream, group = output(cfg), job.runtime.group
+    stream, group = for_people(cfg.format), job.runtime.group
     if reason := group.broadcast(lambda: done_without_checkpoints(directory.path, cfg)):
         say(f"already done: {reason}; resume=never trains anew", stream)
         return DONE

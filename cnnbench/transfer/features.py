@@ -1,8 +1,8 @@
 """Features of images at each stage of a trained net: the "bottleneck features" for a new classifier.
 
 One pass over the images gives the features of all requested stages. They are cached on disk under a hash of everything
-that they depend on: the weights, the stage, the images and their preprocessing. Each file bears
-that name and a checksum.
+that they depend on: the weights, the stage, the images and their preprocessing. Each file holds its own name and bears
+a checksum.
 """
 
 import copy

@@ -161,6 +161,12 @@ def zoo_names() -> list[str]:
     return sorted(file.stem for file in ZOO.glob("*.safetensors"))
 
 
+def usual(model: dict[str, Any]) -> str:
+    """Name of the weights that go with a net where none are named: the zoo's, else the published ones."""
+    own = [name for name in zoo_names() if name.startswith(f"{model['name']}-")]
+    return f"zoo:{own[0]}" if own else "imagenet"
+
+
 def zoo_file(name: str) -> Path:
     if name not in zoo_names():
         raise unknown("weights in the zoo", name, zoo_names() or ["none yet"])
