@@ -28,7 +28,7 @@ from cnnbench.utils.errors import UserError
 from cnnbench.utils.exit_codes import DONE
 from cnnbench.utils.files import write_json
 from cnnbench.utils.text import slug
-from cnnbench.weights import load, sources
+from cnnbench.weights import load, sources, variants
 from cnnbench.weights.sources import Weights
 
 
@@ -190,8 +190,8 @@ def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: 
     model, known, notes = load.ready(
         loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip, of_data=dataset.classes
     )
-    if loaded.spec is None and not {"data.mean", "data.std"} <= typed_keys(cfg):
-        notes.append(f"images: normalised as {dataset.name} usually is; data.mean and data.std say otherwise")
+    if loaded.spec is None:
+        notes += variants.normalised(dataset.name, typed_keys(cfg))
     for note in notes:
         say(note, sys.stderr)
     dataset = data.with_channels(dataset, known.input.in_channels)

@@ -122,7 +122,7 @@ def prepare(
         report = merge.merge(model, given, cfg.weights_rename, cfg.weights_skip, new_head=head)
         said = report.text()
         if known is None:
-            said = "\n".join([said, *variants.assumptions(given.source, arguments, dataset.name)])
+            said = "\n".join([said, *variants.assumptions(given.source, arguments, dataset.name, typed_keys(cfg))])
     else:
         said = f"{model.name}: initialised as in its file, without weights"
     if stream is not None:

@@ -3,6 +3,7 @@
 from typing import TextIO
 
 from cnnbench import data, models
+from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import TrainConfig
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
@@ -71,5 +72,5 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
         report = merge.merge(model, loaded, cfg.weights_rename, cfg.weights_skip, new_head=others)
         say(report.text(), stream)
         if loaded.spec is None:
-            say("\n".join(variants.assumptions(loaded.source, cfg.model, dataset.name)), stream)
+            say("\n".join(variants.assumptions(loaded.source, cfg.model, dataset.name, typed_keys(cfg))), stream)
     return model, ModelSpec.of({"name": cfg.model["name"], **arguments}, dataset, image_size)

@@ -6,7 +6,7 @@ option A, a `_v1`, a plain net for a residual one.
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import product
 from typing import Any, Literal, get_args, get_origin
 
@@ -68,10 +68,16 @@ def unknown(source: str, model: dict[str, Any]) -> str:
     return f"net: {source} may be of a variant with the same names and shapes: {' or '.join(others)}"
 
 
-def assumptions(source: str, model: dict[str, Any], data_name: str) -> list[str]:
+def assumptions(source: str, model: dict[str, Any], data_name: str, typed: Collection[str]) -> list[str]:
     """What is assumed of the weights in a file of tensors alone that are used on this data, a sentence each."""
-    images = f"images: normalised as {data_name} usually is; data.mean and data.std say otherwise"
-    return [*filter(None, [unknown(source, model)]), images]
+    return [*filter(None, [unknown(source, model)]), *normalised(data_name, typed)]
+
+
+def normalised(data_name: str, typed: Collection[str]) -> list[str]:
+    """Sentence on the normalisation that is assumed; none where both of its keys were typed."""
+    if {"data.mean", "data.std"} <= {*typed}:
+        return []
+    return [f"images: normalised as {data_name} usually is; data.mean and data.std say otherwise"]
 
 
 def _typed(value: Any) -> str:

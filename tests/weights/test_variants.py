@@ -85,6 +85,8 @@ def test_what_is_assumed_is_said_and_guessing_is_a_warning(cnnbench: Callable[..
     assert json.loads(wrong.out)["loss"] > math.log(10)
     assert f"warning: {warning}" in wrong.err and "try_variants=true tells which" in warning
     small = ("epochs=1", "data.fraction=0.1", "weights_skip=[fc]")
-    for command in (("train", *small), ("finetune", "transfer=head", *small)):
+    typed = ("data.mean=[0.3]", "data.std=[0.38]")
+    for command in (("train", *small), ("finetune", "transfer=head", *small, *typed)):
         said = cnnbench(*command, weights, *ON)
         assert said.code == 0 and "may be of a variant" in said.out + said.err, said.err
+        assert ("normalised as digits usually is" in said.out + said.err) == (command[0] == "train"), said.out
