@@ -50,8 +50,8 @@ def run(cfg: DoctorDataConfig) -> int:
     """Examine the data, leave tables and pictures behind, print the findings. 1 if there is a problem, as `doctor`."""
     for key in OF_THE_NET:
         if f"data.{key}" in typed_keys(cfg):
-            raise UserError(f"data.{key} changes nothing here: images are prepared as the net's were; prepare.{key}= "
-                            "says otherwise")  # fmt: skip
+            raise UserError(f"data.{key} changes nothing here: images are prepared as the net's were; use "
+                            f"prepare.{key}= instead")  # fmt: skip
     given = None if cfg.weights is None and cfg.model is None else ready(cfg, _given(cfg))
     settings = replace(cfg.data, on_error=OnBadImage.skip)  # each file is read below, and named where it is bad
     dataset = data.load_dataset(settings, tell=lambda note: None, read_all=False, unsplit=True)  # a finding says it

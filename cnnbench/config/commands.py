@@ -30,7 +30,11 @@ from cnnbench.config.sections import (
     option,
 )
 
-MEASURING = "auto, fp32, bf16 or fp16; null: fp32, or the precision that the training was told by name"
+MEASURING = (
+    "auto, fp32, bf16 or fp16; null: what precision= was at the training, or fp32 if that was auto or is not known"
+)
+WEIGHTS_KEY = "which weights of a file that holds several: a dictionary in it, or a beginning of names"
+WEIGHTS_RENAME = "prefixes of names in the weights file and their replacements, as {linear: fc}, or {net: ''}"
 
 
 @dataclass(kw_only=True)
@@ -61,12 +65,8 @@ class TrainConfig:
     lr_find: bool = option("find a learning rate by a range test of 100 steps, print it and stop", default=False)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     weights: str | None = option("initial weights: a run directory, a weights file, imagenet or zoo:NAME")
-    weights_key: str | None = option(
-        "which weights of a file that holds several: a dictionary in it, or a beginning of names", default=None
-    )
-    weights_rename: Any = option(
-        "prefixes of names in the weights file and their replacements, as {linear: fc}, or {net: ''}"
-    )
+    weights_key: str | None = option(WEIGHTS_KEY, default=None)
+    weights_rename: Any = option(WEIGHTS_RENAME)
     weights_skip: Any = option("names or stages that are initialised instead of loaded, as [fc]")
     freeze: Any = option("parts that do not train: none, backbone, until:STAGE, re:PATTERN or a list of stages")
     unfreeze_at: Any = option("frozen stages that begin to train after so many epochs, as {5: layer4, 8: all}")
@@ -102,12 +102,8 @@ class TrainedConfig:
     weights: str = option(
         "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
     )
-    weights_key: str | None = option(
-        "which weights of a file that holds several: a dictionary in it, or a beginning of names", default=None
-    )
-    weights_rename: Any = option(
-        "prefixes of names in the weights file and their replacements, as {linear: fc}, or {net: ''}"
-    )
+    weights_key: str | None = option(WEIGHTS_KEY, default=None)
+    weights_rename: Any = option(WEIGHTS_RENAME)
     weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
     model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
     run: RunConfig = field(default_factory=RunConfig)

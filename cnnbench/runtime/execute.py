@@ -39,7 +39,7 @@ def report_error(error: Exception) -> int:
     """Print an error: one to three lines for a UserError or RunError, a traceback for a bug. Returns the exit code."""
     if isinstance(error, OSError) and (error.filename or error.errno in FULL):
         error = UserError(disk_error(error))
-    with suppress(UserError):  # in the environment is what is no rank
+    with suppress(UserError):  # RANK may be no number
         if processes.process_info().rank > 0:  # rank 0 prints for all processes
             return MISTAKE if isinstance(error, UserError) else FAILED
     if isinstance(error, UserError | RunError):

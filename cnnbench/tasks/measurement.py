@@ -54,8 +54,10 @@ class Measurement:
 
 
 def measuring(runtime: Runtime, precision: Precision | None, weights: Sequence[Weights]) -> Runtime:
-    """Runtime in which these weights are measured and used: without a precision, that which all of their trainings were
-    told by name, else float32."""
+    """Runtime in which these weights are measured and used.
+
+    Without a precision it has the one of their trainings, where all name the same one; else float32.
+    """
     trained = {one.config["precision"] if one.config else "auto" for one in weights}
     return runtime if precision else runtime.to_measure(trained.pop() if len(trained) == 1 else "auto")
 

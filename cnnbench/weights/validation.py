@@ -135,9 +135,10 @@ def check_fits(spec: ModelSpec, state: Mapping[str, Tensor], source: str) -> Non
     head = next((name for name, value in net.named_parameters() if value is output_layer(net).weight), "")
     if head in state and state[head].ndim and state[head].shape[0] != spec.outputs:
         what = "has {0} outputs" if "outputs" in spec.extra else "names {0} classes"
-        raise UserError(f"{source} {what.format(spec.outputs)}, but its weights tell {state[head].shape[0]} apart")
-    if wrong := [*[f"{name} is missing" for name in own if name not in state],
-                 *[f"{name} is too much" for name in state if name not in own], *differences(own, state)]:  # fmt: skip
+        raise UserError(f"{source} {what.format(spec.outputs)}, but its weights are for {state[head].shape[0]}")
+    missing = [f"{name} is missing" for name in own if name not in state]
+    surplus = [f"{name} is not in the net" for name in state if name not in own]
+    if wrong := [*missing, *surplus, *differences(own, state)]:
         raise UserError(f"{source}: its weights do not fit its own net, {spec.model['name']}: {some(wrong)}")
 
 
@@ -165,7 +166,7 @@ def described(tensor: Tensor) -> str:
 
 def _check(content: Any, rules: Mapping[str, Rule], source: str, where: str, *, optional: tuple[str, ...] = (),
            closed: bool = False) -> None:  # fmt: skip
-    """Raise UserError for what is missing, of another kind or, where no other keys belong there, too much."""
+    """Raise UserError for what is missing or of another kind. closed: for keys without a rule, too."""
     begin = f"{source} is not as cnnbench writes it: "
     if not isinstance(content, dict):
         raise UserError(f"{begin}{where.removesuffix('.')} is {_shown(content)}, not a dictionary")

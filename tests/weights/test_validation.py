@@ -53,13 +53,13 @@ WRONG: list[tuple[Edit, str]] = [
     (drop("progress"), "has no progress"),
     (drop("model"), "has no model"),
     (put("spec", [1]), r"spec is of type list, not a dictionary"),
-    (put("spec", "labels", ["a"]), "names 1 classes, but its weights tell 2 apart"),
-    (put("spec", "labels", ["a", "b", "c"]), "names 3 classes, but its weights tell 2 apart"),
+    (put("spec", "labels", ["a"]), "names 1 classes, but its weights are for 2"),
+    (put("spec", "labels", ["a", "b", "c"]), "names 3 classes, but its weights are for 2"),
     (put("spec", "labels", []), "num_classes must be at least 1|names 0 classes"),
     (put("spec", "labels", "ab"), "spec.labels is 'ab', not a list of names"),
     (put("spec", "labels", [1, 2]), "spec.labels .*not a list of names"),
     (put("spec", "extra", {"outputs": 10**9}), r"spec.extra.outputs is 1000000000, not a whole number from 1 to"),
-    (put("spec", "extra", {"outputs": 5}), "has 5 outputs, but its weights tell 2 apart"),
+    (put("spec", "extra", {"outputs": 5}), "has 5 outputs, but its weights are for 2"),
     (put("spec", "task", 3), "spec.task is 3, not text"),
     (put("spec", "colour", 3), "it has spec.colour, which this version does not know"),
     (put("spec", "model", {"name": "resnet9000"}), "unknown model 'resnet9000'"),
@@ -103,7 +103,7 @@ WRONG: list[tuple[Edit, str]] = [
     (put(*WEIGHT, torch.zeros(2, 64).to_sparse()), "holds what is no weights"),
     (put(*WEIGHT, [[0.0] * 64] * 2), "fc.weight|model"),
     (drop(*WEIGHT), "fc.weight is missing"),
-    (put("model", "more", torch.zeros(3)), "more is too much"),
+    (put("model", "more", torch.zeros(3)), "more is not in the net"),
 ]
 
 
