@@ -56,15 +56,13 @@ def merge(
     """
     wanted = model.state_dict()
     check_names(rename, skip)
-    given = named_as_here(model, weights, rename or {}, list(skip or []))
-    state = given.state
-    skipped = _skipped(model, [*state, *given.beside], list(skip or []))
-    head = _names_in(model, ["head"])
-    auxiliary = auxiliary_names(model)
+    rename, skip = rename or {}, list(skip or [])
+    given = named_as_here(model, weights, rename, skip)
+    state, head, auxiliary = given.state, _names_in(model, ["head"]), auxiliary_names(model)
+    skipped = _skipped(model, [*state, *given.beside], skip)
     loaded: dict[str, Tensor] = {}
     fresh: dict[str, str] = {}
-    missing: list[str] = []
-    other: list[str] = []
+    missing, other = list[str](), list[str]()
     for name, own in wanted.items():
         theirs = state.get(name)
         if name in skipped:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cnnbench import models
-from cnnbench.config.sections import Interpolation
+from cnnbench.config.sections import Interpolation, Precision
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import output_layer
 from cnnbench.models.meta_kernels import Shapes
@@ -61,6 +61,7 @@ NAMED: Rule = (
     "the name of a net with its arguments",
 )  # fmt: skip
 INTERPOLATIONS = [kind.value for kind in Interpolation]
+PRECISIONS = [kind.value for kind in Precision]
 
 SPEC = {"task": TEXT, "model": NAMED, "labels": TEXTS, "input": DICTIONARY, "extra": DICTIONARY}
 INPUT = {
@@ -74,6 +75,7 @@ INPUT = {
 PROGRESS = {"epoch": whole(0), "batch": whole(0), "seconds": number(-1), "best_epoch": whole(0), "pruned": TEXT,
             "best": (lambda value: type(value) in (int, float), "a number")}  # fmt: skip
 CONFIG = {"data": DICTIONARY, "augment": DICTIONARY, "optim": DICTIONARY, "schedule": DICTIONARY, "epochs": whole(0),
+          "precision": (lambda value: value in PRECISIONS, " or ".join(PRECISIONS)),
           "batch_size": (lambda value: type(value) in (int, str), "a whole number or text")}  # fmt: skip
 CHECKPOINT = {"spec": DICTIONARY, "config": DICTIONARY, "progress": DICTIONARY, "model": TENSORS}
 TRAINING = {"step": whole(0), "batch_size": whole(1), "images": LIST, "rows": LIST, "meter": METER,

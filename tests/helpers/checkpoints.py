@@ -9,7 +9,15 @@ from cnnbench import models
 from cnnbench.utils.files import write_zip_with_checksum
 from cnnbench.weights import checkpoint
 
-CONFIG: dict[str, Any] = {"data": {}, "augment": {}, "optim": {}, "schedule": {}, "epochs": 1, "batch_size": 1}
+CONFIG: dict[str, Any] = {
+    "data": {},
+    "augment": {},
+    "optim": {},
+    "schedule": {},
+    "precision": "auto",
+    "epochs": 1,
+    "batch_size": 1,
+}
 INPUT: dict[str, Any] = {"image_size": 32, "in_channels": 3, "mean": [0.5] * 3, "std": [0.5] * 3}
 PROGRESS: dict[str, Any] = {"epoch": 1, "batch": 0, "seconds": 0.0, "best_epoch": 1}
 NET = {"model": models.build("resnet8", num_classes=2).state_dict(), "config": CONFIG}

@@ -50,6 +50,8 @@ WEIGHT = ("model", "fc.weight")
 WRONG: list[tuple[Edit, str]] = [
     (drop("spec"), "has no spec"),
     (drop("config"), "has no config"),
+    (drop("config", "precision"), "has no config.precision"),
+    (put("config", "precision", "bf17"), "config.precision is 'bf17', not auto or fp32 or bf16 or fp16"),
     (drop("progress"), "has no progress"),
     (drop("model"), "has no model"),
     (put("spec", [1]), r"spec is of type list, not a dictionary"),
