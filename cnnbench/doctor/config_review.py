@@ -201,9 +201,7 @@ def _augmentation(plan: ReviewPlan) -> Iterator[Finding]:
 
 
 def _frozen(plan: ReviewPlan) -> Iterator[Finding]:
-    parameters = list(plan.net.parameters())
-    training = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    total = sum(parameter.numel() for parameter in parameters)
+    training, total = plan.parameters
     if found := _warnings(risks.of_frozen(plan)):
         yield from found
     elif training < total:

@@ -35,7 +35,14 @@ def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
     return (_markdown if format is Format.markdown else _table)(*cells(rows))
 
 
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Row with its dictionaries and lists as JSON: one value in each cell."""
+    return {key: json_text(value, indent=None) if isinstance(value, dict | list) else value
+            for key, value in row.items()}  # fmt: skip
+
+
 def one_line(text: str) -> str:
+    """Text without line breaks, and without what would command a terminal."""
     return printable(" ".join(text.split()))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cnnbench.analysis.published import FACTS
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import fitted, render
+from cnnbench.output.tables import fitted, flat, render
 from cnnbench.reporting import compare
 from cnnbench.reporting.compare import Comparison
 from cnnbench.reporting.gather import GatheredRuns, Run
@@ -157,11 +157,7 @@ def render_report(
     if format is Format.json:
         return json_text(report_data(found, groups) | compared.data(), default=str)
     if format is Format.csv:
-        flat = [
-            {key: json_text(value, indent=None) if isinstance(value, list) else value for key, value in row.items()}
-            for row in map(group_row, [group for group in groups if group.done])
-        ]
-        return render(flat, format)
+        return render([flat(group_row(group)) for group in groups if group.done], format)
     rows, measured = main_rows(groups)
     parts = [*found.states()] if format is Format.markdown else []
     parts += [fitted(rows, format, width, dispensable_columns(groups[0]))] if rows else []

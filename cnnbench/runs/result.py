@@ -13,7 +13,7 @@ from cnnbench.analysis.complexity import count_complexity
 from cnnbench.config.sections import Format
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
-from cnnbench.output.tables import render
+from cnnbench.output.tables import flat, render
 from cnnbench.runtime.device import Runtime
 from cnnbench.tasks import DEFAULT_METRICS
 from cnnbench.tasks.base import Task
@@ -82,11 +82,7 @@ def show(result: dict[str, Any], format: Format, in_sweep: bool) -> None:
     elif format is Format.json:
         print(json_text(result))
     else:
-        flat = {
-            key: json_text(value, indent=None) if isinstance(value, dict | list) else value
-            for key, value in result.items()
-        }
-        print(render([flat], format))
+        print(render([flat(result)], format))
 
 
 def _after(result: dict[str, Any]) -> str:

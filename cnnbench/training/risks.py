@@ -76,6 +76,13 @@ class TrainingPlan:
         return min(self.steps_per_epoch * self.cfg.epochs, self.cfg.max_steps or 10**18)
 
     @property
+    def parameters(self) -> tuple[int, int]:
+        """Number of parameters that train, and of all."""
+        parameters = list(self.net.parameters())
+        training = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+        return training, sum(parameter.numel() for parameter in parameters)
+
+    @property
     def from_scratch(self) -> bool:
         return self.cfg.weights is None and not hasattr(self.cfg, "transfer")
 
@@ -191,9 +198,7 @@ def _idle(augment: AugmentConfig, size: int) -> Iterator[tuple[str, str]]:
 
 def of_frozen(plan: TrainingPlan) -> Iterator[Risk]:
     """Layers of a new net that stay as they were drawn."""
-    parameters = list(plan.net.parameters())
-    training = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    total = sum(parameter.numel() for parameter in parameters)
+    training, total = plan.parameters
     if training < total and plan.from_scratch:
         yield Risk("frozen", f"{training:,} of {total:,} parameters train, the others stay random, as initialised",
                    "weights=imagenet (or a run), or freeze=none")  # fmt: skip
