@@ -89,7 +89,7 @@ def _given(cfg: DoctorDataConfig) -> Weights:
     if where is None:
         assert cfg.model is not None
         where = sources.usual(cfg.model)
-    return sources.load(where, cfg.model)
+    return sources.load(where, cfg.model, cfg.weights_key)
 
 
 def ready(cfg: DoctorDataConfig, weights: Weights) -> FeatureNet:
