@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from unicodedata import combining, east_asian_width
 
+LONG = 100  # characters of a name in a list
+
 
 def display_width(text: str) -> int:
     """Terminal columns of a text: East Asian wide characters take two, combining marks none."""
@@ -29,8 +31,9 @@ def plural(count: float, noun: str) -> str:
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
-    """The first names of a list, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    """The first names of a list, each cut where it is very long, and how many more there are."""
+    shown = (name if len(name) <= LONG else f"{name[:LONG]}…" for name in names[:most])
+    return ", ".join(shown) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def is_number(text: str) -> bool:
