@@ -15,6 +15,7 @@ AVERAGE = re.compile(r"(^|[_.])(ema|swa|averaged?)($|[_.\d])", re.IGNORECASE)  #
 WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and AveragedModel, and of torch.compile
 DEPTH = 2  # levels of dictionaries that are searched
 SHOWN = 4  # names shown before the rest is only counted
+LONG = 100  # characters of a name that are shown
 
 
 @dataclass(frozen=True)
@@ -112,4 +113,5 @@ def common_prefix(state: Mapping[str, Tensor], needed: list[str]) -> str:
 
 def some(names: list[str]) -> str:
     """First names of a list, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+    shown = (name if len(name) <= LONG else f"{name[:LONG]}…" for name in names[:SHOWN])
+    return ", ".join(shown) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
