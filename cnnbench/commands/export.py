@@ -39,5 +39,6 @@ def destination(cfg: ExportConfig, source: str) -> Path:
     else:
         out = typed_path(cfg.out)
     used = [source, *([cfg.prepare.classes] if isinstance(cfg.prepare.classes, str) else [])]
+    path = check_output("out", out if cfg.out is None else cfg.out, used)
     check_output("out", preprocessing_file(out), used)
-    return check_output("out", out if cfg.out is None else cfg.out, used)
+    return path

@@ -135,9 +135,11 @@ def _build(schema: type, plain: dict[str, Any], prefix: str, partial: bool) -> A
         elif value == MISSING and not partial:
             advice = item.metadata.get("missing", f"{key} has no value: give {key}=… ({item.metadata['help']})")
             raise UserError(advice)
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, int | float) and not isinstance(number, bool):
-                _check_range(key, number, item.metadata["bounds"])
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, int | float) and not isinstance(one, bool):
+                _check_range(key, one, item.metadata["bounds"])
+            if isinstance(one, str) and "\0" in one:
+                raise UserError(f"{key}={one}: it holds a NUL character, which no name may")
         values[name] = value
     return schema(**values)
 

@@ -84,12 +84,12 @@ def _enters(visited: Visited, folder: str) -> bool:
 
 
 def _listed(stdin: Iterable[str] | None) -> list[str]:
-    """Names on stdin, one in each line. They need not be UTF-8."""
+    """Names on stdin, one in each line. They need not be UTF-8; a byte order mark is no part of them."""
     if stdin is None:
         stdin = sys.stdin
         if isinstance(stdin, io.TextIOWrapper):
             stdin.reconfigure(errors="surrogateescape")
-    names = [line.rstrip("\r\n") for line in stdin if line.strip()]
+    names = [line.rstrip("\r\n").removeprefix("\ufeff") for line in stdin if line.strip("\ufeff \t\r\n")]
     if any("\0" in name for name in names):
         raise UserError(
             "the list on stdin holds a NUL character: give one name in each line (find -print, not -print0)"

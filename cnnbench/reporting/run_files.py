@@ -74,6 +74,10 @@ def check_result(result: dict[str, Any]) -> None:
         value = result.get(key)
         if value is not None and not (is_number(value) if kind is float else isinstance(value, kind)):
             raise DamagedError(f"result.json: {key} is not {WORDS[kind]}")
+    shares = [name for metric in metrics if metric.unit == "%" for name in (metric.name, f"train_{metric.name}")]
+    for name in shares:
+        if not 0 <= (result.get(name) or 0) <= 100:
+            raise DamagedError(f"result.json: {name} is {result[name]:g} %, not from 0 to 100")
     if any(metric.decimals not in range(20) for metric in metrics):
         raise DamagedError("result.json: its metrics have no such decimals")
 

@@ -67,8 +67,8 @@ def _list(values: list[float]) -> str:
 def rows(task: Task, attempts: list[Attempt]) -> list[dict[str, Any]]:
     """Rows of a table."""
     return [
-        {**{metric.name: one.values[metric.name] for metric in task.metrics}, "loss": one.values["loss"],
-         "settings": one.settings or AS_GIVEN}
+        {**{metric.name: one.values[metric.name] for metric in task.metrics if metric.name in one.values},
+         "loss": one.values["loss"], "settings": one.settings or AS_GIVEN}
         for one in attempts
     ]  # fmt: skip
 

@@ -112,7 +112,7 @@ def of_lr(plan: TrainingPlan) -> Iterator[Risk]:
         yield Risk("learning rate", f"lr {lr:.3g} at batch {plan.batch}{scaled} is large for adamw", "optim.lr=0.001")
     if cfg.name is Optimizer.sgd and lr > LARGEST_LR:
         yield Risk("learning rate", f"lr {lr:.3g} at batch {plan.batch}{scaled} is more than SGD is known to bear, "
-                   f"{LARGEST_LR:g}", "a smaller batch_size" if scaled else "optim.lr=0.1")  # fmt: skip
+                   f"{LARGEST_LR:g}", "a smaller batch_size" if cfg.lr <= LARGEST_LR else "optim.lr=0.1")  # fmt: skip
     yield from settings(cfg, plan.net, lr)
 
 

@@ -1,6 +1,7 @@
 """Formats of numbers and names for people: the one home of each."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from unicodedata import combining, east_asian_width
 
 LONG = 100  # characters of a name in a list
@@ -8,7 +9,11 @@ LONG = 100  # characters of a name in a list
 
 def display_width(text: str) -> int:
     """Terminal columns of a text: East Asian wide characters take two, combining marks none."""
-    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+    return sum(map(_char_width, text))
+
+
+def _char_width(char: str) -> int:
+    return 0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1
 
 
 def shorten(text: str, width: int) -> str:
@@ -16,12 +21,15 @@ def shorten(text: str, width: int) -> str:
     text = " ".join(text.split())
     if display_width(text) <= width:
         return text
-    head, tail = text, text[::-1]
-    while head and display_width(head) > 0.6 * (width - 1):
-        head = head[:-1]
-    while tail and display_width(tail) > width - 1 - display_width(head):
-        tail = tail[:-1]
+    head = _beginning(text, 0.6 * (width - 1))
+    tail = _beginning(text[::-1], width - 1 - display_width(head))
     return f"{head.rstrip()}…{tail[::-1].lstrip()}"
+
+
+def _beginning(text: str, width: float) -> str:
+    """As much of a text as fits, in one pass: somebody may give a name of 10,000 characters."""
+    ends = accumulate(map(_char_width, text))
+    return text[: next((count for count, end in enumerate(ends) if end > width), len(text))]
 
 
 def plural(count: float, noun: str) -> str:

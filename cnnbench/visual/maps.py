@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.output.image_grid import Row, Tile, draw_grid, in_rows
-from cnnbench.output.rgb import colour_mapped, to_rgb
+from cnnbench.output.rgb import colour_mapped, finite_array, to_rgb
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import number_text
 from cnnbench.visual.context import ShownImage, VisualizeContext
@@ -43,6 +43,8 @@ def draw_maps(context: VisualizeContext) -> Iterator[Picture]:
         found = layer_maps(context.model, context.normalize(images), views)
     for number, one in enumerate(shown):
         maps = {view.name: found[view.name][number].float().cpu() for view in views}
+        for values in maps.values():
+            finite_array(values)
         if context.layers:
             for view in views:
                 yield _draw_layer(context, view, maps[view.name], one, number)

@@ -130,13 +130,26 @@ def _pickle(file: IO[bytes], path: Path, error: Exception, by_torch: bool = Fals
         return "is a pickle that torch.save did not write"
     if refused is None and (code := re.search(r"operand (\d+)", str(error))) and int(code[1]) >= PROTOCOL_4:
         return _advised("is written with a newer pickle protocol than torch's own", whole, path)
+    if refused is None and (kind := re.search(r"a scalar of type (\S+)", str(error))):
+        return _advised(f"holds more than weights: a scalar of NumPy of type {kind[1]}", _tensors(whole, strings), path)
     if refused is None:
         return "is damaged, or holds what is no weights: copy or fetch it again"
     if before is None:
         return _advised(f"holds a whole pickled object ({refused})", f"{whole}.state_dict()", path)
-    usual = next((one for one in USUAL if one in strings), USUAL[0])
-    rest = ".state_dict()" if usual == before else ""
-    return _advised(f"holds more than weights: '{before}' is of type {refused}", f"{whole}['{usual}']{rest}", path)
+    arrays = refused.startswith("numpy.")
+    tensors = _tensors(whole, strings, "" if arrays else before, arrays)
+    return _advised(f"holds more than weights: '{before}' is of type {refused}", tensors, path)
+
+
+def _tensors(whole: str, strings: set[str], refused: str | None = "", arrays: bool = False) -> str:
+    """Python for the weights alone. refused: the key of a whole net; arrays: the weights may be NumPy's."""
+    usual = next((one for one in USUAL if one in strings), None)
+    inside = f"{whole}['{usual}']" if usual else whole
+    if arrays:
+        return f"{{k: torch.as_tensor(v) for k, v in {inside}.items() if hasattr(v, 'shape')}}"
+    if usual is None:
+        return f"{{k: v for k, v in {whole}.items() if torch.is_tensor(v)}}"
+    return f"{inside}.state_dict()" if usual == refused else inside
 
 
 def _advised(what: str, tensors: str, path: Path) -> str:

@@ -84,6 +84,8 @@ def merge(
     surplus = [name for name in state if name not in wanted and name not in skipped]
     unused = [name for name in surplus if name.startswith(auxiliary)]
     extra = [f"{name} {tuple(state[name].shape)}" for name in surplus if name not in unused]
+    if missing:  # what lies beside the net may be the missing layer under another name
+        extra += [f"{name} {tuple(given.beside[name].shape)}" for name in given.beside]
     if missing or other or extra:
         raise UserError(_difference(model, weights, missing, extra, other))
     check_finite(loaded, weights.source)
@@ -139,10 +141,10 @@ def _difference(model: Net, weights: Weights, missing: list[str], extra: list[st
 
 @dataclass(frozen=True)
 class Named:
-    """Tensors of a file under the net's names, names that lie beside them there, and notes for the user."""
+    """Tensors of a file under the net's names, tensors that lie beside them there, and notes for the user."""
 
     state: dict[str, Tensor]
-    beside: list[str]
+    beside: dict[str, Tensor]
     notes: list[str]
 
 
@@ -166,7 +168,7 @@ def named_as_here(model: Net, weights: Weights, rename: Mapping[str, str], skip:
             f"as {some(list(weights.state))}"
         )
     notes = [f"names in the file begin with '{prefix}': taken off"] if prefix else []
-    return Named(state, [name for name in rest if name not in own], notes)
+    return Named(state, {name: value for name, value in rest.items() if name not in own}, notes)
 
 
 def _renamed(state: dict[str, Tensor], rename: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -87,7 +87,7 @@ def test_files_folders_patterns_and_lists_are_found(
     assert len(asked(cnnbench, "input=photos/*.jpg")) == 1
     assert len(asked(cnnbench, "input=[photos/a.jpg,photos/b.png]")) == 2
     assert len(asked(cnnbench, "photos/**/*.jpeg")) == 1
-    monkeypatch.setattr("sys.stdin", io.StringIO("photos/a.jpg\n\nphotos/deeper/g.tif\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeffphotos/a.jpg\r\n\nphotos/deeper/g.tif\n"))
     assert [answer["file"] for answer in asked(cnnbench, "-")] == ["photos/a.jpg", "photos/deeper/g.tif"]
 
 

@@ -198,3 +198,15 @@ def test_pictures_during_training_change_nothing_of_it(cnnbench: Callable[..., R
     on_disk = [{path.name for path in (tmp_path / name).glob("*.png")} for name in ("off", "on")]
     assert on_disk[1] - on_disk[0] == {"filters.png", "signals.png", "mistakes.png"}
     assert not EventAccumulator(str(tmp_path / "off")).Reload().Tags()["images"]
+
+
+@pytest.mark.parametrize("what", ["maps", "maximize", "saliency", "occlusion", "gradcam"])
+def test_numbers_that_are_not_finite_are_no_picture(cnnbench: Callable[..., Ran], tmp_path: Path, what: str) -> None:
+    net = models.build("resnet8", num_classes=2)
+    state = {name: 1e30 * value if value.ndim == 4 else value for name, value in net.state_dict().items()}
+    given = InputSpec(image_size=32, in_channels=3, mean=[0.5] * 3, std=[0.25] * 3)
+    spec = ModelSpec(model={"name": "resnet8"}, labels=["cat", "dog"], input=given)
+    save_safetensors(tmp_path / "w.safetensors", state, spec)
+    Image.effect_noise((40, 40), 90).save(tmp_path / "i.png")
+    ran = cnnbench("visualize", "weights=w.safetensors", f"what={what}", "images=i.png", *QUICK)
+    assert ran.code == 1 and "not finite" in ran.err and "Warning" not in ran.err, ran.err

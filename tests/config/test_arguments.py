@@ -10,6 +10,7 @@ import yaml
 from cnnbench.config import commands, expand, parsing
 from cnnbench.config.arguments import hydra_arguments, in_quotes, sweep_dir, unquoted
 from cnnbench.runs.run_directory import sweep_overrides
+from cnnbench.utils.errors import UserError
 from tests.helpers.runs import Ran
 
 ODD = ["1e3", "007", "1_000", "nan", "inf", ".5", "true", "False", "com,ma", ",", "[x]", "{a:1}", "~", "~/x", "b\\s",
@@ -91,3 +92,10 @@ def test_images_with_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     Path("a,b.png").touch()
     assert hydra_arguments("visualize", ["images=a,b.png", "what=x,y"]) == ["images='a,b.png'", "what=['x','y']"]
     assert hydra_arguments("visualize", ["images=c,[d].png", "layer=[x]"]) == ["images=['c','[d].png']", "layer=[x]"]
+
+
+def test_a_nul_in_a_saved_configuration_is_a_sentence(compose: Callable[..., Any]) -> None:
+    cfg = compose("data=folder", "data.root=d")
+    cfg.data.root = "a\0b"
+    with pytest.raises(UserError, match=r"data\.root=a\0b: it holds a NUL character"):
+        parsing.from_plain(commands.TrainConfig, parsing.to_plain(cfg))

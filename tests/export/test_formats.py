@@ -141,7 +141,7 @@ def test_safetensors_are_weights_for_every_command(cnnbench: Callable[..., Ran])
     [
         (("format=onx",), "Did you mean 'onnx'?"),
         (("format=safetensors", "out=net.onnx"), "is named *.safetensors"),
-        (("format=safetensors", "out=no/net.safetensors"), "there is no folder no"),
+        (("format=safetensors", "out=no/net.safetensors"), "out=no/net.safetensors: there is no folder no"),
         (("format=safetensors", "model=resnet20"), "is of resnet8, not of resnet20"),
     ],
 )

@@ -221,6 +221,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "huge": (result_with(top1_error=10**400), "result.json has no top1_error"),
     "huge size": (result_with(macs=10**400), "result.json: macs is not a number"),
     "number as text": (result_with(wall_seconds="long"), "result.json: wall_seconds is not a number"),
+    "share above all": (result_with(top1_error=1e9), "result.json: top1_error is 1e+09 %, not from 0 to 100"),
+    "share below 0": (result_with(train_top1_error=-5), "result.json: train_top1_error is -5 %, not from 0 to 100"),
     "text as list": (result_with(model=["a"]), "result.json: model is not text"),
     "list as number": (result_with(warnings=7), "result.json: warnings is not a list"),
     "nested": (lambda run: (run / "result.json").write_text("[" * 100_000), "result.json is damaged"),

@@ -122,7 +122,7 @@ def test_a_ctrl_c_that_omegaconf_makes_an_error_of_is_still_one(
 
     monkeypatch.setattr("cnnbench.config.compose.launch", compose)
     ran = cnnbench("train")
-    assert (ran.code, ran.err) == (130, "")
+    assert (ran.code, ran.err) == (130, "\ncnnbench: stopped\n")
 
 
 def test_a_training_outlives_its_terminal(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_search_finds_the_highest_and_prunes_the_lowest(tmp_path: Path) -> Non
     assert best and (best.number, one.value(best)) == (1, 70.0)
     one.ask()
     assert pruning_rule(tmp_path, 3, METRICS)({"epoch": 1, "miou/val": 55.0}) == (
-        "mean IoU 55.0 % after epoch 1, where the median of 3 others is 60.0 %"
+        "mean IoU 55.0 % after epoch 1, where the median of 3 trials is 60.0 %"
     )
     one.ask()
     assert pruning_rule(tmp_path, 4, METRICS)({"epoch": 1, "miou/val": 65.0}) == ""

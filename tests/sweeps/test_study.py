@@ -148,7 +148,7 @@ def test_the_judge(tmp_path: Path) -> None:
     trial, told = one.ask(), pruning_rule(tmp_path, 2, METRICS)
     assert told({"epoch": 1, "top1_error/val": 99.0}) == ""
     assert told({"epoch": 2, "top1_error/val": 16.0}) == (
-        "top-1 error 16.00 % after epoch 2, where the median of 2 others is 15.00 %"
+        "top-1 error 16.00 % after epoch 2, where the median of 2 trials is 15.00 %"
     )
     assert one.study.get_trials()[2].intermediate_values == {1: 99.0, 2: 16.0}
     one.study.tell(trial, state=TrialState.PRUNED)

@@ -53,3 +53,9 @@ def test_what_doctor_reads_out_a_training_says(cnnbench: Callable[..., Ran], set
     details = [finding["detail"] for finding in json.loads(read.out) if finding["check"] == check]
     said = found(cnnbench, "batch_size=32", setting, "max_steps=2")
     assert any(text.startswith(detail) for text in said for detail in details), (said, details)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_an_lr_that_was_typed_too_large_is_no_matter_of_the_batch(cnnbench: Callable[..., Ran]) -> None:
+    lr, *_ = found(cnnbench, "batch_size=64", "max_steps=1", "optim.lr=100", "optim.clip=0.01")
+    assert lr.startswith("lr 50 at batch 64, scaled from 100 at 128") and lr.endswith("try optim.lr=0.1")

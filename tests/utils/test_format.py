@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import cnnbench
-from cnnbench.utils.format import are, loss_text, plural
+from cnnbench.utils.format import are, display_width, loss_text, plural, shorten
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,14 @@ def test_a_loss_is_short_whatever_became_of_it() -> None:
         "5.1e+22",
         "nan",
     ]
+
+
+@pytest.mark.parametrize("letter", ["a", "\u732b", "e\u0301"])
+def test_a_name_is_cut_in_the_middle_however_long_it_is(letter: str) -> None:
+    short = shorten(f"begin{letter * 500_000}end", 20)
+    assert short.startswith("begin") and short.endswith("end") and "…" in short
+    assert 18 <= display_width(short) <= 20
+    assert shorten(letter * 5, 20) == letter * 5
 
 
 def test_nobody_else_forms_plurals() -> None:

@@ -100,6 +100,28 @@ def test_what_a_project_pickled_beside_its_weights_is_named_with_the_line_that_s
     assert obeyed(text, tmp_path).keys() == STATE.keys()
 
 
+ARRAYS = {name: value.numpy() for name, value in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ARRAYS,
+        {"epoch": 3, "model": ARRAYS},
+        {"state_dict": STATE, "curve": np.zeros(3)},
+        {**STATE, "args": Args()},
+        {"net": STATE, "best": np.str_("fp16")},
+        {**STATE, "saved": np.datetime64("2020-01-01")},
+    ],
+)
+def test_the_line_that_saves_the_tensors_is_one_for_this_file(tmp_path: Path, content: dict[str, Any]) -> None:
+    file = tmp_path / "x.pt"
+    torch.save(content, file)
+    text = refusal(file)
+    assert "holds more than weights" in text
+    assert obeyed(text, tmp_path).keys() == STATE.keys()
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_whole_pickled_module_is_named_with_the_line_that_saves_its_tensors(

@@ -50,6 +50,22 @@ def test_other_names_load_once_they_are_named() -> None:
         merge.merge(net(), given(state), {"liner": "fc"})
 
 
+def test_a_layer_beside_the_prefix_of_all_others_is_shown_beside_the_missing_one() -> None:
+    state = {f"backbone.{name}": value for name, value in net().state_dict().items() if not name.startswith("fc")}
+    state |= {"head.weight": torch.ones(3, 64), "head.bias": torch.ones(3)}
+    with pytest.raises(UserError, match=r"(?s)missing in the file: fc.weight.*\n.*head.weight \(3, 64\)"):
+        merge.merge(net(), given(state))
+    target = net()
+    merge.merge(target, given(state), {"head": "fc"})
+    assert target.fc.bias.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_long_names_are_cut_in_a_message() -> None:
+    with pytest.raises(UserError) as error:
+        merge.merge(net(), given({**net().state_dict(), **{f"{number}{'x' * 5000}": torch.ones(1) for number in "12"}}))
+    assert 100 < len(str(error.value)) < 600
+
+
 def test_what_is_skipped_keeps_its_initialisation() -> None:
     source, target = net(), net()
     fresh = target.layer3[0].conv1.weight.clone()

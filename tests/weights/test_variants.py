@@ -13,7 +13,7 @@ from cnnbench import models
 from cnnbench.weights import sources
 from cnnbench.weights.variants import normalisations, settings, variants
 from tests.helpers.runs import Ran
-from tests.helpers.trained import digits_run, foreign_file
+from tests.helpers.trained import digits_run, foreign_file, photo_run
 
 ON = ("model=resnet8", "weights_rename={linear: fc}", "data=digits", "data.image_size=16", "device=cpu")
 
@@ -90,3 +90,13 @@ def test_what_is_assumed_is_said_and_guessing_is_a_warning(cnnbench: Callable[..
         said = cnnbench(*command, weights, *ON)
         assert said.code == 0 and "may be of a variant" in said.out + said.err, said.err
         assert ("normalised as digits usually is" in said.out + said.err) == (command[0] == "train"), said.out
+
+
+def test_a_trial_of_few_classes_has_no_top5_error(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    """Of three classes it would always be 0."""
+    torch.save(sources.load(str(photo_run())).state, tmp_path / "w.pt")
+    ran = cnnbench(
+        "evaluate", "weights=w.pt", "model=resnet8", "data=folder", f"data.root={photo_run().parent / 'd'}",
+        "data.image_size=16", "device=cpu", "try_variants=true",
+    )  # fmt: skip
+    assert ran.code == 0 and "top1_error" in ran.out and "top5_error" not in ran.out, ran.err
