@@ -271,7 +271,7 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
 
 def test_primary_files_stay_short() -> None:
     for command in commands.SCHEMAS:
-        assert len((conf_dir() / f"{command}.yaml").read_text().splitlines()) <= 25
+        assert len((conf_dir() / f"{command}.yaml").read_text().splitlines()) <= 28
 
 
 def test_every_key_of_the_schema_is_read_somewhere() -> None:

@@ -53,7 +53,7 @@ def test_no_name_costs_a_result_or_commands_a_terminal(cnnbench: Callable[..., R
         assert "damaged" not in ran.err
     for name in ("run/confusion_matrix.png", "run/mistakes.png", "judged/calibration.png", "sheet.png"):
         assert (tmp_path / name).stat().st_size > 0
-    assert read_json(tmp_path / "run/result.json")["warnings"] == []
+    assert not [text for text in read_json(tmp_path / "run/result.json")["warnings"] if "cannot" in text]
     for file in [*tmp_path.rglob("*.csv"), *tmp_path.rglob("*.html"), tmp_path / "run/log.txt"]:
         assert not RAW.search(file.read_text(encoding="utf-8")), file
     assert "'=1+1" in (tmp_path / "answers.csv").read_text()
@@ -81,8 +81,9 @@ def test_pictures_that_cannot_be_drawn_are_warnings_in_the_result(
     result = read_json(tmp_path / "run/result.json")
     why = "TypeError: set_text(): incompatible function arguments; the result is complete without it"
     drawn = ("train_batch.png", "the pictures of the validation", "curves.png")
-    assert result["warnings"] == [f"cannot write {name}: {why}" for name in drawn]
-    assert all(ran.err.count(f"warning: {text}\n") == 1 for text in result["warnings"])
+    of_pictures = [text for text in result["warnings"] if text.startswith("cannot")]
+    assert of_pictures == [f"cannot write {name}: {why}" for name in drawn]
+    assert all(ran.err.count(f"warning: {text}\n") == 1 for text in of_pictures)
     assert read_json(tmp_path / "run/status.json")["status"] == "done"
     ran = cnnbench("evaluate", "weights=run", "run.dir=judged", "device=cpu")
     assert ran.code == 0

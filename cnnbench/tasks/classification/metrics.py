@@ -1,6 +1,7 @@
 """Metrics of a classifier: exact counts, kept on the device and divided once at the end."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,13 @@ class ClassificationMeter(Meter):
     def metrics(self) -> dict[str, float]:
         top1, top5 = (100 * (self.n - correct) / max(self.n, 1) for correct in self.correct.tolist())
         return errors(top1, top5, self.classes)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "classes": self.classes or 0}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.classes = state.get("classes") or None  # early versions did not keep it
 
 
 class ConfusionMeter(ClassificationMeter):
