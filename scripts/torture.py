@@ -150,6 +150,27 @@ def timeless(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def erasing(run: Path, what: str, rng: random.Random) -> Fault:
+    """Fault that deletes files after four of the steps: one file, all checkpoints, or all. Never after the last step:
+    nothing is saved again then."""
+
+    def fault() -> None:
+        after_step, at = tracker.Tracker.after_step, rng.sample(range(1, STEPS), 4)
+
+        def erase(self: tracker.Tracker, step: int, *more: Any) -> None:
+            after_step(self, step, *more)
+            if step in at:
+                files = [path for path in run.rglob("*") if path.is_file() and not path.name.startswith(".")]
+                chosen = {"one": rng.sample(files, min(1, len(files))), "all": files,
+                          "checkpoints": [path for path in files if path.suffix == ".pt"]}[what]  # fmt: skip
+                for path in chosen:
+                    path.unlink()
+
+        tracker.Tracker.after_step = erase  # type: ignore[method-assign]
+
+    return fault
+
+
 class Torture:
     def __init__(self, folder: Path, rng: random.Random, tell: bool) -> None:
         self.folder, self.rng, self.tell = folder, rng, tell
@@ -293,14 +314,7 @@ class Torture:
         """The training is not begun again: it must end by itself as in peace."""
         for number in range(cases):
             run, what = self.fresh("erase", number), self.rng.choice(["one", "checkpoints", "all"])
-            pid = start(run)
-            for _ in range(self.rng.randint(1, 4)):
-                time.sleep(self.rng.uniform(0, self.seconds / 2))
-                files = [path for path in run.rglob("*") if path.is_file() and not path.name.startswith(".")]
-                chosen = {"one": self.rng.sample(files, min(1, len(files))), "all": files,
-                          "checkpoints": [path for path in files if path.suffix == ".pt"]}[what]  # fmt: skip
-                for path in chosen:
-                    path.unlink(missing_ok=True)
+            pid = start(run, erasing(run, what, random.Random(self.rng.random())))
             if (code := wait(pid)) != 0:
                 self.lose("erase", f"{what}: exit code {code}: {output(run)[-600:]}")
             else:

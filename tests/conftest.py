@@ -15,6 +15,19 @@ from cnnbench.config import compose as hydra_app
 from tests.helpers.paths import SCRIPTS
 from tests.helpers.runs import Ran, without_pictures
 
+LONG = (
+    "corpus/test_corpus",
+    "sweeps/test_slurm",
+    "project/test_fuzz",
+    "training/test_resume",
+    "runtime/test_distributed",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes come first: at the end both workers have short ones, and none waits for the other."""
+    items.sort(key=lambda item: not any(name in str(item.path) for name in LONG))  # stable
+
 
 @pytest.fixture
 def cnnbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:

@@ -99,7 +99,7 @@ def find(where: str) -> Path:
 def read(path: Path) -> dict[str, Any]:
     """The dictionary in a file that torch or safetensors wrote, on the CPU. Code in it is refused, never run."""
     if not path.is_file():
-        raise UserError(f"{path} is no regular file")
+        raise UserError(f"{path} is no regular file" if path.exists() else f"there is no file {path}")
     try:
         if files.checksum_matches(path) is False:
             raise UserError(f"{path} is damaged: it is not what was written (its checksum differs)")
