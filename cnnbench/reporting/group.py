@@ -30,7 +30,8 @@ class RunGroup:
 
     @property
     def primary(self) -> Metric:
-        return self.first.primary
+        """Primary metric of its task, as the report describes it: a file may describe the same name otherwise."""
+        return next(metric for metric in self.metrics if metric.name == self.first.primary.name)
 
     @property
     def first(self) -> Run:

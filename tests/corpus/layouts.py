@@ -196,13 +196,13 @@ READ: dict[str, tuple[Callable[[Path], object], str]] = {
     "raw": (with_more(lambda root: other_words(root, "a.NEF", "b.dng", "c.cr2")), r"nef"),
     "loop": (with_more(loop_of_links), "link|again"),
     "thumbnails": (with_more(thumbnails), ""),
-    "normal-forms": (with_more(normal_forms), ""),
 }  # fmt: skip
 ODD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "link-to-itself": (with_more(link_to_itself), r"self\.jpg"),
     "broken-link": (with_more(broken_link), r"gone\.jpg"),
     "pipe": (with_more(pipe), r"pipe\.jpg"),
     "folder-jpg": (with_more(folder_called_jpg), ""),
+    "normal-forms": (with_more(normal_forms), ""),  # one class more than the trained net has
 }
 # What lies beside the images was said when the net was trained on them.
 QUIET = {"evaluate": "", "visualize": ""}

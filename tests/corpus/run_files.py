@@ -128,6 +128,8 @@ RESULTS: dict[str, Callable[[Path], object]] = {
     "name-html": result_with(model="<script>alert(1)</script>"),
     "metrics-odd": result_with(metrics=[{"name": "top1_error"}]),
     "metrics-number": result_with(metrics=3),
+    "metrics-otherwise": result_with(metrics=[{"name": "top1_error", "label": "top-1 error", "unit": "%",
+                                               "lower_is_better": True, "decimals": 2, "short": ""}]),
     **{f"error-{number}": result_with(top1_error=value) for number, value in enumerate(ODD_VALUES)},
     **{f"{key}-{number}": result_with(**{key: value})
        for key in ("n", "seed", "wall_seconds", "versions", "model", "warnings")

@@ -238,7 +238,7 @@ def random_case(number: int) -> Case:
     def change(content: dict[str, Any]) -> None:
         if rng.random() < 0.3:
             name = rng.choice(sorted(content["model"]))
-            content["model"][name] = rng.choice([*ODD_VALUES, torch.zeros(1), content["model"][name][..., :1]])
+            content["model"][name] = rng.choice([*ODD_VALUES, torch.zeros(1), content["model"][name].flatten()[:1]])
         else:
             edit(rng.choice([content["spec"], content["spec"], content["config"], content["progress"]]), rng)
 
