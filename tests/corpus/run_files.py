@@ -61,7 +61,7 @@ def file_with(name: str, text: str | bytes) -> Callable[[Path], object]:
 
 
 def result_with(**values: Any) -> Callable[[Path], object]:
-    return file_with("result.json", json.dumps({**result(), **values}))
+    return run_with(lambda run: (run / "result.json").write_text(json.dumps({**result(), **values})))
 
 
 def result_without(*keys: str) -> Callable[[Path], object]:

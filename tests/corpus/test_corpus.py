@@ -22,7 +22,7 @@ from tests.helpers.trained import photo_run
 FUZZ = int(os.environ.get("FUZZ", "0"))
 CASES = [*layouts.cases(), *image_files.cases(), *weight_files.cases(), *run_files.cases(), *places.cases()]
 ALL = attempts(CASES)
-SOME = [tried for at, case in enumerate(CASES) for tried in attempts([case])[at % 3 % len(case.lines) :: 3]]
+SOME = [tried for at, case in enumerate(CASES) for tried in attempts([case])[at % 4 % len(case.lines) :: 4]]
 RANDOM = (
     layouts.random_case, image_files.random_case, weight_files.random_case,
     run_files.random_run, run_files.random_config
