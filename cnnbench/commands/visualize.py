@@ -18,7 +18,8 @@ from cnnbench.output.tables import render
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.measurement import measuring
-from cnnbench.utils import console
+from cnnbench.training.augmentation import suit_to_size
+from cnnbench.utils.console import reason, say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text, write_json
 from cnnbench.utils.format import plural
@@ -53,7 +54,7 @@ def run(cfg: VisualizeConfig) -> int:
     if not drawn:
         raise refused[0][1]
     for name, why in refused:
-        print(f"without {name}: {console.reason(why)}", file=sys.stderr)
+        print(f"without {name}: {reason(why)}", file=sys.stderr)
     conclude(cfg, context, drawn)
     return 0
 
@@ -76,6 +77,8 @@ def prepare(cfg: VisualizeConfig) -> VisualizeContext:
         model, spec = None, untrained(cfg)
         source, base = spec.model["name"], slug([f"{spec.model['name']}-{cfg.data.name}"])
         loaded = None
+        if "batch" in as_list(cfg.what) and (note := suit_to_size(cfg, spec.input.image_size)):  # as a training does
+            say(note, sys.stderr)
     else:
         loaded = sources.load(cfg.weights, cfg.model, cfg.weights_key)
         device = measuring(device, cfg.precision, [loaded])  # so that what=mistakes counts as evaluate does

@@ -53,7 +53,7 @@ class Review:
         return [pair for pair in [*self.exact, *self.near] if labels[pair.first] != labels[pair.other]]
 
     def across(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """Those of the pairs whose images are in different splits."""
+        """Pairs among these whose images are in different splits."""
         splits = self.images.splits
         return [pair for pair in pairs if splits[pair.first] != splits[pair.other]]
 

@@ -19,6 +19,7 @@ from cnnbench.visual import registry
 from cnnbench.weights import checkpoint
 from cnnbench.weights.sources import save_safetensors
 from tests.helpers.browser import CHROMIUM, screenshot
+from tests.helpers.data import class_tree
 from tests.helpers.runs import Ran
 from tests.helpers.trained import colour_run, digits_run
 
@@ -168,6 +169,20 @@ def test_the_curve_of_the_learning_rate_is_that_of_the_training(cnnbench: Callab
     assert found[0] == pytest.approx(0.4 / 16) and max(found.values()) == pytest.approx(0.4)
     assert found[15 + 22] == pytest.approx(0.4 * optim.cosine(22 / 45), rel=1e-3)
     assert {path.stem for path in (tmp_path / "p").glob("*.png")} == {"batch", "schedule"}
+
+
+@pytest.mark.parametrize(("typed", "crop"), [([], "crop pad by 4"), (["augment=resized_flip"], "crop resized")])
+def test_a_batch_is_augmented_as_a_training_would(
+    cnnbench: Callable[..., Ran], tmp_path: Path, typed: list[str], crop: str
+) -> None:
+    """Small images are shifted, and that is said, unless an augmentation was typed."""
+    for number, split in enumerate(("train", "val")):
+        class_tree(tmp_path / "d" / split, {"a": 2, "b": 2}, seed=number)
+    ran = cnnbench("visualize", "what=batch", "model=resnet8", "data=folder", "data.root=d", "device=cpu",
+                   "run.dir=p", *typed)  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert crop in json.loads((tmp_path / "p/result.json").read_text())["pictures"][0]["caption"]
+    assert ("not cut as photographs are" in ran.err) == (not typed)
 
 
 def test_a_trained_nets_own_settings_are_looked_at_unless_others_are_typed(
