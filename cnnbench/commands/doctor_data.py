@@ -19,7 +19,7 @@ from cnnbench.config.sections import Format, OnBadImage
 from cnnbench.data import Dataset
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.doctor import data_review, image_files
-from cnnbench.doctor.copies import MOST, Pair, exact_copies, groups, near_copies
+from cnnbench.doctor.copies import MOST, Copy, exact_copies, groups, near_copies
 from cnnbench.doctor.data_review import Review
 from cnnbench.doctor.data_sheets import draw_pairs, draw_suspects
 from cnnbench.doctor.finding import PROBLEM, finding_rows
@@ -130,7 +130,7 @@ def examine(cfg: DoctorDataConfig, dataset: Dataset, given: FeatureNet | None) -
     return review, probabilities
 
 
-def _near(review: Review, features: Tensor) -> list[Pair]:
+def _near(review: Review, features: Tensor) -> list[Copy]:
     """Near copies that are not exact ones."""
     images, splits = review.images, np.array(review.images.splits)
     parts = [np.flatnonzero(splits == split) for split in np.unique(splits)]

@@ -14,8 +14,8 @@ MOST = 100_000  # images that are compared with each other: with more, all pairs
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two images, by index, with the cosine of their features; exact: with the same content."""
+class Copy:
+    """Image and its copy, by index, with the cosine of their features; exact: with the same content."""
 
     first: int
     other: int
@@ -23,15 +23,15 @@ class Pair:
     exact: bool = False
 
 
-def exact_copies(digests: Sequence[bytes]) -> list[Pair]:
+def exact_copies(digests: Sequence[bytes]) -> list[Copy]:
     """The first image of each content with every other of the same."""
     groups: dict[bytes, list[int]] = defaultdict(list)
     for index, digest in enumerate(digests):
         groups[digest].append(index)
-    return [Pair(first, other, 1.0, exact=True) for first, *others in groups.values() for other in others]
+    return [Copy(first, other, 1.0, exact=True) for first, *others in groups.values() for other in others]
 
 
-def near_copies(features: Tensor, parts: Iterable[np.ndarray], labels: np.ndarray, threshold: float) -> list[Pair]:
+def near_copies(features: Tensor, parts: Iterable[np.ndarray], labels: np.ndarray, threshold: float) -> list[Copy]:
     """Pairs whose cosine reaches the threshold, the most similar first: of each image the nearest in each part (split)
     and the nearest with another label.
 
@@ -49,7 +49,7 @@ def near_copies(features: Tensor, parts: Iterable[np.ndarray], labels: np.ndarra
         for first, other, cosine in _nearest(cosines, rows, columns, targets):
             if cosine >= threshold:
                 found[min(first, other), max(first, other)] = cosine
-    return sorted((Pair(*pair, cosine) for pair, cosine in found.items()), key=lambda pair: -pair.cosine)
+    return sorted((Copy(*pair, cosine) for pair, cosine in found.items()), key=lambda pair: -pair.cosine)
 
 
 def _nearest(cosines: Tensor, rows: Tensor, columns: list[Tensor], targets: Tensor) -> Iterator[tuple[int, int, float]]:
@@ -60,7 +60,7 @@ def _nearest(cosines: Tensor, rows: Tensor, columns: list[Tensor], targets: Tens
     yield from zip(rows.tolist(), at.tolist(), value.tolist(), strict=True)
 
 
-def groups(count: int, pairs: Iterable[Pair]) -> np.ndarray:
+def groups(count: int, pairs: Iterable[Copy]) -> np.ndarray:
     """Number of the group of each image, int64 (count,): copies of each other share one."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnbench.doctor.copies import Pair
+from cnnbench.doctor.copies import Copy
 from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding
 from cnnbench.doctor.image_files import Images
 from cnnbench.doctor.labels import Suspect
@@ -28,8 +28,8 @@ class Review:
     images: Images
     notes: tuple[str, ...] = ()  # of the data set: what was guessed or left out
     ignored: list[str] = field(default_factory=list)
-    exact: list[Pair] = field(default_factory=list)
-    near: list[Pair] = field(default_factory=list)
+    exact: list[Copy] = field(default_factory=list)
+    near: list[Copy] = field(default_factory=list)
     suspects: list[Suspect] = field(default_factory=list)
     judged: int = 0  # images whose labels were judged
     error: float = 0.0  # percent of them that the classifier, fitted on the others, gets wrong
@@ -47,12 +47,12 @@ class Review:
         return self.error > min(CHANCE * chance, chance - 2 * math.sqrt(chance * (100 - chance) / self.judged))
 
     @property
-    def two_labels(self) -> list[Pair]:
+    def two_labels(self) -> list[Copy]:
         """Copies that have different labels, exact ones first."""
         labels = self.images.targets
         return [pair for pair in [*self.exact, *self.near] if labels[pair.first] != labels[pair.other]]
 
-    def across(self, pairs: Sequence[Pair]) -> list[Pair]:
+    def across(self, pairs: Sequence[Copy]) -> list[Copy]:
         """Pairs among these whose images are in different splits."""
         splits = self.images.splits
         return [pair for pair in pairs if splits[pair.first] != splits[pair.other]]
@@ -144,7 +144,7 @@ def _listed(rows: list[dict[str, Any]], split: str) -> str:
     return ", ".join(f"{row['class']} {row[split]:,}" for row in rows)
 
 
-def _copies(review: Review, check: str, pairs: list[Pair], how: str) -> Finding:
+def _copies(review: Review, check: str, pairs: list[Copy], how: str) -> Finding:
     if not pairs:
         return Finding(check, OK, f"no two images {how}")
     detail = f"{plural(len(pairs), 'pair')} of images {how}"
@@ -219,10 +219,10 @@ def pair_rows(review: Review) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def ordered_pairs(review: Review) -> list[Pair]:
+def ordered_pairs(review: Review) -> list[Copy]:
     labels, splits = review.images.targets, review.images.splits
 
-    def order(pair: Pair) -> tuple[bool, bool, float]:
+    def order(pair: Copy) -> tuple[bool, bool, float]:
         return (
             bool(labels[pair.first] == labels[pair.other]),
             splits[pair.first] == splits[pair.other],

@@ -8,7 +8,7 @@ from PIL import Image
 
 from cnnbench.data.pictures import thumbnail
 from cnnbench.data.sources import read_item
-from cnnbench.doctor.copies import Pair
+from cnnbench.doctor.copies import Copy
 from cnnbench.doctor.image_files import Images
 from cnnbench.doctor.labels import Suspect
 from cnnbench.output.image_grid import Tile, draw_grid, in_rows
@@ -39,13 +39,13 @@ def _card(images: Images, suspect: Suspect, probabilities: np.ndarray) -> Card:
     )
 
 
-def draw_pairs(images: Images, pairs: Sequence[Pair], path: Path) -> None:
+def draw_pairs(images: Images, pairs: Sequence[Copy], path: Path) -> None:
     """A tile for each pair, both images side by side; a frame marks pairs with two labels."""
     title = "Copies: those with two labels (framed) first, then those in two splits, then the most similar"
     draw_grid(in_rows([_tile(images, pair) for pair in pairs]), path, title, side=2.6, font=7.5)
 
 
-def _tile(images: Images, pair: Pair) -> Tile:
+def _tile(images: Images, pair: Copy) -> Tile:
     both = [images.place(index) for index in (pair.first, pair.other)]
     left, right = (f"{place['split']} {place['label']}" for place in both)
     how = "exact" if pair.exact else f"{pair.cosine:.3f}"

@@ -25,7 +25,7 @@ BOOTSTRAP = "paired bootstrap over seeds and images"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class ComparedPair:
     """Two nets judged on the same images. Errors and their difference, second less first, in percent."""
 
     first: str
@@ -53,7 +53,7 @@ class Pair:
 class Comparison:
     """Pairs of nets, and what was not compared and why, a line each."""
 
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: list[ComparedPair] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def data(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, eq=False)
-class Net:
+class ComparedNet:
     """The runs of one net, as rows of answers to the same images."""
 
     name: str
@@ -72,7 +72,7 @@ class Net:
     split: str
     wrong: np.ndarray  # bool (runs, images)
 
-    def same_images(self, other: "Net") -> bool:
+    def same_images(self, other: "ComparedNet") -> bool:
         numbers = self.answers.numbered and (self.data, self.split) != (other.data, other.split)
         return not numbers and self.answers.same_images(other.answers)
 
@@ -106,7 +106,7 @@ def _members(groups: Sequence[RunGroup], how: Compare) -> list[tuple[str, list[R
     return some
 
 
-def _read_all(members: Sequence[tuple[str, list[Run]]]) -> tuple[list[Net], list[str]]:
+def _read_all(members: Sequence[tuple[str, list[Run]]]) -> tuple[list[ComparedNet], list[str]]:
     """Nets with the answers of their runs; and a line for those that left none, for each damaged file, and for runs
     that were judged on other images than the other runs of their net."""
     nets, missing, notes = [], list[Run](), list[str]()
@@ -114,7 +114,7 @@ def _read_all(members: Sequence[tuple[str, list[Run]]]) -> tuple[list[Net], list
         found = []
         for run in runs:
             try:
-                found.append(Net(name, run.data, *_answers(run)))
+                found.append(ComparedNet(name, run.data, *_answers(run)))
             except FileNotFoundError:
                 missing.append(run)
             except (OSError, ValueError) as error:
@@ -143,7 +143,7 @@ def _left_none(runs: Sequence[Run]) -> list[str]:
             f"cnnbench evaluate weights={weights}"]  # fmt: skip
 
 
-def _different(one: Net, other: Net) -> str:
+def _different(one: ComparedNet, other: ComparedNet) -> str:
     counts = [f"{net.wrong.shape[1]:,} {net.split}" for net in (one, other)]
     return f"not compared: {one.name} and {other.name} were judged on different images ({' and '.join(counts)})"
 
@@ -152,7 +152,7 @@ def _few(notes: list[str]) -> list[str]:
     return [*notes[:3], *([f"not compared: {len(notes) - 3} more"] if len(notes) > 3 else [])]
 
 
-def _pair(one: Net, other: Net) -> Pair:
+def _pair(one: ComparedNet, other: ComparedNet) -> ComparedPair:
     a, b = one.wrong, other.wrong
     known: dict[str, Any] = {
         "first": one.name, "second": other.name, "data": one.data, "n": a.shape[1], "runs": (len(a), len(b)),
@@ -160,16 +160,18 @@ def _pair(one: Net, other: Net) -> Pair:
     }  # fmt: skip
     if len(a) > 1 or len(b) > 1:
         low, high, p = statistics.bootstrap(a, b)
-        return Pair(**known, interval=(low, high), alone=None, p=p, test=BOOTSTRAP)
+        return ComparedPair(**known, interval=(low, high), alone=None, p=p, test=BOOTSTRAP)
     first, second, both = (int(count) for count in ((a & ~b).sum(), (b & ~a).sum(), (a & b).sum()))
     interval = statistics.newcombe(first, second, both, a.shape[1])
-    return Pair(**known, interval=interval, alone=(first, second), p=statistics.mcnemar(first, second), test=MCNEMAR)
+    return ComparedPair(
+        **known, interval=interval, alone=(first, second), p=statistics.mcnemar(first, second), test=MCNEMAR
+    )
 
 
 # In words
 
 
-def sentence(pair: Pair) -> str:
+def sentence(pair: ComparedPair) -> str:
     """What is known of a single pair."""
     one, other = pair.first, pair.second
     begin = f"{one} and {other} differ" if pair.differs else f"No difference is shown between {one} and {other}"
@@ -190,7 +192,7 @@ def p_value(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
-def rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+def rows(pairs: Sequence[ComparedPair]) -> list[dict[str, Any]]:
     """Rows of the table of pairs."""
     several = len({pair.data for pair in pairs}) > 1
     return [{
@@ -207,7 +209,7 @@ def rows(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
     } for pair in pairs]  # fmt: skip
 
 
-def how_read(pairs: Sequence[Pair]) -> str:
+def how_read(pairs: Sequence[ComparedPair]) -> str:
     """How the table is to be read, in one sentence for each column."""
     tests = "; ".join(dict.fromkeys(pair.test for pair in pairs))
     return (f"Pairs: difference is the top-1 error of the other net less that of the net, in points, on the same "

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from cnnbench.doctor import copies
-from cnnbench.doctor.copies import Pair, exact_copies, groups, near_copies
+from cnnbench.doctor.copies import Copy, exact_copies, groups, near_copies
 
 
 def test_exact_copies_are_paired_with_the_first_of_their_content() -> None:
@@ -40,7 +40,7 @@ def test_a_copy_with_another_label_or_in_another_split_is_found_beside_nearer_on
 
 
 def test_groups_join_copies_of_copies() -> None:
-    number = groups(6, [Pair(0, 3, 1.0), Pair(3, 5, 0.95)])
+    number = groups(6, [Copy(0, 3, 1.0), Copy(3, 5, 0.95)])
     assert number[0] == number[3] == number[5]
     assert len(set(number)) == 4
     assert len(set(groups(3, []))) == 3
