@@ -9,7 +9,7 @@ import sys
 from typing import Any, NoReturn
 
 from cnnbench import __version__
-from cnnbench.config.registry import COMMANDS, as_words, one_command
+from cnnbench.config.registry import COMMANDS, SECOND_WORDS, as_words, one_command
 from cnnbench.utils import fast_start
 from cnnbench.utils.exit_codes import DONE, INTERRUPTED, PREEMPTED
 from cnnbench.utils.terminal import safe_streams
@@ -87,6 +87,11 @@ def _main(argv: list[str]) -> int:
         from cnnbench.utils.errors import unknown
 
         raise unknown("command", command, COMMANDS)
+    words = SECOND_WORDS.get(command, {})
+    if words and args and args[0].isidentifier() and args[0] not in words:
+        from cnnbench.utils.errors import unknown
+
+        raise unknown(f"word after {command}", args[0], words)
     if "--help" in args or "-h" in args:
         from cnnbench.cli import help_page
 

@@ -269,6 +269,12 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
     assert group == "recipe" or getattr(cfg, group) is not None
 
 
+def test_a_wrong_second_word_is_named_with_the_nearest(cnnbench: Callable[..., Ran]) -> None:
+    ran = cnnbench("doctor", "dat")
+    assert ran.code == 2
+    assert ran.err == "cnnbench: unknown word after doctor 'dat'. Did you mean 'data'?\nchoices: config, data\n"
+
+
 def test_primary_files_stay_short() -> None:
     for command in commands.SCHEMAS:
         assert len((conf_dir() / f"{command}.yaml").read_text().splitlines()) <= 28
