@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cnnbench import data, models
+from cnnbench import data, models, tasks
 from cnnbench.analysis.complexity import TRAINING_PASSES, count_complexity
 from cnnbench.benchmark.timing import (
     PARTS,
@@ -61,7 +61,9 @@ class Machine:
 
 def benchmark_net(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
     """Results of one net, as in result.json."""
-    dataset = data.load_dataset(cfg.data) if cfg.data.name != "synthetic" else None
+    dataset = None
+    if cfg.data.name != "synthetic":
+        dataset = tasks.adopt(data.load_dataset(cfg.data), cfg.task, cfg.model)
     model, size, channels = build_timed_net(cfg, dataset)
     name, first = str(cfg.model["name"]), where.devices[0]
     classes, complexity = count_classes(model, size, channels), count_complexity(model, size, channels)

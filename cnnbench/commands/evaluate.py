@@ -43,7 +43,7 @@ def run(cfg: EvaluateConfig) -> int:
         check_unknown(loaded)
         return tried(cfg, loaded[0], dataset, runtime)
     judged = [ready(cfg, one, dataset, data_cfg.workers) for one in loaded]
-    task = tasks.find(same_task(judged, dataset))()
+    task = tasks.find(same_task(judged)).of(judged[0].spec)
     judged = [in_own_classes(one) for one in judged]
     task.check_measure(judged, cfg)
     path = Path(runtime.group.broadcast(lambda: str(directory(cfg, judged, dataset))))
@@ -84,13 +84,14 @@ def leave_behind(path: Path, result: dict[str, Any], found: Measurement) -> None
 
 def tried(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, runtime: Runtime) -> int:
     """Say which variant of the net, and which normalisation, fits the weights. Returns the exit code."""
-    task, prepare = tasks.find(dataset.task)(), prepared(cfg, loaded, dataset)
+    prepare = prepared(cfg, loaded, dataset)
 
     def build(model: dict[str, Any] | None) -> tuple[Net, ModelSpec]:
         names = cfg.weights_rename, cfg.weights_skip
         return load.ready(loaded, model, prepare, *names, of_data=dataset.classes)[:2]
 
     spec = build(cfg.model)[1]
+    task = tasks.find(dataset.task).of(spec)
     given = data.with_channels(dataset, spec.input.in_channels)
     given, _ = data.in_classes_of(given, spec.labels, loaded.source)
     source = given.val if cfg.split is Split.val else given.train
@@ -116,12 +117,15 @@ def doubts(task: Task, one: Judged, found: Measurement) -> str:
     return text
 
 
-def same_task(judged: list[Judged], dataset: data.Dataset) -> str:
-    """Name of the task of nets and data. UserError where it is not one and the same."""
+def same_task(judged: list[Judged]) -> str:
+    """Name of the nets' task. UserError where it is not one and the same."""
+    first = judged[0]
     for one in judged:
-        if one.spec.task != dataset.task:
-            raise UserError(f"{one.weights.source} is for {one.spec.task}, data={dataset.name} for {dataset.task}")
-    return dataset.task
+        if one.spec.task != first.spec.task:
+            raise UserError(
+                f"{first.weights.source} is for {first.spec.task}, {one.weights.source} for {one.spec.task}"
+            )
+    return first.spec.task
 
 
 def in_own_classes(one: Judged) -> Judged:
@@ -194,6 +198,7 @@ def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: 
         notes += variants.normalised(dataset.name, typed_keys(cfg))
     for note in notes:
         say(note, sys.stderr)
+    dataset = tasks.adopt(dataset, known.task, {**known.model, "in_channels": known.input.in_channels})
     dataset = data.with_channels(dataset, known.input.in_channels)
     source = dataset.val if cfg.split is Split.val else dataset.train
     reading = Reading(source=source, batch_size=cfg.batch_size, workers=workers)

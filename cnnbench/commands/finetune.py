@@ -49,9 +49,10 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
     stream = for_people(cfg.format)
     runtime = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
     check_training(cfg)
-    dataset = debug.few_images(cfg, data.load_dataset(cfg.data))
-    check_task(cfg.transfer.name, dataset.task)
+    dataset = data.load_dataset(cfg.data)
+    check_task(cfg.transfer.name, cfg.task or dataset.task)
     given = choose(cfg)
+    dataset = debug.few_images(cfg, tasks.adopt(dataset, cfg.task, cfg.model))
     model, spec, dataset = prepare(cfg, given, dataset, stream)
     extractor = FeatureExtractor(
         model,

@@ -3,14 +3,17 @@
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from cnnbench.config.commands import PredictConfig
 from cnnbench.data.inputs import find_images
-from cnnbench.output.tables import ENDINGS
+from cnnbench.output.tables import ENDINGS, for_people
+from cnnbench.runs.run_directory import make_for_results, path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.measurement import measuring
 from cnnbench.tasks.predictor import ImagePrediction, Predictor, predictor_of
@@ -20,8 +23,10 @@ from cnnbench.utils.exit_codes import DONE, FAILED
 from cnnbench.utils.files import write_text
 from cnnbench.utils.format import plural
 from cnnbench.utils.named_files import check_output, output
+from cnnbench.utils.text import slug
 from cnnbench.weights import sources
 from cnnbench.weights.load import ready
+from cnnbench.weights.sources import Weights
 
 NAMED = 20  # unreadable files that are listed
 TELL = 10.0  # seconds between two lines of progress, where no terminal shows a bar
@@ -37,11 +42,15 @@ def run(cfg: PredictConfig) -> int:
     for note in notes:
         print(note, file=sys.stderr)
     predictor = predictor_of(model, spec, loaded.source, measuring(runtime, cfg.precision, [loaded]))
-    found = list(_with_sheets(_asked(predictor, files, cfg), sheet, predictor))
+    asked = _with_sheets(_asked(predictor, files, cfg), sheet, predictor)
+    folder = picture_folder(cfg, loaded) if predictor.pictorial else None
+    found = list(_saved(asked, files, folder, predictor) if folder else asked)
     if cfg.out is not None:
         with output("out", cfg.out) as file:
             write_text(file, predictor.text(found, ENDINGS.get(file.suffix.lower(), cfg.format), None) + "\n")
     print(predictor.text(found, cfg.format, _width()))
+    if folder:
+        say(f"-> {folder}", for_people(cfg.format))
     return _complain([one for one in found if one.error is not None], len(found))
 
 
@@ -60,6 +69,26 @@ def check_outputs(cfg: PredictConfig, files: list[str]) -> Path | None:
     for number in range(2, len(files) // PAGE + 2):
         check_output("sheet", page_file(sheet, number), used)
     return sheet
+
+
+def picture_folder(cfg: PredictConfig, loaded: Weights) -> Path:
+    """Folder for the pictures that a net answers with, made before the work begins."""
+    folder = path_for("predict", cfg, slug([sources.short_name(loaded.source)]))
+    make_for_results(folder)
+    return folder
+
+
+def picture_names(files: Sequence[str]) -> list[str]:
+    """`NAME.png` for each file; with the number of the file where several have one name."""
+    stems = [Path(file).stem for file in files]
+    often = {stem for stem, count in Counter(stems).items() if count > 1}
+    return [f"{stem}-{number}.png" if stem in often else f"{stem}.png" for number, stem in enumerate(stems, start=1)]
+
+
+def _saved(found: Iterator[Any], files: Sequence[str], folder: Path, predictor: Predictor) -> Iterator[Any]:
+    """Predictions whose pictures are written as they come: of a thousand photographs only one is kept."""
+    for one, name in zip(found, picture_names(files), strict=True):
+        yield one if one.error is not None else predictor.save(one, folder / name)
 
 
 def page_file(sheet: Path, number: int) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cnnbench import data, models
+from cnnbench import data, models, tasks
 from cnnbench.config.arguments import command_line, typed_keys
 from cnnbench.config.commands import VisualizeConfig
 from cnnbench.config.parsing import from_plain, to_plain
@@ -100,9 +100,8 @@ def prepare(cfg: VisualizeConfig) -> VisualizeContext:
 
 def untrained(cfg: VisualizeConfig) -> ModelSpec:
     """Spec of the net that these settings would train; without a net, of images as large as the data's own."""
-
-    dataset = data.load_dataset(cfg.data)
     arguments = {key: value for key, value in (cfg.model or {"name": "no net"}).items() if value is not None}
+    dataset = tasks.adopt(data.load_dataset(cfg.data), cfg.task, arguments)
     size = cfg.data.image_size or dataset.image_size
     if cfg.model:
         with torch.device("meta"), Shapes():

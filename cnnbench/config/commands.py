@@ -30,6 +30,7 @@ from cnnbench.config.sections import (
     option,
 )
 
+TASKS = "classification, segmentation, super_resolution or colorization; null: what the data set is for"
 MEASURING = (
     "auto, fp32, bf16 or fp16; null: what precision= was at the training, or fp32 if that was auto or is not known"
 )
@@ -39,6 +40,7 @@ WEIGHTS_RENAME = "prefixes of names in the weights file and their replacements, 
 
 @dataclass(kw_only=True)
 class TrainConfig:
+    task: str | None = option("what the net is trained for: " + TASKS, default=None)
     model: dict[str, Any] = option("the net and its arguments")
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -170,6 +172,7 @@ class ExportConfig(TrainedConfig):
 
 @dataclass(kw_only=True)
 class VisualizeConfig(TrainedConfig):
+    task: str | None = option("what the net is for: " + TASKS, default=None)
     what: Any = option(
         "filters, maps, patches, maximize, gradcam, occlusion, saliency, embedding, mistakes; a list [a,b], or all of "
         "them; batch and schedule look at a training before it begins"
@@ -268,6 +271,7 @@ class SummaryConfig:
 
 @dataclass(kw_only=True)
 class BenchmarkConfig:
+    task: str | None = option("what the net is for: " + TASKS, default=None)
     model: dict[str, Any] = option("the net and its arguments")
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -59,6 +59,7 @@ class Crop(Enum):
     pad = "pad"
     random = "random"
     resized = "resized"
+    patch = "patch"
 
 
 class PaddingMode(Enum):
@@ -194,7 +195,10 @@ class DataConfig:
 
 @dataclass(kw_only=True)
 class AugmentConfig:
-    crop: Crop = option("none, pad (shift by zero padding), random (fixed scale) or resized (random area and aspect)")
+    crop: Crop = option(
+        "none, pad (shift by zero padding), random (fixed scale), resized (random area and aspect) or patch (a square, "
+        "not resized)"
+    )
     padding: int = option("crop=pad: pixels of padding, at the data set's own size", ge=0)
     padding_mode: PaddingMode = option(
         "crop=pad: constant (zeros) or reflect (the image, mirrored at its edge)", default=PaddingMode.constant

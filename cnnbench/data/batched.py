@@ -83,7 +83,7 @@ class BatchTransform:
     size: int  # side of the result
     padding: int = 0  # shift by up to so many pixels, before the resizing
     padding_mode: str = "constant"  # zeros; or reflect
-    room: int = 0  # pixels by which the resized image is larger than the random crop
+    room: tuple[int, int] = (0, 0)  # rows and columns by which the (resized) image is larger than the random crop
     flip: bool = False
     alternate: bool = False  # mirror each image in every other epoch, not at random
     crop: ResizedCrop | None = None
@@ -93,9 +93,14 @@ class BatchTransform:
     cutout: int = 0
     fill: Tensor | None = None  # (C,), value of the cutout square
 
+    @property
+    def cuts(self) -> bool:
+        """Whether a random square is cut from each image."""
+        return max(self.room) > 0
+
     def draw(self, rng: np.random.Generator, count: int) -> Draws:
-        shifts = 2 * self.padding + self.room + 1
-        highs = [shifts, shifts, 2 if self.flip else 1, self.size, self.size]
+        down, right = (2 * self.padding + room + 1 for room in self.room)
+        highs = [down, right, 2 if self.flip else 1, self.size, self.size]
         whole = torch.from_numpy(rng.integers(0, highs, size=(count, 5)))
         numbers = (self.crop.numbers if self.crop else 0) + (6 if self.color > 0 else 0)
         return Draws(whole, torch.from_numpy(rng.random((count, numbers), dtype=np.float32)))
@@ -120,11 +125,11 @@ class BatchTransform:
         if self.crop is not None:
             part = self.crop.windows(draws.real[:, : self.crop.numbers], *images.shape[2:])
             return crop(images, part, flip, self.size)
-        if self.room > 0:
-            return window(resize(images) if resize else images, down, right, flip, self.size)
+        if self.cuts:
+            return window(resize(images) if resize else images, down, right, flip, self.size, self.size)
         if self.padding > 0 or self.flip:
             padded = pad(images, self.padding, self.padding_mode, fill)
-            images = window(padded, down, right, flip, images.shape[3])
+            images = window(padded, down, right, flip, *images.shape[2:])
         return resize(images) if resize is not None else images
 
 
@@ -139,17 +144,17 @@ def pad(images: Tensor, pixels: int, mode: str, fill: int = 0) -> Tensor:
     return images[:, :, rows][..., columns]
 
 
-def window(images: Tensor, down: Tensor, right: Tensor, flip: Tensor, side: int) -> Tensor:
-    """Square of `side` pixels of each image at (down, right), mirrored left to right where flip is 1.
+def window(images: Tensor, down: Tensor, right: Tensor, flip: Tensor, height: int, width: int) -> Tensor:
+    """Part of `height` x `width` pixels of each image at (down, right), mirrored left to right where flip is 1.
 
     images (N, C, H, W); down, right and flip: int64 (N,). It takes one gather.
     """
-    n, c, _, width = images.shape
-    places = torch.arange(side, device=images.device)
-    rows = down[:, None] + places
-    columns = right[:, None] + torch.where(flip[:, None] == 1, side - 1 - places, places)
-    index = rows[:, :, None] * width + columns[:, None, :]  # (N, side, side), into the flattened image
-    return images.flatten(2).gather(2, index.view(n, 1, side**2).expand(n, c, side**2)).view(n, c, side, side)
+    n, c, _, line = images.shape
+    across = torch.arange(width, device=images.device)
+    rows = down[:, None] + torch.arange(height, device=images.device)
+    columns = right[:, None] + torch.where(flip[:, None] == 1, width - 1 - across, across)
+    index = (rows[:, :, None] * line + columns[:, None, :]).view(n, 1, -1)  # into the flattened image
+    return images.flatten(2).gather(2, index.expand(n, c, height * width)).view(n, c, height, width)
 
 
 def resized_crop(images: Tensor, part: Part, flip: Tensor, size: int) -> Tensor:

@@ -18,7 +18,14 @@ from cnnbench.data.batched import BatchTransform, Draws, ResizedCrop
 from cnnbench.data.geometry import rescaled
 from cnnbench.data.nvjpeg import BatchDecoder
 from cnnbench.data.sources import Arrays, Dataset, Source, has_masks
-from cnnbench.data.transforms import EvalTransform, Transform, check_augment, decode_transform, sample_transform
+from cnnbench.data.transforms import (
+    EvalTransform,
+    Transform,
+    check_augment,
+    decode_transform,
+    sample_transform,
+    whole,
+)
 from cnnbench.data.views import Groups, ViewTransform
 from cnnbench.data.workers import SampleReader
 from cnnbench.utils.errors import UserError
@@ -26,7 +33,9 @@ from cnnbench.utils.format import plural
 from cnnbench.utils.system import cores
 
 Batch = dict[str, Any]
-"""image: uint8 (N, C, S, S); target: int64 (N,), or masks uint8 (N, S, S); index: int64 (N,), the images' numbers."""
+"""image: uint8 (N, C, S, S); target: int64 (N,), or masks uint8 (N, S, S); index: int64 (N,), the images' numbers.
+
+Where the data set has a `pair`, image and target are what it makes of them."""
 
 MASKS = "nearest"  # interpolation of masks: class numbers cannot be averaged
 
@@ -61,18 +70,20 @@ def train_loader(
     check_augment(augment, image_size, ratio, native)
     fill = torch.tensor([round(255 * mean) for mean in dataset.mean], dtype=torch.uint8)
     if isinstance(source, Arrays) and _batchable(augment, dataset):
-        return Loader(source, order, _read_arrays(source), _batch_transform(source, augment, image_size, dataset, fill))
+        finish = _batch_transform(source, augment, image_size, dataset, fill)
+        return Loader(source, order, _read_arrays(source), finish, dataset.pair)
     alternate = augment.alternate
     finish = BatchTransform(size=image_size, flip=alternate, alternate=alternate, cutout=augment.cutout, fill=fill)
     if isinstance(source, Arrays) or decode is Decoder.pillow:
         transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation)
-    elif has_masks(source):
+    elif has_masks(source) or augment.crop is Crop.patch:
         transform = sample_transform(augment, image_size, ratio, None, dataset.interpolation)
     else:
         transform = decode_transform(augment, image_size, ratio, dataset.interpolation)
         if decode is Decoder.nvjpeg and device is not None:
-            return Loader(source, order, BatchDecoder(source, transform, _workers(workers, source), device), finish)
-    return Loader(source, order, SampleReader(source, transform, _workers(workers, source)), finish)
+            decoder = BatchDecoder(source, transform, _workers(workers, source), device)
+            return Loader(source, order, decoder, finish, dataset.pair)
+    return Loader(source, order, SampleReader(source, transform, _workers(workers, source)), finish, dataset.pair)
 
 
 def _batchable(augment: AugmentConfig, dataset: Dataset) -> bool:
@@ -82,21 +93,38 @@ def _batchable(augment: AugmentConfig, dataset: Dataset) -> bool:
 def _batch_transform(
     source: Arrays, augment: AugmentConfig, size: int, dataset: Dataset, fill: Tensor
 ) -> BatchTransform:
-    resized, nearest = augment.crop is Crop.resized, replace(dataset, interpolation=MASKS)
+    resized, nearest = augment.crop in (Crop.resized, Crop.patch), replace(dataset, interpolation=MASKS)
     return BatchTransform(
         size=size,
         padding=augment.padding if augment.crop is Crop.pad else 0,
         padding_mode=augment.padding_mode.value,
-        room=round(size / dataset.crop_ratio) - size if augment.crop is Crop.random else 0,
+        room=_room(source, augment.crop, size, dataset.crop_ratio),
         flip=augment.flip,
         alternate=augment.alternate,
-        crop=ResizedCrop(scale=_two(augment.scale), ratio=_two(augment.ratio)) if resized else None,
+        crop=ResizedCrop(scale=_two(augment.scale), ratio=_two(augment.ratio))
+        if augment.crop is Crop.resized
+        else None,
         resize=None if resized else _array_resize(source, size, dataset, cut=augment.crop is not Crop.random),
         resize_mask=None if resized else _array_resize(source, size, nearest, cut=augment.crop is not Crop.random),
         color=augment.color,
         cutout=augment.cutout,
         fill=fill,
     )
+
+
+def _room(source: Arrays, crop: Crop, size: int, ratio: float) -> tuple[int, int]:
+    """Rows and columns by which images are larger than their random crop. UserError where they are smaller."""
+    if crop is Crop.random:
+        return (round(size / ratio) - size,) * 2
+    if crop is not Crop.patch:
+        return 0, 0
+    height, width = source.images.shape[2:]
+    if min(height, width) < size:
+        raise UserError(
+            f"augment.crop=patch cuts squares of {size} pixels, but the images have {width} x {height}: "
+            f"set data.image_size={min(height, width)} or less"
+        )
+    return height - size, width - size
 
 
 def _two(values: list[float]) -> tuple[float, float]:
@@ -114,17 +142,31 @@ def eval_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> "Loader":
-    """Loader of every image of the source once, in order. Each rank gets a contiguous part of them."""
+    """Loader of every image of the source once, in order. Each rank gets a contiguous part of them.
+
+    Of whole images in files, whose sizes differ, a batch has one.
+    """
+    if dataset.whole:
+        return _whole_loader(source, dataset, batch_size, workers, rank, world_size)
     order = Order(len(source), batch_size, seed=None, rank=rank, world_size=world_size)
     if isinstance(source, Arrays):
         images = _array_resize(source, image_size, dataset)
         masks = _array_resize(source, image_size, replace(dataset, interpolation=MASKS))
         transform = BatchTransform(size=image_size, resize=images, resize_mask=masks)
-        return Loader(source, order, _read_arrays(source), transform)
+        return Loader(source, order, _read_arrays(source), transform, dataset.pair)
     reader = SampleReader(
         source, EvalTransform(image_size, dataset.crop_ratio, dataset.interpolation), _workers(workers, source)
     )
-    return Loader(source, order, reader, BatchTransform(size=image_size))
+    return Loader(source, order, reader, BatchTransform(size=image_size), dataset.pair)
+
+
+def _whole_loader(source: Source, dataset: Dataset, batch_size: int, workers: int | None, rank: int,
+                  world_size: int) -> "Loader":  # fmt: skip
+    each = batch_size if isinstance(source, Arrays) else 1
+    order = Order(len(source), each, seed=None, rank=rank, world_size=world_size)
+    reader = SampleReader(source, whole, _workers(workers, source))
+    read = _read_arrays(source) if isinstance(source, Arrays) else reader
+    return Loader(source, order, read, BatchTransform(size=1), dataset.pair)
 
 
 def view_batches(
@@ -212,6 +254,7 @@ class Loader:
     order: Order
     read: Reader
     finish: BatchTransform
+    pair: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = None  # the task's own input and target of a batch
 
     def __len__(self) -> int:
         return len(self.order)
@@ -232,9 +275,12 @@ class Loader:
 
     def _batch(self, read: Any, indices: Tensor, draws: Draws) -> Batch:
         if has_masks(self.source):
-            images, masks = read
-            return {"image": self.finish(images, draws), "target": self.finish.masks(masks, draws), "index": indices}
-        return {"image": self.finish(read, draws), "target": self.source.targets[indices], "index": indices}
+            images, targets = self.finish(read[0], draws), self.finish.masks(read[1], draws)
+        else:
+            images, targets = self.finish(read, draws), self.source.targets[indices]
+        if self.pair is not None:
+            images, targets = self.pair(images, targets)
+        return {"image": images, "target": targets, "index": indices}
 
 
 def _read_arrays(source: Arrays) -> Reader:

@@ -132,6 +132,8 @@ class Dataset:
     split: str  # source of val: "test" or "val" (the set's own) or "held-out" (taken from the training images)
     task: str = "classification"  # name of the task that its targets are for
     extra: dict[str, Any] = field(default_factory=dict)  # further facts for the task, kept with the net's weights
+    pair: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = None  # images and targets of a batch -> input and target
+    whole: bool = False  # validation takes images whole, each at its own size
     unreadable: tuple[str, ...] = ()  # images that data.on_error=skip left out, with the reasons
     left_out: dict[str, int] = field(default_factory=dict)  # files in its folders that are no images, by suffix
     notes: tuple[str, ...] = ()  # what was guessed or left out, in sentences for the user

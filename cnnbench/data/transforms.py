@@ -37,9 +37,16 @@ class EvalTransform:
         return as_tensor(centre(scaled, self.size))
 
 
+def whole(picture: Any) -> Tensor:
+    """Image uint8 (C, H, W) at its own size."""
+    return as_tensor(picture)
+
+
 def moved_together(transform: Any, picture: Any, mask: Tensor) -> list[Tensor]:
     """Image and mask uint8 (H, W) after the same transform: same crop, flip and size. The mask is resized with
     nearest-neighbour interpolation."""
+    if transform is whole:
+        return [whole(picture), mask]
     if isinstance(transform, EvalTransform):
         return [transform(picture), replace(transform, interpolation="nearest")(mask[None])[0]]
     from torchvision import tv_tensors  # a plain tensor would not be transformed with the image
@@ -89,6 +96,8 @@ def _steps(augment: AugmentConfig, size: int, crop_ratio: float, native: int | N
         steps = [crop, resize, v2.CenterCrop(size)] if native else [v2.Resize(size, mode), v2.CenterCrop(size), crop]
     elif augment.crop is Crop.random:
         steps = [resize, v2.RandomCrop(size)]
+    elif augment.crop is Crop.patch:
+        steps = [v2.RandomCrop(size, pad_if_needed=True, fill={tv_tensors.Mask: IGNORE, "others": 0})]
     else:
         steps = [v2.RandomResizedCrop(size, scale=augment.scale, ratio=augment.ratio, interpolation=mode)]
     if augment.flip and not augment.alternate:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from cnnbench import data, models
+from cnnbench import data, models, tasks
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import Strategy
 from cnnbench.models.meta_kernels import Shapes
@@ -37,7 +37,9 @@ def image_counts(cfg: TrainConfig) -> tuple[ImageCounts, str]:
     Raises UserError if the data set is neither here nor known.
     """
     try:
-        found = data.load_dataset(cfg.data, tell=lambda note: None)  # a finding says it
+        found = tasks.adopt(
+            data.load_dataset(cfg.data, tell=lambda note: None), cfg.task, cfg.model
+        )  # a finding says it
     except UserError as error:
         if cfg.data.name not in KNOWN:
             raise

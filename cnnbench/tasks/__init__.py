@@ -9,6 +9,7 @@ from cnnbench.tasks.metric import Metric, from_data
 from cnnbench.utils.errors import unknown
 
 if TYPE_CHECKING:
+    from cnnbench.data import Dataset
     from cnnbench.tasks.base import Task
 
 TASKS = {"classification": "cnnbench.tasks.classification.task"}  # modules; each has its task as TASK
@@ -19,6 +20,11 @@ DEFAULT_METRICS = METRICS  # of runs that do not name theirs: all tasks but clas
 def metrics_of(content: Mapping[str, Any]) -> tuple[Metric, ...]:
     """Metrics of a run by its result.json or status.json, the primary one first."""
     return from_data(content.get("metrics")) or DEFAULT_METRICS
+
+
+def adopt(dataset: "Dataset", task: str | None, model: Mapping[str, Any]) -> "Dataset":
+    """Data set for this task, by default its own, and this net. UserError where they do not go together."""
+    return find(task or dataset.task).adopt(dataset, model)
 
 
 def find(name: str) -> "type[Task]":

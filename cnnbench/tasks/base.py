@@ -1,7 +1,7 @@
 """Task: what a net is trained for. Loops, runs and commands ask it for losses, metrics, pictures and answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -35,6 +35,22 @@ class Task(ABC):
     def create(cls, cfg: TrainConfig, model: nn.Module) -> Self:
         """Task as a training is configured."""
         return cls()
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Self:
+        """Task of a trained net."""
+        return cls()
+
+    @classmethod
+    def adopt(cls, dataset: Dataset, model: Mapping[str, Any]) -> Dataset:
+        """Data set as this task takes it for a net: with its `pair`, `whole`, channels and `extra`. UserError where the
+        task and the data do not go together.
+
+        model: name and arguments of the net, `in_channels` among them where they are known.
+        """
+        if dataset.task == cls.name:
+            return dataset
+        raise UserError(f"task={cls.name} does not go with data={dataset.name}, which is for {dataset.task}")
 
     @property
     def primary(self) -> Metric:

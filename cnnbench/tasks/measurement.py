@@ -62,6 +62,11 @@ def measuring(runtime: Runtime, precision: Precision | None, weights: Sequence[W
     return runtime if precision else runtime.to_measure(trained.pop() if len(trained) == 1 else "auto")
 
 
+def crop_text(dataset: data.Dataset, image_size: int, crop_ratio: float) -> str:
+    """Words for how validation images are cut: whole, or one centre crop."""
+    return "whole images" if dataset.whole else center_text(image_size, crop_ratio)
+
+
 def center_text(image_size: int, crop_ratio: float) -> str:
     """Words for how validation images are cut: one centre crop, without test-time augmentation."""
     return f"center {image_size}" if crop_ratio == 1 else f"center {image_size} of {round(image_size / crop_ratio)}"

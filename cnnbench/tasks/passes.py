@@ -15,7 +15,7 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.tasks import ANSWERS
 from cnnbench.tasks.base import Task
-from cnnbench.tasks.measurement import Judged, Measurement, center_text
+from cnnbench.tasks.measurement import Judged, Measurement, crop_text
 from cnnbench.tasks.meter import Meter
 from cnnbench.tasks.metric import headline
 from cnnbench.utils.errors import RunError
@@ -103,7 +103,7 @@ def measure_net(task: Task, one: Judged, runtime: Runtime) -> Measurement:
         if kept is not None:
             task.write_answers(kept, reading.source, one.dataset.classes, folder / ANSWERS)
 
-    how = center_text(size, one.spec.input.crop_ratio)
+    how = crop_text(one.dataset, size, one.spec.input.crop_ratio)
     text = (
         f"{headline(task.metrics, values)}, loss {values['loss']:.4f}\n"
         f"measured: {how}, {runtime.precision}; {plural(meter.n, 'image')}"

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -47,10 +48,16 @@ class ImagePrediction:
     answer: dict[str, Any] = field(default_factory=dict)  # plain values, as the task describes them
     error: str | None = None
     thumbnail: np.ndarray | None = field(default=None, repr=False, compare=False)  # uint8 (H, W, 3), where asked for
+    picture: Tensor | None = field(default=None, repr=False, compare=False)  # a pictorial task's answer
 
 
 class Predictor:
-    """A trained net, ready to be asked. `load()` makes it; a task that has more to say overrides `decode` and below."""
+    """A trained net, ready to be asked. `load()` makes it; a task that has more to say overrides `decode` and below.
+
+    A task whose answer to an image is a picture is `pictorial`: `save` writes it into a file.
+    """
+
+    pictorial: ClassVar[bool] = False
 
     def __init__(self, task: Task, model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> None:
         self.task, self.spec, self.source, self.runtime = task, spec, source, runtime
@@ -124,6 +131,10 @@ class Predictor:
         """Fields of the prediction for each image of a batch."""
         return [{"answer": self.task.describe(one, self.spec)} for one in answers]
 
+    def save(self, prediction: Any, path: Path) -> Any:
+        """The prediction without its picture, which is now in the file `path`, a PNG."""
+        raise NotImplementedError
+
     def text(self, found: Sequence[Any], format: Format, width: int | None) -> str:
         """All predictions as a table, JSON or CSV."""
         rows = [{"file": one.file, **one.answer, **({"error": one.error} if one.error else {})} for one in found]
@@ -168,7 +179,7 @@ def load(
 
 def predictor_of(model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> Predictor:
     """Predictor of the task that the net was trained for."""
-    task = tasks.find(spec.task)()
+    task = tasks.find(spec.task).of(spec)
     return task.predictor(model, spec, source, runtime) or Predictor(task, model, spec, source, runtime)
 
 

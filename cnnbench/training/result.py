@@ -14,7 +14,7 @@ from cnnbench.runs.result import complexity, described, environment
 from cnnbench.runs.stop_requests import StopRequests
 from cnnbench.runtime.device import Normalize
 from cnnbench.tasks import ANSWERS
-from cnnbench.tasks.measurement import Reading, center_text, progress
+from cnnbench.tasks.measurement import Reading, crop_text, progress
 from cnnbench.tasks.passes import answers, predictions
 from cnnbench.training import freezing
 from cnnbench.training.setup import Parts
@@ -46,7 +46,7 @@ def headline(parts: Parts, state: TrainState, measured: dict[str, float], reason
         "skipped_images": len(dataset.unreadable),
         "left_out": dataset.left_out,
         "split": dataset.split,
-        "crop": center_text(parts.spec.input.image_size, dataset.crop_ratio),
+        "crop": crop_text(dataset, parts.spec.input.image_size, dataset.crop_ratio),
         "select_on": "last epoch",
         f"best_{primary}": state.progress.best,
         "best_epoch": state.progress.best_epoch,

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterator
 
-from cnnbench import data
+from cnnbench import data, tasks
 from cnnbench.output.batch_grid import SHOWN
-from cnnbench.tasks.classification.plots import plot_train_batch
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
 
@@ -17,5 +16,5 @@ def draw_batch(context: VisualizeContext) -> Iterator[Picture]:
     batch = next(iter(loader.epoch(0)))
     title = f"{dataset.name}: a training batch, {context.size} × {context.size} pixels, after augmentation"
     picture = context.new_picture("batch", "batch", title, f"{title}: {planned.augmentation}.")
-    plot_train_batch(batch["image"], batch["target"], dataset.classes, picture.path)
+    tasks.find(dataset.task).of(context.spec).draw_batch(batch, dataset.classes, picture.path)
     yield picture

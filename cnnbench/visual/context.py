@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
-from cnnbench import data
+from cnnbench import data, tasks
 from cnnbench.config.commands import VisualizeConfig
 from cnnbench.config.sections import AugmentConfig, Crop, DataConfig, OptimConfig, ScheduleConfig, Split
 from cnnbench.data import Dataset, Source
@@ -94,7 +94,9 @@ class VisualizeContext:
         in its classes where all of the data's names are among them."""
         if self._data_config is None:
             raise UserError(f"{self.source} does not name its training data: add data=…, as in data=cifar10")
-        dataset = data.with_channels(data.load_dataset(self._data_config), self.channels)
+        net = {**self.spec.model, "in_channels": self.channels}
+        dataset = tasks.adopt(data.load_dataset(self._data_config), self.spec.task, net)
+        dataset = data.with_channels(dataset, self.channels)
         if data.matched(dataset.classes, self.classes):
             dataset, _ = data.in_classes_of(dataset, self.classes, self.source)
         known = self.spec.input

@@ -184,3 +184,41 @@ def test_masks_of_validation_are_resized_and_cut_as_torchvision_does(files: File
 def test_a_mask_in_colour_is_refused_by_name(files: Files) -> None:
     with pytest.raises(UserError, match=r"the mask '.*image0\.png' has mode RGB: it needs one class number"):
         read_mask(files.paths[0])
+
+
+def test_patches_of_whole_batches_move_masks_and_are_cut_at_any_place() -> None:
+    """Squares of rectangular images, at their own scale: no pixel is blended, none comes from outside."""
+    masks = torch.from_numpy(np.random.default_rng(0).integers(200, size=(COUNT, 9, 12), dtype=np.uint8))
+    source = Arrays((masks + 1)[:, None].repeat(1, 3, 1, 1), masks)
+    transform = train(dataset_of(source), augment_config(crop=Crop.patch, flip=True), image_size=8).finish
+    draws = transform.draw(np.random.default_rng(1), 40 * COUNT)
+    assert [set(draws.whole[:, column].tolist()) for column in range(3)] == [{0, 1}, set(range(5)), {0, 1}]
+    draws = draws.rows(torch.arange(COUNT))
+    images, moved = transform(source.images, draws), transform.masks(source.targets, draws)
+    assert torch.equal(shown(images), moved)
+    for index, (down, right, flip) in enumerate(draws.whole[:, :3].tolist()):
+        part = masks[index, down : down + 8, right : right + 8]
+        assert torch.equal(moved[index], part.flip(1) if flip else part)
+
+
+def test_a_patch_larger_than_the_images_is_refused() -> None:
+    with pytest.raises(UserError, match="squares of 9 pixels, but the images have 8 x 8"):
+        train(dataset_of(coded()), augment_config(crop=Crop.patch), image_size=9)
+
+
+def test_whole_images_keep_their_size_and_pair_makes_the_batch(tmp_path: Any) -> None:
+    masks = torch.randint(5, (3, 5, 7), dtype=torch.uint8)
+    arrays_ = Arrays((masks + 1)[:, None].repeat(1, 3, 1, 1), masks)
+    paths = []
+    for number, size in enumerate([(5, 7), (6, 4)]):
+        Image.fromarray(np.full((*size, 3), number, np.uint8)).save(tmp_path / f"{number}.png")
+        Image.fromarray(np.full(size, number, np.uint8)).save(tmp_path / f"{number}_mask.png")
+        paths.append(str(tmp_path / f"{number}.png"))
+    files = Files(paths, [path.replace(".png", "_mask.png") for path in paths])
+    for source, sizes in ((arrays_, [(5, 7)]), (files, [(5, 7), (6, 4)])):
+        dataset = dataset_of(source, whole=True, pair=lambda images, targets: (images[:, :1], targets.long()))
+        batches = list(eval_loader(source, dataset, image_size=8, batch_size=8, workers=0).epoch())
+        assert [tuple(batch["image"].shape[1:]) for batch in batches] == [(1, *size) for size in sizes]
+        assert [tuple(batch["target"].shape[1:]) for batch in batches] == sizes
+        assert all(batch["target"].dtype == torch.int64 for batch in batches)
+        assert sum(len(batch["index"]) for batch in batches) == len(source)
