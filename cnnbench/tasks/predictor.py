@@ -63,7 +63,9 @@ class Predictor:
         self.task, self.spec, self.source, self.runtime = task, spec, source, runtime
         self.model = runtime.place(model).eval()
         self.normalize = Normalize(runtime, spec.input.mean, spec.input.std)
-        self.transform = EvalTransform(spec.input.image_size, spec.input.crop_ratio, spec.input.interpolation)
+        self.transform: Callable[[Any], Tensor] = EvalTransform(
+            spec.input.image_size, spec.input.crop_ratio, spec.input.interpolation
+        )
 
     @property
     def classes(self) -> list[str]:
