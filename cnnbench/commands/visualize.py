@@ -101,7 +101,7 @@ def prepare(cfg: VisualizeConfig) -> VisualizeContext:
 def untrained(cfg: VisualizeConfig) -> ModelSpec:
     """Spec of the net that these settings would train; without a net, of images as large as the data's own."""
     arguments = {key: value for key, value in (cfg.model or {"name": "no net"}).items() if value is not None}
-    dataset = tasks.adopt(data.load_dataset(cfg.data), cfg.task, arguments)
+    dataset = tasks.adopt(data.load_dataset(cfg.data), cfg.task, arguments if cfg.model else {})
     size = cfg.data.image_size or dataset.image_size
     if cfg.model:
         with torch.device("meta"), Shapes():

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 from cnnbench.models import (
@@ -18,6 +19,7 @@ from cnnbench.models import (
 )
 from cnnbench.models.layers import Dense, Net, run_on_meta
 from cnnbench.utils.errors import UserError, did_you_mean, unknown
+from cnnbench.utils.format import some
 
 SOURCES = ("cnnbench", "torchvision")
 MODELS: dict[str, Callable[..., Net]] = {
@@ -77,6 +79,35 @@ def _truncated(net: Net, cut: str, num_classes: int | None) -> Net:
     if num_classes is None:
         raise UserError(f"{net.name} cut behind {cut} needs a number of classes")
     return Truncated(net, cut, num_classes)
+
+
+def check_answers(model: Mapping[str, Any], wanted: str, task: str) -> None:
+    """UserError, with the nets that do, where the net of a configuration does not answer with what a task needs."""
+    name, source = str(model["name"]), str(model.get("source", SOURCES[0]))
+    given = answers(name, source)
+    if given != wanted:
+        fitting = [one for one in known_nets(source) if answers(one, source) == wanted]
+        raise UserError(
+            f"the net {name} answers with {given}, but task={task} needs {wanted}: take {some(fitting, 8) or 'none'}"
+        )
+
+
+def answers(name: str, source: str = SOURCES[0]) -> str:
+    """What the net `name` answers with: `Net.answers` of its class, which is that of its builder or returned by it."""
+    builder: Any = _builder(name, source)
+    while isinstance(builder, partial):
+        builder = builder.func
+    made: type[Net] = builder if isinstance(builder, type) else inspect.signature(builder).return_annotation
+    return made.answers
+
+
+def known_nets(source: str) -> list[str]:
+    """Names of all nets of a source."""
+    if source == SOURCES[0]:
+        return list(MODELS)
+    from cnnbench.models import torchvision_nets
+
+    return torchvision_nets.available_nets()
 
 
 def has_argument(name: str, argument: str, source: str = "cnnbench") -> bool:

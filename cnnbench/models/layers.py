@@ -11,15 +11,21 @@ from torch.nn import functional as F
 
 from cnnbench.models.meta_kernels import Shapes
 
+CLASS, MASK = "a class for each image", "a class for each pixel"
+
 
 class Net(nn.Module):
     """Module that maps images (N, in_channels, H, W) to logits (N, num_classes), with facts about itself.
+
+    `answers` says in words what it answers with, by which a task knows the nets that suit it: CLASS; or MASK, where the
+    logits are (N, num_classes, H, W).
 
     In training a net with auxiliary heads returns the plain tuple (logits, *auxiliary logits); every net returns its
     logits alone in eval mode.
     """
 
     name = "this net"  # its key in MODELS, set by build()
+    answers = CLASS
     image_size: int  # native side of the images, pixels
     aux_weight = 0.0  # weight of each auxiliary loss
     map_dims = (2, 3)  # dimensions of rows and columns in its feature maps

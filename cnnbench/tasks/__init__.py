@@ -23,8 +23,17 @@ def metrics_of(content: Mapping[str, Any]) -> tuple[Metric, ...]:
 
 
 def adopt(dataset: "Dataset", task: str | None, model: Mapping[str, Any]) -> "Dataset":
-    """Data set for this task, by default its own, and this net. UserError where they do not go together."""
-    return find(task or dataset.task).adopt(dataset, model)
+    """Data set for this task, by default its own, and this net. UserError where they do not go together.
+
+    model: name and arguments of the net; empty where there is none.
+    """
+    chosen = find(task or dataset.task)
+    adopted = chosen.adopt(dataset, model)
+    if model:
+        from cnnbench import models  # only here: reports read metrics without torch
+
+        models.check_answers(model, chosen.answers, chosen.name)
+    return adopted
 
 
 def find(name: str) -> "type[Task]":

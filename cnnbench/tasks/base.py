@@ -11,7 +11,7 @@ from cnnbench.config.commands import EvaluateConfig, TrainConfig
 from cnnbench.config.sections import CropConfig
 from cnnbench.data import Batch, Dataset, Source, Views
 from cnnbench.data.model_spec import ModelSpec
-from cnnbench.models.layers import Net
+from cnnbench.models.layers import CLASS, Net
 from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.measurement import Judged, Measurement, Reading
 from cnnbench.tasks.meter import Meter
@@ -28,6 +28,7 @@ class Task(ABC):
 
     name: ClassVar[str]  # stored with the weights, which find their task by it
     metrics: ClassVar[tuple[Metric, ...]]  # the first is the primary one: best.pt, early stopping, search, reports
+    answers: ClassVar[str] = CLASS  # of its nets: `Net.answers`
     linear_head: ClassVar[bool] = False  # whether an SVM on pooled features is an answer, as some strategies need
     memorised: ClassVar[float]  # primary metric of a net that has memorised its one batch (debug=overfit)
 

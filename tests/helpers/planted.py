@@ -13,6 +13,7 @@ from cnnbench.data import Arrays, Dataset, datasets
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.sources import IGNORE
 from cnnbench.models import MODELS
+from cnnbench.models.layers import MASK
 from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.meter import Meter
@@ -43,6 +44,7 @@ class IouMeter(Meter):
 class Planted(Task):
     name = "planted"
     metrics = (Metric("miou", "mean IoU", "%", lower_is_better=False),)
+    answers = MASK
     memorised = 80.0
 
     def training_loss(self, outputs: Any, targets: Tensor) -> Tensor:

@@ -2,13 +2,13 @@
 
 from torch import Tensor, nn
 
-from cnnbench.models.layers import Net
+from cnnbench.models.layers import MASK, Net
 
 
 class TinyFcn(Net):
     """A class for each pixel."""
 
-    image_size = 16
+    image_size, answers = 16, MASK
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()

@@ -100,3 +100,17 @@ def test_it_is_fine_tuned(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert refused.code == 2 and "transfer=svm fits a classifier: for planted use transfer=full" in refused.err
     ran = cnnbench(*tune, "transfer=full", "epochs=1", "run.dir=tuned")
     assert ran.code == 0 and "mean IoU" in ran.out, ran.err
+
+
+def test_a_net_that_answers_otherwise_is_refused_with_those_that_fit(cnnbench: Callable[..., Ran]) -> None:
+    for command in ("train", "finetune"):
+        more = ["transfer=scratch"] if command == "finetune" else []
+        refused = cnnbench(command, "--config-dir", "conf", "data=planted", "model=resnet8", *more)
+        assert refused.code == 2 and len(refused.err.splitlines()) == 1, refused.err
+        assert (
+            "resnet8 answers with a class for each image, but task=planted needs a class for each pixel" in refused.err
+        )
+        assert "tiny_fcn" in refused.err
+    refused = cnnbench("train", "--config-dir", "conf", "data=digits", "model=tiny_fcn")
+    assert refused.code == 2 and "tiny_fcn answers with a class for each pixel" in refused.err, refused.err
+    assert "alexnet" in refused.err and refused.err.strip().endswith("more"), refused.err
