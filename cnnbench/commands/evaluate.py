@@ -45,6 +45,7 @@ def run(cfg: EvaluateConfig) -> int:
     judged = [ready(cfg, one, dataset, data_cfg.workers) for one in loaded]
     task = tasks.find(same_task(judged)).of(judged[0].spec)
     judged = [in_own_classes(one) for one in judged]
+    task = task.suited(judged[0].dataset, judged[0].reading.source, runtime)
     task.check_measure(judged, cfg)
     path = Path(runtime.group.broadcast(lambda: str(directory(cfg, judged, dataset))))
     found = task.measure(judged, cfg, runtime) or measure_net(task, judged[0], runtime)
@@ -95,6 +96,7 @@ def tried(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, runtime: 
     given = data.with_channels(dataset, spec.input.in_channels)
     given, _ = data.in_classes_of(given, spec.labels, loaded.source)
     source = given.val if cfg.split is Split.val else given.train
+    task = task.suited(given, source, runtime)
     attempts = try_variants(task, spec, build, given, source, runtime)
     if runtime.group.main:
         print(render(rows(task, attempts), cfg.format))

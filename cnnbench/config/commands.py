@@ -14,6 +14,7 @@ from cnnbench.config.sections import (
     Debug,
     Format,
     Layers,
+    LossConfig,
     OptimConfig,
     Precision,
     PrepareConfig,
@@ -52,6 +53,7 @@ class TrainConfig:
     accumulate: int = option(
         "gradient accumulation: microbatches of each batch, to save memory; the step stays the same", ge=1
     )
+    loss: LossConfig = field(default_factory=LossConfig)
     label_smoothing: float = option("probability spread evenly over all classes in the targets", ge=0, lt=1)
     ema: float | None = option("decay of a moving average of the weights; the average is then evaluated", gt=0, lt=1)
     precision: Precision = option(

@@ -84,6 +84,16 @@ class Resume(Enum):
     force = "force"
 
 
+class Sampler(Enum):
+    shuffle = "shuffle"
+    balanced = "balanced"
+
+
+class ClassWeights(Enum):
+    none = "none"
+    balanced = "balanced"
+
+
 class Split(Enum):
     val = "val"
     train = "train"
@@ -189,6 +199,11 @@ class DataConfig:
         "by what a run that goes on knows its images: their names, or their content, for which all files are read",
         default=Identity.names,
     )
+    sampler: Sampler = option(
+        "training images of an epoch: each once (shuffle), or as many of each class (balanced): those of a small class "
+        "several times, those of a large one not all",
+        default=Sampler.shuffle,
+    )
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)
 
@@ -209,6 +224,14 @@ class AugmentConfig:
     alternate: bool = option("flip: mirror each image in every other epoch, not at random", default=False)
     color: float = option("strength of the brightness, contrast and saturation jitter; 0: none", ge=0, lt=1)
     cutout: int = option("side of a random square set to the mean, pixels of the net's input; 0: none", ge=0)
+
+
+@dataclass(kw_only=True)
+class LossConfig:
+    class_weights: ClassWeights = option(
+        "balanced: images count by the rarity of their class, n / (classes x images of the class); none: all alike",
+        default=ClassWeights.none,
+    )
 
 
 @dataclass(kw_only=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config.sections import AugmentConfig, Crop, Decoder, Interpolation, Resize
+from cnnbench.config.sections import AugmentConfig, Crop, Decoder, Interpolation, Resize, Sampler
 from cnnbench.data.batched import BatchTransform, Draws, ResizedCrop
 from cnnbench.data.geometry import rescaled
 from cnnbench.data.nvjpeg import BatchDecoder
@@ -39,8 +39,8 @@ Where the data set has a `pair`, image and target are what it makes of them."""
 
 MASKS = "nearest"  # interpolation of masks: class numbers cannot be averaged
 
-Reader = Callable[[list[Tensor], np.ndarray], Iterable[Any]]
-"""(Indices of each batch, a seed for each image of the source) -> images of each batch, or [images, masks]."""
+Reader = Callable[[list[Tensor], list[np.ndarray]], Iterable[Any]]
+"""(Indices of each batch, a seed for each of its images) -> images of each batch, or [images, masks]."""
 
 
 def train_loader(
@@ -55,6 +55,7 @@ def train_loader(
     world_size: int = 1,
     decode: Decoder = Decoder.auto,
     device: torch.device | None = None,
+    sampler: Sampler = Sampler.shuffle,
 ) -> "Loader":
     """Loader of shuffled, augmented batches of the training images.
 
@@ -65,7 +66,8 @@ def train_loader(
     device: where decode=nvjpeg decodes, and where the images stay.
     """
     source, ratio = dataset.train, dataset.crop_ratio
-    order = Order(len(source), batch_size, seed=seed, rank=rank, world_size=world_size)
+    targets = _one_class_each(dataset) if sampler is Sampler.balanced else None
+    order = Order(len(source), batch_size, seed=seed, rank=rank, world_size=world_size, balance=targets)
     native = dataset.image_size if isinstance(source, Arrays) else None
     check_augment(augment, image_size, ratio, native)
     fill = torch.tensor([round(255 * mean) for mean in dataset.mean], dtype=torch.uint8)
@@ -84,6 +86,13 @@ def train_loader(
             decoder = BatchDecoder(source, transform, _workers(workers, source), device)
             return Loader(source, order, decoder, finish, dataset.pair)
     return Loader(source, order, SampleReader(source, transform, _workers(workers, source)), finish, dataset.pair)
+
+
+def _one_class_each(dataset: Dataset) -> np.ndarray:
+    if has_masks(dataset.train):
+        raise UserError(f"data.sampler=balanced needs images of one class each, which {dataset.name} has not")
+    targets: np.ndarray = dataset.train.targets.cpu().numpy()
+    return targets
 
 
 def _batchable(augment: AugmentConfig, dataset: Dataset) -> bool:
@@ -189,20 +198,25 @@ def view_batches(
     if isinstance(source, Arrays):
         read: Iterable[Groups] = (transform(source.images[indices]) for indices in batches)
     else:
-        read = SampleReader(source, transform, _workers(workers, source))(batches, np.zeros(len(source), np.int64))
+        seeds = [np.zeros(len(indices), np.int64) for indices in batches]
+        read = SampleReader(source, transform, _workers(workers, source))(batches, seeds)
     for indices, groups in zip(batches, read, strict=True):
         yield groups, source.targets[indices]
 
 
 @dataclass(frozen=True)
 class Order:
-    """Images of each batch. With a seed (training) they are shuffled anew in each epoch; without, they are in order."""
+    """Images of each batch. With a seed (training) they are shuffled anew in each epoch; without, they are in order.
+
+    balance: class of each image. An epoch then has as many images as ever, equally many of each class.
+    """
 
     count: int
     batch_size: int
     seed: int | None
     rank: int = 0
     world_size: int = 1
+    balance: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.seed is not None and self.batch_size % self.world_size:
@@ -219,8 +233,17 @@ class Order:
         if self.seed is None:
             mine = torch.arange(self.count)[self._used()]
             return [mine[start : start + self.batch_size] for start in range(0, len(mine), self.batch_size)]
-        order = torch.from_numpy(_rng(self.seed, epoch, 0).permutation(self.count))[self._used()]
-        return [step.tensor_split(self.world_size)[self.rank] for step in torch.split(order, self.batch_size)]
+        rng = _rng(self.seed, epoch, 0)
+        return self._mine(rng.permutation(self.count) if self.balance is None else equal_shares(self.balance, rng))
+
+    def rows(self, epoch: int) -> list[Tensor]:
+        """Row of each of these images in a table of random numbers: its index; or, where it may come more than once in
+        an epoch, its place."""
+        return self.batches(epoch) if self.balance is None else self._mine(np.arange(self.count))
+
+    def _mine(self, order: np.ndarray) -> list[Tensor]:
+        steps = torch.split(torch.from_numpy(order)[self._used()], self.batch_size)
+        return [step.tensor_split(self.world_size)[self.rank] for step in steps]
 
     def size(self, step: int) -> int:
         """Number of images of all ranks in a training step; steps are counted over all epochs."""
@@ -234,6 +257,19 @@ class Order:
         if rest // self.world_size < 2 and full > 0:
             rest = 0
         return slice(0, full * self.batch_size + rest)
+
+
+def equal_shares(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many indices as there are images, equally many of each class (but for a remainder), in random order.
+
+    An image of a class comes a second time only when all of them have come.
+    """
+    present, which = np.unique(classes, return_inverse=True)
+    shares = np.full(len(present), len(classes) // len(present))
+    shares[rng.permutation(len(present))[: len(classes) % len(present)]] += 1
+    members = np.split(np.argsort(which, kind="stable"), np.bincount(which).cumsum()[:-1])
+    drawn = [np.resize(rng.permutation(one), share) for one, share in zip(members, shares, strict=True)]
+    return rng.permutation(np.concatenate(drawn))
 
 
 def _rng(seed: int, epoch: int, stream: int) -> np.random.Generator:
@@ -261,17 +297,19 @@ class Loader:
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Batches of an epoch from number `start` on; skipped ones cost nothing. UserError naming a broken file."""
-        batches = self.order.batches(epoch)[start:]
+        batches, rows = self.order.batches(epoch)[start:], self.order.rows(epoch)[start:]
         rng = _rng(self.order.seed or 0, epoch, 1)
         draws = self.finish.draw(rng, len(self.source))
         if self.finish.alternate:
             draws.whole[:, 2] = (_first_flips(self.order.seed or 0, len(self.source)) + epoch) % 2
-        seeds = rng.integers(2**32, size=len(self.source))
+        table = rng.integers(2**32, size=len(self.source))
+        seeds = [table[row.numpy()] for row in rows]
         if isinstance(self.source, Arrays):  # the indices go to the images' device once in an epoch
             device = self.source.images.device
-            batches, draws = [indices.to(device) for indices in batches], draws.to(device)
-        for indices, read in zip(batches, self.read(batches, seeds), strict=True):
-            yield self._batch(read, indices, draws.rows(indices))
+            batches, rows = ([one.to(device) for one in part] for part in (batches, rows))
+            draws = draws.to(device)
+        for indices, row, read in zip(batches, rows, self.read(batches, seeds), strict=True):
+            yield self._batch(read, indices, draws.rows(row))
 
     def _batch(self, read: Any, indices: Tensor, draws: Draws) -> Batch:
         if has_masks(self.source):

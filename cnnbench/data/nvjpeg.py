@@ -27,13 +27,13 @@ class BatchDecoder:
         self.source, self.transform, self.device = source, transform, device
         self.pool = ThreadPoolExecutor(max(1, workers))
 
-    def __call__(self, batches: list[Tensor], seeds: np.ndarray) -> Iterator[Tensor]:
+    def __call__(self, batches: list[Tensor], seeds: list[np.ndarray]) -> Iterator[Tensor]:
         reading = chain(map(self._begun, batches), [None])
-        for indices, (begun, _) in zip(batches, pairwise(reading), strict=True):  # the next batch is being read
+        for own, (begun, _) in zip(seeds, pairwise(reading), strict=True):  # the next batch is being read
             assert begun is not None
             items, contents = begun
             pixels = self._decoded([future.result() for future in contents], items)
-            parts = zip(items, pixels, seeds[indices].tolist(), strict=True)
+            parts = zip(items, pixels, own.tolist(), strict=True)
             yield torch.stack([self._cut(item, image, seed) for item, image, seed in parts])
 
     def _begun(self, indices: Tensor) -> tuple[list[Any], list[Future[bytes]]]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.data.geometry import as_tensor
+from cnnbench.data.shards import Packed
 from cnnbench.data.sources import Arrays, Pair, Source, evenly_spaced, open_image, read_bytes, upright
 from cnnbench.utils.errors import UserError
 
@@ -28,6 +29,26 @@ def hardly_differ(source: Source) -> str:
         f"the images hardly differ: in {len(images)} of them a pixel varies by {varies:.1f} of 255 levels "
         "(photographs: 60); their files may use a part of their range alone, as 12 of 16 bits (docs/your-data.md)"
     )
+
+
+def shorter_side(source: Source) -> int:
+    """Shorter side of a typical image in pixels: the median of a sample; 0 where none can be read."""
+    if isinstance(source, Arrays):
+        return min(source.images.shape[2:])
+    chosen = evenly_spaced(source, SAMPLE).tolist()
+    items = [source.item(index) for index in chosen]
+    sides = sorted(
+        min(item.width, item.height) if isinstance(source, Packed) else _shorter_side(item) for item in items
+    )
+    return sides[len(sides) // 2] if sides else 0
+
+
+def _shorter_side(item: Any) -> int:
+    try:
+        with open_image(item, item) as image:
+            return min(image.size)
+    except UserError:
+        return 0
 
 
 def _small(item: Any) -> Tensor | None:

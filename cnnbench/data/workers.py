@@ -52,7 +52,7 @@ class SampleReader:
         self.pool = _pool(self.worker, self.tasks, workers) if workers else None
         self.stop: weakref.finalize[Any, Any] | None = None
 
-    def __call__(self, batches: list[Tensor], seeds: np.ndarray) -> Iterator[Any]:
+    def __call__(self, batches: list[Tensor], seeds: list[np.ndarray]) -> Iterator[Any]:
         tasks = _tasks(self.source, batches, seeds)
         for result in map(self.worker.__getitem__, tasks) if self.pool is None else self._pooled(self.pool, tasks):
             if isinstance(result, UserError):
@@ -135,9 +135,9 @@ def _let_end() -> None:
     _watch_parent(0)
 
 
-def _tasks(source: Source, batches: list[Tensor], seeds: np.ndarray) -> Iterator[list[tuple[Any, int]]]:
-    for indices in batches:
-        yield [(source.item(index), int(seeds[index])) for index in indices.tolist()]
+def _tasks(source: Source, batches: list[Tensor], seeds: list[np.ndarray]) -> Iterator[list[tuple[Any, int]]]:
+    for indices, own in zip(batches, seeds, strict=True):
+        yield [(source.item(index), seed) for index, seed in zip(indices.tolist(), own.tolist(), strict=True)]
 
 
 class _Tasks:

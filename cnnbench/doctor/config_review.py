@@ -11,6 +11,7 @@ from cnnbench import models
 from cnnbench.analysis.complexity import TRAINING_PASSES, count_complexity
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import Crop, OptimConfig, Schedule
+from cnnbench.data.balance import counts_text
 from cnnbench.doctor.dry_run import ReviewPlan, assumed_batch_size, image_counts, plan_training
 from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding
 from cnnbench.runtime.device import Runtime, create_runtime
@@ -69,6 +70,10 @@ def _data(plan: ReviewPlan) -> Iterator[Finding]:
     for note in images.notes:
         yield Finding("data", WARNING, note)
     yield from _warnings(risks.of_data(plan))
+    if images.train_by_class:
+        train, val = (counts_text(counts, images.labels) for counts in (images.train_by_class, images.val_by_class))
+        yield Finding("classes", OK, f"training images {train}; {images.split} images {val}")
+    yield from _warnings(risks.of_classes(plan))
 
 
 def _net(plan: ReviewPlan) -> Iterator[Finding]:

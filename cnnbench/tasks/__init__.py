@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cnnbench.tasks.classification import METRICS
+from cnnbench.tasks.classification import USUAL
 from cnnbench.tasks.metric import Metric, from_data
 from cnnbench.utils.errors import unknown
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 TASKS = {"classification": "cnnbench.tasks.classification.task"}  # modules; each has its task as TASK
 ANSWERS = "answers.csv"  # what a net answered to each image, beside result.json
-DEFAULT_METRICS = METRICS  # of runs that do not name theirs: all tasks but classification came later
+DEFAULT_METRICS = USUAL  # of runs that do not name theirs: all tasks but classification came later
 
 
 def metrics_of(content: Mapping[str, Any]) -> tuple[Metric, ...]:

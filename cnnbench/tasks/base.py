@@ -27,8 +27,9 @@ class Task(ABC):
     """
 
     name: ClassVar[str]  # stored with the weights, which find their task by it
-    metrics: ClassVar[tuple[Metric, ...]]  # the first is the primary one: best.pt, early stopping, search, reports
+    metrics: tuple[Metric, ...]  # the first is the primary one: searches, reports. Of a `suited` one, those to be shown
     answers: ClassVar[str] = CLASS  # of its nets: `Net.answers`
+    weighs_classes: ClassVar[bool] = False  # whether loss.class_weights has a meaning
     linear_head: ClassVar[bool] = False  # whether an SVM on pooled features is an answer, as some strategies need
     memorised: ClassVar[float]  # primary metric of a net that has memorised its one batch (debug=overfit)
 
@@ -53,9 +54,18 @@ class Task(ABC):
             return dataset
         raise UserError(f"task={cls.name} does not go with data={dataset.name}, which is for {dataset.task}")
 
+    def suited(self, dataset: Dataset, judged: Source, runtime: Runtime) -> Self:
+        """The task for these images. It may leave out metrics that say nothing about those that are judged."""
+        return self
+
     @property
     def primary(self) -> Metric:
         return self.metrics[0]
+
+    @property
+    def aim(self) -> Metric:
+        """Metric by which a training is judged while it lasts: best.pt, early stopping, the better of two nets."""
+        return self.primary
 
     # To train
 

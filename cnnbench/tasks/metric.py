@@ -90,5 +90,5 @@ def named(name: str | None, metrics: Sequence[Metric]) -> Metric:
 
 
 def headline(metrics: Iterable[Metric], values: Mapping[str, float]) -> str:
-    """Metrics in one line: `top-1 error 4.20 %, top-5 error 0.10 %`."""
-    return ", ".join(metric.text(values[metric.name]) for metric in metrics)
+    """Metrics, those that were measured, in one line: `top-1 error 4.20 %, top-5 error 0.10 %`."""
+    return ", ".join(metric.text(values[metric.name]) for metric in metrics if metric.name in values)

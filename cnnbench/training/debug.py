@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from cnnbench.config.commands import TrainConfig
-from cnnbench.config.sections import Crop, Debug, Schedule
+from cnnbench.config.sections import Crop, Debug, LossConfig, Sampler, Schedule
 from cnnbench.data import Dataset, evenly_spaced
 from cnnbench.tasks.base import Task
 from cnnbench.utils.errors import RunError
@@ -35,6 +35,8 @@ def small(cfg: Config) -> Config:
     return replace(  # whatever makes memorising harder is off, but what the net itself brings
         cfg,
         epochs=EPOCHS,
+        loss=LossConfig(),
+        data=replace(cfg.data, sampler=Sampler.shuffle),
         label_smoothing=0.0,
         ema=None,
         augment=replace(cfg.augment, crop=Crop.none, flip=False, alternate=False, color=0.0, cutout=0),

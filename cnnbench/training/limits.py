@@ -16,16 +16,16 @@ class StopRule:
     """Limits of a training, as they were typed. None: no such limit."""
 
     epochs: int  # 0 for a head that is fitted, not trained by steps
-    primary: Metric
+    aim: Metric  # by which the training is judged
     max_steps: int | None = None
     max_time: str | None = None
-    patience: int | None = None  # epochs without a better primary metric
+    patience: int | None = None  # epochs without a better value of it
 
     @classmethod
-    def of(cls, cfg: TrainConfig, primary: Metric) -> Self:
+    def of(cls, cfg: TrainConfig, aim: Metric) -> Self:
         return cls(
             epochs=cfg.epochs,
-            primary=primary,
+            aim=aim,
             max_steps=cfg.max_steps,
             max_time=cfg.max_time,
             patience=cfg.patience,
@@ -49,5 +49,5 @@ class StopRule:
         if progress.pruned:
             return progress.pruned
         if self.patience and progress.batch == 0 and progress.epoch - progress.best_epoch >= self.patience:
-            return f"no better {self.primary.label} in {plural(self.patience, 'epoch')}"
+            return f"no better {self.aim.label} in {plural(self.patience, 'epoch')}"
         return ""

@@ -39,7 +39,7 @@ def headline(parts: Parts, state: TrainState, measured: dict[str, float], reason
     last, cfg, dataset, task = state.rows[-1], parts.cfg, parts.dataset, parts.task
     sizes, primary = complexity(state.model, parts.spec), task.primary.name
     return {
-        **{metric.name: measured[metric.name] for metric in task.metrics if metric.name in measured},
+        **{name: value for name, value in measured.items() if name != "loss"},
         "loss": measured["loss"],
         "n": len(dataset.val),
         "train_n": len(dataset.train),
@@ -48,7 +48,7 @@ def headline(parts: Parts, state: TrainState, measured: dict[str, float], reason
         "split": dataset.split,
         "crop": crop_text(dataset, parts.spec.input.image_size, dataset.crop_ratio),
         "select_on": "last epoch",
-        f"best_{primary}": state.progress.best,
+        f"best_{task.aim.name}": state.progress.best,
         "best_epoch": state.progress.best_epoch,
         f"train_{primary}": last.get(f"{primary}/train"),
         "train_loss": last["loss/train"],

@@ -14,7 +14,8 @@ from torch import nn
 
 from cnnbench import data
 from cnnbench.config.commands import TrainConfig
-from cnnbench.config.sections import AugmentConfig, Crop, OptimConfig, Optimizer
+from cnnbench.config.sections import AugmentConfig, ClassWeights, Crop, OptimConfig, Optimizer, Sampler
+from cnnbench.data.balance import class_counts, counts_text, unequal
 from cnnbench.models.layers import Net
 from cnnbench.utils.format import plural
 
@@ -48,11 +49,17 @@ class ImageCounts:
     split: str
     alike: str = ""  # sentence where the images hardly differ
     notes: tuple[str, ...] = ()  # on what was guessed or left out
+    labels: tuple[str, ...] = ()
+    train_by_class: tuple[int, ...] = ()  # empty where they are not known, or images have masks
+    val_by_class: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, dataset: data.Dataset) -> Self:
         counts = len(dataset.train), len(dataset.val), len(dataset.classes), dataset.in_channels
-        return cls(dataset.name, *counts, dataset.split, data.hardly_differ(dataset.train), dataset.notes)
+        classes = 0 if dataset.pair else len(dataset.classes)  # targets of the task's own making are no classes
+        by_class = (class_counts(source, classes) for source in (dataset.train, dataset.val))
+        notes = data.hardly_differ(dataset.train), dataset.notes
+        return cls(dataset.name, *counts, dataset.split, *notes, tuple(dataset.classes), *by_class)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +97,7 @@ class TrainingPlan:
 def risks(plan: TrainingPlan) -> Iterator[Risk]:
     """All that a training says at its start."""
     yield from of_data(plan)
+    yield from of_classes(plan)
     yield from of_augmentation(plan)
     yield from of_frozen(plan)
     if not plan.fitted:
@@ -103,6 +111,35 @@ def of_data(plan: TrainingPlan) -> Iterator[Risk]:
     if plan.cfg.patience and plan.images.split == "test":
         yield Risk("validation", "patience looks at the test images, so the final error is too low",
                    "data.val_fraction=0.1, which holds out training images for that")  # fmt: skip
+
+
+def of_classes(plan: TrainingPlan) -> Iterator[Risk]:
+    counts, weighs = plan.images.train_by_class, plan.cfg.loss.class_weights is not ClassWeights.none
+    samples = plan.cfg.data.sampler is Sampler.balanced
+    if unequal(counts):
+        advice = "" if weighs or samples else "loss.class_weights=balanced" if plan.fitted else (
+            "loss.class_weights=balanced, or data.sampler=balanced")  # fmt: skip
+        text = f"classes are unequal, in training images {counts_text(counts, plan.images.labels)}"
+        yield Risk("classes", f"{text}{_always(plan.images)}", advice)
+    if weighs and samples:
+        yield Risk("classes", "loss.class_weights=balanced and data.sampler=balanced both make up for unequal classes: "
+                   "together twice", "one of them")  # fmt: skip
+    if samples and plan.fitted:
+        yield Risk("classes", "data.sampler=balanced has no effect on a head that is fitted, not trained by steps",
+                   "loss.class_weights=balanced")  # fmt: skip
+
+
+def _always(images: ImageCounts) -> str:
+    """What the commonest answer alone achieves on the images that judge."""
+    counts, seen = images.val_by_class, images.train_by_class
+    if not unequal(counts):
+        return ""
+    most = max(range(len(seen)), key=lambda index: seen[index])
+    wrong = 100 * (1 - counts[most] / sum(counts))
+    return (
+        f"; a net that always says {images.labels[most]} errs on only {wrong:.1f} % of the {images.split} images: look "
+        "at the balanced error"
+    )
 
 
 def of_lr(plan: TrainingPlan) -> Iterator[Risk]:

@@ -11,6 +11,7 @@ from cnnbench import data, tasks
 from cnnbench.config.arguments import command_line
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.parsing import parse_duration
+from cnnbench.config.sections import ClassWeights
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import for_people
@@ -104,8 +105,11 @@ def _train(cfg: TrainConfig, job: TrainingJob, directory: RunDirectory) -> int:
         say(f"already done: {reason}; resume=never trains anew", stream)
         return DONE
     task = tasks.find(job.dataset.task).create(cfg, job.model)
+    if cfg.loss.class_weights is not ClassWeights.none and not task.weighs_classes:
+        raise UserError(f"loss.class_weights is for images of one class each, which {task.name} has not: leave it out")
     task.check(job.dataset)
-    rule = StopRule.of(cfg, task.primary)
+    task = task.suited(job.dataset, job.dataset.val, job.runtime)
+    rule = StopRule.of(cfg, task.aim)
     manager = CheckpointManager(directory.path / "checkpoints", cfg.checkpoint, writes=group.main)
     saved, notes = manager.load()
     if saved and not directory.config_known:

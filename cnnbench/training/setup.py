@@ -114,7 +114,13 @@ def build(
         loaded=loaded,
         loading=loading,
         train_batches=data.train_loader(
-            loaded, cfg.augment, seed=cfg.seed, decode=cfg.data.decode, device=runtime.device, **loading
+            loaded,
+            cfg.augment,
+            seed=cfg.seed,
+            decode=cfg.data.decode,
+            device=runtime.device,
+            sampler=cfg.data.sampler,
+            **loading,
         ),
         val_batches=data.eval_loader(loaded.val, loaded, **loading),
         views=views,
@@ -124,7 +130,7 @@ def build(
         stream=stream,
     )
     state = start(parts, model)
-    state.progress = Progress(seconds=spent, best=task.primary.worst)
+    state.progress = Progress(seconds=spent, best=task.aim.worst)
     return parts, state
 
 

@@ -102,7 +102,7 @@ def _end_epoch(view: View, callbacks: Sequence[Callback]) -> None:
     Raises Stopped, with nothing changed, when somebody wants to stop: what was trained is to be saved first.
     """
     parts, state = view.parts, view.state
-    progress, primary = state.progress, parts.task.primary
+    progress, aim = state.progress, parts.task.aim
     train, number, whole, begin = state.meter.compute(), progress.epoch + 1, view.epoch_is_whole, time.perf_counter()
     val = validate(view).compute()
     progress.seconds += parts.runtime.group.broadcast(lambda: time.perf_counter() - begin)
@@ -112,9 +112,9 @@ def _end_epoch(view: View, callbacks: Sequence[Callback]) -> None:
             f"the loss is not finite in epoch {number}: try a lower lr (it began at {state.base_lrs[0]:.3g}), "
             "optim.clip=1 or precision=fp32; the last checkpoint is as it was"
         )
-    is_best = whole and primary.better(val[primary.name], progress.best)
+    is_best = whole and aim.better(val[aim.name], progress.best)
     if is_best:
-        progress.best, progress.best_epoch = val[primary.name], number
+        progress.best, progress.best_epoch = val[aim.name], number
     if whole:
         progress.epoch, progress.batch = number, 0
         state.restart_meter()
@@ -141,7 +141,7 @@ def measure_fitted_head(view: View, callbacks: Sequence[Callback]) -> None:
     elapsed = time.perf_counter() - begin
     train, val = (meter.compute() for meter in meters)
     state.progress.seconds += elapsed
-    state.progress.best = val[parts.task.primary.name]
+    state.progress.best = val[parts.task.aim.name]
     state.images_per_second = sum(meter.n for meter in meters) / elapsed
     _tell(view, callbacks, 0, train, val, is_best=True)
 
@@ -166,8 +166,7 @@ def measure_last(view: View) -> dict[str, float]:
     if parts.measuring.precision == parts.runtime.precision:
         if state.evaluation is None:  # a run that was cut after its last checkpoint and before its result
             validate(view)
-        last, names = state.rows[-1], ("loss", *(one.name for one in parts.task.metrics))
-        return {name: last[f"{name}/val"] for name in names if f"{name}/val" in last}
+        return {key.removesuffix("/val"): value for key, value in state.rows[-1].items() if key.endswith("/val")}
     batches = parts.val_batches
     if parts.features:
         loading = {**parts.loading, "image_size": given.image_size}

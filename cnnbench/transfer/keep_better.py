@@ -25,21 +25,21 @@ class KeepBetter(Callback):
         state, parts, reason = view.state, view.parts, view.stop_reason()
         if not reason or reason.startswith(LIMITS) or state.progress.pruned:  # the training goes on, or may go on
             return
-        trained, judged, primary = _copied(state.eval_model), state.evaluation, parts.task.primary
+        trained, judged, aim = _copied(state.eval_model), state.evaluation, parts.task.aim
         state.eval_model.load_state_dict(self.fitted)
         val = validate(replace(view, stop=StopRequests(group=parts.runtime.group))).compute()
-        if not primary.better(val[primary.name], epoch.val[primary.name]):
+        if not aim.better(val[aim.name], epoch.val[aim.name]):
             state.eval_model.load_state_dict(trained)
             state.evaluation = judged
             return
         state.model.load_state_dict(self.fitted)
-        better, worse = (primary.brief(values[primary.name]) for values in (val, epoch.val))
+        better, worse = (aim.brief(values[aim.name]) for values in (val, epoch.val))
         state.warn("kept", f"training made the net worse than its fitted head was, {better} -> {worse} on the "
                    f"{parts.dataset.split} images: the net with the fitted head is kept")  # fmt: skip
         epoch.row.update({f"{name}/val": value for name, value in val.items() if f"{name}/val" in epoch.row})
         epoch.val.update(val)
-        if primary.better(val[primary.name], state.progress.best):
-            state.progress.best, state.progress.best_epoch = val[primary.name], epoch.number
+        if aim.better(val[aim.name], state.progress.best):
+            state.progress.best, state.progress.best_epoch = val[aim.name], epoch.number
 
 
 def _copied(model: Any) -> dict[str, Tensor]:

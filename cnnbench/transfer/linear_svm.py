@@ -27,6 +27,7 @@ class LinearProbe:
     bias: Tensor | None
     c: float
     cv_error: float | None  # percent of the cross-validated images; None if a class has too few images for folds
+    cv_balanced_error: float | None  # the same with each class counted once
     cv_n: int  # images cross-validated
 
     def logits(self, features: Tensor) -> Tensor:
@@ -34,23 +35,28 @@ class LinearProbe:
 
 
 def fit_svm(
-    features: Tensor, targets: Tensor, values_of_c: list[float], *, bias: bool = True, seed: int = 0
-) -> LinearProbe:
-    """The linear SVM on features (N, D) with targets (N,), each class 0..classes-1 occurring."""
+    features: Tensor, targets: Tensor, values_of_c: list[float], *, bias: bool = True, balanced: bool = False,
+    seed: int = 0,
+) -> LinearProbe:  # fmt: skip
+    """The linear SVM on features (N, D) with targets (N,), each class 0..classes-1 occurring.
+
+    balanced: images count by the rarity of their class, and C is chosen by the balanced error.
+    """
     x, y = features.numpy().astype(np.float64), targets.numpy()
     values, sample = sorted(values_of_c), _sample(y, MOST_IMAGES, seed)
     folds = min(FOLDS if len(sample) < MANY else FEW_FOLDS, int(np.bincount(y).min()))
     c, margins = values[len(values) // 2], None
     if folds >= 2:
-        c, margins = _best_c(x[sample], y[sample], values, folds, bias, seed)
-    error = None if margins is None else float(100 * (margins.argmax(1) != y[sample]).mean())
-    weight, intercept = _svm(x, y, c, bias)
+        c, margins = _best_c(x[sample], y[sample], values, folds, bias, seed, balanced)
+    errors = [None if margins is None else 100 * _error(margins, y[sample], each) for each in (False, True)]
+    weight, intercept = _svm(x, y, c, bias, balanced)
     scale = 1.0 if margins is None else _scale(margins, y[sample])
     return LinearProbe(
         weight=torch.from_numpy(weight * scale).float(),
         bias=torch.from_numpy(intercept * scale).float() if bias else None,
         c=c,
-        cv_error=error,
+        cv_error=errors[0],
+        cv_balanced_error=errors[1],
         cv_n=len(sample) if margins is not None else 0,
     )
 
@@ -99,7 +105,7 @@ def _grouped_folds(y: np.ndarray, groups: np.ndarray, seed: int) -> tuple[np.nda
 
 
 def _best_c(
-    x: np.ndarray, y: np.ndarray, values: list[float], folds: int, bias: bool, seed: int
+    x: np.ndarray, y: np.ndarray, values: list[float], folds: int, bias: bool, seed: int, balanced: bool = False
 ) -> tuple[float, np.ndarray]:
     """C with the lowest held-out error (the smallest of equals), and its held-out margins.
 
@@ -109,8 +115,8 @@ def _best_c(
 
     def error(at: int) -> float:
         if at not in margins:
-            margins[at] = _held_out_margins(x, y, values[at], folds, bias, seed)
-        return float((margins[at].argmax(1) != y).mean())
+            margins[at] = _held_out_margins(x, y, values[at], folds, bias, seed, balanced)
+        return _error(margins[at], y, balanced)
 
     at = len(values) // 2
     while at > 0 and error(at - 1) <= error(at):
@@ -119,6 +125,12 @@ def _best_c(
         at += 1
     error(at)  # a single value has not been measured yet
     return values[at], margins[at]
+
+
+def _error(margins: np.ndarray, y: np.ndarray, balanced: bool) -> float:
+    """Share of wrong answers: of the images, or (balanced) of each class, averaged over the classes."""
+    wrong = margins.argmax(1) != y
+    return float((np.bincount(y, wrong) / np.bincount(y)).mean() if balanced else wrong.mean())
 
 
 def write_to_layer(probe: LinearProbe, layer: nn.Linear | nn.Conv2d) -> None:
@@ -138,18 +150,20 @@ def _sample(y: np.ndarray, most: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([part[: max(FOLDS, round(most * len(part) / len(y)))] for part in parts]))
 
 
-def _held_out_margins(x: np.ndarray, y: np.ndarray, c: float, folds: int, bias: bool, seed: int) -> np.ndarray:
+def _held_out_margins(
+    x: np.ndarray, y: np.ndarray, c: float, folds: int, bias: bool, seed: int, balanced: bool
+) -> np.ndarray:
     """Margins (N, classes) of each image, from the SVM trained on the other folds."""
     from sklearn.model_selection import StratifiedKFold
 
     margins = np.empty((len(y), int(y.max()) + 1))
     for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
-        weight, intercept = _svm(x[train], y[train], c, bias)
+        weight, intercept = _svm(x[train], y[train], c, bias, balanced)
         margins[test] = x[test] @ weight.T + intercept
     return margins
 
 
-def _svm(x: np.ndarray, y: np.ndarray, c: float, bias: bool) -> tuple[np.ndarray, np.ndarray]:
+def _svm(x: np.ndarray, y: np.ndarray, c: float, bias: bool, balanced: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Weights (classes, D) and intercepts (classes,) for unstandardised features. With two classes, each has half the
     SVM's margin, with opposite signs, so that their difference is the SVM's margin."""
     from sklearn.exceptions import ConvergenceWarning
@@ -162,9 +176,8 @@ def _svm(x: np.ndarray, y: np.ndarray, c: float, bias: bool) -> tuple[np.ndarray
         warnings.simplefilter(
             "ignore", ConvergenceWarning
         )  # the last digits of a large C: no harm to a choice among them
-        svm = LinearSVC(C=c, fit_intercept=bias, dual=len(x) < x.shape[1], tol=TOLERANCE, random_state=0).fit(
-            (x - mean) / std, y
-        )
+        svm = LinearSVC(C=c, fit_intercept=bias, dual=len(x) < x.shape[1], tol=TOLERANCE, random_state=0,
+                        class_weight="balanced" if balanced else None).fit((x - mean) / std, y)  # fmt: skip
     weight = svm.coef_ / std
     intercept = (svm.intercept_ if bias else 0.0) - weight @ mean
     if len(weight) == 1:

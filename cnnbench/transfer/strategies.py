@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from cnnbench import data, tasks
 from cnnbench.config.commands import FinetuneConfig
-from cnnbench.config.sections import AugmentConfig, Crop, Strategy
+from cnnbench.config.sections import AugmentConfig, ClassWeights, Crop, Strategy
+from cnnbench.data.balance import class_counts, unequal
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.truncated import Truncated
 from cnnbench.runtime.device import Normalize
-from cnnbench.tasks.classification import TOP1
+from cnnbench.tasks.classification import BALANCED, TOP1
 from cnnbench.tasks.passes import predictions
 from cnnbench.training import freezing
 from cnnbench.training.augmentation import suit_to_size
@@ -83,11 +84,15 @@ def fit_head(
     cfg: FinetuneConfig, extractor: FeatureExtractor, model: Net, train: Tensor, about: dict[str, Any]
 ) -> None:
     """Fit the linear SVM on the training features and write it into the net's output layer."""
-    layer = output_layer(model)
-    probe = fit_svm(train, extractor.dataset.train.targets, cfg.transfer.c, bias=layer.bias is not None)
+    layer, source = output_layer(model), extractor.dataset.train
+    balanced = cfg.loss.class_weights is ClassWeights.balanced
+    probe = fit_svm(train, source.targets, cfg.transfer.c, bias=layer.bias is not None, balanced=balanced)
     write_to_layer(probe, layer)
-    about |= {"svm_c": probe.c, f"cv_{TOP1.name}": probe.cv_error, "cv_n": probe.cv_n}
+    about |= {"svm_c": probe.c, f"cv_{TOP1.name}": probe.cv_error, f"cv_{BALANCED.name}": probe.cv_balanced_error,
+              "cv_n": probe.cv_n}  # fmt: skip
     held_out = f", {probe.cv_error:.1f} % wrong on held-out folds" if probe.cv_error is not None else ""
+    if probe.cv_balanced_error is not None and unequal(class_counts(source, len(extractor.dataset.classes))):
+        held_out += f" ({BALANCED.text(probe.cv_balanced_error)})"
     say(f"linear SVM on {train.shape[1]:,} features: C {probe.c:g}{held_out}", extractor.stream)
 
 

@@ -12,7 +12,7 @@ def draw_batch(context: VisualizeContext) -> Iterator[Picture]:
     """The first training batch of `seed=`, after augmentation."""
     cfg, dataset, planned = context.cfg, context.dataset, context.planned
     loader = data.train_loader(dataset, planned.augment, image_size=context.size, seed=cfg.seed, workers=0,
-                               batch_size=min(SHOWN, len(dataset.train)))  # fmt: skip
+                               batch_size=min(SHOWN, len(dataset.train)), sampler=cfg.data.sampler)  # fmt: skip
     batch = next(iter(loader.epoch(0)))
     title = f"{dataset.name}: a training batch, {context.size} × {context.size} pixels, after augmentation"
     picture = context.new_picture("batch", "batch", title, f"{title}: {planned.augmentation}.")

@@ -111,6 +111,26 @@ def test_what_cannot_work_is_a_problem_and_exit_code_1(read: Callable[..., list[
     assert "63 x 63" in finding["detail"]
 
 
+@pytest.mark.parametrize("val", [{"ant": 10, "bee": 2}, {"ant": 5, "bee": 5}])
+def test_counts_by_class_are_read_out_and_unequal_ones_are_a_warning(
+    read: Callable[..., list[dict]], tmp_path: Path, val: dict[str, int]
+) -> None:
+    class_tree(tmp_path / "photos" / "train", {"ant": 25, "bee": 8})
+    class_tree(tmp_path / "photos" / "val", val, seed=1)
+    given = ("model=resnet8", "data=folder", f"data.root={tmp_path / 'photos'}")
+    counts, warning = (finding for finding in read(*given) if finding["check"] == "classes")
+    ants, bees = val.values()
+    assert counts["detail"] == f"training images ant: 25, bee: 8; val images ant: {ants}, bee: {bees}"
+    said = "classes are unequal, in training images ant: 25, bee: 8"
+    always = "; a net that always says ant errs on only 16.7 % of the val images: look at the balanced error"
+    assert warning["detail"] == said + (always if bees == 2 else "")
+    assert warning["advice"] == "loss.class_weights=balanced, or data.sampler=balanced"
+    for setting in ("loss.class_weights=balanced", "data.sampler=balanced"):
+        assert [one["advice"] for one in read(*given, setting) if one["check"] == "classes"][1:] == [""]
+    both = read(*given, "loss.class_weights=balanced", "data.sampler=balanced")
+    assert "together twice" in [one["detail"] for one in both if one["check"] == "classes"][-1]
+
+
 def test_the_cost_is_that_of_the_training(read: Callable[..., list[dict]]) -> None:
     cost = read("epochs=10")[-1]
     assert "120 steps, 14,380 images" in cost["detail"]  # 12 steps of 128 hold the 1,438 images, the last one fewer

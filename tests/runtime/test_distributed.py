@@ -70,7 +70,8 @@ def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
 
 
 PLAIN = ("train", "model=resnet14", "epochs=2", *SMALL)
-PARTS = (*PLAIN, "accumulate=3", "ema=0.9", "optim.clip=1")
+BALANCED = ("data.sampler=balanced", "loss.class_weights=balanced")
+PARTS = (*PLAIN, "accumulate=3", "ema=0.9", "optim.clip=1", *BALANCED)
 FEW = (*PLAIN, "batch_size=300")  # the images of an epoch make up less than one batch
 NORMED = ("train", "epochs=3", *SMALL)
 JUDGED = ("evaluate", "weights=normed", "run.dir=judged", "shift=2", "device=cpu", "precision=fp32", "format=json")

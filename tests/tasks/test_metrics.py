@@ -1,10 +1,17 @@
 """Exact metrics at any batch size."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    top_k_accuracy_score,
+)
 from torch.nn import functional as F
 
 from cnnbench.tasks.classification import report
@@ -61,7 +68,8 @@ def test_of_at_most_five_classes_there_is_no_top_5_error(classes: int, measured:
     meter, confusion = ClassificationMeter(CPU), ConfusionMeter(CPU, classes)
     for one in (meter, confusion):
         one.add(torch.tensor(0.0), logits, targets)
-        assert one.compute() == {"loss": 0, "top1_error": 50, **({"top5_error": 0} if measured else {})}
+        found = one.compute()
+        assert (found["loss"], found["top1_error"], found.get("top5_error")) == (0, 50, 0 if measured else None)
     found = evaluate_scores(logits, targets)
     assert found.errors == confusion.metrics()
     assert ("top5_wrong" in report.headline(found)) == ("top5_interval" in report.headline(found)) == measured
@@ -128,6 +136,35 @@ def test_confusion_counts_have_the_truth_in_rows(batch: tuple) -> None:
     assert confusion_counts(logits, targets).tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("never", ["answered", "seen", "neither"])
+def test_figures_of_unequal_classes_are_scikit_learns(never: str) -> None:
+    """Also where a class is never answered, has no images, or neither."""
+    generator = torch.Generator().manual_seed(3)
+    targets = torch.multinomial(torch.tensor([90.0, 9, 4, 2, 1, 1]), 500, replacement=True, generator=generator)
+    logits = torch.randn(500, 6, generator=generator) + 1.5 * F.one_hot(targets, 6)
+    if never in ("answered", "neither"):
+        logits[:, 4] = -99
+    if never in ("seen", "neither"):
+        targets[targets == 4] = 0
+    found, meter = evaluate_scores(logits, targets), ConfusionMeter(CPU, 6)
+    meter.add(torch.tensor(0.0), logits, targets)
+    assert found.errors == meter.metrics()
+    seen, guessed = targets.unique(), logits.argmax(1)
+    each = precision_recall_fscore_support(targets, guessed, labels=range(6), zero_division=float("nan"))
+    rows = report.per_class(found, list("abcdef"))
+    for key, theirs in zip(("precision", "recall", "f1"), each, strict=False):
+        for row, their in zip(rows, theirs, strict=True):
+            assert row[key] is None if math.isnan(their) else row[key] == pytest.approx(100 * their), (row, key)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        targets, guessed, labels=seen, average="macro", zero_division=0
+    )
+    assert found.errors["balanced_error"] == pytest.approx(100 * (1 - recall))
+    assert found.errors["macro_precision"] == pytest.approx(100 * precision)
+    assert found.errors["macro_f1"] == pytest.approx(100 * f1)
+    with pytest.warns(UserWarning) if never == "seen" else nullcontext():
+        assert found.errors["balanced_error"] == pytest.approx(100 * (1 - balanced_accuracy_score(targets, guessed)))
+
+
 # The evaluation of scores
 
 
@@ -160,7 +197,8 @@ def test_an_evaluation_counts_what_the_meter_of_training_counts() -> None:
     metrics = meter.compute()
     assert found.n == meter.n == 100
     assert found.loss == pytest.approx(metrics.pop("loss"))
-    assert found.errors == metrics == {"top1_error": found.top1_error, "top5_error": found.top5_error}
+    assert metrics == {"top1_error": found.top1_error, "top5_error": found.top5_error}
+    assert found.errors.items() >= metrics.items()
     assert int(found.confusion.diagonal().sum()) == 100 - found.top1_wrong
 
 

@@ -12,7 +12,7 @@ from cnnbench.utils.errors import UserError
 
 
 def rule(**limits: Any) -> StopRule:
-    return StopRule(**{"epochs": 3, "primary": TOP1, **limits})
+    return StopRule(**{"epochs": 3, "aim": TOP1, **limits})
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_every_limit_ends_a_training_and_says_so(
 
 def test_patience_is_said_in_the_words_of_the_metric() -> None:
     iou = Metric("miou", "mean IoU", "%", lower_is_better=False)
-    assert rule(primary=iou, patience=1).reason(Progress(epoch=1), 6) == "no better mean IoU in 1 epoch"
+    assert rule(aim=iou, patience=1).reason(Progress(epoch=1), 6) == "no better mean IoU in 1 epoch"
 
 
 def test_limits_are_those_of_the_configuration(compose: Any) -> None:

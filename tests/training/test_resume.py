@@ -29,6 +29,8 @@ from tests.helpers.checkpoints import write_as_format
 from tests.helpers.data import class_tree
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
 
+BALANCED = ("data.sampler=balanced", "loss.class_weights=balanced")
+
 
 def resnet8_with_dropout(
     num_classes: int, in_channels: int, shortcut: str, shortcut_pad: str, zero_init_residual: bool
@@ -38,11 +40,11 @@ def resnet8_with_dropout(
     return net
 
 
-@pytest.mark.parametrize("extra", [(), ("ema=0.9", "accumulate=3", "optim.clip=1")])
+@pytest.mark.parametrize("extra", [(), ("ema=0.9", "accumulate=3", "optim.clip=1", *BALANCED)])
 def test_interrupted_and_resumed_equals_uninterrupted(
     cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: tuple[str, ...]
 ) -> None:
-    """Bit for bit: in mid-epoch and at its end, with dropout, accumulation and a moving average."""
+    """Bit for bit: in mid-epoch and at its end, with dropout, accumulation, a moving average and balanced classes."""
     monkeypatch.setitem(models.MODELS, "resnet8", resnet8_with_dropout)
     steps = 6  # in an epoch
     command = ("train", "epochs=3", *SMALL, *extra)

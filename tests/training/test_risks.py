@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cnnbench.utils.files import read_json
+from tests.helpers.data import class_tree
 from tests.helpers.runs import Ran
 
 CPU = ("device=cpu", "precision=fp32")
@@ -59,3 +60,40 @@ def test_what_doctor_reads_out_a_training_says(cnnbench: Callable[..., Ran], set
 def test_an_lr_that_was_typed_too_large_is_no_matter_of_the_batch(cnnbench: Callable[..., Ran]) -> None:
     lr, *_ = found(cnnbench, "batch_size=64", "max_steps=1", "optim.lr=100", "optim.clip=0.01")
     assert lr.startswith("lr 50 at batch 64, scaled from 100 at 128") and lr.endswith("try optim.lr=0.1")
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_training_on_unequal_classes_says_so_and_is_judged_by_the_balanced_error_where_asked(
+    cnnbench: Callable[..., Ran], tmp_path: Path
+) -> None:
+    """In its first lines, warnings, lines, result and report; a top-5 error of two classes stands nowhere."""
+    class_tree(tmp_path / "p/train", {"ant": 33, "bee": 6})
+    class_tree(tmp_path / "p/val", {"ant": 12, "bee": 2}, seed=1)
+    given = (*CPU, "model=resnet8", "data=folder", f"data.root={tmp_path / 'p'}", "epochs=2", "batch_size=8")
+    ran = cnnbench("train", *given, "data.image_size=16", "loss.class_weights=balanced", "run.dir=r/w")
+    assert ran.code == 0, ran.err
+    found = read_json(Path("r/w/result.json"))
+    assert ran.out.index("classes are unequal, in training images ant: 33, bee: 6") < ran.out.index("epoch 1/2")
+    assert any("classes are unequal" in text for text in found["warnings"])
+    assert "balanced err " in ran.out and "macro F1 " in ran.out and "top-5" not in ran.out
+    rows = [json.loads(line) for line in Path("r/w/metrics.jsonl").read_text().splitlines()]
+    assert found["best_balanced_error"] == min(row["balanced_error/val"] for row in rows)
+    assert [one["name"] for one in found["metrics"]] == ["top1_error", "balanced_error", "macro_f1"]
+    ran = cnnbench("evaluate", "weights=r/w", "device=cpu", "run.dir=r/e")
+    assert ran.code == 0, ran.err
+    judged = read_json(Path("r/e/result.json"))
+    assert judged["balanced_error"] == pytest.approx(found["balanced_error"])
+    assert f"balanced error {judged['balanced_error']:.2f} %, macro F1" in ran.out and "top-5" not in ran.out
+    assert [one["class"] for one in judged["by_class"]] == ["ant", "bee"]
+    recalls = [one["recall"] for one in judged["by_class"]]
+    assert judged["balanced_error"] == pytest.approx(100 - sum(recalls) / 2)
+    assert "precision,recall,f1" in Path("r/e/classes.csv").read_text().splitlines()[0]
+    ran = cnnbench("report", "r")
+    assert ran.code == 0 and "balanced error" in ran.out and "macro F1" in ran.out and "top-5" not in ran.out
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_sampler_has_no_effect_on_a_fitted_head_which_is_said(cnnbench: Callable[..., Ran]) -> None:
+    ran = cnnbench("finetune", *SMALL, "transfer=svm", "data.image_size=16", "data.sampler=balanced")
+    assert ran.code == 0, ran.err
+    assert "data.sampler=balanced has no effect on a head that is fitted, not trained by steps; try loss." in ran.out

@@ -1,6 +1,7 @@
 """The linear SVM on features, against scikit-learn's."""
 
 import numpy as np
+import pytest
 import torch
 
 from cnnbench.transfer import linear_svm
@@ -25,6 +26,26 @@ def test_the_probe_is_scikit_learns_svm_folded_into_weights() -> None:
         logits = probe.logits(torch.from_numpy(x).float()).numpy()
         ours = logits[:, 1] - logits[:, 0] if classes == 2 else logits.ravel()
         assert np.corrcoef(ours, margins.ravel())[0, 1] > 0.999  # up to the factor that makes probabilities of them
+
+
+def test_unequal_classes_are_weighed_as_scikit_learn_does() -> None:
+    from sklearn.metrics import balanced_accuracy_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [120, 12, 20])
+    x = rng.normal(size=(152, 10)) + np.eye(3, 10)[y]
+    features, targets = torch.from_numpy(x).float(), torch.from_numpy(y)
+    plain, probe = (linear_svm.fit_svm(features, targets, [0.01], balanced=each) for each in (False, True))
+    svm = make_pipeline(StandardScaler(), LinearSVC(C=0.01, tol=1e-6, class_weight="balanced")).fit(x, y)
+    assert (probe.logits(features).argmax(1).numpy() == svm.predict(x)).mean() > 0.98
+    assert plain.cv_balanced_error is not None and probe.cv_balanced_error is not None
+    assert probe.cv_balanced_error < plain.cv_balanced_error - 10
+    margins = rng.normal(size=(152, 3))
+    expected = 1 - balanced_accuracy_score(y, margins.argmax(1))
+    assert linear_svm._error(margins, y, balanced=True) == pytest.approx(expected)
 
 
 def test_its_probabilities_are_neither_shy_nor_bold() -> None:

@@ -180,6 +180,7 @@ def measure(judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Meas
             **described(asked),
             "shift": shift,
             "confused": report.confused(judgement, classes),
+            "by_class": report.figures_by_class(judgement, classes),
         },
         write=lambda folder, result: report.write(folder, result, judgement, classes, source, logits),
         page=lambda result, brief: report.page(result, judgement, classes, brief),

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cnnbench.runtime.device import Runtime
-from cnnbench.tasks.classification import TOP1, TOP5
+from cnnbench.tasks.classification import BALANCED, MACRO_F1, TOP1, TOP5
 from cnnbench.tasks.meter import Meter
 
 TOP_K = 5
@@ -59,6 +60,9 @@ class ConfusionMeter(ClassificationMeter):
         self.confusion += confusion_counts(outputs, targets)
         self.kept.append(kept_answers(outputs, targets))
 
+    def metrics(self) -> dict[str, float]:
+        return super().metrics() | balanced(self.confusion)
+
     def answers(self) -> Tensor:
         return torch.cat(self.kept)
 
@@ -74,6 +78,38 @@ def answers(logits: Tensor) -> Tensor:
 def errors(top1: float, top5: float, classes: int | None) -> dict[str, float]:
     """Metrics by name. Of at most five classes, the truth is always among the five best: that is no measurement."""
     return {TOP1.name: top1, **({TOP5.name: top5} if classes is None or classes > TOP_K else {})}
+
+
+@dataclass(frozen=True, eq=False)
+class ClassFigures:
+    """Figures of each class (classes,), in percent; not a number where there is nothing to divide by."""
+
+    n: np.ndarray  # images
+    precision: np.ndarray  # of the answers with this class, how many are right
+    recall: np.ndarray  # of the images of this class, how many are answered right
+    f1: np.ndarray  # harmonic mean of the two
+
+    def macro(self, of: np.ndarray) -> float:
+        """Mean over the classes that have images, each counted once; a class that is never answered counts as 0."""
+        return float(np.nan_to_num(of[self.n > 0]).mean()) if self.n.any() else 0.0
+
+
+def class_figures(confusion: Tensor) -> ClassFigures:
+    """Figures of the classes from the counts, the true classes in rows."""
+    counts = confusion.cpu().numpy()
+    n, answered, right = counts.sum(1), counts.sum(0), counts.diagonal()
+    with np.errstate(invalid="ignore"):
+        return ClassFigures(n, 100 * right / answered, 100 * right / n, 200 * right / (n + answered))
+
+
+def balanced(confusion: Tensor) -> dict[str, float]:
+    """Metrics by name in which each class that has images counts once, however many it has."""
+    of = class_figures(confusion)
+    return {
+        BALANCED.name: 100 - of.macro(of.recall),
+        MACRO_F1.name: of.macro(of.f1),
+        "macro_precision": of.macro(of.precision),
+    }
 
 
 def kept_numbers(classes: int) -> int:
@@ -141,7 +177,7 @@ class Evaluation:
     @property
     def errors(self) -> dict[str, float]:
         """Metrics by name."""
-        return errors(self.top1_error, self.top5_error, len(self.confusion))
+        return errors(self.top1_error, self.top5_error, len(self.confusion)) | balanced(self.confusion)
 
 
 def evaluate_scores(logits: Tensor, targets: Tensor) -> Evaluation:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cnnbench.analysis.published import FACTS
-from cnnbench.tasks.classification import METRICS
+from cnnbench.tasks.classification import USUAL
 
 ONE_CROP = "ImageNet val, 1 crop"
 TEN_CROPS = "ImageNet val, 10 crops"
@@ -114,5 +114,5 @@ def published_metrics(key: str | None) -> PublishedMetrics | None:
     if key is None or key not in ERRORS:
         return None
     *errors, protocol = ERRORS[key]
-    values = {metric.name: error for metric, error in zip(METRICS, errors, strict=True) if error is not None}
+    values = {metric.name: error for metric, error in zip(USUAL, errors, strict=True) if error is not None}
     return PublishedMetrics(FACTS[key].citation, protocol, values)

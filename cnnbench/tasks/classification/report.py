@@ -1,5 +1,6 @@
 """Report of an evaluation, in files and on the terminal: headline, errors per class, confusion, worst mistakes."""
 
+import math
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -11,12 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from cnnbench.config.sections import Format
+from cnnbench.data.balance import unequal
 from cnnbench.data.sources import Source, image_ids
 from cnnbench.output.tables import csv_text, render
 from cnnbench.output.tensorboard import fresh_events
 from cnnbench.tasks import ANSWERS
-from cnnbench.tasks.classification import METRICS, answers, plots
-from cnnbench.tasks.classification.metrics import Evaluation, kept_answers
+from cnnbench.tasks.classification import BALANCED, MACRO_F1, METRICS, USUAL, answers, plots
+from cnnbench.tasks.classification.metrics import Evaluation, class_figures, kept_answers
 from cnnbench.tasks.classification.mistakes import draw_mistake_cards
 from cnnbench.utils.console import warn_if_undrawn, warn_in_result
 from cnnbench.utils.files import write_text
@@ -25,11 +27,12 @@ from cnnbench.utils.statistics import wilson
 
 CONFUSED = 10  # pairs that are listed
 LISTED = 10  # classes of a long list that are printed: those with the largest errors
+FEW = 100  # classes whose figures stand in result.json too; classes.csv has those of any number
 NAME = 24  # characters of a class name in a table
 
 
 def headline(found: Evaluation) -> dict[str, Any]:
-    wrong = zip(METRICS, (found.top1_wrong, found.top5_wrong), strict=True)
+    wrong = zip(USUAL, (found.top1_wrong, found.top5_wrong), strict=True)
     measured = {metric.short: count for metric, count in wrong if metric.name in found.errors}
     return {
         **found.errors,
@@ -42,8 +45,9 @@ def headline(found: Evaluation) -> dict[str, Any]:
 
 
 def per_class(found: Evaluation, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """A row for each class: its images, how many of them were taken for another, and for which most often."""
-    counts = found.confusion.numpy()
+    """A row for each class: its images, how many of them were taken for another, and for which most often; and how
+    far an answer with this class can be trusted (precision). Empty cells: there is nothing to divide by."""
+    counts, figures = found.confusion.numpy(), class_figures(found.confusion)
     rows = []
     for index, name in enumerate(classes):
         n, others = int(counts[index].sum()), counts[index].copy()
@@ -56,8 +60,23 @@ def per_class(found: Evaluation, classes: Sequence[str]) -> list[dict[str, Any]]
             "error": Percent(100 * others.sum() / n) if n else None,
             "most often taken for": classes[most] if others[most] else None,
             "times": int(others[most]) or None,
+            "precision": _percent(figures.precision[index]),
+            "recall": _percent(figures.recall[index]),
+            "f1": _percent(figures.f1[index]),
         })  # fmt: skip
     return rows
+
+
+def _percent(value: float) -> Percent | None:
+    return None if math.isnan(value) else Percent(value)
+
+
+def figures_by_class(found: Evaluation, classes: Sequence[str]) -> list[dict[str, Any]] | None:
+    """Precision, recall and F1 of each class for result.json; None for so many classes that the file would be long."""
+    if len(classes) > FEW:
+        return None
+    kept = ("class", "n", "precision", "recall", "f1")
+    return [{key: row[key] for key in kept} for row in per_class(found, classes)]
 
 
 def confused(found: Evaluation, classes: Sequence[str], k: int = CONFUSED) -> list[dict[str, Any]]:
@@ -120,14 +139,15 @@ def page(result: dict[str, Any], found: Evaluation, classes: Sequence[str], brie
     """The confusion matrix where it fits, else the classes with the largest errors; the pairs most often confused; the
     numbers. brief: the numbers alone."""
     parts = [] if brief else [_tables(found, classes), _pairs(found, classes)]
-    return "\n\n".join([*filter(None, parts), _numbers(result)])
+    return "\n\n".join([*filter(None, parts), _numbers(result, found)])
 
 
 def _tables(found: Evaluation, classes: Sequence[str]) -> str:
     width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 120
-    matrix = _matrix(found, classes) if len(classes) <= plots.WRITTEN else None
-    if matrix and max(map(display_width, matrix.splitlines())) <= width:
-        return matrix
+    for more in (("precision", "f1"), ()) if len(classes) <= plots.WRITTEN else ():
+        matrix = _matrix(found, classes, more)
+        if matrix and max(map(display_width, matrix.splitlines())) <= width:
+            return matrix
     rows = [{**row, "class": shorten(row["class"], NAME)} for row in per_class(found, classes)]
     if len(rows) <= plots.WRITTEN:
         return render(rows, Format.table)
@@ -135,15 +155,17 @@ def _tables(found: Evaluation, classes: Sequence[str]) -> str:
     return f"The {LISTED} classes with the largest errors:\n{render(rows, Format.table)}"
 
 
-def _matrix(found: Evaluation, classes: Sequence[str]) -> str | None:
-    """True classes in rows, answers in columns. None where names cannot be told apart when they are shortened."""
+def _matrix(found: Evaluation, classes: Sequence[str], more: Sequence[str]) -> str | None:
+    """True classes in rows, answers in columns, then figures of the class, `more` of them. None where names cannot be
+    told apart when they are shortened."""
     short = [shorten(name, 10) for name in classes]
-    if len({*short, "n", "error"}) < len(classes) + 2:
+    if len({*short, "n", "error", *more}) < len(classes) + 2 + len(more):
         return None
     rows = []
     for row, counts in zip(per_class(found, classes), found.confusion.tolist(), strict=True):
         cells = {name: count or None for name, count in zip(short, counts, strict=True)}
-        rows.append({"true \\ answer": shorten(row["class"], NAME), **cells, "n": row["n"], "error": row["error"]})
+        shown = {key: row[key] for key in ("n", "error", *more)}
+        rows.append({"true \\ answer": shorten(row["class"], NAME), **cells, **shown})
     return render(rows, Format.table)
 
 
@@ -155,12 +177,14 @@ def _pairs(found: Evaluation, classes: Sequence[str]) -> str:
     return f"Most often confused: {', '.join(pairs)}" if pairs else ""
 
 
-def _numbers(result: dict[str, Any]) -> str:
+def _numbers(result: dict[str, Any], found: Evaluation) -> str:
     errors = [
         "{} (95 %: {:.2f} to {:.2f}), ".format(metric.text(result[metric.name]), *result[f"{metric.short}_interval"])
-        for metric in METRICS
+        for metric in USUAL
         if metric.name in result
     ]
+    if unequal(found.confusion.sum(1).tolist()):
+        errors += [f"{metric.text(result[metric.name])}, " for metric in (BALANCED, MACRO_F1)]
     protocol = result["protocol"]
     how = [
         result["crop"],

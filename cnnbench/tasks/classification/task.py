@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,23 +10,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnbench.config.commands import EvaluateConfig, TrainConfig
-from cnnbench.config.sections import CropConfig
-from cnnbench.data import Batch, Source, Views
+from cnnbench.config.sections import ClassWeights, CropConfig, Sampler
+from cnnbench.data import Batch, Dataset, Source, Views
+from cnnbench.data.balance import class_counts, class_weights, unequal
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.sources import image_ids
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.base import Task
-from cnnbench.tasks.classification import METRICS, answers
+from cnnbench.tasks.classification import BALANCED, METRICS, USUAL, answers
 from cnnbench.tasks.classification.metrics import ClassificationMeter, ConfusionMeter
 from cnnbench.tasks.measurement import Judged, Measurement, Reading
 from cnnbench.tasks.meter import Meter
+from cnnbench.tasks.metric import Metric
 
 if TYPE_CHECKING:
     from cnnbench.tasks.classification.predictor import Classifier
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Classification(Task):
     """Nets return logits (N, classes), or (logits, *auxiliary logits) when training.
 
@@ -35,24 +37,51 @@ class Classification(Task):
 
     label_smoothing: float = 0.0
     aux_weight: float = 0.3
+    weigh: bool = False  # whether each image counts by the rarity of its class
+    balance: bool = False  # whether the training is for the balanced error
+    weights: Tensor | None = None  # of the classes (classes,), on the device
+    metrics: tuple[Metric, ...] = METRICS
     name = "classification"
-    metrics = METRICS
+    weighs_classes = True
     linear_head = True
     memorised = 5.0  # percent of errors: one image of 32 may resist
 
     @classmethod
     def create(cls, cfg: TrainConfig, model: nn.Module) -> Self:
-        return cls(cfg.label_smoothing, getattr(model, "aux_weight", 0.0))
+        weigh = cfg.loss.class_weights is ClassWeights.balanced
+        balance = weigh or cfg.data.sampler is Sampler.balanced
+        return cls(cfg.label_smoothing, getattr(model, "aux_weight", 0.0), weigh, balance)
+
+    def suited(self, dataset: Dataset, judged: Source, runtime: Runtime) -> Self:
+        classes = len(dataset.classes)
+        weights = runtime.to_device(class_weights(dataset.train.targets, classes)) if self.weigh else None
+        shown = METRICS if unequal(class_counts(judged, classes)) else USUAL
+        return replace(self, weights=weights, metrics=shown)
+
+    @property
+    def aim(self) -> Metric:
+        return BALANCED if self.balance else self.primary
 
     def training_loss(self, outputs: Any, targets: Tensor) -> Tensor:
         logits, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
+        loss = self._smoothed(logits, targets)
         for aux in auxiliary:
-            loss = loss + self.aux_weight * F.cross_entropy(aux.float(), targets, label_smoothing=self.label_smoothing)
+            loss = loss + self.aux_weight * self._smoothed(aux, targets)
         return loss
 
+    def _smoothed(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over the images of each one's smoothed cross-entropy times the weight of its own class.
+
+        torch divides by the sum of the weights of the batch instead: then a step would depend on how its images are
+        shared among microbatches and processes.
+        """
+        if self.weights is None:
+            return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
+        each = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing, reduction="none")
+        return (each * self.weights[targets]).mean()
+
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        """Plain cross-entropy: it compares across smoothing and auxiliary heads."""
+        """Plain cross-entropy: it compares across smoothing, class weights and auxiliary heads."""
         return F.cross_entropy(self.answer(outputs).float(), targets)
 
     def guessing_loss(self, spec: ModelSpec) -> float:
