@@ -23,22 +23,24 @@ from cnnbench.tasks.base import Task
 from cnnbench.tasks.measurement import Judged, Measurement, Reading, measuring
 from cnnbench.tasks.passes import measure_net
 from cnnbench.tasks.trial import check_unknown, rows, try_variants, verdict
-from cnnbench.utils.console import say, warn
-from cnnbench.utils.errors import UserError
-from cnnbench.utils.exit_codes import DONE
+from cnnbench.utils.console import reason, say, warn, warn_in_result
+from cnnbench.utils.errors import RunError, UserError
+from cnnbench.utils.exit_codes import DONE, FAILED
 from cnnbench.utils.files import write_json
 from cnnbench.utils.text import slug
-from cnnbench.weights import load, sources, variants
+from cnnbench.weights import fitted, load, sources, variants
 from cnnbench.weights.sources import Weights
 
 
 def run(cfg: EvaluateConfig) -> int:
     """Evaluate, leave result.json, tables and pictures behind, print what was found."""
     runtime = create_runtime(cfg.device, cfg.precision and cfg.precision.value, seed=0, together=True)
-    loaded = [sources.load(where, cfg.model, cfg.weights_key) for where in wheres(cfg.weights)]
+    loaded = [sources.load(where, cfg.model, cfg.weights_key) for where in sources.places(cfg.weights)]
     runtime = measuring(runtime, cfg.precision, loaded)
     data_cfg = data_config(cfg, loaded)
     dataset = data.load_dataset(data_cfg)
+    if cfg.calibrate:
+        check_place(cfg, loaded)
     if cfg.try_variants:
         check_unknown(loaded)
         return tried(cfg, loaded[0], dataset, runtime)
@@ -64,12 +66,37 @@ def run(cfg: EvaluateConfig) -> int:
         **environment(runtime),
         "run_dir": str(path),
     }
+    if found.fitted:
+        result["stored"] = store(judged[0].weights, found.fitted, result)
     leave_behind(path, result, found)
     if cfg.format is Format.table:
         print(found.page(result, cfg.sweep.dir is not None))
     else:
         show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
-    return DONE
+    return FAILED if found.fitted and not result["stored"] else DONE
+
+
+def check_place(cfg: EvaluateConfig, loaded: list[Weights]) -> None:
+    """UserError, before the work, where what is fitted could not be stored."""
+    if cfg.try_variants:
+        raise UserError("try_variants only tries what fits: leave calibrate out")
+    for one in loaded:
+        with run_directory.at_rest(fitted.place(one, cfg.weights_key)):
+            pass
+
+
+def store(weights: Weights, facts: dict[str, Any], result: dict[str, Any]) -> str | None:
+    """Store what was fitted with the weights. Returns their file; where that fails, the result says so: None."""
+    path = Path(weights.source)
+    try:
+        with run_directory.at_rest(path):
+            fitted.store(weights, facts)
+    except (UserError, RunError, OSError) as error:
+        warn_in_result(
+            result, f"what was fitted is not stored: {error if isinstance(error, RunError) else reason(error)}"
+        )
+        return None
+    return str(path)
 
 
 def leave_behind(path: Path, result: dict[str, Any], found: Measurement) -> None:
@@ -163,13 +190,6 @@ def identity(judged: list[Judged], dataset: data.Dataset) -> dict[str, Any]:
         "trained": (single.config or {}).get("run", {}).get("overrides") if single else None,
         **{key: sum(size[key] for size in sizes) for key in sizes[0]},
     }
-
-
-def wheres(given: Any) -> list[str]:
-    found = given if isinstance(given, list) else [given]
-    if not found or not all(isinstance(where, str) for where in found):
-        raise UserError("weights: give a run, a file, zoo:NAME or imagenet; or a list of such, as weights=[a,b]")
-    return found
 
 
 def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:

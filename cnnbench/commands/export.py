@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cnnbench.config.commands import ExportConfig
 from cnnbench.export.formats import FORMATS, check_packages, export_net, preprocessing_file
+from cnnbench.tasks.classification import temperature
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.named_files import check_output, typed_path
 from cnnbench.weights import sources
@@ -19,7 +20,7 @@ def run(cfg: ExportConfig) -> int:
     out = destination(cfg, loaded.source)
     difference, size = export_net(model, spec, cfg.format, out)
     beside = preprocessing_file(out)
-    for note in notes:
+    for note in [*notes, *temperature.note(spec, loaded.source)]:
         print(note)
     print(
         f"{spec.model['name']} as {cfg.format}, {size / 1e6:,.1f} MB: read back, on 20 crops of photographs its logits "

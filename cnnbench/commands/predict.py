@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from cnnbench.config.commands import PredictConfig
 from cnnbench.data.inputs import find_images
+from cnnbench.data.model_spec import ModelSpec
+from cnnbench.models.layers import Net
 from cnnbench.output.tables import ENDINGS, for_people
 from cnnbench.runs.run_directory import make_for_results, path_for
 from cnnbench.runtime.device import create_runtime
@@ -37,26 +39,35 @@ def run(cfg: PredictConfig) -> int:
     files = find_images(cfg.input if isinstance(cfg.input, list) else [str(cfg.input)])
     sheet = check_outputs(cfg, files)
     runtime = create_runtime(cfg.device, cfg.precision and cfg.precision.value, seed=0)
-    loaded = sources.load(cfg.weights, cfg.model, cfg.weights_key)
-    model, spec, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
-    for note in notes:
+    loaded = [sources.load(where, cfg.model, cfg.weights_key) for where in sources.places(cfg.weights)]
+    predictor = predictor_of([_net(cfg, one) for one in loaded], measuring(runtime, cfg.precision, loaded), cfg.crop,
+                             cfg.min_probability)  # fmt: skip
+    for note in predictor.notes():
         print(note, file=sys.stderr)
-    predictor = predictor_of(model, spec, loaded.source, measuring(runtime, cfg.precision, [loaded]))
     asked = _with_sheets(_asked(predictor, files, cfg), sheet, predictor)
-    folder = picture_folder(cfg, loaded) if predictor.pictorial else None
+    folder = picture_folder(cfg, loaded[0]) if predictor.pictorial else None
     found = list(_saved(asked, files, folder, predictor) if folder else asked)
     if cfg.out is not None:
         with output("out", cfg.out) as file:
             write_text(file, predictor.text(found, ENDINGS.get(file.suffix.lower(), cfg.format), None) + "\n")
     print(predictor.text(found, cfg.format, _width()))
+    if said := predictor.closing(found):
+        say(said, sys.stderr)
     if folder:
         say(f"-> {folder}", for_people(cfg.format))
     return _complain([one for one in found if one.error is not None], len(found))
 
 
+def _net(cfg: PredictConfig, loaded: Weights) -> tuple[Net, ModelSpec, str]:
+    model, spec, notes = ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
+    for note in notes:
+        print(note, file=sys.stderr)
+    return model, spec, loaded.source
+
+
 def check_outputs(cfg: PredictConfig, files: list[str]) -> Path | None:
     """The sheet's first page. UserError where `out=` or a page of `sheet=` cannot be written, or is an input."""
-    used = [*files, cfg.weights]
+    used = [*files, *sources.places(cfg.weights)]
     if cfg.out is not None:
         check_output("out", cfg.out, used)
     if cfg.sheet is None:
@@ -124,7 +135,7 @@ def _with_sheets(
     waiting: list[Card] = []
 
     def draw() -> None:
-        title = f"What {Path(predictor.source).name} says" + (f", page {page}" if page > 1 else "")
+        title = f"What {predictor.name} says" + (f", page {page}" if page > 1 else "")
         with output("sheet", page_file(sheet, page)) as file:
             draw_cards(waiting, file, title)
 

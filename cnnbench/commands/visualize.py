@@ -17,6 +17,7 @@ from cnnbench.models.meta_kernels import Shapes
 from cnnbench.output.tables import render
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
+from cnnbench.tasks.classification import temperature
 from cnnbench.tasks.measurement import measuring
 from cnnbench.training.augmentation import suit_to_size
 from cnnbench.utils.console import reason, say
@@ -85,7 +86,7 @@ def prepare(cfg: VisualizeConfig) -> VisualizeContext:
         if "data.image_size" in typed and cfg.prepare.image_size is None:
             cfg.prepare.image_size = cfg.data.image_size
         model, spec, notes = load.ready(loaded, cfg.model, cfg.prepare, cfg.weights_rename, cfg.weights_skip)
-        for note in notes:
+        for note in [*notes, *temperature.note(spec, loaded.source)]:
             print(note, file=sys.stderr)
         model = device.place(layer_view.prepare_model(model))
         layer_view.check_layer_names(model, as_list(cfg.layer))

@@ -130,6 +130,9 @@ class EvaluateConfig(TrainedConfig):
         "only try which variant of the net, and which normalisation, fits weights that do not say so: 300 images each"
     )
     shift: int | None = option("also measure how often the prediction survives a shift by so many pixels", ge=1)
+    calibrate: bool = option(
+        "fit a temperature on the validation images, by which probabilities become true, and store it with the weights"
+    )
     batch_size: int = option("images or crops per forward pass", ge=1)
     precision: Precision | None = option(MEASURING)
     compile: bool = option("compile the net with torch.compile")
@@ -154,11 +157,18 @@ class PackConfig:
 class PredictConfig(TrainedConfig):
     input: Any = option("images, folders, patterns such as 'photos/*.jpg', or - for a list on stdin", bare=True,
                        missing="name an image, a folder or a pattern, as in cnnbench predict photos/")  # fmt: skip
+    weights: Any = option(
+        "the trained net: a run, a file, zoo:NAME or imagenet; a list [a,b]: their averaged predictions"
+    )
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
     top: int = option("top-k: classes listed for each image", ge=1)
+    min_probability: float | None = option(
+        "answer 'unsure' where the likeliest class has a lower probability; null: never", gt=0, le=1
+    )
     out: str | None = option("also write the predictions to this file, in the format of its ending (.json, .csv, .md)")
     sheet: str | None = option("draw the images with their predictions into this PNG; further pages beside it")
-    batch_size: int = option("images per forward pass", ge=1)
+    batch_size: int = option("images or crops per forward pass", ge=1)
     workers: int | None = option("threads that read image files; null: one per core", ge=1)
     precision: Precision | None = option(MEASURING)
     device: str = option("auto, cpu, cuda, cuda:1 or mps")

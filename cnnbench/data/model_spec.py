@@ -1,9 +1,11 @@
 """Spec of a trained net, stored with its weights: one path is enough to load and use it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from cnnbench.data.sources import Dataset
+
+FITTED = ("temperature",)  # facts that are fitted to a finished net: they say nothing of how it was trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,11 @@ class ModelSpec:
     def outputs(self) -> int:
         """Output channels of the net: one for each label, unless the task says otherwise."""
         return int(self.extra.get("outputs", len(self.labels)))
+
+    @property
+    def as_trained(self) -> Self:
+        """Spec without what was fitted to the net afterwards."""
+        return replace(self, extra={key: value for key, value in self.extra.items() if key not in FITTED})
 
     def as_dict(self) -> dict[str, Any]:
         """Spec as plain values, for a checkpoint."""

@@ -98,7 +98,8 @@ def build_views(cfg: CropConfig, size: int, crop_ratio: float, interpolation: st
     if cfg.name == "ten" and scales[0] == size:
         raise UserError(
             f"crop=ten has no room: with data.crop_ratio={crop_ratio:g} the five crops are the same.\n"
-            f"Set data.crop_ratio=0.875, the paper's, which takes crops of {size} from {round(size / 0.875)} pixels."
+            f"Set data.crop_ratio=0.875 (predict: prepare.crop_ratio=0.875), the paper's, which takes crops of {size} "
+            f"from {round(size / 0.875)} pixels."
         )
     if min(scales) < size:
         raise UserError(f"crop.scales={min(scales)} is less than the {size} pixels that the net takes")

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from cnnbench.config.sections import CropConfig, Resize
 from cnnbench.data.geometry import Picture
@@ -26,6 +27,7 @@ from cnnbench.data.views import build_views
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Normalize, create_runtime
 from cnnbench.tasks.classification.metrics import answers
+from cnnbench.tasks.classification.temperature import KEY, temperature, tempered
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.files import write_json
 from cnnbench.utils.named_files import output
@@ -44,9 +46,10 @@ class ExportFormat:
     """File format: its suffix, its writer, its reader, the packages it needs."""
 
     suffix: str
-    write: Callable[[Net, ModelSpec, Tensor, Path], object]
+    write: Callable[[Module, ModelSpec, Tensor, Path], object]
     read: Callable[[Path], NetFunction]
     needs: tuple[str, ...] = ()
+    keeps_spec: bool = False  # whether the file says the net's temperature; else its logits are divided by it
 
 
 def export_net(model: Net, spec: ModelSpec, format: str, out: Path) -> tuple[float, int]:
@@ -60,9 +63,10 @@ def export_net(model: Net, spec: ModelSpec, format: str, out: Path) -> tuple[flo
     images = sample_images(spec)
     with output("out", preprocessing_file(out)) as beside, output("out", out) as file:
         with _quiet():
-            FORMATS[format].write(model, spec, images[:2], file)
-            difference = compare_logits(model, FORMATS[format].read(file), images)
-        write_json(beside, preprocessing(spec))
+            net = model if FORMATS[format].keeps_spec else tempered(model, spec)
+            FORMATS[format].write(net, spec, images[:2], file)
+            difference = compare_logits(net, FORMATS[format].read(file), images)
+        write_json(beside, preprocessing(spec, divided=net is not model))
         size = file.stat().st_size
     return difference, size
 
@@ -74,7 +78,7 @@ def check_packages(format: str) -> None:
 
 
 @torch.no_grad()
-def compare_logits(model: Net, run: NetFunction, images: Tensor) -> float:
+def compare_logits(model: Module, run: NetFunction, images: Tensor) -> float:
     """Largest difference between the logits of the net and of the exported one, for all images and for one image.
 
     Raises RunError if they differ by more than TOLERANCE, or in the top-5 classes.
@@ -121,10 +125,12 @@ def preprocessing_file(out: Path) -> Path:
     return out.with_suffix(".json")
 
 
-def preprocessing(spec: ModelSpec) -> dict[str, Any]:
-    """Preprocessing, input, output and classes, for programs without cnnbench."""
+def preprocessing(spec: ModelSpec, *, divided: bool = False) -> dict[str, Any]:
+    """Preprocessing, input, output and classes, for programs without cnnbench. divided: whether the logits of the file
+    are divided by the net's temperature."""
     size, channels = spec.input.image_size, spec.input.in_channels
     resize = round(size / spec.input.crop_ratio)
+    by = "" if divided or KEY not in spec.extra else ", divided by the temperature,"
     return {
         "model": spec.model["name"],
         "input": {"name": INPUT, "shape": ["batch", channels, size, size], "type": "float32"},
@@ -134,8 +140,9 @@ def preprocessing(spec: ModelSpec) -> dict[str, Any]:
             f"resize the shorter side to {resize} pixels ({spec.input.interpolation}, antialiased)",
             f"crop the central {size} x {size} pixels",
             "divide by 255, subtract mean, divide by std, channel by channel; channels first",
-            "softmax of the logits gives the probabilities of the classes",
+            f"softmax of the logits{by} gives the probabilities of the classes",
         ],
+        "temperature": temperature(spec) if by else 1.0,  # that is still to be applied
         "resize_shorter_side": resize,
         "interpolation": spec.input.interpolation,
         "crop": size,
@@ -148,7 +155,7 @@ def preprocessing(spec: ModelSpec) -> dict[str, Any]:
 # The formats
 
 
-def _write_onnx(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
+def _write_onnx(model: Module, spec: ModelSpec, images: Tensor, path: Path) -> None:
     large = sum(value.nbytes for value in model.state_dict().values()) > 1.8e9  # a protobuf holds at most 2 GB
     if large:
         raise UserError("format=onnx holds at most 2 GB: use exported_program for this net")
@@ -165,7 +172,7 @@ def _read_onnx(path: Path) -> NetFunction:
     return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 
-def _write_torchscript(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
+def _write_torchscript(model: Module, spec: ModelSpec, images: Tensor, path: Path) -> None:
     buffer = io.BytesIO()
     with torch.no_grad():
         torch.jit.save(torch.jit.trace(model, images, check_trace=False), buffer)
@@ -178,7 +185,7 @@ def _read_torchscript(path: Path) -> NetFunction:
     return run
 
 
-def _write_exported_program(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
+def _write_exported_program(model: Module, spec: ModelSpec, images: Tensor, path: Path) -> None:
     buffer = io.BytesIO()  # given a path, torch hides the error of a full disk
     torch.export.save(torch.export.export(model, (images,), dynamic_shapes=(_any_batch(),)), buffer)
     path.write_bytes(buffer.getbuffer())
@@ -189,7 +196,7 @@ def _read_exported_program(path: Path) -> NetFunction:
     return run
 
 
-def _write_safetensors(model: Net, spec: ModelSpec, images: Tensor, path: Path) -> None:
+def _write_safetensors(model: Module, spec: ModelSpec, images: Tensor, path: Path) -> None:
     from safetensors import SafetensorError
 
     try:
@@ -210,7 +217,7 @@ FORMATS = {
     "onnx": ExportFormat(".onnx", _write_onnx, _read_onnx, ("onnx", "onnxscript", "onnxruntime")),
     "torchscript": ExportFormat(".ts", _write_torchscript, _read_torchscript),
     "exported_program": ExportFormat(".pt2", _write_exported_program, _read_exported_program),
-    "safetensors": ExportFormat(".safetensors", _write_safetensors, _read_safetensors),
+    "safetensors": ExportFormat(".safetensors", _write_safetensors, _read_safetensors, keeps_spec=True),
 }
 
 

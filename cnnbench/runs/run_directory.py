@@ -8,7 +8,8 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -191,6 +192,20 @@ def _lock(path: Path) -> IO[str]:
         return lock
     pid = read_json(path / "status.json").get("pid")
     raise UserError(f"another process ({pid}) is running {path}; resume=never starts a second run beside it")
+
+
+@contextmanager
+def at_rest(file: Path) -> Iterator[None]:
+    """Keep a run from training on while one of its checkpoints is changed. UserError where a process trains there."""
+    run = file.parent.parent
+    if file.parent.name != "checkpoints" or not (run / ".lock").exists():
+        yield
+        return
+    lock = files.try_lock(run / ".lock")
+    if lock is None:
+        raise UserError(f"another process is training {run}: wait until it is done")
+    with lock:
+        yield
 
 
 def is_held(path: Path) -> bool:

@@ -121,8 +121,10 @@ class Task(ABC):
 
     def check_measure(self, judged: list[Judged], cfg: EvaluateConfig) -> None:
         """Raise UserError, before any work, where `cnnbench evaluate` is asked for what the task cannot do."""
-        if len(judged) > 1 or cfg.shift or cfg.crop != CropConfig():
-            raise UserError(f"several weights, crop and shift are for classification: {self.name} takes none of them")
+        if len(judged) > 1 or cfg.shift or cfg.calibrate or cfg.crop != CropConfig():
+            raise UserError(
+                f"several weights, crop, shift and calibrate are for classification: {self.name} takes none of them"
+            )
 
     def measure(self, judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Measurement | None:
         """Measurement for `cnnbench evaluate`. None: the first net's evaluation over every image is all there is."""

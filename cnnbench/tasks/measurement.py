@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Measurement:
     seconds: float  # that the net took for them
     result: dict[str, Any]  # metrics and how they were measured
     write: Callable[[Path, dict[str, Any]], None] = lambda folder, result: None  # tables and pictures
+    fitted: dict[str, Any] = field(default_factory=dict)  # facts for the spec's `extra`, to be stored with the weights
     page: Callable[[dict[str, Any], bool], str]  # the whole result, and whether to be brief -> text for a terminal
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cnnbench import tasks
-from cnnbench.config.sections import Format, PrepareConfig
+from cnnbench.config.sections import CropConfig, Format, PrepareConfig
 from cnnbench.data import EvalTransform
 from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
@@ -52,12 +52,13 @@ class ImagePrediction:
 
 
 class Predictor:
-    """A trained net, ready to be asked. `load()` makes it; a task that has more to say overrides `decode` and below.
+    """A trained net, ready to be asked. `load()` makes it; a task that has more to say overrides the last methods.
 
     A task whose answer to an image is a picture is `pictorial`: `save` writes it into a file.
     """
 
     pictorial: ClassVar[bool] = False
+    views = 1  # of each image that go through the net
 
     def __init__(self, task: Task, model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> None:
         self.task, self.spec, self.source, self.runtime = task, spec, source, runtime
@@ -66,6 +67,11 @@ class Predictor:
         self.transform: Callable[[Any], Tensor] = EvalTransform(
             spec.input.image_size, spec.input.crop_ratio, spec.input.interpolation
         )
+
+    @property
+    def name(self) -> str:
+        """Short name of what is asked, for a title."""
+        return sources.short_name(self.source) if Path(self.source).is_file() else self.source
 
     @property
     def classes(self) -> list[str]:
@@ -94,36 +100,61 @@ class Predictor:
         top: how many alternatives, where the task has any. thumbnails: side in pixels of those to keep.
         """
         with quiet_pillow():
-            read = in_threads(lambda image: self._read(image, thumbnails), images, workers or cores(), 2 * batch_size)
-            while batch := list(islice(read, batch_size)):
-                yield from self._answered(batch, top)
+            at_once = max(1, batch_size // self.views)
+            read = in_threads(lambda image: self._read(image, thumbnails), images, workers or cores(), 2 * at_once)
+            while batch := list(islice(read, at_once)):
+                yield from self._answered(batch, top, batch_size)
 
-    def _read(self, image: Any, thumbnails: int) -> "tuple[ImagePrediction, Tensor | None]":
+    def _read(self, image: Any, thumbnails: int) -> "tuple[ImagePrediction, Any]":
         """The prediction to be, and the net's input; None where the file cannot be read."""
         file = os.fspath(image) if isinstance(image, str | os.PathLike) else None
         try:
-            picture = as_picture(image, self.spec.input.in_channels)
+            picture, inputs = self.prepared(image)
         except UserError as error:
             if file is None:
                 raise
             return self.empty(file, error=str(error)), None
         small = thumbnail(picture, thumbnails) if thumbnails else None
-        return self.empty(file, thumbnail=small), self.transform(picture)
+        return self.empty(file, thumbnail=small), inputs
 
     @torch.no_grad()
-    def _answered(self, batch: "Sequence[tuple[ImagePrediction, Tensor | None]]", top: int) -> Iterator[Any]:
-        inputs = [pixels for _, pixels in batch if pixels is not None]
+    def _answered(self, batch: "Sequence[tuple[ImagePrediction, Any]]", top: int, batch_size: int) -> Iterator[Any]:
+        inputs, read = [one for _, one in batch if one is not None], [one for one, given in batch if given is not None]
         found: Iterator[dict[str, Any]] = iter(())
         if inputs:
-            with self.runtime.autocast():
-                answers = self.task.answer(self.model(self.normalize(torch.stack(inputs))))
-            read = [one.file for one, pixels in batch if pixels is not None]
-            check_answers(answers, self.source, lambda at: [str(read[index]) for index in at], self.runtime.precision)
+            answers = self.answers(inputs, [str(one.file) for one in read], batch_size)
             found = iter(self.decode(answers, top))
-        for prediction, pixels in batch:
-            yield prediction if pixels is None else replace(prediction, **next(found))
+        for prediction, given in batch:
+            yield prediction if given is None else replace(prediction, **next(found))
 
     # The task's own
+
+    def asked(
+        self, others: "Sequence[Predictor]" = (), crop: CropConfig | None = None, least: float | None = None
+    ) -> "Predictor":
+        """Predictor that asks other nets too, by several views, and is unsure below the probability `least`. UserError
+        where the task cannot do so."""
+        if others or least is not None or (crop and crop != CropConfig()):
+            raise UserError(f"several weights, crop and min_probability are for classification: {self.task.name} takes "
+                            "none of them")  # fmt: skip
+        return self
+
+    def notes(self) -> list[str]:
+        """What the user should be told before the answers."""
+        return []
+
+    def prepared(self, image: Any) -> tuple[Any, Any]:
+        """The picture, as a person sees it, and what the net is given of it. UserError where it cannot be read."""
+        picture = as_picture(image, self.spec.input.in_channels)
+        return picture, self.transform(picture)
+
+    def answers(self, inputs: Sequence[Any], names: Sequence[str], batch_size: int) -> Tensor:
+        """The net's answers to what it is given of each image, at most `batch_size` views at a time. RunError where
+        they are not finite."""
+        with self.runtime.autocast():
+            found = self.task.answer(self.model(self.normalize(torch.stack(list(inputs)))))
+        check_answers(found, self.source, lambda at: [names[index] for index in at], self.runtime.precision)
+        return found
 
     def empty(self, file: str | None, **known: Any) -> ImagePrediction:
         """Prediction without an answer yet."""
@@ -144,15 +175,21 @@ class Predictor:
             return json_text(rows, ascii=False)
         return render(rows, format)
 
+    def closing(self, found: Sequence[Any]) -> str:
+        """What is said of all predictions at the end; empty where nothing is."""
+        return ""
+
     def bars(self, prediction: Any) -> tuple[str, list[tuple[str, float, bool]]]:
         """Title and bars (name, share in 0..1, whether it is true) under an image on a sheet."""
         return ", ".join(f"{key} {value}" for key, value in prediction.answer.items()), []
 
 
 def load(
-    weights: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     model: str | dict[str, Any] | None = None,
+    crop: str | None = None,
+    min_probability: float | None = None,
     device: str = "auto",
     precision: str | None = None,
     key: str | None = None,
@@ -162,27 +199,42 @@ def load(
 ) -> Any:
     """Trained net: `cnnbench.load("outputs/train/resnet8-digits").predict("photo.jpg")`.
 
-    weights: a run's directory, a file, `zoo:NAME`, or `imagenet` for the published weights of `model`. model: the net's
-    name, or a dictionary of its name and arguments, where the weights do not say it. key, rename, skip: for files from
-    elsewhere (see `cnnbench predict --help`, as for `prepare`: image_size, crop_ratio, interpolation, mean, std,
-    classes). Raises UserError, a ValueError, for whatever is wrong.
+    weights: a run's directory, a file, `zoo:NAME`, or `imagenet` for the published weights of `model`; of a list, the
+    answers are averaged. model: the net's name, or a dictionary of its name and arguments, where the weights do not say
+    it. crop: the views of each image, as `ten`. min_probability: below it an answer is unsure. key, rename, skip: for
+    files from elsewhere (see `cnnbench predict --help`, as for `prepare`: image_size, crop_ratio, interpolation, mean,
+    std, classes). Raises UserError, a ValueError, for whatever is wrong.
     """
     chosen = {"name": model} if isinstance(model, str) else model
     known = {item.name for item in fields(PrepareConfig)}
     if wrong := prepare.keys() - known:
         raise TypeError(f"load() got an unexpected keyword argument '{min(wrong)}'")
     prepared = PrepareConfig(**{**dict.fromkeys(known), **prepare})
-    found = sources.load(os.fspath(weights), chosen, key)
+    given = [weights] if isinstance(weights, str | os.PathLike) else weights
+    found = [sources.load(where, chosen, key) for where in sources.places([os.fspath(one) for one in given])]
     with torch.random.fork_rng(devices=[]):  # nets draw weights before they are given theirs
-        net, spec, _ = ready(found, chosen, prepared, rename, list(skip))
+        nets = [ready(one, chosen, prepared, rename, list(skip))[:2] for one in found]
     runtime = create_runtime(device, precision, seed=None)
-    return predictor_of(net, spec, found.source, runtime if precision else measuring(runtime, None, [found]))
+    runtime = runtime if precision else measuring(runtime, None, found)
+    views = CropConfig(name=crop) if crop else None
+    return predictor_of([(*net, one.source) for net, one in zip(nets, found, strict=True)], runtime, views,
+                        min_probability)  # fmt: skip
 
 
-def predictor_of(model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> Predictor:
-    """Predictor of the task that the net was trained for."""
-    task = tasks.find(spec.task).of(spec)
-    return task.predictor(model, spec, source, runtime) or Predictor(task, model, spec, source, runtime)
+def predictor_of(
+    nets: Sequence[tuple[Net, ModelSpec, str]], runtime: Runtime, crop: CropConfig | None, least: float | None
+) -> Predictor:
+    """Predictor of the task that the nets were trained for: each with its spec and what to call it. UserError where
+    the task, or these nets together, cannot be asked so."""
+    made = []
+    for model, spec, source in nets:
+        task = tasks.find(spec.task).of(spec)
+        made.append(task.predictor(model, spec, source, runtime) or Predictor(task, model, spec, source, runtime))
+    first, *others = made
+    for one in others:
+        if one.spec.task != first.spec.task:
+            raise UserError(f"{first.source} is for {first.spec.task}, {one.source} for {one.spec.task}")
+    return first.asked(others, crop, least)
 
 
 def as_sequence(images: Any) -> Iterable[Any]:

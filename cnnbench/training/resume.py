@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from cnnbench.config.sections import Identity, Resume
-from cnnbench.data.model_spec import ModelSpec
+from cnnbench.data.model_spec import FITTED, ModelSpec
 from cnnbench.runs import result
 from cnnbench.training.limits import StopRule
 from cnnbench.training.setup import Parts, thaw
@@ -53,6 +53,7 @@ def restore(
     notes += lr_jump(parts, state, saved)
     if not rule.reason(progress, state.step):  # an epoch that a limit had cut is finished now, and written down then
         state.rows = [row for row in state.rows if row["epoch"] <= progress.epoch]
+        notes += _no_longer_fits(saved)
     if progress.batch == 0 and progress.best_epoch == progress.epoch > 0:  # a crash may have come between the two
         manager.keep_best()
     elif progress.best_epoch and not manager.best.exists():
@@ -84,7 +85,7 @@ def _check_optimizer(state: TrainState) -> None:
 def _other_data(parts: Parts, saved: dict[str, Any]) -> list[str]:
     """Note on a forced change of the images. UserError where net or data differ. Early versions kept no identity."""
     ours = _identity(parts)
-    theirs = {"identity": ours["identity"], **saved, "spec": ModelSpec.from_dict(saved["spec"]).as_dict()}
+    theirs = {"identity": ours["identity"], **saved, "spec": ModelSpec.from_dict(saved["spec"]).as_trained.as_dict()}
     path = parts.directory.path
     for key, what in (("images", "images"), ("spec", "classes, sizes or normalisation")):
         if ours[key] != theirs[key]:
@@ -96,6 +97,12 @@ def _other_data(parts: Parts, saved: dict[str, Any]) -> list[str]:
     if parts.cfg.resume is not Resume.force:
         raise UserError(f"{text}: give another run.dir, or resume=force to go on with the images that are there now")
     return [f"{text}; resume=force goes on with the images that are there now"]
+
+
+def _no_longer_fits(saved: dict[str, Any]) -> list[str]:
+    """Note on what was fitted to weights that now train on."""
+    names = [name for name in FITTED if name in saved["spec"].get("extra", {})]
+    return [f"the {name} of these weights is dropped, since they train on: fit it again afterwards" for name in names]
 
 
 def _identity(parts: Parts) -> dict[str, Any]:

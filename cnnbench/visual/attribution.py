@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from torch.nn import functional as F
 
 from cnnbench.models.layers import Net
@@ -69,7 +70,12 @@ def draw_occlusion(context: VisualizeContext) -> Iterator[Picture]:
     asked = _questions(context)
     with progress(len(asked.images), "occlusion") as advance:
         heat = occlusion_heat(
-            context.model, asked.images, asked.targets, context.normalize, batch=context.batch_size(), advance=advance
+            context.answering,
+            asked.images,
+            asked.targets,
+            context.normalize,
+            batch=context.batch_size(),
+            advance=advance,
         )
     legend = (
         "Orange: a gray square here lowers the probability of the class; purple: it raises it (Zeiler and Fergus, "
@@ -152,7 +158,7 @@ def saliency_heat(model: Net, images: Tensor, targets: Tensor, normalize: Normal
 
 @torch.no_grad()
 def occlusion_heat(
-    model: Net, images: Tensor, targets: Tensor, normalize: Normalize, *, batch: int,
+    model: Module, images: Tensor, targets: Tensor, normalize: Normalize, *, batch: int,
     advance: Callable[[int], object] = lambda count: None,
 ) -> Tensor:  # fmt: skip
     """Occlusion (Zeiler and Fergus, 2014): the fall of the class's probability when a gray square hides a pixel,

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from cnnbench import data, tasks
 from cnnbench.config.commands import VisualizeConfig
@@ -21,6 +22,7 @@ from cnnbench.data.pictures import as_picture
 from cnnbench.models.layers import Net
 from cnnbench.output.tensorboard import Events, fresh_events
 from cnnbench.runtime.device import Normalize, Runtime
+from cnnbench.tasks.classification.temperature import tempered
 from cnnbench.utils.errors import UserError, did_you_mean
 from cnnbench.utils.format import plural
 from cnnbench.visual.html_page import Picture
@@ -83,6 +85,11 @@ class VisualizeContext:
     def model(self) -> Net:
         assert self._model is not None  # without a net, the command has refused pictures that need one
         return self._model
+
+    @cached_property
+    def answering(self) -> Module:
+        """The net with logits whose softmax gives the probabilities: divided by its temperature, where it has one."""
+        return tempered(self.model, self.spec)
 
     @property
     def title(self) -> str:
@@ -234,7 +241,7 @@ class VisualizeContext:
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         with self.runtime.autocast():
-            return torch.cat([self.model(self.normalize(part)) for part in images.split(self.batch_size())]).float()
+            return torch.cat([self.answering(self.normalize(part)) for part in images.split(self.batch_size())]).float()
 
     # Output
 

@@ -19,7 +19,7 @@ def draw_mistakes(context: VisualizeContext) -> Iterator[Picture]:
     in_classes_of(context.dataset, context.classes, context.source)  # refuses data with other classes
     source, parts, runtime = context.searched, [], context.runtime
     with progress(len(source), "mistakes") as advance, runtime.cached_weight_casts():
-        for batch, _, logits in predictions(context.model, context.batches(source), runtime, context.normalize):
+        for batch, _, logits in predictions(context.answering, context.batches(source), runtime, context.normalize):
             parts.append(logits.float().cpu())
             advance(len(batch["index"]))
     logits = torch.cat(parts)

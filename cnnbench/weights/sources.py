@@ -67,6 +67,14 @@ class Weights:
     notes: list[str] = field(default_factory=list)  # what was taken of a file from elsewhere, and what was not
 
 
+def places(given: Any) -> list[str]:
+    """What `weights=` names, one or a list. UserError where it names none."""
+    found = given if isinstance(given, list) else [given]
+    if not found or not all(isinstance(where, str) for where in found):
+        raise UserError("weights: give a run, a file, zoo:NAME or imagenet; or a list of such, as weights=[a,b]")
+    return found
+
+
 def load(where: str, model: dict[str, Any] | None = None, key: str | None = None) -> Weights:
     """The weights that `where` names. `model`: name and arguments of the net, which published weights depend on.
     `key`: which of the weights in a file, where there are several.

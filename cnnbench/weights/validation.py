@@ -64,6 +64,7 @@ INTERPOLATIONS = [kind.value for kind in Interpolation]
 PRECISIONS = [kind.value for kind in Precision]
 
 SPEC = {"task": TEXT, "model": NAMED, "labels": TEXTS, "input": DICTIONARY, "extra": DICTIONARY}
+EXTRA = {"outputs": whole(1, MOST), "temperature": number(1e-3, 1e3)}
 INPUT = {
     "image_size": whole(1, LARGEST_SIDE),
     "in_channels": whole(1, MOST),
@@ -112,7 +113,7 @@ def spec_of(content: Any, source: str) -> ModelSpec:
         if len(given[name]) != given["in_channels"]:
             raise UserError(f"{source} is not as cnnbench writes it: spec.input.{name} has {len(given[name])} values "
                             f"for {given['in_channels']} channels")  # fmt: skip
-    _check(content.get("extra", {}), {"outputs": whole(1, MOST)}, source, "spec.extra.", optional=("outputs",))
+    _check(content.get("extra", {}), EXTRA, source, "spec.extra.", optional=tuple(EXTRA))
     return ModelSpec.from_dict(content)
 
 

@@ -18,7 +18,7 @@ from torchvision.models import get_model, get_model_weights
 from cnnbench import data
 from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.runtime import device
-from cnnbench.tasks.classification import answers, evaluation, mistakes, plots
+from cnnbench.tasks.classification import answers, asking, evaluation, mistakes, plots
 from cnnbench.tasks.classification.metrics import evaluate_scores
 from cnnbench.utils.files import read_json
 from cnnbench.utils.statistics import wilson
@@ -35,6 +35,7 @@ LEFT = (
     "confusion_matrix.csv",
     "classes.csv",
     "calibration.png",
+    "coverage.png",
     "mistakes.png",
 )
 
@@ -42,7 +43,7 @@ LEFT = (
 def evaluated(cnnbench: Callable[..., Ran], *args: str, said: str = "") -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:  # the numbers alone: pictures take longer than they do
         patch.setattr(mistakes, "draw_cards", lambda *rest: None)
-        for picture in ("plot_confusion_matrix", "plot_calibration"):
+        for picture in ("plot_confusion_matrix", "plot_calibration", "plot_coverage"):
             patch.setattr(plots, picture, lambda *rest: None)
         ran = cnnbench("evaluate", *args, *CPU, "format=json")
     assert ran.code == 0, ran.err
@@ -66,7 +67,7 @@ def test_the_integers_are_exact_at_any_batch_size(cnnbench: Callable[..., Ran]) 
         assert result["loss"] == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-4)
     assert result["protocol"] == {
         "name": "center", "views": 1, "nets": 1, "scales": [16], "resize": "shorter", "interpolation": "bilinear",
-        "averaged": None,
+        "temperature": None, "averaged": None,
     }  # fmt: skip
 
 
@@ -96,9 +97,9 @@ def test_protocols_give_the_same_integers_at_any_batch_size(
 
 def test_views_are_averaged_after_the_softmax() -> None:
     logits = torch.randn(5, 10, 3, generator=torch.Generator().manual_seed(0)) * 4
-    mean = evaluation.averaged(logits)
+    mean = asking.averaged(logits)
     torch.testing.assert_close(mean.exp(), logits.softmax(2).mean(1))
-    assert torch.equal(evaluation.averaged(logits[:, :1]), logits[:, 0])
+    assert torch.equal(asking.averaged(logits[:, :1]), logits[:, 0])
 
 
 def test_an_ensemble_is_the_mean_of_its_nets(cnnbench: Callable[..., Ran]) -> None:
@@ -177,7 +178,7 @@ def test_an_evaluation_leaves_tables_and_pictures(cnnbench: Callable[..., Ran], 
     assert {"top1_error/test", "top5_error/test", "loss/test", "calibration_error/test"} <= set(
         events.Tags()["scalars"]
     )
-    assert set(events.Tags()["images"]) == {"confusion_matrix", "calibration", "mistakes"}
+    assert set(events.Tags()["images"]) == {"confusion_matrix", "calibration", "coverage", "mistakes"}
     again = cnnbench("evaluate", f"weights={digits_run()}", "run.dir=e", *CPU)
     assert again.code == 0 and len(list(path.glob("events*"))) == 1
 

@@ -19,7 +19,6 @@ from cnnbench.tasks.classification.metrics import (
     ClassificationMeter,
     ConfusionMeter,
     answers,
-    calibration,
     confusion_counts,
     correct_counts,
     evaluate_scores,
@@ -172,7 +171,7 @@ def test_the_calibration_error_is_that_of_its_definition() -> None:
     """Against a loop over the images: mean |confidence - accuracy| of 15 equal bins, weighted by their counts."""
     generator = torch.Generator().manual_seed(0)
     logits, targets = 3 * torch.randn(500, 4, generator=generator), torch.randint(4, (500,), generator=generator)
-    found = calibration(logits, targets)
+    found = evaluate_scores(logits, targets).calibration
     bins: dict[int, list[tuple[float, bool]]] = {}
     for row, target in zip(logits.double().softmax(1), targets.tolist(), strict=True):
         confidence, best = row.max(0)
@@ -184,8 +183,8 @@ def test_the_calibration_error_is_that_of_its_definition() -> None:
 
 def test_a_net_that_is_sure_and_right_is_calibrated_and_one_that_is_sure_and_wrong_is_not() -> None:
     logits, targets = torch.eye(4) * 50, torch.arange(4)
-    assert calibration(logits, targets).error == pytest.approx(0, abs=1e-9)
-    assert calibration(logits, targets.roll(1)).error == pytest.approx(100)
+    assert evaluate_scores(logits, targets).calibration.error == pytest.approx(0, abs=1e-9)
+    assert evaluate_scores(logits, targets.roll(1)).calibration.error == pytest.approx(100)
 
 
 def test_an_evaluation_counts_what_the_meter_of_training_counts() -> None:

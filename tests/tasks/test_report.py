@@ -38,7 +38,7 @@ def test_many_classes_are_listed_by_their_errors() -> None:
     targets = torch.arange(400) % 40
     found = evaluate_scores(F.one_hot((targets * 3) % 40, 40).float(), targets)
     result = {**report.headline(found), "crop": "center 8", "split": "val", "images_per_second": 1.0, "shift": None,
-              "protocol": {"interpolation": "bilinear", "averaged": None}, "run_dir": "r",
+              "protocol": {"interpolation": "bilinear", "averaged": None, "temperature": None}, "run_dir": "r",
               "precision": "fp32"}  # fmt: skip
     page = report.page(result, found, classes)
     assert "The 10 classes with the largest errors" in page

@@ -59,7 +59,11 @@ def test_a_second_task_is_trained_evaluated_predicted_with_and_reported(
     Image.fromarray(image).save(tmp_path / "square.png")
     said = json.loads(cnnbench("predict", "square.png", "weights=r", "device=cpu", "format=json").out)
     assert sum(said[0][name] for name in planted.NAMES) == 256 and said[0]["square"] > said[0]["bar"], said
-    assert "crop and shift are for classification" in cnnbench("evaluate", "weights=r", "crop=ten").err
+    for more in ("crop=ten", "calibrate=true"):
+        assert "crop, shift and calibrate are for classification" in cnnbench("evaluate", "weights=r", more).err
+    for more in ("crop=six", "min_probability=0.5", "weights=[r,r]"):
+        asked = cnnbench("predict", "square.png", "weights=r", more, "device=cpu")
+        assert asked.code == 2 and "min_probability are for classification: planted takes none" in asked.err
 
     report = cnnbench("report", "r")
     assert "mean IoU" in report.out and f"{result['miou']:.2f}" in report.out and "top-1" not in report.out, report.out

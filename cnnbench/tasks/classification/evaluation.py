@@ -1,8 +1,7 @@
 """Evaluation of a trained net, or of several whose answers are averaged, by a named protocol."""
 
-import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,45 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnbench import models
 from cnnbench.config.commands import EvaluateConfig
-from cnnbench.config.sections import CropConfig
-from cnnbench.data import image_names, matched
+from cnnbench.data import Source, image_names
 from cnnbench.data.loaders import view_batches
 from cnnbench.data.model_spec import ModelSpec
-from cnnbench.data.views import DIRECTIONS, Groups, Shifts, Views, ViewTransform, build_views
-from cnnbench.models.layers import Dense, Net
-from cnnbench.runtime.compiled import compile_if
-from cnnbench.runtime.device import Normalize, Runtime
-from cnnbench.tasks.classification import report
+from cnnbench.data.views import DIRECTIONS, Shifts, Views, ViewTransform
+from cnnbench.models.layers import Net
+from cnnbench.runtime.device import Runtime
+from cnnbench.tasks.classification import calibrate, report
+from cnnbench.tasks.classification.asking import Member, averaged, columns_of, ensemble, member, view_logits, views
 from cnnbench.tasks.classification.metrics import answers, evaluate_scores, kept_answers
+from cnnbench.tasks.classification.temperature import KEY, temperature
 from cnnbench.tasks.measurement import Judged, Measurement, Progress, Reading, progress
 from cnnbench.tasks.passes import check_answers
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """One net and how it is asked: any images' normalised views to logits."""
-
-    net: Callable[[Tensor], Any]
-    normalize: Normalize
-    runtime: Runtime
-
-
-def views(crop: CropConfig, model: Net, known: ModelSpec) -> Views:
-    """Views by which a net is asked. UserError where its images or its layers leave no room for them."""
-    chosen = build_views(crop, known.input.image_size, known.input.crop_ratio, known.input.interpolation)
-    if chosen.dense:
-        models.check_dense(model, min(chosen.scales))
-    return chosen
-
-
-def member(model: Net, asked: Views, known: ModelSpec, runtime: Runtime, *, compile: bool = False) -> Member:
-    """Member of an ensemble: a net, ready to be asked by these views."""
-    net = compile_if(runtime.place(Dense(model) if asked.dense else model), compile)
-    return Member(net=net, normalize=Normalize(runtime, known.input.mean, known.input.std), runtime=runtime)
 
 
 def scores(member: Member, views: ViewTransform, reading: Reading, progress: Progress) -> Tensor:
@@ -59,18 +34,6 @@ def scores(member: Member, views: ViewTransform, reading: Reading, progress: Pro
     with member.runtime.cached_weight_casts():
         rows = torch.cat([averaged(logits) for logits in _view_logits(member, views, reading, progress)])
     return member.runtime.group.all_gather_rows(rows, len(reading.source)).cpu()
-
-
-def averaged(logits: Tensor) -> Tensor:
-    """(N, V, classes) to (N, classes): the logarithm of the mean softmax; the logits themselves of a single view."""
-    if logits.shape[1] == 1:
-        return logits[:, 0]
-    return logits.log_softmax(dim=2).logsumexp(dim=1) - math.log(logits.shape[1])
-
-
-def ensemble(members: Sequence[Tensor]) -> Tensor:
-    """The scores of several nets (N, classes) as those of one: their softmax, averaged."""
-    return averaged(torch.stack(list(members), dim=1))
 
 
 @torch.no_grad()
@@ -88,17 +51,8 @@ def _view_logits(member: Member, views: ViewTransform, reading: Reading, progres
         world_size=group.size,
     )
     for groups, targets in reading.until(batches):
-        yield _logits(member, groups, reading.batch_size)
+        yield view_logits(member, groups, reading.batch_size)
         progress(len(targets))
-
-
-def _logits(member: Member, groups: Groups, batch_size: int) -> Tensor:
-    found = []
-    for group in groups:
-        with member.runtime.autocast():
-            parts = [member.net(member.normalize(part)) for part in group.flatten(0, 1).split(batch_size)]
-        found.append(torch.cat(parts).float().unflatten(0, group.shape[:2]))
-    return torch.cat(found, dim=1)
 
 
 @dataclass(frozen=True)
@@ -142,11 +96,12 @@ def judge_views(
 def check(judged: list[Judged], cfg: EvaluateConfig) -> None:
     """Raise UserError for what cannot be measured: other classes, views without room, shifts out of the image."""
     for one in judged:
-        if in_order_of(judged[0].spec, one.spec) is None:
-            raise UserError(f"{one.weights.source} was trained for other classes than {judged[0].weights.source}")
+        columns_of(judged[0].spec, judged[0].weights.source, one.spec, one.weights.source)
         views(cfg.crop, one.model, one.spec)
     if cfg.shift and len(judged) > 1:
         raise UserError("shift judges a single net: give weights=… one only")
+    if cfg.calibrate:
+        calibrate.check(judged, cfg)
     size = judged[0].spec.input.image_size
     if cfg.shift is not None and cfg.shift >= size:
         raise UserError(f"shift={cfg.shift} moves everything out of an image of {size} pixels")
@@ -154,6 +109,8 @@ def check(judged: list[Judged], cfg: EvaluateConfig) -> None:
 
 def measure(judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Measurement:
     """Errors with their intervals, calibration, confusion and robustness of a net, or of an ensemble."""
+    if cfg.calibrate:
+        judged = [calibrate.without_temperature(one) for one in judged]
     asked = [views(cfg.crop, one.model, one.spec) for one in judged]
     members = [
         member(one.model, chosen, one.spec, runtime, compile=cfg.compile)
@@ -161,35 +118,53 @@ def measure(judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Meas
     ]
     first, begin = judged[0], time.perf_counter()
     source, classes = first.reading.source, first.dataset.classes
-    with progress(len(source) * len(judged)) as advance:
-        found = [
-            scores(asking, chosen, one.reading, advance)[:, in_order_of(first.spec, one.spec)]
-            for asking, chosen, one in zip(members, asked, judged, strict=True)
-        ]
+    logits = answered(judged, members, asked, runtime)
     seconds = time.perf_counter() - begin
-    for logits, one in zip(found, judged, strict=True):
-        check_answers(logits, one.weights.source, partial(image_names, one.reading.source), runtime.precision)
-    logits = ensemble(found)
-    judgement = evaluate_scores(logits, source.targets)
+    judgement, fitted, comparison = evaluate_scores(logits, source.targets), dict[str, Any](), None
+    if cfg.calibrate:
+        found = _fitted(cfg, first, members[0], asked[0], logits)
+        before, logits, fitted = judgement, logits / found.temperature, {KEY: found.temperature}
+        judgement = evaluate_scores(logits, source.targets)
+        judged, comparison = [calibrate.with_temperature(first, found)], calibrate.compared(found, before, judgement)
     shift = shifted(cfg.shift, first, members[0], asked[0]) if cfg.shift is not None else None
     return Measurement(
         n=judgement.n,
         seconds=seconds,
         result={
             **report.headline(judgement),
-            **described(asked),
+            **described(asked, [one.spec for one in judged]),
+            "calibration": comparison,
             "shift": shift,
             "confused": report.confused(judgement, classes),
             "by_class": report.figures_by_class(judgement, classes),
         },
         write=lambda folder, result: report.write(folder, result, judgement, classes, source, logits),
         page=lambda result, brief: report.page(result, judgement, classes, brief),
+        fitted=fitted,
     )
 
 
-def in_order_of(first: ModelSpec, other: ModelSpec) -> list[int] | None:
-    """Columns of another net's logits in the order of the first one's classes; None where they are not the same."""
-    return matched(first.labels, other.labels) if len(first.labels) == len(other.labels) else None
+def answered(judged: list[Judged], members: list[Member], asked: list[Views], runtime: Runtime) -> Tensor:
+    """Scores of all nets together, in the first one's classes: logits of a single net and view."""
+    first = judged[0]
+    with progress(len(first.reading.source) * len(judged)) as advance:
+        found = [
+            scores(asking, chosen, one.reading, advance)[
+                :, columns_of(first.spec, first.weights.source, one.spec, one.weights.source)
+            ]
+            for asking, chosen, one in zip(members, asked, judged, strict=True)
+        ]
+    for logits, one in zip(found, judged, strict=True):
+        check_answers(logits, one.weights.source, partial(image_names, one.reading.source), runtime.precision)
+    return ensemble(found)
+
+
+def _fitted(cfg: EvaluateConfig, one: Judged, asking: Member, views: Views, logits: Tensor) -> calibrate.Fitted:
+    def ask(source: Source) -> Tensor:
+        with progress(len(source), "calibrate") as advance:
+            return scores(asking, views, replace(one.reading, source=source), advance)
+
+    return calibrate.fitted(one, calibrate.validation(one, cfg), logits, ask, asking.runtime.precision)
 
 
 def shifted(pixels: int, judged: Judged, asking: Member, views: Views) -> dict[str, Any]:
@@ -203,11 +178,12 @@ def shifted(pixels: int, judged: Judged, asking: Member, views: Views) -> dict[s
         return asdict(robustness(asking, shifts, judged.reading, advance))
 
 
-def described(asked: list[Views]) -> dict[str, Any]:
+def described(asked: list[Views], specs: list[ModelSpec]) -> dict[str, Any]:
     """Protocol of the measurement, so that numbers compare like for like."""
     texts = list(dict.fromkeys(one.text for one in asked))
     modes = list(dict.fromkeys(one.interpolation for one in asked))
     first, nets = asked[0], len(asked)
+    temperatures = [temperature(spec) for spec in specs] if any(KEY in spec.extra for spec in specs) else [None]
     mean_of = [f"{first.count} views" if first.count > 1 else "", f"{nets} nets" if nets > 1 else ""]
     return {
         "crop": "; ".join(texts),
@@ -218,6 +194,7 @@ def described(asked: list[Views]) -> dict[str, Any]:
             "scales": list(first.scales),
             "resize": first.resize.value,
             "interpolation": "; ".join(modes),
+            "temperature": temperatures[0] if len(temperatures) == 1 else temperatures,
             "averaged": "softmax of " + " and ".join(filter(None, mean_of)) if any(mean_of) else None,
         },
     }

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.classification import BALANCED, MACRO_F1, TOP1, TOP5
+from cnnbench.tasks.classification.coverage import Coverage, coverage
 from cnnbench.tasks.meter import Meter
 
 TOP_K = 5
@@ -73,6 +74,12 @@ def answers(logits: Tensor) -> Tensor:
     The one place that decides between equal logits, so that every count made of the answers agrees with the others.
     """
     return logits.topk(min(TOP_K, logits.shape[1]), dim=1).indices
+
+
+def surest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeliest class of each image, int64 (N,), and its probability, float64 (N,)."""
+    best = answers(logits)[:, 0]
+    return best, logits.double().softmax(dim=1).gather(1, best[:, None])[:, 0]
 
 
 def errors(top1: float, top5: float, classes: int | None) -> dict[str, float]:
@@ -165,6 +172,7 @@ class Evaluation:
     loss: float
     calibration: Calibration
     confusion: Tensor  # int64 (classes, classes), the true classes in rows
+    coverage: Coverage
 
     @property
     def top1_error(self) -> float:
@@ -183,25 +191,27 @@ class Evaluation:
 def evaluate_scores(logits: Tensor, targets: Tensor) -> Evaluation:
     """Evaluation of logits, or log-probabilities, (N, classes) float32 for targets int64 (N,)."""
     top1, top5 = correct_counts(logits, targets).tolist()
+    best, confidence = surest(logits)
+    right = best == targets
     return Evaluation(
         n=len(targets),
         top1_wrong=len(targets) - top1,
         top5_wrong=len(targets) - top5,
         loss=F.cross_entropy(logits.double(), targets).item(),
-        calibration=calibration(logits, targets),
+        calibration=calibration(confidence, right),
         confusion=confusion_counts(logits, targets),
+        coverage=coverage(confidence, ~right),
     )
 
 
-def calibration(logits: Tensor, targets: Tensor, bins: int = BINS) -> Calibration:
-    best = answers(logits)[:, 0]
-    confidence = logits.double().softmax(dim=1).gather(1, best[:, None])[:, 0]
+def calibration(confidence: Tensor, is_right: Tensor, bins: int = BINS) -> Calibration:
+    """Calibration of answers by their confidence float64 (N,), and whether they are right, bool (N,)."""
     index = (confidence * bins).ceil().long().clamp(1, bins) - 1  # bins are (a, b], as in the paper
     counts = torch.bincount(index, minlength=bins)
     sums = torch.bincount(index, weights=confidence, minlength=bins)
-    right = torch.bincount(index, weights=(best == targets).double(), minlength=bins)
+    right = torch.bincount(index, weights=is_right.double(), minlength=bins)
     n = counts.clamp(min=1)
-    error = 100 * (sums - right).abs().sum().item() / max(len(targets), 1)
+    error = 100 * (sums - right).abs().sum().item() / max(len(confidence), 1)
     return Calibration(counts, sums / n, right / n, error)
 
 
@@ -210,7 +220,6 @@ def worst_mistakes(logits: Tensor, targets: Tensor, k: int) -> Tensor:
 
     The one ranking of mistakes: by the probability of the class that the net took the image for.
     """
-    best = answers(logits)[:, 0]
-    confidence = logits.double().softmax(dim=1).gather(1, best[:, None])[:, 0]
+    best, confidence = surest(logits)
     wrong = (best != targets).nonzero().flatten()
     return wrong[confidence[wrong].argsort(descending=True, stable=True)[:k]]

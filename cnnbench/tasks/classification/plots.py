@@ -1,4 +1,4 @@
-"""Pictures of a classification: a batch with its classes, predictions, the confusion matrix, the calibration."""
+"""Pictures of a classification: a batch with its classes, predictions, the confusion matrix, calibration, coverage."""
 
 import math
 from collections.abc import Sequence
@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 
 from cnnbench.output.batch_grid import draw_picture, first_pictures, picture_boxes, write_above
 from cnnbench.output.figure import BLUE, GREY, VERMILLION, array, new_figure, save_figure, short_label
+from cnnbench.tasks.classification.coverage import LEAST, Coverage
 from cnnbench.tasks.classification.metrics import Calibration
 from cnnbench.utils.format import plural, probability_percent
 
 # Numbers of classes up to which the confusion matrix shows counts, names, and one class to a cell.
 WRITTEN, LABELLED, SUMMED = 20, 150, 250
+SPIKE = 10  # percent of the images below which a few answers make the error jump, beyond the picture if need be
 
 
 def plot_train_batch(images: Any, targets: Any, classes: Sequence[str], path: str | Path) -> Figure:
@@ -99,6 +101,42 @@ def plot_calibration(found: Calibration, path: str | Path, title: str) -> Figure
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
     return save_figure(figure, path)
+
+
+def plot_coverage(found: Coverage, path: str | Path, title: str) -> Figure:
+    """Draw the error of the answers that are given against their share, where the least sure are held back.
+
+    Circles are what `predict min_probability=` would give. The dashed line is a net that does not know when it is
+    wrong.
+    """
+    figure = new_figure(5.6, 4.6, f"{title}\nerror over all coverages {found.area:.2f} % (area under the curve)")
+    ax = figure.subplots()
+    coverage, error = map(array, found.curve())
+    ax.axhline(error[-1], color=GREY, linestyle=(0, (4, 2)), linewidth=1, label="held back at random")
+    ax.plot(coverage, error, color=BLUE, linewidth=1.8, label="the least sure held back")
+    marks = [mark for mark in map(found.at, LEAST) if mark["answered"]]
+    ax.plot([mark["coverage"] for mark in marks], [mark["error"] for mark in marks], "o", color=VERMILLION,
+            markersize=4.5, label="min_probability=")  # fmt: skip
+    top = 1.1 * max(float(error[coverage >= SPIKE].max()), 0.1)
+    _name_marks(ax, marks, top)
+    ax.set(xlim=(0, 106), ylim=(0, top), xlabel="coverage: images that are answered, %",
+           ylabel="error of these answers, %")  # fmt: skip
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, frameon=False, fontsize=8, borderaxespad=0.2)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8)
+    return save_figure(figure, path)
+
+
+def _name_marks(ax: Axes, marks: Sequence[dict[str, Any]], top: float) -> None:
+    """Write the probability beside each mark, from the least sure on, but not over the one before."""
+    last: tuple[float, float] | None = None
+    for mark in marks:
+        at = mark["coverage"], mark["error"]
+        if last is None or abs(last[0] - at[0]) > 6 or abs(last[1] - at[1]) > 0.06 * top:
+            shift, side = ((5, -8), "left") if at[1] > 0.05 * top else ((-4, 4), "right")  # below the curve
+            ax.annotate(f"{mark['min_probability']:g}", at, shift, textcoords="offset points", fontsize=8, ha=side,
+                        color=VERMILLION)  # fmt: skip
+            last = at
 
 
 def row_shares(counts: np.ndarray) -> np.ndarray:

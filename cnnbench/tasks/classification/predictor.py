@@ -7,15 +7,24 @@ from typing import Any
 
 from torch import Tensor
 
-from cnnbench.config.sections import Format
+from cnnbench.config.sections import CropConfig, Format
+from cnnbench.data.model_spec import ModelSpec
+from cnnbench.data.pictures import as_picture
+from cnnbench.data.views import Groups
+from cnnbench.models.layers import Net
 from cnnbench.output.tables import one_line, render
+from cnnbench.runtime.device import Runtime
+from cnnbench.tasks.base import Task
+from cnnbench.tasks.classification import asking, temperature
+from cnnbench.tasks.passes import check_answers
 from cnnbench.tasks.predictor import ImageLike, ImagePrediction, Predictor, as_sequence
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text
-from cnnbench.utils.format import Percent, shorten
+from cnnbench.utils.format import Percent, plural, shorten
 from cnnbench.utils.named_files import common_folder
 
 FILE = 40  # characters of a path in a table
+UNSURE = "unsure"  # the answer below min_probability
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class ClassPrediction(ImagePrediction):
     """Classes of one image, the likeliest first; or why the file could not be read."""
 
     predictions: tuple[ClassProbability, ...] = ()
+    unsure: bool = False  # whether the likeliest class has less than `min_probability`
 
     @property
     def best(self) -> ClassProbability:
@@ -39,9 +49,42 @@ class ClassPrediction(ImagePrediction):
             raise UserError(self.error)
         return self.predictions[0]
 
+    @property
+    def answer_text(self) -> str:
+        """The likeliest class, or "unsure"."""
+        return UNSURE if self.unsure else self.best.name
+
 
 class Classifier(Predictor):
-    """A trained classifier, ready to be asked."""
+    """A trained classifier, ready to be asked; or several, whose probabilities are averaged."""
+
+    def __init__(self, task: Task, model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> None:
+        super().__init__(task, model, spec, source, runtime)
+        self.least: float | None = None  # probability below which an answer is unsure
+        self.nets = [self]  # this one, and those that are asked with it
+        self._show(CropConfig())
+
+    def _show(self, crop: CropConfig) -> None:
+        """Ask this net by these views from now on. UserError where it cannot be."""
+        self.shown = asking.views(crop, self.model, self.spec)
+        self.views = self.shown.count
+        self.member = asking.member(self.model, self.shown, self.spec, self.runtime)
+
+    def asked(
+        self, others: Sequence[Predictor] = (), crop: CropConfig | None = None, least: float | None = None
+    ) -> "Classifier":
+        if least is not None and not 0 < least <= 1:
+            raise UserError(f"min_probability={least:g} is out of range: it must be > 0 and <= 1")
+        self.least, self.nets = least, [self, *(one for one in others if isinstance(one, Classifier))]
+        self.columns = [asking.columns_of(self.spec, self.source, one.spec, one.source) for one in self.nets]
+        for one in self.nets:
+            one._show(crop or CropConfig())
+        self.views = max(one.views for one in self.nets)
+        return self
+
+    @property
+    def name(self) -> str:
+        return " + ".join(Predictor.name.fget(one) for one in self.nets)  # type: ignore[attr-defined]
 
     def predict(
         self, images: "ImageLike | Iterable[ImageLike]", top: int = 5, batch_size: int = 32
@@ -52,41 +95,74 @@ class Classifier(Predictor):
     def empty(self, file: str | None, **known: Any) -> ClassPrediction:
         return ClassPrediction(file, **known)
 
+    def notes(self) -> list[str]:
+        said = [text for one in self.nets for text in temperature.note(one.spec, one.source)]
+        if self.least is not None and self.least <= 1 / len(self.classes):
+            said.append(f"min_probability={self.least:g} changes nothing: the likeliest of {len(self.classes):,} "
+                        f"classes always has {1 / len(self.classes):.2g} or more")  # fmt: skip
+        return said
+
+    def prepared(self, image: Any) -> tuple[Any, list[Groups]]:
+        channels = [one.spec.input.in_channels for one in self.nets]
+        pictures = {count: as_picture(image, count) for count in dict.fromkeys(channels)}
+        views = [one.shown(pictures[count]) for one, count in zip(self.nets, channels, strict=True)]
+        return pictures[max(channels)], views
+
+    def answers(self, inputs: Sequence[list[Groups]], names: Sequence[str], batch_size: int) -> Tensor:
+        """Logits of a single net and view, else the logarithms of the mean probabilities: float32 (N, classes)."""
+        found = []
+        for one, columns, given in zip(self.nets, self.columns, zip(*inputs, strict=True), strict=True):
+            scores = asking.scores_of(one.member, one.shown, given, batch_size)
+            check_answers(scores, one.source, lambda at: [names[index] for index in at], self.runtime.precision)
+            found.append(scores[:, columns])
+        return asking.ensemble(found)
+
     def decode(self, answers: Tensor, top: int) -> Iterator[dict[str, Any]]:
         best = answers.float().softmax(dim=1).topk(min(top, len(self.classes)), dim=1)
         for probabilities, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             pairs = zip(indices, probabilities, strict=True)
             named = tuple(ClassProbability(self.classes[index], probability) for index, probability in pairs)
-            yield {"predictions": named}
+            yield {"predictions": named, "unsure": self.least is not None and named[0].probability < self.least}
 
     def bars(self, prediction: ClassPrediction) -> tuple[str, list[tuple[str, float, bool]]]:
-        return prediction.best.name, [(found.name, found.probability, False) for found in prediction.predictions[:5]]
+        return prediction.answer_text, [(found.name, found.probability, False) for found in prediction.predictions[:5]]
 
     def text(self, found: Sequence[ClassPrediction], format: Format, width: int | None) -> str:
         """A table of the first answers with the runners-up beside them; as JSON or CSV every one of them."""
+        answered = self.least is not None
         if format is Format.json:
-            return json_text([_as_json(one) for one in found], ascii=False)
+            return json_text([_as_json(one, answered) for one in found], ascii=False)
         if format is Format.csv:
-            return render([row for one in found for row in _long_rows(one)], format)
+            return render([row for one in found for row in _long_rows(one, answered)], format)
         if len(found) == 1 and found[0].error is None and format is Format.table:
             rows = [{"": one.name, " ": Percent(100 * one.probability)} for one in found[0].predictions]
-            lines = render(rows, format).splitlines()[1:]
+            lines = [*([UNSURE] if found[0].unsure else []), *render(rows, format).splitlines()[1:]]
             return "\n".join([one_line(str(found[0].file)), *(f"  {line}" for line in lines)])
         return render([_short_row(one, file, width) for one, file in zip(found, _names(found), strict=True)], format)
 
+    def closing(self, found: Sequence[ClassPrediction]) -> str:
+        read = [one for one in found if one.error is None]
+        if self.least is None or not read:
+            return ""
+        unsure = sum(one.unsure for one in read)
+        return f"{unsure:,} of {plural(len(read), 'answer')} {UNSURE} (min_probability={self.least:g})"
 
-def _as_json(prediction: ClassPrediction) -> dict[str, Any]:
+
+def _as_json(prediction: ClassPrediction, answered: bool) -> dict[str, Any]:
     predictions = [{"class": found.name, "probability": found.probability} for found in prediction.predictions]
-    return {"file": prediction.file, "predictions": predictions, "error": prediction.error}
+    answer = {"answer": prediction.answer_text if predictions else None} if answered else {}
+    return {"file": prediction.file, **answer, "predictions": predictions, "error": prediction.error}
 
 
-def _long_rows(prediction: ClassPrediction) -> list[dict[str, Any]]:
+def _long_rows(prediction: ClassPrediction, answered: bool) -> list[dict[str, Any]]:
     """A row for each class; a single one, with the reason, for a file that could not be read."""
+    answer = {"answer": prediction.answer_text if prediction.predictions else None} if answered else {}
+    known = {"file": prediction.file, **answer}
     rows: list[dict[str, Any]] = [
-        {"file": prediction.file, "rank": rank, "class": found.name, "probability": found.probability, "error": None}
+        {**known, "rank": rank, "class": found.name, "probability": found.probability, "error": None}
         for rank, found in enumerate(prediction.predictions, start=1)
     ]
-    unread = {"file": prediction.file, "rank": None, "class": None, "probability": None, "error": prediction.error}
+    unread = {**known, "rank": None, "class": None, "probability": None, "error": prediction.error}
     return rows or [unread]
 
 
@@ -104,8 +180,10 @@ def _short_row(prediction: ClassPrediction, file: str, width: int | None) -> dic
     if prediction.error is not None:
         return {"file": file, "answer": "(not read)", "probability": None, "or else": None}
     best, *others = prediction.predictions
+    if prediction.unsure:
+        others = [best, *others]
     more = ", ".join(f"{found.name} {100 * found.probability:.1f} %" for found in others)
     if len(more) > also:
         more = f"{more[:also].rpartition(',')[0]}, …".removeprefix(", ")
-    return {"file": file, "answer": shorten(best.name, 24), "probability": Percent(100 * best.probability),
+    return {"file": file, "answer": shorten(prediction.answer_text, 24), "probability": Percent(100 * best.probability),
             "or else": more or None}  # fmt: skip

@@ -18,6 +18,7 @@ from cnnbench.output.tables import csv_text, render
 from cnnbench.output.tensorboard import fresh_events
 from cnnbench.tasks import ANSWERS
 from cnnbench.tasks.classification import BALANCED, MACRO_F1, METRICS, USUAL, answers, plots
+from cnnbench.tasks.classification.coverage import LEAST
 from cnnbench.tasks.classification.metrics import Evaluation, class_figures, kept_answers
 from cnnbench.tasks.classification.mistakes import draw_mistake_cards
 from cnnbench.utils.console import warn_if_undrawn, warn_in_result
@@ -29,6 +30,7 @@ CONFUSED = 10  # pairs that are listed
 LISTED = 10  # classes of a long list that are printed: those with the largest errors
 FEW = 100  # classes whose figures stand in result.json too; classes.csv has those of any number
 NAME = 24  # characters of a class name in a table
+SAID = (0.8, 0.95)  # values of min_probability that the page tells of
 
 
 def headline(found: Evaluation) -> dict[str, Any]:
@@ -41,6 +43,11 @@ def headline(found: Evaluation) -> dict[str, Any]:
         **{f"{name}_wrong": count for name, count in measured.items()},
         **{f"{name}_interval": list(wilson(count, found.n)) for name, count in measured.items()},
         "calibration_error": found.calibration.error,
+        "selective": {
+            "area": found.coverage.area,
+            "least_area": found.coverage.least_area,
+            "points": [found.coverage.at(least) for least in LEAST],
+        },
     }
 
 
@@ -107,6 +114,7 @@ def write(
         "classes.csv": lambda file: write_text(file, render(per_class(found, classes), Format.csv) + "\n"),
         "confusion_matrix.png": lambda file: plots.plot_confusion_matrix(found.confusion, classes, file, title),
         "calibration.png": lambda file: plots.plot_calibration(found.calibration, file, title),
+        "coverage.png": lambda file: plots.plot_coverage(found.coverage, file, title),
         "mistakes.png": draw_mistakes,
         "TensorBoard's events": lambda _: _write_events(path, result),
     }
@@ -128,7 +136,7 @@ def _write_events(path: Path, result: dict[str, Any]) -> None:
         for key in (*(metric.name for metric in METRICS), "loss", "calibration_error"):
             if key in result:
                 events.add_scalar(f"{key}/{result['split']}", result[key], step)
-        for name in ("confusion_matrix", "calibration", "mistakes"):
+        for name in ("confusion_matrix", "calibration", "coverage", "mistakes"):
             events.add_picture(name, path / f"{name}.png", step)
 
 
@@ -190,6 +198,7 @@ def _numbers(result: dict[str, Any], found: Evaluation) -> str:
         result["crop"],
         protocol["interpolation"],
         result["precision"],
+        *([f"temperature {_shown(protocol['temperature'])}"] if protocol["temperature"] else []),
         *([f"mean {protocol['averaged']}"] if protocol["averaged"] else []),
     ]
     lines = [
@@ -202,4 +211,28 @@ def _numbers(result: dict[str, Any], found: Evaluation) -> str:
             f"shifted by {plural(shift['pixels'], 'pixel')}: {shift['survived']:.2f} % of the answers survive, "
             f"top-1 error {shift['top1_error']:.2f} %"
         )
-    return "\n".join([*lines, f"-> {result['run_dir']}"])
+    return "\n".join([*lines, *_trust(result), f"-> {result['run_dir']}"])
+
+
+def _shown(temperature: float | Sequence[float]) -> str:
+    return f"{temperature:.3g}" if isinstance(temperature, float) else " and ".join(map(_shown, temperature))
+
+
+def _trust(result: dict[str, Any]) -> list[str]:
+    """What holding unsure answers back would give, and what the fit of a temperature has changed."""
+    points = [
+        point for point in result["selective"]["points"] if point["min_probability"] in SAID and point["answered"]
+    ]
+    held = [f"{point['min_probability']:g} answers {point['coverage']:.1f} %, {point['error']:.2f} % of them wrong"
+            for point in points]  # fmt: skip
+    lines = [f"min_probability: {'; '.join(held)}"] if held else []
+    if not (fitted := result.get("calibration")):
+        return lines
+    on = fitted["fitted_on"]
+    images = "these images" if on["split"] == result["split"] else plural(on["n"], f"{on['split']} image")
+    lines.append(f"temperature {fitted['temperature']:.3g}, fitted on {images}: loss {fitted['loss_before']:.4f} -> "
+                 f"{fitted['loss_after']:.4f}, calibration error {fitted['calibration_error_before']:.2f} -> "
+                 f"{fitted['calibration_error_after']:.2f} %")  # fmt: skip
+    if result["stored"]:
+        lines.append(f"stored in {result['stored']}: evaluate, predict, visualize and export use it from now on")
+    return lines

@@ -96,9 +96,9 @@ class Classification(Task):
         return ConfusionMeter(runtime, len(spec.labels))
 
     def views(self, crop: CropConfig, model: Net, spec: ModelSpec) -> Views | None:
-        from cnnbench.tasks.classification import evaluation
+        from cnnbench.tasks.classification import asking
 
-        return None if crop == CropConfig() else evaluation.views(crop, model, spec)
+        return None if crop == CropConfig() else asking.views(crop, model, spec)
 
     def judge_views(self, views: Views, model: Net, spec: ModelSpec, runtime: Runtime, reading: Reading,
                     advance: Any) -> tuple[dict[str, float], Tensor]:  # fmt: skip
