@@ -60,10 +60,7 @@ def _warnings(found: Iterable[Risk]) -> list[Finding]:
 
 def _data(plan: ReviewPlan) -> Iterator[Finding]:
     images, cfg = plan.images, plan.cfg
-    detail = (
-        f"{images.name}: {images.train:,} training and {plural(images.val, f'{images.split} image')}, "
-        f"{plural(images.classes, 'class')}"
-    )
+    detail = images.text
     if cfg.data.fraction < 1:
         detail += f"; data.fraction={cfg.data.fraction:g} leaves the other training images out"
     yield Finding("data", OK, detail)
