@@ -52,6 +52,7 @@ class ImageCounts:
     labels: tuple[str, ...] = ()
     train_by_class: tuple[int, ...] = ()  # empty where they are not known, or images have masks
     val_by_class: tuple[int, ...] = ()
+    test_by_class: tuple[int, ...] = ()
     groups: int = 0  # of the training images; 0: they have none
     test: int | None = None  # test images beside val, where they were counted
     kept: str = ""  # what these are, in words
@@ -72,6 +73,7 @@ class ImageCounts:
             labels=tuple(dataset.classes),
             train_by_class=class_counts(dataset.train, classes),
             val_by_class=class_counts(dataset.val, classes),
+            test_by_class=class_counts(dataset.test, classes) if dataset.test is not None else (),
             groups=0 if groups is None else len(groups.unique()),
             test=None if dataset.test is None else len(dataset.test),
             kept=dataset.kept,
