@@ -54,7 +54,9 @@ def run(cfg: DoctorDataConfig) -> int:
                             f"prepare.{key}= instead")  # fmt: skip
     given = None if cfg.weights is None and cfg.model is None else ready(cfg, _given(cfg))
     settings = replace(cfg.data, on_error=OnBadImage.skip)  # each file is read below, and named where it is bad
-    dataset = data.load_dataset(settings, tell=lambda note: None, read_all=False, unsplit=True)  # a finding says it
+    dataset = data.load_dataset(  # a finding says the notes
+        settings, tell=lambda note: None, read_all=False, unsplit=True, test=True
+    )
     if dataset.task != "classification":
         raise UserError(f"doctor data judges images with a label each; data={dataset.name} is for {dataset.task}")
     path = path_for("doctor", cfg, _name(cfg))
@@ -162,14 +164,14 @@ def features(cfg: DoctorDataConfig, dataset: Dataset, images: Images, given: Fea
 def _sources(dataset: Dataset, images: Images) -> list[data.Source]:
     """The readable images with the net's channels: those in memory are converted, and can all be read."""
     if isinstance(dataset.train, data.Arrays):
-        return list(image_files.all_splits(dataset).values())
+        return list(dataset.splits.values())
     return list(images.sources.values())
 
 
 def judge_labels(review: Review, found: dict[str, Tensor]) -> tuple[str, dict[int, np.ndarray]]:
     """Fill in the suspects of the review. Returns the layer by whose features, and the probabilities of each image."""
     images, count = review.images, len(review.images.classes)
-    group = groups(len(images), [*review.exact, *review.near])
+    group = groups(len(images), [*review.exact, *review.near], images.groups)
     judged = judged_classes(images.targets, group, count)
     if len(judged) < 2:
         return "", {}

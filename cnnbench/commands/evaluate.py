@@ -16,7 +16,7 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import for_people, render
 from cnnbench.runs import run_directory
-from cnnbench.runs.result import complexity, described, environment, show
+from cnnbench.runs.result import complexity, described, environment, selected_by, show
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import Runtime, create_runtime
 from cnnbench.tasks.base import Task
@@ -38,7 +38,7 @@ def run(cfg: EvaluateConfig) -> int:
     loaded = [sources.load(where, cfg.model, cfg.weights_key) for where in sources.places(cfg.weights)]
     runtime = measuring(runtime, cfg.precision, loaded)
     data_cfg = data_config(cfg, loaded)
-    dataset = data.load_dataset(data_cfg)
+    dataset = judged_data(cfg, data_cfg, loaded)
     if cfg.calibrate:
         check_place(cfg, loaded)
     if cfg.try_variants:
@@ -46,7 +46,7 @@ def run(cfg: EvaluateConfig) -> int:
         return tried(cfg, loaded[0], dataset, runtime)
     judged = [ready(cfg, one, dataset, data_cfg.workers) for one in loaded]
     task = tasks.find(same_task(judged)).of(judged[0].spec)
-    judged = [in_own_classes(one) for one in judged]
+    judged = [in_own_classes(one, cfg.split) for one in judged]
     task = task.suited(judged[0].dataset, judged[0].reading.source, runtime)
     task.check_measure(judged, cfg)
     path = Path(runtime.group.broadcast(lambda: str(directory(cfg, judged, dataset))))
@@ -57,8 +57,9 @@ def run(cfg: EvaluateConfig) -> int:
         **found.result,
         "skipped_images": len(dataset.unreadable),
         "left_out": dataset.left_out,
-        "split": dataset.split if cfg.split is Split.val else "train",
-        "warnings": [warning] if (warning := doubts(task, judged[0], found)) else [],
+        "split": dataset.chosen(cfg.split)[0],
+        "select_on": selected(loaded),
+        "warnings": [*dataset.notes, *([warning] if (warning := doubts(task, judged[0], found)) else [])],
         **identity(judged, dataset),
         **described(task, found.result),
         "images_per_second": found.n / found.seconds,
@@ -122,7 +123,7 @@ def tried(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, runtime: 
     task = tasks.find(dataset.task).of(spec)
     given = data.with_channels(dataset, spec.input.in_channels)
     given, _ = data.in_classes_of(given, spec.labels, loaded.source)
-    source = given.val if cfg.split is Split.val else given.train
+    source = given.chosen(cfg.split)[1]
     task = task.suited(given, source, runtime)
     attempts = try_variants(task, spec, build, given, source, runtime)
     if runtime.group.main:
@@ -157,14 +158,13 @@ def same_task(judged: list[Judged]) -> str:
     return first.spec.task
 
 
-def in_own_classes(one: Judged) -> Judged:
+def in_own_classes(one: Judged, split: Split) -> Judged:
     """A net with the data in its own classes, which are matched by their names."""
     dataset, note = data.in_classes_of(one.dataset, one.spec.labels, one.weights.source)
     if dataset is one.dataset:
         return one
     say(note, sys.stderr)
-    source = dataset.val if one.reading.source is one.dataset.val else dataset.train
-    return replace(one, dataset=dataset, reading=replace(one.reading, source=source))
+    return replace(one, dataset=dataset, reading=replace(one.reading, source=dataset.chosen(split)[1]))
 
 
 def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) -> Path:
@@ -210,6 +210,24 @@ def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
     return DataConfig(**{**trained, **said})
 
 
+def selected(loaded: list[Weights]) -> str | None:
+    """What the nets are of their trainings, and which images chose it, where that is known."""
+    each = dict.fromkeys(selected_by(Path(one.source)) for one in loaded)
+    return "; ".join(filter(None, each)) or None
+
+
+def judged_data(cfg: EvaluateConfig, data_cfg: DataConfig, loaded: list[Weights]) -> data.Dataset:
+    """The data that are judged. What of them is not is said."""
+    first = next((one for one in loaded if one.config), loaded[0])
+    trained = from_plain(DataConfig, first.config["data"]) if first.config else None
+    typed = typed_keys(cfg)
+    dataset = data.load_judged(data_cfg, trained, first.identity, typed, test=cfg.split is Split.test)
+    dataset.chosen(cfg.split)
+    if dataset.kept and cfg.split is Split.val and "split" not in typed:
+        say(f"not judged: {dataset.kept} (split=test)", sys.stderr)
+    return dataset
+
+
 def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: int | None) -> Judged:
     """A net, and how it is asked about this data."""
     prepare = prepared(cfg, loaded, dataset)
@@ -222,8 +240,7 @@ def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: 
         say(note, sys.stderr)
     dataset = tasks.adopt(dataset, known.task, {**known.model, "in_channels": known.input.in_channels})
     dataset = data.with_channels(dataset, known.input.in_channels)
-    source = dataset.val if cfg.split is Split.val else dataset.train
-    reading = Reading(source=source, batch_size=cfg.batch_size, workers=workers)
+    reading = Reading(source=dataset.chosen(cfg.split)[1], batch_size=cfg.batch_size, workers=workers)
     return Judged(weights=loaded, model=model, spec=known, dataset=dataset, reading=reading)
 
 

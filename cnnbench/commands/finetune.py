@@ -17,6 +17,7 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.output.figure import save_figure
 from cnnbench.output.tables import for_people
+from cnnbench.runs.result import select_on
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.sweeps.pruning import trial_pruner
@@ -193,6 +194,8 @@ def job(
     about: dict[str, Any],
 ) -> TrainingJob:
     plan = prepare_transfer(cfg, extractor, spec, advised, about)
+    if plan.probed:
+        about["select_on"] = select_on(cfg, extractor.dataset.split, fitted_head=True)
     return TrainingJob(
         runtime=extractor.runtime,
         dataset=extractor.dataset,
@@ -226,7 +229,7 @@ def cross_validate(
     directory = path_for("finetune", cfg, base_name(cfg))
     directory = directory.with_name(f"{directory.name}-folds")
     values, primary = [], tasks.find(dataset.task).metrics[0]
-    for number, (others, fold) in enumerate(data.folds(data.strata(dataset.train), cfg.folds), start=1):
+    for number, (others, fold) in enumerate(data.folds(dataset.train, cfg.folds), start=1):
         say(f"fold {number}/{cfg.folds}", stream)
         one = copy.deepcopy(cfg)
         one.folds, one.run.dir, one.format = None, str(directory / f"fold{number}"), Format.table

@@ -45,7 +45,7 @@ def planned(cfg: PackConfig) -> packing.PackingPlan:
     """UserError for data that are no files, and before anything is written."""
     if cfg.data.packed:
         raise UserError("data.packed: these images are packed already")
-    dataset = data.load_dataset(cfg.data, read_all=False)  # each is read once, when it is packed
+    dataset = data.load_dataset(cfg.data, read_all=False, test=True)  # each is read once, when it is packed
     if not isinstance(dataset.train, data.Files):
         raise UserError(f"data={cfg.data.name} is no folder of image files: it is in memory, where nothing is faster")
     source = Path(cfg.data.root).resolve().name if cfg.data.name == "folder" and cfg.data.root else cfg.data.name
@@ -85,6 +85,7 @@ def summary(folder: Path, about: dict[str, Any], seconds: float) -> dict[str, An
         "data": about["name"],
         "train_images": about["splits"]["train"]["images"],
         "val_images": about["splits"]["val"]["images"],
+        **({"test_images": about["splits"]["test"]["images"]} if "test" in about["splits"] else {}),
         "classes": len(about["classes"]),
         "skipped": len(about["skipped"]),
         "shards": len(shards),
@@ -102,8 +103,9 @@ def show(result: dict[str, Any], format: Format) -> None:
     elif format is not Format.table:
         print(render([result], format))
     else:
+        tests = f", and {plural(result['test_images'], 'test image')}" if "test_images" in result else ""
         print(
-            f"{result['train_images']:,} training and {result['val_images']:,} validation images, "
+            f"{result['train_images']:,} training and {result['val_images']:,} validation images{tests}, "
             f"{byte_size(result['bytes'])} in {plural(result['shards'], 'shard')}, {result['skipped']} skipped\n"
             f"read them with data={result['data']} data.packed={result['packed']}"
         )

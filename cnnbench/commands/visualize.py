@@ -11,7 +11,7 @@ from cnnbench import data, models, tasks
 from cnnbench.config.arguments import command_line, typed_keys
 from cnnbench.config.commands import VisualizeConfig
 from cnnbench.config.parsing import from_plain, to_plain
-from cnnbench.config.sections import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig
+from cnnbench.config.sections import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig, Split
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.output.tables import render
@@ -96,7 +96,8 @@ def prepare(cfg: VisualizeConfig) -> VisualizeContext:
         raise UserError(f"{path} holds a training: give another run.dir")
     cfg.run.dir = str(path)
     known, planned = data_config(cfg, loaded, typed), partial(plan, cfg, loaded, typed)
-    return VisualizeContext(cfg, model, spec, device, path, known, planned, source)
+    load_data = partial(images_of, cfg, loaded, typed)
+    return VisualizeContext(cfg, model, spec, device, path, known, load_data, planned, source)
 
 
 def untrained(cfg: VisualizeConfig) -> ModelSpec:
@@ -123,6 +124,15 @@ def data_config(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -
         if f"data.{item.name}" in typed:
             setattr(trained, item.name, getattr(cfg.data, item.name))
     return trained
+
+
+def images_of(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str], known: DataConfig) -> data.Dataset:
+    """The data set to look at; a training that is planned has its own splits."""
+    test = cfg.split is Split.test
+    if loaded is None:
+        return data.load_dataset(known, test=test)
+    trained = from_plain(DataConfig, loaded.config["data"]) if loaded.config else None
+    return data.load_judged(known, trained, loaded.identity, typed, test=test)
 
 
 def plan(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -> PlannedTraining:

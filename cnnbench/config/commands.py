@@ -125,7 +125,10 @@ class EvaluateConfig(TrainedConfig):
         default_factory=DataConfig, metadata={"partial": True}
     )  # other keys come from the checkpoint
     crop: CropConfig = field(default_factory=CropConfig)
-    split: Split = option("val: what the run was validated on; train: its training images, without augmentation")
+    split: Split = option(
+        "val: what the run was validated on; test: what no training looked at; train: its training images, without "
+        "augmentation"
+    )
     try_variants: bool = option(
         "only try which variant of the net, and which normalisation, fits weights that do not say so: 300 images each"
     )
@@ -206,7 +209,7 @@ class VisualizeConfig(TrainedConfig):
     steps: int = option("maximize: steps of gradient ascent", ge=1)
     normalize: Scale = option("filters: each on its own scale, or together on one")
     sort: Sort = option("filters: by colour, frequency or none")
-    split: Split = option("val or train: which images of the data")
+    split: Split = option("val, test or train: which images of the data")
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -97,6 +97,7 @@ class ClassWeights(Enum):
 class Split(Enum):
     val = "val"
     train = "train"
+    test = "test"
 
 
 class Layers(Enum):
@@ -178,6 +179,15 @@ class DataConfig:
     root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
     download: bool = option("fetch a CIFAR archive that is missing")
     val_fraction: float = option("part of the training images held out for validation", ge=0, lt=1)
+    test_fraction: float = option(
+        "part of the training images kept for evaluate split=test, where the data have no test split", default=0.0,
+        ge=0, lt=1,
+    )  # fmt: skip
+    group: str | None = option(
+        "images of one group (patient, place, video) stay on one side of every split: a regular expression over their "
+        "paths, whose first group or match names it, or TABLE.csv:COLUMN",
+        default=None,
+    )
     fraction: float = option("part of the training images used, evenly from each class", gt=0, le=1)
     image_size: int | None = option("side of the images given to the net, pixels; null: the net's native size", gt=0)
     crop_ratio: float = option("validation: side of the centre crop over the shorter side of the image", ge=0.1, le=1)

@@ -1,7 +1,7 @@
 """Data sets, transforms of their images, and batches for a net."""
 
 from cnnbench.data.class_names import in_classes_of, matched, renumbered
-from cnnbench.data.datasets import load_dataset
+from cnnbench.data.datasets import load_dataset, load_judged
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches
 from cnnbench.data.overlap import shared_files
 from cnnbench.data.sources import (
@@ -11,15 +11,13 @@ from cnnbench.data.sources import (
     Source,
     evenly_spaced,
     fingerprint,
-    folds,
     has_masks,
     image_names,
-    pick,
     place_images,
     read_image,
-    strata,
     with_channels,
 )
+from cnnbench.data.splits import folds, groups_of, pick
 from cnnbench.data.spread import hardly_differ
 from cnnbench.data.transforms import EvalTransform
 from cnnbench.data.views import Shifts, Views, build_views
@@ -39,18 +37,19 @@ __all__ = [
     "evenly_spaced",
     "fingerprint",
     "folds",
+    "groups_of",
     "hardly_differ",
     "has_masks",
     "image_names",
     "in_classes_of",
     "load_dataset",
+    "load_judged",
     "matched",
     "pick",
     "place_images",
     "read_image",
     "renumbered",
     "shared_files",
-    "strata",
     "train_loader",
     "view_batches",
     "with_channels",

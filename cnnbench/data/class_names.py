@@ -69,8 +69,8 @@ def in_classes_of(dataset: Dataset, classes: Sequence[str], source: str) -> tupl
     numbers = matched(dataset.classes, classes)
     if numbers is None:
         raise UserError(_difference(dataset, classes, source))
-    train, val = (renumbered(part, numbers) for part in (dataset.train, dataset.val))
-    return replace(dataset, classes=list(classes), train=train, val=val), _note(numbers, dataset, classes)
+    ours = dataset.changed(lambda source: renumbered(source, numbers))
+    return replace(ours, classes=list(classes)), _note(numbers, dataset, classes)
 
 
 def renumbered(source: Source, numbers: Sequence[int]) -> Source:

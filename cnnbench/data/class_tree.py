@@ -1,7 +1,7 @@
 """Class folders of a split: their names, what lies below them, and what is refused since it is no such tree."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unicodedata import category, normalize
@@ -38,9 +38,12 @@ class ClassTree:
     loose: int  # images beside the class folders
     links: list[str]  # to folders; not followed, as they lead to where the walk has been
 
-    def source(self) -> Files:
+    def source(self, classes: Sequence[str]) -> Files:
+        """The images, in the classes of the training images, which may be more."""
         counts = torch.tensor([len(one.names) for one in self.found.values()], dtype=torch.int64)
-        return Files(Paths(self.found.values()), torch.arange(len(self.found)).repeat_interleave(counts))
+        numbers = {name: number for number, name in enumerate(classes)}
+        targets = torch.tensor([numbers[name] for name in self.found], dtype=torch.int64).repeat_interleave(counts)
+        return Files(Paths(self.found.values()), targets)
 
     @property
     def left_out(self) -> Counter[str]:
@@ -135,18 +138,18 @@ def legible(name: str) -> str:
     return f"{name} ({name!a})" if name.isprintable() else ascii(name)
 
 
-def check_classes(tree: ClassTree, *, nested: bool) -> str:
+def check_classes(tree: ClassTree, *, nested: bool, one: bool = False) -> str:
     """A note on images in deeper folders. UserError for folders that are no classes: splits, or groups of classes.
 
-    nested: folders in class folders are no classes.
+    nested: folders in class folders are no classes. one: a single class is enough.
     """
     if not nested:
         _refuse_splits(tree)
-    if len(tree.found) == 1:
-        name, one = next(iter(tree.found.items()))
-        inner = f"\nIf its folders {some(one.folders)} are classes or splits, use data.root={one.folder}"
+    if len(tree.found) == 1 and not (one and all(found.own for found in tree.found.values())):
+        name, found = next(iter(tree.found.items()))
+        inner = f"\nIf its folders {some(found.folders)} are classes or splits, use data.root={found.folder}"
         raise UserError(f"'{tree.root}' holds one class only, '{name}': classification needs two folders or more."
-                        f"{inner if one.folders and not one.own else ''}{table_hint(tree.root)}")  # fmt: skip
+                        f"{inner if found.folders and not found.own else ''}{table_hint(tree.root)}")  # fmt: skip
     refuse_empty(tree)
     if not nested and not any(one.own for one in tree.found.values()):
         _refuse_groups(tree)
@@ -193,10 +196,10 @@ def _deeper(tree: ClassTree) -> str:
     return f"{plural(total, 'image')} in deeper folders, as in {where}, {verb} for the class above"
 
 
-def check_splits(train: ClassTree, val: ClassTree) -> None:
-    """UserError where the splits have different classes."""
+def check_splits(train: ClassTree, val: ClassTree, *, some_classes: bool = False) -> None:
+    """UserError where the splits have different classes. some_classes: val need not have them all."""
     ours, theirs = train.found.keys(), val.found.keys()
-    if ours == theirs:
+    if ours == theirs or (some_classes and theirs <= ours):
         return
     text = f"'{train.root}' and '{val.root}' have different classes."
     for tree, only in ((train, ours - theirs), (val, theirs - ours)):

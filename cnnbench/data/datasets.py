@@ -3,7 +3,7 @@
 import gzip
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,50 +16,117 @@ from cnnbench.config.sections import DataConfig, Identity, OnBadImage
 from cnnbench.data import packed
 from cnnbench.data.cifar import cifar
 from cnnbench.data.folders import image_folder, imagenet
+from cnnbench.data.groups import grouped
 from cnnbench.data.identity import of_content
-from cnnbench.data.sources import Arrays, Dataset, has_masks, image_names, pick, strata
+from cnnbench.data.overlap import in_both, shared_files
+from cnnbench.data.sources import Arrays, Dataset, Source, has_masks, image_names
+from cnnbench.data.splits import groups_of, hold_out, pick, strata
 from cnnbench.data.unreadable import without_unreadable
 from cnnbench.utils.console import warn
 from cnnbench.utils.errors import UserError, unknown
-from cnnbench.utils.format import plural
+from cnnbench.utils.format import plural, some
 from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.system import cores
 
+SPOKEN = {"train": "training"}
+FAR = 1.5  # a part this many times as large or small as asked is mentioned
+Tell = Callable[[str], object]
+
 
 def load_dataset(
-    cfg: DataConfig, tell: Callable[[str], object] = warn, *, read_all: bool = True, unsplit: bool = False
+    cfg: DataConfig, tell: Tell = warn, *, read_all: bool = True, unsplit: bool = False, test: bool = False
 ) -> Dataset:
     """Data set of a configuration. UserError, before anything slow, where it is missing, damaged or does not fit.
 
     tell: takes each sentence on what was guessed or left out. read_all: whether data.on_error=skip looks for images
-    that cannot be read. unsplit: a set with nothing to validate on is no mistake; its val is then empty.
+    that cannot be read. unsplit: a set with nothing to validate on is no mistake; its val is then empty. test: the
+    test split is wanted too; trainings do without it.
     """
     if cfg.name not in SETS:
         raise unknown("data set", cfg.name, SETS)
     root = typed_path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data")
     if cfg.packed:
         dataset = packed.load_packed(cfg)
-    elif unsplit and SETS[cfg.name] is image_folder:
-        dataset = image_folder(cfg, root, unsplit=True)
+    elif SETS[cfg.name] is image_folder:
+        dataset = image_folder(cfg, root, unsplit=unsplit, test=test)
     else:
         dataset = SETS[cfg.name](cfg, root)
-    for note in dataset.notes:
-        tell(note)
     workers = cores() if cfg.workers is None else cfg.workers
     if cfg.on_error is OnBadImage.skip and read_all:
         dataset = without_unreadable(dataset, workers)
     if cfg.identity is Identity.content:
         dataset = replace(dataset, identity=of_content(dataset, workers))
-    dataset = _select(dataset, cfg)
+    if cfg.group is not None:
+        dataset = grouped(dataset, cfg.group)
+    dataset = _with_parts(dataset, cfg)
+    for note in dataset.notes:
+        tell(note)
     if len(dataset.val) == 0 and not unsplit:
         raise UserError(f"data={cfg.name} has no images to validate on: every class has a single one.")
     _check_labels(dataset)
-    return _normalise(dataset, cfg)
+    return _normalise(dataset if test else replace(dataset, test=None), cfg)
+
+
+def load_judged(
+    cfg: DataConfig, trained: DataConfig | None, identity: str, typed: set[str], *, test: bool, tell: Tell = warn
+) -> Dataset:
+    """Data set whose images a trained net is to judge. A folder of classes alone, typed as data.root, is judged as a
+    whole (its split is "given"), but for the images of the training itself: of these, the same are held out again.
+
+    trained, identity: data of the training, as configured and as it met them; typed: the keys that the user gave.
+    """
+    divides = {"data.val_fraction", "data.test_fraction"} & typed
+    if SETS.get(cfg.name) is not image_folder or cfg.packed or divides or not {"data", "data.root"} & typed:
+        dataset = load_dataset(cfg, tell, test=test)
+        if trained is not None and divides and (dataset.name, dataset.identity) == (trained.name, identity):
+            tell_of_other_parts(cfg, trained, tell)
+        return dataset
+    notes: list[str] = []
+    whole = replace(
+        cfg,
+        val_fraction=0.0,
+        test_fraction=0.0,
+        fraction=cfg.fraction if "data.fraction" in typed else 1.0,
+        group=cfg.group if "data.group" in typed else None,
+    )
+    dataset = load_dataset(whole, notes.append, unsplit=True, test=test)
+    if trained is not None and dataset.identity == identity:
+        kept = replace(cfg, val_fraction=trained.val_fraction, test_fraction=trained.test_fraction, group=trained.group)
+        return load_dataset(kept, tell, test=test)
+    for note in notes:
+        tell(note)
+    if len(dataset.val):
+        return dataset
+    seen = _seen(dataset.train, trained) if trained is not None else ""
+    if seen:
+        tell(seen)
+    return replace(dataset, val=dataset.train, split="given", notes=(*dataset.notes, *filter(None, [seen])))
+
+
+def _seen(judged: Source, trained: DataConfig) -> str:
+    """Sentence on images among these that are training images of the net; empty where there are none."""
+    try:
+        known = load_dataset(replace(trained, identity=Identity.names), lambda note: None, read_all=False).train
+    except UserError:  # its data are elsewhere now
+        return ""
+    count = in_both(judged, known) or len(shared_files(known, judged))
+    if not count:
+        return ""
+    verb = "is a training image" if count == 1 else "are training images"
+    return f"{count:,} of the {plural(len(judged), 'given image')} {verb} of this net: the error on them is too low"
+
+
+def tell_of_other_parts(cfg: DataConfig, trained: DataConfig, tell: Tell) -> None:
+    """Say where a set is divided otherwise than in the training, which then has seen what is judged."""
+    for key in ("val_fraction", "test_fraction"):
+        now, then = getattr(cfg, key), getattr(trained, key)
+        if now != then:
+            tell(f"data.{key}={now:g}, but {then:g} in the training: it has seen images that are judged now")
 
 
 def _check_labels(dataset: Dataset) -> None:
     """UserError for a label that is not a class: in a training step, the error on a GPU would say nothing."""
-    for split, source in (("training", dataset.train), (dataset.split, dataset.val)):
+    for split, source in dataset.splits.items():
         if has_masks(source):  # their task looks into them
             continue
         outside = ((source.targets < 0) | (source.targets >= len(dataset.classes))).nonzero().flatten()
@@ -67,20 +134,54 @@ def _check_labels(dataset: Dataset) -> None:
             shown = f"{image_names(source, outside[:1])[0]} has {int(source.targets[outside[0]])}"
             raise UserError(
                 f"data={dataset.name} has {plural(len(dataset.classes), 'class')}, but "
-                f"{plural(len(outside), f'{split} image')} with another label: {shown}"
+                f"{plural(len(outside), f'{SPOKEN.get(split, split)} image')} with another label: {shown}"
             )
 
 
-def _select(dataset: Dataset, cfg: DataConfig) -> Dataset:
-    """Data set with `val_fraction` of the training images held out and `fraction` of the others kept."""
-    train = dataset.train
-    if cfg.val_fraction > 0:
-        held_out, others = pick(strata(train), cfg.val_fraction, leave=1)
-        dataset = replace(dataset, train=train.subset(others), val=train.subset(held_out), split="held-out")
+def _with_parts(dataset: Dataset, cfg: DataConfig) -> Dataset:
+    """Data set with `val_fraction` and `test_fraction` of the training images held out and `fraction` of the others
+    kept. UserError where nothing is left to train on, or where the set has test images of its own."""
+    if cfg.test_fraction > 0 and (dataset.split == "test" or dataset.kept):
+        raise UserError(f"{dataset.kept or f'data={cfg.name}'} has test images: leave data.test_fraction="
+                        f"{cfg.test_fraction:g} out, which would keep others")  # fmt: skip
+    if cfg.val_fraction + cfg.test_fraction >= 1:
+        raise UserError(f"data.val_fraction={cfg.val_fraction:g} and data.test_fraction={cfg.test_fraction:g} leave "
+                        "nothing to train on")  # fmt: skip
+    if cfg.val_fraction > 0 or cfg.test_fraction > 0:
+        dataset = _held_out(dataset, cfg)
     if cfg.fraction < 1:
         kept, _ = pick(strata(dataset.train), cfg.fraction)
         dataset = replace(dataset, train=dataset.train.subset(kept))
     return dataset
+
+
+def _held_out(dataset: Dataset, cfg: DataConfig) -> Dataset:
+    train, found = dataset.train, hold_out(dataset.train, cfg.val_fraction, cfg.test_fraction)
+    dataset = replace(dataset, train=train.subset(found.train))
+    held: list[tuple[str, Source, float]] = []
+    if cfg.val_fraction > 0:
+        if dataset.split == "test":
+            dataset = replace(dataset, test=dataset.val, kept="its test images")
+        dataset = replace(dataset, val=train.subset(found.val), split="held-out")
+        held.append(("held-out", dataset.val, cfg.val_fraction))
+    if cfg.test_fraction > 0:
+        test = train.subset(found.test)
+        dataset = replace(dataset, test=test, kept=plural(len(test), "test image"))
+        held.append(("test", test, cfg.test_fraction))
+    notes = [note for split, source, share in held for note in _unequal(train, dataset.classes, split, source, share)]
+    return replace(dataset, notes=(*dataset.notes, *notes))
+
+
+def _unequal(train: Source, classes: list[str], split: str, held: Source, share: float) -> Iterator[str]:
+    """Notes where a part of the training images lacks a class, or is much larger or smaller than asked."""
+    counts = [] if has_masks(held) else torch.bincount(held.targets, minlength=len(classes)).tolist()
+    missing = [name for name, count in zip(classes, counts, strict=False) if not count]
+    if missing and len(held):
+        why = "since groups stay whole" if groups_of(held) is not None else "which has too few"
+        yield f"no {split} images of class {some(missing)}, {why}"
+    got = len(held) / len(train)
+    if groups_of(held) is not None and not share / FAR < got < share * FAR:
+        yield f"{100 * got:.0f} % of the images are {split} images, not {100 * share:.0f} %, since groups stay whole"
 
 
 def _normalise(dataset: Dataset, cfg: DataConfig) -> Dataset:

@@ -14,61 +14,85 @@ import torch
 
 from cnnbench.config.sections import DataConfig, OnBadImage
 from cnnbench.data import identity
-from cnnbench.data.class_tree import check_classes, check_splits, read_tree, refuse_empty, refuse_odd
+from cnnbench.data.class_tree import ClassTree, check_classes, check_splits, read_tree, refuse_empty, refuse_odd
 from cnnbench.data.layout import Layout, expected, find_layout, tables_in, val_hint
+from cnnbench.data.scan import subfolders
 from cnnbench.data.sources import Dataset, Files
 from cnnbench.utils.errors import UserError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def image_folder(cfg: DataConfig, root: Path, *, unsplit: bool = False) -> Dataset:
-    """Data set of ROOT/train and ROOT/val (under their usual names), or of ROOT/CLASS with images held out.
+def image_folder(cfg: DataConfig, root: Path, *, unsplit: bool = False, test: bool = False) -> Dataset:
+    """Data set of ROOT/train, ROOT/val and ROOT/test (under their usual names), or of ROOT/CLASS with images held out.
 
-    unsplit: none need be held out.
+    unsplit: none need be held out, and one class is enough. test: read the test split too.
     """
     if not root.is_dir():
         raise UserError(f"data.root: there is no folder '{root}'.\ndata=folder expects {expected('DIR')}.")
     tables = [f"'{table}' is not read: the folders are the labels" for table in tables_in(root)[:1]]
-    dataset = _dataset(cfg, find_layout(root), unsplit)
-    return replace(dataset, notes=(*dataset.notes, *tables))
+    dataset = _dataset(cfg, find_layout(root), unsplit=unsplit, test=test)
+    return replace(dataset, root=str(root), notes=(*dataset.notes, *tables))
 
 
-def _dataset(cfg: DataConfig, layout: Layout, unsplit: bool = False) -> Dataset:
+def _dataset(cfg: DataConfig, layout: Layout, *, unsplit: bool = False, test: bool = False) -> Dataset:
     """Data set of class folders. Without a val folder, val is empty until `load_dataset` holds images out."""
     train = read_tree(layout.train)
-    deeper = check_classes(train, nested=cfg.nested)
-    if layout.val is None and cfg.val_fraction == 0 and not unsplit:
+    deeper = check_classes(train, nested=cfg.nested, one=unsplit)
+    is_val = not layout.val and cfg.val_fraction == 0  # the test folder, where it is all there is
+    judged = layout.test if is_val else layout.val
+    kept, unused = _kept(layout, is_val)
+    if not judged and cfg.val_fraction == 0 and not unsplit:
         raise UserError(
             f"data={cfg.name} found nothing to validate on: no folder val or test goes with '{layout.train}'.\n"
             f"{val_hint(layout.train)}"
         )
     trees = [train]
-    if layout.val:
-        trees.append(read_tree(layout.val))
+    if judged:
+        trees.append(read_tree(judged))
         refuse_empty(trees[1])
         check_splits(*trees)
+    tests = _test_tree(train, kept) if kept and test else None
+    read = [*trees, *([tests] if tests else [])]
     if cfg.on_error is not OnBadImage.skip:
-        for tree in trees:
+        for tree in read:
             refuse_odd(tree)
-    notes = [*layout.notes, deeper, *(note for tree in trees for note in tree.notes())]
-    if layout.val and cfg.val_fraction > 0:
-        notes.append(f"data.val_fraction holds out training images: '{layout.val}' is not used")
+    notes = [*layout.notes, unused, deeper, *(note for tree in read for note in tree.notes())]
+    if judged and cfg.val_fraction > 0:
+        notes.append(f"data.val_fraction holds out training images: '{judged}' is not used")
+    classes = list(train.found)
     return Dataset(
         name=cfg.name,
-        classes=list(train.found),
+        classes=classes,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         image_size=224,
         crop_ratio=cfg.crop_ratio,
         in_channels=3,
-        train=train.source(),
-        val=trees[1].source() if layout.val else Files([], torch.zeros(0, dtype=torch.int64)),
-        split=layout.split,
+        train=train.source(classes),
+        val=trees[1].source(classes) if judged else Files([], torch.zeros(0, dtype=torch.int64)),
+        split="test" if judged and is_val else "val",
+        test=tests.source(classes) if tests else None,
+        kept=f"'{kept}'" if kept else "",
         identity=identity.of_names(trees),
-        left_out=dict(sum((tree.left_out for tree in trees), Counter())),
+        left_out=dict(sum((tree.left_out for tree in read), Counter())),
         notes=tuple(filter(None, notes)),
     )
+
+
+def _kept(layout: Layout, is_val: bool) -> tuple[Path | None, str]:
+    """The test folder that stays beside the validation images, and a note where its images have no labels."""
+    if not layout.test or is_val:
+        return None, ""
+    if subfolders(layout.test):
+        return layout.test, ""
+    return None, f"'{layout.test}' has no class folders: not used"
+
+
+def _test_tree(train: ClassTree, folder: Path) -> ClassTree:
+    tree = read_tree(folder)
+    check_splits(train, tree, some_classes=True)
+    return tree
 
 
 def imagenet(cfg: DataConfig, root: Path) -> Dataset:

@@ -22,11 +22,11 @@ TABLES = (".csv", ".tsv", ".json", ".xlsx", ".parquet")
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Folders of the class folders, what val is called in a result, and what the user should know."""
+    """Folders of the class folders of each split, and what the user should know."""
 
     train: Path
     val: Path | None = None
-    split: str = "val"
+    test: Path | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -40,22 +40,22 @@ def split_of(name: str) -> str | None:
 
 
 def find_layout(root: Path) -> Layout:
-    """Layout of ROOT/train and ROOT/val, under their usual names, or of ROOT/CLASS. UserError where it is unclear."""
+    """Layout of ROOT/train, ROOT/val and ROOT/test, under their usual names, or of ROOT/CLASS. UserError where it is
+    unclear."""
     folders = subfolders(root)
     named = {split: [folder for folder in folders if split_of(folder.name) == split] for split in WORDS}
     trains = [folder for folder in named["train"] if subfolders(folder) or all(split_of(one.name) for one in folders)]
     if not trains:
         return _classes_alone(root, folders, named)
     train = _chosen(root, "train", trains)
-    split = next((split for split in ("val", "test") if named[split]), None)
-    val = _chosen(root, split, named[split]) if split else None
-    used = [folder for folder in (train, val) if folder]
+    val, test = (_chosen(root, split, named[split]) if named[split] else None for split in ("val", "test"))
+    used = [folder for folder in (train, val, test) if folder]
     renamed = [f"'{folder.name}' is taken for {split_of(folder.name)}" for folder in used if folder.name not in USUAL]
     unused = [folder.name for folder in folders if folder not in used]
     notes = [", ".join(renamed)] if renamed else []
     if unused:
         notes.append(f"not used in '{root}': {some(unused)}")
-    return Layout(train=train, val=val, split=split or "val", notes=tuple(notes))
+    return Layout(train=train, val=val, test=test, notes=tuple(notes))
 
 
 def _chosen(root: Path, split: str, folders: list[Path]) -> Path:

@@ -5,6 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from cnnbench.data.shards import Packed
@@ -29,6 +30,16 @@ def shared_files(train: Source, val: Source) -> list[tuple[str, str]]:
         known = {_content(path): path for path in sizes[size]}
         pairs += [(known[content], path) for path in val_sizes[size] if (content := _content(path)) in known]
     return sorted(pairs)
+
+
+def in_both(source: Source, other: Source) -> int:
+    """Number of files of a source that are files of the other one too, by their paths."""
+    if not (isinstance(source, Files) and isinstance(other, Files)):
+        return 0
+    real = cache(os.path.realpath)  # of each folder once
+    ours, theirs = ([os.path.split(path) for path in one.paths] for one in (source, other))
+    known = {(real(folder), name) for folder, name in theirs}
+    return sum((real(folder), name) in known for folder, name in ours)
 
 
 def _by_size(paths: Iterable[str]) -> dict[int, list[str]]:

@@ -29,6 +29,7 @@ def load_packed(cfg: DataConfig) -> Dataset:
             f"'{folder}' has its own held-out images: leave data.val_fraction={cfg.val_fraction:g} out, "
             "which would hold out others"
         )
+    test = about["splits"].get("test")  # few sets have one
     return Dataset(
         name=cfg.name,
         classes=about["classes"],
@@ -40,13 +41,15 @@ def load_packed(cfg: DataConfig) -> Dataset:
         train=_source(folder, about["splits"]["train"]),
         val=_source(folder, about["splits"]["val"]),
         split=about["split"],
+        test=test and _source(folder, test),
+        kept="its test images" if test else "",
         identity=_identity(about),
     )
 
 
 def _identity(about: dict[str, Any]) -> str:
-    """Hash over the classes and the tables, which hold each image's checksum."""
-    tables = [split["sha256"] for split in about["splits"].values()]
+    """Hash over the classes and the tables, which hold each image's checksum, of what a training looks at."""
+    tables = [about["splits"][split]["sha256"] for split in ("train", "val")]
     return hashlib.sha256(json.dumps([about["classes"], tables]).encode()).hexdigest()
 
 

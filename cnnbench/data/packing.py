@@ -95,15 +95,19 @@ class PackingPlan:
         return self.folder / ".parts"
 
     def parts(self) -> Iterator[ShardPlan]:
-        for split in ("train", "val"):
+        for split in self.splits:
             source = self.source(split)
             for number, start in enumerate(range(0, len(source), self.shard)):
                 here = slice(start, start + self.shard)
                 yield ShardPlan(split=split, number=number, paths=list(source.paths[here]),
                            targets=source.targets[here].tolist())  # fmt: skip
 
+    @property
+    def splits(self) -> list[str]:
+        return ["train", "val", *(["test"] if self.dataset.test is not None else [])]
+
     def source(self, split: str) -> Files:
-        source = self.dataset.train if split == "train" else self.dataset.val
+        source = getattr(self.dataset, split)
         assert isinstance(source, Files)
         return source
 
@@ -118,7 +122,7 @@ class PackingPlan:
     def settings(self) -> dict[str, Any]:
         """Settings that determine the shards: shards of other settings are not mixed with them."""
         names = hashlib.sha256()
-        for path in chain(self.source("train").paths, self.source("val").paths):
+        for path in chain.from_iterable(self.source(split).paths for split in self.splits):
             names.update(f"{path}\n".encode(errors="surrogateescape"))
         return {"side": self.side, "quality": self.quality, "shard": self.shard, "skip": self.skip,
                 "interpolation": self.dataset.interpolation, "files": names.hexdigest()}  # fmt: skip
@@ -175,8 +179,9 @@ def write_shards(plan: PackingPlan, missing: list[ShardPlan], progress: Callable
 
 def _common(plan: PackingPlan) -> str:
     """Folder that holds all files: names in the shards are relative to it."""
-    paths = [plan.source(split).paths for split in ("train", "val")]
-    return os.path.commonpath([os.path.dirname(path) for some in paths for path in (min(some), max(some))])  # noqa: PTH120
+    paths = [plan.source(split).paths for split in plan.splits]
+    ends = [path for some in paths if len(some) for path in (min(some), max(some))]
+    return os.path.commonpath([os.path.dirname(path) for path in ends])  # noqa: PTH120
 
 
 def _write_part(
@@ -218,8 +223,8 @@ def _filled(size: int) -> int:
 def finish_packing(plan: PackingPlan) -> dict[str, Any]:
     """Write the tables of the splits, then dataset.json; returns the content of the latter."""
     dataset = plan.dataset
-    splits: dict[str, Any] = {split: {"images": 0, "shards": []} for split in ("train", "val")}
-    tables: dict[str, list[np.ndarray]] = {"train": [], "val": []}
+    splits: dict[str, Any] = {split: {"images": 0, "shards": []} for split in plan.splits}
+    tables: dict[str, list[np.ndarray]] = {split: [np.empty(0, RECORD)] for split in plan.splits}
     skipped: list[str] = []
     for part in plan.parts():
         about = plan.known(part)

@@ -80,12 +80,14 @@ class Packed:
     shards: Sequence[str]
     table: np.ndarray
     targets: Tensor
+    groups: Tensor | None = None  # int64 (N,): images of one group stay in one part of a split
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def subset(self, indices: Tensor) -> "Packed":
-        return Packed(self.shards, self.table[indices.numpy()], self.targets[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        return Packed(self.shards, self.table[indices.numpy()], self.targets[indices], groups)
 
     def item(self, index: int) -> Record:
         shard, *where, _ = self.table[index].tolist()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnnbench.config.sections import Split
 from cnnbench.data.formats import HEIC_REMEDY, is_heic, readable_formats
 from cnnbench.data.modes import in_rgb
 from cnnbench.data.shards import Packed, Record
@@ -62,6 +63,7 @@ class Files:
 
     paths: Sequence[str]
     targets: Any
+    groups: Tensor | None = None  # int64 (N,): images of one group stay in one part of a split
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -75,7 +77,8 @@ class Files:
         chosen = indices.tolist()
         paths = self.paths if len(chosen) < len(self) // 64 else self._path_list
         targets = [self.targets[index] for index in chosen] if has_masks(self) else self.targets[indices]
-        return Files([paths[index] for index in chosen], targets)
+        groups = None if self.groups is None else self.groups[indices]
+        return Files([paths[index] for index in chosen], targets, groups)
 
     def item(self, index: int) -> Any:
         return Pair(self.paths[index], self.targets[index]) if has_masks(self) else self.paths[index]
@@ -87,11 +90,6 @@ Source = Arrays | Files | Packed
 def has_masks(source: Source) -> bool:
     """Whether the targets are masks, which move with their images."""
     return not isinstance(source.targets, Tensor) or source.targets.ndim > 1
-
-
-def strata(source: Source) -> Tensor:
-    """Class of each image, int64 (N,), for stratified sampling; zeros where images have masks."""
-    return torch.zeros(len(source), dtype=torch.int64) if has_masks(source) else source.targets
 
 
 def evenly_spaced(source: Source, wanted: int) -> Tensor:
@@ -117,7 +115,10 @@ def image_ids(source: Source) -> list[str]:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
-    """Training and validation images, with classes, size and normalisation. mean and std are per channel, in 0..1."""
+    """Images of the splits, with classes, size and normalisation. mean and std are per channel, in 0..1.
+
+    A training has no `test`: only who asks for the test split gets it.
+    """
 
     name: str
     classes: list[str]
@@ -130,6 +131,9 @@ class Dataset:
     train: Source
     val: Source
     split: str  # source of val: "test" or "val" (the set's own) or "held-out" (taken from the training images)
+    test: Source | None = None  # the test split, where it is not val
+    root: str = ""  # folder of its files, to which the paths of `data.group=` are relative
+    kept: str = ""  # what the test split is, in words, where there is one beside val; also where `test` is left out
     task: str = "classification"  # name of the task that its targets are for
     extra: dict[str, Any] = field(default_factory=dict)  # further facts for the task, kept with the net's weights
     pair: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = None  # images and targets of a batch -> input and target
@@ -144,20 +148,27 @@ class Dataset:
         """Output channels of a net for these data: one for each class, unless the task says otherwise."""
         return int(self.extra.get("outputs", len(self.classes)))
 
+    @property
+    def splits(self) -> dict[str, Source]:
+        """The splits by name, without empty ones."""
+        named = {"train": self.train, self.split: self.val, **({"test": self.test} if self.test is not None else {})}
+        return {name: source for name, source in named.items() if len(source)}
 
-def folds(targets: Tensor, count: int) -> list[tuple[Tensor, Tensor]]:
-    """Stratified folds for cross-validation: for each, the indices of the other images and of its own.
+    def chosen(self, split: Split) -> tuple[str, Source]:
+        """Name and images of the split asked for. UserError where there is no test split."""
+        if split is Split.train:
+            return "train", self.train
+        if split is Split.val or self.split == "test":
+            return self.split, self.val
+        if self.test is None:
+            raise UserError(f"split=test: {self.name} has no test images; a folder test beside train has them, or "
+                            "data.test_fraction=0.2 keeps a part of the training images for it")  # fmt: skip
+        return "test", self.test
 
-    UserError where a class has fewer images than there are folds.
-    """
-    fewest = int(torch.bincount(targets).min())
-    if fewest < count:
-        raise UserError(f"folds={count} needs at least {count} images in every class, but one class has {fewest}")
-    rng = np.random.default_rng(0)
-    number = torch.empty(len(targets), dtype=torch.int64)
-    for members in torch.split(torch.argsort(targets, stable=True), torch.bincount(targets).tolist()):
-        number[members[torch.from_numpy(rng.permutation(len(members)))]] = torch.arange(len(members)) % count
-    return [((number != fold).nonzero().flatten(), (number == fold).nonzero().flatten()) for fold in range(count)]
+    def changed(self, change: Callable[[Source], Source]) -> "Dataset":
+        """The data set with the images of each split changed."""
+        train, val = change(self.train), change(self.val)
+        return replace(self, train=train, val=val, test=None if self.test is None else change(self.test))
 
 
 def with_channels(dataset: Dataset, channels: int) -> Dataset:
@@ -171,10 +182,13 @@ def with_channels(dataset: Dataset, channels: int) -> Dataset:
         raise UserError(
             f"the net takes {plural(channels, 'channel')}, but the images of {dataset.name} have {dataset.in_channels}"
         )
-    assert isinstance(dataset.val, Arrays)
     moments = [moment * 3 if channels == 3 else (sum(moment) / 3,) for moment in (dataset.mean, dataset.std)]
-    train, val = (Arrays(recolored(part.images, channels), part.targets) for part in (dataset.train, dataset.val))
-    return replace(dataset, in_channels=channels, train=train, val=val, mean=moments[0], std=moments[1])
+
+    def converted(source: Source) -> Source:
+        assert isinstance(source, Arrays)
+        return Arrays(recolored(source.images, channels), source.targets)
+
+    return replace(dataset.changed(converted), in_channels=channels, mean=moments[0], std=moments[1])
 
 
 def place_images(dataset: Dataset, place: Callable[[Tensor], Tensor]) -> Dataset:
@@ -183,7 +197,7 @@ def place_images(dataset: Dataset, place: Callable[[Tensor], Tensor]) -> Dataset
     def there(source: Source) -> Source:
         return Arrays(place(source.images), place(source.targets)) if isinstance(source, Arrays) else source
 
-    return replace(dataset, train=there(dataset.train), val=there(dataset.val))
+    return dataset.changed(there)
 
 
 def recolored(images: Tensor, channels: int) -> Tensor:
@@ -208,21 +222,6 @@ def fingerprint(source: Source) -> str:
             status = Path(path).stat()
             total.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return total.hexdigest()
-
-
-def pick(targets: Tensor, fraction: float, *, leave: int = 0) -> tuple[Tensor, Tensor]:
-    """Stratified sample: indices of `fraction` of each class (at least one image, at most all but `leave`), and of the
-    others.
-
-    The images are the same for every seed, so that runs can be compared. A smaller fraction gives a subset of a larger
-    one.
-    """
-    rng = np.random.default_rng(0)
-    picked = torch.zeros(len(targets), dtype=torch.bool)
-    for members in torch.split(torch.argsort(targets, stable=True), torch.bincount(targets).tolist()):
-        count = min(max(1, round(fraction * len(members))), len(members) - leave)
-        picked[members[torch.from_numpy(rng.permutation(len(members))[: max(count, 0)])]] = True
-    return picked.nonzero().flatten(), (~picked).nonzero().flatten()
 
 
 def read_mask(item: Any) -> Tensor:

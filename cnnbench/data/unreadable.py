@@ -23,16 +23,23 @@ NAMED = 10  # so many files are named; the others are counted
 
 def without_unreadable(dataset: Dataset, workers: int) -> Dataset:
     """Data set without unreadable images, which are named on stderr. UserError where a class loses all its images."""
-    train, missing = _readable(dataset.train, workers)
-    val, more = _readable(dataset.val, workers)
-    found = (*missing.values(), *more.values())
-    identity = dataset.identity
-    if found:
-        report_unreadable(found)
-        if gone := set(dataset.train.targets.tolist()) - set(train.targets.tolist()):
-            raise UserError(f"none of the training images of class {dataset.classes[min(gone)]} can be read")
-        identity = without(identity, [*missing, *more])
-    return replace(dataset, train=train, val=val, unreadable=found, identity=identity)
+    missing: list[dict[int, str]] = []  # of each split
+
+    def readable(source: Source) -> Source:
+        kept, reasons = _readable(source, workers)
+        missing.append(reasons)
+        return kept
+
+    left = dataset.changed(readable)
+    found = tuple(reason for reasons in missing for reason in reasons.values())
+    if not found:
+        return left
+    report_unreadable(found)
+    if gone := set(dataset.train.targets.tolist()) - set(left.train.targets.tolist()):
+        raise UserError(f"none of the training images of class {dataset.classes[min(gone)]} can be read")
+    numbers = [index for reasons in missing[:2] for index in reasons]  # of train and val, which identify a training
+    identity = without(dataset.identity, numbers) if numbers else dataset.identity
+    return replace(left, unreadable=found, identity=identity)
 
 
 def report_unreadable(found: tuple[str, ...]) -> None:

@@ -60,10 +60,7 @@ def _warnings(found: Iterable[Risk]) -> list[Finding]:
 
 def _data(plan: ReviewPlan) -> Iterator[Finding]:
     images, cfg = plan.images, plan.cfg
-    detail = (
-        f"{images.name}: {images.train:,} training and {plural(images.val, f'{images.split} image')}, "
-        f"{plural(images.classes, 'class')}"
-    )
+    detail = images.text
     if cfg.data.fraction < 1:
         detail += f"; data.fraction={cfg.data.fraction:g} leaves the other training images out"
     yield Finding("data", OK, detail)
@@ -71,8 +68,9 @@ def _data(plan: ReviewPlan) -> Iterator[Finding]:
         yield Finding("data", WARNING, note)
     yield from _warnings(risks.of_data(plan))
     if images.train_by_class:
-        train, val = (counts_text(counts, images.labels) for counts in (images.train_by_class, images.val_by_class))
-        yield Finding("classes", OK, f"training images {train}; {images.split} images {val}")
+        each = {"training": images.train_by_class, images.split: images.val_by_class, "test": images.test_by_class}
+        listed = [f"{split} images {counts_text(counts, images.labels)}" for split, counts in each.items() if counts]
+        yield Finding("classes", OK, "; ".join(listed))
     yield from _warnings(risks.of_classes(plan))
 
 

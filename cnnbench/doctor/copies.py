@@ -60,11 +60,15 @@ def _nearest(cosines: Tensor, rows: Tensor, columns: list[Tensor], targets: Tens
     yield from zip(rows.tolist(), at.tolist(), value.tolist(), strict=True)
 
 
-def groups(count: int, pairs: Iterable[Copy]) -> np.ndarray:
-    """Number of the group of each image, int64 (count,): copies of each other share one."""
+def groups(count: int, pairs: Iterable[Copy], known: np.ndarray | None = None) -> np.ndarray:
+    """Number of the group of each image, int64 (count,): copies of each other share one, and those of a known group."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     edges = np.array([(pair.first, pair.other) for pair in pairs], dtype=np.int64).reshape(-1, 2)
+    if known is not None:
+        order = np.argsort(known, kind="stable")
+        chain = np.stack([order[:-1], order[1:]], axis=1)
+        edges = np.concatenate([edges, chain[known[chain[:, 0]] == known[chain[:, 1]]]])
     graph = coo_array((np.ones(len(edges)), (edges[:, 0], edges[:, 1])), shape=(count, count))
     return connected_components(graph, directed=False)[1].astype(np.int64)

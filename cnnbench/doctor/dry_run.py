@@ -6,7 +6,7 @@ import torch
 
 from cnnbench import data, models, tasks
 from cnnbench.config.commands import TrainConfig
-from cnnbench.config.sections import Strategy
+from cnnbench.config.sections import DataConfig, Strategy
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.training import freezing, optim
 from cnnbench.training.augmentation import suit_to_size
@@ -37,16 +37,26 @@ def image_counts(cfg: TrainConfig) -> tuple[ImageCounts, str]:
     Raises UserError if the data set is neither here nor known.
     """
     try:
-        found = tasks.adopt(
-            data.load_dataset(cfg.data, tell=lambda note: None), cfg.task, cfg.model
-        )  # a finding says it
+        loaded = data.load_dataset(cfg.data, tell=lambda note: None, test=True)  # a finding says it
+        found = tasks.adopt(loaded, cfg.task, cfg.model)
     except UserError as error:
         if cfg.data.name not in KNOWN:
             raise
-        known = KNOWN[cfg.data.name]
-        used = round(known.train * (1 - cfg.data.val_fraction) * cfg.data.fraction)
-        return replace(known, train=used), str(error)
+        return with_parts(KNOWN[cfg.data.name], cfg.data), str(error)
     return ImageCounts.of(found), ""
+
+
+def with_parts(known: ImageCounts, cfg: DataConfig) -> ImageCounts:
+    """Counts of a known set once its training images are divided."""
+    left = round(known.train * (1 - cfg.val_fraction - cfg.test_fraction) * cfg.fraction)
+    found = replace(known, train=left)
+    if cfg.val_fraction:
+        found = replace(found, val=round(known.train * cfg.val_fraction), split="held-out")
+        if known.split == "test":
+            found = replace(found, test=known.val, kept="its test images")
+    if cfg.test_fraction:
+        found = replace(found, test=round(known.train * cfg.test_fraction), kept="test images")
+    return found
 
 
 def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) -> ReviewPlan:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cnnbench.data import Arrays, Dataset, Files, Source, image_names
+from cnnbench.data import Arrays, Dataset, Files, Source, groups_of, image_names
 from cnnbench.data.scan import Visited
 from cnnbench.data.sources import open_image, read_bytes
 from cnnbench.data.unreadable import why_unreadable
@@ -54,6 +54,12 @@ class Images:
             index -= len(source)
         raise IndexError(index)
 
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Number of the group of each image by `data.group=`; None without it."""
+        found = [groups for source in self.sources.values() if (groups := groups_of(source)) is not None]
+        return torch.cat(found).numpy() if found else None
+
     def place(self, index: int) -> dict[str, str]:
         label = self.classes[int(self.targets[index])]
         return {"file": self.names[index], "split": self.splits[index], "label": label}
@@ -63,7 +69,7 @@ def examine(dataset: Dataset, root: Path | None, workers: int) -> Images:
     """Read every image once. root: folder that the names are relative to."""
     sources: dict[str, Source] = {}
     facts, names, splits, targets, unreadable = [], [], [], [], []
-    for split, source in all_splits(dataset).items():
+    for split, source in dataset.splits.items():
         found = list(_facts(source, workers))
         kept = torch.tensor([index for index, one in enumerate(found) if not one.error], dtype=torch.int64)
         known = [_relative(name, root) for name in image_names(source, torch.arange(len(source)))]
@@ -77,12 +83,6 @@ def examine(dataset: Dataset, root: Path | None, workers: int) -> Images:
         splits += [split] * len(kept)
         targets.append(source.targets[kept].cpu().numpy())
     return Images(dataset.classes, sources, facts, names, splits, np.concatenate(targets), unreadable)
-
-
-def all_splits(dataset: Dataset) -> dict[str, Source]:
-    """The splits of a data set by name, without empty ones."""
-    named = {"train": dataset.train, dataset.split: dataset.val}
-    return {split: source for split, source in named.items() if len(source)}
 
 
 def _relative(name: str, root: Path | None) -> str:
@@ -110,7 +110,7 @@ def read_facts(item: Any) -> Facts:
 
 def folder_of(dataset: Dataset) -> Path | None:
     """The folder that holds the files of a data set, with all its splits; None where they are not in files."""
-    sources = [source for source in all_splits(dataset).values() if isinstance(source, Files)]
+    sources = [source for source in dataset.splits.values() if isinstance(source, Files)]
     if not sources:
         return None
     common = Path(os.path.commonpath([os.path.dirname(path) for source in sources for path in source.paths]))  # noqa: PTH120
@@ -119,7 +119,7 @@ def folder_of(dataset: Dataset) -> Path | None:
 
 def ignored_files(dataset: Dataset, root: Path) -> list[str]:
     """Files below the folder of a data set that are none of its images, relative to the folder, sorted."""
-    used = {os.path.realpath(path) for source in all_splits(dataset).values() for path in source.paths}  # type: ignore[union-attr]
+    used = {os.path.realpath(path) for source in dataset.splits.values() for path in source.paths}  # type: ignore[union-attr]
     found, visited = [], Visited()
     for base, folders, names in os.walk(root, followlinks=True):
         if not visited.is_new(base):  # a loop of links

@@ -10,6 +10,7 @@ from typing import Any
 
 from cnnbench import __version__
 from cnnbench.analysis.complexity import count_complexity
+from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import Format
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
@@ -18,7 +19,7 @@ from cnnbench.runtime.device import Runtime
 from cnnbench.tasks import DEFAULT_METRICS
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.metric import as_data, from_data, headline
-from cnnbench.utils.files import json_text
+from cnnbench.utils.files import json_text, read_json
 from cnnbench.utils.format import clock, plural
 
 LIMITS = ("max_steps=", "max_time=")  # with which the reason begins where a limit, not the last epoch, ended a run
@@ -37,6 +38,25 @@ def described(task: Task, measured: Collection[str] | None = None) -> dict[str, 
     """
     metrics = [metric for metric in task.metrics if measured is None or metric.name in measured]
     return {"task": task.name, "primary": task.primary.name, "metrics": as_data(metrics)}
+
+
+def select_on(cfg: TrainConfig, split: str, *, fitted_head: bool = False) -> str:
+    """Which net of a training its result is of, and what of it these images chose: an error on them is then too low.
+
+    fitted_head: the net may be the one with which the training began.
+    """
+    ways = [way for way, is_used in (("patience", cfg.patience), ("search", cfg.sweep.trial is not None)) if is_used]
+    what = "last epoch or fitted head" if fitted_head else "last epoch"
+    named = f" ({', '.join(ways)})" if ways else ""
+    return f"{what}, chosen by {split} images{named}" if ways or fitted_head else what
+
+
+def selected_by(checkpoint: Path) -> str | None:
+    """`select_on` of the net in a checkpoint of a run with a result; None of another file."""
+    result = read_json(checkpoint.parent.parent / "result.json") if checkpoint.parent.name == "checkpoints" else {}
+    if "select_on" not in result or "split" not in result:
+        return None
+    return f"best epoch, chosen by {result['split']} images" if checkpoint.stem == "best" else str(result["select_on"])
 
 
 def environment(runtime: Runtime) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cnnbench.config import compose, registry
-from cnnbench.config.sections import Rerun
+from cnnbench.config.sections import DataConfig, Rerun
+from cnnbench.data.layout import find_layout
 from cnnbench.runs import run_directory
 from cnnbench.sweeps.jobs import DONE, SweepJob, job_name, read_jobs
 from cnnbench.sweeps.study_result import StudyResult
@@ -29,6 +30,7 @@ from cnnbench.utils import exit_codes
 from cnnbench.utils.console import say, warn
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.format import plural
+from cnnbench.utils.named_files import typed_path
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -164,9 +166,25 @@ class TpeSweeper(Sweeper):
             with open_dict(cfg):
                 del cfg["hydra"]
             config = compose.typed_config(self.runner.command, cfg, overrides)
-        if not config.data.val_fraction and not config.data.packed and not config.debug:
+        if not config.debug and (advice := other_images(config.data)):
             warn("the search chooses by the images that the error is measured on, so the error of the best is too low: "
-                 "data.val_fraction=0.1 holds out training images for the choice")  # fmt: skip
+                 f"{advice}")  # fmt: skip
+
+
+def other_images(cfg: DataConfig) -> str:
+    """What to set so that the best of a search can be measured on images that did not choose it; empty where it can."""
+    for_choice = "data.val_fraction=0.1 holds out training images for the choice"
+    if cfg.val_fraction or cfg.test_fraction or cfg.packed:
+        return ""
+    if cfg.name != "folder" or not cfg.root:
+        return for_choice
+    try:
+        layout = find_layout(typed_path(cfg.root))
+    except UserError:  # each job says it
+        return ""
+    if layout.val is None:
+        return for_choice
+    return "" if layout.test else "data.test_fraction=0.1 keeps training images for evaluate split=test"
 
 
 def optuna_distribution(override: Override, now: Any) -> "BaseDistribution":

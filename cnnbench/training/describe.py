@@ -14,11 +14,10 @@ def describe(parts: Parts, state: TrainState, space: str) -> None:
     """Print net, data, device and limits. space: sentence on the size of the checkpoints."""
     cfg, runtime, dataset, lr = parts.cfg, parts.runtime, parts.dataset, parts.lr
     size, count = parts.spec.input.image_size, complexity(state.model, parts.spec)
-    labels = f", {plural(len(dataset.classes), 'class')}" if dataset.classes else ""
-    judged = plural(len(dataset.val), f"{dataset.split} image")
+    plan = planned(parts, state)
     lines = [
         f"{cfg.model['name']}: {count['params']:,} parameters, {count['macs']:,} multiply-adds at {size} x {size} px",
-        f"{dataset.name}: {len(dataset.train):,} training and {judged}{labels}",
+        plan.images.text,
     ]
     steps = (
         f"{plural(cfg.epochs, 'epoch')} of {plural(len(parts.train_batches), 'step')}, "
@@ -36,15 +35,15 @@ def describe(parts: Parts, state: TrainState, space: str) -> None:
     if state.step:
         lines.append(f"going on from epoch {state.progress.epoch + 1}, batch {state.progress.batch}")
     lines.append(space)
-    found = found_risks(parts, state)
+    found = found_risks(parts, state, plan)
     state.warnings |= {text: text for text in (*dataset.notes, *found)}  # the notes were said when the data were read
     say("\n".join([*lines, *(f"warning: {text}" for text in found)]), parts.stream)
 
 
-def found_risks(parts: Parts, state: TrainState) -> list[str]:
+def found_risks(parts: Parts, state: TrainState, plan: TrainingPlan) -> list[str]:
     """Warnings of likely mistakes, before the first step."""
     cfg, dataset, given = parts.cfg, parts.dataset, parts.spec.input
-    found = [risk.text for risk in risks.risks(planned(parts, state))]
+    found = [risk.text for risk in risks.risks(plan)]
     shared = [] if cfg.debug else data.shared_files(dataset.train, dataset.val)
     if shared:
         found.append(

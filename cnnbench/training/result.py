@@ -10,7 +10,7 @@ from cnnbench.config.arguments import typed_keys
 from cnnbench.config.parsing import flatten
 from cnnbench.models.layers import Net
 from cnnbench.output import plots
-from cnnbench.runs.result import complexity, described, environment
+from cnnbench.runs.result import complexity, described, environment, select_on
 from cnnbench.runs.stop_requests import StopRequests
 from cnnbench.runtime.device import Normalize
 from cnnbench.tasks import ANSWERS
@@ -47,7 +47,7 @@ def headline(parts: Parts, state: TrainState, measured: dict[str, float], reason
         "left_out": dataset.left_out,
         "split": dataset.split,
         "crop": crop_text(dataset, parts.spec.input.image_size, dataset.crop_ratio),
-        "select_on": "last epoch",
+        "select_on": select_on(cfg, dataset.split),
         f"best_{task.aim.name}": state.progress.best,
         "best_epoch": state.progress.best_epoch,
         f"train_{primary}": last.get(f"{primary}/train"),

@@ -52,14 +52,43 @@ class ImageCounts:
     labels: tuple[str, ...] = ()
     train_by_class: tuple[int, ...] = ()  # empty where they are not known, or images have masks
     val_by_class: tuple[int, ...] = ()
+    test_by_class: tuple[int, ...] = ()
+    groups: int = 0  # of the training images; 0: they have none
+    test: int | None = None  # test images beside val, where they were counted
+    kept: str = ""  # what these are, in words
 
     @classmethod
     def of(cls, dataset: data.Dataset) -> Self:
-        counts = len(dataset.train), len(dataset.val), len(dataset.classes), dataset.in_channels
+        groups = data.groups_of(dataset.train)
         classes = 0 if dataset.pair else len(dataset.classes)  # targets of the task's own making are no classes
-        by_class = (class_counts(source, classes) for source in (dataset.train, dataset.val))
-        notes = data.hardly_differ(dataset.train), dataset.notes
-        return cls(dataset.name, *counts, dataset.split, *notes, tuple(dataset.classes), *by_class)
+        return cls(
+            name=dataset.name,
+            train=len(dataset.train),
+            val=len(dataset.val),
+            classes=len(dataset.classes),
+            channels=dataset.in_channels,
+            split=dataset.split,
+            alike=data.hardly_differ(dataset.train),
+            notes=dataset.notes,
+            labels=tuple(dataset.classes),
+            train_by_class=class_counts(dataset.train, classes),
+            val_by_class=class_counts(dataset.val, classes),
+            test_by_class=class_counts(dataset.test, classes) if dataset.test is not None else (),
+            groups=0 if groups is None else len(groups.unique()),
+            test=None if dataset.test is None else len(dataset.test),
+            kept=dataset.kept,
+        )
+
+    @property
+    def text(self) -> str:
+        """`digits: 1,152 training and 286 held-out images, 10 classes; its test images are kept for split=test`."""
+        parts = [f"{self.name}: {self.train:,} training and {plural(self.val, f'{self.split} image')}"]
+        parts += [plural(self.classes, "class")] if self.classes else []
+        parts += [f"{plural(self.groups, 'group')} to train on"] if self.groups else []
+        if not self.kept:
+            return ", ".join(parts)
+        kept = self.kept if self.test is None else plural(self.test, "test image")
+        return f"{', '.join(parts)}; {kept} kept for evaluate split=test"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +137,14 @@ def risks(plan: TrainingPlan) -> Iterator[Risk]:
 def of_data(plan: TrainingPlan) -> Iterator[Risk]:
     if plan.images.alike:
         yield Risk("data", plan.images.alike)
-    if plan.cfg.patience and plan.images.split == "test":
-        yield Risk("validation", "patience looks at the test images, so the final error is too low",
+    if plan.images.val == 1:
+        yield Risk("validation", f"there is one {plan.images.split} image: an error on it is 0 or 100 %",
+                   "a larger data.val_fraction")  # fmt: skip
+    ways = [way for way, is_used in (("patience", plan.cfg.patience), ("the search", plan.cfg.sweep.trial is not None))
+            if is_used]  # fmt: skip
+    if ways and plan.images.split == "test":
+        looks = "look" if len(ways) > 1 else "looks"
+        yield Risk("validation", f"{' and '.join(ways)} {looks} at the test images, so the final error is too low",
                    "data.val_fraction=0.1, which holds out training images for that")  # fmt: skip
 
 

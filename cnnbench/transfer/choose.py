@@ -157,7 +157,8 @@ def layer_errors(extractor: FeatureExtractor, dataset: Dataset) -> tuple[dict[st
         sample = sample.subset(data.pick(sample.targets, MOST_IMAGES / len(sample))[0])
     names = pick_evenly(feature_stages(extractor.model), MOST_STAGES)
     features = extractor(sample, names)
-    return {name: held_out_error(features[name], sample.targets) for name in names}, sample
+    groups = data.groups_of(sample)
+    return {name: held_out_error(features[name], sample.targets, groups) for name in names}, sample
 
 
 def best_layer(errors: dict[str, float], n: float) -> str:
@@ -187,13 +188,15 @@ def pick_evenly(names: list[str], most: int) -> list[str]:
     return [names[round(number * (len(names) - 1) / (most - 1))] for number in range(most)]
 
 
-def held_out_error(features: Tensor, targets: Tensor) -> float:
+def held_out_error(features: Tensor, targets: Tensor, groups: Tensor | None = None) -> float:
     """Leave-one-out balanced error in percent of a ridge regression classifier, with the best of a few penalties.
 
     In the fit, too, images count by the rarity of their class.
 
+    With groups, a whole group is left out at a time.
+
     Ridge regression replaces the SVM because it ranks features alike and leave-one-out is free: the residual of an
-    image left out is its residual / (1 - h), with h its diagonal entry of the hat matrix.
+    image left out is its residual / (1 - h), with h its diagonal entry of the hat matrix; of a group, with its block.
     """
     x = features.double()
     x = (x - x.mean(0)) / x.std(0).clamp_min(1e-6 * float(x.std()) + 1e-12)
@@ -203,7 +206,19 @@ def held_out_error(features: Tensor, targets: Tensor) -> float:
     errors = []
     for ridge in RIDGE:
         hat = kernel @ torch.linalg.inv(kernel + ridge * torch.diag(1 / weights))
-        left_out = y - (y - hat @ y) / (1 - hat.diagonal()[:, None])
+        left_out = y - _left_out_residuals(y - hat @ y, hat, groups)
         wrong = (left_out.argmax(1) != targets).double()
         errors.append(100 * float((wrong * weights).mean()))
     return min(errors)
+
+
+def _left_out_residuals(residuals: Tensor, hat: Tensor, groups: Tensor | None) -> Tensor:
+    """Residuals (N, classes) of images that the fit has not seen."""
+    if groups is None:
+        return residuals / (1 - hat.diagonal()[:, None])
+    found = torch.empty_like(residuals)
+    for group in groups.unique():
+        members = (groups == group).nonzero().flatten()
+        block = torch.eye(len(members), dtype=hat.dtype) - hat[members][:, members]
+        found[members] = torch.linalg.solve(block, residuals[members])
+    return found

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnnbench.data.splits import folds_of_groups
+from cnnbench.utils.errors import UserError
+
 MOST_IMAGES = 5000  # in the cross-validation: more take longer and choose the same C
 FOLDS, MANY, FEW_FOLDS = 5, 500, 3  # FEW_FOLDS from MANY images on: the error is exact enough, in less time
 TOLERANCE = 1e-2  # of the SVM's solver: same predictions as with 1e-4, in half the time
@@ -36,18 +39,19 @@ class LinearProbe:
 
 def fit_svm(
     features: Tensor, targets: Tensor, values_of_c: list[float], *, bias: bool = True, balanced: bool = False,
-    seed: int = 0,
+    seed: int = 0, groups: Tensor | None = None,
 ) -> LinearProbe:  # fmt: skip
     """The linear SVM on features (N, D) with targets (N,), each class 0..classes-1 occurring.
 
-    balanced: images count by the rarity of their class, and C is chosen by the balanced error.
+    balanced: images count by the rarity of their class, and C is chosen by the balanced error. Images of one group
+    share a fold of the cross-validation.
     """
     x, y = features.numpy().astype(np.float64), targets.numpy()
     values, sample = sorted(values_of_c), _sample(y, MOST_IMAGES, seed)
-    folds = min(FOLDS if len(sample) < MANY else FEW_FOLDS, int(np.bincount(y).min()))
+    number = _folds(y[sample], None if groups is None else groups.numpy()[sample], len(sample), seed)
     c, margins = values[len(values) // 2], None
-    if folds >= 2:
-        c, margins = _best_c(x[sample], y[sample], values, folds, bias, seed, balanced)
+    if number is not None:
+        c, margins = _best_c(x[sample], y[sample], values, number, bias, balanced)
     errors = [None if margins is None else 100 * _error(margins, y[sample], each) for each in (False, True)]
     weight, intercept = _svm(x, y, c, bias, balanced)
     scale = 1.0 if margins is None else _scale(margins, y[sample])
@@ -70,7 +74,7 @@ def out_of_fold(features: Tensor, targets: Tensor, groups: np.ndarray, seed: int
     number, folds = _grouped_folds(y, groups, seed)
     sample = _sample(y, MOST_IMAGES, seed)
     few = min(folds, int(np.bincount(y).min()))
-    c = _best_c(x[sample], y[sample], list(USUAL_C), few, True, seed)[0]
+    c = _best_c(x[sample], y[sample], list(USUAL_C), _stratified(y[sample], few, seed), True)[0]
     margins = np.empty((len(y), int(y.max()) + 1))
     for fold in range(folds):
         weight, intercept = _svm(x[number != fold], y[number != fold], c, True)
@@ -105,17 +109,18 @@ def _grouped_folds(y: np.ndarray, groups: np.ndarray, seed: int) -> tuple[np.nda
 
 
 def _best_c(
-    x: np.ndarray, y: np.ndarray, values: list[float], folds: int, bias: bool, seed: int, balanced: bool = False
+    x: np.ndarray, y: np.ndarray, values: list[float], number: np.ndarray, bias: bool, balanced: bool = False
 ) -> tuple[float, np.ndarray]:
     """C with the lowest held-out error (the smallest of equals), and its held-out margins.
 
-    The search goes downhill from the middle value: the error has one valley, and large values take long.
+    number: fold of each image. The search goes downhill from the middle value: the error has one valley, and large
+    values take long.
     """
     margins: dict[int, np.ndarray] = {}
 
     def error(at: int) -> float:
         if at not in margins:
-            margins[at] = _held_out_margins(x, y, values[at], folds, bias, seed, balanced)
+            margins[at] = _held_out_margins(x, y, values[at], number, bias, balanced)
         return _error(margins[at], y, balanced)
 
     at = len(values) // 2
@@ -150,16 +155,36 @@ def _sample(y: np.ndarray, most: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([part[: max(FOLDS, round(most * len(part) / len(y)))] for part in parts]))
 
 
-def _held_out_margins(
-    x: np.ndarray, y: np.ndarray, c: float, folds: int, bias: bool, seed: int, balanced: bool
-) -> np.ndarray:
-    """Margins (N, classes) of each image, from the SVM trained on the other folds."""
+def _folds(y: np.ndarray, groups: np.ndarray | None, images: int, seed: int) -> np.ndarray | None:
+    """Fold of each image; None where a class has too few images, or too few groups of them."""
+    most = FOLDS if images < MANY else FEW_FOLDS
+    if groups is None:
+        folds = min(most, int(np.bincount(y).min()))
+        return _stratified(y, folds, seed) if folds >= 2 else None
+    try:
+        return folds_of_groups(y, groups, min(most, len(np.unique(groups))), seed)
+    except UserError:
+        return None
+
+
+def _stratified(y: np.ndarray, folds: int, seed: int) -> np.ndarray:
     from sklearn.model_selection import StratifiedKFold
 
+    number = np.empty(len(y), dtype=np.int64)
+    for fold, (_, held_out) in enumerate(StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)):
+        number[held_out] = fold
+    return number
+
+
+def _held_out_margins(
+    x: np.ndarray, y: np.ndarray, c: float, number: np.ndarray, bias: bool, balanced: bool
+) -> np.ndarray:
+    """Margins (N, classes) of each image, from the SVM trained on the other folds."""
     margins = np.empty((len(y), int(y.max()) + 1))
-    for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
+    for fold in np.unique(number):
+        train, held_out = number != fold, number == fold
         weight, intercept = _svm(x[train], y[train], c, bias, balanced)
-        margins[test] = x[test] @ weight.T + intercept
+        margins[held_out] = x[held_out] @ weight.T + intercept
     return margins
 
 

@@ -85,14 +85,18 @@ def fit_head(
 ) -> None:
     """Fit the linear SVM on the training features and write it into the net's output layer."""
     layer, source = output_layer(model), extractor.dataset.train
-    balanced = cfg.loss.class_weights is ClassWeights.balanced
-    probe = fit_svm(train, source.targets, cfg.transfer.c, bias=layer.bias is not None, balanced=balanced)
+    balanced, groups = cfg.loss.class_weights is ClassWeights.balanced, data.groups_of(source)
+    probe = fit_svm(
+        train, source.targets, cfg.transfer.c, bias=layer.bias is not None, balanced=balanced, groups=groups
+    )
     write_to_layer(probe, layer)
     about |= {"svm_c": probe.c, f"cv_{TOP1.name}": probe.cv_error, f"cv_{BALANCED.name}": probe.cv_balanced_error,
               "cv_n": probe.cv_n}  # fmt: skip
     held_out = f", {probe.cv_error:.1f} % wrong on held-out folds" if probe.cv_error is not None else ""
     if probe.cv_balanced_error is not None and unequal(class_counts(source, len(extractor.dataset.classes))):
         held_out += f" ({BALANCED.text(probe.cv_balanced_error)})"
+    if not held_out and groups is not None:
+        held_out = ", not cross-validated: a class has images in one group only"
     say(f"linear SVM on {train.shape[1]:,} features: C {probe.c:g}{held_out}", extractor.stream)
 
 

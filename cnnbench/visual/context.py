@@ -14,7 +14,7 @@ from torch.nn import Module
 
 from cnnbench import data, tasks
 from cnnbench.config.commands import VisualizeConfig
-from cnnbench.config.sections import AugmentConfig, Crop, DataConfig, OptimConfig, ScheduleConfig, Split
+from cnnbench.config.sections import AugmentConfig, Crop, DataConfig, OptimConfig, ScheduleConfig
 from cnnbench.data import Dataset, Source
 from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
@@ -74,10 +74,11 @@ class VisualizeContext:
 
     def __init__(
         self, cfg: VisualizeConfig, model: Net | None, spec: ModelSpec, runtime: Runtime, path: Path,
-        data_config: DataConfig | None, plan_training: Callable[[], PlannedTraining], source: str,
+        data_config: DataConfig | None, load: Callable[[DataConfig], Dataset],
+        plan_training: Callable[[], PlannedTraining], source: str,
     ) -> None:  # fmt: skip
         self.cfg, self._model, self.spec, self.runtime, self.path = cfg, model, spec, runtime, path
-        self._data_config, self._plan_training, self.source = data_config, plan_training, source
+        self._data_config, self._load, self._plan_training, self.source = data_config, load, plan_training, source
         self.normalize = Normalize(runtime, spec.input.mean, spec.input.std)
         self.size, self.channels, self.classes = spec.input.image_size, spec.input.in_channels, spec.labels
 
@@ -102,7 +103,7 @@ class VisualizeContext:
         if self._data_config is None:
             raise UserError(f"{self.source} does not name its training data: add data=…, as in data=cifar10")
         net = {**self.spec.model, "in_channels": self.channels}
-        dataset = tasks.adopt(data.load_dataset(self._data_config), self.spec.task, net)
+        dataset = tasks.adopt(self._load(self._data_config), self.spec.task, net)
         dataset = data.with_channels(dataset, self.channels)
         if data.matched(dataset.classes, self.classes):
             dataset, _ = data.in_classes_of(dataset, self.classes, self.source)
@@ -122,7 +123,7 @@ class VisualizeContext:
     @property
     def split_source(self) -> Source:
         """All images of `split=`."""
-        return self.dataset.val if self.cfg.split is Split.val else self.dataset.train
+        return self.dataset.chosen(self.cfg.split)[1]
 
     @cached_property
     def searched(self) -> Source:
@@ -134,7 +135,7 @@ class VisualizeContext:
 
     @property
     def split(self) -> str:
-        return self.dataset.split if self.cfg.split is Split.val else "train"
+        return self.dataset.chosen(self.cfg.split)[0]
 
     def name_of(self, target: int) -> str:
         """Class name in the data; the classes of the net may be others."""

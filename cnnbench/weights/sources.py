@@ -64,6 +64,7 @@ class Weights:
     spec: ModelSpec | None  # how their net is built and its images are prepared; None for tensors alone
     config: dict[str, Any] | None = None  # of the run that trained them
     epochs: int | None = None  # that they were trained for
+    identity: str = ""  # of the images of that training; empty where they have none
     notes: list[str] = field(default_factory=list)  # what was taken of a file from elsewhere, and what was not
 
 
@@ -108,7 +109,7 @@ def from_file(path: Path, source: str, key: str | None = None) -> Weights:
         spec = ModelSpec.from_dict(content["spec"])
         validation.check_fits(spec, found.state, source)
         return Weights(source=source, state=found.state, spec=spec, config=content["config"],
-                       epochs=content["progress"]["epoch"])  # fmt: skip
+                       epochs=content["progress"]["epoch"], identity=content.get("identity", ""))  # fmt: skip
     if foreign.is_safetensors(path) and (spec := _safetensors_spec(path)):
         validation.check_fits(spec, found.state, source)
         return Weights(source=source, state=found.state, spec=spec)

@@ -23,9 +23,9 @@ from cnnbench.tasks.classification.metrics import evaluate_scores
 from cnnbench.utils.files import read_json
 from cnnbench.utils.statistics import wilson
 from cnnbench.weights import sources
-from tests.helpers.data import data_config, picture
+from tests.helpers.data import class_tree, data_config, picture
 from tests.helpers.runs import SMALL, Ran, rows
-from tests.helpers.trained import colour_run, digits_logits, digits_run, foreign_file, random_net
+from tests.helpers.trained import colour_run, digits_logits, digits_run, foreign_file, photo_run, random_net
 
 CPU = ("precision=fp32", "device=cpu")
 LEFT = (
@@ -40,16 +40,22 @@ LEFT = (
 )
 
 
-def evaluated(cnnbench: Callable[..., Ran], *args: str, said: str = "") -> dict[str, Any]:
+def judged(cnnbench: Callable[..., Ran], *args: str) -> tuple[dict[str, Any], str]:
+    """The result, and what was said on stderr."""
     with pytest.MonkeyPatch.context() as patch:  # the numbers alone: pictures take longer than they do
         patch.setattr(mistakes, "draw_cards", lambda *rest: None)
         for picture in ("plot_confusion_matrix", "plot_calibration", "plot_coverage"):
             patch.setattr(plots, picture, lambda *rest: None)
         ran = cnnbench("evaluate", *args, *CPU, "format=json")
     assert ran.code == 0, ran.err
+    return json.loads(ran.out), ran.err
+
+
+def evaluated(cnnbench: Callable[..., Ran], *args: str, said: str = "") -> dict[str, Any]:
+    found, err = judged(cnnbench, *args)
     foreign = "weights_rename={linear: fc}" in args  # a file of which not all is known
-    assert said in ran.err if said else foreign or ran.err == ""
-    return json.loads(ran.out)
+    assert said in err if said else foreign or err == ""
+    return found
 
 
 # The numbers
@@ -85,7 +91,8 @@ def test_protocols_give_the_same_integers_at_any_batch_size(
     cnnbench: Callable[..., Ran], args: tuple[str, ...], text: str, count: int
 ) -> None:
     few = (f"weights={digits_run()}", "data.val_fraction=0.03")  # 43 images
-    results = [evaluated(cnnbench, *few, *args, f"batch_size={size}") for size in (9, 300)]
+    said = "data.val_fraction=0.03, but 0 in the training: it has seen images that are judged now"
+    results = [evaluated(cnnbench, *few, *args, f"batch_size={size}", said=said) for size in (9, 300)]
     assert results[0]["crop"] == results[1]["crop"] == text
     assert results[0]["protocol"]["views"] == count
     assert (results[0]["protocol"]["averaged"] is None) == (count == 1)
@@ -358,6 +365,72 @@ def test_evaluate_repeats_the_runs_own_numbers(cnnbench: Callable[..., Ran], tmp
     assert Path(result["run_dir"], "confusion_matrix.png").exists()
     train_split = json.loads(cnnbench("evaluate", "weights=r/checkpoints/last.pt", "split=train", "format=json").out)
     assert (train_split["n"], train_split["split"]) == (287, "train")  # a fifth of each class
+
+
+# Which images
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_test_split_is_judged_at_the_end(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    """The digits' test images, of a run that was validated on training images and stopped by them."""
+    trained = cnnbench("train", "epochs=2", "patience=2", "data.val_fraction=0.1", "run.dir=r", *SMALL)
+    assert "held-out images, 10 classes; its test images kept for evaluate split=test" in trained.out, trained.err
+    val, said = judged(cnnbench, "weights=r")
+    test, nothing = judged(cnnbench, "weights=r", "split=test")
+    assert (val["split"], val["n"], test["split"], test["n"]) == ("held-out", 143, "test", 359)
+    assert (said, nothing) == ("not judged: its test images (split=test)\n", "")
+    assert val["select_on"] == test["select_on"] == "last epoch, chosen by held-out images (patience)"
+    assert test["top1_error"] != val["top1_error"] == read_json(tmp_path / "r/result.json")["top1_error"]
+    best, _ = judged(cnnbench, "weights=r/checkpoints/best.pt", "split=test")
+    assert best["select_on"] == "best epoch, chosen by held-out images"
+
+
+def test_a_folder_of_classes_alone_is_judged_as_a_whole(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    run = photo_run()
+    others = class_tree(tmp_path / "others", {"cat": 2, "dog": 3, "fox": 4}, seed=5)
+    found, err = judged(cnnbench, f"weights={run}", f"data.root={others}")
+    assert (found["n"], found["split"], found["warnings"], err) == (9, "given", [], "")
+    shutil.rmtree(others / "fox")
+    found, err = judged(cnnbench, f"weights={run}", f"data.root={others}")
+    assert found["n"] == 5 and "the 2 of folder are matched by name among the net's 3" in err
+    shutil.rmtree(others / "cat")
+    found, err = judged(cnnbench, f"weights={run}", f"data.root={others}")
+    assert found["n"] == 3 and "the 1 of folder are matched" in err
+    (others / "dog").rename(others / "cow")
+    refused = cnnbench("evaluate", f"weights={run}", f"data.root={others}")
+    assert refused.code == 2 and "no class of the net is called 'cow'" in refused.err
+    refused = cnnbench("evaluate", f"weights={run}", f"data.root={others}", "split=test")
+    assert refused.code == 2 and "split=test: folder has no test images" in refused.err
+
+
+def test_images_that_the_net_was_trained_on_are_said(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    """Under the same paths, or copied under other names."""
+    run = photo_run()
+    said = "of the 9 given images are training images of this net: the error on them is too low"
+    found, err = judged(cnnbench, f"weights={run}", f"data.root={run.parent / 'd/train'}")
+    assert found["warnings"] == [f"9 {said}"] and said in err
+    copies = shutil.copytree(run.parent / "d/val", tmp_path / "copies")
+    for number in range(2):
+        shutil.copy(run.parent / f"d/train/cat/{number}.jpg", copies / f"dog/{number}.jpg")
+    assert judged(cnnbench, f"weights={run}", f"data.root={copies}")[0]["warnings"] == [f"2 {said}"]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_images_of_the_training_are_held_out_again(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    """Wherever their folder lies now; with another image in it, it is another set."""
+    root = class_tree(tmp_path / "d", {"cat": 10, "dog": 10})
+    parts = ("data.val_fraction=0.2", "data.test_fraction=0.3")
+    ran = cnnbench("train", "model=resnet8", "data=folder", f"data.root={root}", *parts, "run.dir=r", "epochs=1",
+                   "data.image_size=16", "data.workers=0", "batch_size=5", *CPU)  # fmt: skip
+    assert "10 training and 4 held-out images, 2 classes; 6 test images kept for" in ran.out, ran.err
+    trained = read_json(tmp_path / "r/result.json")
+    moved = root.rename(tmp_path / "moved")
+    for typed in ((f"data.root={moved}",), ("data=folder", f"data.root={moved}")):
+        found = judged(cnnbench, "weights=r", *typed)[0]
+        assert (found["n"], found["split"], found["loss"]) == (4, "held-out", pytest.approx(trained["loss"]))
+        assert judged(cnnbench, "weights=r", "split=test", *typed)[0]["n"] == 6
+    picture(99).save(moved / "cat" / "new.jpg")
+    assert judged(cnnbench, "weights=r", f"data.root={moved}")[0]["n"] == 21
 
 
 BF16 = ("data.image_size=16", "data.fraction=0.2", "batch_size=50", "device=cpu", "run.dir=r")

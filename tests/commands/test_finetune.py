@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cnnbench import data, models
+from cnnbench import models
 from cnnbench.weights import checkpoint, sources
 from tests.helpers.data import class_tree
 from tests.helpers.paths import SHARED
@@ -88,16 +88,6 @@ def test_folds_give_an_error_with_its_spread(cnnbench: Callable[..., Ran], tmp_p
     refused = cnnbench("finetune", *SMALL, "transfer=svm", "folds=50")
     assert refused.code == 2
     assert "folds=50 needs at least 50 images in every class" in refused.err
-
-
-def test_every_fold_is_validated_once() -> None:
-    targets = torch.tensor([0] * 7 + [1] * 5)
-    parts = data.folds(targets, 3)
-    assert sorted(torch.cat([fold for _, fold in parts]).tolist()) == list(range(12))
-    for others, fold in parts:
-        assert not set(others.tolist()) & set(fold.tolist())
-        assert len(others) + len(fold) == 12
-        assert set(targets[fold].tolist()) == {0, 1}
 
 
 def test_a_sweep_over_strategies_and_amounts_draws_its_picture(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:

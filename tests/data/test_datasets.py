@@ -10,7 +10,7 @@ import torch
 from cnnbench import data
 from cnnbench.data import Arrays, datasets, load_dataset
 from cnnbench.data import datasets as sets
-from cnnbench.data.sources import pick
+from cnnbench.data.splits import pick
 from cnnbench.utils.errors import UserError
 from tests.helpers.data import data_config
 
@@ -59,6 +59,9 @@ def test_held_out_images_come_from_training_and_leave_the_test_set_alone() -> No
         return sorted(source.images.flatten(1).tolist())
 
     assert sorted(rows(held.train) + rows(held.val)) == rows(plain.train)
+    whole = load_dataset(data_config("digits", val_fraction=0.2), test=True)
+    assert whole.test is not None and torch.equal(whole.test.targets, plain.val.targets) and held.test is None
+    assert whole.kept == held.kept == "its test images" and plain.kept == ""
     assert held.mean == plain.mean  # of all training images, so that runs compare
 
 

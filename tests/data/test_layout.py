@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cnnbench.config.sections import Split
 from cnnbench.data import load_dataset
 from cnnbench.data.layout import split_of
 from cnnbench.utils.errors import UserError
@@ -50,7 +51,7 @@ def test_what_is_not_used_is_said(tmp_path: Path) -> None:
     told: list[str] = []
     load_dataset(data_config("folder", root=tmp_path, val_fraction=0.5), told.append)
     assert told == [
-        f"not used in '{tmp_path}': extra, test",
+        f"not used in '{tmp_path}': extra",
         f"data.val_fraction holds out training images: '{tmp_path}/val' is not used",
         f"'{tmp_path}/labels.csv' is not read: the folders are the labels",
     ]
@@ -76,6 +77,97 @@ def test_what_is_no_class_is_refused(tmp_path: Path, tree: dict[str, int], said:
     with pytest.raises(UserError, match=said) as error:
         load_dataset(data_config("folder", root=tmp_path, val_fraction=val_fraction))
     assert len(str(error.value).splitlines()) <= 3 and "Set data.val_fraction" not in str(error.value)
+
+
+# The test split
+
+
+def three_splits(root: Path, **test: int) -> Path:
+    for number, split in enumerate(("train", "val")):
+        class_tree(root / split, {"cat": 4, "dog": 4, "fox": 4}, seed=number)
+    class_tree(root / "Test_Set", test, seed=2)
+    return root
+
+
+def test_a_training_gets_no_test_images_and_who_asks_does(tmp_path: Path) -> None:
+    root = three_splits(tmp_path, cat=1, dog=2, fox=3)
+    (root / "Test_Set" / "dog" / "gone.jpg").symlink_to("nowhere")
+    cfg, told = data_config("folder", root=root), list[str]()
+    training = load_dataset(cfg, told.append)
+    assert training.test is None and training.kept == f"'{root}/Test_Set'" and training.split == "val"
+    assert told == ["'Test_Set' is taken for test"]
+    with pytest.raises(UserError, match=r"cannot read the image '.*gone\.jpg'"):
+        load_dataset(cfg, told.append, test=True)
+    (root / "Test_Set" / "dog" / "gone.jpg").unlink()
+    whole = load_dataset(cfg, test=True)
+    assert whole.test is not None and whole.test.targets.tolist() == [0, 1, 1, 2, 2, 2]
+    assert whole.identity == training.identity and whole.chosen(Split.test) == ("test", whole.test)
+    held = load_dataset(data_config("folder", root=root, val_fraction=0.25), lambda note: None, test=True)
+    assert {name: len(one) for name, one in held.splits.items()} == {"train": 9, "held-out": 3, "test": 6}
+
+
+def test_a_test_folder_is_val_where_it_is_all_there_is(tmp_path: Path) -> None:
+    three_splits(tmp_path, cat=1, dog=2, fox=3)
+    for file in (tmp_path / "val").rglob("*.jpg"):
+        file.unlink()
+    (tmp_path / "val").rename(tmp_path / "train" / ".val")
+    alone = load_dataset(data_config("folder", root=tmp_path), lambda note: None, test=True)
+    assert (alone.split, len(alone.val), alone.test, alone.kept) == ("test", 6, None, "")
+    assert alone.chosen(Split.test) == ("test", alone.val)
+    held = load_dataset(data_config("folder", root=tmp_path, val_fraction=0.25), lambda note: None, test=True)
+    assert {name: len(one) for name, one in held.splits.items()} == {"train": 9, "held-out": 3, "test": 6}
+
+
+def test_classes_of_a_test_folder_may_be_fewer_but_not_others(tmp_path: Path) -> None:
+    cfg = data_config("folder", root=three_splits(tmp_path, fox=2))
+    fewer = load_dataset(cfg, lambda note: None, test=True)
+    assert fewer.test is not None and fewer.test.targets.tolist() == [2, 2]
+    class_tree(tmp_path / "Test_Set", {"cow": 1})
+    load_dataset(cfg, lambda note: None)
+    with pytest.raises(UserError, match=r"(?s)have different classes.*only in '.*Test_Set': cow"):
+        load_dataset(cfg, lambda note: None, test=True)
+
+
+def test_test_images_without_labels_are_said_and_in_nobodys_way(tmp_path: Path) -> None:
+    root = three_splits(tmp_path, cat=1)
+    (root / "Test_Set" / "cat" / "0.jpg").rename(root / "Test_Set" / "0.jpg")
+    (root / "Test_Set" / "cat").rmdir()
+    told: list[str] = []
+    dataset = load_dataset(data_config("folder", root=root), told.append, test=True)
+    assert told[1:] == [f"'{root}/Test_Set' has no class folders: not used"] and dataset.test is None
+    with pytest.raises(UserError, match=r"^split=test: folder has no test images; .*data\.test_fraction=0\.2"):
+        dataset.chosen(Split.test)
+
+
+def test_test_images_are_kept_of_one_tree(tmp_path: Path) -> None:
+    class_tree(tmp_path, {"cat": 10, "dog": 20})
+    cfg = data_config("folder", root=tmp_path, val_fraction=0.2, test_fraction=0.3)
+    dataset = load_dataset(cfg, test=True)
+    assert {name: len(one) for name, one in dataset.splits.items()} == {"train": 15, "held-out": 6, "test": 9}
+    assert len({path for one in dataset.splits.values() for path in one.paths}) == 30  # type: ignore[union-attr]
+    training = load_dataset(cfg)
+    assert training.test is None and training.kept == "9 test images" and len(training.train) == 15
+    with pytest.raises(UserError, match="found nothing to validate on"):
+        load_dataset(data_config("folder", root=tmp_path, test_fraction=0.3))
+    with pytest.raises(UserError, match=r"val_fraction=0\.5 and data\.test_fraction=0\.5 leave nothing to train on"):
+        load_dataset(data_config("folder", root=tmp_path, val_fraction=0.5, test_fraction=0.5))
+
+
+@pytest.mark.parametrize("name", ["digits", "folder"])
+def test_a_set_with_test_images_keeps_no_others(tmp_path: Path, name: str) -> None:
+    three_splits(tmp_path, cat=1)
+    with pytest.raises(UserError, match=r"has test images: leave data\.test_fraction=0\.1 out"):
+        load_dataset(data_config(name, root=tmp_path, test_fraction=0.1), lambda note: None)
+
+
+def test_a_class_that_is_too_small_to_be_held_out_is_said(tmp_path: Path) -> None:
+    class_tree(tmp_path, {"cat": 1, "dog": 2, "fox": 9})
+    told: list[str] = []
+    load_dataset(data_config("folder", root=tmp_path, val_fraction=0.2, test_fraction=0.2), told.append)
+    assert told == [
+        "no held-out images of class cat, which has too few",
+        "no test images of class cat, dog, which has too few",
+    ]
 
 
 @pytest.mark.parametrize("layout", [{"images": 3}, {"train": 3, "test": 2}])

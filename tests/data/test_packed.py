@@ -142,6 +142,18 @@ def test_parts_of_a_packed_set(packed: Path) -> None:
     assert len(pairs) == 8 and all(a == b for a, b in pairs)
 
 
+def test_a_test_split_is_packed_too(tree: Path, tmp_path: Path, cnnbench: Callable[..., Any]) -> None:
+    class_tree(tree / "test", {"dog": 2}, seed=9)
+    ran = prepare(cnnbench, tree, tmp_path / "three")
+    assert "5 validation images, and 2 test images" in ran.out, ran.err
+    cfg = data_config("folder", packed=tmp_path / "three")
+    dataset = load_dataset(cfg, test=True)
+    assert dataset.test is not None and dataset.test.targets.tolist() == [1, 1] and dataset.split == "val"
+    assert load_dataset(cfg).test is None and load_dataset(cfg).identity == dataset.identity
+    grouped = load_dataset(data_config("folder", packed=tmp_path / "three", val_fraction=0.3, group=r"/(\w)\w*\."))
+    assert grouped.split == "held-out" and len(grouped.train) + len(grouped.val) == 15
+
+
 def flip_byte(path: Path, place: int) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 1

@@ -1,11 +1,14 @@
 """The headline of a run says how much was trained."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cnnbench.config.sections import Format
-from cnnbench.runs.result import show
+from cnnbench.runs.result import select_on, selected_by, show
+from cnnbench.utils.files import write_json
 
 
 @pytest.mark.parametrize(
@@ -25,3 +28,27 @@ def test_the_headline_counts_epochs_or_the_steps_of_a_cut_one(
               "wall_seconds": 3.0, "run_dir": "r", **more}  # fmt: skip
     show(result, Format.table, in_sweep=False)
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "head", "said"),
+    [
+        ([], False, "last epoch"),
+        (["patience=3"], False, "last epoch, chosen by test images (patience)"),
+        (["patience=3", "sweep.trial=2"], False, "last epoch, chosen by test images (patience, search)"),
+        ([], True, "last epoch or fitted head, chosen by test images"),
+    ],
+)
+def test_a_result_says_what_its_images_chose(
+    compose: Callable[..., Any], overrides: list[str], head: bool, said: str
+) -> None:
+    assert select_on(compose(*overrides), "test", fitted_head=head) == said
+
+
+def test_the_best_checkpoint_was_chosen_and_the_last_one_is_the_runs_own(tmp_path: Path) -> None:
+    write_json(tmp_path / "result.json", {"split": "held-out", "select_on": "last epoch"})
+    at = {name: selected_by(tmp_path / "checkpoints" / f"{name}.pt") for name in ("best", "last")}
+    assert at == {"best": "best epoch, chosen by held-out images", "last": "last epoch"}
+    assert selected_by(tmp_path / "elsewhere.pt") is None
+    (tmp_path / "result.json").write_text('{"n": 1}')
+    assert selected_by(tmp_path / "checkpoints" / "last.pt") is None

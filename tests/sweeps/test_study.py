@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cnnbench.sweeps.study import FILE, NAME, Search, SearchSettings, _storage, 
 from cnnbench.tasks.classification import METRICS
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json
+from tests.helpers.data import class_tree, data_config
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows, without_time
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -251,6 +253,23 @@ def test_a_search_does_not_detach() -> None:
 def test_a_choice_by_the_test_images_is_warned_of(cnnbench: Callable[..., Ran]) -> None:
     ran = cnnbench("train", "-m", "hydra/sweeper=tpe", LR, "hydra.sweeper.n_trials=1", "checkpoint.every=soon")
     assert ran.code == 2 and "warning: the search chooses by the images that the error is measured on" in ran.err
+
+
+def test_what_keeps_the_choice_and_the_measurement_apart(tmp_path: Path) -> None:
+    def advice(**keys: Any) -> str:
+        return tpe_sweeper.other_images(data_config("folder", root=tmp_path, **keys))
+
+    for_choice = "data.val_fraction=0.1 holds out training images for the choice"
+    assert tpe_sweeper.other_images(data_config("digits")) == for_choice
+    assert tpe_sweeper.other_images(data_config("digits", val_fraction=0.1)) == ""
+    for split in ("train", "test"):
+        class_tree(tmp_path / split, {"cat": 1, "dog": 1})
+    assert advice() == for_choice
+    class_tree(tmp_path / "val", {"cat": 1, "dog": 1})
+    assert advice() == ""
+    shutil.rmtree(tmp_path / "test")
+    assert advice() == "data.test_fraction=0.1 keeps training images for evaluate split=test"
+    assert advice(test_fraction=0.1) == ""
 
 
 @pytest.mark.parametrize("at_a_time", [(), ("hydra.sweeper.n_jobs=4", "hydra/launcher=local", "hydra.launcher.jobs=2")])

@@ -14,23 +14,26 @@ from tests.helpers.batches import arrays
 from tests.helpers.tiny import Tiny
 
 
-def test_leaving_each_image_out_is_what_the_formula_says() -> None:
-    """Against the long way: n fits, each without one image."""
+@pytest.mark.parametrize("size", [1, 4])
+def test_leaving_each_image_or_group_out_is_what_the_formula_says(size: int) -> None:
+    """Against the long way: n fits, each without one image, or without one group of four."""
     rng = np.random.default_rng(0)
-    y = torch.arange(24) % 3
+    y, groups = torch.arange(24) % 3, torch.arange(24) // size
     x = torch.from_numpy(rng.normal(size=(24, 6))) + torch.eye(3, 6)[y]
     x = (x - x.mean(0)) / x.std(0)
     errors = []
     for ridge in choose.RIDGE:
         wrong = 0
         for out in range(24):
-            kept = torch.arange(24) != out
+            kept = groups != groups[out]
             kernel = x @ x.T / 6 + 1
             one = 2 * torch.nn.functional.one_hot(y[kept]).double() - 1
-            alpha = torch.linalg.solve(kernel[kept][:, kept] + ridge * torch.eye(23).double(), one)
+            alpha = torch.linalg.solve(kernel[kept][:, kept] + ridge * torch.eye(24 - size).double(), one)
             wrong += int((kernel[out, kept] @ alpha).argmax() != y[out])
         errors.append(100 * wrong / 24)
-    assert choose.held_out_error(x, y) == pytest.approx(min(errors))
+    assert choose.held_out_error(x, y, groups) == pytest.approx(min(errors))
+    if size == 1:
+        assert choose.held_out_error(x, y) == pytest.approx(min(errors))
 
 
 def test_of_unequal_classes_each_counts_once_in_the_fit_and_in_the_error() -> None:

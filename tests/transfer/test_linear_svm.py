@@ -98,3 +98,21 @@ def test_principal_components_are_scikit_learns() -> None:
     ours = linear_svm.principal_components(torch.from_numpy(x), 4).numpy()
     theirs = PCA(4).fit((x - x.mean(0)) / x.std(0, ddof=1))
     assert np.allclose(ours.var(0, ddof=1), theirs.explained_variance_, rtol=0.05)
+
+
+def test_images_of_one_group_do_not_judge_each_other() -> None:
+    """Features that say only who it is: an image of the same patient gives the class away, others say nothing."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(60), 4)
+    y = torch.from_numpy(rng.integers(0, 2, 60)[patients])
+    x = torch.from_numpy(rng.normal(size=(60, 200))[patients] + 0.1 * rng.normal(size=(240, 200))).float()
+    alone = linear_svm.fit_svm(x, y, [0.01])
+    grouped = linear_svm.fit_svm(x, y, [0.01], groups=torch.from_numpy(patients))
+    assert alone.cv_error == 0 and grouped.cv_error is not None and 35 < grouped.cv_error < 65
+    assert torch.equal(alone.weight.sign(), grouped.weight.sign())  # all images are learnt from, in the end
+
+
+def test_a_class_with_a_single_group_is_not_cross_validated() -> None:
+    x, y, groups = torch.randn(12, 4), torch.tensor([0] * 8 + [1] * 4), torch.tensor([0, 1] * 4 + [2] * 4)
+    probe = linear_svm.fit_svm(x, y, [1e-3, 1e-2, 1e-1], groups=groups)
+    assert (probe.cv_error, probe.cv_n, probe.c) == (None, 0, 1e-2) and probe.logits(x).shape == (12, 2)
