@@ -52,7 +52,12 @@ def try_variants(
                 said = [] if (mean, std) == own else [f"data.mean={_list(mean)}", f"data.std={_list(std)}"]
                 attempts.append(Attempt(values, " ".join(filter(None, [variants.settings(net, model), *said]))))
                 advance(1)
-    return sorted(attempts, key=lambda one: (task.primary.cost(one.values[task.primary.name]), one.values["loss"]))
+    return sorted(attempts, key=lambda one: _rank(task, one.values))
+
+
+def _rank(task: Task, values: dict[str, float]) -> tuple[bool, float, float]:
+    """Sort key: by the primary metric, then by the loss; last, where the answers are no numbers."""
+    return not math.isfinite(values["loss"]), task.primary.cost(values[task.primary.name]), values["loss"]
 
 
 def _measured(task: Task, net: Net, batches: Iterable[Batch], runtime: Runtime, normalize: Normalize,
@@ -76,6 +81,8 @@ def rows(task: Task, attempts: list[Attempt]) -> list[dict[str, Any]]:
 def verdict(task: Task, attempts: list[Attempt], guessing: float | None) -> str:
     """Which attempt fits, in words."""
     best, metric = attempts[0], task.primary
+    if not math.isfinite(best.values["loss"]):
+        return "none fits: with each, the answers are not finite (NaN or infinity)"
     if guessing is not None and best.values["loss"] > guessing:
         return (
             "none fits: even the best is no better than guessing on these images\nis it this net, are the classes "
