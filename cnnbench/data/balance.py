@@ -27,11 +27,11 @@ def unequal(counts: Sequence[int]) -> bool:
 
 
 def counts_text(counts: Sequence[int], names: Sequence[str]) -> str:
-    """`ants: 110, bees: 9`; of many classes the range alone: `1,000 classes of 732 to 1,300`."""
+    """`ants: 110, bees: 9`; of many classes the range alone: `732 to 1,300 in each of 1,000 classes`."""
     if len(counts) <= LISTED:
         return ", ".join(f"{shorten(name, NAME)}: {count:,}" for name, count in zip(names, counts, strict=True))
     fewest, most = min(counts), max(counts)
-    return f"{plural(len(counts), 'class')} of {fewest:,}" + (f" to {most:,}" if most > fewest else "")
+    return f"{fewest:,}{f' to {most:,}' if most > fewest else ''} in each of {plural(len(counts), 'class')}"
 
 
 def class_weights(targets: Tensor, classes: int) -> Tensor:

@@ -43,8 +43,8 @@ def test_counts_in_words() -> None:
     counts = class_counts(UNEQUAL.train, 4)
     assert counts == (*COUNTS, 0)
     assert counts_text(counts, "abcd") == "a: 40, b: 5, c: 12, d: 0"
-    assert counts_text([7] * 12, "abcdefghijkl") == "12 classes of 7"
-    assert counts_text([1300, 732, *[9] * 998], []) == "1,000 classes of 9 to 1,300"
+    assert counts_text([7] * 12, "abcdefghijkl") == "7 in each of 12 classes"
+    assert counts_text([1300, 732, *[9] * 998], []) == "9 to 1,300 in each of 1,000 classes"
     assert [unequal(each) for each in ((), (0, 0), (3, 1), (4, 1), (9, 0, 3))] == [False, False, False, True, False]
 
 

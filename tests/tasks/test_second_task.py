@@ -118,3 +118,18 @@ def test_a_net_that_answers_otherwise_is_refused_with_those_that_fit(cnnbench: C
     refused = cnnbench("train", "--config-dir", "conf", "data=digits", "model=tiny_fcn")
     assert refused.code == 2 and "tiny_fcn answers with a class for each pixel" in refused.err, refused.err
     assert "alexnet" in refused.err and refused.err.strip().endswith("more"), refused.err
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("loss.class_weights=balanced", "loss.class_weights is for images of one class each, which planted has not"),
+        ("data.sampler=balanced", "data.sampler=balanced needs images of one class each, which planted has not"),
+    ],
+)
+def test_what_needs_one_class_for_each_image_is_refused(
+    cnnbench: Callable[..., Ran], setting: str, says: str, tmp_path: Path
+) -> None:
+    refused = cnnbench(*TRAIN, setting, "run.dir=r")
+    assert (refused.code, refused.err.count("\n")) == (2, 1) and says in refused.err
+    assert not (tmp_path / "r").exists()
