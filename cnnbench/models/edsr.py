@@ -9,8 +9,8 @@ Residual blocks without normalisation on the small image, then convolutions whos
 
     parameters for x2, x3, x4 in colour: 1,369,859 / 1,554,499 / 1,517,571 (published: 1.37 / 1.55 / 1.52 million)
 
-Names of the parameters are the authors' (EDSR-PyTorch), whose weights load; so inside the net pixels are in 0..255 less the
-mean of DIV2K, as theirs are. The mean is a constant here, a frozen layer there. The loss is the absolute difference.
+Names of the parameters are the authors' (EDSR-PyTorch), so inside the net pixels are in 0..255 less the mean of DIV2K,
+as theirs are. The mean is a constant here, a frozen layer there. The loss is the absolute difference.
 `blocks` and `width` make smaller nets. For one channel the mean is that of the three.
 """
 

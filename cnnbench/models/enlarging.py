@@ -1,8 +1,8 @@
 """What nets for super-resolution share: the scale, the bicubic filter of the field, and how far they look.
 
 The filter is Keys' with a = -0.5, as wide as a pixel of the result where the image shrinks: MATLAB's `imresize` and
-Pillow's BICUBIC, in whose terms the field's numbers are published. torch has it under `antialias`; without, its filter has
-a = -0.75.
+Pillow's BICUBIC, in whose terms the field's numbers are published. torch has it under `antialias`; without, its filter
+has a = -0.75.
 """
 
 from typing import Literal
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from cnnbench.models.layers import Net
 
 Scale = Literal[2, 3, 4]
+LARGER = "a larger image"
 BICUBIC = 2  # pixels of the small image, to each side, that an enlarged pixel depends on
 
 
@@ -23,6 +24,7 @@ class Enlarger(Net):
     `image_size` is the paper's side of a training square, in pixels of the large image.
     """
 
+    answers = LARGER
     norm = 2  # of the difference from the truth, in the loss: 2, or 1 for the absolute difference
 
     def __init__(self, scale: int, in_channels: int) -> None:
@@ -53,7 +55,7 @@ def whole_blocks(images: Tensor, scale: int) -> Tensor:
 
 
 def exactly(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer's answer in float32, under autocast too: the 8 bits of bfloat16 are too few for the pixels of an image."""
+    """A layer's answer in float32, under autocast too: the 8 bits of bfloat16 are too few for an image's pixels."""
     if x.is_meta or not torch.is_autocast_enabled(x.device.type):
         answer: Tensor = layer(x)
         return answer

@@ -1,5 +1,5 @@
-"""ESPCN. Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
-Network, 2016 (arXiv 1609.05158).
+"""ESPCN. Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional
+Neural Network, 2016 (arXiv 1609.05158).
 
 All convolutions run on the small image; the last one gives scale x scale values for each of its pixels, which a shuffle
 puts side by side:

@@ -8,11 +8,11 @@ The image is enlarged by bicubic interpolation first, then three convolutions ma
 
     9-1-5   8,032 weights    9-3-5   24,416    9-5-5   57,184    (one channel)
 
-Deviations: edges are repeated before each convolution, as in the authors' test program, in training too, where they leave
-the border away. The first filters pass the image on, and the last layer's other weights are small, so that the untrained
-net is bicubic interpolation: T91 takes a minute to 31.9 dB on Set5 at x3, for which weights drawn with the paper's
-deviation of 0.001 or as He et al. (2015) have it take ten times as long. Colour (in_channels=3) is section 4.5 of the
-paper, with all channels through one net.
+Deviations: edges are repeated before each convolution, as in the authors' test program, in training too, where they
+leave the border away. The first filters pass the image on, and the last layer's other weights are small, so that the
+untrained net is about bicubic interpolation: T91 takes a minute to 31.9 dB on Set5 at x3, for which weights drawn with
+the paper's deviation of 0.001 or as He et al. (2015) have it take ten times as long. Colour (in_channels=3) is section
+4.5 of the paper, with all channels through one net.
 """
 
 from collections.abc import Callable
