@@ -175,7 +175,7 @@ class Identity(Enum):
 
 @dataclass(kw_only=True)
 class DataConfig:
-    name: str = option("digits, cifar10, cifar100, imagenet, folder or synthetic")
+    name: str = option("digits, cifar10, cifar100, imagenet, folder, images, t91, faces or synthetic")
     root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
     download: bool = option("fetch a CIFAR archive that is missing")
     val_fraction: float = option("part of the training images held out for validation", ge=0, lt=1)
@@ -214,6 +214,16 @@ class DataConfig:
         "several times, those of a large one not all",
         default=Sampler.shuffle,
     )
+    lr: str | None = option(
+        "images: folder with the small image of each, of the same name; null: they are made by bicubic reduction",
+        default=None,
+    )
+    stride: int | None = option(
+        "images: training images are cut into squares of image_size, so many pixels apart, in memory; null: they stay "
+        "whole, for augment.crop=patch",
+        default=None,
+        ge=1,
+    )
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)
 
@@ -231,6 +241,7 @@ class AugmentConfig:
     scale: list[float] = option("crop=resized: range of the cropped part of the area", gt=0, le=1)
     ratio: list[float] = option("crop=resized: range of the aspect ratio", gt=0)
     flip: bool = option("mirror images left to right, each with probability 1/2")
+    turn: bool = option("turn images by random quarter turns", default=False)
     alternate: bool = option("flip: mirror each image in every other epoch, not at random", default=False)
     color: float = option("strength of the brightness, contrast and saturation jitter; 0: none", ge=0, lt=1)
     cutout: int = option("side of a random square set to the mean, pixels of the net's input; 0: none", ge=0)

@@ -31,7 +31,7 @@ Part = tuple[Tensor, Tensor, Tensor, Tensor]
 class Draws(NamedTuple):
     """A row of random numbers for each image."""
 
-    whole: Tensor  # int64 (N, 5), uniform: shift down and right, flip, row and column of the cutout's centre
+    whole: Tensor  # int64 (N, 5 or 6), uniform: shift down and right, flip, row and column of the cutout, quarter turns
     real: Tensor  # float32 (N, K) in 0..1: for the resized crop, then for the colours
 
     def rows(self, indices: Tensor) -> "Draws":
@@ -89,6 +89,7 @@ class BatchTransform:
     crop: ResizedCrop | None = None
     resize: Transform | None = None
     resize_mask: Transform | None = None  # the same for masks
+    turn: bool = False  # by random quarter turns
     color: float = 0.0
     cutout: int = 0
     fill: Tensor | None = None  # (C,), value of the cutout square
@@ -100,8 +101,8 @@ class BatchTransform:
 
     def draw(self, rng: np.random.Generator, count: int) -> Draws:
         down, right = (2 * self.padding + room + 1 for room in self.room)
-        highs = [down, right, 2 if self.flip else 1, self.size, self.size]
-        whole = torch.from_numpy(rng.integers(0, highs, size=(count, 5)))
+        highs = [down, right, 2 if self.flip else 1, self.size, self.size, *([4] if self.turn else [])]
+        whole = torch.from_numpy(rng.integers(0, highs, size=(count, len(highs))))
         numbers = (self.crop.numbers if self.crop else 0) + (6 if self.color > 0 else 0)
         return Draws(whole, torch.from_numpy(rng.random((count, numbers), dtype=np.float32)))
 
@@ -111,7 +112,7 @@ class BatchTransform:
         if self.color > 0:
             images = jittered(images, draws.real[:, -6:], self.color)
         if self.cutout > 0 and self.fill is not None:
-            centre = draws.whole[:, 3:].unbind(1)
+            centre = draws.whole[:, 3:5].unbind(1)
             images = cut_out(images, *centre, side=self.cutout, fill=self.fill.to(images.device))
         return images
 
@@ -120,7 +121,11 @@ class BatchTransform:
         return self._moved(masks[:, None], draws.to(masks.device), self.resize_mask, nearest_crop, fill=IGNORE)[:, 0]
 
     def _moved(self, images: Tensor, draws: Draws, resize: Transform | None, crop: Crop, fill: int) -> Tensor:
-        """Images after the geometric part: shift or crop, flip, resize."""
+        """Images after the geometric part: shift or crop, flip, resize, quarter turns."""
+        moved = self._cut(images, draws, resize, crop, fill)
+        return turned(moved, draws.whole[:, 5]) if self.turn else moved
+
+    def _cut(self, images: Tensor, draws: Draws, resize: Transform | None, crop: Crop, fill: int) -> Tensor:
         down, right, flip = draws.whole[:, :3].unbind(1)
         if self.crop is not None:
             part = self.crop.windows(draws.real[:, : self.crop.numbers], *images.shape[2:])
@@ -155,6 +160,13 @@ def window(images: Tensor, down: Tensor, right: Tensor, flip: Tensor, height: in
     columns = right[:, None] + torch.where(flip[:, None] == 1, width - 1 - across, across)
     index = (rows[:, :, None] * line + columns[:, None, :]).view(n, 1, -1)  # into the flattened image
     return images.flatten(2).gather(2, index.expand(n, c, height * width)).view(n, c, height, width)
+
+
+def turned(images: Tensor, quarters: Tensor) -> Tensor:
+    """Square images (N, C, S, S), each turned left by so many quarters, (N,) in 0..3."""
+    quarters = quarters[:, None, None, None]
+    images = torch.where(quarters % 2 == 1, images.mT.flip(2), images)
+    return torch.where(quarters >= 2, images.flip(2, 3), images)
 
 
 def resized_crop(images: Tensor, part: Part, flip: Tensor, size: int) -> Tensor:

@@ -15,10 +15,12 @@ from torch import Tensor
 from cnnbench.config.sections import DataConfig, Identity, OnBadImage
 from cnnbench.data import packed
 from cnnbench.data.cifar import cifar
+from cnnbench.data.faces import faces
 from cnnbench.data.folders import image_folder, imagenet
 from cnnbench.data.groups import grouped
 from cnnbench.data.identity import of_content
 from cnnbench.data.overlap import in_both, shared_files
+from cnnbench.data.photographs import images, t91
 from cnnbench.data.sources import Arrays, Dataset, Source, has_masks, image_names
 from cnnbench.data.splits import groups_of, hold_out, pick, strata
 from cnnbench.data.unreadable import without_unreadable
@@ -127,7 +129,7 @@ def tell_of_other_parts(cfg: DataConfig, trained: DataConfig, tell: Tell) -> Non
 def _check_labels(dataset: Dataset) -> None:
     """UserError for a label that is not a class: in a training step, the error on a GPU would say nothing."""
     for split, source in dataset.splits.items():
-        if has_masks(source):  # their task looks into them
+        if has_masks(source) or not dataset.classes:  # their task looks into them, or there are no labels
             continue
         outside = ((source.targets < 0) | (source.targets >= len(dataset.classes))).nonzero().flatten()
         if len(outside):
@@ -272,4 +274,7 @@ SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
     "imagenet": imagenet,
     "folder": image_folder,
     "synthetic": _synthetic,
+    "images": images,
+    "t91": t91,
+    "faces": faces,
 }

@@ -75,7 +75,8 @@ def train_loader(
         finish = _batch_transform(source, augment, image_size, dataset, fill)
         return Loader(source, order, _read_arrays(source), finish, dataset.pair)
     alternate = augment.alternate
-    finish = BatchTransform(size=image_size, flip=alternate, alternate=alternate, cutout=augment.cutout, fill=fill)
+    finish = BatchTransform(size=image_size, flip=alternate, alternate=alternate, turn=augment.turn,
+                            cutout=augment.cutout, fill=fill)  # fmt: skip
     if isinstance(source, Arrays) or decode is Decoder.pillow:
         transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation)
     elif has_masks(source) or augment.crop is Crop.patch:
@@ -110,6 +111,7 @@ def _batch_transform(
         room=_room(source, augment.crop, size, dataset.crop_ratio),
         flip=augment.flip,
         alternate=augment.alternate,
+        turn=augment.turn,
         crop=ResizedCrop(scale=_two(augment.scale), ratio=_two(augment.ratio))
         if augment.crop is Crop.resized
         else None,

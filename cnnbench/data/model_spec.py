@@ -49,6 +49,11 @@ class ModelSpec:
         """Spec from `as_dict()`. TypeError or KeyError for anything else."""
         return cls(**{**content, "input": InputSpec(**content["input"])})
 
+    @property
+    def side(self) -> int:
+        """Side of the images that the net is given, pixels: less than image_size where `pair` makes them smaller."""
+        return self.input.image_size // int(self.extra.get("scale", 1))
+
     @classmethod
     def of(cls, model: dict[str, Any], dataset: Dataset, image_size: int) -> Self:
         """Spec of a net, by name and arguments, that will be trained on this data set."""

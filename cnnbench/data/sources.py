@@ -239,6 +239,8 @@ def read_item(item: Any) -> "Image | Tensor":
     """Image of an item, for a transform: a Pillow image in RGB, or a uint8 tensor (C, H, W)."""
     if isinstance(item, np.ndarray):
         return torch.from_numpy(item)
+    if hasattr(item, "as_pixels"):  # a file with a way of its own to be read
+        return item.as_pixels()
     if isinstance(item, Record):
         with open_image(io.BytesIO(item.read()), item) as image:
             return upright(image)

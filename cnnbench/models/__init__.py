@@ -10,11 +10,14 @@ from cnnbench.models import (
     alexnet,
     bn_inception,
     deepface,
+    edsr,
+    espcn,
     googlenet,
     inception,
     nin,
     preact_resnet,
     resnet,
+    srcnn,
     vgg,
 )
 from cnnbench.models.layers import Dense, Net, run_on_meta
@@ -33,26 +36,31 @@ MODELS: dict[str, Callable[..., Net]] = {
     **preact_resnet.MODELS,
     **deepface.MODELS,
     **airbench.MODELS,
+    **srcnn.MODELS,
+    **espcn.MODELS,
+    **edsr.MODELS,
 }
 
 
 def create_model(name: str, num_classes: int = 1000, **arguments: Any) -> Net:
     """Net by name, from Python: cnnbench.create_model("resnet34", num_classes=10, in_channels=1, shortcut="A")."""
-    return build(name, num_classes=num_classes, **arguments)
+    return build(name, num_classes=num_classes if has_classes(name, **arguments) else None, **arguments)
 
 
-def build(name: str, *, num_classes: int | None = None, in_channels: int = 3, source: str = "cnnbench",
+def build(name: str, *, num_classes: int | None = None, in_channels: int | None = None, source: str = "cnnbench",
           cut: str | None = None, **arguments: Any) -> Net:  # fmt: skip
     """Net `name`, initialised as in its file, on torch's default device (`with torch.device("meta")`: no memory).
 
-    num_classes: None is the paper's number (1000, 10 for the CIFAR nets, 4030 for DeepFace). source: "torchvision"
+    num_classes: None is the paper's number (1000, 10 for the CIFAR nets, 4030 for DeepFace); in_channels: None is the
+    paper's too. source: "torchvision"
     takes torchvision's net of this name. cut: a stage; all stages after it are replaced by one linear layer
     (`Truncated`). arguments: of the builder in MODELS. UserError for an unknown name or value, with the choices.
     """
     builder = _builder(name, source)
     if cut is not None and has_parameter(builder, "aux"):
         arguments["aux"] = False
-    arguments["in_channels"] = in_channels
+    if in_channels is not None:
+        arguments["in_channels"] = in_channels
     if num_classes is not None:
         arguments["num_classes"] = num_classes
     _check_arguments(name, builder, arguments)
@@ -67,7 +75,7 @@ def build(name: str, *, num_classes: int | None = None, in_channels: int = 3, so
 def build_for(model: Mapping[str, Any], *, outputs: int, in_channels: int) -> Net:
     """Net of a configuration (`name` and arguments) for images of so many channels and for so many outputs."""
     arguments = {key: value for key, value in model.items() if key != "in_channels"}
-    return build(num_classes=outputs, in_channels=in_channels, **arguments)
+    return build(num_classes=outputs if has_classes(**model) else None, in_channels=in_channels, **arguments)
 
 
 def _truncated(net: Net, cut: str, num_classes: int | None) -> Net:
@@ -113,6 +121,17 @@ def known_nets(source: str) -> list[str]:
 def has_argument(name: str, argument: str, source: str = "cnnbench") -> bool:
     """Whether the net `name` has this argument."""
     return has_parameter(_builder(name, source), argument)
+
+
+def has_classes(name: str, source: str = "cnnbench", **_: Any) -> bool:
+    """Whether the net `name` has an output for each class, not an image as its answer."""
+    return has_argument(name, "num_classes", source)
+
+
+def own_channels(name: str, source: str = "cnnbench", **_: Any) -> int:
+    """Channels of the images of the net's paper."""
+    given = inspect.signature(_builder(name, source)).parameters["in_channels"].default
+    return 3 if given is inspect.Parameter.empty else int(given)
 
 
 def has_parameter(builder: Callable[..., Net], argument: str) -> bool:

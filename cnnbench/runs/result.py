@@ -27,7 +27,7 @@ LIMITS = ("max_steps=", "max_time=")  # with which the reason begins where a lim
 
 def complexity(model: Net, spec: ModelSpec) -> dict[str, int]:
     """Parameters and multiply-adds for one image at the size that this run uses."""
-    size = count_complexity(model, spec.input.image_size, spec.input.in_channels)
+    size = count_complexity(model, spec.side, spec.input.in_channels)
     return {"params": size.params, "macs": size.macs}
 
 

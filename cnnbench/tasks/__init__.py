@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from cnnbench.data import Dataset
     from cnnbench.tasks.base import Task
 
-TASKS = {"classification": "cnnbench.tasks.classification.task"}  # modules; each has its task as TASK
+TASKS = {
+    "classification": "cnnbench.tasks.classification.task",
+    "super_resolution": "cnnbench.tasks.super_resolution.task",
+}  # modules; each has its task as TASK
 ANSWERS = "answers.csv"  # what a net answered to each image, beside result.json
 DEFAULT_METRICS = USUAL  # of runs that do not name theirs: all tasks but classification came later
 

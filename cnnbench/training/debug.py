@@ -39,7 +39,7 @@ def small(cfg: Config) -> Config:
         data=replace(cfg.data, sampler=Sampler.shuffle),
         label_smoothing=0.0,
         ema=None,
-        augment=replace(cfg.augment, crop=Crop.none, flip=False, alternate=False, color=0.0, cutout=0),
+        augment=replace(cfg.augment, crop=Crop.none, flip=False, turn=False, alternate=False, color=0.0, cutout=0),
         schedule=replace(cfg.schedule, name=Schedule.constant, warmup_epochs=0.0),
     )
 

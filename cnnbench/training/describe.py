@@ -13,7 +13,7 @@ from cnnbench.utils.format import plural
 def describe(parts: Parts, state: TrainState, space: str) -> None:
     """Print net, data, device and limits. space: sentence on the size of the checkpoints."""
     cfg, runtime, dataset, lr = parts.cfg, parts.runtime, parts.dataset, parts.lr
-    size, count = parts.spec.input.image_size, complexity(state.model, parts.spec)
+    size, count = parts.spec.side, complexity(state.model, parts.spec)
     plan = planned(parts, state)
     lines = [
         f"{cfg.model['name']}: {count['params']:,} parameters, {count['macs']:,} multiply-adds at {size} x {size} px",
@@ -52,7 +52,7 @@ def found_risks(parts: Parts, state: TrainState, plan: TrainingPlan) -> list[str
             f"{shared[0][1]} = {shared[0][0]}: the error measured on them is too low"
         )
     if cfg.epochs and parts.runtime.spoils_wide_filters:
-        found += health.wrong_gradients(state.model, given.image_size, given.in_channels)
+        found += health.wrong_gradients(state.model, parts.spec.side, given.in_channels)
     return found
 
 

@@ -224,7 +224,7 @@ def choose_batch_size(
         return int(saved["batch_size"])
     # Beyond a thousand images, or with few steps in an epoch, a larger batch makes the net worse, not faster.
     group, limit = runtime.group, max(1, min(1024, images // 10))
-    size = spec.input.image_size
+    size = spec.side
     pair = torch.zeros(2, spec.input.in_channels, size, size, device=runtime.device)
     each = estimate_largest_batch(model, pair, runtime, max(1, limit // group.size))
     return group.broadcast(lambda: each * group.size)

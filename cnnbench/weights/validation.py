@@ -64,7 +64,7 @@ INTERPOLATIONS = [kind.value for kind in Interpolation]
 PRECISIONS = [kind.value for kind in Precision]
 
 SPEC = {"task": TEXT, "model": NAMED, "labels": TEXTS, "input": DICTIONARY, "extra": DICTIONARY}
-EXTRA = {"outputs": whole(1, MOST), "temperature": number(1e-3, 1e3)}
+EXTRA = {"outputs": whole(1, MOST), "scale": whole(1, MOST), "temperature": number(1e-3, 1e3)}
 INPUT = {
     "image_size": whole(1, LARGEST_SIDE),
     "in_channels": whole(1, MOST),
@@ -136,7 +136,7 @@ def check_fits(spec: ModelSpec, state: Mapping[str, Tensor], source: str) -> Non
         raise UserError(f"{source}: {error}") from None
     own = net.state_dict()
     head = next((name for name, value in net.named_parameters() if value is output_layer(net).weight), "")
-    if head in state and state[head].ndim and state[head].shape[0] != spec.outputs:
+    if head in state and state[head].ndim and state[head].shape[0] != own[head].shape[0]:
         what = "has {0} outputs" if "outputs" in spec.extra else "names {0} classes"
         raise UserError(f"{source} {what.format(spec.outputs)}, but its weights are for {state[head].shape[0]}")
     missing = [f"{name} is missing" for name in own if name not in state]

@@ -90,6 +90,9 @@ COUNTS = {
     "preact_resnet164": (1_703_258, 244_500_992),
     "preact_resnet1001": (10_327_706, 1_487_849_984),
     "airbench": (1_971_352, 118_147_360),
+    "srcnn": (8_129, 8_032 * 99 * 99),
+    "espcn": (22_729, 22_624 * 51 * 51),
+    "edsr_baseline": (1_554_499, 1_550_016 * 144 * 144 + 1_728 * 432 * 432),
     "deepface": (118_923_774, 517_624_448),
     "deepface c3_groups=2": (118_903_038, 435_323_264),
     # Not in a paper: 6n + 2 layers as the rest of the family, so 97,216 parameters less for each n.
@@ -154,6 +157,7 @@ def on_meta(spec: str, **arguments):
         return make(spec, **arguments)
 
 
-def image(model, batch=1, channels=3, size=None):
+def image(model, batch=1, channels=None, size=None):
     side = size or model.image_size
+    channels = channels or getattr(model, "in_channels", 3)
     return torch.randn(batch, channels, side, side, device=next(model.parameters()).device)

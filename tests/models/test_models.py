@@ -94,7 +94,8 @@ def test_stages_hold_every_parameter_once_in_forward_order(name):
     assert [parameter for parameter in held if parameter not in auxiliary] == in_order
     classifier = [parameter for part in stages["head"] for parameter in part.parameters()]
     assert auxiliary < {id(parameter) for parameter in classifier}
-    assert classifier[-1].shape[0] == model.eval()(image(model)).shape[1]
+    if models.has_classes(name):
+        assert classifier[-1].shape[0] == model.eval()(image(model)).shape[1]
 
 
 def test_the_stages_in_turn_are_the_net():
