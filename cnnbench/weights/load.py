@@ -132,7 +132,7 @@ def _shape(layer: nn.Linear | nn.Conv2d, sketch: Net, state: dict[str, Tensor]) 
 
 
 def _check(spec: ModelSpec, outputs: int, source: str) -> None:
-    if len(spec.labels) != outputs:
+    if spec.labels and len(spec.labels) != outputs:
         raise UserError(f"{source} tells {outputs} classes apart, but {len(spec.labels)} are named")
     for name in ("mean", "std"):
         if len(getattr(spec.input, name)) != spec.input.in_channels:
