@@ -47,6 +47,7 @@ def run(cfg: EvaluateConfig) -> int:
     judged = [ready(cfg, one, dataset, data_cfg.workers) for one in loaded]
     task = tasks.find(same_task(judged)).of(judged[0].spec)
     judged = [in_own_classes(one, cfg.split) for one in judged]
+    tasks.own_keys(cfg, task)
     task = task.suited(judged[0].dataset, judged[0].reading.source, runtime)
     task.check_measure(judged, cfg)
     path = Path(runtime.group.broadcast(lambda: str(directory(cfg, judged, dataset))))

@@ -129,7 +129,9 @@ def prepare(
         said = f"{model.name}: initialised as in its file, without weights"
     if stream is not None:
         say(said, stream)
-    image_size = cfg.data.image_size or (known.input.image_size if known else model.image_size)
+    image_size = cfg.data.image_size or (
+        known.input.image_size if known else models.usual_size(model, dataset.image_size)
+    )
     models.check_image_size(model, image_size)
     spec = ModelSpec.of(arguments, dataset, image_size)
     return model, spec, dataset

@@ -5,11 +5,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from cnnbench import tasks
 from cnnbench.config.commands import PredictConfig
 from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
@@ -109,7 +111,8 @@ def page_file(sheet: Path, number: int) -> Path:
 def _asked(predictor: Predictor, files: list[str], cfg: PredictConfig) -> Iterator[ImagePrediction]:
     """Predictions as they come, with a bar on the terminal where a person is looking, else a line now and then."""
     found = predictor.predictions(files, top=cfg.top, batch_size=cfg.batch_size, workers=cfg.workers,
-                                  thumbnails=SHEET_PIXELS if cfg.sheet else 0)  # fmt: skip
+                                  thumbnails=SHEET_PIXELS if cfg.sheet else 0,
+                                  **tasks.own_keys(cfg, predictor.task))  # fmt: skip
     watched = sys.stderr.isatty()
     bar = tqdm(
         found, total=len(files), desc="predict", unit="image", leave=False, disable=not watched or len(files) == 1
@@ -129,23 +132,22 @@ def _with_sheets(
     if sheet is None:
         yield from found
         return
-    from cnnbench.output.prediction_cards import PAGE, Card, draw_cards
+    from cnnbench.output.prediction_cards import PAGE
 
     page = 1
-    waiting: list[Card] = []
+    waiting: list[ImagePrediction] = []
 
     def draw() -> None:
         title = f"What {predictor.name} says" + (f", page {page}" if page > 1 else "")
         with output("sheet", page_file(sheet, page)) as file:
-            draw_cards(waiting, file, title)
+            predictor.draw_sheet(waiting, file, title)
 
     for one in found:
         if one.error is None and one.thumbnail is not None:
             if len(waiting) == PAGE:
                 draw()
                 waiting, page = [], page + 1
-            title, bars = predictor.bars(one)
-            waiting.append(Card(one.thumbnail, title, Path(one.file).name if one.file else "", bars))
+            waiting.append(replace(one, picture=None))
         yield one
     if waiting:
         draw()

@@ -61,7 +61,7 @@ def build(cfg: TrainConfig, dataset: data.Dataset, stream: TextIO) -> tuple[Net,
     if channels != dataset.in_channels:
         raise UserError(f"model.in_channels={channels}, but the images of {dataset.name} have {dataset.in_channels}")
     model = models.build_for(cfg.model, outputs=dataset.outputs, in_channels=channels)
-    image_size = cfg.data.image_size or model.image_size
+    image_size = cfg.data.image_size or models.usual_size(model, dataset.image_size)
     models.check_image_size(model, image_size)
     for note in models.size_notes(model, image_size):
         say(note, stream)

@@ -108,7 +108,7 @@ def untrained(cfg: VisualizeConfig) -> ModelSpec:
     if cfg.model:
         with torch.device("meta"), Shapes():
             net = models.build_for(arguments, outputs=dataset.outputs, in_channels=dataset.in_channels)
-        size = cfg.data.image_size or net.image_size
+        size = cfg.data.image_size or models.usual_size(net, dataset.image_size)
         models.check_image_size(net, size)
     return ModelSpec.of(arguments, dataset, size)
 

@@ -35,6 +35,7 @@ TASKS = "classification, segmentation, super_resolution or colorization; null: w
 MEASURING = (
     "auto, fp32, bf16 or fp16; null: what precision= was at the training, or fp32 if that was auto or is not known"
 )
+TEMPERATURE = "colorization: of the mean over colours; 1: pale, towards 0: the likeliest; null: 0.38, as in the paper"
 WEIGHTS_KEY = "which weights of a file that holds several: a dictionary in it, or a beginning of names"
 WEIGHTS_RENAME = "prefixes of names in the weights file and their replacements, as {linear: fc}, or {net: ''}"
 
@@ -136,6 +137,11 @@ class EvaluateConfig(TrainedConfig):
     calibrate: bool = option(
         "fit a temperature on the validation images, by which probabilities become true, and store it with the weights"
     )
+    judge: str | None = option(
+        "colorization: a classifier that is asked for the classes of the coloured images, as zoo:resnet20-cifar10",
+        default=None,
+    )
+    temperature: float | None = option(TEMPERATURE, default=None, gt=0)
     batch_size: int = option("images or crops per forward pass", ge=1)
     precision: Precision | None = option(MEASURING)
     compile: bool = option("compile the net with torch.compile")
@@ -171,6 +177,7 @@ class PredictConfig(TrainedConfig):
     )
     out: str | None = option("also write the predictions to this file, in the format of its ending (.json, .csv, .md)")
     sheet: str | None = option("draw the images with their predictions into this PNG; further pages beside it")
+    temperature: float | None = option(TEMPERATURE, default=None, gt=0)
     batch_size: int = option("images or crops per forward pass", ge=1)
     workers: int | None = option("threads that read image files; null: one per core", ge=1)
     precision: Precision | None = option(MEASURING)

@@ -9,6 +9,7 @@ from cnnbench.models import (
     airbench,
     alexnet,
     bn_inception,
+    colorization,
     deepface,
     edsr,
     espcn,
@@ -39,6 +40,7 @@ MODELS: dict[str, Callable[..., Net]] = {
     **srcnn.MODELS,
     **espcn.MODELS,
     **edsr.MODELS,
+    **colorization.MODELS,
 }
 
 
@@ -164,6 +166,11 @@ def smallest_image(model: Net) -> int:
         else:
             too_small = size
     return enough
+
+
+def usual_size(model: Net, of_data: int) -> int:
+    """Side of the images that a net takes where nobody says otherwise: its own, or that of the data."""
+    return of_data if model.any_size else model.image_size
 
 
 def check_image_size(model: Net, size: int) -> None:

@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from cnnbench.tasks.classification import USUAL
 from cnnbench.tasks.metric import Metric, from_data
-from cnnbench.utils.errors import unknown
+from cnnbench.utils.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from cnnbench.data import Dataset
     from cnnbench.tasks.base import Task
 
-TASKS = {
+TASKS = {  # modules; each has its task as TASK
     "classification": "cnnbench.tasks.classification.task",
     "super_resolution": "cnnbench.tasks.super_resolution.task",
-}  # modules; each has its task as TASK
+    "colorization": "cnnbench.tasks.colorization.task",
+}
 ANSWERS = "answers.csv"  # what a net answered to each image, beside result.json
 DEFAULT_METRICS = USUAL  # of runs that do not name theirs: all tasks but classification came later
 
@@ -37,6 +38,18 @@ def adopt(dataset: "Dataset", task: str | None, model: Mapping[str, Any]) -> "Da
 
         models.check_answers(model, chosen.answers, chosen.name)
     return adopted
+
+
+OWN_KEYS = ("judge", "temperature")  # of `evaluate` and `predict`, each of which some tasks take
+
+
+def own_keys(cfg: Any, task: "Task") -> dict[str, Any]:
+    """Values of the keys that this task takes and others do not. UserError for one that it does not take."""
+    given = {key: getattr(cfg, key) for key in OWN_KEYS if hasattr(cfg, key)}
+    for key, value in given.items():
+        if value is not None and key not in task.own_keys:
+            raise UserError(f"{key}={value}: {task.name} takes no {key}")
+    return {key: value for key, value in given.items() if key in task.own_keys}
 
 
 def find(name: str) -> "type[Task]":

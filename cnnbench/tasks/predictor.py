@@ -179,6 +179,16 @@ class Predictor:
         """What is said of all predictions at the end; empty where nothing is."""
         return ""
 
+    def draw_sheet(self, found: Sequence[Any], path: Path, title: str) -> None:
+        """Draw a page of answered images, by their thumbnails, into the file `path`."""
+        from cnnbench.output.prediction_cards import Card, draw_cards  # matplotlib takes its time
+
+        answers = [(one, *self.bars(one)) for one in found]
+        cards = [
+            Card(one.thumbnail, name, Path(one.file).name if one.file else "", bars) for one, name, bars in answers
+        ]
+        draw_cards(cards, path, title)
+
     def bars(self, prediction: Any) -> tuple[str, list[tuple[str, float, bool]]]:
         """Title and bars (name, share in 0..1, whether it is true) under an image on a sheet."""
         return ", ".join(f"{key} {value}" for key, value in prediction.answer.items()), []
