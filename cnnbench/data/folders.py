@@ -30,7 +30,8 @@ def image_folder(cfg: DataConfig, root: Path, *, unsplit: bool = False, test: bo
     """
     if not root.is_dir():
         raise UserError(f"data.root: there is no folder '{root}'.\ndata=folder expects {expected('DIR')}.")
-    tables = [f"'{table}' is not read: the folders are the labels" for table in tables_in(root)[:1]]
+    others = [table for table in tables_in(root) if not (cfg.group or "").startswith(f"{Path(table).name}:")]
+    tables = [f"'{table}' is not read: the folders are the labels" for table in others[:1]]
     dataset = _dataset(cfg, find_layout(root), unsplit=unsplit, test=test)
     return replace(dataset, root=str(root), notes=(*dataset.notes, *tables))
 
@@ -99,7 +100,7 @@ def imagenet(cfg: DataConfig, root: Path) -> Dataset:
     """ILSVRC 2012 from its train and val folders, which are unpacked from the original archives where missing."""
     home = _imagenet_home(root)
     dataset = _dataset(cfg, Layout(train=home / "train", val=home / "val"))
-    return replace(dataset, classes=_imagenet_names(home, dataset.classes))
+    return replace(dataset, root=str(home), classes=_imagenet_names(home, dataset.classes))
 
 
 def _imagenet_home(root: Path) -> Path:

@@ -29,7 +29,7 @@ def grouped(dataset: Dataset, rule: str) -> Dataset:
         raise UserError(f"data.group names groups by the paths of image files, but {dataset.name} has none")
     found = TABLE.fullmatch(rule)
     name_of = _by_table(dataset, found["file"], found["column"]) if found else _by_pattern(rule)
-    paths = {split: _relative(source, dataset.root) for split, source in dataset.splits.items()}
+    paths = _relative_paths(dataset)
     names = {split: [name_of(path) for path in each] for split, each in paths.items()}
     _check_all_named(rule, [path for each in paths.values() for path in each],
                      [name for each in names.values() for name in each])  # fmt: skip
@@ -44,11 +44,11 @@ def grouped(dataset: Dataset, rule: str) -> Dataset:
     return replace(dataset.changed(with_groups), notes=(*dataset.notes, *notes))
 
 
-def _relative(source: Source, root: str) -> list[str]:
-    """Paths relative to the folder of the data, with slashes."""
-    names = image_names(source, torch.arange(len(source)))
-    top = root or os.path.commonpath([os.path.dirname(name) for name in names])  # noqa: PTH120
-    return [os.path.relpath(name, top).replace(os.sep, "/") for name in names]
+def _relative_paths(dataset: Dataset) -> dict[str, list[str]]:
+    """Paths of each split relative to the folder of the data, with slashes."""
+    names = {split: image_names(source, torch.arange(len(source))) for split, source in dataset.splits.items()}
+    top = dataset.root or os.path.commonpath([os.path.dirname(name) for each in names.values() for name in each])  # noqa: PTH120
+    return {split: [os.path.relpath(name, top).replace(os.sep, "/") for name in each] for split, each in names.items()}
 
 
 def _by_pattern(rule: str) -> NameOf:

@@ -43,6 +43,7 @@ def load_packed(cfg: DataConfig) -> Dataset:
         split=about["split"],
         test=test and _source(folder, test),
         kept="its test images" if test else "",
+        root=str(folder),
         identity=_identity(about),
     )
 
