@@ -69,6 +69,7 @@ class StrategyAdvice:
     beats_chance: bool = True
     counts: tuple[int, ...] = ()
     small_net: str = ""  # sentence where the net may be too small for the images
+    grouped: bool = False  # whether whole groups were left out
 
     @property
     def similar(self) -> bool | None:
@@ -86,7 +87,8 @@ class StrategyAdvice:
         ]
         amount = "little" if self.images_per_class < self.many else "a lot"
         return "\n".join([
-            f"a linear classifier on the features of each stage, {plural(self.n, 'image')}, each left out in turn"
+            f"a linear classifier on the features of each stage, {plural(self.n, 'image')}, "
+            f"each {'group ' if self.grouped else ''}left out in turn"
             f"{'; each class counts once' if unequal(self.counts) else ''}:",
             *(f"  {line}" for line in render(rows, Format.table).splitlines()),
             f"data   {amount}: {plural(round(self.images_per_class), 'image')} per class{self._range()} (a lot from "
@@ -136,7 +138,10 @@ def choose_strategy(extractor: FeatureExtractor, dataset: Dataset, many: int) ->
     beats = min(errors.values()) < chance - SURE * standard_error(chance, n)
     strategy, quadrant = QUADRANTS[per_class >= many, best == PENULTIMATE] if beats else NOTHING[per_class >= many]
     small = too_small(extractor, dataset) if min(errors.values()) > MISSED else ""
-    return StrategyAdvice(strategy, quadrant, per_class, many, errors, chance, len(sample), best, beats, counts, small)
+    grouped, judged = data.groups_of(sample) is not None, len(sample)
+    return StrategyAdvice(
+        strategy, quadrant, per_class, many, errors, chance, judged, best, beats, counts, small, grouped
+    )
 
 
 def too_small(extractor: FeatureExtractor, dataset: Dataset) -> str:
