@@ -36,11 +36,11 @@ def run(cfg: EvaluateConfig) -> int:
     """Evaluate, leave result.json, tables and pictures behind, print what was found."""
     runtime = create_runtime(cfg.device, cfg.precision and cfg.precision.value, seed=0, together=True)
     loaded = [sources.load(where, cfg.model, cfg.weights_key) for where in sources.places(cfg.weights)]
+    if cfg.calibrate:
+        check_place(cfg, loaded)
     runtime = measuring(runtime, cfg.precision, loaded)
     data_cfg = data_config(cfg, loaded)
     dataset = judged_data(cfg, data_cfg, loaded)
-    if cfg.calibrate:
-        check_place(cfg, loaded)
     if cfg.try_variants:
         check_unknown(loaded)
         return tried(cfg, loaded[0], dataset, runtime)

@@ -44,7 +44,8 @@ COMMANDS = {
         (
             "cnnbench evaluate weights=outputs/train/resnet8-digits",
             "cnnbench evaluate model=resnet34 weights=imagenet data=imagenet crop=ten",
-            "cnnbench evaluate weights=[RUN1,RUN2,RUN3] shift=8 format=json",
+            "cnnbench evaluate weights=[RUN1,RUN2,RUN3] format=json",
+            "cnnbench evaluate weights=RUN calibrate=true",
         ),
     ),
     "predict": Command(
@@ -53,6 +54,7 @@ COMMANDS = {
         (
             "cnnbench predict a.jpg photos/ weights=outputs/train/resnet18-photos",
             "cnnbench predict photos/ model=resnet34 weights=imagenet sheet=answers.png out=answers.csv",
+            "cnnbench predict photos/ weights=[RUN1,RUN2] crop=ten min_probability=0.8",
             "find . -name '*.jpg' | cnnbench predict - weights=RUN format=json",
         ),
     ),

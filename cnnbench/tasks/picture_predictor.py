@@ -27,7 +27,7 @@ class PicturePredictor(Predictor):
         return super().predictions(images, batch_size=1, **more)
 
     @torch.no_grad()
-    def _answered(self, batch: Sequence[tuple[ImagePrediction, Any]], top: int, batch_size: int) -> Iterator[Any]:
+    def _answered(self, batch: Sequence[tuple[ImagePrediction, Any]], top: int) -> Iterator[Any]:
         for prediction, pixels in batch:
             yield prediction if pixels is None else replace(prediction, **self.answer_whole(pixels))
 

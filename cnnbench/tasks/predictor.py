@@ -58,20 +58,15 @@ class Predictor:
     """
 
     pictorial: ClassVar[bool] = False
-    views = 1  # of each image that go through the net
 
     def __init__(self, task: Task, model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> None:
         self.task, self.spec, self.source, self.runtime = task, spec, source, runtime
+        self.name = name_of(source)  # for a title
         self.model = runtime.place(model).eval()
         self.normalize = Normalize(runtime, spec.input.mean, spec.input.std)
         self.transform: Callable[[Any], Tensor] = EvalTransform(
             spec.input.image_size, spec.input.crop_ratio, spec.input.interpolation
         )
-
-    @property
-    def name(self) -> str:
-        """Short name of what is asked, for a title."""
-        return sources.short_name(self.source) if Path(self.source).is_file() else self.source
 
     @property
     def classes(self) -> list[str]:
@@ -100,10 +95,9 @@ class Predictor:
         top: how many alternatives, where the task has any. thumbnails: side in pixels of those to keep.
         """
         with quiet_pillow():
-            at_once = max(1, batch_size // self.views)
-            read = in_threads(lambda image: self._read(image, thumbnails), images, workers or cores(), 2 * at_once)
-            while batch := list(islice(read, at_once)):
-                yield from self._answered(batch, top, batch_size)
+            read = in_threads(lambda image: self._read(image, thumbnails), images, workers or cores(), 2 * batch_size)
+            while batch := list(islice(read, batch_size)):
+                yield from self._answered(batch, top)
 
     def _read(self, image: Any, thumbnails: int) -> "tuple[ImagePrediction, Any]":
         """The prediction to be, and the net's input; None where the file cannot be read."""
@@ -118,12 +112,11 @@ class Predictor:
         return self.empty(file, thumbnail=small), inputs
 
     @torch.no_grad()
-    def _answered(self, batch: "Sequence[tuple[ImagePrediction, Any]]", top: int, batch_size: int) -> Iterator[Any]:
+    def _answered(self, batch: "Sequence[tuple[ImagePrediction, Any]]", top: int) -> Iterator[Any]:
         inputs, read = [one for _, one in batch if one is not None], [one for one, given in batch if given is not None]
         found: Iterator[dict[str, Any]] = iter(())
         if inputs:
-            answers = self.answers(inputs, [str(one.file) for one in read], batch_size)
-            found = iter(self.decode(answers, top))
+            found = iter(self.decode(self.answers(inputs, [str(one.file) for one in read]), top))
         for prediction, given in batch:
             yield prediction if given is None else replace(prediction, **next(found))
 
@@ -148,9 +141,8 @@ class Predictor:
         picture = as_picture(image, self.spec.input.in_channels)
         return picture, self.transform(picture)
 
-    def answers(self, inputs: Sequence[Any], names: Sequence[str], batch_size: int) -> Tensor:
-        """The net's answers to what it is given of each image, at most `batch_size` views at a time. RunError where
-        they are not finite."""
+    def answers(self, inputs: Sequence[Any], names: Sequence[str]) -> Tensor:
+        """The net's answers to what it is given of each image. RunError where they are not finite."""
         with self.runtime.autocast():
             found = self.task.answer(self.model(self.normalize(torch.stack(list(inputs)))))
         check_answers(found, self.source, lambda at: [names[index] for index in at], self.runtime.precision)
@@ -245,6 +237,11 @@ def predictor_of(
         if one.spec.task != first.spec.task:
             raise UserError(f"{first.source} is for {first.spec.task}, {one.source} for {one.spec.task}")
     return first.asked(others, crop, least)
+
+
+def name_of(source: str) -> str:
+    """Short name of weights: of a run or a file, else what they are called."""
+    return sources.short_name(source) if Path(source).is_file() else source
 
 
 def as_sequence(images: Any) -> Iterable[Any]:

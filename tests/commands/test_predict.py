@@ -20,14 +20,16 @@ from safetensors.torch import load_file
 from torchvision.models import get_model, get_model_weights
 
 import cnnbench as package
+from cnnbench import models
 from cnnbench.data import inputs, load_dataset
+from cnnbench.output import prediction_cards
 from cnnbench.tasks.predictor import in_threads
 from cnnbench.utils.errors import UserError
 from cnnbench.weights import sources
 from tests.helpers.data import data_config, picture
 from tests.helpers.paths import SHARED
 from tests.helpers.runs import Ran
-from tests.helpers.trained import colour_run, digits_run, foreign_file, random_net
+from tests.helpers.trained import colour_run, digits_run, foreign_file, photo_run, random_net
 
 SQUEEZENET = SHARED / "data" / "weights" / "squeezenet1_0-deepcompression-imagenet.safetensors"
 FLOWER = Path(sklearn.__file__).parent / "datasets" / "images" / "flower.jpg"
@@ -119,6 +121,126 @@ def test_the_formats_say_the_same(cnnbench: Callable[..., Ran], photos: Path) ->
         assert line.startswith(answer["file"]) and answer["predictions"][0]["class"] in line
     single = cnnbench("predict", "photos/a.jpg", f"weights={colour_run()}", "device=cpu").out.splitlines()
     assert single[0] == "photos/a.jpg" and len(single) == 6 and single[1].endswith(" %")
+
+
+def test_an_answer_below_the_probability_asked_for_is_unsure(
+    cnnbench: Callable[..., Ran], photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = {answer["file"]: answer["predictions"][0] for answer in asked(cnnbench, "photos")}
+    least = sorted(one["probability"] for one in best.values())[3] - 1e-9  # three of seven have less
+    expected = [one["class"] if one["probability"] >= least else "unsure" for one in best.values()]
+    assert expected.count("unsure") == 3
+    command = ("predict", "photos", f"weights={colour_run()}", "device=cpu", f"min_probability={least!r}")
+    titles: list[str] = []
+
+    def draw(cards: list[prediction_cards.Card], path: Path, title: str) -> None:
+        titles.extend(card.title for card in cards)
+        path.touch()
+
+    monkeypatch.setattr(prediction_cards, "draw_cards", draw)
+    ran = cnnbench(*command, "format=json", "out=answers.csv", "sheet=sheet.png")
+    said = json.loads(ran.out)
+    assert [answer["answer"] for answer in said] == expected == titles
+    assert [answer["predictions"][0] for answer in said] == list(best.values())
+    assert f"3 of 7 answers unsure (min_probability={least:g})" in ran.err and ran.code == 0
+    with Path("answers.csv").open() as file:
+        assert [row["answer"] for row in csv.DictReader(file) if row["rank"] == "1"] == expected
+    table = cnnbench(*command).out.splitlines()[1:]
+    assert [("unsure" in line) for line in table] == [answer == "unsure" for answer in expected]
+    for line, one in zip(table, best.values(), strict=True):
+        assert one["class"] in line
+    single = cnnbench("predict", "photos/a.jpg", f"weights={colour_run()}", "device=cpu", "min_probability=1").out
+    assert single.splitlines()[1] == "  unsure" and len(single.splitlines()) == 7
+    assert "answer" not in asked(cnnbench, "photos/a.jpg")[0]
+
+
+@pytest.mark.parametrize("value", ["0", "-0.1", "1.01", "nan", "inf", "high"])
+def test_a_probability_out_of_range_is_said(cnnbench: Callable[..., Ran], photos: Path, value: str) -> None:
+    ran = cnnbench("predict", "photos/a.jpg", f"weights={colour_run()}", f"min_probability={value}")
+    assert ran.code == 2 and "min_probability" in ran.err and ran.err.count("\n") <= 3
+    if value != "high":
+        with pytest.raises(UserError, match="min_probability"):
+            package.load(colour_run(), min_probability=float(value))
+
+
+def test_a_probability_that_every_answer_has_is_said(cnnbench: Callable[..., Ran], photos: Path) -> None:
+    command = ("predict", "photos/a.jpg", f"weights={colour_run()}", "device=cpu")
+    ran = cnnbench(*command, "min_probability=0.1")
+    assert "min_probability=0.1 changes nothing: the likeliest of 10 classes always has 0.1 or more" in ran.err
+    assert "changes nothing" not in cnnbench(*command, "min_probability=0.11").err
+
+
+def of_evaluate(cnnbench: Callable[..., Ran], *args: str) -> list[tuple[str, float]]:
+    """The answer to each photograph of the tree `d`, and its probability, by answers.csv."""
+    ran = cnnbench("evaluate", *args, "split=val", "run.dir=judged", "device=cpu", "precision=fp32")
+    assert ran.code == 0, ran.err
+    with Path("judged/answers.csv").open() as file:
+        return [(row["answer"], float(row["probability"])) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("crop", ["center", "six", "ten", "multi_scale_dense", "144"])
+def test_views_are_those_of_evaluate(cnnbench: Callable[..., Ran], tmp_path: Path, crop: str) -> None:
+    run = photo_run()
+    tree = run.parent / "d"
+    room = "0.8" if crop == "ten" else "1.0"
+    judged = of_evaluate(cnnbench, f"weights={run}", f"crop={crop}", f"data.crop_ratio={room}")
+    files = sorted(str(file) for file in (tree / "val").rglob("*.*"))
+    command = ("predict", *files, f"weights={run}", f"crop={crop}", f"prepare.crop_ratio={room}", "device=cpu")
+    for batch_size in ("7", "400"):
+        said = json.loads(cnnbench(*command, f"batch_size={batch_size}", "format=json").out)
+        first = [answer["predictions"][0] for answer in said]
+        assert [one["class"] for one in first] == [answer for answer, _ in judged]
+        assert [one["probability"] for one in first] == pytest.approx([one for _, one in judged], rel=1e-4)
+    net = package.load(run, device="cpu", crop=crop, crop_ratio=float(room))
+    assert [one.best.probability for one in net.predict(files)] == pytest.approx([one for _, one in judged], rel=1e-4)
+
+
+def test_a_crop_without_room_names_the_key_of_predict(cnnbench: Callable[..., Ran], photos: Path) -> None:
+    ran = cnnbench("predict", "photos/a.jpg", f"weights={colour_run()}", "crop=ten")
+    assert ran.code == 2 and "prepare.crop_ratio=0.875" in ran.err
+
+
+def test_several_nets_are_asked_each_in_its_own_way(cnnbench: Callable[..., Ran], photos: Path) -> None:
+    """Of other sizes, normalisations, channels and temperatures, and with their classes in another order."""
+    first = sources.load(str(photo_run()))
+    assert first.spec is not None
+    given = first.spec.input
+    order = [2, 0, 1]
+    state = dict(first.state)
+    state["fc.weight"], state["fc.bias"] = state["fc.weight"][order] * 5, state["fc.bias"][order]
+    sources.save_safetensors(Path("b.safetensors"), state, replace(
+        first.spec, labels=[first.spec.labels[index] for index in order], extra={"temperature": 2.0},
+        input=replace(given, image_size=24, mean=[0.3, 0.4, 0.5], std=[0.1, 0.2, 0.3], crop_ratio=0.8),
+    ))  # fmt: skip
+    torch.manual_seed(0)
+    gray = models.build("resnet8", num_classes=3, in_channels=1)
+    sources.save_safetensors(Path("c.safetensors"), gray.state_dict(), replace(
+        first.spec, model={**first.spec.model, "name": "resnet8"},
+        input=replace(given, in_channels=1, mean=[0.5], std=[0.25]),
+    ))  # fmt: skip
+    nets = [str(photo_run()), "b.safetensors", "c.safetensors"]
+    alone = [package.load(net, device="cpu").predict("photos/a.jpg", top=3)[0] for net in nets]
+    by_class = [{one.name: one.probability for one in answer.predictions} for answer in alone]
+    mean = {name: sum(one[name] for one in by_class) / 3 for name in first.spec.labels}
+    together = package.load(nets, device="cpu").predict("photos/a.jpg", top=3)[0]
+    assert {one.name: one.probability for one in together.predictions} == pytest.approx(mean, rel=1e-5)
+    ran = cnnbench("predict", "photos", f"weights=[{','.join(nets)}]", "device=cpu", "format=json", "sheet=s.png")
+    assert ran.code == 0 and ran.err.count("b.safetensors: probabilities by its temperature 2\n") == 1, ran.err
+    said = json.loads(ran.out)[0]["predictions"]
+    assert {one["class"]: one["probability"] for one in said} == pytest.approx(mean, rel=1e-5)
+
+
+def test_nets_that_do_not_go_together_are_refused(cnnbench: Callable[..., Ran], photos: Path) -> None:
+    both = f"weights=[{colour_run()},{photo_run()}]"
+    ran = cnnbench("predict", "photos/a.jpg", both, "device=cpu")
+    assert ran.code == 2 and ran.err.count("\n") == 1 and "was trained for other classes than" in ran.err, ran.err
+    for wrong in ("weights=[]", "weights=[3]", f"weights=[{colour_run()},gone]"):
+        refused = cnnbench("predict", "photos/a.jpg", wrong, "device=cpu")
+        assert refused.code == 2 and refused.err.count("\n") <= 3, refused.err
+    with pytest.raises(UserError, match="other classes"):
+        package.load([colour_run(), photo_run()], device="cpu")
+    with pytest.raises(UserError, match="unknown crop"):
+        package.load(colour_run(), device="cpu", crop="eleven")
 
 
 def test_batches_change_nothing(photos: Path) -> None:

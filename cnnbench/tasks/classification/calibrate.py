@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from omegaconf import MISSING
 from torch import Tensor
 
+from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import EvaluateConfig
+from cnnbench.config.parsing import as_typed
 from cnnbench.config.sections import CropConfig
 from cnnbench.data import Source, image_names
 from cnnbench.tasks.classification.metrics import Evaluation
@@ -17,6 +18,8 @@ from cnnbench.tasks.measurement import Judged
 from cnnbench.tasks.passes import check_answers
 from cnnbench.utils.console import warn
 from cnnbench.utils.errors import UserError
+
+PARTS = ("val_fraction", "test_fraction", "group")  # keys that say which images are held out
 
 
 @dataclass(frozen=True)
@@ -42,20 +45,22 @@ def check(judged: list[Judged], cfg: EvaluateConfig) -> None:
 
 def validation(one: Judged, cfg: EvaluateConfig) -> Source:
     """Images to fit on. UserError where there are none that neither trained the net nor are a test split."""
-    dataset, config = one.dataset, one.weights.config or {"data": {}}
-    same = config["data"].get("name") == dataset.name
-    then = config["data"].get("val_fraction", 0)
+    dataset, trained = one.dataset, (one.weights.config or {"data": {}})["data"]
+    same = (trained.get("name"), one.weights.identity) == (dataset.name, dataset.identity)
     if dataset.split == "test":
         raise UserError(
             f"calibrate fits on validation images, never on a test split, and data={dataset.name} has no others here\n"
-            + (f"add data.val_fraction={then:g}, which this net was trained with" if same and then else
+            + (f"add data.val_fraction={then:g}, which this net was trained with"
+               if same and (then := trained.get("val_fraction")) else
                "train with data.val_fraction=0.2, which holds validation images out, and calibrate that net")
         )  # fmt: skip
-    now = then if cfg.data.val_fraction == MISSING else cfg.data.val_fraction
-    if dataset.split == "held-out" and same and now != then:
+    typed = typed_keys(cfg)
+    other = [key for key in PARTS if f"data.{key}" in typed and trained.get(key) != getattr(cfg.data, key)]
+    if dataset.split == "held-out" and same and other:
+        then, now = (as_typed(value) for value in (trained.get(other[0]), getattr(cfg.data, other[0])))
         raise UserError(
             "calibrate fits on images that did not train the net, but some that are held out now did:\n"
-            f"{one.weights.source} was trained with data.val_fraction={then:g}, not {now:g}"
+            f"{one.weights.source} was trained with data.{other[0]}={then}, not {now}"
         )
     return dataset.val
 

@@ -17,7 +17,7 @@ from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.classification import asking, temperature
 from cnnbench.tasks.passes import check_answers
-from cnnbench.tasks.predictor import ImageLike, ImagePrediction, Predictor, as_sequence
+from cnnbench.tasks.predictor import ImageLike, ImagePrediction, Predictor, as_sequence, name_of
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text
 from cnnbench.utils.format import Percent, plural, shorten
@@ -56,41 +56,41 @@ class ClassPrediction(ImagePrediction):
 
 
 class Classifier(Predictor):
-    """A trained classifier, ready to be asked; or several, whose probabilities are averaged."""
+    """A trained classifier, ready to be asked; or several, whose probabilities are averaged.
+
+    least: probability below which an answer is unsure. nets: this one and those that are asked with it; of each,
+    `columns` are its logits in the order of this one's classes, `shown` the views by which it is asked.
+    """
 
     def __init__(self, task: Task, model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> None:
         super().__init__(task, model, spec, source, runtime)
-        self.least: float | None = None  # probability below which an answer is unsure
-        self.nets = [self]  # this one, and those that are asked with it
-        self._show(CropConfig())
-
-    def _show(self, crop: CropConfig) -> None:
-        """Ask this net by these views from now on. UserError where it cannot be."""
-        self.shown = asking.views(crop, self.model, self.spec)
-        self.views = self.shown.count
-        self.member = asking.member(self.model, self.shown, self.spec, self.runtime)
+        self.batch_size = 32
+        self.asked()
 
     def asked(
         self, others: Sequence[Predictor] = (), crop: CropConfig | None = None, least: float | None = None
     ) -> "Classifier":
         if least is not None and not 0 < least <= 1:
             raise UserError(f"min_probability={least:g} is out of range: it must be > 0 and <= 1")
-        self.least, self.nets = least, [self, *(one for one in others if isinstance(one, Classifier))]
+        self.least, self.nets = least, [self, *others]
+        self.name = " + ".join(name_of(one.source) for one in self.nets)
         self.columns = [asking.columns_of(self.spec, self.source, one.spec, one.source) for one in self.nets]
-        for one in self.nets:
-            one._show(crop or CropConfig())
-        self.views = max(one.views for one in self.nets)
+        self.shown = [asking.views(crop or CropConfig(), one.model, one.spec) for one in self.nets]
+        self.members = [asking.member(one.model, shown, one.spec, one.runtime)
+                        for one, shown in zip(self.nets, self.shown, strict=True)]  # fmt: skip
         return self
-
-    @property
-    def name(self) -> str:
-        return " + ".join(Predictor.name.fget(one) for one in self.nets)  # type: ignore[attr-defined]
 
     def predict(
         self, images: "ImageLike | Iterable[ImageLike]", top: int = 5, batch_size: int = 32
     ) -> list[ClassPrediction]:
         """The `top` likeliest classes of each image, in the order of the images. images: see `Predictor.predict`."""
         return list(self.predictions(as_sequence(images), top=top, batch_size=batch_size))
+
+    def predictions(self, images: Iterable[Any], *, batch_size: int = 32, **more: Any) -> Iterator[Any]:
+        """As `Predictor.predictions`. batch_size: views in a forward pass; those of one image are at hand together."""
+        self.batch_size = batch_size
+        return super().predictions(images, batch_size=max(1, batch_size // max(shown.count for shown in self.shown)),
+                                   **more)  # fmt: skip
 
     def empty(self, file: str | None, **known: Any) -> ClassPrediction:
         return ClassPrediction(file, **known)
@@ -105,16 +105,17 @@ class Classifier(Predictor):
     def prepared(self, image: Any) -> tuple[Any, list[Groups]]:
         channels = [one.spec.input.in_channels for one in self.nets]
         pictures = {count: as_picture(image, count) for count in dict.fromkeys(channels)}
-        views = [one.shown(pictures[count]) for one, count in zip(self.nets, channels, strict=True)]
+        views = [shown(pictures[count]) for shown, count in zip(self.shown, channels, strict=True)]
         return pictures[max(channels)], views
 
-    def answers(self, inputs: Sequence[list[Groups]], names: Sequence[str], batch_size: int) -> Tensor:
+    def answers(self, inputs: Sequence[list[Groups]], names: Sequence[str]) -> Tensor:
         """Logits of a single net and view, else the logarithms of the mean probabilities: float32 (N, classes)."""
         found = []
-        for one, columns, given in zip(self.nets, self.columns, zip(*inputs, strict=True), strict=True):
-            scores = asking.scores_of(one.member, one.shown, given, batch_size)
+        for number, one in enumerate(self.nets):
+            views = [given[number] for given in inputs]
+            scores = asking.scores_of(self.members[number], self.shown[number], views, self.batch_size)
             check_answers(scores, one.source, lambda at: [names[index] for index in at], self.runtime.precision)
-            found.append(scores[:, columns])
+            found.append(scores[:, self.columns[number]])
         return asking.ensemble(found)
 
     def decode(self, answers: Tensor, top: int) -> Iterator[dict[str, Any]]:

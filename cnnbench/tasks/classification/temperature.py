@@ -44,30 +44,26 @@ def tempered(net: nn.Module, spec: ModelSpec) -> nn.Module:
 
 
 def fit(logits: Tensor, targets: Tensor, source: str) -> float:
-    """Temperature of the least cross-entropy. logits (N, classes), finite; targets int64 (N,).
+    """Temperature of the least cross-entropy, from LEAST to MOST. logits (N, classes), finite; targets int64 (N,).
 
-    UserError where no temperature between LEAST and MOST has it.
+    UserError where the loss has no minimum.
     """
-    scores, rows = logits.double(), targets[:, None].to(logits.device)
-    scores = scores - scores.mean(dim=1, keepdim=True)
-    truth = scores.gather(1, rows)[:, 0]
+    scores = logits.double()
+    gaps = scores - scores.gather(1, targets[:, None].to(scores.device))  # to the logit of the truth
+    images = f"{source}: its answers to the {len(targets):,} validation images"
+    if gaps.mean() >= 0:
+        raise UserError(f"{images} are no better than guessing, so no temperature makes its probabilities true")
+    if gaps.max() <= 0:
+        raise UserError(f"{images} are all right: no temperature has the least loss, so calibrate with more images")
     low, high, factor = 1 / MOST, 1 / LEAST, 1.0  # the loss is convex in the factor, the inverse of the temperature
     for _ in range(STEPS):
-        probabilities = (factor * scores).softmax(dim=1)
-        mean = (probabilities * scores).sum(dim=1)
-        slope = (mean - truth).mean().item()
+        probabilities = (factor * gaps).softmax(dim=1)
+        means = (probabilities * gaps).sum(dim=1)
+        slope = means.mean().item()
+        curvature = ((probabilities * gaps.square()).sum(dim=1) - means.square()).mean().item()
         low, high = (low, factor) if slope > 0 else (factor, high)
-        curvature = ((probabilities * scores.square()).sum(dim=1) - mean.square()).mean().item()
-        newton = factor - slope / curvature if curvature > 0 else math.inf
-        before, factor = factor, newton if low < newton < high else math.sqrt(low * high)
-        if abs(factor - before) <= 1e-12 * factor:
+        newton = factor - slope / curvature if curvature > 0 else high
+        before, factor = factor, newton if low <= newton < high else math.sqrt(low * high)
+        if math.isclose(before, factor, rel_tol=1e-12):
             break
-    if factor > 0.999 / LEAST:
-        raise UserError(
-            f"{source}: its answers to the {len(targets):,} validation images leave no doubt: no temperature has the "
-            "least loss, so calibrate with more images"
-        )
-    if factor < 1.001 / MOST:
-        raise UserError(f"{source}: its answers to the {len(targets):,} validation images are no better than guessing, "
-                        "so a temperature cannot make its probabilities true")  # fmt: skip
     return 1 / factor

@@ -65,8 +65,8 @@ class Enlarging(PicturePredictor):
         return opaque(pixels), pixels
 
     @torch.no_grad()
-    def _answered(self, batch: Sequence[tuple[ImagePrediction, Any]], top: int, batch_size: int) -> Iterator[Any]:
-        for one, (_, pixels) in zip(super()._answered(batch, top, batch_size), batch, strict=True):
+    def _answered(self, batch: Sequence[tuple[ImagePrediction, Any]], top: int) -> Iterator[Any]:
+        for one, (_, pixels) in zip(super()._answered(batch, top), batch, strict=True):
             yield one if one.thumbnail is None else replace(one, parts=self.parts(pixels, one.picture))
 
     def answer_whole(self, pixels: Tensor) -> dict[str, Any]:
