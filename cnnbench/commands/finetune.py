@@ -164,6 +164,12 @@ def decide(
         )
     if chosen.name is not Strategy.auto:
         return None
+    if not tasks.find(dataset.task).linear_head:
+        if not chosen.run:
+            raise UserError(f"transfer.run=false: for {dataset.task} there is no advice but transfer=full")
+        say(f"transfer=auto: for {dataset.task} all stages train, as with transfer=full", stream)
+        chosen.name = Strategy.full
+        return None
     if chosen.run and cfg.freeze not in (None, "none", []):
         say(f"freeze={cfg.freeze} says what trains: transfer=full with it", stream)
         chosen.name = Strategy.full

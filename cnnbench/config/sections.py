@@ -175,7 +175,9 @@ class Identity(Enum):
 
 @dataclass(kw_only=True)
 class DataConfig:
-    name: str = option("digits, cifar10, cifar100, imagenet, folder, images, t91, faces or synthetic")
+    name: str = option(
+        "digits, cifar10, cifar100, imagenet, folder, images, t91, faces, camvid, voc, masks or synthetic"
+    )
     root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
     download: bool = option("fetch a CIFAR archive that is missing")
     val_fraction: float = option("part of the training images held out for validation", ge=0, lt=1)
@@ -223,6 +225,9 @@ class DataConfig:
         "whole, for augment.crop=patch",
         default=None,
         ge=1,
+    )
+    ignore: int | None = option(
+        "masks: the value of pixels that are not counted, beside 255; null: none", default=None, ge=0, le=255
     )
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)

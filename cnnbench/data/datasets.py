@@ -19,6 +19,7 @@ from cnnbench.data.faces import faces
 from cnnbench.data.folders import image_folder, imagenet
 from cnnbench.data.groups import grouped
 from cnnbench.data.identity import of_content
+from cnnbench.data.masks import camvid, masks, voc
 from cnnbench.data.overlap import in_both, shared_files
 from cnnbench.data.photographs import images, t91
 from cnnbench.data.sources import Arrays, Dataset, Source, has_masks, image_names
@@ -277,4 +278,7 @@ SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
     "images": images,
     "t91": t91,
     "faces": faces,
+    "masks": masks,
+    "camvid": camvid,
+    "voc": voc,
 }

@@ -44,12 +44,14 @@ class Arrays:
 
     images: Tensor
     targets: Tensor
+    names: tuple[str, ...] = ()  # the files that they were read from; empty: they have numbers
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def subset(self, indices: Tensor) -> "Arrays":
-        return Arrays(self.images[indices], self.targets[indices])
+        names = tuple(self.names[index] for index in indices.tolist()) if self.names else ()
+        return Arrays(self.images[indices], self.targets[indices], names)
 
     def item(self, index: int) -> Any:
         """Item that `read_item` reads: here the pixels themselves, which pickle by value."""
@@ -103,12 +105,14 @@ def image_names(source: Source, indices: Tensor) -> list[str]:
         return [source.paths[index] for index in indices.tolist()]
     if isinstance(source, Packed):
         return [source.name(index) for index in indices.tolist()]
+    if source.names:
+        return [source.names[index] for index in indices.tolist()]
     return [f"image {index}" for index in indices.tolist()]
 
 
 def image_ids(source: Source) -> list[str]:
     """What tells the images of a source apart in a table: their files, or their numbers from 0 on."""
-    if isinstance(source, Arrays):
+    if isinstance(source, Arrays) and not source.names:
         return [str(index) for index in range(len(source))]
     return image_names(source, torch.arange(len(source)))
 
@@ -186,7 +190,7 @@ def with_channels(dataset: Dataset, channels: int) -> Dataset:
 
     def converted(source: Source) -> Source:
         assert isinstance(source, Arrays)
-        return Arrays(recolored(source.images, channels), source.targets)
+        return replace(source, images=recolored(source.images, channels))
 
     return replace(dataset.changed(converted), in_channels=channels, mean=moments[0], std=moments[1])
 
@@ -195,7 +199,9 @@ def place_images(dataset: Dataset, place: Callable[[Tensor], Tensor]) -> Dataset
     """The data set with `place` applied to images in memory and their targets."""
 
     def there(source: Source) -> Source:
-        return Arrays(place(source.images), place(source.targets)) if isinstance(source, Arrays) else source
+        if not isinstance(source, Arrays):
+            return source
+        return replace(source, images=place(source.images), targets=place(source.targets))
 
     return dataset.changed(there)
 
@@ -230,9 +236,12 @@ def read_mask(item: Any) -> Tensor:
         return torch.from_numpy(item)
     _check_is_file(item)
     with open_image(item, item) as image:
-        if image.mode not in ("P", "L"):
-            raise UserError(f"the mask '{item}' has mode {image.mode}: it needs one class number for each pixel")
-        return torch.from_numpy(np.array(image))
+        if image.mode not in ("P", "L", "1"):
+            raise UserError(
+                f"the mask '{item}' has mode {image.mode}: it needs the number of a class in each pixel, in 8 bits, "
+                "with or without a palette"
+            )
+        return torch.from_numpy(np.array(image, dtype=np.uint8))
 
 
 def read_item(item: Any) -> "Image | Tensor":

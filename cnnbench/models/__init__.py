@@ -13,12 +13,14 @@ from cnnbench.models import (
     deepface,
     edsr,
     espcn,
+    fcn,
     googlenet,
     inception,
     nin,
     preact_resnet,
     resnet,
     srcnn,
+    unet,
     vgg,
 )
 from cnnbench.models.layers import Dense, Net, run_on_meta
@@ -41,6 +43,8 @@ MODELS: dict[str, Callable[..., Net]] = {
     **espcn.MODELS,
     **edsr.MODELS,
     **colorization.MODELS,
+    **fcn.MODELS,
+    **unet.MODELS,
 }
 
 
@@ -93,7 +97,7 @@ def _truncated(net: Net, cut: str, num_classes: int | None) -> Net:
 
 def check_answers(model: Mapping[str, Any], wanted: str, task: str) -> None:
     """UserError, with the nets that do, where the net of a configuration does not answer with what a task needs."""
-    name, source = str(model["name"]), str(model.get("source", SOURCES[0]))
+    name, source = model["name"], model.get("source", SOURCES[0])
     given = answers(name, source)
     if given != wanted:
         fitting = [one for one in known_nets(source) if answers(one, source) == wanted]
@@ -109,6 +113,23 @@ def answers(name: str, source: str = SOURCES[0]) -> str:
         builder = builder.func
     made: type[Net] = builder if isinstance(builder, type) else inspect.signature(builder).return_annotation
     return made.answers
+
+
+def backbone_of(model: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Name and source of the classifier on which the net of a configuration is built; None where it is on none."""
+    if backbone := model.get("backbone"):
+        return {"name": backbone, "source": source_of(backbone)}
+    if model.get("source") != "torchvision":
+        return None
+    from cnnbench.models import torchvision_nets
+
+    found = torchvision_nets.backbone_of(model["name"])
+    return {"name": found, "source": "torchvision"} if found else None
+
+
+def source_of(name: str) -> str:
+    """Where the net `name` is from, if nothing else is said: torchvision's where cnnbench has none of this name."""
+    return next((source for source in SOURCES if name in known_nets(source)), SOURCES[0])
 
 
 def known_nets(source: str) -> list[str]:
@@ -237,4 +258,4 @@ def _accepts(annotation: Any, value: Any) -> bool:
 def _describe(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(map(str, get_args(annotation)))
-    return {bool: "true or false", int: "a whole number", float: "a number"}[annotation]
+    return {bool: "true or false", int: "a whole number", str: "a name", float: "a number"}[annotation]

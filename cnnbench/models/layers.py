@@ -43,6 +43,12 @@ class Net(nn.Module):
         raise NotImplementedError
 
     @property
+    def backbone_names(self) -> dict[str, str]:
+        """Of a net that is built on a classifier: beginnings of the names that the classifier's own weights have, and
+        what they are called here. Its other weights, those of its head, are not used."""
+        return {}
+
+    @property
     def auxiliary(self) -> dict[str, nn.Module]:
         """Auxiliary heads by name, which only training uses. They belong to the stage `head` too."""
         return {}

@@ -1,4 +1,4 @@
-"""torchvision's classifiers by name, to compare modern nets with the classical ones.
+"""torchvision's classifiers and segmentation nets by name, to compare modern nets with the classical ones.
 
 Parameter names, initialisation and function are torchvision's own, so its weights load. What a Net adds is derived:
 `stages` from the order of the children, `image_size` from the images that the published weights were made for.
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnnbench.models.layers import Net, convolved
+from cnnbench.models.layers import MASK, Net, convolved
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.fast_start import import_torchvision
 
@@ -19,23 +19,38 @@ import_torchvision()
 import torchvision  # noqa: E402
 
 AUX_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
+SEGMENTED = 520  # shorter side of the images that the segmentation nets were evaluated on
+SEGMENTATION_AUX_WEIGHT = 0.5  # in torchvision's own training
 AUX_IMAGE_SIZES = {"inception_v3": 299}
 
 
 def available_nets() -> list[str]:
-    """Names of torchvision's classifiers."""
+    """Names of torchvision's classifiers and segmentation nets."""
+    return [*classifiers(), *segmenters()]
+
+
+def classifiers() -> list[str]:
     return list(torchvision.models.list_models(module=torchvision.models))
 
 
+def segmenters() -> list[str]:
+    return list(torchvision.models.list_models(module=torchvision.models.segmentation))
+
+
+def backbone_of(name: str) -> str | None:
+    """Name of the classifier on which a segmentation net is built; None for a classifier."""
+    return name.partition("_")[2] if name in segmenters() else None
+
+
 def net_builder(name: str | None) -> Callable[..., Net]:
-    """Builder of the classifier `name`. UserError with the choices for an unknown name."""
+    """Builder of the net `name`. UserError with the choices for an unknown name."""
     if name is None:
         raise UserError(
             f"model=torchvision needs a name, as in model.name=squeezenet1_0\nchoices: {', '.join(available_nets())}"
         )
     if name not in available_nets():
         raise unknown("torchvision model", name, available_nets())
-    return partial(build_net, name)
+    return partial(build_segmenter if name in segmenters() else build_net, name)
 
 
 def build_net(name: str, *, num_classes: int = 1000, in_channels: int = 3, final_relu: bool = True) -> Net:
@@ -116,6 +131,53 @@ class TorchvisionNet(Net):
     def auxiliary(self) -> dict[str, nn.Module]:
         found = {name: getattr(self, name, None) for name in ("aux1", "aux2", "AuxLogits")}
         return {name: head for name, head in found.items() if head is not None}
+
+
+class TorchvisionSegmenter(Net):
+    """Methods of `Net` for torchvision's segmentation nets, on top of their own class."""
+
+    answers = MASK
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        scores = super().forward(x)
+        return (scores["out"], scores["aux"]) if self.training and "aux" in scores else scores["out"]
+
+    @property
+    def stages(self) -> dict[str, list[nn.Module]]:
+        """Stages: one for each child of the backbone with weights, the first is `stem`; the head is the classifiers."""
+        stages: dict[str, list[nn.Module]] = {"stem": []}
+        current, begun = "stem", False
+        for name, part in self.backbone.named_children():  # type: ignore[union-attr]
+            if _has_weights(part):
+                current, begun = (name, True) if begun else (current, True)
+            stages.setdefault(current, []).append(part)
+        return {**stages, "head": [*self.auxiliary.values(), self.classifier]}  # type: ignore[list-item]
+
+    @property
+    def auxiliary(self) -> dict[str, nn.Module]:
+        head = getattr(self, "aux_classifier", None)
+        return {} if head is None else {"aux_classifier": head}
+
+    @property
+    def backbone_names(self) -> dict[str, str]:
+        """LRASPP and the MobileNets take the children of `features` for the backbone; the ResNets are as they are."""
+        names = [name for name, _ in self.backbone.named_children()]  # type: ignore[union-attr]
+        inside = "" if "layer1" in names else "features."
+        return {f"{inside}{name}": f"backbone.{name}" for name in names}
+
+
+def build_segmenter(name: str, *, num_classes: int = 21, in_channels: int = 3, final_relu: bool = True
+                    ) -> TorchvisionSegmenter:  # fmt: skip
+    """Segmentation net `name`, with its auxiliary head where its published weights have one. final_relu: without
+    effect, as for most classifiers."""
+    auxiliary = {} if name.startswith("lraspp") else {"aux_loss": True}
+    net = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=num_classes, **auxiliary)
+    if in_channels != 3:
+        _replace_first_convolution(net, in_channels)
+    net.__class__ = type(type(net).__name__, (TorchvisionSegmenter, type(net)), {})
+    assert isinstance(net, TorchvisionSegmenter)
+    net.image_size, net.aux_weight = SEGMENTED, SEGMENTATION_AUX_WEIGHT
+    return net
 
 
 class SkippingAuxiliary(torchvision.models.inception.InceptionAux):

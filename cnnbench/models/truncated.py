@@ -5,7 +5,7 @@ of where something is remains. The cut is torchvision's feature extraction: the 
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class Truncated(Net):
         names = list(stages)
         self._kept = {name: stages[name] for name in names[: names.index(cut) + 1]}
         self.side, count = grids(net)[cut]
-        self.body = extractor(net, stages[cut][-1])
+        self.body = extractor(net, {"features": stages[cut][-1]})
         self.head = Linear(count, num_classes)
         normal(self.head, std=0.01)
 
@@ -40,25 +40,29 @@ class Truncated(Net):
         return logits
 
 
-def extractor(net: Net, last: nn.Module) -> nn.Module:
-    """Part of the net up to and including the module `last`; returns {"features": output of `last`}."""
+def extractor(net: Net, lasts: Mapping[str, nn.Module], leaves: Sequence[type[nn.Module]] = WEIGHTED) -> nn.Module:
+    """Part of the net up to and including these modules; returns the output of each by its key.
+
+    leaves: kinds of modules that stay whole, as they are; of all others only the layers inside remain.
+    """
     from torchvision.models.feature_extraction import create_feature_extractor  # only here: it takes seconds
 
     for name in net.auxiliary:  # torchvision's: the tracer cannot follow the condition on them
         setattr(net, name, None)
         vars(net)["aux_logits"] = False
-    node = next(name for name, module in net.named_modules() if module is last)
+    names = {module: name for name, module in net.named_modules()}
+    nodes = {names[module]: key for key, module in lasts.items()}
     while True:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # on dropout: the graphs of train and eval mode differ
-                return create_feature_extractor(
-                    net.eval(), {node: "features"}, tracer_kwargs={"leaf_modules": list(WEIGHTED)}
-                )
-        except ValueError:  # the tracer sees the sequence that ends with the module as one node
-            node, _, _ = node.rpartition(".")
-            if not node:
+                return create_feature_extractor(net.eval(), nodes, tracer_kwargs={"leaf_modules": list(leaves)})
+        except ValueError as error:  # the tracer sees the sequence that ends with the module as one node
+            node = next((node for node in nodes if f"'{node}'" in str(error)), "")
+            outer, _, _ = node.rpartition(".")
+            if not outer:
                 raise
+            nodes[outer] = nodes.pop(node)
 
 
 def grids(net: Net) -> dict[str, tuple[int, int]]:

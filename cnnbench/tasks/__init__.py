@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TASKS = {  # modules; each has its task as TASK
     "classification": "cnnbench.tasks.classification.task",
+    "segmentation": "cnnbench.tasks.segmentation.task",
     "super_resolution": "cnnbench.tasks.super_resolution.task",
     "colorization": "cnnbench.tasks.colorization.task",
 }

@@ -81,13 +81,13 @@ def answers(meter: Meter, runtime: Runtime) -> Tensor | None:
     return None if kept is None else runtime.group.all_gather_rows(kept, meter.n).cpu()
 
 
-def measure_net(task: Task, one: Judged, runtime: Runtime) -> Measurement:
-    """Measurement of one net over every image, each prepared as the net's own were."""
-    reading, size = one.reading, one.spec.input.image_size
+def judge(task: Task, one: Judged, runtime: Runtime) -> tuple[Meter, float]:
+    """Meter of one net over every image, each prepared as the net's own were; and the seconds that it took."""
+    reading = one.reading
     batches = data.eval_loader(
         reading.source,
         one.dataset,
-        image_size=size,
+        image_size=one.spec.input.image_size,
         batch_size=reading.batch_size,
         workers=reading.workers,
         rank=runtime.group.rank,
@@ -97,20 +97,26 @@ def measure_net(task: Task, one: Judged, runtime: Runtime) -> Measurement:
     begin = time.perf_counter()
     meter = evaluate(task, net, reading.until(batches.epoch()), runtime, normalize, one.spec)
     check_loss(meter, one.weights.source)
+    return meter, time.perf_counter() - begin
+
+
+def measure_net(task: Task, one: Judged, runtime: Runtime) -> Measurement:
+    """Measurement of one net over every image."""
+    meter, seconds = judge(task, one, runtime)
     values, kept = meter.compute(), answers(meter, runtime)
 
     def write(folder: Path, result: dict[str, Any]) -> None:
         if kept is not None:
-            task.write_answers(kept, reading.source, one.dataset.classes, folder / ANSWERS)
+            task.write_answers(kept, one.reading.source, one.dataset.classes, folder / ANSWERS)
 
-    how = crop_text(one.dataset, size, one.spec.input.crop_ratio)
+    how = crop_text(one.dataset, one.spec.input.image_size, one.spec.input.crop_ratio)
     text = (
         f"{headline(task.metrics, values)}, loss {values['loss']:.4f}\n"
         f"measured: {how}, {runtime.precision}; {plural(meter.n, 'image')}"
     )
     return Measurement(
         n=meter.n,
-        seconds=time.perf_counter() - begin,
+        seconds=seconds,
         result={**values, "n": meter.n, "crop": how, "protocol": {"name": how}},
         write=write,
         page=lambda result, brief: f"{text}\n-> {result['run_dir']}",

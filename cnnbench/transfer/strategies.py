@@ -148,8 +148,8 @@ def without_augmentation(cfg: FinetuneConfig) -> bool:
 
 
 def check_task(strategy: Strategy, task: str) -> None:
-    """Raise UserError if the strategy fits or chooses a linear classifier but the task is not classification."""
-    if strategy in (*FITTED, Strategy.auto) and not tasks.find(task).linear_head:
+    """Raise UserError if the strategy fits a linear classifier but the task is not classification."""
+    if strategy in FITTED and not tasks.find(task).linear_head:
         raise UserError(f"transfer={strategy.value} fits a classifier: for {task} use transfer=full, partial or head")
 
 

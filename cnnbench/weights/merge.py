@@ -52,12 +52,15 @@ def merge(
     rename: beginnings of names in the file, whole or up to a dot, and what they are called here. skip: beginnings of
     names, or stages, that keep the model's own initialisation. The head is left as initialised where its shapes differ
     (other classes), or where new_head says that its classes are others although as many. Auxiliary heads that the model
-    has not are passed over. Any other difference is a UserError, and nothing is loaded then.
+    has not are passed over. Of a classifier the model takes all but the head, where it is built on one. Any other
+    difference is a UserError, and nothing is loaded then.
     """
     wanted = model.state_dict()
     check_names(rename, skip)
     rename, skip = rename or {}, list(skip or [])
     given = named_as_here(model, weights, rename, skip)
+    if below := from_backbone(model, given):
+        given, new_head = below, True
     state, head, auxiliary = given.state, _names_in(model, ["head"]), auxiliary_names(model)
     skipped = _skipped(model, [*state, *given.beside], skip)
     loaded: dict[str, Tensor] = {}
@@ -68,7 +71,7 @@ def merge(
         if name in skipped:
             fresh[name] = "weights_skip"
         elif name in head and new_head:
-            fresh[name] = "new classes"
+            fresh[name] = "the weights are of the backbone" if below else "new classes"
         elif theirs is None and name.endswith("num_batches_tracked"):
             fresh[name] = "older files do not count batches"
         elif theirs is None and name.startswith(auxiliary):
@@ -102,6 +105,8 @@ def check_variant(model: dict[str, Any], weights: Weights) -> None:
     if weights.spec is None:
         return
     theirs = weights.spec.model
+    if (below := models.backbone_of(model)) and _function(theirs) == _function(below):
+        return
     if _function(theirs) != _function(model):
         raise UserError(f"{weights.source} is of {theirs['name']}, not of {model['name']}: give model={theirs['name']}")
     for key in theirs.keys() & model.keys() - {"name", "source", *WITHOUT_EFFECT}:
@@ -169,6 +174,23 @@ def named_as_here(model: Net, weights: Weights, rename: Mapping[str, str], skip:
         )
     notes = [f"names in the file begin with '{prefix}': taken off"] if prefix else []
     return Named(state, {name: value for name, value in rest.items() if name not in own}, notes)
+
+
+def from_backbone(model: Net, given: Named) -> Named | None:
+    """The tensors of a classifier under the names that they have in the model, which is built on it: those of its
+    linear layers as convolutions, its head left beside. None where the file is of something else."""
+    own = {name: value for name, value in model.state_dict().items() if name not in _names_in(model, ["head"])}
+    longest_first = sorted(model.backbone_names.items(), key=lambda pair: -len(pair[0]))
+    state: dict[str, Tensor] = {}
+    beside = dict(given.beside)
+    for name, value in given.state.items():
+        here = next((begun for old, new in longest_first if (begun := _begun_anew(name, old, new))), "")
+        if here in own:
+            convolves = value.ndim == 2 and value.numel() == own[here].numel()
+            state[here] = value.reshape(own[here].shape) if convolves else value
+        else:
+            beside[name] = value
+    return Named(state, beside, given.notes) if state and not given.state.keys() & own.keys() else None
 
 
 def _renamed(state: dict[str, Tensor], rename: Mapping[str, str]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -88,7 +88,7 @@ def load(where: str, model: dict[str, Any] | None = None, key: str | None = None
     if kind == "imagenet":
         if model is None:
             raise UserError(f"weights={where} needs a net, as in model=resnet34 weights={where}")
-        return published(model, rest)
+        return published(models.backbone_of(model) or model, rest)
     if kind == "zoo":
         return from_file(zoo_file(rest), f"zoo:{rest}")
     if "://" in where:
@@ -171,8 +171,10 @@ def zoo_names() -> list[str]:
 
 
 def usual(model: dict[str, Any]) -> str:
-    """Name of the weights that go with a net where none are named: the zoo's, else the published ones."""
-    own = [name for name in zoo_names() if name.startswith(f"{model['name']}-")]
+    """Name of the weights that go with a net, or with what it is built on, where none are named: the zoo's, else the
+    published ones."""
+    classifier = models.backbone_of(model) or model
+    own = [name for name in zoo_names() if name.startswith(f"{classifier['name']}-")]
     return f"zoo:{own[0]}" if own else "imagenet"
 
 

@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from cnnbench.models import build, check_image_size, create_model, size_notes
-from cnnbench.models.torchvision_nets import available_nets
+from cnnbench.models.torchvision_nets import classifiers
 from cnnbench.utils.errors import UserError
 from tests.helpers.model_facts import TORCHVISION, image, on_meta, slowly
 
@@ -74,7 +74,7 @@ def test_pretrained_weights_see_the_images_that_they_expect(name):
         torch.testing.assert_close(ours(images), reference(images), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", slowly(available_nets(), set(available_nets()) - set(ONE_OF_EACH)))
+@pytest.mark.parametrize("name", slowly(classifiers(), set(classifiers()) - set(ONE_OF_EACH)))
 def test_any_classifier_of_torchvision_is_a_net(name):
     with torch.device("meta"):
         model = build(name, source="torchvision", num_classes=7, in_channels=1)

@@ -1,0 +1,120 @@
+"""Semantic segmentation: a class for each pixel, cross-entropy, mean IoU."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cnnbench import models
+from cnnbench.config.commands import EvaluateConfig, TrainConfig
+from cnnbench.data import Batch, Dataset, Source
+from cnnbench.data.model_spec import ModelSpec
+from cnnbench.data.sources import IGNORE, image_ids
+from cnnbench.models.layers import MASK, Net, output_layer
+from cnnbench.runtime.device import Runtime
+from cnnbench.tasks.base import Task
+from cnnbench.tasks.measurement import Judged, Measurement
+from cnnbench.tasks.meter import Meter
+from cnnbench.tasks.segmentation import METRICS, report
+from cnnbench.tasks.segmentation.metrics import ImagesMeter, MaskMeter, best, mean_over_pixels
+from cnnbench.tasks.segmentation.palette import Colors, colors_of
+
+if TYPE_CHECKING:
+    from cnnbench.tasks.segmentation.predictor import Segmenter
+
+
+@dataclass
+class Segmentation(Task):
+    """Nets return scores (N, classes, H, W), or (scores, *auxiliary scores) when training; targets are masks uint8
+    (N, H, W), of which pixels of the value IGNORE count nowhere."""
+
+    classes: int
+    colors: Colors = field(default_factory=lambda: colors_of({}))
+    label_smoothing: float = 0.0
+    net: Net | None = None  # in training, with the weight of its auxiliary losses
+    name = "segmentation"
+    metrics = METRICS
+    answers = MASK
+    memorised = 70.0  # percent: the borders of objects resist
+
+    @classmethod
+    def create(cls, cfg: TrainConfig, model: nn.Module) -> Self:
+        assert isinstance(model, Net)
+        return cls(output_layer(model).weight.shape[0], label_smoothing=cfg.label_smoothing, net=model)
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Self:
+        return cls(len(spec.labels), colors_of(spec.extra))
+
+    def check(self, dataset: Dataset) -> None:
+        """UserError where the net cannot take the smallest image; the masks were checked as they were read. Their
+        colours are those of this training's pictures."""
+        self.colors = colors_of(dataset.extra)
+        if self.net and dataset.whole:
+            models.check_image_size(self.net, dataset.image_size)
+
+    def training_loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        scores, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
+        loss = self._cross_entropy(scores, targets, self.label_smoothing)
+        for other in auxiliary:
+            assert self.net is not None
+            loss = loss + self.net.aux_weight * self._cross_entropy(other, targets, self.label_smoothing)
+        return loss
+
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Plain cross-entropy: it compares across smoothing and auxiliary heads."""
+        return self._cross_entropy(self.answer(outputs), targets)
+
+    def _cross_entropy(self, scores: Tensor, masks: Tensor, smoothing: float = 0.0) -> Tensor:
+        losses = F.cross_entropy(scores.float(), masks.long(), ignore_index=IGNORE, label_smoothing=smoothing,
+                                 reduction="none")  # fmt: skip
+        return mean_over_pixels(losses, masks)
+
+    def guessing_loss(self, spec: ModelSpec) -> float:
+        return math.log(len(spec.labels))
+
+    # To measure
+
+    def meter(self, runtime: Runtime) -> Meter:
+        return MaskMeter(runtime, self.classes)
+
+    def evaluation(self, runtime: Runtime, spec: ModelSpec) -> ImagesMeter:
+        return ImagesMeter(runtime, self.classes)
+
+    def write_answers(self, kept: Tensor, source: Source, labels: Sequence[str], path: Path) -> None:
+        report.write_answers(kept, image_ids(source), path)
+
+    def measure(self, judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Measurement:
+        from cnnbench.tasks.segmentation import evaluation
+
+        return evaluation.measure(self, judged[0], runtime)
+
+    # To show: matplotlib is imported where it is needed
+
+    def draw_batch(self, batch: Batch, labels: Sequence[str], path: Path) -> None:
+        from cnnbench.tasks.segmentation import plots
+
+        plots.plot_train_batch(batch["image"].cpu(), batch["target"].cpu(), labels, self.colors, path)
+
+    def draw_validation(self, meter: Meter, batch: Batch, answers: Any, labels: Sequence[str], folder: Path,
+                        title: str) -> None:  # fmt: skip
+        from cnnbench.tasks.segmentation import plots
+
+        assert isinstance(meter, ImagesMeter)
+        plots.plot_classes(meter.confusion, labels, self.colors, folder / "classes.png", title)
+        plots.plot_confusion(meter.confusion, labels, folder / "confusion_matrix.png", title)
+        shown = [plots.Shown(image, mask, best(one[None])[0].cpu())
+                 for image, mask, one in zip(batch["image"], batch["target"], answers, strict=True)]  # fmt: skip
+        plots.plot_answers(shown[: plots.ROWS], labels, self.colors, folder / "val_predictions.png", title)
+
+    def predictor(self, model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> "Segmenter":
+        from cnnbench.tasks.segmentation.predictor import Segmenter
+
+        return Segmenter(self, model, spec, source, runtime)
+
+
+TASK = Segmentation
