@@ -58,14 +58,14 @@ class Segmenter(PicturePredictor):
     def empty(self, file: str | None, **known: Any) -> MaskPrediction:
         return MaskPrediction(file, **known)
 
-    def _answered(self, batch: Sequence[tuple[ImagePrediction, Any]], top: int, batch_size: int) -> Iterator[Any]:
+    def _answered(self, batch: Sequence[tuple[ImagePrediction, Any]], top: int) -> Iterator[Any]:
         for prediction, pixels in batch:
             if pixels is not None and min(pixels.shape[1:]) < self.least:
                 size = f"{pixels.shape[2]} x {pixels.shape[1]}"
                 text = f"{prediction.file or 'an image'} has {size} pixels: the net needs {self.least} x {self.least}"
                 yield replace(prediction, error=text)
                 continue
-            for found in super()._answered([(prediction, pixels)], top, batch_size):
+            for found in super()._answered([(prediction, pixels)], top):
                 yield found if found.thumbnail is None else replace(found, thumbnail=found.overlay)
 
     def answer_whole(self, pixels: Tensor) -> dict[str, Any]:
