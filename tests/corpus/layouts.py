@@ -10,12 +10,13 @@ from tests.helpers.data import class_tree, picture
 SMALL = "data.image_size=16 device=cpu precision=fp32"
 NEW = f"model=resnet8 data=folder data.root=d epochs=1 batch_size=4 {SMALL} data.workers=0"
 EXAMINE = "doctor data data=folder data.root=d weights={run} data.workers=0 device=cpu"
+JUDGE = "evaluate weights={run} data=folder data.root=d data.workers=0 device=cpu"
 READERS = (
     f"train {NEW} resume=never",
     f"doctor config {NEW}",
     EXAMINE,
     f"finetune weights={{run}} data=folder data.root=d transfer=head epochs=1 batch_size=4 {SMALL} data.workers=0",
-    "evaluate weights={run} data=folder data.root=d data.workers=0 device=cpu",
+    JUDGE,
     "prepare data=folder data.root=d out=packed",
     f"visualize what=batch model=resnet8 data=folder data.root=d {SMALL}",
 )
@@ -190,6 +191,7 @@ READ: dict[str, tuple[Callable[[Path], object], str]] = {
         for train, val in [("training", "validation"), ("Train", "Val"), ("TRAIN", "TEST"), ("train", "dev"),
                            ("Training", "Testing"), ("train_set", "test_set"), ("train", "valid")]
     },
+    "three": (lambda here: split_tree(here / "d", {**SPLITS, "test": 1}), "test"),
     "heic": (with_more(lambda root: other_words(root, "a.HEIC", "b.heic")), r"heic"),
     "text": (with_more(lambda root: other_words(root, "Thumbs.db", "notes.txt", "x.csv")), r"\.txt"),
     "no-suffix": (with_more(lambda root: other_words(root, "README")), "README|no suffix|without"),
@@ -204,14 +206,17 @@ ODD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "folder-jpg": (with_more(folder_called_jpg), ""),
     "normal-forms": (with_more(normal_forms), ""),  # one class more than the trained net has
 }
+ENOUGH_TO_JUDGE = {"no-val": "given images|images that can be read", "one-class": "the 1 of folder|two classes"}
 # What lies beside the images was said when the net was trained on them.
 QUIET = {"evaluate": "", "visualize": ""}
 
 
 def cases() -> list[Case]:
-    split = {"no-val": tuple(line for line in READERS if line != EXAMINE)}  # to be examined, images need no split
-    refused = [Case(f"refused-{name}", build, split.get(name, READERS), says, code=2)
+    lenient = (EXAMINE, JUDGE)  # to be examined or judged, images need no split, and one class is enough
+    trainers = tuple(line for line in READERS if line not in lenient)
+    refused = [Case(f"refused-{name}", build, trainers if name in ENOUGH_TO_JUDGE else READERS, says, code=2)
                for name, (build, says) in REFUSED.items()]  # fmt: skip
+    refused += [Case(f"judged-{name}", REFUSED[name][0], lenient, says) for name, says in ENOUGH_TO_JUDGE.items()]
     read = [Case(f"read-{name}", build, READERS, says, code=0, only=QUIET) for name, (build, says) in READ.items()]
     odd = [Case(f"odd-{name}", build, READERS, says, only=QUIET) for name, (build, says) in ODD_FILES.items()]
     return [*refused, *read, *odd]
