@@ -113,13 +113,15 @@ def test_a_person_is_told_what_it_changed_and_where_it_is(cnnbench: Callable[...
     assert f"fitted on {len(held_out(run)[1])} held-out images: loss " in other.out
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
 def test_on_other_images_the_temperature_is_that_of_the_validation_images(
-    cnnbench: Callable[..., Ran], run: Path
+    cnnbench: Callable[..., Ran], run: Path, split: str
 ) -> None:
     val = evaluated(cnnbench, "weights=r", "calibrate=true")["calibration"]
-    train = evaluated(cnnbench, "weights=r", "calibrate=true", "split=train")
-    assert train["calibration"]["temperature"] == pytest.approx(val["temperature"], rel=1e-9)
-    assert train["calibration"]["fitted_on"] == val["fitted_on"] and train["split"] == "train"
+    other = evaluated(cnnbench, "weights=r", "calibrate=true", f"split={split}")
+    assert other["calibration"]["temperature"] == pytest.approx(val["temperature"], rel=1e-9)
+    assert other["calibration"]["fitted_on"] == val["fitted_on"] and other["split"] == split
+    assert other["n"] != val["fitted_on"]["n"]
 
 
 def test_predict_and_export_use_it(cnnbench: Callable[..., Ran], run: Path, tmp_path: Path) -> None:
