@@ -53,38 +53,38 @@ class Look(NamedTuple):
 
 
 def masks(cfg: DataConfig, root: Path) -> Dataset:
-    """Pairs of ROOT/train/images and ROOT/train/masks, and of ROOT/val or test; or of ROOT/images and ROOT/masks, with
+    """Pairs of ROOT/train/images and ROOT/train/masks, and of ROOT/val and test; or of ROOT/images and ROOT/masks, with
     images held out. The classes' names stand in ROOT/classes.txt, else they are numbered."""
     if not root.is_dir():
         raise UserError(f"data.root: there is no folder '{root}'.\ndata=masks expects {EXPECTED}.")
-    trains = [folder for folder in subfolders(root) if split_of(folder.name) == "train"]
-    others = [folder for split in ("val", "test") for folder in subfolders(root) if split_of(folder.name) == split]
-    home = trains[0] if trains else root
+    homes: dict[str, Path] = {split: folder for folder in subfolders(root) if (split := split_of(folder.name))}
+    home = homes.get("train", root)
     if not (home / "images").is_dir() or not (home / "masks").is_dir():
         raise UserError(f"'{home}' has no folders images and masks.\ndata=masks expects {EXPECTED}.")
-    if not others and cfg.val_fraction == 0:
+    names: list[str] = [split for split in ("val", "test") if split in homes and "train" in homes]
+    if not names and cfg.val_fraction == 0:
         raise UserError(f"data=masks found nothing to validate on in '{root}': set data.val_fraction=0.2")
-    train = paired(home / "images", home / "masks")
-    val = paired(others[0] / "images", others[0] / "masks") if others else Pairs([], [])
-    split = str(split_of(others[0].name)) if others else "val"
-    return dataset_of(cfg, train, val, named_classes(root / "classes.txt"), split=split)
+    parts: dict[str, Pairs] = {split: paired(homes[split] / "images", homes[split] / "masks") for split in names}
+    return dataset_of(
+        cfg, {"train": paired(home / "images", home / "masks"), **parts}, named_classes(root / "classes.txt")
+    )
 
 
 EXPECTED = "DIR/train/images, DIR/train/masks, DIR/val/images and DIR/val/masks; or DIR/images and DIR/masks"
 
 
 def camvid(cfg: DataConfig, root: Path) -> Dataset:
-    """CamVid as SegNet's authors split it: train, test to validate on; 11 classes, and 11 for what is none of them."""
+    """CamVid as SegNet's authors split it: 11 classes, and 11 in the masks for what is none of them."""
     homes = (root, root / "camvid", root / "CamVid", root / "camvid240")
     home = next((home for home in homes if (home / "trainannot").is_dir()), None)
     if home is None or not (home / "testannot").is_dir():
         raise UserError(
-            f"data=camvid expects in '{root}' the folders train, trainannot, test and testannot\n"
+            f"data=camvid expects in '{root}' the folders train, trainannot, val, valannot, test and testannot\n"
             "(SegNet's version of CamVid). Set data.root=DIR (or $CNNBENCH_DATA) to where they are."
         )
-    train, test = (paired(home / split, home / f"{split}annot") for split in ("train", "test"))
+    parts = {split: paired(home / split, home / f"{split}annot") for split in ("train", "val", "test")}
     cfg = replace(cfg, ignore=len(CAMVID) if cfg.ignore is None else cfg.ignore)
-    return dataset_of(cfg, train, test, list(CAMVID), split="test", colors=list(CAMVID.values()))
+    return dataset_of(cfg, parts, list(CAMVID), colors=list(CAMVID.values()))
 
 
 def voc(cfg: DataConfig, root: Path) -> Dataset:
@@ -102,7 +102,7 @@ def voc(cfg: DataConfig, root: Path) -> Dataset:
     train = listed(home, "trainaug" if more else "train", folder)
     if more:
         train = replace(train, notes=(f"training masks: the {len(train.images):,} of SegmentationClassAug",))
-    return dataset_of(cfg, train, listed(home, "val", "SegmentationClass"), list(VOC), split="val")
+    return dataset_of(cfg, {"train": train, "val": listed(home, "val", "SegmentationClass")}, list(VOC))
 
 
 def listed(home: Path, split: str, folder: str) -> Pairs:
@@ -137,18 +137,18 @@ def named_classes(file: Path) -> list[str]:
     return [line.strip() for line in file.read_text().splitlines() if line.strip()] if file.is_file() else []
 
 
-def dataset_of(cfg: DataConfig, train: Pairs, val: Pairs, classes: list[str], *, split: str,
-               colors: Sequence[tuple[int, int, int]] = ()) -> Dataset:  # fmt: skip
-    """Data set of checked pairs. Without names of classes, these are the numbers that the masks hold."""
-    looks = [looked_at(part, len(classes), cfg.ignore) for part in (train, val)]
-    (train, first), (val, second) = (without_faults(cfg, *one) for one in zip((train, val), looks, strict=True))
-    if not classes:
-        classes = numbered(cfg, [*first, *second])
-    sizes = {look.size for look in (*first, *second)}
-    per_image = sum(width * height * 4 for width, height in sizes)
-    kept = len(sizes) == 1 and per_image * (len(first) + len(second)) <= IN_MEMORY
-    sources = [in_memory(part, cfg.ignore) if kept else Files(part.images, part.masks) for part in (train, val)]
-    colors = colors or palette_in(train.masks[0])
+def dataset_of(
+    cfg: DataConfig, parts: dict[str, Pairs], classes: list[str], *, colors: Sequence[tuple[int, int, int]] = ()
+) -> Dataset:
+    """Data set of the pairs of each split, checked. Without names of classes, these are the numbers in the masks."""
+    found = {split: checked(cfg, pairs, len(classes)) for split, pairs in parts.items()}
+    looks = [look for _, of_split in found.values() for look in of_split]
+    classes = classes or numbered(cfg, looks)
+    sizes = {look.size for look in looks}
+    kept = len(sizes) == 1 and sum(width * height * 4 for width, height in sizes) * len(looks) <= IN_MEMORY
+    sources = {split: source_of(pairs, kept, cfg.ignore) for split, (pairs, _) in found.items()}
+    colors = colors or palette_in(found["train"][0].masks[0])
+    split = next((split for split in ("val", "test") if split in found), "val")
     return Dataset(
         name=cfg.name,
         classes=classes,
@@ -157,15 +157,17 @@ def dataset_of(cfg: DataConfig, train: Pairs, val: Pairs, classes: list[str], *,
         image_size=min(min(size) for size in sizes),
         crop_ratio=cfg.crop_ratio,
         in_channels=3,
-        train=sources[0],
-        val=sources[1],
+        train=sources["train"],
+        val=sources.get(split, Files([], [])),
         split=split,
+        test=sources.get("test") if split == "val" else None,
+        kept=plural(len(sources["test"]), "test image") if split == "val" and "test" in sources else "",
         task="segmentation",
         whole=True,
         pair=None if kept or cfg.ignore is None else partial(ignoring, cfg.ignore),
         extra={"colors": [list(color) for color in colors[: len(classes)]]} if colors else {},
-        identity=identity(classes, (train, val)),
-        notes=(*train.notes, *val.notes),
+        identity=identity(classes, [pairs for name, (pairs, _) in found.items() if name in ("train", split)]),
+        notes=tuple(note for pairs, _ in found.values() for note in pairs.notes),
     )
 
 
@@ -175,10 +177,10 @@ def identity(classes: list[str], parts: Iterable[Pairs]) -> str:
     return hashlib.sha256("\0".join([*classes, "", *names]).encode(errors="surrogateescape")).hexdigest()
 
 
-def in_memory(pairs: Pairs, ignore: int | None) -> Source:
-    """The pairs, read."""
-    if not pairs.images:
-        return Files([], [])
+def source_of(pairs: Pairs, kept: bool, ignore: int | None) -> Source:
+    """The pairs, read where they are kept in memory."""
+    if not kept:
+        return Files(pairs.images, pairs.masks)
     with ThreadPoolExecutor(cores()) as pool:
         images = torch.stack(list(pool.map(lambda path: as_tensor(read_image(path, quietly=False)), pairs.images)))
         found = torch.stack(list(pool.map(read_mask, pairs.masks)))
@@ -193,10 +195,11 @@ def ignoring(value: int, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]
 # Checks
 
 
-def looked_at(pairs: Pairs, classes: int, ignore: int | None) -> list[Look]:
-    """What each mask holds."""
+def checked(cfg: DataConfig, pairs: Pairs, classes: int) -> tuple[Pairs, list[Look]]:
+    """The pairs and what each mask holds. UserError that names a wrong one, which data.on_error=skip leaves out."""
+    look = partial(look_at, classes=classes, ignore=cfg.ignore)
     with ThreadPoolExecutor(cores()) as pool:
-        return list(pool.map(partial(look_at, classes=classes, ignore=ignore), pairs.images, pairs.masks))
+        return without_faults(cfg, pairs, list(pool.map(look, pairs.images, pairs.masks)))
 
 
 def look_at(image: str, mask: str, *, classes: int, ignore: int | None) -> Look:

@@ -236,12 +236,13 @@ def read_mask(item: Any) -> Tensor:
         return torch.from_numpy(item)
     _check_is_file(item)
     with open_image(item, item) as image:
-        if image.mode not in ("P", "L", "1"):
-            raise UserError(
-                f"the mask '{item}' has mode {image.mode}: it needs the number of a class in each pixel, in 8 bits, "
-                "with or without a palette"
-            )
-        return torch.from_numpy(np.array(image, dtype=np.uint8))
+        mode, pixels = image.mode, np.array(image)
+    if mode not in ("P", "L", "1"):
+        raise UserError(
+            f"the mask '{item}' has mode {mode}: it needs one class number for each pixel, in 8 bits, with or without "
+            "a palette"
+        )
+    return torch.from_numpy(pixels.astype(np.uint8))
 
 
 def read_item(item: Any) -> "Image | Tensor":

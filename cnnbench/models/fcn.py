@@ -10,7 +10,8 @@ place of the last map, and the scores are enlarged to the image (section 4). Ski
 
 The table is for the paper's net, VGG-16, without its bilinear kernels. `backbone` is any other classifier that has
 maps; the names of the nets stay: 32s is its coarsest map, 16s and 8s add those of the next one and two finer strides,
-whichever these are (the shared SqueezeNet's are 16, 8 and 4).
+whichever these are. What a stage ends with is scored, the last of each stride. Of torchvision's nets, whose stages
+are derived, a max pool begins a stage; VGG's ends one, as pool3 and pool4 do in the paper.
 
 Not in the paper, or not as it is there:
 - fc6, 7x7, is padded by 3. The authors' files pad the whole image by 100 pixels instead, and crop the answer.
@@ -54,6 +55,8 @@ class FCN(Net):
         net = classifier(backbone, in_channels)
         self.image_size = net.image_size
         stages = {name: unrolled(layers) for name, layers in list(net.stages.items())[:-1]}
+        if backbone not in own_nets():
+            stages = begun_by_pools(stages)
         layers = [layer for stage in stages.values() for layer in stage]
         taps, linear = taps_of(net, stages), layers[_first_without_maps(layers) :]
         if len(taps) <= skips:
@@ -93,9 +96,15 @@ class FCN(Net):
         return enlarged(scores, x)
 
 
+def own_nets() -> list[str]:
+    from cnnbench import models  # only here: it has these nets too
+
+    return models.known_nets(models.SOURCES[0])
+
+
 def classifier(name: str, in_channels: int) -> Net:
     """Classifier of ours of this name, else torchvision's."""
-    from cnnbench import models  # only here: it has these nets too
+    from cnnbench import models
 
     source = models.source_of(name)
     if models.answers(name, source) != CLASS:
@@ -109,6 +118,16 @@ def classifier(name: str, in_channels: int) -> Net:
 def unrolled(layers: Sequence[nn.Module]) -> list[nn.Module]:
     """Modules with those inside of sequences in their place."""
     return [one for layer in layers for one in (unrolled(list(layer)) if type(layer) is nn.Sequential else [layer])]
+
+
+def begun_by_pools(stages: dict[str, list[nn.Module]]) -> dict[str, list[nn.Module]]:
+    """Stages with the max pools that they end with at the beginning of the next ones."""
+    found, waiting = {}, list[nn.Module]()
+    for name, layers in stages.items():
+        kept = [*waiting, *layers]
+        count = next((n for n, layer in enumerate(reversed(kept)) if not isinstance(layer, nn.MaxPool2d)), len(kept))
+        found[name], waiting = kept[: len(kept) - count], kept[len(kept) - count :]
+    return found
 
 
 def taps_of(net: Net, stages: dict[str, list[nn.Module]]) -> list[Tap]:

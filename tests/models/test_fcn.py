@@ -68,7 +68,7 @@ def test_unets_answer_inside_is_that_of_the_image_without_a_border():
     assert not torch.allclose(whole[..., 96:-96, 96:-96], middle)
 
 
-BACKBONES = {"resnet20": [32, 16], "alexnet": [384, 96], "squeezenet1_0": [384, 128], "mobilenet_v3_small": [48, 24],
+BACKBONES = {"resnet20": [32, 16], "alexnet": [384, 96], "squeezenet1_0": [512, 256], "mobilenet_v3_small": [48, 24],
              "googlenet": [480, 192]}  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from cnnbench.tasks.predictor import ImagePrediction, as_sequence
 from cnnbench.tasks.segmentation.metrics import best
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.named_files import output
+from cnnbench.weights.sources import short_name
 
 if TYPE_CHECKING:
     from cnnbench.tasks.predictor import ImageLike
@@ -119,7 +120,7 @@ class Segmenter(PicturePredictor):
         beside = path.with_suffix(".overlay.png")
         assert prediction.overlay is not None
         classes = [self.classes.index(name) for name in prediction.shares]
-        title = f"{Path(prediction.file or '').name}, by {Path(self.source).name}"
+        title = f"{Path(prediction.file or '').name}, by {short_name(self.source)}"
         with output("run.dir", beside) as file:
             plot_overlay(prediction.overlay, sorted(classes), self.classes, self.task.colors, file, title)
         saved: MaskPrediction = super().save(prediction, path)

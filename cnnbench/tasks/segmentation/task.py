@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cnnbench.tasks.segmentation.predictor import Segmenter
 
 
-@dataclass
+@dataclass(frozen=True)
 class Segmentation(Task):
     """Nets return scores (N, classes, H, W), or (scores, *auxiliary scores) when training; targets are masks uint8
     (N, H, W), of which pixels of the value IGNORE count nowhere."""
@@ -50,10 +50,12 @@ class Segmentation(Task):
     def of(cls, spec: ModelSpec) -> Self:
         return cls(len(spec.labels), colors_of(spec.extra))
 
+    def suited(self, dataset: Dataset, judged: Source, runtime: Runtime) -> Self:
+        """With the data set's colours, for the pictures of a training."""
+        return replace(self, colors=colors_of(dataset.extra))
+
     def check(self, dataset: Dataset) -> None:
-        """UserError where the net cannot take the smallest image; the masks were checked as they were read. Their
-        colours are those of this training's pictures."""
-        self.colors = colors_of(dataset.extra)
+        """UserError where the net cannot take the smallest image; the masks were checked as they were read."""
         if self.net and dataset.whole:
             models.check_image_size(self.net, dataset.image_size)
 
