@@ -162,9 +162,9 @@ def as_pixels(image: Any) -> Tensor:
     """Pixels uint8 (C, H, W), gray or RGB, with alpha where there is one, of a path, a Pillow image or a tensor."""
     if isinstance(image, str | os.PathLike):
         with open_image(image, image, quietly=False) as opened:
-            return _of_image(opened, f"'{os.fspath(image)}'")
+            return _of_image(opened)
     if hasattr(image, "getbands"):
-        return _of_image(image, "the image")
+        return _of_image(image)
     if isinstance(image, Tensor):
         from cnnbench.data.pictures import as_picture
 
@@ -173,12 +173,12 @@ def as_pixels(image: Any) -> Tensor:
     raise UserError(f"an image must be a path, a Pillow image or a tensor, not {type(image).__name__}")
 
 
-def _of_image(image: "Image", name: str) -> Tensor:
+def _of_image(image: "Image") -> Tensor:
     from PIL import ImageOps
 
     deep = image.mode[0] in "IF" or any(";16" in str(tile) for tile in getattr(image, "tile", []))
     if deep:
-        raise UserError(f"{name} has more than 8 bits in a channel, which would be lost: save it with 8 bits first")
+        raise UserError("it has more than 8 bits in a channel, which would be lost: save it with 8 bits first")
     turned = ImageOps.exif_transpose(image)
     straight = turned.convert(STRAIGHT.get(turned.mode, turned.mode))
     mode = PLAIN.get(turned.mode, "RGB")
