@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from cnnbench import models
 from cnnbench.analysis.complexity import Layer, layer_complexity
 from cnnbench.analysis.published import FACTS, Facts, facts_key, parse_printed
 from cnnbench.config.commands import SummaryConfig
@@ -76,7 +77,7 @@ def summarize(cfg: SummaryConfig) -> Summary:
     arguments = dict(cfg.model)
     name, source = arguments.pop("name"), arguments.get("source", "cnnbench")
     channels = arguments.pop("in_channels", None)
-    in_channels = cfg.in_channels or channels or 3
+    in_channels = cfg.in_channels or channels or models.own_channels(name, source)
     if cfg.image_size and "image_size" in arguments:  # locally connected layers are built for one size
         arguments["image_size"] = cfg.image_size
     with torch.device("meta"), Shapes():

@@ -21,6 +21,7 @@ from cnnbench.analysis.summary import (
 )
 from cnnbench.config.commands import SummaryConfig
 from cnnbench.config.sections import Format, Layers, SummaryFormat
+from cnnbench.models.enlarging import LARGER
 from cnnbench.output import html, tables
 from cnnbench.output.tables import fitted, render
 from cnnbench.tasks.classification import METRICS
@@ -118,8 +119,9 @@ def single(summary: Summary, which: Layers, format: Format, width: int | None = 
 
 
 def _title(summary: Summary) -> str:
-    size = summary.image_size
-    return f"{summary.label}: {summary.in_channels} x {size} x {size} to {plural(summary.num_classes, 'class')}"
+    size, answer = summary.image_size, summary.rows[-1].output_shape
+    to = plural(summary.num_classes, "class") if summary.net.answers != LARGER else " x ".join(map(str, answer))
+    return f"{summary.label}: {summary.in_channels} x {size} x {size} to {to}"
 
 
 def _auxiliary(summary: Summary) -> list[str]:

@@ -76,11 +76,12 @@ def _data(plan: ReviewPlan) -> Iterator[Finding]:
 
 def _net(plan: ReviewPlan) -> Iterator[Finding]:
     net, size = plan.net, plan.size
-    cost = count_complexity(net, size, plan.images.channels)
-    detail = f"{net.name}: {cost.params:,} parameters, {cost.macs:,} multiply-adds at {size} x {size} px"
+    given = size // net.scale
+    cost = count_complexity(net, given, plan.images.channels)
+    detail = f"{net.name}: {cost.params:,} parameters, {cost.macs:,} multiply-adds at {given} x {given} px"
     yield Finding("net", OK, detail)
     if size != net.image_size:
-        part = cost.macs / count_complexity(net, net.image_size, plan.images.channels).macs
+        part = cost.macs / count_complexity(net, net.image_size // net.scale, plan.images.channels).macs
         smaller = size < net.image_size
         yield Finding("image size", WARNING if smaller else OK,
                       f"{size} px, but the net is made for {net.image_size} px: {part:.2g}x the multiply-adds"
@@ -226,7 +227,7 @@ def _machine(plan: ReviewPlan, device: Runtime) -> Iterator[Finding]:
 
 def _cost(plan: ReviewPlan) -> Finding:
     """Last line: the work of these settings in multiply-adds."""
-    macs = count_complexity(plan.net, plan.size, plan.images.channels).macs
+    macs = count_complexity(plan.net, plan.size // plan.net.scale, plan.images.channels).macs
     images = plan.images.train
     if plan.fitted or plan.cfg.epochs == 0:
         once = macs * (images + plan.images.val)

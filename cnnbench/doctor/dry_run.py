@@ -67,9 +67,9 @@ def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) ->
         if loaded.spec is None:
             raise UserError(f"{loaded.source} holds tensors only: name their net, as in model=resnet34")
         arguments = dict(loaded.spec.model)
-    name, channels = arguments.pop("name"), arguments.pop("in_channels", None) or images.channels
+    channels = arguments.pop("in_channels", None) or images.channels
     with torch.device("meta"), Shapes():
-        net = models.build(name, num_classes=images.classes, in_channels=channels, **arguments)
+        net = models.build_for(arguments, outputs=images.classes, in_channels=channels)
     size = cfg.data.image_size or net.image_size
     models.check_image_size(net, size)
     for one in (cfg, recipe):

@@ -27,6 +27,7 @@ class Net(nn.Module):
     name = "this net"  # its key in MODELS, set by build()
     answers = CLASS
     image_size: int  # native side of the images, pixels
+    scale = 1  # side of an image of the data over that of what the net is given of it
     any_size = (
         False  # whether it takes the data's own images as large as they are, unless data.image_size says otherwise
     )

@@ -22,11 +22,16 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 class Quantity(NamedTuple):
-    """Label of an axis, which of its values is the best, and the format of a value in the legend."""
+    """Label of an axis, which of its values is the best, and the format of a value in the legend.
+
+    from_zero: whether the axis begins at 0. line: label and key of a level line, such as that of a plain method.
+    """
 
     axis: str
     lower_is_better: bool = True
     number: str = ".2f"
+    from_zero: bool = True
+    line: tuple[str, str] | None = None
 
 
 LOSS = Quantity("loss", number="#.3g")
@@ -121,8 +126,16 @@ def _curve_panel(ax: Axes, rows: Sequence[Mapping[str, Any]], key: str, shown: Q
         marker = "." if len(curve.epochs) <= 30 else ""
         ax.plot(*curve, **style, linewidth=1.6, marker=marker, label=text)
         finite += curve.values[np.isfinite(curve.values)].tolist()
+    if shown.line is not None and len((level := series(rows, shown.line[1])).values):
+        text = f"{shown.line[0]}   {level.values[-1]:{shown.number}}"
+        ax.axhline(level.values[-1], color=GREY, linestyle=(0, (1, 1.5)), linewidth=1.4, label=text)
+        finite.append(float(level.values[-1]))
     ax.set_ylabel(shown.axis)
-    _value_axis(ax, finite, percent=key != "loss")
+    if shown.from_zero:
+        _value_axis(ax, finite, percent=key != "loss")
+    else:
+        ax.margins(y=0.08)
+        _quiet(ax)
     if ax.lines:
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), frameon=False, fontsize=8, borderaxespad=0.2)
 

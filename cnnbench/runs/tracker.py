@@ -146,7 +146,8 @@ def fit_bar(bar: tqdm, task: Task, running: Values, images_per_second: float) ->
 
 def metrics_text(task: Task, values: Values, count: int | None = None) -> str:
     """Loss and metrics (or the first `count` of them) in a few words: `loss 0.123, top-1 err 4.20 %`."""
-    measured = [metric.brief(values[metric.name]) for metric in task.metrics[:count] if metric.name in values]
+    own = [metric for metric in task.metrics if not metric.beside]
+    measured = [metric.brief(values[metric.name]) for metric in own[:count] if metric.name in values]
     return ", ".join([f"loss {loss_text(values['loss'])}", *measured])
 
 

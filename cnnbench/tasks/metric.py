@@ -18,6 +18,7 @@ class Metric:
     lower_is_better: bool = True
     decimals: int = 2
     short: str = ""  # the name in the keys of differences from published numbers; empty: `name`
+    beside: str = ""  # of a plain method, the same for every net: name of the metric in whose curve it is a line
 
     def amount(self, value: float) -> str:
         """Value with its unit: `4.20 %`."""

@@ -119,9 +119,17 @@ def draw_curves(parts: Parts, state: TrainState) -> None:
 
 def quantities(parts: Parts) -> dict[str, plots.Quantity]:
     """Each metric by name, as the curves show it."""
+    lines = {metric.beside: (metric.label, f"{metric.name}/val") for metric in parts.task.metrics}
     return {
-        metric.name: plots.Quantity(metric.axis, metric.lower_is_better, f".{metric.decimals}f")
+        metric.name: plots.Quantity(
+            metric.axis,
+            metric.lower_is_better,
+            f".{metric.decimals}f",
+            metric.unit == "%" or metric.lower_is_better,
+            lines.get(metric.name),
+        )
         for metric in parts.task.metrics
+        if not metric.beside
     }
 
 

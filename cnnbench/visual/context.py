@@ -108,7 +108,7 @@ class VisualizeContext:
         if data.matched(dataset.classes, self.classes):
             dataset, _ = data.in_classes_of(dataset, self.classes, self.source)
         known = self.spec.input
-        return replace(dataset, crop_ratio=known.crop_ratio, interpolation=known.interpolation)
+        return replace(dataset, crop_ratio=known.crop_ratio, interpolation=known.interpolation, whole=False)
 
     @property
     def data_name(self) -> str:
@@ -163,6 +163,8 @@ class VisualizeContext:
             indices = data.evenly_spaced(source, IMAGES).tolist()
         pixels = self.pixels(source, indices)
         targets = source.targets[indices].tolist()
+        if not self.dataset.classes:
+            return [ShownImage(one, f"no. {index}") for one, index in zip(pixels, indices, strict=True)]
         return [ShownImage(one, f"{self.name_of(target)} (no. {index})", self._class_of_net(target))
                 for one, target, index in zip(pixels, targets, indices, strict=True)]  # fmt: skip
 
@@ -177,7 +179,8 @@ class VisualizeContext:
         if not len(part):
             return torch.zeros(0, self.channels, self.size, self.size, dtype=torch.uint8)
         batches = data.eval_loader(part, self.dataset, image_size=self.size, batch_size=64, workers=0)
-        return torch.cat([batch["image"] for batch in batches.epoch(0)])
+        images = torch.cat([batch["image"] for batch in batches.epoch(0)])
+        return images.round().clamp(0, 255).to(torch.uint8) if images.is_floating_point() else images
 
     def _image_of_file(self, path: str) -> ShownImage:
         known = self.spec.input

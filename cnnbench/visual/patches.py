@@ -110,7 +110,9 @@ def _clipped(low: int, high: int, length: int) -> tuple[int, int]:
 def draw_patches(context: VisualizeContext) -> Iterator[Picture]:
     """A picture for each layer, by default for some of the stages and the head."""
     context.check_channels()
-    views = context.layer_views(context.layers or spread_names([*stage_names(context.model), HEAD], LAYERS))
+    views = context.layer_views(
+        context.layers or spread_names([*stage_names(context.model), *([HEAD] if context.classes else [])], LAYERS)
+    )
     source = context.searched
     k = min(context.cfg.top, len(source))
     with progress(len(source), "patches") as advance:

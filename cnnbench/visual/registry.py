@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from importlib import import_module
 
-from cnnbench.utils.errors import unknown
+from cnnbench.utils.errors import UserError, unknown
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
 
@@ -19,6 +19,7 @@ NEEDS_WEIGHTS = {
     "embedding": "embedding",
     "mistakes": "mistakes",
 }
+OF_CLASSES = ("maximize", "gradcam", "occlusion", "saliency", "embedding", "mistakes")
 BEFORE_TRAINING = {"batch": "batch", "schedule": "schedule"}
 ALL = "all"
 
@@ -35,7 +36,9 @@ def chosen_pictures(what: object) -> list[str]:
 
 
 def draw_pictures(name: str, context: VisualizeContext) -> Iterator[Picture]:
-    """Draw the pictures of one `what=`, one by one."""
+    """Draw the pictures of one `what=`, one by one. UserError where they ask about classes and the net has none."""
+    if name in OF_CLASSES and not context.classes:
+        raise UserError(f"what={name} asks about classes, and {context.title} has none: use filters, maps or patches")
     module = import_module(f"cnnbench.visual.{(NEEDS_WEIGHTS | BEFORE_TRAINING)[name]}")
     pictures: Iterator[Picture] = getattr(module, f"draw_{name}")(context)
     return pictures
