@@ -101,7 +101,7 @@ def configs_with_recipes(args: list[str]) -> list[tuple[Any, Any]]:
 
 def _chosen(overrides: list[str]) -> list[str]:
     """Overrides that choose the net and the data; all others are compared with the recipe."""
-    return [text for text in overrides if re.match(r"\+?(model|data|recipe|experiment|transfer)\b", text)]
+    return [text for text in overrides if re.match(r"\+?(task|model|data|recipe|experiment|transfer)\b", text)]
 
 
 def _one(command: str, overrides: list[str], args: list[str]) -> Any:

@@ -181,7 +181,7 @@ def _schedule(plan: ReviewPlan) -> Iterator[Finding]:
 def _regularisation(plan: ReviewPlan) -> Iterator[Finding]:
     cfg, usual = plan.cfg, plan.recipe.optim.weight_decay
     decay = cfg.optim.weight_decay
-    if decay == 0:
+    if decay == 0 and usual:
         yield Finding("weight decay", WARNING, f"none, but the recipe has {usual:g}", f"optim.weight_decay={usual:g}")
     elif cfg.optim.name is plan.recipe.optim.name and usual and not 1 / USUAL <= decay / usual <= USUAL:
         yield Finding("weight decay", WARNING, f"{decay:g} is {decay / usual:.2g}x the recipe's ({usual:g})",

@@ -36,9 +36,13 @@ def chosen_pictures(what: object) -> list[str]:
 
 
 def draw_pictures(name: str, context: VisualizeContext) -> Iterator[Picture]:
-    """Draw the pictures of one `what=`, one by one. UserError where they ask about classes and the net has none."""
+    """Draw the pictures of one `what=`, one by one. UserError where they do not suit the net."""
     if name in OF_CLASSES and not context.classes:
         raise UserError(f"what={name} asks about classes, and {context.title} has none: use filters, maps or patches")
+    if name == "patches" and context.model.scale > 1:
+        raise UserError(
+            f"what=patches cuts what a unit sees out of the image, which {context.title} enlarges: use maps"
+        )
     module = import_module(f"cnnbench.visual.{(NEEDS_WEIGHTS | BEFORE_TRAINING)[name]}")
     pictures: Iterator[Picture] = getattr(module, f"draw_{name}")(context)
     return pictures

@@ -57,9 +57,9 @@ def test_every_job_of_an_experiment_composes_and_its_net_exists(name: str, repro
     for cfg in configs:
         if cfg.model:
             model = dict(cfg.model)
-            net, _ = model.pop("name"), model.pop("in_channels")
+            channels = model.pop("in_channels") or models.own_channels(**model)
             with torch.device("meta"):
-                built = models.build(net, num_classes=CLASSES[cfg.data.name], **model)
+                built = models.build_for(model, outputs=CLASSES.get(cfg.data.name, 0), in_channels=channels)
             models.check_image_size(built, cfg.data.image_size or built.image_size)
 
 
