@@ -86,6 +86,8 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
 
 def choose(cfg: FinetuneConfig) -> Weights | None:
     """The weights asked for, or those that go with the net; cfg then names both. None to begin from scratch."""
+    if cfg.weights is not None and cfg.transfer.name is not Strategy.scratch and not names_model(cfg):
+        cfg.model = {}  # the net that a task brings is that of its weights
     if not cfg.model and cfg.weights is None:
         cfg.weights = sources.DEFAULT
     if cfg.transfer.name is Strategy.scratch and cfg.model:
@@ -103,6 +105,11 @@ def choose(cfg: FinetuneConfig) -> Weights | None:
         cfg.weights = None
         return None
     return found
+
+
+def names_model(cfg: FinetuneConfig) -> bool:
+    """Whether the command line says which net, itself or by an experiment."""
+    return any(key.partition(".")[0] in ("model", "experiment") for key in typed_keys(cfg))
 
 
 def prepare(

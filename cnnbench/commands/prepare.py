@@ -13,7 +13,7 @@ from cnnbench.config.sections import Format, OnBadImage
 from cnnbench.data import packing
 from cnnbench.data.folders import locked
 from cnnbench.data.packed import ABOUT, read_about
-from cnnbench.data.unreadable import report_unreadable
+from cnnbench.data.unreadable import report_left_out
 from cnnbench.output.tables import for_people, render
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
@@ -75,7 +75,7 @@ def packed(plan: packing.PackingPlan, stream: Any) -> dict[str, Any]:
         packing.write_shards(plan, missing, bar.update)
     about = packing.finish_packing(plan)
     if about["skipped"]:
-        report_unreadable(tuple(about["skipped"]))
+        report_left_out(tuple(about["skipped"]), "cannot be read")
     return about
 
 

@@ -56,7 +56,7 @@ def load_dataset(
         dataset = SETS[cfg.name](cfg, root)
     workers = cores() if cfg.workers is None else cfg.workers
     if cfg.on_error is OnBadImage.skip and read_all:
-        dataset = without_unreadable(dataset, workers)
+        dataset = replace(without_unreadable(dataset, workers), skips=True)
     if cfg.identity is Identity.content:
         dataset = replace(dataset, identity=of_content(dataset, workers))
     if cfg.group is not None:

@@ -34,7 +34,7 @@ def without_unreadable(dataset: Dataset, workers: int) -> Dataset:
     found = tuple(reason for reasons in missing for reason in reasons.values())
     if not found:
         return left
-    report_unreadable(found)
+    report_left_out(found, "cannot be read")
     if not has_masks(left.train) and (gone := set(dataset.train.targets.tolist()) - set(left.train.targets.tolist())):
         raise UserError(f"none of the training images of class {dataset.classes[min(gone)]} can be read")
     numbers = [index for reasons in missing[:2] for index in reasons]  # of train and val, which identify a training
@@ -42,13 +42,13 @@ def without_unreadable(dataset: Dataset, workers: int) -> Dataset:
     return replace(left, unreadable=found, identity=identity)
 
 
-def report_unreadable(found: tuple[str, ...]) -> None:
+def report_left_out(found: tuple[str, ...], why: str) -> None:
     """Print the first reasons and the number of images left out."""
     for reason in found[:NAMED]:
         print(f"skipped: {reason}", file=sys.stderr)
     more = f", {len(found) - NAMED} of them not named here" if len(found) > NAMED else ""
     print(
-        f"data.on_error=skip: {plural(len(found), 'image')} cannot be read and {are(len(found))} left out{more}",
+        f"data.on_error=skip: {plural(len(found), 'image')} {why} and {are(len(found))} left out{more}",
         file=sys.stderr,
     )
 

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from cnnbench.models.layers import Conv2d, Net, he_normal, normal
 
+COLOURS = "a colour for each pixel"  # of a quarter of the rows and columns: logits of 313 colours, or ab over 110
 Loss = Literal["class", "class_rebalanced", "l2"]
 
 # filters; stride of the last convolution; how many convolutions; dilation
@@ -48,12 +49,14 @@ BLOCKS = (
 class Colorizer(Net):
     """Images (N, 1, H, W) of lightness -> (N, colours, H / 4, W / 4)."""
 
+    answers = COLOURS
     image_size = 256
     any_size = True
 
     def __init__(self, *, num_classes: int = 313, in_channels: int = 1, width: float = 1.0,
                  loss: Loss = "class_rebalanced") -> None:  # fmt: skip
         super().__init__()
+        self.in_channels = in_channels
         for number, (filters, stride, count, dilation) in enumerate(BLOCKS, start=1):
             channels = max(1, round(filters * width))
             self.add_module(f"model{number}", block(in_channels, channels, stride, count, dilation))

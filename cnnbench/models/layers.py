@@ -28,9 +28,7 @@ class Net(nn.Module):
     answers = CLASS
     image_size: int  # native side of the images, pixels
     scale = 1  # side of an image of the data over that of what the net is given of it
-    any_size = (
-        False  # whether it takes the data's own images as large as they are, unless data.image_size says otherwise
-    )
+    any_size = False  # whether images keep the data's own size, unless data.image_size says otherwise
     aux_weight = 0.0  # weight of each auxiliary loss
     map_dims = (2, 3)  # dimensions of rows and columns in its feature maps
     aux_image_size = 0  # on smaller images the auxiliary heads are skipped: their maps would be too small

@@ -97,7 +97,17 @@ def merge(
 
 
 # Arguments that change how a net is trained or begins, not what its weights mean.
-WITHOUT_EFFECT = ("dropout", "dropout_aux", "init", "zero_init_residual", "aux", "final_relu", "in_channels", "cut")
+WITHOUT_EFFECT = (
+    "dropout",
+    "dropout_aux",
+    "init",
+    "zero_init_residual",
+    "aux",
+    "final_relu",
+    "in_channels",
+    "cut",
+    "loss",
+)
 
 
 def check_variant(model: dict[str, Any], weights: Weights) -> None:

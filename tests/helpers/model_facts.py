@@ -93,6 +93,9 @@ COUNTS = {
     "srcnn": (8_129, 8_032 * 99 * 99),
     "espcn": (22_729, 22_624 * 51 * 51),
     "edsr_baseline": (1_554_499, 1_550_016 * 144 * 144 + 1_728 * 432 * 432),
+    "colorizer": (32_235_385, 41_772_122_112),
+    "colorizer width=0.25": (2_032_585, 2_679_373_824),
+    "colorizer loss=l2": (32_155_458, 41_446_014_976),
     "deepface": (118_923_774, 517_624_448),
     "deepface c3_groups=2": (118_903_038, 435_323_264),
     # Not in a paper: 6n + 2 layers as the rest of the family, so 97,216 parameters less for each n.

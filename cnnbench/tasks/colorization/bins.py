@@ -82,8 +82,8 @@ def soft_encode(ab: Tensor) -> tuple[Tensor, Tensor]:
 def annealed_mean(logits: Tensor, temperature: float) -> Tensor:
     """Colours ab float32 (N, 2, H, W) of logits (N, 313, H, W): the mean of the sharpened distribution. Temperature 1
     gives the mean itself; towards 0 the likeliest bin."""
-    shares = (logits.float() / temperature).softmax(1)
-    return torch.einsum("nqhw,qc->nchw", shares, centres(logits.device))
+    shares = (logits.permute(0, 2, 3, 1).float() / temperature).softmax(3)
+    return (shares @ centres(logits.device)).permute(0, 3, 1, 2)
 
 
 def smoothed(counts: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from cnnbench import data
 from cnnbench.data import Arrays, Dataset, Source, image_names
 from cnnbench.data.sources import open_image, read_item
+from cnnbench.data.unreadable import report_left_out
 from cnnbench.data.workers import for_each_image
 from cnnbench.tasks.colorization.bins import COUNT, bins_of, smoothed
 from cnnbench.tasks.colorization.lab import rgb_to_lab
@@ -58,6 +59,24 @@ def check_colours(dataset: Dataset) -> None:
             + (", …" if len(gray) > 1 else "")
             + "\nTake gray images out, or leave them out by data.on_error=skip."
         )
+
+
+def without_gray(dataset: Dataset) -> Dataset:
+    """Data set without the files that have no colour, which are named on stderr."""
+    found: list[str] = []
+
+    def coloured(source: Source) -> Source:
+        if isinstance(source, Arrays) or not len(gray := gray_images(source)):
+            return source
+        found.extend(f"{name} is gray" for name in image_names(source, gray))
+        kept = torch.ones(len(source), dtype=torch.bool)
+        kept[gray] = False
+        return source.subset(kept.nonzero().flatten())
+
+    left = dataset.changed(coloured)
+    if found:
+        report_left_out(tuple(found), f"{are(len(found))} gray")
+    return left
 
 
 def gray_images(source: Source) -> Tensor:

@@ -13,12 +13,13 @@ from torch.nn import functional as F
 from cnnbench.config.commands import EvaluateConfig, TrainConfig
 from cnnbench.data import Batch, Dataset, Source
 from cnnbench.data.model_spec import ModelSpec
+from cnnbench.models.colorization import COLOURS
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.colorization import METRICS
 from cnnbench.tasks.colorization.bins import COUNT, centres, rarity, soft_encode
-from cnnbench.tasks.colorization.colours import check_colours, checked_prior, prior
+from cnnbench.tasks.colorization.colours import check_colours, checked_prior, prior, without_gray
 from cnnbench.tasks.colorization.lab import rgb_to_lab
 from cnnbench.tasks.colorization.metrics import SCALE, AucMeter, ColourMeter, ab_of, enlarged
 from cnnbench.tasks.measurement import Judged, Measurement
@@ -38,6 +39,7 @@ class Colorization(Task):
     prior: tuple[float, ...]
     loss_name: str = DEFAULT_LOSS
     name = "colorization"
+    answers = COLOURS
     metrics = METRICS
     memorised = 75.0
     own_keys = ("judge", "temperature")
@@ -58,6 +60,7 @@ class Colorization(Task):
         """Any colour images: lightness is the input, Lab the target, whatever they were labelled with."""
         if dataset.in_channels != 3:
             raise UserError(f"task=colorization needs images in colour, but those of data={dataset.name} are gray")
+        dataset = without_gray(dataset) if dataset.skips else dataset
         outputs = 2 if loss_of(model) == "l2" else COUNT
         extra = {"outputs": outputs, "prior": prior(dataset), "classes": dataset.classes}
         return replace(dataset, task=cls.name, classes=[], in_channels=1, mean=MEAN, std=STD, extra=extra,
