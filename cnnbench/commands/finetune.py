@@ -137,7 +137,7 @@ def prepare(
     if stream is not None:
         say(said, stream)
     image_size = cfg.data.image_size or (
-        known.input.image_size if known else models.usual_size(model, dataset.image_size)
+        known.input.image_size if known and not model.any_size else models.usual_size(model, dataset.image_size)
     )
     models.check_image_size(model, image_size)
     spec = ModelSpec.of(arguments, dataset, image_size)

@@ -1,7 +1,8 @@
 """Exports a net to a file for other programs. The file is read back and compared before it gets its final name.
 
-An exported net maps normalised float32 images (N, C, S, S), for any N, to logits (N, classes). A JSON file beside it
-describes the preprocessing and the class names.
+An exported net maps normalised float32 images (N, C, S, S), for any N, to logits (N, classes); one whose answer is a
+picture takes images (N, C, H, W) of any height and width. A JSON file beside it describes the preprocessing and the
+answer.
 """
 
 import contextlib
@@ -19,12 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from cnnbench import tasks
 from cnnbench.config.sections import CropConfig, Resize
-from cnnbench.data.geometry import Picture
+from cnnbench.data.geometry import Picture, as_tensor, resized
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.sources import read_image
 from cnnbench.data.views import build_views
-from cnnbench.models.layers import Net
+from cnnbench.models.layers import CLASS, Net
 from cnnbench.runtime.device import Normalize, create_runtime
 from cnnbench.tasks.classification.metrics import answers
 from cnnbench.tasks.classification.temperature import KEY, temperature, tempered
@@ -60,13 +62,15 @@ def export_net(model: Net, spec: ModelSpec, format: str, out: Path) -> tuple[flo
     else than the net.
     """
     check_packages(format)
-    images = sample_images(spec)
+    batches = [sample_images(spec)] if model.answers == CLASS else sample_pictures(spec)
     with output("out", preprocessing_file(out)) as beside, output("out", out) as file:
         with _quiet():
             net = model if FORMATS[format].keeps_spec else tempered(model, spec)
-            FORMATS[format].write(net, spec, images[:2], file)
-            difference = compare_logits(net, FORMATS[format].read(file), images)
-        write_json(beside, preprocessing(spec, divided=net is not model))
+            FORMATS[format].write(net, spec, batches[0][:2], file)
+            run, compare = FORMATS[format].read(file), compare_logits if model.answers == CLASS else compare_answers
+            difference = max(compare(net, run, images) for images in batches)
+        plain = model.answers == CLASS
+        write_json(beside, preprocessing(spec, divided=net is not model) if plain else preprocessing_of_pictures(spec))
         size = file.stat().st_size
     return difference, size
 
@@ -97,6 +101,33 @@ def compare_logits(model: Module, run: NetFunction, images: Tensor) -> float:
             raise RunError("the exported net predicts other classes than the net itself: nothing was written")
         largest = max(largest, (ours - theirs).abs().max().item())
     return largest
+
+
+@torch.no_grad()
+def compare_answers(model: Module, run: NetFunction, images: Tensor) -> float:
+    """Largest difference between the answers of the net and of the exported one. RunError for more than TOLERANCE."""
+    ours = model(images)
+    try:
+        theirs = run(images)
+    except AssertionError:  # torch.export held a size for fixed
+        raise UserError("torch.export cannot leave the sides of this net's images free: use format=onnx") from None
+    if not ours.isfinite().all():
+        raise RunError("the net's own answers for photographs are not finite (NaN or infinity): nothing was written")
+    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE):
+        raise RunError(f"the exported net gives other answers than the net itself for images of {images.shape[3]} x "
+                       f"{images.shape[2]} pixels: nothing was written")  # fmt: skip
+    return (ours - theirs).abs().max().item()
+
+
+def sample_pictures(spec: ModelSpec) -> list[Tensor]:
+    """Parts of two photographs at three sizes, each a batch, with the net's preprocessing: the first of two images."""
+    device, side = create_runtime("cpu", "fp32", seed=None), spec.input.image_size
+    photos = [as_tensor(_sample(name, spec.input.in_channels)) for name in ("china.jpg", "flower.jpg")]
+    normalize = Normalize(device, spec.input.mean, spec.input.std)
+    sizes = [(side, side + side // 4 // 8 * 8), (side + 8, side), (side, side)]
+    parts = [torch.stack([resized(one, *size, "bilinear") for one in photos]) for size in sizes]
+    first, *others = (normalize(part).contiguous() for part in parts)
+    return [first, *(other[:1] for other in others)]
 
 
 def sample_images(spec: ModelSpec) -> Tensor:
@@ -152,15 +183,43 @@ def preprocessing(spec: ModelSpec, *, divided: bool = False) -> dict[str, Any]:
     }
 
 
+def preprocessing_of_pictures(spec: ModelSpec) -> dict[str, Any]:
+    """The same for a net that takes images of any size and answers with a picture."""
+    said = tasks.find(spec.task).of(spec).exported(spec)
+    return {
+        "model": spec.model["name"],
+        "task": spec.task,
+        "input": {"name": INPUT, "shape": ["batch", spec.input.in_channels, "height", "width"], "type": "float32"},
+        "output": {"name": said.output, "shape": said.shape, "type": "float32"},
+        "steps": said.steps,
+        "mean": spec.input.mean,
+        "std": spec.input.std,
+        "classes": [printable(name) for name in spec.labels],
+    }
+
+
 # The formats
+
+
+def _output(spec: ModelSpec) -> str:
+    task = tasks.find(spec.task)
+    return OUTPUT if task.answers == CLASS else task.of(spec).exported(spec).output
+
+
+def _free(spec: ModelSpec) -> dict[int, Any]:
+    """Dimensions of the images that the exported net leaves free: their number; for a picture also its sides."""
+    free = {0: torch.export.Dim("batch")}
+    if tasks.find(spec.task).answers != CLASS:
+        free |= dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
+    return free
 
 
 def _write_onnx(model: Module, spec: ModelSpec, images: Tensor, path: Path) -> None:
     large = sum(value.nbytes for value in model.state_dict().values()) > 1.8e9  # a protobuf holds at most 2 GB
     if large:
         raise UserError("format=onnx holds at most 2 GB: use exported_program for this net")
-    torch.onnx.export(model, (images,), str(path), dynamo=True, dynamic_shapes=(_any_batch(),), external_data=False,
-                      input_names=[INPUT], output_names=[OUTPUT], verbose=False)  # fmt: skip
+    torch.onnx.export(model, (images,), str(path), dynamo=True, dynamic_shapes=(_free(spec),), external_data=False,
+                      input_names=[INPUT], output_names=[_output(spec)], verbose=False)  # fmt: skip
 
 
 def _read_onnx(path: Path) -> NetFunction:
@@ -169,7 +228,7 @@ def _read_onnx(path: Path) -> NetFunction:
 
     onnx.checker.check_model(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
+    return lambda images: torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0])
 
 
 def _write_torchscript(model: Module, spec: ModelSpec, images: Tensor, path: Path) -> None:
@@ -187,7 +246,13 @@ def _read_torchscript(path: Path) -> NetFunction:
 
 def _write_exported_program(model: Module, spec: ModelSpec, images: Tensor, path: Path) -> None:
     buffer = io.BytesIO()  # given a path, torch hides the error of a full disk
-    torch.export.save(torch.export.export(model, (images,), dynamic_shapes=(_any_batch(),)), buffer)
+    try:
+        program = torch.export.export(model, (images,), dynamic_shapes=(_free(spec),))
+    except NotImplementedError:  # its solver gives up over the sides of some nets' maps
+        raise UserError(
+            f"torch.export cannot leave the sides of the images of {spec.model['name']} free: use onnx"
+        ) from None
+    torch.export.save(program, buffer)
     path.write_bytes(buffer.getbuffer())
 
 
@@ -207,10 +272,6 @@ def _write_safetensors(model: Module, spec: ModelSpec, images: Tensor, path: Pat
 
 def _read_safetensors(path: Path) -> NetFunction:
     return sources.build(sources.load(str(path)))
-
-
-def _any_batch() -> dict[int, Any]:
-    return {0: torch.export.Dim("batch")}
 
 
 FORMATS = {

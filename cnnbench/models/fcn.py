@@ -48,7 +48,7 @@ class Tap(NamedTuple):
 class FCN(Net):
     """A score for each class at each pixel, from the coarsest map of the net `backbone` and from `skips` finer ones."""
 
-    answers = MASK
+    answers, any_size = MASK, True
 
     def __init__(self, skips: int, *, num_classes: int = 21, in_channels: int = 3, backbone: str = "vgg16") -> None:
         super().__init__()

@@ -136,7 +136,7 @@ class TorchvisionNet(Net):
 class TorchvisionSegmenter(Net):
     """Methods of `Net` for torchvision's segmentation nets, on top of their own class."""
 
-    answers = MASK
+    answers, any_size = MASK, True
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         scores = super().forward(x)

@@ -48,7 +48,7 @@ def block(in_channels: int, channels: int, padding: int, dropout: float = 0.0) -
 class UNet(Net):
     """U-Net: a score for each class at each pixel of images of any size."""
 
-    answers = MASK
+    answers, any_size = MASK, True
     image_size = 388
 
     def __init__(self, *, num_classes: int = 2, in_channels: int = 3, width: int = 64, dropout: float = 0.5,
@@ -100,8 +100,8 @@ class UNet(Net):
 
 def mirrored(places: Tensor, side: int) -> Tensor:
     """Places int64 along a line of `side` pixels, for places beyond its ends too: the line goes back and forth."""
-    period = max(2 * side - 2, 1)
-    return (places + side - 1).remainder(period).sub(side - 1).abs()
+    last = torch.arange(side, device=places.device)[-1]  # a tensor: ONNX knows no remainder by a free side
+    return (places + last).remainder((2 * last).clamp(min=1)).sub(last).abs()
 
 
 def centre(maps: Tensor, like: Tensor) -> Tensor:

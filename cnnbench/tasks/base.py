@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,6 +18,15 @@ from cnnbench.tasks.measurement import Judged, Measurement, Reading
 from cnnbench.tasks.meter import Meter
 from cnnbench.tasks.metric import Metric
 from cnnbench.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Exported net of a task whose nets answer with a picture, in words for programs without cnnbench."""
+
+    output: str  # name of what it answers with
+    shape: list[str | int]  # of that, for images ["batch", channels, "height", "width"]
+    steps: list[str]  # from an image file to the net's input, and from its output to the answer
 
 
 class Task(ABC):
@@ -132,6 +142,10 @@ class Task(ABC):
         return None
 
     # To show
+
+    def exported(self, spec: ModelSpec) -> Exported:
+        """Words for an exported net whose answer is a picture, for images of any size."""
+        raise NotImplementedError
 
     def draw_batch(self, batch: Batch, labels: Sequence[str], path: Path) -> None:
         """Draw the first images of a training batch with their targets into the file `path`."""

@@ -16,7 +16,7 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.colorization import COLOURS
 from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Runtime
-from cnnbench.tasks.base import Task
+from cnnbench.tasks.base import Exported, Task
 from cnnbench.tasks.colorization import METRICS
 from cnnbench.tasks.colorization.bins import COUNT, centres, rarity, soft_encode
 from cnnbench.tasks.colorization.colours import check_colours, checked_prior, prior, without_gray
@@ -107,6 +107,18 @@ class Colorization(Task):
         from cnnbench.tasks.colorization import evaluation
 
         return evaluation.measure(self, judged[0], cfg, runtime)
+
+    def exported(self, spec: ModelSpec) -> Exported:
+        l2 = self.loss_name == "l2"
+        said = (
+            f"{SCALE:g} times the answer is ab" if l2 else f"the softmax of the logits over 0.38 weighs {COUNT} colours"
+        )
+        steps = [
+            "lightness L of CIE Lab (D65), turned upright as EXIF says, with sides that are multiples of 8",
+            "divide by 100, subtract 0.5",
+            f"{said}, at a quarter of the size: enlarged to the image's and joined with its own L",
+        ]
+        return Exported("ab" if l2 else "logits", ["batch", spec.outputs, "height / 4", "width / 4"], steps)
 
     # To show
 

@@ -16,7 +16,7 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.sources import IGNORE, image_ids
 from cnnbench.models.layers import MASK, Net, output_layer
 from cnnbench.runtime.device import Runtime
-from cnnbench.tasks.base import Task
+from cnnbench.tasks.base import Exported, Task
 from cnnbench.tasks.measurement import Judged, Measurement
 from cnnbench.tasks.meter import Meter
 from cnnbench.tasks.segmentation import METRICS, report
@@ -94,6 +94,15 @@ class Segmentation(Task):
         from cnnbench.tasks.segmentation import evaluation
 
         return evaluation.measure(self, judged[0], runtime)
+
+    def exported(self, spec: ModelSpec) -> Exported:
+        read = "RGB" if spec.input.in_channels == 3 else "gray"
+        steps = [
+            f"read as {read}, turned upright as EXIF says, at its own size",
+            "divide by 255, subtract mean, divide by std, channel by channel; channels first",
+            "the class of a pixel is that of its largest score",
+        ]
+        return Exported("scores", ["batch", len(spec.labels), "height", "width"], steps)
 
     # To show: matplotlib is imported where it is needed
 

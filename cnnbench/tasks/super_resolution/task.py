@@ -20,7 +20,7 @@ from cnnbench.models.enlarging import LARGER, Enlarger, reduced, whole_blocks
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.output.tables import csv_text
 from cnnbench.runtime.device import Runtime
-from cnnbench.tasks.base import Task
+from cnnbench.tasks.base import Exported, Task
 from cnnbench.tasks.measurement import Judged, Measurement
 from cnnbench.tasks.meter import Meter
 from cnnbench.tasks.super_resolution import METRICS, checks
@@ -115,6 +115,17 @@ class SuperResolution(Task):
         from cnnbench.tasks.super_resolution import evaluation
 
         return evaluation.measure(self, judged[0], runtime)
+
+    def exported(self, spec: ModelSpec) -> Exported:
+        luma = self.channels == 1
+        steps = [
+            f"read as {'Y of BT.601, from 16 to 235' if luma else 'RGB'}, turned upright as EXIF says, at its own size",
+            "divide by 255; channels first",
+            f"255 times the answer, rounded, is the image at {self.scale} times its size"
+            + (": its Y; Cb and Cr are enlarged by bicubic interpolation" if luma else ""),
+        ]
+        sides: list[str | int] = [f"{self.scale} * {side}" for side in ("height", "width")]
+        return Exported("image", ["batch", self.channels, *sides], steps)
 
     # To show
 
