@@ -22,7 +22,7 @@ def write(folder: Path, count: int, *, size: tuple[int, int] = (24, 32), seed: i
         mask[:, 0] = 255
         drawn = Image.fromarray(mask)
         if palette:
-            drawn.putpalette([0, 0, 0, 10, 200, 30, 200, 10, 30])
+            drawn.putpalette([0, 0, 0, 10, 200, 30, 200, 10, 30, *[255] * 759])  # a short one would make 255 a 3
         Image.fromarray(image).save(folder / "images" / f"{number:02}.png")
         drawn.save(folder / "masks" / f"{number:02}.png")
 
