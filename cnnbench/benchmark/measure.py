@@ -21,7 +21,7 @@ from cnnbench.benchmark.timing import (
 )
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.data import Batch
-from cnnbench.models.layers import Net
+from cnnbench.models.layers import CLASS, Net
 from cnnbench.runtime import batch_size
 from cnnbench.runtime.batch_size import Trial
 from cnnbench.runtime.compiled import Compiled
@@ -120,6 +120,9 @@ def build_timed_net(cfg: BenchmarkConfig, dataset: data.Dataset | None) -> tuple
     arguments = {key: value for key, value in cfg.model.items() if key not in ("name", "in_channels")}
     if "num_classes" in arguments:
         raise UserError("model.num_classes follows from the data")
+    if models.answers(str(cfg.model["name"]), str(cfg.model.get("source", models.SOURCES[0]))) != CLASS:
+        raise UserError(f"benchmark times nets that classify, and {cfg.model['name']} answers with something else: see "
+                        "images_per_second in the result of its training")  # fmt: skip
     channels = cfg.model.get("in_channels") or (dataset.in_channels if dataset else 3)
     if dataset and channels != dataset.in_channels:
         raise UserError(f"model.in_channels={channels}, but the images of {dataset.name} have {dataset.in_channels}")

@@ -145,7 +145,9 @@ class Runtime:
         """
         # Hashed, since a CPU's generator uses only 32 bits of a seed.
         entropy = (seed, step, self.group.rank) if self.group.rank else (seed, step)
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        # On a CPU its generator alone: torch.manual_seed spends a millisecond on devices that are absent.
+        seed_all = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
+        seed_all(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def synchronize(self) -> None:
         """Wait until the device has done all its work: for measuring time."""
