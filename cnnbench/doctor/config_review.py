@@ -80,7 +80,7 @@ def _net(plan: ReviewPlan) -> Iterator[Finding]:
     cost = count_complexity(net, given, plan.images.channels)
     detail = f"{net.name}: {cost.params:,} parameters, {cost.macs:,} multiply-adds at {given} x {given} px"
     yield Finding("net", OK, detail)
-    if size != net.image_size:
+    if size != net.image_size and not net.any_size:
         part = cost.macs / count_complexity(net, net.image_size // net.scale, plan.images.channels).macs
         smaller = size < net.image_size
         yield Finding("image size", WARNING if smaller else OK,

@@ -69,8 +69,8 @@ def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) ->
         arguments = dict(loaded.spec.model)
     channels = arguments.pop("in_channels", None) or images.channels
     with torch.device("meta"), Shapes():
-        net = models.build_for(arguments, outputs=images.classes, in_channels=channels)
-    size = cfg.data.image_size or net.image_size
+        net = models.build_for(arguments, outputs=images.outputs or images.classes, in_channels=channels)
+    size = cfg.data.image_size or models.usual_size(net, images.side or net.image_size)
     models.check_image_size(net, size)
     for one in (cfg, recipe):
         suit_to_size(one, size)

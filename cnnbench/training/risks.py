@@ -56,6 +56,8 @@ class ImageCounts:
     groups: int = 0  # of the training images; 0: they have none
     test: int | None = None  # test images beside val, where they were counted
     kept: str = ""  # what these are, in words
+    outputs: int | None = None  # of a net for them; None: one for each class
+    side: int | None = None  # of the images, pixels, where it was looked at
 
     @classmethod
     def of(cls, dataset: data.Dataset) -> Self:
@@ -68,6 +70,8 @@ class ImageCounts:
             classes=len(dataset.classes),
             channels=dataset.in_channels,
             split=dataset.split,
+            outputs=dataset.outputs,
+            side=dataset.image_size,
             alike=data.hardly_differ(dataset.train),
             notes=dataset.notes,
             labels=tuple(dataset.classes),

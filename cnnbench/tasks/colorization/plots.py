@@ -49,7 +49,7 @@ def plot_answers(lab: Tensor, ab: Tensor, path: str | Path, title: str) -> Figur
     answer, truth = with_colours(lab, ab), lab_to_rgb(lab)
     notes = [f"{decibel:.1f} dB" for decibel in psnr(answer, truth).tolist()]
     rows = [_row("gray", with_colours(lab, 0.0)), _row("answer", answer, notes), _row("truth", truth)]
-    footer = "Under each answer its PSNR. A colour can be right in the eye and wrong in the number: a car may be any."
+    footer = "Under each answer its PSNR, which is low too where a likely colour is not the true one."
     return draw_grid(rows, path, title, side=SIDE, footer=footer)
 
 
