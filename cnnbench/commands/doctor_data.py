@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cnnbench import data
-from cnnbench.config.arguments import typed_keys
+from cnnbench.config.arguments import refuse_sampler, typed_keys
 from cnnbench.config.commands import DoctorDataConfig
 from cnnbench.config.sections import Format, OnBadImage
 from cnnbench.data import Dataset
@@ -48,6 +48,7 @@ OF_THE_NET = ("image_size", "crop_ratio", "interpolation", "mean", "std")
 
 def run(cfg: DoctorDataConfig) -> int:
     """Examine the data, leave tables and pictures behind, print the findings. 1 if there is a problem, as `doctor`."""
+    refuse_sampler(cfg)
     for key in OF_THE_NET:
         if f"data.{key}" in typed_keys(cfg):
             raise UserError(f"data.{key} changes nothing here: images are prepared as the net's were; use "
@@ -115,7 +116,7 @@ def examine(cfg: DoctorDataConfig, dataset: Dataset, given: FeatureNet | None) -
     if not len(images):
         raise UserError(f"none of the {len(images.unreadable):,} images can be read: {images.unreadable[0]['detail']}")
     review = Review(images=images, notes=dataset.notes, similarity=cfg.similarity)
-    review.ignored = image_files.ignored_files(dataset, root) if root else []
+    review.ignored = image_files.ignored_files(dataset, root, data.group_table(dataset, cfg.data.group)) if root else []
     review.exact = exact_copies([one.digest for one in images.facts])
     try:
         net = given or ready(cfg, usual_weights(images))

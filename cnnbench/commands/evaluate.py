@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from cnnbench import data, tasks
-from cnnbench.config.arguments import typed_keys
+from cnnbench.config.arguments import refuse_sampler, typed_keys
 from cnnbench.config.commands import EvaluateConfig
 from cnnbench.config.parsing import from_plain
 from cnnbench.config.sections import DataConfig, Format, PrepareConfig, Split
@@ -27,6 +27,7 @@ from cnnbench.utils.console import reason, say, warn, warn_in_result
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.exit_codes import DONE, FAILED
 from cnnbench.utils.files import write_json
+from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.text import slug
 from cnnbench.weights import fitted, load, sources, variants
 from cnnbench.weights.sources import Weights
@@ -34,6 +35,7 @@ from cnnbench.weights.sources import Weights
 
 def run(cfg: EvaluateConfig) -> int:
     """Evaluate, leave result.json, tables and pictures behind, print what was found."""
+    refuse_sampler(cfg)
     runtime = create_runtime(cfg.device, cfg.precision and cfg.precision.value, seed=0, together=True)
     loaded = [sources.load(where, cfg.model, cfg.weights_key) for where in sources.places(cfg.weights)]
     if cfg.calibrate:
@@ -171,10 +173,17 @@ def in_own_classes(one: Judged, split: Split) -> Judged:
 def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) -> Path:
     """Directory of the results; made now, so that a place that cannot be written to is known before the work."""
     names = "+".join(sources.short_name(one.weights.source) for one in judged)
-    path = path_for("evaluate", cfg, slug([f"{names}-{dataset.name}"]))
+    path = path_for("evaluate", cfg, slug([f"{names}-{_place(cfg, dataset)}"]))
     run_directory.make_for_results(path)
     cfg.run.dir = str(path)
     return path
+
+
+def _place(cfg: EvaluateConfig, dataset: data.Dataset) -> str:
+    """Name of the data: of a folder that was typed its last two parts, so that two folders leave two results."""
+    if dataset.name != "folder" or not cfg.data.root or "data.root" not in typed_keys(cfg):
+        return dataset.name
+    return "-".join(part for part in typed_path(cfg.data.root).parts[-2:] if part.strip("./")) or dataset.name
 
 
 def identity(judged: list[Judged], dataset: data.Dataset) -> dict[str, Any]:

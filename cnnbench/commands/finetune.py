@@ -21,6 +21,7 @@ from cnnbench.runs.result import select_on
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.sweeps.pruning import trial_pruner
+from cnnbench.tasks.metric import Metric
 from cnnbench.training import debug
 from cnnbench.training.callbacks import Pruning
 from cnnbench.training.run import TrainingJob, check_training, net_and_data_name, run_training
@@ -243,7 +244,7 @@ def cross_validate(
     dataset, stream = extractor.dataset, extractor.stream
     directory = path_for("finetune", cfg, base_name(cfg))
     directory = directory.with_name(f"{directory.name}-folds")
-    values, primary = [], tasks.find(dataset.task).metrics[0]
+    results = []
     for number, (others, fold) in enumerate(data.folds(dataset.train, cfg.folds), start=1):
         say(f"fold {number}/{cfg.folds}", stream)
         one = copy.deepcopy(cfg)
@@ -257,12 +258,25 @@ def cross_validate(
             code = run_training(one, job(one, below, spec, advised, dict(about)))
         if code:
             return code, {}
-        values.append(float(read_json(directory / f"fold{number}" / "result.json")[primary.name]))
-    mean, spread = statistics.mean(values), statistics.stdev(values)
-    text = f"{primary.label} {mean:.{primary.decimals}f} ± {spread:.{primary.decimals}f} {primary.unit}".rstrip()
+        results.append(read_json(directory / f"fold{number}" / "result.json"))
+    text, found = summary_of_folds(results, tasks.find(dataset.task).metrics[0])
     say(f"cross-validation: {text} over {cfg.folds} folds of "
         f"{len(dataset.train):,} images; now on all of them", stream)  # fmt: skip
-    return 0, {primary.name: mean, "std": spread, "folds": values, "n": len(dataset.train)}
+    return 0, {**found, "n": len(dataset.train)}
+
+
+def summary_of_folds(results: list[dict[str, Any]], primary: Metric) -> tuple[str, dict[str, Any]]:
+    """Mean ± standard deviation over the folds of each metric that one of them shows, in words and for result.json."""
+    shown = {metric.name: metric for result in results for metric in tasks.metrics_of(result)}
+    texts, found = [], dict[str, Any]()
+    for name, metric in ({primary.name: primary} | shown).items():
+        values = [float(result[name]) for result in results if name in result]
+        mean, spread = statistics.mean(values), statistics.stdev(values)
+        texts.append(f"{metric.label} {mean:.{metric.decimals}f} ± {spread:.{metric.decimals}f} {metric.unit}".rstrip())
+        found |= {name: mean, f"{name}_std": spread}
+        if name == primary.name:
+            found |= {"std": found.pop(f"{name}_std"), "folds": values}
+    return ", ".join(texts), found
 
 
 def base_name(cfg: FinetuneConfig) -> str:

@@ -2,6 +2,7 @@
 
 from cnnbench.data.class_names import in_classes_of, matched, renumbered
 from cnnbench.data.datasets import load_dataset, load_judged
+from cnnbench.data.groups import group_table
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches
 from cnnbench.data.overlap import shared_files
 from cnnbench.data.sources import (
@@ -37,6 +38,7 @@ __all__ = [
     "evenly_spaced",
     "fingerprint",
     "folds",
+    "group_table",
     "groups_of",
     "hardly_differ",
     "has_masks",

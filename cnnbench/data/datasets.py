@@ -169,6 +169,8 @@ def _held_out(dataset: Dataset, cfg: DataConfig) -> Dataset:
         held.append(("held-out", dataset.val, cfg.val_fraction))
     if cfg.test_fraction > 0:
         test = train.subset(found.test)
+        if not len(test):
+            raise UserError(f"data.test_fraction={cfg.test_fraction:g} keeps no image: every class has too few")
         dataset = replace(dataset, test=test, kept=plural(len(test), "test image"))
         held.append(("test", test, cfg.test_fraction))
     notes = [note for split, source, share in held for note in _unequal(train, dataset.classes, split, source, share)]

@@ -81,6 +81,12 @@ def _by_table(dataset: Dataset, file: str, column: str) -> NameOf:
     return lambda path: names.get(path) or names.get(path.rpartition("/")[2])
 
 
+def group_table(dataset: Dataset, rule: str | None) -> Path | None:
+    """File of the table that a rule names; None for other rules."""
+    found = TABLE.fullmatch(rule or "")
+    return _table_file(dataset, found["file"]) if found else None
+
+
 def _table_file(dataset: Dataset, file: str) -> Path:
     given = typed_path(file)
     return next((path for path in (given, Path(dataset.root) / given) if path.is_file()), given)

@@ -117,9 +117,11 @@ def folder_of(dataset: Dataset) -> Path | None:
     return common.parent if common.name == "train" else common
 
 
-def ignored_files(dataset: Dataset, root: Path) -> list[str]:
-    """Files below the folder of a data set that are none of its images, relative to the folder, sorted."""
+def ignored_files(dataset: Dataset, root: Path, table: Path | None = None) -> list[str]:
+    """Files below the folder of a data set that are none of its images, nor the table of its groups, relative to the
+    folder, sorted."""
     used = {os.path.realpath(path) for source in dataset.splits.values() for path in source.paths}  # type: ignore[union-attr]
+    used |= {os.path.realpath(table)} if table else set()
     found, visited = [], Visited()
     for base, folders, names in os.walk(root, followlinks=True):
         if not visited.is_new(base):  # a loop of links

@@ -283,6 +283,7 @@ def _settings(config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     trained, protocol = result.get("trained"), result.get("protocol")
     kept = [text for text in map(str, trained or []) if not (run_directory.is_free(_key(text)) or _key(text) in SAID)]
     flat = flatten({"protocol": protocol}) if isinstance(protocol, dict) else {}
+    flat = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in flat.items()}
     return {
         "command": "evaluate",
         **({"model.name": result["model"]} if "model" in result else {}),

@@ -202,10 +202,11 @@ def group_labels(groups: Sequence[RunGroup]) -> list[str]:
 def group_row(group: RunGroup) -> dict[str, Any]:
     """All columns of a group."""
     keys = {short_key(key): value for key, value in group.keys.items()}
+    known = {key: value for key, value in keys.items() if value is not None}
     return {
         **keys,
         **measured_columns(group),
-        **keys,
+        **known,
     }  # keys again: if `epochs` distinguishes the runs, it means the planned epochs
 
 

@@ -160,12 +160,12 @@ def of_classes(plan: TrainingPlan) -> Iterator[Risk]:
             "loss.class_weights=balanced, or data.sampler=balanced")  # fmt: skip
         text = f"classes are unequal, in training images {counts_text(counts, plan.images.labels)}"
         yield Risk("classes", f"{text}{_always(plan.images)}", advice)
-    if weighs and samples:
+    if weighs and samples and not plan.fitted:
         yield Risk("classes", "loss.class_weights=balanced and data.sampler=balanced both make up for unequal classes: "
                    "together twice", "one of them")  # fmt: skip
     if samples and plan.fitted:
         yield Risk("classes", "data.sampler=balanced has no effect on a head that is fitted, not trained by steps",
-                   "loss.class_weights=balanced")  # fmt: skip
+                   "" if weighs else "loss.class_weights=balanced")  # fmt: skip
 
 
 def _always(images: ImageCounts) -> str:

@@ -396,11 +396,27 @@ def test_a_folder_of_classes_alone_is_judged_as_a_whole(cnnbench: Callable[..., 
     shutil.rmtree(others / "cat")
     found, err = judged(cnnbench, f"weights={run}", f"data.root={others}")
     assert found["n"] == 3 and "the 1 of folder are matched" in err
+    elsewhere = shutil.copytree(others, tmp_path / "more" / "others")
+    where = judged(cnnbench, f"weights={run}", f"data.root={elsewhere}")[0]["run_dir"]
+    assert where.startswith("outputs/evaluate/run-more-others") and where != found["run_dir"]  # both are kept
     (others / "dog").rename(others / "cow")
     refused = cnnbench("evaluate", f"weights={run}", f"data.root={others}")
     assert refused.code == 2 and "no class of the net is called 'cow'" in refused.err
     refused = cnnbench("evaluate", f"weights={run}", f"data.root={others}", "split=test")
     assert refused.code == 2 and "split=test: folder has no test images" in refused.err
+
+
+def test_a_sampler_is_refused_where_nothing_trains(cnnbench: Callable[..., Ran]) -> None:
+    said = "data.sampler=balanced changes nothing here: it is for train and finetune"
+    for command in (
+        ["evaluate", f"weights={digits_run()}"],
+        ["benchmark", "model=resnet8", "data=digits"],
+        ["prepare", "data=folder", "data.root=d"],
+        ["doctor", "data", "data=digits"],
+        ["visualize", "what=filters", f"weights={digits_run()}"],
+    ):
+        ran = cnnbench(*command, "data.sampler=balanced")
+        assert (ran.code, said in ran.err) == (2, True), ran.err
 
 
 def test_images_that_the_net_was_trained_on_are_said(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:

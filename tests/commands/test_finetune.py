@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from cnnbench import models
+from cnnbench.commands.finetune import summary_of_folds
+from cnnbench.tasks.classification import BALANCED, TOP1
 from cnnbench.weights import checkpoint, sources
 from tests.helpers.data import class_tree
 from tests.helpers.paths import SHARED
@@ -85,9 +87,21 @@ def test_folds_give_an_error_with_its_spread(cnnbench: Callable[..., Ran], tmp_p
     each = [result(tmp_path / "run-folds" / f"fold{number}") for number in (1, 2, 3)]
     assert sum(fold["n"] for fold in each) == 143
     assert found["top1_error"] == pytest.approx(np.mean([fold["top1_error"] for fold in each]))
+    assert found["std"] == pytest.approx(np.std([fold["top1_error"] for fold in each], ddof=1))
+    assert found["top5_error"] == pytest.approx(np.mean([fold["top5_error"] for fold in each]))
     refused = cnnbench("finetune", *SMALL, "transfer=svm", "folds=50")
     assert refused.code == 2
     assert "folds=50 needs at least 50 images in every class" in refused.err
+
+
+def test_folds_with_unequal_classes_give_the_balanced_error_too() -> None:
+    metrics = [vars(TOP1), vars(BALANCED)]
+    folds = [{"metrics": metrics[:1], "top1_error": 10.0, "balanced_error": 40.0},
+             {"metrics": metrics, "top1_error": 20.0, "balanced_error": 50.0}]  # fmt: skip
+    text, found = summary_of_folds(folds, TOP1)
+    assert text == "top-1 error 15.00 ± 7.07 %, balanced error 45.00 ± 7.07 %"
+    assert found["folds"] == [10.0, 20.0] and found["balanced_error"] == 45.0
+    assert found["std"] == found["balanced_error_std"] == pytest.approx(50**0.5)
 
 
 def test_a_sweep_over_strategies_and_amounts_draws_its_picture(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:

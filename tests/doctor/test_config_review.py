@@ -17,8 +17,8 @@ CPU = ("device=cpu", "precision=fp32")
 
 @pytest.fixture
 def read(cnnbench: Callable[..., Ran]) -> Callable[..., list[dict]]:
-    def read(*args: str, code: int = 0) -> list[dict]:
-        ran = cnnbench("doctor", "config", *args, *CPU, "format=json")
+    def read(*args: str, code: int = 0, command: str | None = None) -> list[dict]:
+        ran = cnnbench("doctor", "config", *([command] if command else []), *args, *CPU, "format=json")
         assert ran.code == code, ran.err
         assert not Path("outputs").exists()  # nothing runs, nothing is left
         return json.loads(ran.out)
@@ -129,6 +129,19 @@ def test_counts_by_class_are_read_out_and_unequal_ones_are_a_warning(
         assert [one["advice"] for one in read(*given, setting) if one["check"] == "classes"][1:] == [""]
     both = read(*given, "loss.class_weights=balanced", "data.sampler=balanced")
     assert "together twice" in [one["detail"] for one in both if one["check"] == "classes"][-1]
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_a_sampler_beside_a_fitted_head_is_one_warning(
+    read: Callable[..., list[dict]], tmp_path: Path, weights: str
+) -> None:
+    class_tree(tmp_path / "photos" / "train", {"ant": 25, "bee": 8})
+    class_tree(tmp_path / "photos" / "val", {"ant": 2, "bee": 2}, seed=1)
+    found = read("model=resnet20", "weights=zoo:resnet20-cifar10", "data=folder", f"data.root={tmp_path / 'photos'}",
+                 "transfer=svm", "data.sampler=balanced", f"loss.class_weights={weights}",
+                 command="finetune")  # fmt: skip
+    said = [one for one in found if "sampler" in one["detail"] or "twice" in one["detail"]]
+    assert [one["advice"] for one in said] == ["loss.class_weights=balanced" if weights == "none" else ""]
 
 
 def test_the_cost_is_that_of_the_training(read: Callable[..., list[dict]]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cnnbench.data import group_table
 from cnnbench.data.datasets import load_dataset
 from cnnbench.doctor import image_files
 from tests.helpers.data import class_tree, data_config, picture
@@ -44,6 +45,9 @@ def test_files_that_are_not_used_are_found_once_in_loops_too(tmp_path: Path) -> 
     (tmp_path / "train/loop").symlink_to(tmp_path)
     found = image_files.ignored_files(dataset, tmp_path)
     assert found == ["labels.csv", "train/a/._0.jpg", "train/a/note.txt", "train/loose.jpg"]
+    table = group_table(dataset, "labels.csv:patient")
+    assert image_files.ignored_files(dataset, tmp_path, table) == found[1:]  # it is used
+    assert group_table(dataset, r"(\w+)_") is None
 
 
 def test_images_in_memory_are_facts_too() -> None:

@@ -349,6 +349,22 @@ def test_runs_are_chosen_by_their_settings(make: Callable, report: Callable) -> 
     assert len(report("where=model=resnet20,optim.lr=0.2")["groups"]) == 1
 
 
+def test_what_trainings_were_judged_on_is_shown_beside_evaluations(
+    make: Callable, report: Callable, tmp_path: Path
+) -> None:
+    """Of a training the split is no setting, of an evaluation it is; both say it in their results."""
+    make("a", *RESNET)
+    for split, temperature in (("test", None), ("held-out", 0.5964345952276701)):
+        path = tmp_path / "runs" / split
+        path.mkdir()
+        result = {"model": "resnet20", "data": "cifar10", "seed": 0, "split": split, "top1_error": 9.0, "n": 10,
+                  "protocol": {"temperature": temperature}, "weights": "w.pt"}  # fmt: skip
+        (path / "result.json").write_text(json.dumps(result))
+    groups = report()["groups"]
+    assert {one["split"] for one in groups} == {"test", "held-out"}
+    assert 0.5964 in [one["protocol.temperature"] for one in groups if "protocol.temperature" in one]
+
+
 def test_the_same_seed_twice_is_said(make: Callable, cnnbench: Callable, tmp_path: Path) -> None:
     make("a", *RESNET, "seed=3")
     make("b", *RESNET, "seed=3")

@@ -39,11 +39,14 @@ def test_many_classes_are_listed_by_their_errors() -> None:
     found = evaluate_scores(F.one_hot((targets * 3) % 40, 40).float(), targets)
     result = {**report.headline(found), "crop": "center 8", "split": "val", "images_per_second": 1.0, "shift": None,
               "protocol": {"interpolation": "bilinear", "averaged": None, "temperature": None}, "run_dir": "r",
-              "precision": "fp32"}  # fmt: skip
+              "precision": "fp32", "select_on": "last epoch, chosen by held-out images (patience)"}  # fmt: skip
     page = report.page(result, found, classes)
     assert "The 10 classes with the largest errors" in page
     assert len(page.splitlines()) < 25
     assert report.page(result, found, classes, brief=True).startswith("top-1 error")
+    assert "chosen by" not in page  # other images did
+    page = report.page({**result, "split": "held-out"}, found, classes)
+    assert "\nof the last epoch, chosen by held-out images (patience): the error is too low\n" in page
 
 
 def test_names_that_look_the_same_when_shortened_are_not_put_into_one_column() -> None:

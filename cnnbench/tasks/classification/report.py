@@ -206,6 +206,8 @@ def _numbers(result: dict[str, Any], found: Evaluation) -> str:
         f"measured: {', '.join(how)}; {result['n']:,} {result['split']} images, "
         f"{result['images_per_second']:,.0f} a second",
     ]
+    if f"chosen by {result['split']} images" in (result["select_on"] or ""):
+        lines.append(f"of the {result['select_on']}: the error is too low")
     if shift := result["shift"]:
         lines.append(
             f"shifted by {plural(shift['pixels'], 'pixel')}: {shift['survived']:.2f} % of the answers survive, "
