@@ -26,7 +26,7 @@ from cnnbench.runs import run_directory
 from cnnbench.sweeps import study_result
 from cnnbench.sweeps.jobs import CUT, DONE, FAILED, FOLDER, PRUNED, RUNNING, SweepJob, current_jobs, progress_line
 from cnnbench.sweeps.study_result import StudyResult, read_study_result
-from cnnbench.tasks import metrics_of
+from cnnbench.tasks import DEFAULT_TASK, metrics_of
 from cnnbench.tasks.metric import Metric
 from cnnbench.utils.console import reason
 from cnnbench.utils.errors import UserError
@@ -210,6 +210,8 @@ def _read(path: Path, files: set[str], found: GatheredRuns) -> Run | None:
         found.set_aside("run with debug=", path)
         return None
     settings = _settings(config, result)
+    if settings:
+        settings["task"] = str(result.get("task") or said.get("task") or DEFAULT_TASK)
     if not config and not result:
         bad = bad or ["config.yaml is missing"]
     elif "model.name" not in settings or "data.name" not in settings:

@@ -19,6 +19,7 @@ TASKS = {  # modules; each has its task as TASK
     "colorization": "cnnbench.tasks.colorization.task",
 }
 ANSWERS = "answers.csv"  # what a net answered to each image, beside result.json
+DEFAULT_TASK = "classification"
 DEFAULT_METRICS = USUAL  # of runs that do not name theirs: all tasks but classification came later
 
 
