@@ -18,7 +18,7 @@ from cnnbench.models.layers import Net
 from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.base import Exported, Task
 from cnnbench.tasks.colorization import METRICS
-from cnnbench.tasks.colorization.bins import COUNT, centres, rarity, soft_encode
+from cnnbench.tasks.colorization.bins import COUNT, RANGES, STEP, TEMPERATURE, centres, rarity, soft_encode
 from cnnbench.tasks.colorization.colours import check_colours, checked_prior, prior, without_gray
 from cnnbench.tasks.colorization.lab import rgb_to_lab
 from cnnbench.tasks.colorization.metrics import SCALE, AucMeter, ColourMeter, ab_of, enlarged
@@ -110,9 +110,11 @@ class Colorization(Task):
 
     def exported(self, spec: ModelSpec) -> Exported:
         l2 = self.loss_name == "l2"
-        said = (
-            f"{SCALE:g} times the answer is ab" if l2 else f"the softmax of the logits over 0.38 weighs {COUNT} colours"
-        )
+        ranges = ", ".join(f"{a}: {first}..{last}" for a, (first, last) in RANGES.items())
+        said = f"{SCALE:g} times the answer is ab" if l2 else (
+            f"the softmax of the logits over {TEMPERATURE} weighs {COUNT} colours, of which it gives the mean: by a, the "
+            f"first and the last b in steps of {STEP} are {ranges}; so ab is found"
+        )  # fmt: skip
         steps = [
             "lightness L of CIE Lab (D65), turned upright as EXIF says, with sides that are multiples of 8",
             "divide by 100, subtract 0.5",
