@@ -1,7 +1,7 @@
 """Data sets, transforms of their images, and batches for a net."""
 
 from cnnbench.data.class_names import in_classes_of, matched, renumbered
-from cnnbench.data.datasets import load_dataset, load_judged
+from cnnbench.data.datasets import load_dataset, load_judged, seen_in_training
 from cnnbench.data.groups import group_table
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches
 from cnnbench.data.overlap import shared_files
@@ -51,6 +51,7 @@ __all__ = [
     "place_images",
     "read_image",
     "renumbered",
+    "seen_in_training",
     "shared_files",
     "train_loader",
     "view_batches",

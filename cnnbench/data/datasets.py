@@ -100,13 +100,13 @@ def load_judged(
         tell(note)
     if len(dataset.val):
         return dataset
-    seen = _seen(dataset.train, trained) if trained is not None else ""
+    seen = seen_in_training(dataset.train, trained) if trained is not None else ""
     if seen:
         tell(seen)
     return replace(dataset, val=dataset.train, split="given", notes=(*dataset.notes, *filter(None, [seen])))
 
 
-def _seen(judged: Source, trained: DataConfig) -> str:
+def seen_in_training(judged: Source, trained: DataConfig) -> str:
     """Sentence on images among these that are training images of the net; empty where there are none."""
     try:
         known = load_dataset(replace(trained, identity=Identity.names), lambda note: None, read_all=False).train

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cnnbench.sweeps import study_result
 from cnnbench.sweeps.jobs import DONE, FAILED, PRUNED, SweepJob, lock_sweep
-from cnnbench.tasks import metrics_of
+from cnnbench.tasks import TASKS, find, metrics_of
 from cnnbench.tasks.metric import Metric, as_data, named
 from cnnbench.utils.console import warn
 from cnnbench.utils.errors import UserError
@@ -131,7 +131,7 @@ class Search:
         """Record a trial's outcome. An interrupted trial stays open, so that the same command resumes it."""
         result = job.result if job else {}
         if result:
-            _note_metrics(self.study, metrics_of(result))
+            _note_metrics(self.study, _measured(result))
         value = result.get(self.objective.name) if result else None
         if value is not None and np.isfinite(value):
             self.study.tell(trial, self.objective.cost(value))
@@ -213,6 +213,13 @@ def _trial(sweep: Path, number: int) -> tuple[optuna.Study, SearchSettings, Tria
     pruner = optuna.pruners.MedianPruner(plan.warmup_trials, plan.warmup_epochs + 1)
     study.pruner = pruner if plan.pruner == "median" else optuna.pruners.NopPruner()
     return study, plan, Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+
+
+def _measured(result: dict[str, Any]) -> list[Metric]:
+    """Metrics of a trial's result, those that it has but does not show too: of equal classes the balanced error."""
+    shown, task = metrics_of(result), str(result.get("task"))
+    every = find(task).metrics if task in TASKS else ()
+    return [*shown, *(metric for metric in every if metric not in shown and metric.name in result)]
 
 
 def _note_metrics(study: optuna.Study, metrics: Sequence[Metric]) -> None:

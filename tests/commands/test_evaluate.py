@@ -425,6 +425,9 @@ def test_images_that_the_net_was_trained_on_are_said(cnnbench: Callable[..., Ran
     said = "of the 9 given images are training images of this net: the error on them is too low"
     found, err = judged(cnnbench, f"weights={run}", f"data.root={run.parent / 'd/train'}")
     assert found["warnings"] == [f"9 {said}"] and said in err
+    refused = cnnbench("evaluate", f"weights={run}", f"data.root={run.parent / 'd/train'}", "calibrate=true")
+    assert refused.code == 2
+    assert "calibrate fits on images that did not train the net: 9 of the 9 given images are training" in refused.err
     copies = shutil.copytree(run.parent / "d/val", tmp_path / "copies")
     for number in range(2):
         shutil.copy(run.parent / f"d/train/cat/{number}.jpg", copies / f"dog/{number}.jpg")

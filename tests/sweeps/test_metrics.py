@@ -9,7 +9,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from cnnbench.sweeps.jobs import SweepJob, jobs_table
-from cnnbench.sweeps.study import Search, SearchSettings, pruning_rule
+from cnnbench.sweeps.study import Search, SearchSettings, _measured, pruning_rule
 from cnnbench.sweeps.study_result import FILE, StudyResult, read_study_result
 from cnnbench.tasks.classification import METRICS as OF_CLASSIFICATION
 from cnnbench.tasks.metric import as_data
@@ -117,3 +117,15 @@ def test_a_search_by_a_metric_that_was_typed_goes_on_without(cnnbench: Callable[
     assert again.code == 0 and "2 jobs: 1 done, 1 skipped, 0 failed" in again.err, again.err
     other = cnnbench(*command, "hydra.sweeper.n_trials=3", "hydra.sweeper.metric=top5_error")
     assert other.code == 2 and "metric=top1_error there, hydra.sweeper.metric=top5_error here" in other.err
+
+
+def test_a_search_may_choose_by_what_a_result_has_and_does_not_show() -> None:
+    """Of equal classes the balanced error: that they are equal is only known when the first trial is over."""
+    result = {
+        "task": "classification",
+        "metrics": [vars(OF_CLASSIFICATION[0])],
+        "top1_error": 9.0,
+        "balanced_error": 8.0,
+    }
+    assert [metric.name for metric in _measured(result)] == ["top1_error", "balanced_error"]
+    assert [metric.name for metric in _measured({**result, "task": "none"})] == ["top1_error"]

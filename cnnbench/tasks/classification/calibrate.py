@@ -9,9 +9,9 @@ from torch import Tensor
 
 from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import EvaluateConfig
-from cnnbench.config.parsing import as_typed
-from cnnbench.config.sections import CropConfig
-from cnnbench.data import Source, image_names
+from cnnbench.config.parsing import as_typed, from_plain
+from cnnbench.config.sections import CropConfig, DataConfig
+from cnnbench.data import Source, image_names, seen_in_training
 from cnnbench.tasks.classification.metrics import Evaluation
 from cnnbench.tasks.classification.temperature import KEY, fit
 from cnnbench.tasks.measurement import Judged
@@ -62,6 +62,10 @@ def validation(one: Judged, cfg: EvaluateConfig) -> Source:
             "calibrate fits on images that did not train the net, but some that are held out now did:\n"
             f"{one.weights.source} was trained with data.{other[0]}={then}, not {now}"
         )
+    if dataset.split == "given" and one.weights.config:
+        known = from_plain(DataConfig, one.weights.config["data"])
+        if seen := seen_in_training(dataset.val, known):
+            raise UserError(f"calibrate fits on images that did not train the net: {seen.partition(':')[0]}")
     return dataset.val
 
 
