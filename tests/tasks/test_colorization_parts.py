@@ -1,6 +1,8 @@
 """Lab, the 313 bins, and the metrics of a colorization, against the definitions and scikit-image."""
 
 import math
+import pickle
+import tarfile
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch import Tensor
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.colorization import bins, lab
 from cnnbench.tasks.colorization.metrics import THRESHOLDS, AucMeter, ColourMeter, colourfulness, psnr
+from tests.helpers.paths import SHARED
 
 CPU = create_runtime("cpu", "fp32", seed=0)
 
@@ -137,3 +140,21 @@ def test_colourfulness_is_hasler_and_suesstrunks() -> None:
     half[0, 0, 0] = 200  # red above, black below: rg 200 and 0, yb 100 and 0
     expected = math.hypot(100, 50) + 0.3 * math.hypot(100, 50)
     assert colourfulness(gray).item() == 0 and colourfulness(half).item() == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_gray_has_the_areas_that_a_plain_script_found() -> None:
+    """On the first 500 test images of CIFAR-10: AuC 90.03 %, rebalanced 64.00 %; colourfulness of the truth 33.5."""
+    packed = SHARED / "data/cifar-10-batches-py.tar.xz"
+    if not packed.is_file():
+        pytest.skip("CIFAR-10 is not there")
+    with tarfile.open(packed) as archive:
+        name = next(one for one in archive.getnames() if one.endswith("test_batch"))
+        batch = pickle.load(archive.extractfile(name), encoding="latin1")
+    truth = lab.rgb_to_lab(torch.from_numpy(batch["data"][:500].reshape(-1, 3, 32, 32)))
+    meter = ColourMeter(CPU)
+    meter.add_colours(torch.zeros_like(truth[:, 1:]), truth)
+    meter.n = 500
+    found = meter.metrics()
+    assert (round(found["auc"], 2), round(found["auc_rebalanced"], 2)) == (90.03, 64.00)
+    assert meter.true_colour.item() / 500 == pytest.approx(33.5, abs=0.05)

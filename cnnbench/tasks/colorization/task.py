@@ -112,8 +112,8 @@ class Colorization(Task):
         l2 = self.loss_name == "l2"
         ranges = ", ".join(f"{a}: {first}..{last}" for a, (first, last) in RANGES.items())
         said = f"{SCALE:g} times the answer is ab" if l2 else (
-            f"the softmax of the logits over {TEMPERATURE} weighs {COUNT} colours, of which it gives the mean: by a, the "
-            f"first and the last b in steps of {STEP} are {ranges}; so ab is found"
+            f"the softmax of the logits over {TEMPERATURE} weighs {COUNT} colours, of which it gives the mean: by a, "
+            f"the first and the last b in steps of {STEP} are {ranges}; so ab is found"
         )  # fmt: skip
         steps = [
             "lightness L of CIE Lab (D65), turned upright as EXIF says, with sides that are multiples of 8",
