@@ -102,7 +102,8 @@ class VisualizeContext:
         in its classes where all of the data's names are among them."""
         if self._data_config is None:
             raise UserError(f"{self.source} does not name its training data: add data=…, as in data=cifar10")
-        net = {**self.spec.model, "in_channels": self.channels}
+        named = self._model is not None or bool(self.cfg.model)
+        net = {**self.spec.model, "in_channels": self.channels} if named else {}
         dataset = tasks.adopt(self._load(self._data_config), self.spec.task, net)
         dataset = data.with_channels(dataset, self.channels)
         if data.matched(dataset.classes, self.classes):
@@ -162,9 +163,9 @@ class VisualizeContext:
         if not indices:
             indices = data.evenly_spaced(source, IMAGES).tolist()
         pixels = self.pixels(source, indices)
-        targets = source.targets[indices].tolist()
-        if not self.dataset.classes:
+        if data.has_masks(source) or not self.dataset.classes:
             return [ShownImage(one, f"no. {index}") for one, index in zip(pixels, indices, strict=True)]
+        targets = source.targets[indices].tolist()
         return [ShownImage(one, f"{self.name_of(target)} (no. {index})", self._class_of_net(target))
                 for one, target, index in zip(pixels, targets, indices, strict=True)]  # fmt: skip
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from importlib import import_module
 
+from cnnbench import tasks
+from cnnbench.models.layers import CLASS
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
@@ -37,8 +39,11 @@ def chosen_pictures(what: object) -> list[str]:
 
 def draw_pictures(name: str, context: VisualizeContext) -> Iterator[Picture]:
     """Draw the pictures of one `what=`, one by one. UserError where they do not suit the net."""
-    if name in OF_CLASSES and not context.classes:
-        raise UserError(f"what={name} asks about classes, and {context.title} has none: use filters, maps or patches")
+    if name in OF_CLASSES and (given := tasks.find(context.spec.task).answers) != CLASS:
+        raise UserError(
+            f"what={name} asks about the class of an image, but {context.title} answers with {given}: use filters, "
+            "maps or patches"
+        )
     if name == "patches" and context.model.scale > 1:
         raise UserError(
             f"what=patches cuts what a unit sees out of the image, which {context.title} enlarges: use maps"

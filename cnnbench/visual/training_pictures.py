@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from cnnbench import data
+from cnnbench.models.layers import CLASS
 from cnnbench.output.image_grid import Row, Tile, best_columns, draw_grid
 from cnnbench.output.rgb import mosaic
 from cnnbench.output.tensorboard import Events
@@ -86,7 +87,7 @@ class TrainingPictures(Callback):
 
 def _draw_mistakes(view: View, path: Path) -> None:
     parts, state, dataset, given = view.parts, view.state, view.parts.dataset, view.parts.spec.input
-    if given.in_channels not in (1, 3) or parts.task.name != "classification":
+    if given.in_channels not in (1, 3) or parts.task.answers != CLASS:
         return
     state.eval_model.eval()
     batches = data.eval_loader(dataset.val, dataset, image_size=given.image_size, batch_size=parts.batch_size,

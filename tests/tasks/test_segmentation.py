@@ -14,6 +14,7 @@ from sklearn.metrics import confusion_matrix
 import cnnbench as package
 from cnnbench.data.sources import IGNORE
 from cnnbench.runtime.device import create_runtime
+from cnnbench.tasks.segmentation.balance import class_weights
 from cnnbench.tasks.segmentation.metrics import ImagesMeter, MaskMeter, mean_over_pixels
 from cnnbench.tasks.segmentation.palette import colors_of, voc_colors
 from cnnbench.tasks.segmentation.task import Segmentation
@@ -196,7 +197,8 @@ def test_a_wrong_mask_is_named_before_anything_begins(cnnbench: Callable[..., Ra
     assert "1 image in 'set/train/images' without a mask: 03.png" in refused()
     mask.write_bytes(good)
     assert "needs images of at least" in refused("model.backbone=squeezenet1_0", "data.image_size=16")
-    assert "resnet8 answers with a class for each image" in refused("model=resnet8")
+    other = cnnbench("train", "data=masks", "data.root=set", "model=resnet8")
+    assert other.code == 2 and "resnet8 answers with a class for each image" in other.err
     assert "set data.val_fraction=0.2" in refused("data.root=set/train")
     assert "has no folders images and masks" in refused("data.root=set/val/images")
 
@@ -237,3 +239,25 @@ def test_sets_are_found_as_their_authors_lay_them_out(cnnbench: Callable[..., Ra
     (home / "ImageSets/Segmentation/val.txt").write_text("04\n05\n")
     ran = cnnbench("train", "data=voc", "data.root=.", *small, "run.dir=v")
     assert ran.code == 0 and "21 classes" in ran.out, ran.err
+
+
+def test_pixels_of_rare_classes_count_for_more(cnnbench: Callable[..., Ran], data: Path, no_pictures: None) -> None:
+    weights = class_weights(torch.tensor([900, 100, 0]))
+    assert weights.tolist() == pytest.approx([1 / 1.2, 3 / 1.2, 0])  # the root of nine, and a mean over the pixels of 1
+    scores, masks = answered()
+    weighed = Segmentation(4, weights=torch.tensor([2.0, 2.0, 2.0, 2.0]))
+    torch.testing.assert_close(weighed.training_loss(scores, masks), 2 * Segmentation(4).training_loss(scores, masks))
+    assert weighed.loss(scores, masks) == Segmentation(4).loss(scores, masks)  # validation compares across weights
+    ran = cnnbench(*TRAIN, "run.dir=w", "debug=fast", "loss.class_weights=balanced")
+    assert ran.code == 0, ran.err
+
+
+def test_what_works_without_classes_of_images_is_drawn(
+    cnnbench: Callable[..., Ran], data: Path, tmp_path: Path
+) -> None:
+    assert cnnbench(*TRAIN, "run.dir=r", "debug=fast").code == 0
+    drawn = cnnbench("visualize", "weights=r", "what=[filters,maps,patches,batch,schedule]", "device=cpu", "run.dir=v")
+    assert drawn.code == 0 and (tmp_path / "v/batch.png").is_file(), drawn.err
+    refused = cnnbench("visualize", "weights=r", "what=gradcam", "device=cpu")
+    assert refused.code == 2 and "fcn8s answers with a class for each pixel: use filters, maps or" in refused.err
+    assert cnnbench("visualize", "data=masks", "data.root=set", "what=[batch,schedule]", "run.dir=b").code == 0

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from cnnbench import models
 from cnnbench.config.commands import EvaluateConfig, TrainConfig
+from cnnbench.config.sections import ClassWeights
 from cnnbench.data import Batch, Dataset, Source
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.sources import IGNORE, image_ids
@@ -20,6 +21,7 @@ from cnnbench.tasks.base import Exported, Task
 from cnnbench.tasks.measurement import Judged, Measurement
 from cnnbench.tasks.meter import Meter
 from cnnbench.tasks.segmentation import METRICS, report
+from cnnbench.tasks.segmentation.balance import class_pixels, class_weights
 from cnnbench.tasks.segmentation.metrics import ImagesMeter, MaskMeter, best, mean_over_pixels
 from cnnbench.tasks.segmentation.palette import Colors, colors_of
 
@@ -36,23 +38,32 @@ class Segmentation(Task):
     colors: Colors = field(default_factory=lambda: colors_of({}))
     label_smoothing: float = 0.0
     net: Net | None = None  # in training, with the weight of its auxiliary losses
+    weigh: bool = False  # whether pixels count by the rarity of their class
+    weights: Tensor | None = None  # of the classes (classes,), on the device
     name = "segmentation"
     metrics = METRICS
     answers = MASK
+    weighs_classes = True
     memorised = 70.0  # percent: the borders of objects resist
 
     @classmethod
     def create(cls, cfg: TrainConfig, model: nn.Module) -> Self:
         assert isinstance(model, Net)
-        return cls(output_layer(model).weight.shape[0], label_smoothing=cfg.label_smoothing, net=model)
+        return cls(
+            output_layer(model).weight.shape[0],
+            label_smoothing=cfg.label_smoothing,
+            net=model,
+            weigh=cfg.loss.class_weights is ClassWeights.balanced,
+        )
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Self:
         return cls(len(spec.labels), colors_of(spec.extra))
 
     def suited(self, dataset: Dataset, judged: Source, runtime: Runtime) -> Self:
-        """With the data set's colours, for the pictures of a training."""
-        return replace(self, colors=colors_of(dataset.extra))
+        """With the data set's colours, for the pictures of a training, and the weights of its classes."""
+        weights = runtime.to_device(class_weights(class_pixels(dataset, self.classes))) if self.weigh else None
+        return replace(self, colors=colors_of(dataset.extra), weights=weights)
 
     def check(self, dataset: Dataset) -> None:
         """UserError where the net cannot take the smallest image; the masks were checked as they were read."""
@@ -61,18 +72,19 @@ class Segmentation(Task):
 
     def training_loss(self, outputs: Any, targets: Tensor) -> Tensor:
         scores, *auxiliary = outputs if isinstance(outputs, tuple) else (outputs,)
-        loss = self._cross_entropy(scores, targets, self.label_smoothing)
+        loss = self._cross_entropy(scores, targets, self.label_smoothing, self.weights)
         for other in auxiliary:
             assert self.net is not None
-            loss = loss + self.net.aux_weight * self._cross_entropy(other, targets, self.label_smoothing)
+            loss = loss + self.net.aux_weight * self._cross_entropy(other, targets, self.label_smoothing, self.weights)
         return loss
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Plain cross-entropy: it compares across smoothing and auxiliary heads."""
         return self._cross_entropy(self.answer(outputs), targets)
 
-    def _cross_entropy(self, scores: Tensor, masks: Tensor, smoothing: float = 0.0) -> Tensor:
-        losses = F.cross_entropy(scores.float(), masks.long(), ignore_index=IGNORE, label_smoothing=smoothing,
+    def _cross_entropy(self, scores: Tensor, masks: Tensor, smoothing: float = 0.0, weights: Tensor | None = None
+                       ) -> Tensor:  # fmt: skip
+        losses = F.cross_entropy(scores.float(), masks.long(), weights, ignore_index=IGNORE, label_smoothing=smoothing,
                                  reduction="none")  # fmt: skip
         return mean_over_pixels(losses, masks)
 
