@@ -100,7 +100,7 @@ def colour_photographs(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert gray[0].was_gray and pale[0].colourfulness <= one.colourfulness
 
 
-def test_a_run_that_was_cut_and_two_processes_give_the_same_net(
+def test_a_run_that_was_cut_goes_on_to_the_same_net(
     cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_pictures(monkeypatch.setattr)

@@ -58,6 +58,8 @@ def load_judge(where: str, one: Judged, runtime: Runtime) -> Judge:
     if spec.task != "classification" or spec.input.in_channels != 3:
         raise UserError(f"judge={where} is for {spec.task}: it takes a classifier of images in colour")
     names = one.dataset.extra["classes"]
+    if not names:
+        raise UserError(f"judge={where} needs classes, which data={one.dataset.name} has not")
     if missing := [name for name in names if name not in spec.labels]:
         raise UserError(f"judge={where} does not know the class {missing[0]} of data={one.dataset.name}")
     given, numbers = spec.input, [spec.labels.index(name) for name in names]
