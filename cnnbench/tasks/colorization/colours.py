@@ -100,7 +100,9 @@ def is_gray(item: Any) -> bool:
 
 
 def spread(picture: Any) -> int:
-    """Largest difference of two channels in a pixel of an image in RGB."""
+    """Largest difference of two channels in a pixel of an image in RGB, from Pillow or uint8 (3, H, W)."""
+    if isinstance(picture, Tensor):
+        return int((picture.int().amax(0) - picture.int().amin(0)).max())
     from PIL import ImageChops
 
     red, green, blue = picture.split()
