@@ -64,12 +64,12 @@ class FCN(Net):
         used, coarsest = taps[-1 - skips :], taps[-1]
         names = {layer: name for name, layer in net.named_modules()}
         convolved = as_convolutions(linear, coarsest.channels)
-        self.fc = nn.Sequential(*convolved.values())
         self._fc_names = {
             names[layer]: f"fc.{number}" for number, layer in enumerate(convolved) if list(layer.parameters())
         }
         kinds = {type(layer) for layer in layers if layer not in linear}
         self.backbone = extractor(net, {str(tap.side): tap.layer for tap in used}, [*WEIGHTED, *kinds])
+        self.fc = nn.Sequential(*convolved.values())
         channels = next((one.out_channels for one in reversed(self.fc) if isinstance(one, Conv2d)), coarsest.channels)
         self.skips = nn.ModuleList(Conv2d(tap.channels, num_classes, 1) for tap in reversed(used[:-1]))
         self.score = Conv2d(channels, num_classes, 1)

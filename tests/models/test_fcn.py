@@ -33,6 +33,12 @@ def test_fcn_has_the_parameters_of_the_paper(name, classes):
         assert parameters(build(name, num_classes=classes)) == PARAMETERS[name, classes]
 
 
+@pytest.mark.parametrize("size", [224, 320, 65])
+def test_fcn_on_vgg_takes_images_of_any_size(size):
+    with torch.device("meta"):
+        check_image_size(build("fcn8s", num_classes=21), size)
+
+
 def test_unet_has_the_size_of_figure_1():
     with torch.device("meta"):
         net = build("unet", num_classes=2, in_channels=1)
