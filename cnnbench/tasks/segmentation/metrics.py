@@ -100,7 +100,6 @@ def scores(confusion: Tensor) -> Scores:
     return Scores(iou.tolist(), accuracy.tolist(), confusion.sum(1).tolist(), means)
 
 
-def mean_over_pixels(losses: Tensor, masks: Tensor) -> Tensor:
-    """Mean over the images of the mean loss of each one's pixels that count; losses (N, H, W)."""
-    counted = (masks != IGNORE).flatten(1).sum(1)
-    return (losses.flatten(1).sum(1) / counted.clamp(min=1)).mean()
+def pixels_counted(masks: Tensor) -> Tensor:
+    """Pixels that count in each mask, int64 (N,)."""
+    return (masks != IGNORE).flatten(1).sum(1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +23,7 @@ from cnnbench.tasks.measurement import Judged, Measurement
 from cnnbench.tasks.meter import Meter
 from cnnbench.tasks.segmentation import METRICS, report
 from cnnbench.tasks.segmentation.balance import class_pixels, class_weights
-from cnnbench.tasks.segmentation.metrics import ImagesMeter, MaskMeter, best, mean_over_pixels
+from cnnbench.tasks.segmentation.metrics import ImagesMeter, MaskMeter, best, pixels_counted
 from cnnbench.tasks.segmentation.palette import Colors, colors_of
 
 if TYPE_CHECKING:
@@ -84,9 +85,16 @@ class Segmentation(Task):
 
     def _cross_entropy(self, scores: Tensor, masks: Tensor, smoothing: float = 0.0, weights: Tensor | None = None
                        ) -> Tensor:  # fmt: skip
-        losses = F.cross_entropy(scores.float(), masks.long(), weights, ignore_index=IGNORE, label_smoothing=smoothing,
-                                 reduction="none")  # fmt: skip
-        return mean_over_pixels(losses, masks)
+        """Mean over the images of the mean over the pixels of each that count, 0 where none does.
+
+        Image by image: a sum takes half the time of `reduction="none"`, which keeps each pixel's loss.
+        """
+        sums = [
+            F.cross_entropy(one[None].float(), mask[None].long(), weights, ignore_index=IGNORE,
+                            label_smoothing=smoothing, reduction="sum")
+            for one, mask in zip(scores, masks, strict=True)
+        ]  # fmt: skip
+        return (torch.stack(sums) / pixels_counted(masks).clamp(min=1)).mean()
 
     def guessing_loss(self, spec: ModelSpec) -> float:
         return math.log(len(spec.labels))
