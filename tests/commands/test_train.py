@@ -58,8 +58,9 @@ def test_tensorboard_and_metrics_jsonl_say_the_same(cnnbench: Callable[..., Ran]
     events.Reload()
     lines = rows(tmp_path / "r")
     tags = [key for key in lines[0] if key not in ("epoch", "step", "seconds")]
+    of_validation = {"balanced_error/val", "macro_f1/val", "macro_precision/val"}
     assert {"loss/train", "loss/val", "top1_error/train", "top1_error/val", "top5_error/train", "top5_error/val", "lr",
-            "images_per_second"} == set(tags)  # fmt: skip
+            "images_per_second", *of_validation} == set(tags)  # fmt: skip
     for tag in tags:
         seen = [(event.step, event.value) for event in events.Scalars(tag)]
         assert seen == [(row["step"], pytest.approx(row[tag], rel=1e-6)) for row in lines]
@@ -117,13 +118,13 @@ def test_a_request_to_stop_is_heard_in_the_validation_by_views(
     cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = ("train", "epochs=1", "run.dir=r", "crop=six", *SMALL)
-    ask = evaluation._logits
+    ask = evaluation.view_logits
 
     def asked(*given: Any) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGTERM)
         return ask(*given)
 
-    monkeypatch.setattr(evaluation, "_logits", asked)
+    monkeypatch.setattr(evaluation, "view_logits", asked)
     cut = cnnbench(*args)
     assert cut.code == exit_codes.PREEMPTED and "preempted in the validation by crop=six" in cut.out, cut.err
     assert read_json(tmp_path / "r/status.json")["status"] == "preempted"

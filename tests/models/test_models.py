@@ -171,7 +171,7 @@ def test_auxiliary_heads_take_part_where_their_maps_are_large_enough(spec):
         ({"name": "deepface", "image_size": 64}, "model deepface: image_size must be at least 72, not 64"),
         ({"name": "inception_v3", "in_channels": 1, "transform_input": True}, "is for images of 3 channels, not 1"),
         ({"name": "resnet8", "num_classes": 0}, "num_classes must be at least 1, not 0"),
-        ({"name": "resnet8", "in_channels": None}, "in_channels must be a whole number, not None"),
+        ({"name": "resnet8", "in_channels": "two"}, "in_channels must be a whole number, not 'two'"),
     ],
 )
 def test_mistakes_are_explained(arguments, message):

@@ -133,7 +133,7 @@ def test_a_net_of_one_size_says_so():
     [
         (None, "model=torchvision needs a name, as in model.name=squeezenet1_0\nchoices: alexnet, "),
         ("squeezenet", "unknown torchvision model 'squeezenet'. Did you mean 'squeezenet1_1'?\nchoices: "),
-        ("fcn_resnet50", "unknown torchvision model 'fcn_resnet50'."),
+        ("raft_small", "unknown torchvision model 'raft_small'."),
     ],
 )
 def test_unknown_names_are_explained(name, message):

@@ -239,7 +239,7 @@ def test_without_its_config_a_run_is_told_from_another_by_its_checkpoint(
         refused = cnnbench("train", "epochs=2", "run.dir=r", *SMALL)
         assert (refused.code, "epochs: 1 there, 2 here" in refused.err) == (2, True)
     assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
-    assert config.read_text().startswith("model:")
+    assert config.read_text().startswith("task: null\nmodel:")
 
 
 def test_a_finished_run_without_its_checkpoints_is_not_trained_again(
