@@ -1,7 +1,9 @@
 """Result of a training: the headline and the pictures."""
 
+from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cnnbench import data
@@ -21,6 +23,7 @@ from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
 
 SHOWN = 32  # images in a picture of images
+WHOLE_SHOWN = 6  # batches in it, where whole images in files are batches of one
 COMPARED = {"model.name", "data.name", "batch_size", "epochs", "optim.lr", "optim.weight_decay", "seed"}
 
 
@@ -142,11 +145,20 @@ def draw_validation(parts: Parts, state: TrainState) -> None:
         state.eval_model.eval()
         normalize = Normalize(parts.runtime, spec.input.mean, spec.input.std)
         assert state.evaluation is not None
-        batch, _, outputs = next(predictions(state.eval_model, batches.epoch(0), parts.measuring, normalize))
-        batch = {**batch, "target": batch["target"].cpu()}
-        logits, folder = parts.task.answer(outputs), parts.directory.path
-        heading = f"{title(parts)}, {dataset.split}"
+        answered = predictions(state.eval_model, batches.epoch(0), parts.measuring, normalize)
+        batch, logits = shown_together([(batch, parts.task.answer(outputs)) for batch, _, outputs in
+                                        islice(answered, WHOLE_SHOWN)])  # fmt: skip
+        heading, folder = f"{title(parts)}, {dataset.split}", parts.directory.path
         parts.task.draw_validation(state.evaluation, batch, logits, dataset.classes, folder, heading)
+
+
+def shown_together(answered: list[tuple[data.Batch, Tensor]]) -> tuple[data.Batch, Tensor]:
+    """One batch and its answers of several, targets on the CPU: whole images in files come one by one. Those of another
+    size than the first are left out."""
+    size = answered[0][0]["image"].shape[1:]
+    alike = [(batch, answers) for batch, answers in answered if batch["image"].shape[1:] == size]
+    joined = {key: torch.cat([batch[key] for batch, _ in alike]) for key in ("image", "target", "index")}
+    return {**joined, "target": joined["target"].cpu()}, torch.cat([answers for _, answers in alike])
 
 
 def title(parts: Parts) -> str:

@@ -145,7 +145,7 @@ def done_without_checkpoints(path: Path, cfg: TrainConfig) -> str:
 
 def net_and_data_name(cfg: TrainConfig) -> str:
     """`resnet20-cifar10`; image folders are told apart by their own names."""
-    source = Path(cfg.data.root).name if cfg.data.name == "folder" and cfg.data.root else cfg.data.name
+    source = Path(cfg.data.root).name if cfg.data.name in ("folder", "masks") and cfg.data.root else cfg.data.name
     return slug([f"{cfg.model['name']}-{source}"])
 
 
