@@ -24,7 +24,7 @@ from cnnbench.config.sections import Format, Layers, SummaryFormat
 from cnnbench.models.enlarging import LARGER
 from cnnbench.output import html, tables
 from cnnbench.output.tables import fitted, render
-from cnnbench.tasks.classification import METRICS
+from cnnbench.tasks.classification import USUAL
 from cnnbench.tasks.classification.published import published_metrics
 from cnnbench.utils.files import json_text, write_text
 from cnnbench.utils.format import ErrorPercent, Percent, Ratio, plural
@@ -182,7 +182,7 @@ def _published(summary: Summary) -> list[dict[str, Any]]:
     ]
     if errors := published_metrics(summary.facts_key):
         rows += [{"": metric.label, "here": None, "paper": f"{errors.values[metric.name]} {metric.unit}"}
-                 for metric in METRICS if metric.name in errors.values]  # fmt: skip
+                 for metric in USUAL if metric.name in errors.values]  # fmt: skip
     return rows
 
 
@@ -193,7 +193,7 @@ def _paper(summary: Summary) -> dict[str, Any] | None:
         return None
     counts = asdict(said)
     notes = counts.pop("notes")
-    values = {metric.name: errors.values.get(metric.name) if errors else None for metric in METRICS}
+    values = {metric.name: errors.values.get(metric.name) if errors else None for metric in USUAL}
     return {**counts, **values, "protocol": errors.protocol if errors else None, "notes": notes}
 
 
@@ -218,7 +218,7 @@ def _row(summary: Summary) -> dict[str, Any]:
         "params": summary.params,
         "macs": summary.macs,
         "depth": summary.depth,
-        **{metric.label: ErrorPercent(values[metric.name]) if metric.name in values else None for metric in METRICS},
+        **{metric.label: ErrorPercent(values[metric.name]) if metric.name in values else None for metric in USUAL},
         "params / alexnet": Ratio(summary.params / ALEXNET_PARAMS),
         "measured on": errors.protocol if errors else None,
     }

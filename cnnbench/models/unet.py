@@ -45,6 +45,20 @@ def block(in_channels: int, channels: int, padding: int, dropout: float = 0.0) -
     return nn.Sequential(*layers, *([nn.Dropout(dropout)] if dropout else []))
 
 
+class Up(nn.Module):
+    """One level up: maps at twice their size, and beside them those that were kept on the way down."""
+
+    def __init__(self, channels: int, padding: int) -> None:
+        super().__init__()
+        self.enlarge = nn.ConvTranspose2d(2 * channels, channels, 2, stride=2)
+        self.block = block(2 * channels, channels, padding)
+
+    def forward(self, x: Tensor, kept: Tensor) -> Tensor:
+        x = self.enlarge(x)
+        joined: Tensor = self.block(torch.cat([centre(kept, x), x], dim=1))
+        return joined
+
+
 class UNet(Net):
     """U-Net: a score for each class at each pixel of images of any size."""
 
@@ -61,8 +75,7 @@ class UNet(Net):
         self.down = nn.ModuleList(map(block, inputs, channels, [zeros] * LEVELS, drops))
         self.pool = nn.MaxPool2d(2, stride=2)
         upper = list(reversed(channels[:-1]))
-        self.enlarge = nn.ModuleList(nn.ConvTranspose2d(2 * count, count, 2, stride=2) for count in upper)
-        self.up = nn.ModuleList(block(2 * count, count, zeros) for count in upper)
+        self.up = nn.ModuleList(Up(count, zeros) for count in upper)
         self.score = Conv2d(width, num_classes, 1)
         he_normal(self)
 
@@ -70,8 +83,8 @@ class UNet(Net):
     def stages(self) -> dict[str, list[nn.Module]]:
         """Stages: the blocks on the way down (stem, down1, …) and up (up3, …, up0), then the scores."""
         down = {f"down{level}" if level else "stem": [block] for level, block in enumerate(self.down)}
-        ways = zip(reversed(range(LEVELS - 1)), self.enlarge, self.up, strict=True)
-        return {**down, **{f"up{level}": [enlarge, block] for level, enlarge, block in ways}, "head": [self.score]}
+        up = {f"up{level}": [part] for level, part in zip(reversed(range(LEVELS - 1)), self.up, strict=True)}
+        return {**down, **up, "head": [self.score]}
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
@@ -82,9 +95,8 @@ class UNet(Net):
             kept.append(x)
             x = self.pool(x)
         x = self.down[-1](x)  # 1024 x 28 x 28
-        for enlarge, block in zip(self.enlarge, self.up, strict=True):
-            x = enlarge(x)
-            x = block(torch.cat([centre(kept.pop(), x), x], dim=1))  # 512 x 52 -> 256 x 100 -> 128 x 196 -> 64 x 388
+        for up in self.up:
+            x = up(x, kept.pop())  # 512 x 52 -> 256 x 100 -> 128 x 196 -> 64 x 388
         scores: Tensor = self.score(x)
         return scores[..., :height, :width]
 

@@ -90,7 +90,9 @@ def test_moments_can_be_overridden() -> None:
 
 
 def test_unknown_set() -> None:
-    with pytest.raises(UserError, match=r"unknown data set 'cifar'.*\nchoices: camvid, cifar10, cifar100, digits, faces, f"):
+    with pytest.raises(
+        UserError, match=r"unknown data set 'cifar'.*\nchoices: camvid, cifar10, cifar100, digits, faces, f"
+    ):
         load_dataset(data_config("cifar"))
 
 

@@ -96,6 +96,13 @@ COUNTS = {
     "colorizer": (32_235_385, 41_772_122_112),
     "colorizer width=0.25": (2_032_585, 2_679_373_824),
     "colorizer loss=l2": (32_155_458, 41_446_014_976),
+    "fcn32s": (134_346_581, 21_208_190_976),
+    "fcn32s num_classes=11": (134_305_611, 21_206_183_936),
+    "fcn16s": (134_357_354, 21_210_298_368),
+    "fcn16s num_classes=11": (134_311_254, 21_207_287_808),
+    "fcn8s": (134_362_751, 21_214_513_152),
+    "fcn8s num_classes=11": (134_314_081, 21_209_495_552),
+    "unet in_channels=1": (31_030_658, 150_428_424_448),
     "deepface": (118_923_774, 517_624_448),
     "deepface c3_groups=2": (118_903_038, 435_323_264),
     # Not in a paper: 6n + 2 layers as the rest of the family, so 97,216 parameters less for each n.
