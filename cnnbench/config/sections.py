@@ -255,8 +255,8 @@ class AugmentConfig:
 @dataclass(kw_only=True)
 class LossConfig:
     class_weights: ClassWeights = option(
-        "balanced: images count by the rarity of their class, n / (classes x images of the class), pixels by its root; "
-        "none: all alike",
+        "balanced: images count by the rarity of their class, n / (classes x images of the class), pixels by its "
+        "fourth root; none: all alike",
         default=ClassWeights.none,
     )
 

@@ -25,10 +25,11 @@ def class_pixels(dataset: Dataset, classes: int) -> Tensor:
 
 
 def class_weights(pixels: Tensor) -> Tensor:
-    """float32 (classes,): for each class that occurs the root of how rare its pixels are; else 0. Their mean over the
-    pixels is 1, so that the loss, and with it the lr, keeps its scale.
+    """float32 (classes,): for each class that occurs the fourth root of how rare its pixels are, else 0. Their mean
+    over the pixels is 1, so that the loss, and with it the lr, keeps its scale.
 
-    The root, since the rarity itself, a hundred for a cyclist to a road, buys each right pixel by several wrong ones.
+    A root, since the rarity itself, a hundred for a cyclist to a road, buys each right pixel by several wrong ones. On
+    CamVid the square root lost more on buildings than poles and signs gained.
     """
-    weights = torch.where(pixels > 0, pixels.clamp(min=1).double().rsqrt(), 0.0)
+    weights = torch.where(pixels > 0, pixels.clamp(min=1).double() ** -0.25, 0.0)
     return (weights * pixels.sum() / (weights * pixels).sum()).float()
