@@ -28,8 +28,7 @@ def class_weights(pixels: Tensor) -> Tensor:
     """float32 (classes,): for each class that occurs the fourth root of how rare its pixels are, else 0. Their mean
     over the pixels is 1, so that the loss, and with it the lr, keeps its scale.
 
-    A root, since the rarity itself, a hundred for a cyclist to a road, buys each right pixel by several wrong ones. On
-    CamVid the square root lost more on buildings than poles and signs gained.
+    A root, since the rarity itself, a hundred for a cyclist to a road, buys each right pixel by several wrong ones.
     """
     weights = torch.where(pixels > 0, pixels.clamp(min=1).double() ** -0.25, 0.0)
     return (weights * pixels.sum() / (weights * pixels).sum()).float()
