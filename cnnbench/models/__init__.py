@@ -58,9 +58,9 @@ def build(name: str, *, num_classes: int | None = None, in_channels: int | None 
     """Net `name`, initialised as in its file, on torch's default device (`with torch.device("meta")`: no memory).
 
     num_classes: None is the paper's number (1000, 10 for the CIFAR nets, 4030 for DeepFace); in_channels: None is the
-    paper's too. source: "torchvision"
-    takes torchvision's net of this name. cut: a stage; all stages after it are replaced by one linear layer
-    (`Truncated`). arguments: of the builder in MODELS. UserError for an unknown name or value, with the choices.
+    paper's too. source: "torchvision" takes torchvision's net of this name. cut: a stage; all stages after it are
+    replaced by one linear layer (`Truncated`). arguments: of the builder in MODELS. UserError for an unknown name or
+    value, with the choices.
     """
     builder = _builder(name, source)
     if cut is not None and has_parameter(builder, "aux"):

@@ -2,15 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from cnnbench.data.transforms import whole
+from cnnbench.tasks.measurement import progress
 from cnnbench.tasks.predictor import ImagePrediction, Predictor
 from cnnbench.utils.named_files import output
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LARGE = 10**7  # pixels from which on a PNG is written fast rather than small
 
 
 class PicturePredictor(Predictor):
@@ -35,14 +42,33 @@ class PicturePredictor(Predictor):
         """Fields of the prediction for an image uint8 (C, H, W): its `picture`, and more in `answer`."""
         raise NotImplementedError
 
+    def ask_net(self, inputs: Tensor) -> Tensor:
+        """The net's answer (1, …) to one image (C, H, W), before normalisation. RunError where it is not finite."""
+        return self.answers([inputs], ["the image"])
+
     def save(self, prediction: Any, path: Path) -> Any:
         with output("run.dir", path) as file:
             self.write_picture(prediction.picture, file)
         return replace(prediction, picture=None, answer={**prediction.answer, "picture": str(path)})
 
     def write_picture(self, picture: Tensor, file: Path) -> None:
-        """Write an answer uint8 (1 or 3, H, W) as a PNG."""
-        from PIL import Image
+        """Write an answer uint8 (1 to 4, H, W) as a PNG."""
+        fast = picture.shape[1] * picture.shape[2] > LARGE
+        as_image(picture).save(file, format="PNG", **({"compress_level": 1} if fast else {}))
 
-        pixels = picture.permute(1, 2, 0).numpy()
-        Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, format="PNG")
+
+def as_image(picture: Tensor) -> "Image":
+    """Pillow image of pixels uint8 (1 to 4, H, W): gray or RGB, with or without alpha."""
+    from PIL import Image
+
+    pixels = picture.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(pixels[:, :, 0] if len(picture) == 1 else pixels)
+
+
+def tiles(height: int, width: int, side: int, what: str) -> Iterator[tuple[int, int]]:
+    """Top and left of each tile of an image, with a progress bar where there are several."""
+    places = list(product(range(0, height, side), range(0, width, side)))
+    with progress(len(places) if len(places) > 1 else 0, what, "tile") as advance:
+        for place in places:
+            yield place
+            advance(1)

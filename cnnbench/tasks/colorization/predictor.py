@@ -19,7 +19,6 @@ from cnnbench.tasks.colorization.bins import COUNT, TEMPERATURE
 from cnnbench.tasks.colorization.colours import GRAY
 from cnnbench.tasks.colorization.lab import lab_to_rgb, rgb_to_lab
 from cnnbench.tasks.colorization.metrics import ab_of, colourfulness
-from cnnbench.tasks.passes import check_answers
 from cnnbench.tasks.picture_predictor import PicturePredictor
 from cnnbench.tasks.predictor import ImagePrediction, as_sequence
 from cnnbench.utils.errors import UserError
@@ -83,20 +82,12 @@ class Colorizer(PicturePredictor):
         """Colours ab float32 (1, 2, h, w), on the CPU, of an image uint8 (3, H, W), seen at the net's own size."""
         height, width = image.shape[1:]
         lightness = lightness_of(image, *seen_size(height, width, self.spec.input.image_size))
-        with self.runtime.autocast():
-            answer = self.task.answer(self.model(self.normalize(2.55 * lightness)))
-        check_answers(answer, self.source, lambda at: ["the image"], self.runtime.precision)
-        return ab_of(answer, self.temperature).cpu()
+        return ab_of(self.ask_net(2.55 * lightness[0]), self.temperature).cpu()
 
     def draw_sheet(self, found: Sequence[Any], path: Path, title: str) -> None:
         tiles = [Tile(one.thumbnail, Path(one.file).name if one.file else "", note_of(one)) for one in found]
         footer = "gray | answer | truth; of a gray image there is no truth"
         draw_grid(in_rows(tiles, min(len(tiles), COLUMNS)), path, title, side=SHEET_SIDE, footer=footer)
-
-    def write_picture(self, picture: Tensor, file: Path) -> None:
-        from PIL import Image
-
-        Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(file, format="PNG")
 
 
 def alpha_of(image: Any) -> Tensor | None:

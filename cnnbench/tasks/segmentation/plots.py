@@ -173,7 +173,7 @@ def _legend(figure: Figure, found: Sequence[int], classes: Sequence[str], colors
             more: Sequence[Patch] = ()) -> None:  # fmt: skip
     """Write under the pictures which colour is which class; of very many classes the first ones."""
     named = [Patch(color=colors[index] / 255, label=short_label(classes[index], 20)) for index in found[:LEGEND]]
-    if left := len(found) - LEGEND if len(found) > LEGEND else 0:
-        named.append(Patch(color="none", label=f"and {left:,} more"))
+    if len(found) > LEGEND:
+        named.append(Patch(color="none", label=f"and {len(found) - LEGEND:,} more"))
     columns = max(1, int(figure.get_figwidth() / 1.35))
     figure.legend(handles=[*named, *more], loc="outside lower center", ncols=columns, fontsize=8, frameon=False)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,7 @@ from torch import Tensor
 
 from cnnbench import models
 from cnnbench.data.geometry import rescaled_size, resized
-from cnnbench.tasks.measurement import progress
-from cnnbench.tasks.passes import check_answers
-from cnnbench.tasks.picture_predictor import PicturePredictor
+from cnnbench.tasks.picture_predictor import PicturePredictor, tiles
 from cnnbench.tasks.predictor import ImagePrediction, as_sequence
 from cnnbench.tasks.segmentation.metrics import best
 from cnnbench.utils.errors import UserError
@@ -95,23 +92,13 @@ class Segmenter(PicturePredictor):
         """Class of each pixel, uint8 (H, W), of an image uint8 (C, H, W). A large one is answered tile by tile: then
         memory does not grow with it, and a pixel's answer rests on MARGIN pixels around its tile at least."""
         _, height, width = pixels.shape
-        tiles = list(product(range(0, height, TILE), range(0, width, TILE)))
         found = torch.empty(height, width, dtype=torch.uint8)
-        with progress(len(tiles) if len(tiles) > 1 else 0, "predict", "tile") as advance:
-            for top, left in tiles:
-                above, before = max(top - MARGIN, 0), max(left - MARGIN, 0)
-                part = pixels[:, above : top + TILE + MARGIN, before : left + TILE + MARGIN]
-                answer = best(self.scores(part))[0, top - above :, left - before :][:TILE, :TILE]
-                found[top : top + TILE, left : left + TILE] = answer.cpu()
-                advance(1)
+        for top, left in tiles(height, width, TILE, "predict"):
+            above, before = max(top - MARGIN, 0), max(left - MARGIN, 0)
+            part = pixels[:, above : top + TILE + MARGIN, before : left + TILE + MARGIN]
+            answer = best(self.ask_net(part))[0, top - above :, left - before :][:TILE, :TILE]
+            found[top : top + TILE, left : left + TILE] = answer.cpu()
         return found
-
-    @torch.no_grad()
-    def scores(self, pixels: Tensor) -> Tensor:
-        with self.runtime.autocast():
-            scores = self.task.answer(self.model(self.normalize(pixels[None])))
-        check_answers(scores, self.source, lambda at: ["this image"], self.runtime.precision)
-        return scores
 
     def save(self, prediction: MaskPrediction, path: Path) -> MaskPrediction:
         """Write the mask to `path`, and beside it, as NAME.overlay.png, the image under its answer with a legend."""

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import torch
 
 from cnnbench import data
 from cnnbench.config.sections import Format
@@ -25,6 +25,7 @@ from cnnbench.tasks.super_resolution import (
     PSNR_RGB,
     SSIM,
 )
+from cnnbench.tasks.super_resolution.checks import sizes
 from cnnbench.utils.console import warn_if_undrawn, warn_in_result
 from cnnbench.utils.format import plural
 
@@ -39,7 +40,7 @@ NAME = "Y of BT.601"
 def measure(task: "SuperResolution", one: Judged, runtime: Runtime) -> Measurement:
     """Metrics of a net and of bicubic interpolation over whole images."""
     found = measure_net(task, one, runtime)
-    odd = sum(any(side % task.scale for side in size) for _, size in task.sizes(one.reading.source))
+    odd = sum(any(side % task.scale for side in size) for _, size in sizes(one.reading.source))
     cut = f", {plural(odd, 'image')} cut to sides that {task.scale} divides" if odd else ""
     how = f"whole images{cut}, without {plural(task.scale, 'pixel')} of the border, on {NAME}"
     result = {**found.result, "scale": task.scale, "crop": "whole images",
@@ -98,7 +99,7 @@ def chosen(rows: Sequence[dict[str, Any]]) -> list[int]:
 def draw_examples(task: "SuperResolution", one: Judged, runtime: Runtime, indices: Sequence[int], file: Path) -> None:
     from cnnbench.tasks.super_resolution import plots
 
-    some = one.reading.source.subset(data_indices(indices))
+    some = one.reading.source.subset(torch.tensor(indices, dtype=torch.int64))
     given = one.spec.input
     batches = data.eval_loader(some, one.dataset, image_size=given.image_size, batch_size=DRAWN, workers=0)
     found = predictions(one.model.eval(), batches.epoch(0), runtime, Normalize(runtime, given.mean, given.std))
@@ -108,12 +109,6 @@ def draw_examples(task: "SuperResolution", one: Judged, runtime: Runtime, indice
         for low, answer, truth, name in zip(batch["image"], task.answer(outputs), targets, names, strict=True)
     ]
     plots.draw_examples(examples, task.scale, file, f"{one.spec.model['name']} on {one.dataset.name}")
-
-
-def data_indices(indices: Sequence[int]) -> Tensor:
-    import torch
-
-    return torch.tensor(list(indices), dtype=torch.int64)
 
 
 def grouped(source: Source, batches: data.Loader) -> list[list[str]]:

@@ -15,9 +15,7 @@ from cnnbench.data.luma import rgb, ycbcr
 from cnnbench.data.pictures import thumbnail
 from cnnbench.data.sources import open_image, recolored
 from cnnbench.models.enlarging import BICUBIC, Enlarger, enlarged
-from cnnbench.tasks.measurement import progress
-from cnnbench.tasks.passes import check_answers
-from cnnbench.tasks.picture_predictor import PicturePredictor
+from cnnbench.tasks.picture_predictor import PicturePredictor, as_image, tiles
 from cnnbench.tasks.predictor import ImagePrediction
 from cnnbench.utils.errors import UserError
 
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 TILE = 256  # pixels of the small image: the side of a tile, without what it overlaps
 PEAK = 255.0
 ZOOM = 64  # pixels of the small image: the side of the part that a sheet shows
-LARGE = 10**7  # pixels from which on a PNG is written fast rather than small
 PLAIN = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}  # others: RGB
 STRAIGHT = {"La": "LA", "RGBa": "RGBA"}  # premultiplied by alpha -> not so
 
@@ -72,13 +69,11 @@ class Enlarging(PicturePredictor):
     def answer_whole(self, pixels: Tensor) -> dict[str, Any]:
         scale, (height, width) = self.net.scale, pixels.shape[1:]
         answer = torch.empty(scale * height, scale * width, len(pixels), dtype=torch.uint8)  # as a file has it
-        overlap, places = max(self.net.radius, BICUBIC), tiles(height, width)
-        with progress(len(places) if len(places) > 1 else 0, "enlarge", "tile") as advance:
-            for top, left in places:
-                piece = self.tile(pixels, top, left, overlap)
-                rows, columns = slice(scale * top, scale * (top + TILE)), slice(scale * left, scale * (left + TILE))
-                answer[rows, columns] = piece.permute(1, 2, 0)
-                advance(1)
+        overlap = max(self.net.radius, BICUBIC)
+        for top, left in tiles(height, width, TILE, "enlarge"):
+            piece = self.tile(pixels, top, left, overlap)
+            rows, columns = slice(scale * top, scale * (top + TILE)), slice(scale * left, scale * (left + TILE))
+            answer[rows, columns] = piece.permute(1, 2, 0)
         size = f"{scale * width} x {scale * height}"
         return {"picture": answer.permute(2, 0, 1), "answer": {"scale": scale, "size": size}}
 
@@ -112,15 +107,7 @@ class Enlarging(PicturePredictor):
 
     def ask(self, pixels: Tensor) -> Tensor:
         """The net's answer, float in 0..255, to pixels of its channels."""
-        with self.runtime.autocast():
-            answer = self.task.answer(self.model(self.normalize(pixels[None])))
-        check_answers(answer, self.source, lambda at: ["the image"], self.runtime.precision)
-        result: Tensor = PEAK * answer[0].float()
-        return result
-
-    def write_picture(self, picture: Tensor, file: Path) -> None:
-        fast = picture.shape[1] * picture.shape[2] > LARGE
-        as_image(picture).save(file, format="PNG", **({"compress_level": 1} if fast else {}))
+        return PEAK * self.ask_net(pixels)[0].float()
 
     # Sheet
 
@@ -146,11 +133,6 @@ class Enlarging(PicturePredictor):
             for one in found
         ]
         draw_grid(rows, file, title, side=2.4, footer="The part is that with the most detail.")
-
-
-def tiles(height: int, width: int) -> list[tuple[int, int]]:
-    """Top and left of each tile."""
-    return [(top, left) for top in range(0, height, TILE) for left in range(0, width, TILE)]
 
 
 def opaque(pixels: Tensor) -> Tensor:
@@ -185,11 +167,3 @@ def _of_image(image: "Image") -> Tensor:
     if "transparency" in turned.info and mode in ("L", "RGB"):
         mode = "LA" if mode == "L" else "RGBA"
     return as_tensor(straight.convert(mode))
-
-
-def as_image(picture: Tensor) -> "Image":
-    """Pillow image of pixels uint8 (1 to 4, H, W)."""
-    from PIL import Image
-
-    pixels = picture.permute(1, 2, 0).numpy()
-    return Image.fromarray(pixels[:, :, 0] if len(picture) == 1 else pixels)

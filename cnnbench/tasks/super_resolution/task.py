@@ -102,9 +102,6 @@ class SuperResolution(Task):
     def evaluation(self, runtime: Runtime, spec: ModelSpec) -> Meter:
         return QualityMeter(runtime, self.scale, self.channels)
 
-    def sizes(self, source: Source) -> list[tuple[str, Sequence[int]]]:
-        return checks.sizes(source)
-
     def write_answers(self, kept: Tensor, source: Source, labels: Sequence[str], path: Path) -> None:
         names = QualityMeter.names_for(self.channels)
         rows = [[file, *(f"{value:.6g}" for value in row)] for file, row in
