@@ -47,7 +47,7 @@ def run(cfg: PredictConfig) -> int:
     for note in predictor.notes():
         print(note, file=sys.stderr)
     asked = _with_sheets(_asked(predictor, files, cfg), sheet, predictor)
-    folder = picture_folder(cfg, loaded[0]) if predictor.pictorial else None
+    folder = picture_folder(cfg, loaded[0], files) if predictor.pictorial else None
     found = list(_saved(asked, files, folder, predictor) if folder else asked)
     if cfg.out is not None:
         with output("out", cfg.out) as file:
@@ -84,9 +84,12 @@ def check_outputs(cfg: PredictConfig, files: list[str]) -> Path | None:
     return sheet
 
 
-def picture_folder(cfg: PredictConfig, loaded: Weights) -> Path:
-    """Folder for the pictures that a net answers with, made before the work begins."""
+def picture_folder(cfg: PredictConfig, loaded: Weights, files: Sequence[str]) -> Path:
+    """Folder for the pictures that a net answers with, made before the work begins. UserError where images that are
+    read lie there: an answer has its image's name, and would replace it."""
     folder = path_for("predict", cfg, slug([sources.short_name(loaded.source)]))
+    if any(Path(file).resolve().parent == folder.resolve() for file in files):
+        raise UserError(f"the answers are written to {folder}, which holds images that are read: give another run.dir")
     make_for_results(folder)
     return folder
 

@@ -94,6 +94,10 @@ def test_predict_writes_the_enlarged_picture_whatever_its_mode(
             assert picture.mode == mode
     assert (tmp_path / "sheet.png").exists()
 
+    before = (tmp_path / "colour.png").read_bytes()
+    refused = cnnbench("predict", "colour.png", "weights=r", "device=cpu", "run.dir=.")
+    assert (refused.code, "which holds images that are read" in refused.err) == (2, True)
+    assert (tmp_path / "colour.png").read_bytes() == before
     net = package.load(tmp_path / "r", device="cpu")
     (found,) = net.predict(tmp_path / "colour.png")
     assert isinstance(found, Enlarged) and found.picture.shape == (3, 40, 60) and found.scale == 2
