@@ -1,6 +1,7 @@
 """Device, precision and seeds of a run. No other room knows which device or dtype a run uses."""
 
 import contextlib
+import math
 import os
 import platform
 import re
@@ -129,10 +130,10 @@ class Runtime:
         if self.scaler.is_enabled():  # it checks the gradients itself
             self.scaler.step(optimizer)
         elif _is_fused(optimizer):
-            optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+            optimizer.found_inf = (~(norm < math.inf)).float()  # type: ignore[attr-defined]
             optimizer.step()
             del optimizer.found_inf  # type: ignore[attr-defined]
-        elif norm.isfinite():
+        elif norm < math.inf:
             optimizer.step()
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)

@@ -46,9 +46,9 @@ class Meter:
         """
         loss = mean_loss.detach().to(self.loss.dtype) * len(targets)
         if finite_only:
-            finite = loss.isfinite()
-            self.left_out += ~finite * len(targets)
-            loss = torch.where(finite, loss, 0.0)
+            counted = loss.nan_to_num(0.0, 0.0, 0.0)
+            self.left_out += (loss != counted) * len(targets)
+            loss = counted
         self.loss += loss
         self.update(outputs.detach(), targets)
         self.n += len(targets)

@@ -44,8 +44,8 @@ class Guard:
 
     def after_step(self, norm: Tensor, step: int) -> None:
         """norm: what `Runtime.step()` returned; step: the number of the step that it belongs to."""
-        finite = norm.isfinite()
-        skipped = (~finite).long()
+        finite = norm < math.inf  # a norm is not negative; nothing is less for what is not a number
+        skipped = ~finite
         if self.kept:
             change = torch._foreach_sub(self.buffers, self.kept)
             torch._foreach_mul_(change, finite.int())

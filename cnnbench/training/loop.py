@@ -6,7 +6,6 @@ The loop does not know which task it trains: losses and meters are the task's.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from cnnbench.data import Batch
@@ -30,7 +29,8 @@ def train_step(state: TrainState, images: Tensor, targets: Any) -> None:
     """One optimizer step on one batch, in `accumulate` microbatches whose gradients add up to the batch's own."""
     set_lr(state.optimizer, state.base_lrs, state.schedule(state.step))
     microbatches = _passes_that_fit(state, images, targets)
-    loss = torch.stack([loss for loss, _, _ in microbatches]).sum()
+    losses = [loss for loss, _, _ in microbatches]
+    loss = sum(losses[1:], losses[0])
     # 4. metrics: added up on the device; of several processes in one all-reduce, with the loss
     meter = state.task.meter(state.runtime) if state.exchange else state.meter
     for part_loss, answers, part_targets in microbatches:
@@ -38,7 +38,7 @@ def train_step(state: TrainState, images: Tensor, targets: Any) -> None:
     if state.exchange:
         loss = state.exchange(meter, state.meter, loss, state.step)
     # 5. optimizer step: skipped where the loss or the gradient is not finite
-    norm = state.runtime.step(state.optimizer, state.model.parameters(), state.clip, loss)
+    norm = state.runtime.step(state.optimizer, state.parameters, state.clip, loss)
     state.guard.after_step(norm, state.step)
     if state.ema is not None:
         state.ema.update_parameters(state.model)
@@ -53,7 +53,9 @@ def _passes(state: TrainState, images: Tensor, targets: Any) -> list[Pass]:
     state.runtime.seed_step(state.seed, state.step)
     parts, done = min(state.accumulate, len(targets)), []
     share = state.exchange.share(len(targets), state.step) if state.exchange else 1.0
-    microbatches = list(zip(images.chunk(parts), targets.chunk(parts), strict=True))
+    microbatches = (
+        [(images, targets)] if parts == 1 else list(zip(images.chunk(parts), targets.chunk(parts), strict=True))
+    )
     for number, (part_images, part_targets) in enumerate(microbatches, start=1):
         with no_sync(state.net, number < len(microbatches)):
             # 1. forward
@@ -62,8 +64,9 @@ def _passes(state: TrainState, images: Tensor, targets: Any) -> list[Pass]:
             # 2. loss
             loss = state.task.training_loss(outputs, part_targets)
             # 3. backward: each microbatch weighs as many images as it has
-            state.runtime.backward(loss * (share * len(part_targets) / len(targets)))
-        done.append((loss.detach(), state.task.answer(outputs).detach(), part_targets))
+            weight = share * len(part_targets) / len(targets)
+            state.runtime.backward(loss if weight == 1 else loss * weight)
+        done.append((loss.detach(), state.task.answer(outputs), part_targets))
     return done
 
 

@@ -80,11 +80,12 @@ def build_optimizer(model: nn.Module, cfg: OptimConfig, batch_size: int, fused: 
     """The optimizer over the parameters that require gradients, with the lr that suits the batch."""
     lr = scaled_lr(cfg, batch_size)
     groups = parameter_groups(model, cfg, lr)
-    kind = {"fused": True} if fused else {}
+    # One call for all tensors, in place of several for each; on a CPU the bits are those of the loop over tensors.
+    kind = {"fused": True} if fused else {"foreach": True}
     if cfg.name is Optimizer.adamw:
         return _light(torch.optim.AdamW)(groups, lr=lr, betas=(cfg.momentum, 0.999), **kind)
     if cfg.name is Optimizer.muon:
-        return Muon(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov)
+        return Muon(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
     optimizer = _light(torch.optim.SGD)(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
     start_momentum(optimizer)
     return optimizer

@@ -59,6 +59,7 @@ class TrainState:
 
     def __post_init__(self) -> None:
         self.guard = Guard(self.model, self.runtime.device)
+        self.parameters = list(self.model.parameters())  # to walk through all modules takes as long as a layer
         self.base_lrs: list[float] = [group["lr"] for group in self.optimizer.param_groups]
         self.meter = self.task.meter(self.runtime)  # of the epoch under way
 
