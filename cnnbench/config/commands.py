@@ -61,6 +61,10 @@ class TrainConfig:
         "auto, fp32, bf16 or fp16 while training; auto measures the end result in fp32, as evaluate does"
     )
     compile: bool = option("compile the net with torch.compile")
+    graphs: bool | str = option(
+        "auto, true or false: replay whole steps as CUDA graphs, so that a small net does not wait for the host",
+        default="auto",
+    )
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     devices: int | str = option("processes that train together, one on each GPU (or on the CPU): 4, or all", ge=1)
     ddp: DdpConfig = field(default_factory=DdpConfig)

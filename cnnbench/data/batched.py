@@ -7,6 +7,7 @@ as in torchvision's RandomCrop, RandomResizedCrop and ColorJitter; tests compare
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -227,7 +228,13 @@ def jittered(images: Tensor, real: Tensor, strength: float) -> Tensor:
 def _gray(values: Tensor) -> Tensor:
     if values.shape[1] != 3:
         return values
-    return (values * torch.tensor(LUMA, device=values.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (values * _luma_weights(values.device)).sum(1, keepdim=True)
+
+
+@lru_cache
+def _luma_weights(device: torch.device) -> Tensor:
+    """Weights (1, 3, 1, 1), copied to the device once: a copy would wait for it."""
+    return torch.tensor(LUMA, device=device).view(1, 3, 1, 1)
 
 
 def _blend(values: Tensor, base: Tensor, factor: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ random numbers of an epoch are a table with a row for each image. So a resumed r
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,9 @@ Where the data set has a `pair`, image and target are what it makes of them."""
 
 MASKS = "nearest"  # interpolation of masks: class numbers cannot be averaged
 
+Pick = Callable[..., tuple[Tensor, Any]]
+"""(Indices of a batch, the tensors of its `Draws`) -> its images and targets."""
+
 Reader = Callable[[list[Tensor], list[np.ndarray]], Iterable[Any]]
 """(Indices of each batch, a seed for each of its images) -> images of each batch, or [images, masks]."""
 
@@ -56,6 +59,7 @@ def train_loader(
     decode: Decoder = Decoder.auto,
     device: torch.device | None = None,
     sampler: Sampler = Sampler.shuffle,
+    record: Callable[[Pick], Pick] | None = None,
 ) -> "Loader":
     """Loader of shuffled, augmented batches of the training images.
 
@@ -63,7 +67,8 @@ def train_loader(
     same for any number of ranks. The last, smaller batch of an epoch is kept; the shares of the ranks differ by at most
     one image. It is dropped where a rank would have a single image, which BatchNorm cannot take.
 
-    device: where decode=nvjpeg decodes, and where the images stay.
+    device: where decode=nvjpeg decodes, and where the images stay. record: takes the function that picks and augments a
+    batch of images in memory, and gives back the one that does it.
     """
     source, ratio = dataset.train, dataset.crop_ratio
     targets = _one_class_each(dataset) if sampler is Sampler.balanced else None
@@ -72,8 +77,8 @@ def train_loader(
     check_augment(augment, image_size, ratio, native)
     fill = torch.tensor([round(255 * mean) for mean in dataset.mean], dtype=torch.uint8)
     if isinstance(source, Arrays) and _batchable(augment, dataset):
-        finish = _batch_transform(source, augment, image_size, dataset, fill)
-        return Loader(source, order, _read_arrays(source), finish, dataset.pair)
+        finish = _batch_transform(source, augment, image_size, dataset, fill.to(source.images.device))
+        return Loader(source, order, _read_arrays(source), finish, dataset.pair, record)
     alternate = augment.alternate
     finish = BatchTransform(size=image_size, flip=alternate, alternate=alternate, turn=augment.turn,
                             cutout=augment.cutout, fill=fill)  # fmt: skip
@@ -293,6 +298,7 @@ class Loader:
     read: Reader
     finish: BatchTransform
     pair: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = None  # the task's own input and target of a batch
+    record: Callable[[Pick], Pick] | None = None  # of images in memory
 
     def __len__(self) -> int:
         return len(self.order)
@@ -310,17 +316,32 @@ class Loader:
             device = self.source.images.device
             batches, rows = ([one.to(device) for one in part] for part in (batches, rows))
             draws = draws.to(device)
+        if self.record is not None:
+            for indices, row in zip(batches, rows, strict=True):
+                images, targets = self._recorded(indices, *draws.rows(row))
+                yield {"image": images, "target": targets, "index": indices}
+            return
         for indices, row, read in zip(batches, rows, self.read(batches, seeds), strict=True):
-            yield self._batch(read, indices, draws.rows(row))
+            images, targets = self._finished(read, indices, draws.rows(row))
+            yield {"image": images, "target": targets, "index": indices}
 
-    def _batch(self, read: Any, indices: Tensor, draws: Draws) -> Batch:
+    @cached_property
+    def _recorded(self) -> Pick:
+        assert self.record is not None
+        return self.record(self._pick)
+
+    def _pick(self, indices: Tensor, *draws: Tensor) -> tuple[Tensor, Any]:
+        (read,) = self.read([indices], [])
+        return self._finished(read, indices, Draws(*draws))
+
+    def _finished(self, read: Any, indices: Tensor, draws: Draws) -> tuple[Tensor, Any]:
         if has_masks(self.source):
             images, targets = self.finish(read[0], draws), self.finish.masks(read[1], draws)
         else:
             images, targets = self.finish(read, draws), self.source.targets[indices]
         if self.pair is not None:
             images, targets = self.pair(images, targets)
-        return {"image": images, "target": targets, "index": indices}
+        return images, targets
 
 
 def _read_arrays(source: Arrays) -> Reader:

@@ -87,6 +87,11 @@ class Runtime:
         self.scaler.scale(loss).backward()
 
     @property
+    def is_recording(self) -> bool:
+        """Whether what is launched now is recorded, for a CUDA graph, and not run."""
+        return self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+    @property
     def fused(self) -> bool:
         """Whether to use fused optimizers. They skip a step that is not finite without waiting for the device."""
         return self.device.type == "cuda"
@@ -146,9 +151,14 @@ class Runtime:
         """
         # Hashed, since a CPU's generator uses only 32 bits of a seed.
         entropy = (seed, step, self.group.rank) if self.group.rank else (seed, step)
-        # On a CPU its generator alone: torch.manual_seed spends a millisecond on devices that are absent.
-        seed_all = torch.default_generator.manual_seed if self.device.type == "cpu" else torch.manual_seed
-        seed_all(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        self._generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+    def _generator(self) -> torch.Generator:
+        """Random numbers of the device. torch.manual_seed would spend a millisecond on devices that are absent."""
+        if self.device.type == "cuda":
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            return torch.cuda.default_generators[index]
+        return torch.mps._get_default_mps_generator() if self.device.type == "mps" else torch.default_generator
 
     def synchronize(self) -> None:
         """Wait until the device has done all its work: for measuring time."""

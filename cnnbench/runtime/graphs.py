@@ -31,7 +31,7 @@ class Recorded:
         self.replay: Replay | None = None
 
     def __call__(self, *inputs: Tensor) -> Any:
-        if self.broken or any(len(tensor) != self.size for tensor in inputs):
+        if self.broken or not self._fits(inputs):
             return self.function(*inputs)
         if self.calls < WARM_UP:
             self.calls += 1
@@ -44,6 +44,15 @@ class Recorded:
         for static, value in zip(self.static, inputs, strict=True):
             static.copy_(_pinned(value, self.device), non_blocking=True)
         return _copied(self.replay())
+
+    def _fits(self, inputs: Inputs) -> bool:
+        """Whether these are the tensors that are recorded, or may be."""
+        if self.replay is None:
+            return all(len(value) == self.size for value in inputs)
+        return all(
+            one.shape == value.shape and one.dtype == value.dtype
+            for one, value in zip(self.static, inputs, strict=True)
+        )
 
     def forget(self) -> None:
         """Record anew: what the function works on has changed."""

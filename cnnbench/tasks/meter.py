@@ -23,6 +23,12 @@ class Meter:
         )  # images that the mean loss is not over
         self.n = 0
 
+    def restart(self) -> None:
+        """Begin anew, over the same tensors."""
+        for tensor in self.tensors():
+            tensor.zero_()
+        self.n = 0
+
     def own(self) -> dict[str, Tensor]:
         """The task's own sums by name, the very tensors that `update` adds to."""
         return {}
@@ -74,3 +80,13 @@ class Meter:
         for name, value in {"loss": self.loss, "left_out": self.left_out, **self.own()}.items():
             value.copy_(state[name])
         self.n = state["n"]
+
+
+def occurrences(places: Tensor, count: int) -> Tensor:
+    """Number of times that each of 0..count-1 occurs in places (N,): int64 (count,).
+
+    `torch.bincount` would wait for a GPU.
+    """
+    found = torch.zeros(count, dtype=torch.int64, device=places.device)
+    one = torch.ones((), dtype=torch.int64, device=places.device)
+    return found.scatter_add_(0, places, one.expand(places.numel()))

@@ -39,11 +39,11 @@ class Guard:
         floats = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         self.buffers = [buffer.view(SAME_SIZE[buffer.element_size()]) for buffer in floats]
         self.kept = [buffer.clone() for buffer in self.buffers]
-        self.counts = torch.zeros(4, dtype=torch.int64, device=device)
-        self.skipped, self.in_a_row, self.first, self.still = self.counts
+        self.counts = torch.zeros(5, dtype=torch.int64, device=device)
+        self.skipped, self.in_a_row, self.first, self.still, self.step = self.counts
 
-    def after_step(self, norm: Tensor, step: int) -> None:
-        """norm: what `Runtime.step()` returned; step: the number of the step that it belongs to."""
+    def after_step(self, norm: Tensor) -> None:
+        """norm: what `Runtime.step()` returned."""
         finite = norm < math.inf  # a norm is not negative; nothing is less for what is not a number
         skipped = ~finite
         if self.kept:
@@ -52,9 +52,10 @@ class Guard:
             torch._foreach_add_(self.kept, change)
             torch._foreach_copy_(self.buffers, self.kept)
         self.skipped += skipped
-        self.first.copy_(torch.where(self.in_a_row == 0, step, self.first))
+        self.first.copy_(torch.where(self.in_a_row == 0, self.step, self.first))
         self.in_a_row.add_(1).mul_(skipped)
         self.still.add_(1).mul_(norm == 0)
+        self.step += 1
 
     def take_back(self) -> None:
         """Restore the buffers before a step is done again."""
@@ -63,14 +64,15 @@ class Guard:
 
     def look(self) -> Counts:
         """Waits for the device."""
-        return Counts(*self.counts.tolist())
+        return Counts(*self.counts[:4].tolist())
 
-    def restart(self, skipped: int) -> None:
-        """After weights have been loaded."""
+    def restart(self, skipped: int, step: int) -> None:
+        """After weights have been loaded. skipped, step: steps skipped and done so far."""
         if self.kept:
             torch._foreach_copy_(self.kept, self.buffers)
         self.counts.zero_()
         self.skipped.fill_(skipped)
+        self.step.fill_(step)
 
 
 class OutputRange:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnnbench.data import Batch
 from cnnbench.runtime.distributed import no_sync
+from cnnbench.runtime.graphs import Recorded
 from cnnbench.runtime.memory import is_out_of_memory
 from cnnbench.training.freezing import train_mode
 from cnnbench.training.optim import set_lr
@@ -20,14 +21,55 @@ def train_epoch(state: TrainState, batches: Iterable[Batch], after_step: Callabl
     """Train on the batches for as long as after_step() is true."""
     train_mode(state.model)
     for batch in batches:
-        train_step(state, state.normalize(batch["image"]), state.runtime.to_device(batch["target"]))
+        if state.recorded is None or not isinstance(batch["target"], Tensor):
+            train_step(state, state.normalize(batch["image"]), state.runtime.to_device(batch["target"]))
+        else:
+            replay_step(state, state.recorded, batch["image"], batch["target"])
         if not after_step():
             return
 
 
 def train_step(state: TrainState, images: Tensor, targets: Any) -> None:
-    """One optimizer step on one batch, in `accumulate` microbatches whose gradients add up to the batch's own."""
+    """One optimizer step on one batch of normalised images."""
+    _begin_step(state)
+    update(state, images, targets)
+    _end_step(state)
+
+
+def replay_step(state: TrainState, recorded: Recorded, images: Tensor, targets: Tensor) -> None:
+    """The same step on images as they are loaded, replayed where it was recorded. Python's counts are kept here."""
+    _begin_step(state)
+    seen = state.meter.n
+    recorded(images, targets)
+    state.meter.n = seen + len(targets)
+    _end_step(state)
+
+
+def recordable_step(state: TrainState) -> Callable[[Tensor, Tensor], None]:
+    """The part of a step that a CUDA graph can hold, as a function of images and targets as they are loaded."""
+
+    def step(images: Tensor, targets: Tensor) -> None:
+        update(state, state.normalize(images), state.runtime.to_device(targets))
+
+    return step
+
+
+def _begin_step(state: TrainState) -> None:
     set_lr(state.optimizer, state.base_lrs, state.schedule(state.step))
+    state.runtime.seed_step(state.seed, state.step)
+
+
+def _end_step(state: TrainState) -> None:
+    if state.ema is not None:
+        state.ema.n_averaged += 1
+    state.step += 1
+
+
+def update(state: TrainState, images: Tensor, targets: Any) -> None:
+    """What a step changes on the device, from `accumulate` microbatches whose gradients add up to the batch's own.
+
+    It looks at no number on a GPU, so that a CUDA graph can hold all of it.
+    """
     microbatches = _passes_that_fit(state, images, targets)
     losses = [loss for loss, _, _ in microbatches]
     loss = sum(losses[1:], losses[0])
@@ -39,10 +81,9 @@ def train_step(state: TrainState, images: Tensor, targets: Any) -> None:
         loss = state.exchange(meter, state.meter, loss, state.step)
     # 5. optimizer step: skipped where the loss or the gradient is not finite
     norm = state.runtime.step(state.optimizer, state.parameters, state.clip, loss)
-    state.guard.after_step(norm, state.step)
+    state.guard.after_step(norm)
     if state.ema is not None:
-        state.ema.update_parameters(state.model)
-    state.step += 1
+        state.ema.update(state.model)
 
 
 Pass = tuple[Tensor, Tensor, Any]  # loss (), answers (N, …), targets, of a microbatch
@@ -50,7 +91,6 @@ Pass = tuple[Tensor, Tensor, Any]  # loss (), answers (N, …), targets, of a mi
 
 def _passes(state: TrainState, images: Tensor, targets: Any) -> list[Pass]:
     """Forward and backward of each microbatch: afterwards the gradient is the batch's."""
-    state.runtime.seed_step(state.seed, state.step)
     parts, done = min(state.accumulate, len(targets)), []
     share = state.exchange.share(len(targets), state.step) if state.exchange else 1.0
     microbatches = (
@@ -79,9 +119,12 @@ def _passes_that_fit(state: TrainState, images: Tensor, targets: Any) -> list[Pa
         try:
             return _passes(state, images, targets)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or state.accumulate >= len(targets) or state.exchange:
-                raise  # of several processes one cannot go back alone
+            if not is_out_of_memory(error) or state.accumulate >= len(targets):
+                raise
+            if state.exchange or state.runtime.is_recording:
+                raise  # of several processes one cannot go back alone; what is recorded has not been run
         state.optimizer.zero_grad(set_to_none=True)  # of the microbatches that did fit
         state.guard.take_back()
         state.runtime.empty_cache()
         state.set_accumulate(2 * state.accumulate)
+        state.runtime.seed_step(state.seed, state.step)

@@ -82,12 +82,14 @@ def build_optimizer(model: nn.Module, cfg: OptimConfig, batch_size: int, fused: 
     groups = parameter_groups(model, cfg, lr)
     # One call for all tensors, in place of several for each; on a CPU the bits are those of the loop over tensors.
     kind = {"fused": True} if fused else {"foreach": True}
+    optimizer: torch.optim.Optimizer
     if cfg.name is Optimizer.adamw:
-        return _light(torch.optim.AdamW)(groups, lr=lr, betas=(cfg.momentum, 0.999), **kind)
-    if cfg.name is Optimizer.muon:
-        return Muon(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
-    optimizer = _light(torch.optim.SGD)(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
-    start_momentum(optimizer)
+        optimizer = _light(torch.optim.AdamW)(groups, lr=lr, betas=(cfg.momentum, 0.999), capturable=fused, **kind)
+    elif cfg.name is Optimizer.muon:
+        optimizer = Muon(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
+    else:
+        optimizer = _light(torch.optim.SGD)(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
+    prepare(optimizer)
     return optimizer
 
 
@@ -99,13 +101,29 @@ def _light(kind: type[torch.optim.Optimizer]) -> Any:
     return type(kind.__name__, (kind,), {**bare, "step": torch.no_grad()(inspect.unwrap(kind.step))})
 
 
-def start_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Zeros where a fused SGD has no momentum yet. If the first step is skipped, torch would go on with memory that
-    nobody wrote; from zeros that step is the same."""
-    if isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["fused"] and optimizer.defaults["momentum"]:
-        for group in optimizer.param_groups:
+def prepare(optimizer: torch.optim.Optimizer) -> None:
+    """Give a fused optimizer what its groups lack: on a GPU the lr as a tensor, which a recorded step reads anew each
+    time; and momentum of zeros.
+
+    If the first step is skipped, torch would go on with memory that nobody wrote; from zeros that step is the same.
+    """
+    if not optimizer.defaults["fused"]:
+        return
+    for group in optimizer.param_groups:
+        device = group["params"][0].device
+        if device.type == "cuda" and not isinstance(group["lr"], Tensor):
+            group["lr"] = torch.tensor(group["lr"], device=device)
+        if isinstance(optimizer, torch.optim.SGD) and group["momentum"] and not group.get("muon"):
             for parameter in group["params"]:
                 optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+
+
+def plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """State of the optimizer for a checkpoint, every lr a number."""
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["lr"] = float(group["lr"])
+    return state
 
 
 def scaled_lr(cfg: OptimConfig, batch_size: int) -> float:
@@ -149,4 +167,7 @@ def linear(done: float) -> float:
 def set_lr(optimizer: torch.optim.Optimizer, base_lrs: list[float], factor: float) -> None:
     """Each group's lr, always from its base: a warm-up never leaks into the rest of the curve."""
     for group, base in zip(optimizer.param_groups, base_lrs, strict=True):
-        group["lr"] = base * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(base * factor)
+        else:
+            group["lr"] = base * factor

@@ -64,7 +64,8 @@ def restore(
 def lr_jump(parts: Parts, state: TrainState, saved: dict[str, Any]) -> list[str]:
     """Note where changed settings move the lr: a schedule over more epochs is at another place after the same steps."""
     groups = zip(state.optimizer.param_groups, saved["optimizer"]["param_groups"], strict=True)
-    changes = [(before["lr"], group["lr"]) for group, before in groups if before["lr"] > 0 and group["lr"] > 0]
+    rates = [(before["lr"], float(group["lr"])) for group, before in groups]
+    changes = [pair for pair in rates if min(pair) > 0]
     before, now = max(changes, key=lambda pair: abs(math.log(pair[1] / pair[0])), default=(1.0, 1.0))
     if state.step == 0 or math.isclose(before, now, rel_tol=0.05):
         return []

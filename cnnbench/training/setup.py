@@ -3,12 +3,11 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TextIO
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnnbench import data
 from cnnbench.config.commands import TrainConfig
@@ -22,7 +21,9 @@ from cnnbench.runtime.compiled import Compiled
 from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.tasks.base import Task
 from cnnbench.training import freezing, optim
+from cnnbench.training.ema import MovingAverage
 from cnnbench.training.exchange import Exchange
+from cnnbench.training.graph_step import recorded_input, recorded_step, uses_graphs
 from cnnbench.training.state import Progress, TrainState
 from cnnbench.utils.errors import UserError
 
@@ -95,6 +96,7 @@ def build(
         fit_to_images(model, loaded, spec, runtime)
     if cfg.data.decode is Decoder.nvjpeg:
         runtime.check_decodes_jpeg()
+    graphs = uses_graphs(cfg, runtime)
     loading: dict[str, Any] = {
         "image_size": loaded.image_size if features else spec.input.image_size,
         "batch_size": batch_size,
@@ -120,6 +122,7 @@ def build(
             decode=cfg.data.decode,
             device=runtime.device,
             sampler=cfg.data.sampler,
+            record=partial(recorded_input, runtime=runtime, size=batch_size) if graphs else None,
             **loading,
         ),
         val_batches=data.eval_loader(loaded.val, loaded, **loading),
@@ -130,6 +133,8 @@ def build(
         stream=stream,
     )
     state = start(parts, model)
+    if graphs:
+        state.recorded = recorded_step(state, batch_size)
     state.progress = Progress(seconds=spent, best=task.aim.worst)
     return parts, state
 
@@ -146,7 +151,7 @@ def start(parts: Parts, model: Net) -> TrainState:
     sizes = parts.train_batches.order.size
     return TrainState(
         model=model,
-        ema=AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(cfg.ema), use_buffers=True) if cfg.ema else None,
+        ema=MovingAverage(model, cfg.ema) if cfg.ema else None,
         net=features.net if features else callable_net(cfg, model, runtime, parts.batch_size),
         task=parts.task,
         optimizer=optim.build_optimizer(model, cfg.optim, parts.batch_size, runtime.fused),
@@ -175,6 +180,8 @@ def thaw(parts: Parts, state: TrainState, epoch: int) -> list[str]:
             begun += names
     if begun and state.exchange:
         state.net = callable_net(parts.cfg, state.model, parts.runtime, parts.batch_size)
+    if begun and state.recorded:
+        state.recorded.forget()
     return begun
 
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from cnnbench.models.layers import Net
 from cnnbench.runtime.compiled import Compiled
 from cnnbench.runtime.device import Runtime
+from cnnbench.runtime.graphs import Recorded
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.meter import Meter
+from cnnbench.training.ema import MovingAverage
 from cnnbench.training.exchange import Exchange
 from cnnbench.training.health import Guard
-from cnnbench.training.optim import set_lr, start_momentum
+from cnnbench.training.optim import plain_state, prepare, set_lr
 from cnnbench.utils import console
 
 
@@ -46,11 +47,12 @@ class TrainState:
     runtime: Runtime
     normalize: Callable[[Tensor], Tensor]
     seed: int = 0
-    ema: AveragedModel | None = None
+    ema: MovingAverage | None = None
     accumulate: int = 1  # microbatches in a step
     clip: float | None = None
     step: int = 0  # optimizer steps done
     exchange: Exchange | None = None  # where several processes share each batch
+    recorded: Recorded | None = None  # the step, where a GPU may replay it as a CUDA graph
     progress: Progress = field(default_factory=Progress)
     rows: list[dict[str, Any]] = field(default_factory=list)  # those of metrics.jsonl
     warnings: dict[str, str] = field(default_factory=dict)  # by kind: each is said once
@@ -60,7 +62,7 @@ class TrainState:
     def __post_init__(self) -> None:
         self.guard = Guard(self.model, self.runtime.device)
         self.parameters = list(self.model.parameters())  # to walk through all modules takes as long as a layer
-        self.base_lrs: list[float] = [group["lr"] for group in self.optimizer.param_groups]
+        self.base_lrs = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.meter = self.task.meter(self.runtime)  # of the epoch under way
 
     @property
@@ -83,17 +85,19 @@ class TrainState:
         self.accumulate = parts
         if isinstance(self.net, Compiled):
             self.net.parts = parts
+        if self.recorded is not None:
+            self.recorded.forget()
 
     def add_parameters(self, groups: list[dict[str, Any]]) -> None:
         """Add parameters that begin to train."""
         for group in groups:
             self.optimizer.add_param_group(group)
-            self.base_lrs.append(group["lr"])
-        start_momentum(self.optimizer)
+            self.base_lrs.append(float(group["lr"]))
+        prepare(self.optimizer)
 
     def restart_meter(self) -> None:
         """Begin the sums of another epoch."""
-        self.meter = self.task.meter(self.runtime)
+        self.meter.restart()
 
     def warn(self, kind: str, text: str) -> None:
         """Say once what is wrong, and keep it for the result. An empty text says nothing."""
@@ -115,7 +119,7 @@ class TrainState:
             "images_per_second": self.images_per_second,
             "model": _contiguous(self.model.state_dict()),
             "ema": _contiguous(self.ema.state_dict()) if self.ema else None,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": plain_state(self.optimizer),
             "scaler": self.runtime.scaler.state_dict(),
             "step": self.step,
             "accumulate": self.accumulate,
@@ -135,7 +139,7 @@ class TrainState:
             self.runtime.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
         self.set_accumulate(max(self.accumulate, state.get("accumulate", 1)))  # more where memory was too small
-        self.guard.restart(state.get("skipped", 0))
+        self.guard.restart(state.get("skipped", 0), self.step)
         set_lr(self.optimizer, self.base_lrs, self.schedule(max(0, self.step - 1)))  # an epoch may end without a step
         self.meter.load_state_dict(state["meter"])
         self.images_per_second = state.get("images_per_second", 0.0)

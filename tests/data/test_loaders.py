@@ -1,12 +1,14 @@
 """Batches: the data depends on seed, epoch and index alone, whatever the number of ranks and workers."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from cnnbench.config.sections import AugmentConfig
 from cnnbench.data import Dataset, eval_loader
+from cnnbench.runtime import graphs
 from cnnbench.utils.errors import UserError
 from tests.helpers.batches import COLOR, PAD_FLIP, RESIZED, arrays, by_index, same, same_batch, train
 from tests.helpers.data import augment_config
@@ -120,3 +122,17 @@ def test_evaluating_nothing() -> None:
     dataset = arrays(2)
     loader = eval_loader(dataset.val, dataset, image_size=8, batch_size=5, workers=0, rank=0, world_size=3)
     assert len(loader) == 0 and list(loader.epoch()) == []
+
+
+@pytest.mark.parametrize("augment", [PAD_FLIP, COLOR, RESIZED], ids=["shifted", "coloured", "resized"])
+def test_batches_that_are_replayed_are_the_batches(augment: AugmentConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU replays what picks and augments them: over tensors that never move, here by calling it again."""
+    told: list[str] = []
+    monkeypatch.setattr(graphs, "capture", lambda function: function)
+    record = partial(graphs.Recorded, device=torch.device("cpu"), size=7, tell=told.append)
+    dataset = replace(arrays(40), interpolation="bilinear")
+    plain, replayed = train(dataset, augment, batch_size=7), train(dataset, augment, batch_size=7, record=record)
+    for epoch in (0, 1):
+        ours, theirs = list(replayed.epoch(epoch)), list(plain.epoch(epoch))
+        assert all(same_batch(one, other) for one, other in zip(ours, theirs, strict=True))
+    assert replayed._recorded.replay is not None and told == []  # type: ignore[attr-defined]

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.models.layers import Net
@@ -18,6 +17,7 @@ from cnnbench.tasks.classification.task import Classification
 from cnnbench.tasks.meter import Meter
 from cnnbench.tasks.passes import evaluate
 from cnnbench.training import compile_cost, freezing, loop
+from cnnbench.training.ema import MovingAverage
 from cnnbench.training.state import TrainState
 from tests.helpers.tiny import CPU, Tiny, batches, train_state
 
@@ -85,7 +85,7 @@ def test_bf16_autocast_keeps_float32_weights_and_learns() -> None:
 
 def test_ema_is_the_average_it_says() -> None:
     model = Tiny()
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
+    average = MovingAverage(model, 0.5)
     target = train_state(model, ema=average)
     seen = []
     for batch in batches(3):

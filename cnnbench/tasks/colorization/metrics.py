@@ -8,7 +8,7 @@ from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.colorization import AUC, AUC_REBALANCED, COLOURFULNESS, PSNR
 from cnnbench.tasks.colorization.bins import COUNT, TEMPERATURE, annealed_mean, bins_of
 from cnnbench.tasks.colorization.lab import lab_to_rgb
-from cnnbench.tasks.meter import Meter
+from cnnbench.tasks.meter import Meter, occurrences
 
 THRESHOLDS = 151  # 0, 1, ..., 150
 SCALE = 110.0  # of ab where a net answers with them directly
@@ -47,7 +47,7 @@ class AucMeter(Meter):
         """Add images by their colours ab (N, 2, H, W)."""
         within = (ab - lab[:, 1:]).norm(dim=1).ceil().clamp(max=THRESHOLDS).long()
         pairs = bins_of(lab[:, 1:]) * (THRESHOLDS + 1) + within.flatten()
-        self.errors += torch.bincount(pairs, minlength=self.errors.numel()).view_as(self.errors)
+        self.errors += occurrences(pairs, self.errors.numel()).view_as(self.errors)
 
     def metrics(self) -> dict[str, float]:
         return auc(self.errors)
@@ -68,7 +68,7 @@ class ColourMeter(AucMeter):
 
     def add_colours(self, ab: Tensor, lab: Tensor) -> None:
         super().add_colours(ab, lab)
-        self.answered += torch.bincount(bins_of(ab), minlength=COUNT)
+        self.answered += occurrences(bins_of(ab), COUNT)
         answer, truth = lab_to_rgb(torch.cat([lab[:, :1], ab], dim=1)), lab_to_rgb(lab)
         self.psnr += psnr(answer, truth, self.psnr.dtype).sum()
         self.colour += colourfulness(answer, self.psnr.dtype).sum()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnnbench.data.sources import IGNORE
 from cnnbench.runtime.device import Runtime
-from cnnbench.tasks.meter import Meter
+from cnnbench.tasks.meter import Meter, occurrences
 from cnnbench.tasks.segmentation import CLASSES, MIOU, PIXELS
 
 
@@ -57,15 +57,12 @@ def best(scores: Tensor) -> Tensor:
 def counts(answers: Tensor, masks: Tensor, classes: int) -> Tensor:
     """int64 (N, classes, classes): how many pixels of class i (row) were taken for class j (column), image by image.
 
-    answers: classes (N, H, W). Nothing is waited for, as `torch.bincount` would on a GPU.
+    answers: classes (N, H, W).
     """
     bins = classes * classes + 1  # the last is for pixels that do not count
     places = torch.where(masks < classes, masks.long() * classes + answers, bins - 1).flatten(1)
     places += bins * torch.arange(len(places), device=places.device)[:, None]
-    found = torch.zeros(len(places) * bins, dtype=torch.int64, device=places.device)
-    found.scatter_add_(
-        0, places.flatten(), torch.ones((), dtype=torch.int64, device=places.device).expand(places.numel())
-    )
+    found = occurrences(places.flatten(), len(places) * bins)
     return found.view(len(places), bins)[:, :-1].unflatten(1, (classes, classes))
 
 
