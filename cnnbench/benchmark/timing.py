@@ -132,6 +132,7 @@ def time_training(setting: TimedNet, net: Callable[..., object], batches: Iterat
         """Five marks: begin, batch ready, forward done, backward done, end."""
         stopwatch.mark()
         batch = next(batches)
+        state.runtime.search_kernels(True)
         images, targets = state.normalize(batch["image"]), marking.to_device(batch["target"])
         stopwatch.mark()
         train_step(state, images, targets)
@@ -154,6 +155,7 @@ def time_inference(
     """Seconds of inference on the images (uint8), normalisation included."""
     normalize, stopwatch = setting.normalize, Stopwatch(setting.device)
     images = setting.device.to_device(images)
+    setting.device.search_kernels(True)
     setting.model.eval()
 
     @torch.no_grad()

@@ -20,6 +20,7 @@ from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
 
 Module = TypeVar("Module", bound=nn.Module)
+Batch = TypeVar("Batch", bound=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,10 @@ class Runtime:
         """Tensor on the device. A GPU copies from pinned memory while the CPU goes on."""
         if self.device.type == "cuda" and value.device.type == "cpu":
             return value.pin_memory().to(self.device, non_blocking=True)
+        return value.to(self.device)
+
+    def move(self, value: Tensor) -> Tensor:
+        """Tensor on the device, for what goes there once: to pin a whole data set takes longer than to copy it."""
         return value.to(self.device)
 
     def backward(self, loss: Tensor) -> None:
@@ -153,6 +158,23 @@ class Runtime:
         entropy = (seed, step, self.group.rank) if self.group.rank else (seed, step)
         self._generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
+    def search_kernels(self, worth: bool) -> None:
+        """Whether cuDNN searches for the fastest kernels of shapes that are new to it from now on.
+
+        A search takes as long as some ten steps: it is worth that for the shape of all batches, not for a short last
+        one, and never where all images differ in size.
+        """
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = worth and not torch.are_deterministic_algorithms_enabled()
+
+    def by_shape(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches; kernels are searched for while they have the shape of the first."""
+        first: torch.Size | None = None
+        for batch in batches:
+            first = first or batch["image"].shape
+            self.search_kernels(batch["image"].shape == first)
+            yield batch
+
     def _generator(self) -> torch.Generator:
         """Random numbers of the device. torch.manual_seed would spend a millisecond on devices that are absent."""
         if self.device.type == "cuda":
@@ -219,8 +241,8 @@ def create_runtime(
         torch.use_deterministic_algorithms(deterministic)
     # Filling new memory helps to find bugs, but costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if chosen.type == "cuda":  # images have one size: search for the fastest algorithm once
-        torch.backends.cudnn.benchmark = not deterministic
+    if chosen.type == "cuda":
+        torch.backends.cudnn.benchmark = False  # until a loop says which shape is worth a search
         torch.backends.cudnn.allow_tf32 = False  # fp32 is float32: TF32 rounds the factors of convolutions to 10 bits
     scaler = torch.amp.GradScaler(chosen.type, enabled=dtype == torch.float16)
     backend = "nccl" if chosen.type == "cuda" else "gloo"

@@ -27,7 +27,7 @@ def predictions(
     net: Callable[[Tensor], Any], batches: Iterable[Batch], runtime: Runtime, normalize: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[Batch, Any, Tensor]]:
     """Batches as they came, with their targets and the net's outputs on the device. The net is in eval mode."""
-    for batch in batches:
+    for batch in runtime.by_shape(batches):
         with runtime.autocast():
             outputs = net(normalize(batch["image"]))
         yield batch, runtime.to_device(batch["target"]), outputs

@@ -20,7 +20,7 @@ from cnnbench.training.state import TrainState
 def train_epoch(state: TrainState, batches: Iterable[Batch], after_step: Callable[[], bool]) -> None:
     """Train on the batches for as long as after_step() is true."""
     train_mode(state.model)
-    for batch in batches:
+    for batch in state.runtime.by_shape(batches):
         if state.recorded is None or not isinstance(batch["target"], Tensor):
             train_step(state, state.normalize(batch["image"]), state.runtime.to_device(batch["target"]))
         else:

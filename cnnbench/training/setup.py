@@ -208,7 +208,7 @@ def place_images(dataset: data.Dataset, cache: Cache, runtime: Runtime) -> data.
             f"data.cache=device: the images take {size / 2**30:.1f} GB, more than half of the memory that is free on "
             f"{runtime.name}"
         )
-    return dataset if cache is Cache.host or not fits else data.place_images(dataset, runtime.to_device)
+    return dataset if cache is Cache.host or not fits else data.place_images(dataset, runtime.move)
 
 
 def fit_to_images(model: Net, dataset: data.Dataset, spec: ModelSpec, runtime: Runtime) -> None:

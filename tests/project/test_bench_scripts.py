@@ -57,12 +57,44 @@ def test_the_peers_take_equally_many_images_of_each_class(monkeypatch: pytest.Mo
     sys.modules.pop("work")
 
 
-def test_the_gpu_script_runs_on_a_cpu(tmp_path: Path) -> None:
+def script(name: str, *args: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "TINY": "1", "CNNBENCH_PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([str(ROOT / "scripts" / "bench_gpu.sh"), str(tmp_path / "out")], env=environment,
-                          capture_output=True, text=True, timeout=200)  # fmt: skip
+    return subprocess.run([str(ROOT / "scripts" / name), *args], env=environment, capture_output=True, text=True,
+                          timeout=300)  # fmt: skip
+
+
+def test_the_gpu_check_runs_on_a_cpu(tmp_path: Path) -> None:
+    done = script("gpu_check.sh", str(tmp_path / "out"), "same")
     assert done.returncode == 0, done.stderr
-    text = (tmp_path / "out" / "results.md").read_text()
-    assert text.count("| resnet8 | fp32 | 8 |") == 2
-    assert "## resnet8-cached" in text
-    assert "## resnet8-synthetic" in text
+    page = (tmp_path / "out" / "gpu.md").read_text()
+    assert page in done.stdout
+    assert "| resnet20: eager again | the same bits | the same bits |" in page
+    assert "| killed with SIGKILL and resumed | the same bits | the same bits |" in page
+
+
+def test_a_part_of_the_gpu_check_that_fails_or_hangs_is_told_and_keeps_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import gpu_check
+
+    for code, ended in (
+        ("import sys; sys.exit(3)", "ended with exit code 3"),
+        ("import time; time.sleep(60)", "cut after 0 s"),
+    ):
+        process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+        assert gpu_check.finish(process, 20 if "exit" in code else 0.3) == ended
+    rows = tmp_path / "gpu.jsonl"
+    gpu_check.add(rows, "small", "a bare loop", **{"images/s": 14939.2, "of the first": 1.0}, goal="")
+    gpu_check.add(rows, "small", "cut after 90 s", see="small.log")
+    page = gpu_check.table(tmp_path, 12.0)
+    assert "| a bare loop | 14,939 images/s, 1 of the first |  |" in page
+    assert "| cut after 90 s | small.log |  |" in page
+    sys.modules.pop("gpu_check")
+
+
+def test_the_gpu_study_runs_on_a_cpu(tmp_path: Path) -> None:
+    done = script("gpu_study.sh", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "out" / "study.md").read_text()
+    assert "s in all" in page and "plain20" in page and "resnet20" in page

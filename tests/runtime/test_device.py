@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from cnnbench.runtime.device import create_runtime
+from cnnbench.runtime.device import Runtime, create_runtime
 from tests.helpers.runs import SMALL, Ran
 
 
@@ -36,3 +36,19 @@ def test_what_cannot_be_deterministic_is_said(cnnbench: Callable[..., Ran], monk
     ran = cnnbench("train", "deterministic=true", *SMALL)
     assert ran.code == 2
     assert "deterministic=true: on this device adaptive_avg_pool2d_backward_cuda" in ran.err
+
+
+def test_kernels_are_searched_for_the_shape_of_the_first_batch_alone() -> None:
+    """Neither for a short last batch, nor where whole images of many sizes come one by one."""
+    searched: list[bool] = []
+
+    class Noting(Runtime):
+        def search_kernels(self, worth: bool) -> None:
+            searched.append(worth)
+
+    cpu = create_runtime("cpu", "fp32", seed=0)
+    runtime = Noting(cpu.device, cpu.dtype, cpu.scaler)
+    shapes = [(4, 3, 8, 8), (4, 3, 8, 8), (3, 3, 8, 8), (4, 3, 8, 9), (4, 3, 8, 8)]
+    given = [{"image": torch.zeros(shape), "number": number} for number, shape in enumerate(shapes)]
+    assert [batch["number"] for batch in runtime.by_shape(given)] == [0, 1, 2, 3, 4]
+    assert searched == [True, True, False, False, True]

@@ -206,3 +206,50 @@ def test_muon_takes_what_begins_to_train_later() -> None:
     before = net.layer3[0].conv1.weight.clone()
     one_step(net, optimizer, 0)
     assert not torch.equal(before, net.layer3[0].conv1.weight)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+def test_an_lr_that_lies_on_the_device_is_the_same_lr(kind: str) -> None:
+    """As on a GPU, where a recorded step reads it anew: fused, and a step that is not finite changes nothing."""
+    torch.manual_seed(0)
+    nets = [build("airbench") for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    cfg = optim_config(name=Optimizer(kind), lr=0.01, rest=RestConfig(lr=0.5, momentum=0.8, weight_decay=0.01))
+    plain, fused = (optim.build_optimizer(net, cfg, 128, fused) for net, fused in zip(nets, (False, True), strict=True))
+    rates = [group["lr"] for group in plain.param_groups]
+    for group in fused.param_groups:
+        group["lr"] = torch.tensor(group["lr"])
+    for step in range(3):
+        for net, optimizer in zip(nets, (plain, fused), strict=True):
+            optim.set_lr(optimizer, rates, 1 / (1 + step))
+            fused.found_inf = torch.tensor(0.0)  # type: ignore[attr-defined]
+            one_step(net, optimizer, step)
+    for value, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-3, atol=1e-4)
+    assert optim.plain_state(fused)["param_groups"][0]["lr"] == pytest.approx(rates[0] / 3)
+    before = deepcopy((nets[1].state_dict(), optim.plain_state(fused)["state"]))
+    nets[1](torch.full((8, 3, 32, 32), float("nan"))).square().mean().backward()
+    fused.found_inf = torch.tensor(1.0)  # type: ignore[attr-defined]
+    fused.step()
+    after = dict(nets[1].named_parameters())
+    assert all(torch.equal(before[0][name], value) for name, value in after.items())
+
+
+def test_muon_has_the_bits_of_torchs_own() -> None:
+    torch.manual_seed(0)
+    ours, theirs = (nn.Linear(24, 8, bias=False) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    settings = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1, "nesterov": True}
+    one = Muon([{"params": [ours.weight], "muon": True, **settings}], **settings)
+    other = torch.optim.Muon([theirs.weight], **settings)
+    for step in range(4):
+        for layer, optimizer in ((ours, one), (theirs, other)):
+            one_step_of(layer, optimizer, step)
+    assert torch.equal(ours.weight, theirs.weight)
+
+
+def one_step_of(layer: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    torch.manual_seed(seed)
+    layer(torch.randn(16, 24)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
