@@ -23,8 +23,9 @@ from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.base import Exported, Task
 from cnnbench.tasks.measurement import Judged, Measurement
 from cnnbench.tasks.meter import Meter
+from cnnbench.tasks.psnr import PEAK
 from cnnbench.tasks.super_resolution import METRICS, checks
-from cnnbench.tasks.super_resolution.metrics import PEAK, PsnrMeter, QualityMeter
+from cnnbench.tasks.super_resolution.metrics import PsnrMeter, QualityMeter
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_text
 
