@@ -142,6 +142,7 @@ class Dataset:
     extra: dict[str, Any] = field(default_factory=dict)  # further facts for the task, kept with the net's weights
     pair: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = None  # images and targets of a batch -> input and target
     whole: bool = False  # validation takes images whole, each at its own size
+    grid: int = 1  # pixels: squares cut at random from files begin at multiples of it
     skips: bool = False  # data.on_error=skip: images that do not serve the task are left out too
     unreadable: tuple[str, ...] = ()  # images that data.on_error=skip left out, with the reasons
     left_out: dict[str, int] = field(default_factory=dict)  # files in its folders that are no images, by suffix
