@@ -26,7 +26,7 @@ LONG = (
 
 
 def pytest_collection_finish() -> None:
-    """Set the modules aside and look for garbage less often: Hydra leaves so much that a tenth of the time went there."""
+    """Set the modules aside and look for garbage less often: a tenth of the time went there, as Hydra leaves much."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

@@ -172,8 +172,8 @@ def prepared(source: Source, net: Enlarger, cut: bool = False) -> Source:
         check_pair(photo, size_of(photo.path), size_of(photo.low or ""))
     if cut and source.stride:
         if source.low and source.stride % net.scale:
-            raise UserError(f"data.stride={source.stride} is not a multiple of model.scale={net.scale}: squares of pairs "
-                            "begin where a pixel of the small image does")  # fmt: skip
+            raise UserError(f"data.stride={source.stride} is not a multiple of model.scale={net.scale}: of pairs, "
+                            "squares begin where a pixel of the small image does")  # fmt: skip
         return in_squares(source, source.side or net.image_size, source.stride)
     return source
 
