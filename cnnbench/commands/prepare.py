@@ -48,6 +48,9 @@ def planned(cfg: PackConfig) -> packing.PackingPlan:
     if cfg.data.packed:
         raise UserError("data.packed: these images are packed already")
     dataset = data.load_dataset(cfg.data, read_all=False, test=True)  # each is read once, when it is packed
+    if dataset.task != "classification":
+        raise UserError(f"prepare packs images with a class each; data={cfg.data.name} is for {dataset.task}, which "
+                        "reads its files as they are")  # fmt: skip
     if not isinstance(dataset.train, data.Files):
         raise UserError(f"data={cfg.data.name} is no folder of image files: it is in memory, where nothing is faster")
     source = Path(cfg.data.root).resolve().name if cfg.data.name == "folder" and cfg.data.root else cfg.data.name

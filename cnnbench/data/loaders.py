@@ -83,9 +83,9 @@ def train_loader(
     finish = BatchTransform(size=image_size, flip=alternate, alternate=alternate, turn=augment.turn,
                             cutout=augment.cutout, fill=fill)  # fmt: skip
     if isinstance(source, Arrays) or decode is Decoder.pillow:
-        transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation)
+        transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation, dataset.grid)
     elif has_masks(source) or augment.crop is Crop.patch:
-        transform = sample_transform(augment, image_size, ratio, None, dataset.interpolation)
+        transform = sample_transform(augment, image_size, ratio, None, dataset.interpolation, dataset.grid)
     else:
         transform = decode_transform(augment, image_size, ratio, dataset.interpolation)
         if decode is Decoder.nvjpeg and device is not None:

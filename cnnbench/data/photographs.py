@@ -13,7 +13,7 @@ from cnnbench.data.geometry import as_tensor
 from cnnbench.data.layout import split_of
 from cnnbench.data.luma import luma
 from cnnbench.data.scan import Found, images_below, left_out_note, links_note, subfolders
-from cnnbench.data.sources import ORIENTATION, Arrays, Dataset, Files, open_image, recolored, upright
+from cnnbench.data.sources import ORIENTATION, Arrays, Dataset, Files, Source, open_image, recolored, upright
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
 
@@ -62,6 +62,11 @@ class Photographs(Files):
 
     def item(self, index: int) -> Photo:
         return Photo(self.paths[index], self.channels, self.low[index] if self.low else None, self.scale)
+
+
+def is_paired(source: Source) -> bool:
+    """Whether small images come from files too."""
+    return isinstance(source, Photographs) and source.low is not None
 
 
 def read_photo(path: str, channels: int) -> Tensor:

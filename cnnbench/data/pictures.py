@@ -1,14 +1,17 @@
 """Images that a user gives (a path, a Pillow image or a tensor) as pixels, and their thumbnails."""
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.data.sources import read_image, recolored, upright
+from cnnbench.data.sources import check_is_file, open_image, recolored, upright
 from cnnbench.utils.errors import UserError
+
+Result = TypeVar("Result")
 
 
 def as_picture(image: Any, channels: int) -> Any:
@@ -18,13 +21,19 @@ def as_picture(image: Any, channels: int) -> Any:
     if isinstance(image, Tensor):
         image = _as_bytes(image)
         return image if len(image) == channels else recolored(image[None], channels)[0]
-    if isinstance(image, str | os.PathLike):
-        picture = read_image(image, quietly=False)
-    elif hasattr(image, "getbands"):
-        picture = upright(image)
-    else:
-        raise UserError(f"an image must be a path, a Pillow image or a tensor, not {type(image).__name__}")
+    picture = opened(image, upright)
     return picture if channels == 3 else picture.convert("L")
+
+
+def opened(image: Any, read: Callable[[Any], Result]) -> Result:
+    """What `read` takes from a Pillow image, or from that of a path, whose file is opened once."""
+    if isinstance(image, str | os.PathLike):
+        check_is_file(image)
+        with open_image(image, image, quietly=False) as found:
+            return read(found)
+    if hasattr(image, "getbands"):
+        return read(image)
+    raise UserError(f"an image must be a path, a Pillow image or a tensor, not {type(image).__name__}")
 
 
 def _as_bytes(image: Tensor) -> Tensor:

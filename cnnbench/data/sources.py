@@ -142,6 +142,7 @@ class Dataset:
     extra: dict[str, Any] = field(default_factory=dict)  # further facts for the task, kept with the net's weights
     pair: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = None  # images and targets of a batch -> input and target
     whole: bool = False  # validation takes images whole, each at its own size
+    grid: int = 1  # pixels: squares cut at random from files begin at multiples of it
     skips: bool = False  # data.on_error=skip: images that do not serve the task are left out too
     unreadable: tuple[str, ...] = ()  # images that data.on_error=skip left out, with the reasons
     left_out: dict[str, int] = field(default_factory=dict)  # files in its folders that are no images, by suffix
@@ -235,7 +236,7 @@ def read_mask(item: Any) -> Tensor:
     """Mask uint8 (H, W) of a pair: a class number, or an index of a palette, in each pixel."""
     if isinstance(item, np.ndarray):
         return torch.from_numpy(item)
-    _check_is_file(item)
+    check_is_file(item)
     with open_image(item, item) as image:
         mode, pixels = image.mode, np.array(image)
     if mode not in ("P", "L", "1"):
@@ -262,7 +263,7 @@ def read_bytes(item: Any) -> bytes:
     """Bytes of an item of files or shards. UserError that names the item."""
     if isinstance(item, Record):
         return item.read()
-    _check_is_file(item)
+    check_is_file(item)
     try:
         return Path(item).read_bytes()
     except OSError as error:
@@ -274,12 +275,12 @@ def read_image(path: str | os.PathLike[str], quietly: bool = True) -> "Image":
 
     `quiet_pillow()` is not thread-safe: threads share one around all of them and read with quietly=False.
     """
-    _check_is_file(path)
+    check_is_file(path)
     with open_image(path, path, quietly) as image:
         return upright(image)
 
 
-def _check_is_file(path: str | os.PathLike[str]) -> None:
+def check_is_file(path: str | os.PathLike[str]) -> None:
     if not os.path.isfile(path):  # noqa: PTH113  # to open a named pipe would wait for ever
         raise UserError(f"cannot read the image '{os.fspath(path)}': there is no such file")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cnnbench.config.sections import AugmentConfig, Crop, Resize
@@ -55,17 +56,33 @@ def moved_together(transform: Any, picture: Any, mask: Tensor) -> list[Tensor]:
     return [image, moved.as_subclass(Tensor)]
 
 
+@dataclass(frozen=True)
+class GridCrop:
+    """A random square of an image (C, H, W) that begins at multiples of `grid` pixels: where a small image lies behind
+    a large one, in blocks of that side, both have the same part."""
+
+    side: int
+    grid: int
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        places = [int(torch.randint((length - self.side) // self.grid + 1, ())) for length in pixels.shape[1:]]
+        top, left = (self.grid * place for place in places)
+        return pixels[:, top : top + self.side, left : left + self.side]
+
+
 def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None = None,
-                     interpolation: str = "bilinear") -> Transform:  # fmt: skip
+                     interpolation: str = "bilinear", grid: int = 1) -> Transform:  # fmt: skip
     """Random training transform of single images: everything but cutout and alternating flips.
 
     Draws from torch's generator. native: common side of all images, at which crop=pad pads; where it is None, images
-    are resized to `size` first.
+    are resized to `size` first. grid: see `Dataset`.
     """
     import_torchvision()
     from torchvision.transforms import v2
 
     steps = _steps(augment, size, crop_ratio, native, interpolation)
+    if grid > 1 and augment.crop is Crop.patch:
+        steps[0] = GridCrop(size, grid)
     transform: Transform = v2.Compose([*steps, v2.PILToTensor()])
     return transform
 

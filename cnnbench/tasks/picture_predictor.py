@@ -36,11 +36,25 @@ class PicturePredictor(Predictor):
     @torch.no_grad()
     def _answered(self, batch: Sequence[tuple[ImagePrediction, Any]], top: int) -> Iterator[Any]:
         for prediction, pixels in batch:
-            yield prediction if pixels is None else replace(prediction, **self.answer_whole(pixels))
+            if pixels is None:
+                yield prediction
+            elif fault := self.fault(pixels):
+                yield replace(prediction, error=f"{prediction.file or 'an image'} {fault}")
+            else:
+                found = replace(prediction, **self.answer_whole(pixels))
+                yield found if found.thumbnail is None else self.for_sheet(found, pixels)
+
+    def fault(self, pixels: Tensor) -> str:
+        """Why the net cannot answer to an image, to be said behind its name; empty where it can."""
+        return ""
 
     def answer_whole(self, pixels: Tensor) -> dict[str, Any]:
         """Fields of the prediction for an image uint8 (C, H, W): its `picture`, and more in `answer`."""
         raise NotImplementedError
+
+    def for_sheet(self, found: Any, pixels: Tensor) -> Any:
+        """Answered prediction with what a sheet shows of it, where one is drawn: it holds the image's thumbnail."""
+        return found
 
     def ask_net(self, inputs: Tensor) -> Tensor:
         """The net's answer (1, …) to one image (C, H, W), before normalisation. RunError where it is not finite."""

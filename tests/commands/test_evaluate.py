@@ -18,13 +18,13 @@ from torchvision.models import get_model, get_model_weights
 from cnnbench import data
 from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.runtime import device
-from cnnbench.tasks.classification import answers, asking, evaluation, mistakes, plots
+from cnnbench.tasks.classification import answers, asking, evaluation, plots
 from cnnbench.tasks.classification.metrics import evaluate_scores
 from cnnbench.utils.files import read_json
 from cnnbench.utils.statistics import wilson
 from cnnbench.weights import sources
 from tests.helpers.data import class_tree, data_config, picture
-from tests.helpers.runs import SMALL, Ran, rows
+from tests.helpers.runs import SMALL, Ran, rows, without_evaluations_pictures
 from tests.helpers.trained import colour_run, digits_logits, digits_run, foreign_file, photo_run, random_net
 
 CPU = ("precision=fp32", "device=cpu")
@@ -43,9 +43,7 @@ LEFT = (
 def judged(cnnbench: Callable[..., Ran], *args: str) -> tuple[dict[str, Any], str]:
     """The result, and what was said on stderr."""
     with pytest.MonkeyPatch.context() as patch:  # the numbers alone: pictures take longer than they do
-        patch.setattr(mistakes, "draw_cards", lambda *rest: None)
-        for picture in ("plot_confusion_matrix", "plot_calibration", "plot_coverage"):
-            patch.setattr(plots, picture, lambda *rest: None)
+        without_evaluations_pictures(patch.setattr)
         ran = cnnbench("evaluate", *args, *CPU, "format=json")
     assert ran.code == 0, ran.err
     return json.loads(ran.out), ran.err
@@ -131,6 +129,7 @@ def test_two_processes_together_count_what_one_counts() -> None:
     assert torch.equal(sum(share.confusion for share in shares), whole.confusion)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_shifts_say_how_many_answers_survive(cnnbench: Callable[..., Ran]) -> None:
     result = evaluated(cnnbench, f"weights={digits_run()}", "shift=2")
     shift = result["shift"]
@@ -284,6 +283,7 @@ def test_other_classes_are_refused(cnnbench: Callable[..., Ran]) -> None:
     assert (ran.code, "needs neither" in ran.err) == (2, True)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_classes_are_matched_by_name_and_may_be_a_part_of_the_nets(
     cnnbench: Callable[..., Ran], tmp_path: Path
 ) -> None:
@@ -316,6 +316,7 @@ def test_classes_are_matched_by_name_and_may_be_a_part_of_the_nets(
     assert json.loads(part.out)["n"] == 18 and "among the net's 4, and the net may answer any of these" in part.err
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_gray_images_are_given_to_a_net_that_takes_colour(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert cnnbench("train", "epochs=1", "max_steps=2", "run.dir=r", "data.image_size=8", *CPU).code == 0
     loaded = sources.load("r")
@@ -335,6 +336,7 @@ def test_a_place_that_cannot_be_written_to_is_said_before_the_work(
     assert (ran.code, "cannot write to file/e" in ran.err) == (2, True)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_sweep_over_crops_prints_one_table(cnnbench: Callable[..., Ran]) -> None:
     ran = cnnbench("evaluate", "-m", f"weights={digits_run()}", "data.crop_ratio=0.8", "crop=center,ten", *CPU)
     assert ran.code == 0, ran.err
@@ -345,6 +347,7 @@ def test_a_sweep_over_crops_prints_one_table(cnnbench: Callable[..., Ran]) -> No
 # Runs of `train`
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_evaluate_repeats_the_runs_own_numbers(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert cnnbench("train", "epochs=2", "ema=0.5", "run.dir=r", *SMALL).code == 0
     trained = read_json(tmp_path / "r/result.json")
@@ -362,7 +365,6 @@ def test_evaluate_repeats_the_runs_own_numbers(cnnbench: Callable[..., Ran], tmp
         assert result["loss"] == pytest.approx(trained["loss"], rel=1e-5)
         ours, theirs = (answers.read(Path(path) / "answers.csv") for path in ("r", result["run_dir"]))
         assert ours.same_images(theirs) and ours.wrong.tolist() == theirs.wrong.tolist()
-    assert Path(result["run_dir"], "confusion_matrix.png").exists()
     train_split = json.loads(cnnbench("evaluate", "weights=r/checkpoints/last.pt", "split=train", "format=json").out)
     assert (train_split["n"], train_split["split"]) == (287, "train")  # a fifth of each class
 
@@ -455,6 +457,7 @@ def test_the_images_of_the_training_are_held_out_again(cnnbench: Callable[..., R
 BF16 = ("data.image_size=16", "data.fraction=0.2", "batch_size=50", "device=cpu", "run.dir=r")
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     "command",
     [
@@ -483,6 +486,7 @@ def test_a_training_in_bf16_is_measured_in_fp32_as_evaluate_does(
     assert found["loss"] == pytest.approx(trained["loss"], rel=1e-5)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_precision_that_training_was_told_by_name_is_that_of_its_numbers(
     cnnbench: Callable[..., Ran], tmp_path: Path
 ) -> None:
@@ -498,6 +502,7 @@ def test_a_precision_that_training_was_told_by_name_is_that_of_its_numbers(
     assert "bf16" in told.out and "fp32" in told.out
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_evaluations_do_not_overwrite_each_other_or_the_training(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     for name in ("one", "two"):
         assert cnnbench("train", "epochs=1", f"run.name={name}", *SMALL).code == 0
@@ -510,6 +515,7 @@ def test_evaluations_do_not_overwrite_each_other_or_the_training(cnnbench: Calla
     assert (refused.code, "holds a training" in refused.err) == (2, True)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_evaluate_takes_another_size_and_normalisation(cnnbench: Callable[..., Ran]) -> None:
     assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
     command = ("evaluate", "weights=r", "precision=fp32", "format=json")
@@ -518,6 +524,7 @@ def test_evaluate_takes_another_size_and_normalisation(cnnbench: Callable[..., R
     assert json.loads(cnnbench(*command, "data.image_size=16").out)["crop"] == "center 16"
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_evaluate_refuses_data_with_other_classes(cnnbench: Callable[..., Ran]) -> None:
     assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
     ran = cnnbench("evaluate", "weights=r", "data=synthetic", "data.num_images=40")

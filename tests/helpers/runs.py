@@ -30,6 +30,15 @@ def without_pictures(replace: Callable[[Any, str, Any], None] = setattr) -> None
         replace(owner, name, lambda *args: None)
 
 
+def without_evaluations_pictures(replace: Callable[[Any, str, Any], None]) -> None:
+    """Those of an evaluation of a classifier; its tables are written all the same."""
+    from cnnbench.tasks.classification import mistakes, plots  # matplotlib takes its time, and few processes need it
+
+    for owner, name in ((mistakes, "draw_cards"), (plots, "plot_confusion_matrix"), (plots, "plot_calibration"),
+                        (plots, "plot_coverage")):  # fmt: skip
+        replace(owner, name, lambda *args: None)
+
+
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 

@@ -24,7 +24,7 @@ from cnnbench.utils.files import read_json
 from cnnbench.weights import checkpoint
 from tests.helpers.paths import ROOT
 from tests.helpers.processes import bare, children, wait_for
-from tests.helpers.runs import SMALL, Ran, assert_same_run, rows
+from tests.helpers.runs import SMALL, Ran, assert_same_run, rows, weights
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -74,6 +74,9 @@ BALANCED = ("data.sampler=balanced", "loss.class_weights=balanced")
 PARTS = (*PLAIN, "accumulate=3", "ema=0.9", "optim.clip=1", *BALANCED)
 FEW = (*PLAIN, "batch_size=300")  # the images of an epoch make up less than one batch
 NORMED = ("train", "epochs=3", *SMALL)
+LARGER = ("train", "task=super_resolution", "data=synthetic", "data.num_classes=2", "data.num_images=50", "model=espcn",
+          "model.scale=2", "data.image_size=24", "augment=turn_flip", "batch_size=7", "epochs=2", "precision=fp32",
+          "device=cpu")  # fmt: skip
 JUDGED = ("evaluate", "weights=normed", "run.dir=judged", "shift=2", "device=cpu", "precision=fp32", "format=json")
 
 
@@ -81,7 +84,7 @@ JUDGED = ("evaluate", "weights=normed", "run.dir=judged", "shift=2", "device=cpu
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two processes, all of one pair of them."""
     folder = tmp_path_factory.mktemp("two")
-    commands = {"plain": PLAIN, "parts": PARTS, "few": FEW, "normed": NORMED}
+    commands = {"plain": PLAIN, "parts": PARTS, "few": FEW, "larger": LARGER, "normed": NORMED}
     lines = [(*command, f"run.dir={name}") for name, command in commands.items()]
     results = ended(together(folder, *lines, JUDGED))
     assert [code for code, *_ in results] == [0, 0], results
@@ -112,8 +115,21 @@ def test_two_processes_train_as_one_does(
     assert len(mine.images) == 359 and mine.same_images(other) and mine.wrong.tolist() == other.wrong.tolist()
 
 
+def test_two_processes_train_a_net_that_enlarges_as_one_does(
+    cnnbench: Callable[..., Ran], tmp_path: Path, two: Path
+) -> None:
+    """Each image's own PSNR and SSIM are summed, whichever process judged it; the last batch has one image."""
+    assert cnnbench(*LARGER, "run.dir=one").code == 0
+    ours, theirs = read_json(two / "larger/result.json"), read_json(tmp_path / "one/result.json")
+    assert ours["n"] == theirs["n"] == 5 and ours["train_n"] == theirs["train_n"] == 50
+    for key in ("loss", "train_loss", "psnr_y", "bicubic_psnr_y", "ssim_y", "consistency"):
+        assert ours[key] == pytest.approx(theirs[key], rel=1e-4), key
+    for key, value in weights(two / "larger").items():
+        torch.testing.assert_close(value, weights(tmp_path / "one")[key], rtol=1e-4, atol=1e-5)
+
+
 def test_one_run_directory_with_one_writer(two: Path) -> None:
-    assert {path.name for path in two.iterdir()} == {"plain", "parts", "few", "normed", "judged"}
+    assert {path.name for path in two.iterdir()} == {"plain", "parts", "few", "larger", "normed", "judged"}
     assert len(list((two / "normed").glob("events.out.*"))) == 1
     assert read_json(two / "normed/status.json")["status"] == "done"
 

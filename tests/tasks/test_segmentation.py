@@ -261,3 +261,11 @@ def test_what_works_without_classes_of_images_is_drawn(
     refused = cnnbench("visualize", "weights=r", "what=gradcam", "device=cpu")
     assert refused.code == 2 and "fcn8s answers with a class for each pixel: use filters, maps or" in refused.err
     assert cnnbench("visualize", "data=masks", "data.root=set", "what=[batch,schedule]", "run.dir=b").code == 0
+    for line, said in (
+        (("prepare", "out=packed"), "prepare packs images with a class each; data=masks is for segmentation"),
+        (("doctor", "data"), "judges images with a label each; data=masks is for segmentation"),
+        (("benchmark", *TRAIN[3:5], "device=cpu"), "benchmark times nets that classify, and fcn8s answers with"),
+    ):
+        ran = cnnbench(*line, "data=masks", "data.root=set")
+        assert ran.code == 2 and said in ran.err and len(ran.err.splitlines()) == 1, ran.err
+    assert not (tmp_path / "packed").exists()

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 
 import cnnbench as package
+from cnnbench import tasks
+from cnnbench.data import load_dataset, train_loader
 from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.data.sources import read_image
 from cnnbench.models.enlarging import enlarged
@@ -146,11 +149,38 @@ def test_pairs_of_files_are_trained_on_and_judged_by_their_own_small_images(
     psnr = (10 * torch.log10(255**2 / error)).mean().item()
     assert read_json(tmp_path / "r/result.json")["bicubic_psnr_rgb"] == pytest.approx(psnr, abs=0.05)
 
+    odd = cnnbench(*kept, *pairs, "data.stride=15", "run.dir=w")
+    assert odd.code == 2 and "data.stride=15 is not a multiple of model.scale=2" in odd.err
+    whole = [arg for arg in kept if not arg.startswith(("data.stride", "augment"))]
+    cut = cnnbench(*whole, *pairs, "augment=patch_turn", "epochs=1", "run.dir=p")
+    assert cut.code == 0 and read_json(tmp_path / "p/result.json")["train_n"] == 2, cut.err
+    coloured = cnnbench(*whole, *pairs, "augment=patch_turn", "augment.color=0.2", "run.dir=w")
+    assert coloured.code == 2 and "augment.color=0.2 would colour an image otherwise than its small one" in coloured.err
+
     Image.open(tmp_path / "low/val/scene50.png").resize((29, 24)).save(tmp_path / "low/val/scene50.png")
     wrong = cnnbench(*kept, *pairs, "run.dir=w")
     assert wrong.code == 2 and "low/val/scene50.png' has 29 x 24 pixels and" in wrong.err
     (tmp_path / "low/val/scene50.png").unlink()
     assert "data.lr: there is no 'low/val/scene50.png'" in cnnbench(*kept, *pairs, "run.dir=w").err
+
+
+def test_random_squares_of_pairs_show_the_same_part(tmp_path: Path, compose: Callable[..., Any]) -> None:
+    """Mirrored, turned and cut alike: each pixel of a small image is the mean of its block, from whatever place."""
+    write_scenes(tmp_path / "high/train", 3)
+    write_scenes(tmp_path / "high/val", 1)
+    for file in tmp_path.glob("high/*/*.png"):
+        small = tmp_path / "low" / file.relative_to(tmp_path / "high")
+        small.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(file).resize((20, 16), Image.Resampling.BOX).save(small)
+    cfg = compose("data=images", f"data.root={tmp_path / 'high'}", f"data.lr={tmp_path / 'low'}", "model=srcnn",
+                  "model.in_channels=3", "model.scale=3", "augment=patch_turn")  # fmt: skip
+    dataset = tasks.adopt(load_dataset(cfg.data), cfg.task, cfg.model)
+    loader = train_loader(dataset, cfg.augment, image_size=12, batch_size=3, seed=0, workers=0)
+    batches = [batch for epoch in range(4) for batch in loader.epoch(epoch)]
+    for batch in batches:
+        means = torch.nn.functional.avg_pool2d(batch["target"][:, :3].float(), 3)
+        assert (means - batch["image"]).abs().max() < 0.7  # Pillow rounds to whole numbers
+    assert len({batch["image"].sum().item() for batch in batches}) == 4  # and not one and the same place
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from cnnbench.data.luma import luma, rgb, ycbcr
 from cnnbench.data.photographs import Photo
 from cnnbench.models.enlarging import enlarged, reduced, whole_blocks
 from cnnbench.runtime.device import create_runtime
+from cnnbench.tasks.psnr import psnr
 from cnnbench.tasks.super_resolution import metrics
-from cnnbench.tasks.super_resolution.metrics import QualityMeter, compared, psnr, quality, ssim
+from cnnbench.tasks.super_resolution.metrics import QualityMeter, compared, quality, ssim
 from tests.helpers.paths import SHARED
 from tests.helpers.scenes import scene
 

@@ -9,6 +9,7 @@ from cnnbench.tasks.colorization import AUC, AUC_REBALANCED, COLOURFULNESS, PSNR
 from cnnbench.tasks.colorization.bins import COUNT, TEMPERATURE, annealed_mean, bins_of
 from cnnbench.tasks.colorization.lab import lab_to_rgb
 from cnnbench.tasks.meter import Meter, occurrences
+from cnnbench.tasks.psnr import psnr
 
 THRESHOLDS = 151  # 0, 1, ..., 150
 SCALE = 110.0  # of ab where a net answers with them directly
@@ -70,7 +71,7 @@ class ColourMeter(AucMeter):
         super().add_colours(ab, lab)
         self.answered += occurrences(bins_of(ab), COUNT)
         answer, truth = lab_to_rgb(torch.cat([lab[:, :1], ab], dim=1)), lab_to_rgb(lab)
-        self.psnr += psnr(answer, truth, self.psnr.dtype).sum()
+        self.psnr += psnr(answer, truth).sum()
         self.colour += colourfulness(answer, self.psnr.dtype).sum()
         self.true_colour += colourfulness(truth, self.psnr.dtype).sum()
 
@@ -87,12 +88,6 @@ def auc(errors: Tensor) -> dict[str, float]:
     seen = pixels > 0
     whole, each = areas.sum() / pixels.sum(), (areas[seen] / pixels[seen]).mean()
     return {AUC_REBALANCED.name: 100 * each.item(), AUC.name: 100 * whole.item()}
-
-
-def psnr(answer: Tensor, truth: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-    """PSNR in dB (N,) of images uint8 (N, 3, H, W). Of equal images that of a single step in one value."""
-    squares = (answer.int() - truth.int()).square().flatten(1).sum(1).clamp(min=1).to(dtype)
-    return 10 * torch.log10(255.0**2 * answer[0].numel() / squares)
 
 
 def colourfulness(images: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -18,7 +18,8 @@ from cnnbench.output.image_grid import Row, Tile, draw_grid
 from cnnbench.tasks.colorization import AUC, AUC_REBALANCED
 from cnnbench.tasks.colorization.bins import centres
 from cnnbench.tasks.colorization.lab import lab_to_rgb
-from cnnbench.tasks.colorization.metrics import THRESHOLDS, auc, psnr
+from cnnbench.tasks.colorization.metrics import THRESHOLDS, auc
+from cnnbench.tasks.psnr import psnr
 
 SHOWN = 10  # images side by side
 SIDE = 1.1  # inches of each

@@ -1,18 +1,17 @@
 """Colours for photographs: the lightness stays as it is, at full size; only the colours come from the net."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnnbench.data.pictures import as_picture, thumbnail
-from cnnbench.data.sources import open_image
+from cnnbench.data.pictures import as_picture, opened, thumbnail
+from cnnbench.data.sources import upright
 from cnnbench.data.transforms import whole
 from cnnbench.output.image_grid import Tile, draw_grid, in_rows
 from cnnbench.tasks.colorization.bins import COUNT, TEMPERATURE
@@ -22,6 +21,9 @@ from cnnbench.tasks.colorization.metrics import ab_of, colourfulness
 from cnnbench.tasks.picture_predictor import PicturePredictor
 from cnnbench.tasks.predictor import ImagePrediction, as_sequence
 from cnnbench.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 STRIDE = 8  # of the net: sides are multiples of it
 ROWS = 512  # of an image that are converted at a time, so that memory stays bounded
@@ -59,14 +61,12 @@ class Colorizer(PicturePredictor):
 
     def prepared(self, image: Any) -> tuple[Any, Any]:
         """The picture in colour, and its pixels uint8 (3, H, W), or (4, H, W) with its transparency."""
-        picture, alpha = as_picture(image, 3), alpha_of(image)
-        pixels = whole(picture)
-        return picture, pixels if alpha is None else torch.cat([pixels, alpha])
+        if isinstance(image, Tensor):
+            return (as_picture(image, 3),) * 2
+        return opened(image, with_transparency)
 
-    def _answered(self, *arguments: Any) -> Iterator[Any]:
-        """Predictions whose thumbnails, where asked for, are gray | answer | truth."""
-        for one in super()._answered(*arguments):
-            yield one if one.thumbnail is None or one.error else replace(one, thumbnail=side_by_side(one))
+    def for_sheet(self, found: ColouredImage, pixels: Tensor) -> ColouredImage:
+        return replace(found, thumbnail=side_by_side(found))
 
     def answer_whole(self, pixels: Tensor) -> dict[str, Any]:
         image = pixels[:3]
@@ -90,21 +90,15 @@ class Colorizer(PicturePredictor):
         draw_grid(in_rows(tiles, min(len(tiles), COLUMNS)), path, title, side=SHEET_SIDE, footer=footer)
 
 
-def alpha_of(image: Any) -> Tensor | None:
-    """Transparency uint8 (1, H, W) of a path or a Pillow image; None where it has none."""
+def with_transparency(image: "Image") -> "tuple[Image, Tensor]":
+    """A Pillow image in colour, upright, and its pixels uint8 (3, H, W), or (4, H, W) where it has transparency."""
     from PIL import ImageOps
 
-    def read(opened: Any) -> Tensor | None:
-        if not opened.has_transparency_data:
-            return None
-        return whole(ImageOps.exif_transpose(opened).convert("RGBA").getchannel("A"))
-
-    if isinstance(image, Tensor):
-        return None
-    if not isinstance(image, str | os.PathLike):
-        return read(image)
-    with open_image(image, image, quietly=False) as opened:
-        return read(opened)
+    picture = upright(image)
+    if not image.has_transparency_data:
+        return picture, whole(picture)
+    alpha = ImageOps.exif_transpose(image).convert("RGBA").getchannel("A")
+    return picture, torch.cat([whole(picture), whole(alpha)])
 
 
 def seen_size(height: int, width: int, side: int) -> tuple[int, int]:

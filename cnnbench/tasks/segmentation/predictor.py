@@ -1,6 +1,6 @@
 """A trained segmentation net in use: a class for each pixel of an image at its own size."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -56,15 +56,13 @@ class Segmenter(PicturePredictor):
     def empty(self, file: str | None, **known: Any) -> MaskPrediction:
         return MaskPrediction(file, **known)
 
-    def _answered(self, batch: Sequence[tuple[ImagePrediction, Any]], top: int) -> Iterator[Any]:
-        for prediction, pixels in batch:
-            if pixels is not None and min(pixels.shape[1:]) < self.least:
-                size = f"{pixels.shape[2]} x {pixels.shape[1]}"
-                text = f"{prediction.file or 'an image'} has {size} pixels: the net needs {self.least} x {self.least}"
-                yield replace(prediction, error=text)
-                continue
-            for found in super()._answered([(prediction, pixels)], top):
-                yield found if found.thumbnail is None else replace(found, thumbnail=found.overlay)
+    def fault(self, pixels: Tensor) -> str:
+        _, height, width = pixels.shape
+        small = min(height, width) < self.least
+        return f"has {width} x {height} pixels: the net needs {self.least} x {self.least}" if small else ""
+
+    def for_sheet(self, found: MaskPrediction, pixels: Tensor) -> MaskPrediction:
+        return replace(found, thumbnail=found.overlay)
 
     def answer_whole(self, pixels: Tensor) -> dict[str, Any]:
         from cnnbench.tasks.segmentation.plots import overlay

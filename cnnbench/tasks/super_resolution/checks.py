@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from cnnbench.config.sections import Crop
+from cnnbench.config.sections import AugmentConfig, Crop
 from cnnbench.data import Arrays, Dataset, Source
 from cnnbench.data.photographs import Photographs, check_side, size_of
 from cnnbench.tasks.super_resolution.metrics import WINDOW
 from cnnbench.utils.errors import UserError
 
 
-def check(dataset: Dataset, scale: int, side: int, crop: Crop | None) -> None:
+def check(dataset: Dataset, scale: int, side: int, augment: AugmentConfig | None) -> None:
     """UserError where nets cannot be trained on these images, or judged by them. side: of a training image."""
     if dataset.split == "all":
         raise UserError(
@@ -18,6 +18,11 @@ def check(dataset: Dataset, scale: int, side: int, crop: Crop | None) -> None:
         )
     if side % scale:
         raise UserError(f"data.image_size={side} is not a multiple of model.scale={scale}")
+    crop = augment and augment.crop
+    if augment and augment.color and dataset.grid > 1:
+        raise UserError(
+            f"augment.color={augment.color:g} would colour an image otherwise than its small one of data.lr"
+        )
     if isinstance(dataset.train, Arrays):
         check_arrays(dataset.train, side, crop)
     else:
@@ -46,8 +51,6 @@ def check_files(source: Source, side: int, crop: Crop | None) -> None:
             "data.stride=14 augment=turn_flip for all squares on a grid, in memory"
         )
     assert isinstance(source, Photographs)
-    if source.low is not None:
-        raise UserError("data.lr needs data.stride: pairs are cut into squares in memory, as in data.stride=48")
     for path in source.paths:
         check_side(path, size_of(path), side)
 

@@ -8,6 +8,7 @@ from cnnbench.data.luma import luma
 from cnnbench.models.enlarging import enlarged, reduced
 from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.meter import Meter
+from cnnbench.tasks.psnr import PEAK, psnr
 from cnnbench.tasks.super_resolution import (
     BICUBIC_PSNR,
     BICUBIC_RGB,
@@ -19,21 +20,12 @@ from cnnbench.tasks.super_resolution import (
     SSIM,
 )
 
-PEAK = 255.0
-PERFECT = 100.0  # dB of an image without an error, which would have infinitely many
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # of SSIM (Wang et al., 2004)
 
 
 def levels(images: Tensor) -> Tensor:
     """Images in 0..1 as the pixels of a file: whole numbers in 0..255, float32."""
     return (PEAK * images.float()).round().clamp(0, PEAK)
-
-
-def psnr(images: Tensor, truth: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio (N,) of images (N, C, H, W) in 0..255, in dB, float64 where the device has it."""
-    dtype = torch.float32 if images.device.type == "mps" else torch.float64
-    error = (images - truth).square().mean(dim=(1, 2, 3), dtype=dtype)
-    return 10 * torch.log10(PEAK**2 / error.clamp(min=PEAK**2 * 10 ** (-PERFECT / 10)))
 
 
 def ssim(images: Tensor, truth: Tensor) -> Tensor:

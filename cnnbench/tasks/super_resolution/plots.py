@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from cnnbench.data.photographs import blocks
 from cnnbench.models.enlarging import enlarged
 from cnnbench.output.image_grid import Row, Tile, draw_grid
-from cnnbench.tasks.super_resolution.metrics import PEAK, levels, on_luma, psnr, shaved
+from cnnbench.tasks.psnr import PEAK, psnr
+from cnnbench.tasks.super_resolution.metrics import levels, on_luma, shaved
 
 ZOOM = 72  # pixels of the large image: the side of the part that is shown
 ROWS, PAIRS, COLUMNS = 8, 16, 8

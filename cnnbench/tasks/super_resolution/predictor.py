@@ -1,7 +1,6 @@
 """Enlarges photographs of any size, tile by tile: colour, gray, with transparency."""
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +11,18 @@ from torch import Tensor
 
 from cnnbench.data.geometry import as_tensor
 from cnnbench.data.luma import rgb, ycbcr
-from cnnbench.data.pictures import thumbnail
-from cnnbench.data.sources import open_image, recolored
+from cnnbench.data.pictures import as_picture, opened, thumbnail
+from cnnbench.data.sources import recolored
 from cnnbench.models.enlarging import BICUBIC, Enlarger, enlarged
 from cnnbench.tasks.picture_predictor import PicturePredictor, as_image, tiles
 from cnnbench.tasks.predictor import ImagePrediction
+from cnnbench.tasks.psnr import PEAK
 from cnnbench.utils.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 TILE = 256  # pixels of the small image: the side of a tile, without what it overlaps
-PEAK = 255.0
 ZOOM = 64  # pixels of the small image: the side of the part that a sheet shows
 PLAIN = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}  # others: RGB
 STRAIGHT = {"La": "LA", "RGBa": "RGBA"}  # premultiplied by alpha -> not so
@@ -61,11 +60,6 @@ class Enlarging(PicturePredictor):
         pixels = as_pixels(image)
         return opaque(pixels), pixels
 
-    @torch.no_grad()
-    def _answered(self, batch: Sequence[tuple[ImagePrediction, Any]], top: int) -> Iterator[Any]:
-        for one, (_, pixels) in zip(super()._answered(batch, top), batch, strict=True):
-            yield one if one.thumbnail is None else replace(one, parts=self.parts(pixels, one.picture))
-
     def answer_whole(self, pixels: Tensor) -> dict[str, Any]:
         scale, (height, width) = self.net.scale, pixels.shape[1:]
         answer = torch.empty(scale * height, scale * width, len(pixels), dtype=torch.uint8)  # as a file has it
@@ -76,6 +70,10 @@ class Enlarging(PicturePredictor):
             answer[rows, columns] = piece.permute(1, 2, 0)
         size = f"{scale * width} x {scale * height}"
         return {"picture": answer.permute(2, 0, 1), "answer": {"scale": scale, "size": size}}
+
+    def for_sheet(self, found: Enlarged, pixels: Tensor) -> Enlarged:
+        assert found.picture is not None
+        return replace(found, parts=self.parts(pixels, found.picture))
 
     def tile(self, pixels: Tensor, top: int, left: int, overlap: int) -> Tensor:
         """Enlarged tile of uint8 pixels (1 to 4, h, w) at this place, without what it overlaps."""
@@ -142,17 +140,10 @@ def opaque(pixels: Tensor) -> Tensor:
 
 def as_pixels(image: Any) -> Tensor:
     """Pixels uint8 (C, H, W), gray or RGB, with alpha where there is one, of a path, a Pillow image or a tensor."""
-    if isinstance(image, str | os.PathLike):
-        with open_image(image, image, quietly=False) as opened:
-            return _of_image(opened)
-    if hasattr(image, "getbands"):
-        return _of_image(image)
     if isinstance(image, Tensor):
-        from cnnbench.data.pictures import as_picture
-
         pixels: Tensor = as_picture(image, len(image) if image.ndim == 3 and len(image) in (1, 3) else 3)
         return pixels
-    raise UserError(f"an image must be a path, a Pillow image or a tensor, not {type(image).__name__}")
+    return opened(image, _of_image)
 
 
 def _of_image(image: "Image") -> Tensor:

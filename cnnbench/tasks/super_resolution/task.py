@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from cnnbench import models
 from cnnbench.config.commands import EvaluateConfig, TrainConfig
-from cnnbench.config.sections import Crop
+from cnnbench.config.sections import AugmentConfig
 from cnnbench.data import Arrays, Batch, Dataset, Files, Source, has_masks
 from cnnbench.data.model_spec import ModelSpec
-from cnnbench.data.photographs import Photographs, check_pair, in_channels, in_squares, size_of
+from cnnbench.data.photographs import Photographs, check_pair, in_channels, in_squares, is_paired, size_of
 from cnnbench.data.sources import image_ids
 from cnnbench.models.enlarging import LARGER, Enlarger, reduced, whole_blocks
 from cnnbench.models.meta_kernels import Shapes
@@ -23,8 +23,9 @@ from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.base import Exported, Task
 from cnnbench.tasks.measurement import Judged, Measurement
 from cnnbench.tasks.meter import Meter
+from cnnbench.tasks.psnr import PEAK
 from cnnbench.tasks.super_resolution import METRICS, checks
-from cnnbench.tasks.super_resolution.metrics import PEAK, PsnrMeter, QualityMeter
+from cnnbench.tasks.super_resolution.metrics import PsnrMeter, QualityMeter
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_text
 
@@ -41,7 +42,7 @@ class SuperResolution(Task):
     channels: int
     norm: int = 2
     side: int | None = None  # of a training image, where a training is configured
-    crop: Crop | None = None
+    augment: AugmentConfig | None = None
     name = "super_resolution"
     metrics = METRICS
     answers = LARGER
@@ -55,7 +56,7 @@ class SuperResolution(Task):
     def create(cls, cfg: TrainConfig, model: nn.Module) -> Self:
         net = as_enlarger(model)
         side = cfg.data.image_size or net.image_size
-        return cls(net.scale, net.in_channels, net.norm, side, cfg.augment.crop)
+        return cls(net.scale, net.in_channels, net.norm, side, cfg.augment)
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Self:
@@ -81,13 +82,14 @@ class SuperResolution(Task):
             test=None if dataset.test is None else prepared(dataset.test, net),
             pair=partial(pairing, channels=channels, scale=scale),
             whole=True,
+            grid=scale if is_paired(dataset.train) else 1,
             extra={"outputs": channels, "scale": scale},
         )
 
     # To train
 
     def check(self, dataset: Dataset) -> None:
-        checks.check(dataset, self.scale, self.side or 0, self.crop)
+        checks.check(dataset, self.scale, self.side or 0, self.augment)
 
     def training_loss(self, outputs: Any, targets: Tensor) -> Tensor:
         truth = targets[:, : self.channels].float() / PEAK
@@ -169,6 +171,9 @@ def prepared(source: Source, net: Enlarger, cut: bool = False) -> Source:
         photo = source.item(index)
         check_pair(photo, size_of(photo.path), size_of(photo.low or ""))
     if cut and source.stride:
+        if source.low and source.stride % net.scale:
+            raise UserError(f"data.stride={source.stride} is not a multiple of model.scale={net.scale}: of pairs, "
+                            "squares begin where a pixel of the small image does")  # fmt: skip
         return in_squares(source, source.side or net.image_size, source.stride)
     return source
 
