@@ -18,6 +18,7 @@ from cnnbench.data.batched import BatchTransform, Draws, ResizedCrop
 from cnnbench.data.geometry import rescaled
 from cnnbench.data.nvjpeg import BatchDecoder
 from cnnbench.data.sources import Arrays, Dataset, Source, has_masks
+from cnnbench.data.spec_augment import Warp
 from cnnbench.data.transforms import (
     EvalTransform,
     Transform,
@@ -76,7 +77,7 @@ def train_loader(
         return Loader(source, order, _read_arrays(source), finish, dataset.pair)
     alternate = augment.alternate
     finish = BatchTransform(size=image_size, flip=alternate, alternate=alternate, turn=augment.turn,
-                            cutout=augment.cutout, fill=fill)  # fmt: skip
+                            cutout=augment.cutout, fill=fill, warp=_warp(augment))  # fmt: skip
     if isinstance(source, Arrays) or decode is Decoder.pillow:
         transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation)
     elif has_masks(source) or augment.crop is Crop.patch:
@@ -120,7 +121,16 @@ def _batch_transform(
         color=augment.color,
         cutout=augment.cutout,
         fill=fill,
+        warp=_warp(augment),
     )
+
+
+def _warp(augment: AugmentConfig) -> Warp | None:
+    parts = augment.time_shift, augment.pitch_shift, augment.time_mask, augment.frequency_mask
+    if not any(parts):
+        return None
+    return Warp(time_shift=parts[0], pitch_shift=parts[1], time_mask=parts[2], frequency_mask=parts[3],
+                masks=augment.masks)  # fmt: skip
 
 
 def _room(source: Arrays, crop: Crop, size: int, ratio: float) -> tuple[int, int]:

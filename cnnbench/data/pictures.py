@@ -7,7 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnnbench.data.model_spec import ModelSpec
+from cnnbench.data.sound_files import SUFFIXES, Sound, read_clip
 from cnnbench.data.sources import read_image, recolored, upright
+from cnnbench.data.spectrogram import KEY, Spectrogram
 from cnnbench.utils.errors import UserError
 
 
@@ -25,6 +28,26 @@ def as_picture(image: Any, channels: int) -> Any:
     else:
         raise UserError(f"an image must be a path, a Pillow image or a tensor, not {type(image).__name__}")
     return picture if channels == 3 else picture.convert("L")
+
+
+def as_input(image: Any, spec: ModelSpec, remarks: dict[str, list[str]]) -> Any:
+    """What `as_picture` gives, for a trained net: of a sound file its spectrogram, where the net is for sounds.
+
+    remarks: gets the file for what was done to a sound, in keys of `sounds.REMARKS`.
+    """
+    known = spec.extra.get(KEY)
+    if known is not None and isinstance(image, str | os.PathLike):
+        spectrogram, file = Spectrogram.of(known), os.fspath(image)
+        clip = image.clip() if isinstance(image, Sound) else read_clip(file, spectrogram)
+        for key in clip.remarks:
+            remarks.setdefault(key, []).append(file)
+        image = spectrogram.picture(clip.samples)
+    return as_picture(image, spec.input.in_channels)
+
+
+def suffixes_for(spec: ModelSpec) -> tuple[str, ...] | None:
+    """Suffixes of the files that a net is asked about, where they are no images."""
+    return SUFFIXES if KEY in spec.extra else None
 
 
 def _as_bytes(image: Tensor) -> Tensor:
