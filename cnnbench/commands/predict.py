@@ -61,7 +61,8 @@ def run(cfg: PredictConfig) -> int:
         say(said, sys.stderr)
     if folder:
         say(f"-> {folder}", for_people(cfg.format))
-    return _complain([one for one in found if one.error is not None], len(found))
+    what = "file" if suffixes else "image"
+    return _complain([one for one in found if one.error is not None], len(found), what)
 
 
 def _net(cfg: PredictConfig, loaded: Weights) -> tuple[Net, ModelSpec, str]:
@@ -164,11 +165,11 @@ def _width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _complain(unread: Sequence[ImagePrediction], count: int) -> int:
+def _complain(unread: Sequence[ImagePrediction], count: int, what: str) -> int:
     """Name the files that could not be read, after the answers; the exit code."""
     if not unread:
         return DONE
-    lines = [f"cnnbench: {len(unread):,} of {plural(count, 'image')} could not be read:"]
+    lines = [f"cnnbench: {len(unread):,} of {plural(count, what)} could not be read:"]
     lines += [f"  {one.error}" for one in unread[:NAMED]]
     if len(unread) > NAMED:
         lines.append(f"  and {len(unread) - NAMED:,} more; format=json and csv name them all")

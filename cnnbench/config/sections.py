@@ -299,6 +299,10 @@ class AugmentConfig:
     pitch_shift: float = option(
         "spectrograms: shift up or down by up to such a part of the height", default=0.0, ge=0, lt=1
     )
+    time_stretch: float = option("spectrograms: slower or faster by up to such a part", default=0.0, ge=0, lt=1)
+    pitch_stretch: float = option(
+        "spectrograms: all pitches higher or lower by up to such a part, in mel", default=0.0, ge=0, lt=1
+    )
     time_mask: float = option(
         "spectrograms: upright stripes set to the mean, each up to such a part of the width", default=0.0, ge=0, lt=1
     )

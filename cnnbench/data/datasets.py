@@ -17,6 +17,7 @@ from cnnbench.data import packed
 from cnnbench.data.cifar import cifar
 from cnnbench.data.faces import faces
 from cnnbench.data.folders import image_folder, imagenet
+from cnnbench.data.grids import arrays
 from cnnbench.data.groups import grouped
 from cnnbench.data.identity import of_content
 from cnnbench.data.masks import camvid, masks, voc
@@ -291,5 +292,6 @@ SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
     "spoken_digits": spoken_digits,
     "esc50": esc50,
     "speech_commands": speech_commands,
+    "arrays": arrays,
 }
 FOLDERS: dict[str, Callable[..., Dataset]] = {"folder": image_folder, "sounds": sounds}  # of the user's own

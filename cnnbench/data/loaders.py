@@ -126,11 +126,9 @@ def _batch_transform(
 
 
 def _warp(augment: AugmentConfig) -> Warp | None:
-    parts = augment.time_shift, augment.pitch_shift, augment.time_mask, augment.frequency_mask
-    if not any(parts):
-        return None
-    return Warp(time_shift=parts[0], pitch_shift=parts[1], time_mask=parts[2], frequency_mask=parts[3],
-                masks=augment.masks)  # fmt: skip
+    names = "time_shift", "pitch_shift", "time_stretch", "pitch_stretch", "time_mask", "frequency_mask"
+    parts = {name: getattr(augment, name) for name in names}
+    return Warp(**parts, masks=augment.masks) if any(parts.values()) else None
 
 
 def _room(source: Arrays, crop: Crop, size: int, ratio: float) -> tuple[int, int]:

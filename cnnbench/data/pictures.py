@@ -7,6 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnnbench.data.grids import KEY as GRID
+from cnnbench.data.grids import SUFFIXES as GRIDS
+from cnnbench.data.grids import read_grid
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.sound_files import SUFFIXES, Sound, read_clip
 from cnnbench.data.sources import read_image, recolored, upright
@@ -35,6 +38,9 @@ def as_input(image: Any, spec: ModelSpec, remarks: dict[str, list[str]]) -> Any:
 
     remarks: gets the file for what was done to a sound, in keys of `sounds.REMARKS`.
     """
+    values = spec.extra.get(GRID)
+    if values is not None and isinstance(image, str | os.PathLike):
+        return read_grid(os.fspath(image), values, spec.input.in_channels, spec.input.image_size)
     known = spec.extra.get(KEY)
     if known is not None and isinstance(image, str | os.PathLike):
         spectrogram, file = Spectrogram.of(known), os.fspath(image)
@@ -47,7 +53,7 @@ def as_input(image: Any, spec: ModelSpec, remarks: dict[str, list[str]]) -> Any:
 
 def suffixes_for(spec: ModelSpec) -> tuple[str, ...] | None:
     """Suffixes of the files that a net is asked about, where they are no images."""
-    return SUFFIXES if KEY in spec.extra else None
+    return SUFFIXES if KEY in spec.extra else GRIDS if GRID in spec.extra else None
 
 
 def _as_bytes(image: Tensor) -> Tensor:
@@ -68,5 +74,6 @@ def thumbnail(picture: Any, side: int) -> np.ndarray:
         return np.array(small)
     from PIL import Image
 
-    pixels = picture.cpu().expand(3, -1, -1).permute(1, 2, 0).numpy()
+    gray = picture if len(picture) in (1, 3) else picture.float().mean(0, keepdim=True).to(torch.uint8)
+    pixels = gray.cpu().expand(3, -1, -1).permute(1, 2, 0).numpy()
     return thumbnail(Image.fromarray(np.ascontiguousarray(pixels)), side)

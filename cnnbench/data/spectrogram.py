@@ -63,6 +63,22 @@ class Spectrogram:
         return (f"{self.seconds:g} s at {self.rate:,} Hz, {self.bands} mel bands of {self.low:,.0f} to "
                 f"{self.high:,.0f} Hz × {self.frames} windows of {windows} ms")  # fmt: skip
 
+    @property
+    def steps(self) -> list[str]:
+        """From a file to a picture, for programs without cnnbench."""
+        middle = "" if self.frames == self.bands else f"resize to {self.bands} x {self.bands} (bilinear, antialiased); "
+        top = "its largest value" if self.reference == "loudest" else "1"
+        return [
+            f"mean of all channels in -1..1, resampled to {self.rate} Hz, the middle {self.samples} samples, or "
+            "silence on both sides of fewer",
+            f"power of Fourier transforms of Hann windows of {' and '.join(f'{one:g}' for one in self.window)} ms (a "
+            f"channel each), each {self.step} samples after the last, {self.frames} in all, the first around sample 0; "
+            "times (2 / sum of the window) squared",
+            f"{self.bands} HTK mel triangles of height 1 from {self.low:g} to {self.high:g} Hz, high bands first",
+            f"decibels relative to {top}, limited to -{self.range:g}..0; {middle}times 255 / {self.range:g}, plus 255, "
+            "rounded: a gray picture",
+        ]
+
     def check(self) -> None:
         """Raise UserError for settings that do not go together."""
         if self.high > self.rate / 2:

@@ -64,7 +64,8 @@ INTERPOLATIONS = [kind.value for kind in Interpolation]
 PRECISIONS = [kind.value for kind in Precision]
 
 SPEC = {"task": TEXT, "model": NAMED, "labels": TEXTS, "input": DICTIONARY, "extra": DICTIONARY}
-EXTRA = {"outputs": whole(1, MOST), "scale": whole(1, MOST), "temperature": number(1e-3, 1e3), "sound": DICTIONARY}
+EXTRA = {"outputs": whole(1, MOST), "scale": whole(1, MOST), "temperature": number(1e-3, 1e3), "sound": DICTIONARY,
+         "values": numbers()}  # fmt: skip
 SOUND = {"rate": whole(1000), "seconds": number(0, 600), "bands": whole(8, 1024), "window": numbers(0),
          "hop": (lambda value: value is None or number(0)[0](value), "a number above 0"), "low": number(-1),
          "high": number(0), "range": number(0, 200), "reference": TEXT}  # fmt: skip
