@@ -115,8 +115,10 @@ def examine(cfg: DoctorDataConfig, dataset: Dataset, given: FeatureNet | None) -
     images = image_files.examine(dataset, root, cores() if cfg.data.workers is None else cfg.data.workers)
     if not len(images):
         raise UserError(f"none of the {len(images.unreadable):,} images can be read: {images.unreadable[0]['detail']}")
-    review = Review(images=images, notes=dataset.notes, similarity=cfg.similarity)
-    review.ignored = image_files.ignored_files(dataset, root, data.group_table(dataset, cfg.data.group)) if root else []
+    table = data.group_table(dataset, cfg.data.group) or (Path(cfg.data.file) if cfg.data.file else None)
+    ignored = image_files.ignored_files(dataset, root, table) if root else []
+    dataset, images, remarks = image_files.heard(dataset, images, cfg.data.workers)
+    review = Review(images=images, notes=(*dataset.notes, *remarks), ignored=ignored, similarity=cfg.similarity)
     review.exact = exact_copies([one.digest for one in images.facts])
     try:
         net = given or ready(cfg, usual_weights(images))

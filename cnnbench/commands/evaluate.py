@@ -217,7 +217,8 @@ def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
     needed = [item.name for item in fields(given) if item.default == MISSING]
     if not trained and (unsaid := [name for name in needed if name not in said]):
         raise UserError(f"data.{unsaid[0]} has no value: choose the data by name, as in data={said['name']}")
-    return DataConfig(**{**trained, **said})
+    heard = next((one.spec.extra for one in loaded if one.spec is not None), {})
+    return data.as_trained(DataConfig(**{**trained, **said}), heard, typed)
 
 
 def selected(loaded: list[Weights]) -> str | None:

@@ -14,6 +14,8 @@ from cnnbench.config.arguments import command_line, typed_keys
 from cnnbench.config.commands import FinetuneConfig
 from cnnbench.config.sections import Format, Strategy
 from cnnbench.data.model_spec import ModelSpec
+from cnnbench.data.spectrogram import KEY as SOUND
+from cnnbench.data.spectrogram import Spectrogram
 from cnnbench.models.layers import Net
 from cnnbench.output.figure import save_figure
 from cnnbench.output.tables import for_people
@@ -54,6 +56,7 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
     dataset = data.load_dataset(cfg.data)
     check_task(cfg.transfer.name, cfg.task or dataset.task)
     given = choose(cfg)
+    dataset = as_heard(cfg, given, dataset, stream)
     dataset = debug.few_images(cfg, tasks.adopt(dataset, cfg.task, cfg.model))
     model, spec, dataset = prepare(cfg, given, dataset, stream)
     extractor = FeatureExtractor(
@@ -143,6 +146,18 @@ def prepare(
     models.check_image_size(model, image_size)
     spec = ModelSpec.of(arguments, dataset, image_size)
     return model, spec, dataset
+
+
+def as_heard(cfg: FinetuneConfig, given: Weights | None, dataset: data.Dataset, stream: TextIO) -> data.Dataset:
+    """The data set with its sounds as the weights know them, but for what the user says otherwise."""
+    said = any(key.startswith("data.sound.") for key in typed_keys(cfg))
+    if said or SOUND not in dataset.extra or given is None or given.spec is None:
+        return dataset
+    heard = data.as_trained(cfg.data, given.spec.extra, set())
+    if given.spec.extra.get(SOUND, dataset.extra[SOUND]) == dataset.extra[SOUND]:
+        return dataset
+    say(f"sounds as {given.source} knows them: {Spectrogram.of(given.spec.extra[SOUND]).text}", stream)
+    return data.load_dataset(heard, lambda note: None)
 
 
 def as_known(dataset: data.Dataset, known: ModelSpec, cfg: FinetuneConfig) -> data.Dataset:

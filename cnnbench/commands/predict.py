@@ -15,13 +15,14 @@ from cnnbench import tasks
 from cnnbench.config.commands import PredictConfig
 from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
+from cnnbench.data.pictures import suffixes_for
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import ENDINGS, for_people
 from cnnbench.runs.run_directory import make_for_results, path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.measurement import measuring
 from cnnbench.tasks.predictor import ImagePrediction, Predictor, predictor_of
-from cnnbench.utils.console import say
+from cnnbench.utils.console import say, warn
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.exit_codes import DONE, FAILED
 from cnnbench.utils.files import write_text
@@ -38,10 +39,11 @@ SHEET_PIXELS = 320  # longest side of a picture on a sheet
 
 
 def run(cfg: PredictConfig) -> int:
-    files = find_images(cfg.input if isinstance(cfg.input, list) else [str(cfg.input)])
+    loaded = [sources.load(where, cfg.model, cfg.weights_key) for where in sources.places(cfg.weights)]
+    suffixes = suffixes_for(loaded[0].spec) if loaded[0].spec else None
+    files = find_images(cfg.input if isinstance(cfg.input, list) else [str(cfg.input)], suffixes=suffixes)
     sheet = check_outputs(cfg, files)
     runtime = create_runtime(cfg.device, cfg.precision and cfg.precision.value, seed=0)
-    loaded = [sources.load(where, cfg.model, cfg.weights_key) for where in sources.places(cfg.weights)]
     predictor = predictor_of([_net(cfg, one) for one in loaded], measuring(runtime, cfg.precision, loaded), cfg.crop,
                              cfg.min_probability)  # fmt: skip
     for note in predictor.notes():
@@ -53,11 +55,14 @@ def run(cfg: PredictConfig) -> int:
         with output("out", cfg.out) as file:
             write_text(file, predictor.text(found, ENDINGS.get(file.suffix.lower(), cfg.format), None) + "\n")
     print(predictor.text(found, cfg.format, _width()))
+    for remark in predictor.remarked():
+        warn(remark)
     if said := predictor.closing(found):
         say(said, sys.stderr)
     if folder:
         say(f"-> {folder}", for_people(cfg.format))
-    return _complain([one for one in found if one.error is not None], len(found))
+    what = "file" if suffixes else "image"
+    return _complain([one for one in found if one.error is not None], len(found), what)
 
 
 def _net(cfg: PredictConfig, loaded: Weights) -> tuple[Net, ModelSpec, str]:
@@ -160,11 +165,11 @@ def _width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def _complain(unread: Sequence[ImagePrediction], count: int) -> int:
+def _complain(unread: Sequence[ImagePrediction], count: int, what: str) -> int:
     """Name the files that could not be read, after the answers; the exit code."""
     if not unread:
         return DONE
-    lines = [f"cnnbench: {len(unread):,} of {plural(count, 'image')} could not be read:"]
+    lines = [f"cnnbench: {len(unread):,} of {plural(count, what)} could not be read:"]
     lines += [f"  {one.error}" for one in unread[:NAMED]]
     if len(unread) > NAMED:
         lines.append(f"  and {len(unread) - NAMED:,} more; format=json and csv name them all")

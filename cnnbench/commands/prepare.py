@@ -14,6 +14,7 @@ from cnnbench.config.sections import Format, OnBadImage
 from cnnbench.data import packing
 from cnnbench.data.folders import locked
 from cnnbench.data.packed import ABOUT, read_about
+from cnnbench.data.sounds import Sounds
 from cnnbench.data.unreadable import report_left_out
 from cnnbench.output.tables import for_people, render
 from cnnbench.utils.console import say
@@ -51,7 +52,7 @@ def planned(cfg: PackConfig) -> packing.PackingPlan:
     if dataset.task != "classification":
         raise UserError(f"prepare packs images with a class each; data={cfg.data.name} is for {dataset.task}, which "
                         "reads its files as they are")  # fmt: skip
-    if not isinstance(dataset.train, data.Files):
+    if not isinstance(dataset.train, data.Files) or isinstance(dataset.train, Sounds):
         raise UserError(f"data={cfg.data.name} is no folder of image files: it is in memory, where nothing is faster")
     source = Path(cfg.data.root).resolve().name if cfg.data.name == "folder" and cfg.data.root else cfg.data.name
     folder = typed_path(cfg.out) if cfg.out is not None else typed_path(cfg.run.root) / "prepare" / slug([source])

@@ -98,6 +98,7 @@ def prepare(cfg: VisualizeConfig) -> VisualizeContext:
         raise UserError(f"{path} holds a training: give another run.dir")
     cfg.run.dir = str(path)
     known, planned = data_config(cfg, loaded, typed), partial(plan, cfg, loaded, typed)
+    known = known and data.as_trained(known, spec.extra if loaded else {}, typed)
     load_data = partial(images_of, cfg, loaded, typed)
     return VisualizeContext(cfg, model, spec, device, path, known, load_data, planned, source)
 

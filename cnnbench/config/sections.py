@@ -20,9 +20,13 @@ def option(help: str, *, default: Any = MISSING, ge: float | None = None, gt: fl
     bare: arguments without `=` are its values. missing: the message where it has no value.
     """
     bounds = {">=": ge, ">": gt, "<=": le, "<": lt}
-    metadata = {"help": help, "bounds": {sign: bound for sign, bound in bounds.items() if bound is not None}}
+    metadata: dict[str, Any] = {"help": help}
+    metadata["bounds"] = {sign: bound for sign, bound in bounds.items() if bound is not None}
     more = {"bare": bare, "missing": missing}
-    return field(default=default, metadata=metadata | {key: value for key, value in more.items() if value})
+    metadata |= {key: value for key, value in more.items() if value}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 class Precision(Enum):
@@ -173,10 +177,41 @@ class Identity(Enum):
     content = "content"
 
 
+class Reference(Enum):
+    loudest = "loudest"
+    full_scale = "full_scale"
+
+
+@dataclass(kw_only=True)
+class SoundConfig:
+    rate: int | None = option("samples per second that sounds are resampled to; null: the rate of most of them",
+                              default=None, ge=1000)  # fmt: skip
+    seconds: float | None = option(
+        "length of a clip: longer sounds give their middle, shorter ones get silence on both sides; null: nine in ten "
+        "sounds are no longer", default=None, gt=0, le=600,
+    )  # fmt: skip
+    bands: int = option("mel bands: the side of the picture", default=64, ge=8, le=1024)
+    window: list[float] = option(
+        "milliseconds that one column of the picture hears; three lengths make three channels", default=[25.0], gt=0
+    )
+    hop: float | None = option(
+        "milliseconds from one column to the next, after which the picture is made square; null: as many columns as "
+        "bands", default=None, gt=0,
+    )  # fmt: skip
+    low: float = option("lowest tone, Hz", default=20.0, ge=0)
+    high: float | None = option("highest tone, Hz; null: half the rate", default=None, gt=0)
+    range: float = option("decibels from black to white", default=80.0, ge=10, le=200)
+    reference: Reference = option(
+        "what is white: the loudest of each clip (loudest), whatever its level, or full scale (full_scale)",
+        default=Reference.loudest,
+    )
+
+
 @dataclass(kw_only=True)
 class DataConfig:
     name: str = option(
-        "digits, cifar10, cifar100, imagenet, folder, images, t91, faces, camvid, voc, masks or synthetic"
+        "digits, cifar10, cifar100, imagenet, folder, images, t91, faces, camvid, voc, masks, sounds, spoken_digits, "
+        "esc50, speech_commands, arrays or synthetic"
     )
     root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
     download: bool = option("fetch a CIFAR archive that is missing")
@@ -229,6 +264,15 @@ class DataConfig:
     ignore: int | None = option(
         "masks: the value of pixels that are not counted, beside 255; null: none", default=None, ge=0, le=255
     )
+    file: str | None = option(
+        "sounds: a table with a row for each, of the columns file and class, and fold, split, group, start, end where "
+        "there are any; arrays: the .npz", default=None,
+    )  # fmt: skip
+    fold: Any = option(
+        "sounds: the fold that is judged, while all others are trained on; spoken_digits: official, or a speaker",
+        default=None,
+    )
+    sound: SoundConfig = field(default_factory=SoundConfig)
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)
 
@@ -249,6 +293,23 @@ class AugmentConfig:
     turn: bool = option("turn images by random quarter turns", default=False)
     alternate: bool = option("flip: mirror each image in every other epoch, not at random", default=False)
     color: float = option("strength of the brightness, contrast and saturation jitter; 0: none", ge=0, lt=1)
+    time_shift: float = option(
+        "spectrograms: shift to the left or right by up to such a part of the width", default=0.0, ge=0, lt=1
+    )
+    pitch_shift: float = option(
+        "spectrograms: shift up or down by up to such a part of the height", default=0.0, ge=0, lt=1
+    )
+    time_stretch: float = option("spectrograms: slower or faster by up to such a part", default=0.0, ge=0, lt=1)
+    pitch_stretch: float = option(
+        "spectrograms: all pitches higher or lower by up to such a part, in mel", default=0.0, ge=0, lt=1
+    )
+    time_mask: float = option(
+        "spectrograms: upright stripes set to the mean, each up to such a part of the width", default=0.0, ge=0, lt=1
+    )
+    frequency_mask: float = option(
+        "spectrograms: level stripes set to the mean, each up to such a part of the height", default=0.0, ge=0, lt=1
+    )
+    masks: int = option("spectrograms: how many stripes of each kind", default=2, ge=1, le=10)
     cutout: int = option("side of a random square set to the mean, pixels of the net's input; 0: none", ge=0)
 
 

@@ -5,6 +5,7 @@ from cnnbench.data.datasets import load_dataset, load_judged, seen_in_training
 from cnnbench.data.groups import group_table
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches
 from cnnbench.data.overlap import shared_files
+from cnnbench.data.sounds import as_trained, in_memory
 from cnnbench.data.sources import (
     Arrays,
     Dataset,
@@ -33,6 +34,7 @@ __all__ = [
     "Shifts",
     "Source",
     "Views",
+    "as_trained",
     "build_views",
     "eval_loader",
     "evenly_spaced",
@@ -44,6 +46,7 @@ __all__ = [
     "has_masks",
     "image_names",
     "in_classes_of",
+    "in_memory",
     "load_dataset",
     "load_judged",
     "matched",

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnbench.data.sources import IGNORE
+from cnnbench.data.spec_augment import Warp
 from cnnbench.data.transforms import Transform
 
 ATTEMPTS = 10  # to draw an area and an aspect that fit into the image, as in torchvision
@@ -32,7 +33,8 @@ Part = tuple[Tensor, Tensor, Tensor, Tensor]
 class Draws(NamedTuple):
     """A row of random numbers for each image."""
 
-    whole: Tensor  # int64 (N, 5 or 6), uniform: shift down and right, flip, row and column of the cutout, quarter turns
+    whole: Tensor  # int64 (N, 5 or more), uniform: shift down and right, flip, row and column of the cutout, quarter
+    # turns, then those of a `Warp`
     real: Tensor  # float32 (N, K) in 0..1: for the resized crop, then for the colours
 
     def rows(self, indices: Tensor) -> "Draws":
@@ -94,6 +96,7 @@ class BatchTransform:
     color: float = 0.0
     cutout: int = 0
     fill: Tensor | None = None  # (C,), value of the cutout square
+    warp: Warp | None = None  # of spectrograms
 
     @property
     def cuts(self) -> bool:
@@ -103,6 +106,7 @@ class BatchTransform:
     def draw(self, rng: np.random.Generator, count: int) -> Draws:
         down, right = (2 * self.padding + room + 1 for room in self.room)
         highs = [down, right, 2 if self.flip else 1, self.size, self.size, *([4] if self.turn else [])]
+        highs += self.warp.highs if self.warp else []
         whole = torch.from_numpy(rng.integers(0, highs, size=(count, len(highs))))
         numbers = (self.crop.numbers if self.crop else 0) + (6 if self.color > 0 else 0)
         return Draws(whole, torch.from_numpy(rng.random((count, numbers), dtype=np.float32)))
@@ -115,6 +119,9 @@ class BatchTransform:
         if self.cutout > 0 and self.fill is not None:
             centre = draws.whole[:, 3:5].unbind(1)
             images = cut_out(images, *centre, side=self.cutout, fill=self.fill.to(images.device))
+        if self.warp is not None and self.fill is not None:
+            drawn = draws.whole[:, -len(self.warp.highs) :]
+            images = self.warp(images, drawn, self.fill.to(images.device))
         return images
 
     def masks(self, masks: Tensor, draws: Draws) -> Tensor:

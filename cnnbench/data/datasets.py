@@ -17,11 +17,14 @@ from cnnbench.data import packed
 from cnnbench.data.cifar import cifar
 from cnnbench.data.faces import faces
 from cnnbench.data.folders import image_folder, imagenet
+from cnnbench.data.grids import arrays
 from cnnbench.data.groups import grouped
 from cnnbench.data.identity import of_content
 from cnnbench.data.masks import camvid, masks, voc
 from cnnbench.data.overlap import in_both, shared_files
 from cnnbench.data.photographs import images, t91
+from cnnbench.data.sound_sets import esc50, sounds, speech_commands, spoken_digits
+from cnnbench.data.sounds import heard
 from cnnbench.data.sources import Arrays, Dataset, Source, has_masks, image_names
 from cnnbench.data.splits import groups_of, hold_out, pick, strata
 from cnnbench.data.unreadable import without_unreadable
@@ -50,8 +53,8 @@ def load_dataset(
     root = typed_path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data")
     if cfg.packed:
         dataset = packed.load_packed(cfg)
-    elif SETS[cfg.name] is image_folder:
-        dataset = image_folder(cfg, root, unsplit=unsplit, test=test)
+    elif (folders := FOLDERS.get(cfg.name)) is not None:
+        dataset = folders(cfg, root, unsplit=unsplit, test=test)
     else:
         dataset = SETS[cfg.name](cfg, root)
     workers = cores() if cfg.workers is None else cfg.workers
@@ -62,6 +65,8 @@ def load_dataset(
     if cfg.group is not None:
         dataset = grouped(dataset, cfg.group)
     dataset = _with_parts(dataset, cfg)
+    if read_all:
+        dataset = heard(dataset, cfg.workers, test=test)
     for note in dataset.notes:
         tell(note)
     if len(dataset.val) == 0 and not unsplit:
@@ -79,7 +84,7 @@ def load_judged(
     trained, identity: data of the training, as configured and as it met them; typed: the keys that the user gave.
     """
     divides = {"data.val_fraction", "data.test_fraction"} & typed
-    if SETS.get(cfg.name) is not image_folder or cfg.packed or divides or not {"data", "data.root"} & typed:
+    if cfg.name not in FOLDERS or cfg.packed or divides or not {"data", "data.root", "data.file"} & typed:
         dataset = load_dataset(cfg, tell, test=test)
         if trained is not None and divides and (dataset.name, dataset.identity) == (trained.name, identity):
             tell_of_other_parts(cfg, trained, tell)
@@ -283,4 +288,10 @@ SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
     "masks": masks,
     "camvid": camvid,
     "voc": voc,
+    "sounds": sounds,
+    "spoken_digits": spoken_digits,
+    "esc50": esc50,
+    "speech_commands": speech_commands,
+    "arrays": arrays,
 }
+FOLDERS: dict[str, Callable[..., Dataset]] = {"folder": image_folder, "sounds": sounds}  # of the user's own

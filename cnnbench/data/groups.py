@@ -67,7 +67,7 @@ def _by_pattern(rule: str) -> NameOf:
 def _by_table(dataset: Dataset, file: str, column: str) -> NameOf:
     """Names by the column of a table. Images are found by their paths, else by their file names."""
     table = _table_file(dataset, file)
-    header, rows = _read_table(table)
+    header, rows = read_table(table, "data.group")
     if column not in header:
         raise unknown(f"column of '{table}'", column, header)
     others = [name for name in header if name != column]
@@ -92,7 +92,8 @@ def _table_file(dataset: Dataset, file: str) -> Path:
     return next((path for path in (given, Path(dataset.root) / given) if path.is_file()), given)
 
 
-def _read_table(table: Path) -> tuple[list[str], list[list[str]]]:
+def read_table(table: Path, key: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a CSV or TSV that the setting `key` names. UserError where it cannot be read."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             first = file.readline()
@@ -100,10 +101,10 @@ def _read_table(table: Path) -> tuple[list[str], list[list[str]]]:
             rows = [row for row in csv.reader(file, delimiter=max("\t;,", key=first.count)) if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"data.group: cannot read the table '{table}': {reason}") from None
+        raise UserError(f"{key}: cannot read the table '{table}': {reason}") from None
     header, *rest = rows or [[]]
     if short := next((row for row in rest if len(row) != len(header)), None):
-        raise UserError(f"data.group: '{table}' has {plural(len(header), 'column')}, but a row with {len(short)}: "
+        raise UserError(f"{key}: '{table}' has {plural(len(header), 'column')}, but a row with {len(short)}: "
                         f"{short}")  # fmt: skip
     return header, rest
 

@@ -17,21 +17,23 @@ from cnnbench.utils.errors import UserError
 from cnnbench.utils.named_files import typed_path
 
 
-def find_images(inputs: Iterable[str], stdin: Iterable[str] | None = None) -> list[str]:
+def find_images(
+    inputs: Iterable[str], stdin: Iterable[str] | None = None, suffixes: tuple[str, ...] | None = None
+) -> list[str]:
     """Image files in the order given, none twice. UserError for a missing file and for a folder without images.
 
     `-` stands for a list of files on stdin, one in each line; those are only checked when they are read. A file may
-    have any name; in folders, at any depth, only files with the usual suffixes count.
+    have any name; in folders, at any depth, only files with the usual suffixes count: `suffixes`, or those of images.
     """
     found: dict[str, None] = {}
     for given in inputs:
-        found |= dict.fromkeys(_meant(given, stdin))
+        found |= dict.fromkeys(_meant(given, stdin, suffixes))
     if not found:
         raise UserError("no images: the list is empty")
     return list(found)
 
 
-def _meant(given: str, stdin: Iterable[str] | None) -> list[str]:
+def _meant(given: str, stdin: Iterable[str] | None, suffixes: tuple[str, ...] | None) -> list[str]:
     if given == "-":
         return _listed(stdin)
     if "://" in given:
@@ -39,7 +41,7 @@ def _meant(given: str, stdin: Iterable[str] | None) -> list[str]:
     path = typed_path(given)
     try:
         if path.is_dir():
-            return _in_folder(path)
+            return _in_folder(path, suffixes)
         if path.exists():
             return [str(path)]
     except OSError as error:  # mostly a parent folder without permission
@@ -51,7 +53,8 @@ def _meant(given: str, stdin: Iterable[str] | None) -> list[str]:
     matches = sorted(dict.fromkeys(looking))
     if not matches:
         raise UserError(f"no file matches '{given}'")
-    return [file for match in matches for file in (_in_folder(Path(match)) if os.path.isdir(match) else [match])]  # noqa: PTH112
+    return [file for match in matches
+            for file in (_in_folder(Path(match), suffixes) if os.path.isdir(match) else [match])]  # fmt: skip  # noqa: PTH112
 
 
 def _matches(pattern: str) -> Iterator[str]:
@@ -97,11 +100,12 @@ def _listed(stdin: Iterable[str] | None) -> list[str]:
     return names
 
 
-def _in_folder(folder: Path) -> list[str]:
+def _in_folder(folder: Path, suffixes: tuple[str, ...] | None) -> list[str]:
     """Images below a folder. What is left out is said, as nobody asked for it by name."""
-    found = images_below(folder)
+    found = images_below(folder, suffixes)
     if not found.names:
-        raise UserError("; ".join(filter(None, [f"no images in '{folder}'", left_out_note(found.left_out)])))
+        none = f"no {'sounds' if suffixes else 'images'} in '{folder}'"
+        raise UserError("; ".join(filter(None, [none, left_out_note(found.left_out)])))
     for note in (left_out_note(found.left_out), links_note(found.links)):
         if note:
             warn(f"'{folder}': {note}")

@@ -18,6 +18,7 @@ from cnnbench.data.batched import BatchTransform, Draws, ResizedCrop
 from cnnbench.data.geometry import rescaled
 from cnnbench.data.nvjpeg import BatchDecoder
 from cnnbench.data.sources import Arrays, Dataset, Source, has_masks
+from cnnbench.data.spec_augment import Warp
 from cnnbench.data.transforms import (
     EvalTransform,
     Transform,
@@ -81,7 +82,7 @@ def train_loader(
         return Loader(source, order, _read_arrays(source), finish, dataset.pair, record)
     alternate = augment.alternate
     finish = BatchTransform(size=image_size, flip=alternate, alternate=alternate, turn=augment.turn,
-                            cutout=augment.cutout, fill=fill)  # fmt: skip
+                            cutout=augment.cutout, fill=fill, warp=_warp(augment))  # fmt: skip
     if isinstance(source, Arrays) or decode is Decoder.pillow:
         transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation, dataset.grid)
     elif has_masks(source) or augment.crop is Crop.patch:
@@ -125,7 +126,14 @@ def _batch_transform(
         color=augment.color,
         cutout=augment.cutout,
         fill=fill,
+        warp=_warp(augment),
     )
+
+
+def _warp(augment: AugmentConfig) -> Warp | None:
+    names = "time_shift", "pitch_shift", "time_stretch", "pitch_stretch", "time_mask", "frequency_mask"
+    parts = {name: getattr(augment, name) for name in names}
+    return Warp(**parts, masks=augment.masks) if any(parts.values()) else None
 
 
 def _room(source: Arrays, crop: Crop, size: int, ratio: float) -> tuple[int, int]:

@@ -18,9 +18,7 @@ def shared_files(train: Source, val: Source) -> list[tuple[str, str]]:
     """Pairs of a training and a validation file with the same content."""
     if isinstance(train, Packed) and isinstance(val, Packed):
         return train.same_images(val)
-    if not (isinstance(train, Files) and isinstance(val, Files)):
-        return []
-    ours, theirs = list(train.paths), list(val.paths)
+    ours, theirs = files_of(train), files_of(val)
     if len(ours) + len(theirs) > ALL:
         names = {os.path.basename(path) for path in ours} & {os.path.basename(path) for path in theirs}  # noqa: PTH119
         ours, theirs = ([path for path in paths if os.path.basename(path) in names] for paths in (ours, theirs))  # noqa: PTH119
@@ -32,12 +30,17 @@ def shared_files(train: Source, val: Source) -> list[tuple[str, str]]:
     return sorted(pairs)
 
 
+def files_of(source: Source) -> list[str]:
+    """Files of the images, each once, also where they were read into memory; none of packed images."""
+    if isinstance(source, Packed):
+        return []
+    return list(dict.fromkeys(source.paths if isinstance(source, Files) else source.names))
+
+
 def in_both(source: Source, other: Source) -> int:
     """Number of files of a source that are files of the other one too, by their paths."""
-    if not (isinstance(source, Files) and isinstance(other, Files)):
-        return 0
     real = cache(os.path.realpath)  # of each folder once
-    ours, theirs = ([os.path.split(path) for path in one.paths] for one in (source, other))
+    ours, theirs = ([os.path.split(path) for path in files_of(one)] for one in (source, other))
     known = {(real(folder), name) for folder, name in theirs}
     return sum((real(folder), name) in known for folder, name in ours)
 

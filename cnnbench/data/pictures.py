@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnnbench.data.grids import KEY as GRID
+from cnnbench.data.grids import SUFFIXES as GRIDS
+from cnnbench.data.grids import read_grid
+from cnnbench.data.model_spec import ModelSpec
+from cnnbench.data.sound_files import SUFFIXES, Sound, read_clip
 from cnnbench.data.sources import check_is_file, open_image, recolored, upright
+from cnnbench.data.spectrogram import KEY, Spectrogram
 from cnnbench.utils.errors import UserError
 
 Result = TypeVar("Result")
@@ -36,6 +42,29 @@ def opened(image: Any, read: Callable[[Any], Result]) -> Result:
     raise UserError(f"an image must be a path, a Pillow image or a tensor, not {type(image).__name__}")
 
 
+def as_input(image: Any, spec: ModelSpec, remarks: dict[str, list[str]]) -> Any:
+    """What `as_picture` gives, for a trained net: of a sound file its spectrogram, where the net is for sounds.
+
+    remarks: gets the file for what was done to a sound, in keys of `sounds.REMARKS`.
+    """
+    values = spec.extra.get(GRID)
+    if values is not None and isinstance(image, str | os.PathLike):
+        return read_grid(os.fspath(image), values, spec.input.in_channels, spec.input.image_size)
+    known = spec.extra.get(KEY)
+    if known is not None and isinstance(image, str | os.PathLike):
+        spectrogram, file = Spectrogram.of(known), os.fspath(image)
+        clip = image.clip() if isinstance(image, Sound) else read_clip(file, spectrogram)
+        for key in clip.remarks:
+            remarks.setdefault(key, []).append(file)
+        image = spectrogram.picture(clip.samples)
+    return as_picture(image, spec.input.in_channels)
+
+
+def suffixes_for(spec: ModelSpec) -> tuple[str, ...] | None:
+    """Suffixes of the files that a net is asked about, where they are no images."""
+    return SUFFIXES if KEY in spec.extra else GRIDS if GRID in spec.extra else None
+
+
 def _as_bytes(image: Tensor) -> Tensor:
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise UserError(f"an image tensor must be (C, H, W) with 1 or 3 channels, not {tuple(image.shape)}")
@@ -54,5 +83,6 @@ def thumbnail(picture: Any, side: int) -> np.ndarray:
         return np.array(small)
     from PIL import Image
 
-    pixels = picture.cpu().expand(3, -1, -1).permute(1, 2, 0).numpy()
+    gray = picture if len(picture) in (1, 3) else picture.float().mean(0, keepdim=True).to(torch.uint8)
+    pixels = gray.cpu().expand(3, -1, -1).permute(1, 2, 0).numpy()
     return thumbnail(Image.fromarray(np.ascontiguousarray(pixels)), side)

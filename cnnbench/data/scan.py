@@ -92,19 +92,20 @@ def files_in(root: Path) -> list[str]:
         return []
 
 
-def images_below(folder: Path) -> Found:
+def images_below(folder: Path, suffixes: tuple[str, ...] | None = None) -> Found:
     """What lies below one folder. UserError for a folder that cannot be read."""
-    return scan([folder], above=folder.resolve().parents)[folder]
+    return scan([folder], above=folder.resolve().parents, suffixes=suffixes)[folder]
 
 
-def scan(folders: Iterable[Path], above: Iterable[Path]) -> dict[Path, Found]:
-    """What lies below each of these folders. UserError for one that cannot be read.
+def scan(folders: Iterable[Path], above: Iterable[Path], suffixes: tuple[str, ...] | None = None) -> dict[Path, Found]:
+    """What lies below each of these folders. UserError for one that cannot be read. suffixes: of files that are no
+    images, but what is looked for.
 
     No folder is read twice: links to where the walk has been, or to a folder that is `above`, are not followed; a
     folder of the list that is such a link is left out. Links are followed last, so that images belong to the folder
     where they really lie.
     """
-    walk = _Walk()
+    walk = _Walk(suffixes or image_suffixes())
     try:
         for folder in above:
             with suppress(OSError):
@@ -147,9 +148,9 @@ class Visited:
 class _Walk(Visited):
     """A walk through folders, which takes the images."""
 
-    def __init__(self) -> None:
+    def __init__(self, suffixes: tuple[str, ...]) -> None:
         super().__init__()
-        self.suffixes = image_suffixes()
+        self.suffixes = suffixes
 
     def read(self, base: str, found: Found) -> list[os.DirEntry[str]]:
         """Take the files of a folder; returns the folders in it."""

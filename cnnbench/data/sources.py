@@ -45,13 +45,15 @@ class Arrays:
     images: Tensor
     targets: Tensor
     names: tuple[str, ...] = ()  # the files that they were read from; empty: they have numbers
+    groups: Tensor | None = None  # int64 (N,): images of one group stay in one part of a split
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def subset(self, indices: Tensor) -> "Arrays":
         names = tuple(self.names[index] for index in indices.tolist()) if self.names else ()
-        return Arrays(self.images[indices], self.targets[indices], names)
+        groups = None if self.groups is None else self.groups[indices]
+        return Arrays(self.images[indices], self.targets[indices], names, groups)
 
     def item(self, index: int) -> Any:
         """Item that `read_item` reads: here the pixels themselves, which pickle by value."""

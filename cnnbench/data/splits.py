@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.data.sources import Arrays, Source, has_masks
+from cnnbench.data.sources import Source, has_masks
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
 
@@ -32,7 +32,7 @@ def strata(source: Source) -> Tensor:
 
 def groups_of(source: Source) -> Tensor | None:
     """Number of the group of each image, int64 (N,); None without `data.group=`."""
-    return None if isinstance(source, Arrays) else source.groups
+    return source.groups
 
 
 def hold_out(source: Source, val: float, test: float) -> Parts:

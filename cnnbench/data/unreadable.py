@@ -13,6 +13,7 @@ import torch
 
 from cnnbench.data.identity import without
 from cnnbench.data.shards import Record
+from cnnbench.data.sound_files import Sound
 from cnnbench.data.sources import Arrays, Dataset, Source, has_masks, open_image, read_bytes, upright
 from cnnbench.data.workers import for_each_image
 from cnnbench.utils.errors import UserError
@@ -72,6 +73,9 @@ def why_unreadable(item: Any) -> str:
     A JPEG is decoded at an eighth of its size, which reads the whole file, and fast; others as a training decodes them.
     """
     try:
+        if isinstance(item, Sound):
+            item.clip()
+            return ""
         data = read_bytes(item)
         with open_image(io.BytesIO(data), item) as image:
             if image.format != "JPEG":

@@ -5,7 +5,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import torch
 
 from cnnbench.data import Arrays, Dataset, Files, Source, groups_of, image_names
 from cnnbench.data.scan import Visited
+from cnnbench.data.sound_files import Sound
+from cnnbench.data.sounds import Sounds, in_memory, remarked
 from cnnbench.data.sources import open_image, read_bytes
 from cnnbench.data.unreadable import why_unreadable
 from cnnbench.data.workers import for_each_image
@@ -85,6 +87,18 @@ def examine(dataset: Dataset, root: Path | None, workers: int) -> Images:
     return Images(dataset.classes, sources, facts, names, splits, np.concatenate(targets), unreadable)
 
 
+def heard(dataset: Dataset, images: Images, workers: int | None) -> tuple[Dataset, Images, list[str]]:
+    """Data set and images with sounds as pictures in memory, and what is to be said of them; others as they are."""
+    if not isinstance(dataset.train, Sounds):
+        return dataset, images, []
+    remarks: dict[str, list[str]] = {}
+    found = {split: in_memory(source, workers, remarks) for split, source in images.sources.items()}
+    by_source = {id(source): found[split] for split, source in dataset.splits.items()}
+    spectrogram = dataset.train.spectrogram
+    dataset = dataset.changed(lambda source: by_source.get(id(source)) or in_memory(source, workers, remarks))
+    return dataset, replace(images, sources=found), remarked(spectrogram, remarks)
+
+
 def _relative(name: str, root: Path | None) -> str:
     return os.path.relpath(name, root) if root else name
 
@@ -104,8 +118,17 @@ def read_facts(item: Any) -> Facts:
     if reason := why_unreadable(item):
         return Facts(error=reason)
     content = read_bytes(item)
+    if isinstance(item, Sound):
+        return _facts_of_sound(item, content)
     with open_image(io.BytesIO(content), item) as image:
         return Facts(hashlib.sha256(content).digest(), image.format or "", image.mode, image.width, image.height)
+
+
+def _facts_of_sound(item: Sound, content: bytes) -> Facts:
+    part = f"{item.start} {item.end}" if item.start is not None or item.end is not None else ""
+    side, kind = item.spectrogram.bands, Path(item.path).suffix.removeprefix(".").upper()
+    mode = f"of {item.clip().rate:,} Hz"
+    return Facts(hashlib.sha256(content + part.encode()).digest(), kind, mode, side, side)
 
 
 def folder_of(dataset: Dataset) -> Path | None:

@@ -25,6 +25,8 @@ from cnnbench.config.sections import CropConfig, Resize
 from cnnbench.data.geometry import Picture, as_tensor, resized
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.sources import read_image
+from cnnbench.data.spectrogram import KEY as SOUND
+from cnnbench.data.spectrogram import Spectrogram
 from cnnbench.data.views import build_views
 from cnnbench.models.layers import CLASS, Net
 from cnnbench.runtime.device import Normalize, create_runtime
@@ -167,7 +169,7 @@ def preprocessing(spec: ModelSpec, *, divided: bool = False) -> dict[str, Any]:
         "input": {"name": INPUT, "shape": ["batch", channels, size, size], "type": "float32"},
         "output": {"name": OUTPUT, "shape": ["batch", len(spec.labels)], "type": "float32"},
         "steps": [
-            f"read as {'RGB' if channels == 3 else 'gray'}, turned upright as EXIF says",
+            *_first_steps(spec),
             f"resize the shorter side to {resize} pixels ({spec.input.interpolation}, antialiased)",
             f"crop the central {size} x {size} pixels",
             "divide by 255, subtract mean, divide by std, channel by channel; channels first",
@@ -180,7 +182,17 @@ def preprocessing(spec: ModelSpec, *, divided: bool = False) -> dict[str, Any]:
         "mean": spec.input.mean,
         "std": spec.input.std,
         "classes": [printable(name) for name in spec.labels],
+        **({"sound": spec.extra[SOUND]} if SOUND in spec.extra else {}),
     }
+
+
+def _first_steps(spec: ModelSpec) -> list[str]:
+    """From a file to a picture, in words."""
+    channels = spec.input.in_channels
+    if SOUND not in spec.extra:
+        return [f"read as {'RGB' if channels == 3 else 'gray'}, turned upright as EXIF says"]
+    known = Spectrogram.of(spec.extra[SOUND])
+    return [*known.steps, "repeat it in three channels"] if channels == 3 and len(known.window) == 1 else known.steps
 
 
 def preprocessing_of_pictures(spec: ModelSpec) -> dict[str, Any]:

@@ -24,8 +24,9 @@ class Box(NamedTuple):
 
 
 def first_pictures(images: Any) -> np.ndarray:
-    """Array (N, H, W, C) of the first images of a batch (N, C, H, W)."""
-    return array(images[:SHOWN]).transpose(0, 2, 3, 1)
+    """Array (N, H, W, C) of the first images of a batch (N, C, H, W); of other than 1 or 3 channels their mean."""
+    pictures = array(images[:SHOWN]).transpose(0, 2, 3, 1)
+    return pictures if pictures.shape[-1] in (1, 3) else pictures.mean(axis=-1, keepdims=True)
 
 
 def picture_boxes(pictures: np.ndarray, title: str, lines: int) -> tuple[Figure, Axes, list[Box], int]:

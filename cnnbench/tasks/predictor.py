@@ -18,8 +18,10 @@ from cnnbench.config.sections import CropConfig, Format, PrepareConfig
 from cnnbench.data import EvalTransform
 from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
-from cnnbench.data.pictures import as_picture, thumbnail
+from cnnbench.data.pictures import as_input, suffixes_for, thumbnail
+from cnnbench.data.sounds import remarked
 from cnnbench.data.sources import quiet_pillow
+from cnnbench.data.spectrogram import KEY, Spectrogram
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import render
 from cnnbench.runtime.device import Normalize, Runtime, create_runtime
@@ -62,6 +64,7 @@ class Predictor:
     def __init__(self, task: Task, model: Net, spec: ModelSpec, source: str, runtime: Runtime) -> None:
         self.task, self.spec, self.source, self.runtime = task, spec, source, runtime
         self.name = name_of(source)  # for a title
+        self.remarks: dict[str, list[str]] = {}  # files by what was done to these sounds, or is wrong with them
         self.model = runtime.place(model).eval()
         self.normalize = Normalize(runtime, spec.input.mean, spec.input.std)
         self.transform: Callable[[Any], Tensor] = EvalTransform(
@@ -79,7 +82,7 @@ class Predictor:
         channels. Also a folder, a pattern such as "photos/*.jpg", or a tensor (N, C, H, W). They are turned upright,
         resized, cropped and normalised as the net's own were. A file that cannot be read gets one with `error`.
         """
-        return list(self.predictions(as_sequence(images), batch_size=batch_size))
+        return list(self.predictions(as_sequence(images, self.spec), batch_size=batch_size))
 
     def predictions(
         self,
@@ -136,9 +139,13 @@ class Predictor:
         """What the user should be told before the answers."""
         return []
 
+    def remarked(self) -> list[str]:
+        """What the user should be told of the files that were read, after the answers."""
+        return remarked(Spectrogram.of(self.spec.extra[KEY]), self.remarks) if self.remarks else []
+
     def prepared(self, image: Any) -> tuple[Any, Any]:
         """The picture, as a person sees it, and what the net is given of it. UserError where it cannot be read."""
-        picture = as_picture(image, self.spec.input.in_channels)
+        picture = as_input(image, self.spec, self.remarks)
         return picture, self.transform(picture)
 
     def answers(self, inputs: Sequence[Any], names: Sequence[str]) -> Tensor:
@@ -244,9 +251,9 @@ def name_of(source: str) -> str:
     return sources.short_name(source) if Path(source).is_file() else source
 
 
-def as_sequence(images: Any) -> Iterable[Any]:
+def as_sequence(images: Any, spec: ModelSpec | None = None) -> Iterable[Any]:
     if isinstance(images, str | os.PathLike):
-        return find_images([os.fspath(images)])
+        return find_images([os.fspath(images)], suffixes=suffixes_for(spec) if spec else None)
     if isinstance(images, Tensor) and images.ndim == 3:
         return [images]
     return images if isinstance(images, Iterable) and not hasattr(images, "getbands") else [images]

@@ -16,6 +16,7 @@ from cnnbench import data
 from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import AugmentConfig, ClassWeights, Crop, OptimConfig, Optimizer, Sampler
 from cnnbench.data.balance import class_counts, counts_text, unequal
+from cnnbench.data.spectrogram import KEY
 from cnnbench.models.layers import Net
 from cnnbench.utils.format import plural
 
@@ -58,6 +59,7 @@ class ImageCounts:
     kept: str = ""  # what these are, in words
     outputs: int | None = None  # of a net for them; None: one for each class
     side: int | None = None  # of the images, pixels, where it was looked at
+    sounds: bool = False  # whether the images are spectrograms
 
     @classmethod
     def of(cls, dataset: data.Dataset) -> Self:
@@ -81,6 +83,7 @@ class ImageCounts:
             groups=0 if groups is None else len(groups.unique()),
             test=None if dataset.test is None else len(dataset.test),
             kept=dataset.kept,
+            sounds=KEY in dataset.extra,
         )
 
     @property
@@ -258,6 +261,8 @@ def of_augmentation(plan: TrainingPlan) -> Iterator[Risk]:
         yield Risk("augmentation", detail, advice)
     if plan.cfg.augment.flip and plan.cfg.data.name == "digits":
         yield Risk("augmentation", "a mirrored 2 is not a 2", "augment.flip=false")
+    if plan.cfg.augment.flip and plan.images.sounds:
+        yield Risk("augmentation", "a mirrored spectrogram is a sound played backwards", "augment=spec")
 
 
 def _idle(augment: AugmentConfig, size: int) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from cnnbench.config.sections import AugmentConfig, Crop, DataConfig, OptimConfi
 from cnnbench.data import Dataset, Source
 from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
-from cnnbench.data.pictures import as_picture
+from cnnbench.data.pictures import as_input, suffixes_for
 from cnnbench.models.layers import Net
 from cnnbench.output.tensorboard import Events, fresh_events
 from cnnbench.runtime.device import Normalize, Runtime
@@ -152,7 +152,10 @@ class VisualizeContext:
         items = [] if asked is None else asked if isinstance(asked, list) else [asked]
         if all(isinstance(item, int) or str(item).isdigit() for item in items):
             return self._images_of_data([int(item) for item in items])
-        return [self._image_of_file(file) for file in find_images(str(item) for item in items)]
+        return [
+            self._image_of_file(file)
+            for file in find_images((str(item) for item in items), suffixes=suffixes_for(self.spec))
+        ]
 
     def _images_of_data(self, indices: list[int]) -> list[ShownImage]:
         source = self.split_source
@@ -186,7 +189,7 @@ class VisualizeContext:
     def _image_of_file(self, path: str) -> ShownImage:
         known = self.spec.input
         transform = data.EvalTransform(known.image_size, known.crop_ratio, known.interpolation)
-        return ShownImage(transform(as_picture(path, self.channels)), Path(path).stem)
+        return ShownImage(transform(as_input(path, self.spec, {})), Path(path).stem)
 
     def check_channels(self) -> None:
         if self.channels not in (1, 3):

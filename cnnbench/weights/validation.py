@@ -64,7 +64,11 @@ INTERPOLATIONS = [kind.value for kind in Interpolation]
 PRECISIONS = [kind.value for kind in Precision]
 
 SPEC = {"task": TEXT, "model": NAMED, "labels": TEXTS, "input": DICTIONARY, "extra": DICTIONARY}
-EXTRA = {"outputs": whole(1, MOST), "scale": whole(1, MOST), "temperature": number(1e-3, 1e3)}
+EXTRA = {"outputs": whole(1, MOST), "scale": whole(1, MOST), "temperature": number(1e-3, 1e3), "sound": DICTIONARY,
+         "values": numbers()}  # fmt: skip
+SOUND = {"rate": whole(1000), "seconds": number(0, 600), "bands": whole(8, 1024), "window": numbers(0),
+         "hop": (lambda value: value is None or number(0)[0](value), "a number above 0"), "low": number(-1),
+         "high": number(0), "range": number(0, 200), "reference": TEXT}  # fmt: skip
 INPUT = {
     "image_size": whole(1, LARGEST_SIDE),
     "in_channels": whole(1, MOST),
@@ -113,7 +117,10 @@ def spec_of(content: Any, source: str) -> ModelSpec:
         if len(given[name]) != given["in_channels"]:
             raise UserError(f"{source} is not as cnnbench writes it: spec.input.{name} has {len(given[name])} values "
                             f"for {given['in_channels']} channels")  # fmt: skip
-    _check(content.get("extra", {}), EXTRA, source, "spec.extra.", optional=tuple(EXTRA))
+    extra = content.get("extra", {})
+    _check(extra, EXTRA, source, "spec.extra.", optional=tuple(EXTRA))
+    if "sound" in extra:
+        _check(extra["sound"], SOUND, source, "spec.extra.sound.", closed=True)
     return ModelSpec.from_dict(content)
 
 

@@ -16,6 +16,7 @@ from cnnbench.config.sections import DataConfig
 from cnnbench.models.layers import Net
 from cnnbench.weights import sources
 from tests.helpers.data import class_tree
+from tests.helpers.sounds import tone_tree
 
 
 def _folder() -> Path:
@@ -55,6 +56,19 @@ def colour_run() -> Path:
                      "epochs=1", "batch_size=20", "precision=fp32", "device=cpu", f"run.dir={path}"])  # fmt: skip
     assert done == 0
     return path
+
+
+@cache
+def sound_run() -> Path:
+    """The directory of a resnet8 that has heard eighteen tones, low, middle and high, at 16 pixels; few are wrong."""
+    path = _folder() / "tones"
+    tone_tree(path / "d/train", 6)
+    tone_tree(path / "d/val", 3, seed=1)
+    done = main.main(["train", "data=sounds", f"data.root={path / 'd'}", "data.sound.bands=16", "data.image_size=16",
+                      "epochs=12", "batch_size=6", "precision=fp32", "device=cpu",
+                      f"run.dir={path / 'run'}"])  # fmt: skip
+    assert done == 0
+    return path / "run"
 
 
 def digits_logits() -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from cnnbench import models
 from cnnbench.config.sections import CropConfig
 from cnnbench.data import matched
 from cnnbench.data.model_spec import ModelSpec
+from cnnbench.data.spectrogram import KEY as SOUND
 from cnnbench.data.views import Groups, Views, build_views
 from cnnbench.models.layers import Dense, Net
 from cnnbench.runtime.compiled import compile_if
@@ -32,6 +33,9 @@ class Member:
 
 def views(crop: CropConfig, model: Net, known: ModelSpec) -> Views:
     """Views by which a net is asked. UserError where its images or its layers leave no room for them."""
+    if SOUND in known.extra and crop != CropConfig():
+        raise UserError(f"crop={crop.name} cuts and mirrors pictures, but this net hears sounds, whose pictures have a "
+                        "fixed place in time and pitch: leave crop out")  # fmt: skip
     chosen = build_views(crop, known.input.image_size, known.input.crop_ratio, known.input.interpolation)
     if chosen.dense:
         models.check_dense(model, min(chosen.scales))

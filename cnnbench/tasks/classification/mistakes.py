@@ -39,7 +39,7 @@ def mistake_cards(source: Source, classes: Sequence[str], logits: Tensor) -> lis
             Card(
                 picture=thumbnail(read_item(source.item(index)), PIXELS),
                 title=classes[target],
-                note=f"no. {index}" if isinstance(source, Arrays) else Path(name).name,
+                note=f"no. {index}" if isinstance(source, Arrays) and not source.names else Path(name).name,
                 bars=[(classes[one], float(probabilities[one]), one == target) for one in shown],
             )
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnnbench.config.sections import CropConfig, Format
 from cnnbench.data.model_spec import ModelSpec
-from cnnbench.data.pictures import as_picture
+from cnnbench.data.pictures import as_input
 from cnnbench.data.views import Groups
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import one_line, render
@@ -84,7 +84,7 @@ class Classifier(Predictor):
         self, images: "ImageLike | Iterable[ImageLike]", top: int = 5, batch_size: int = 32
     ) -> list[ClassPrediction]:
         """The `top` likeliest classes of each image, in the order of the images. images: see `Predictor.predict`."""
-        return list(self.predictions(as_sequence(images), top=top, batch_size=batch_size))
+        return list(self.predictions(as_sequence(images, self.spec), top=top, batch_size=batch_size))
 
     def predictions(self, images: Iterable[Any], *, batch_size: int = 32, **more: Any) -> Iterator[Any]:
         """As `Predictor.predictions`. batch_size: views in a forward pass; those of one image are at hand together."""
@@ -104,9 +104,9 @@ class Classifier(Predictor):
 
     def prepared(self, image: Any) -> tuple[Any, list[Groups]]:
         channels = [one.spec.input.in_channels for one in self.nets]
-        pictures = {count: as_picture(image, count) for count in dict.fromkeys(channels)}
-        views = [shown(pictures[count]) for shown, count in zip(self.shown, channels, strict=True)]
-        return pictures[max(channels)], views
+        pictures = [as_input(image, one.spec, self.remarks) for one in self.nets]
+        views = [shown(picture) for shown, picture in zip(self.shown, pictures, strict=True)]
+        return pictures[channels.index(max(channels))], views
 
     def answers(self, inputs: Sequence[list[Groups]], names: Sequence[str]) -> Tensor:
         """Logits of a single net and view, else the logarithms of the mean probabilities: float32 (N, classes)."""

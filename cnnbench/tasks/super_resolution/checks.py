@@ -18,7 +18,7 @@ def check(dataset: Dataset, scale: int, side: int, augment: AugmentConfig | None
         )
     if side % scale:
         raise UserError(f"data.image_size={side} is not a multiple of model.scale={scale}")
-    crop = augment and augment.crop
+    crop = augment.crop if augment else None
     if augment and augment.color and dataset.grid > 1:
         raise UserError(
             f"augment.color={augment.color:g} would colour an image otherwise than its small one of data.lr"
