@@ -54,7 +54,7 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
     dataset = data.load_dataset(cfg.data)
     check_task(cfg.transfer.name, cfg.task or dataset.task)
     given = choose(cfg)
-    dataset = debug.few_images(cfg, tasks.adopt(dataset, cfg.task, cfg.model))
+    dataset = debug.few_images(cfg, tasks.complete(cfg, dataset))
     model, spec, dataset = prepare(cfg, given, dataset, stream)
     extractor = FeatureExtractor(
         model,
