@@ -181,7 +181,14 @@ class PredictConfig(TrainedConfig):
     min_probability: float | None = option(
         "answer 'unsure' where the likeliest class has a lower probability; null: never", gt=0, le=1
     )
-    out: str | None = option("also write the predictions to this file, in the format of its ending (.json, .csv, .md)")
+    embed: bool = option(
+        "write what the net's last layer sees of each image into out=FILE.npz, in place of predictions: to compare them, "
+        "for alike images and near copies",
+        default=False,
+    )
+    out: str | None = option(
+        "also write the predictions to this file, in the format of its ending (.json, .csv, .md); embed: the .npz"
+    )
     sheet: str | None = option("draw the images with their predictions into this PNG; further pages beside it")
     temperature: float | None = option(TEMPERATURE, default=None, gt=0)
     batch_size: int = option("images or crops per forward pass", ge=1)

@@ -77,3 +77,18 @@ def new_head(head: HeadName, features: int, classes: int) -> nn.Module:
     layer = Linear(features, classes) if head == "softmax" else Cosine(features, classes)
     normal(layer, std=0.01)
     return layer
+
+
+def features(net: Net, x: Tensor) -> Tensor:
+    """What the last layer of a net sees of images (N, in_channels, H, W): (N, D), of maps the mean over the places. Of a
+    net that answers with embeddings, these."""
+    if net.answers == EMBEDDING:
+        embeddings: Tensor = net(x)
+        return embeddings
+    seen: list[Tensor] = []
+    handle = output_layer(net).register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    try:
+        net(x)
+    finally:
+        handle.remove()
+    return seen[-1].flatten(2).mean(2) if seen[-1].ndim == 4 else seen[-1]
