@@ -80,8 +80,8 @@ def new_head(head: HeadName, features: int, classes: int) -> nn.Module:
 
 
 def features(net: Net, x: Tensor) -> Tensor:
-    """What the last layer of a net sees of images (N, in_channels, H, W): (N, D), of maps the mean over the places. Of a
-    net that answers with embeddings, these."""
+    """What the last layer of a net sees of images (N, in_channels, H, W): (N, D), of maps the mean over the places.
+    Of a net that answers with embeddings, these."""
     if net.answers == EMBEDDING:
         embeddings: Tensor = net(x)
         return embeddings
