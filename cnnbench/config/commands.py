@@ -182,8 +182,8 @@ class PredictConfig(TrainedConfig):
         "answer 'unsure' where the likeliest class has a lower probability; null: never", gt=0, le=1
     )
     embed: bool = option(
-        "write what the net's last layer sees of each image into out=FILE.npz, in place of predictions: numbers by which "
-        "alike images and near copies are found",
+        "in place of predictions, write what the net's last layer sees of each image into out=FILE.npz: numbers, by "
+        "which alike images and near copies are found",
         default=False,
     )
     out: str | None = option(

@@ -156,6 +156,12 @@ class Task(ABC):
                 f"several weights, crop, shift and calibrate are for classification: {self.name} takes none of them"
             )
 
+    @classmethod
+    def judging(cls, model: Net, spec: ModelSpec, source: str) -> tuple[Net, ModelSpec, list[str]]:
+        """A net, perhaps of another task, as it is judged by data for this one, and what the user should be told.
+        source: what to call it."""
+        return model, spec, []
+
     def measure(self, judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Measurement | None:
         """Measurement for `cnnbench evaluate`. None: the first net's evaluation over every image is all there is."""
         return None

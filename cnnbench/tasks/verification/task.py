@@ -18,7 +18,7 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.pairs import Pairs, drawn
 from cnnbench.data.sources import image_ids
 from cnnbench.models.embedding import Embedder
-from cnnbench.models.layers import Net
+from cnnbench.models.layers import CLASS, Net
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.output.tables import csv_text
 from cnnbench.runtime.device import Runtime
@@ -132,6 +132,17 @@ class Verification(Task):
         pairs = pairs_of(source)
         far = distances(kept, pairs)
         write_text(path, csv_text([COLUMNS, *answers(far, pairs, image_ids(source))]) + "\n")
+
+    @classmethod
+    def judging(cls, model: Net, spec: ModelSpec, source: str) -> tuple[Net, ModelSpec, list[str]]:
+        """A classifier is judged by the features that its last layer sees."""
+        if model.answers != CLASS:
+            return super().judging(model, spec, source)
+        net = Embedder(model, "none", None)
+        extra = {"outputs": net.length, "embedding": net.length}
+        arguments = {**spec.model, "embed": "none"}
+        note = f"{source} was trained to classify: judged by the {net.length:,} features that its last layer sees"
+        return net, replace(spec, task=cls.name, labels=[], model=arguments, extra=extra), [note]
 
     def measure(self, judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Measurement:
         from cnnbench.tasks.verification import evaluation
