@@ -24,8 +24,8 @@ from cnnbench.models import (
     unet,
     vgg,
 )
-from cnnbench.models.embedding import Embedder, HeadName
-from cnnbench.models.layers import Dense, Net, run_on_meta
+from cnnbench.models.embedding import EMBEDDING, Embedder, HeadName
+from cnnbench.models.layers import CLASS, Dense, Net, run_on_meta
 from cnnbench.utils.errors import UserError, did_you_mean, unknown
 from cnnbench.utils.format import some
 
@@ -102,6 +102,7 @@ def _truncated(net: Net, cut: str, num_classes: int | None) -> Net:
 def check_answers(model: Mapping[str, Any], wanted: str, task: str) -> None:
     """UserError, with the nets that do, where the net of a configuration does not answer with what a task needs."""
     name, source = model["name"], model.get("source", SOURCES[0])
+    wanted = CLASS if wanted == EMBEDDING else wanted  # any classifier gives embeddings, without its last layer
     given = answers(name, source)
     if given != wanted:
         fitting = [one for one in known_nets(source) if answers(one, source) == wanted]

@@ -62,7 +62,9 @@ def verdict(cfg: TrainConfig, task: type[Task], result: dict[str, Any]) -> str:
     """Sentence on what the run showed. RunError where the net did not memorise its one batch."""
     if cfg.debug is not Debug.overfit:
         return "debug=fast: training, validation, checkpoint and pictures work" if cfg.debug else ""
-    primary, best = task.metrics[0], result[f"best_{task.metrics[0].name}"]
+    primary = task.metrics[0]
+    chosen = f"best_{primary.name}"  # not there where another metric is aimed at
+    best = result[chosen if chosen in result else primary.name]
     if primary.better(task.memorised, best):
         raise RunError(
             f"debug=overfit: after {STEPS * EPOCHS} steps on one batch the net has {primary.text(best)} on it.\n"

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnbench import models
-from cnnbench.config.commands import EvaluateConfig, TrainConfig
-from cnnbench.config.sections import Head, HeadConfig, Loss
+from cnnbench.config.commands import EvaluateConfig, FinetuneConfig, TrainConfig
+from cnnbench.config.sections import Head, HeadConfig, Loss, Strategy
 from cnnbench.data import Batch, Dataset, Source
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.pairs import Pairs, drawn
 from cnnbench.data.sources import image_ids
-from cnnbench.models.embedding import Embedder
+from cnnbench.models.embedding import EMBEDDING, Embedder
 from cnnbench.models.layers import CLASS, Net
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.output.tables import csv_text
@@ -50,6 +50,7 @@ class Verification(Task):
     pairs: Pairs | None = None  # of the images that are judged
     name = "verification"
     metrics = METRICS
+    answers = EMBEDDING
     memorised = 90.0  # percent: of the pairs in its one batch
 
     @classmethod
@@ -62,6 +63,9 @@ class Verification(Task):
         if alone and (cfg.accumulate > 1 or cfg.devices != 1):
             raise UserError("loss=contrastive compares the images of a batch with each other, so a batch stays whole: "
                             "leave accumulate and devices out")  # fmt: skip
+        if cfg.freeze == "backbone" or (isinstance(cfg, FinetuneConfig) and cfg.transfer.name is Strategy.head):
+            raise UserError("embeddings are what the head is given: a training of the head alone would not change "
+                            "them, so use transfer=full or partial, and freeze fewer stages")  # fmt: skip
         return {**model, "embed": "none" if alone else cfg.head.name.value}
 
     @classmethod
@@ -79,7 +83,9 @@ class Verification(Task):
         if dataset.task != cls.name:
             raise UserError(f"task={cls.name} needs people to train on and others: data=people data.root=DIR reads "
                             f"them from folders, but data={dataset.name} is for {dataset.task}")  # fmt: skip
-        return replace(dataset, extra={**dataset.extra, "embedding": sketch(model).length}) if model else dataset
+        if "embed" not in model:  # a net that is timed or looked at as a classifier of the people
+            return dataset
+        return replace(dataset, extra={**dataset.extra, "embedding": sketch(model).length})
 
     def suited(self, dataset: Dataset, judged: Source, runtime: Runtime) -> Self:
         return replace(self, pairs=pairs_of(judged))
