@@ -245,6 +245,8 @@ def ready(cfg: EvaluateConfig, loaded: Weights, dataset: data.Dataset, workers: 
     model, known, notes = load.ready(
         loaded, cfg.model, prepare, cfg.weights_rename, cfg.weights_skip, of_data=dataset.classes
     )
+    model, known, more = tasks.find(dataset.task).judging(model, known, loaded.source)
+    notes += more
     if loaded.spec is None:
         notes += variants.normalised(dataset.name, typed_keys(cfg))
     for note in notes:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from cnnbench.config.commands import ExportConfig
 from cnnbench.export.formats import FORMATS, check_packages, export_net, preprocessing_file
+from cnnbench.models.embedding import EMBEDDING
 from cnnbench.models.layers import CLASS
 from cnnbench.tasks.classification import temperature
 from cnnbench.utils.errors import UserError, unknown
@@ -23,10 +24,8 @@ def run(cfg: ExportConfig) -> int:
     beside = preprocessing_file(out)
     for note in [*notes, *temperature.note(spec, loaded.source)]:
         print(note)
-    on = (
-        "on 20 crops of photographs its logits"
-        if model.answers == CLASS
-        else "on photographs of three sizes its answers"
+    on = {CLASS: "on 20 crops of photographs its logits", EMBEDDING: "on 20 crops of photographs its embeddings"}.get(
+        model.answers, "on photographs of three sizes its answers"
     )
     print(
         f"{spec.model['name']} as {cfg.format}, {size / 1e6:,.1f} MB: read back, {on} differ by {difference:.1g} "

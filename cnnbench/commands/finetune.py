@@ -57,7 +57,7 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
     check_task(cfg.transfer.name, cfg.task or dataset.task)
     given = choose(cfg)
     dataset = as_heard(cfg, given, dataset, stream)
-    dataset = debug.few_images(cfg, tasks.adopt(dataset, cfg.task, cfg.model))
+    dataset = debug.few_images(cfg, tasks.complete(cfg, dataset))
     model, spec, dataset = prepare(cfg, given, dataset, stream)
     extractor = FeatureExtractor(
         model,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from cnnbench import tasks
@@ -20,6 +21,7 @@ from cnnbench.models.layers import Net
 from cnnbench.output.tables import ENDINGS, for_people
 from cnnbench.runs.run_directory import make_for_results, path_for
 from cnnbench.runtime.device import create_runtime
+from cnnbench.tasks.embedding import embedded
 from cnnbench.tasks.measurement import measuring
 from cnnbench.tasks.predictor import ImagePrediction, Predictor, predictor_of
 from cnnbench.utils.console import say, warn
@@ -46,6 +48,10 @@ def run(cfg: PredictConfig) -> int:
     runtime = create_runtime(cfg.device, cfg.precision and cfg.precision.value, seed=0)
     predictor = predictor_of([_net(cfg, one) for one in loaded], measuring(runtime, cfg.precision, loaded), cfg.crop,
                              cfg.min_probability)  # fmt: skip
+    if cfg.embed and len(loaded) > 1:
+        raise UserError("embed=true asks one net: give weights=… one only")
+    if cfg.embed:
+        return write_embeddings(cfg, predictor, files)
     for note in predictor.notes():
         print(note, file=sys.stderr)
     asked = _with_sheets(_asked(predictor, files, cfg), sheet, predictor)
@@ -77,6 +83,8 @@ def check_outputs(cfg: PredictConfig, files: list[str]) -> Path | None:
     used = [*files, *sources.places(cfg.weights)]
     if cfg.out is not None:
         check_output("out", cfg.out, used)
+    if cfg.embed and (cfg.sheet is not None or not str(cfg.out).endswith(".npz")):
+        raise UserError("embed=true writes the embeddings into a file: give out=FILE.npz, and no sheet")
     if cfg.sheet is None:
         return None
     sheet = check_output("sheet", cfg.sheet, used)
@@ -87,6 +95,21 @@ def check_outputs(cfg: PredictConfig, files: list[str]) -> Path | None:
     for number in range(2, len(files) // PAGE + 2):
         check_output("sheet", page_file(sheet, number), used)
     return sheet
+
+
+def write_embeddings(cfg: PredictConfig, predictor: Predictor, files: Sequence[str]) -> int:
+    """Write the names `files` and the rows `embeddings` float32 (N, D) of the images that can be read. Exit code."""
+    assert cfg.out is not None
+    watched = sys.stderr.isatty() and len(files) > 1
+    found = list(tqdm(embedded(predictor, files, cfg.batch_size, cfg.workers), total=len(files), desc="embed",
+                      unit="image", leave=False, disable=not watched))  # fmt: skip
+    rows = {one.file: one.row for one in found if one.row is not None}
+    if rows:
+        table = np.stack(list(rows.values()))
+        with output("out", cfg.out) as file, file.open("wb") as stream:
+            np.savez(stream, files=np.array([str(name) for name in rows]), embeddings=table)
+        say(f"{plural(len(table), 'embedding')} of {table.shape[1]:,} numbers -> {cfg.out}", for_people(cfg.format))
+    return _complain([ImagePrediction(one.file, error=one.error) for one in found if one.error], len(found))
 
 
 def picture_folder(cfg: PredictConfig, loaded: Weights, files: Sequence[str]) -> Path:

@@ -31,7 +31,7 @@ def run(cfg: TrainConfig) -> int:
 def _run(cfg: TrainConfig, log: Log) -> int:
     runtime = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
     check_training(cfg)
-    dataset = debug.few_images(cfg, tasks.adopt(data.load_dataset(cfg.data), cfg.task, cfg.model))
+    dataset = debug.few_images(cfg, tasks.complete(cfg, data.load_dataset(cfg.data)))
     model, spec = build(cfg, dataset, for_people(cfg.format))
     if note := suit_to_size(cfg, spec.input.image_size):
         say(note, for_people(cfg.format))

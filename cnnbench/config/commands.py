@@ -13,6 +13,7 @@ from cnnbench.config.sections import (
     DdpConfig,
     Debug,
     Format,
+    HeadConfig,
     Layers,
     LossConfig,
     OptimConfig,
@@ -31,7 +32,7 @@ from cnnbench.config.sections import (
     option,
 )
 
-TASKS = "classification, segmentation, super_resolution or colorization; null: what the data set is for"
+TASKS = "classification, segmentation, super_resolution, colorization or verification; null: what the data set is for"
 MEASURING = (
     "auto, fp32, bf16 or fp16; null: what precision= was at the training, or fp32 if that was auto or is not known"
 )
@@ -54,6 +55,7 @@ class TrainConfig:
     accumulate: int = option(
         "gradient accumulation: microbatches of each batch, to save memory; the step stays the same", ge=1
     )
+    head: HeadConfig = field(default_factory=HeadConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     label_smoothing: float = option("probability spread evenly over all classes in the targets", ge=0, lt=1)
     ema: float | None = option("decay of a moving average of the weights; the average is then evaluated", gt=0, lt=1)
@@ -179,7 +181,14 @@ class PredictConfig(TrainedConfig):
     min_probability: float | None = option(
         "answer 'unsure' where the likeliest class has a lower probability; null: never", gt=0, le=1
     )
-    out: str | None = option("also write the predictions to this file, in the format of its ending (.json, .csv, .md)")
+    embed: bool = option(
+        "in place of predictions, write what the net's last layer sees of each image into out=FILE.npz: numbers, by "
+        "which alike images and near copies are found",
+        default=False,
+    )
+    out: str | None = option(
+        "also write the predictions to this file, in the format of its ending (.json, .csv, .md); embed: the .npz"
+    )
     sheet: str | None = option("draw the images with their predictions into this PNG; further pages beside it")
     temperature: float | None = option(TEMPERATURE, default=None, gt=0)
     batch_size: int = option("images or crops per forward pass", ge=1)

@@ -98,6 +98,17 @@ class ClassWeights(Enum):
     balanced = "balanced"
 
 
+class Head(Enum):
+    softmax = "softmax"
+    cosface = "cosface"
+    arcface = "arcface"
+
+
+class Loss(Enum):
+    usual = "usual"
+    contrastive = "contrastive"
+
+
 class Split(Enum):
     val = "val"
     train = "train"
@@ -210,7 +221,7 @@ class SoundConfig:
 @dataclass(kw_only=True)
 class DataConfig:
     name: str = option(
-        "digits, cifar10, cifar100, imagenet, folder, images, t91, faces, camvid, voc, masks, sounds, spoken_digits, "
+        "digits, cifar10, cifar100, imagenet, folder, images, t91, faces, people, camvid, voc, masks, sounds, spoken_digits, "
         "esc50, speech_commands, arrays or synthetic"
     )
     root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
@@ -273,6 +284,14 @@ class DataConfig:
         default=None,
     )
     sound: SoundConfig = field(default_factory=SoundConfig)
+    pairs: str | None = option(
+        "people: table of the pairs that are judged: first, second, same, and a fold where it has them; null: "
+        "ROOT/pairs.tsv, .csv or .txt",
+        default=None,
+    )
+    folds: int = option(
+        "people: parts of the pairs, each judged with the threshold that suits the others", default=10, ge=2
+    )
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)
 
@@ -314,7 +333,28 @@ class AugmentConfig:
 
 
 @dataclass(kw_only=True)
+class HeadConfig:
+    name: Head = option(
+        "verification: how people are told apart in training: softmax, or by angles with a margin, cosface or arcface",
+        default=Head.softmax,
+    )
+    scale: float = option("cosface, arcface: factor on the cosines before the softmax", default=64.0, gt=0)
+    margin: float = option(
+        "cosface: what is taken from the cosine of the right person; arcface: what is added to the angle, radians",
+        default=0.35, ge=0, le=1,
+    )  # fmt: skip
+
+
+@dataclass(kw_only=True)
 class LossConfig:
+    name: Loss = option(
+        "usual: the task's own; contrastive, for verification: images of one person attract, others of a batch repel",
+        default=Loss.usual,
+    )
+    margin: float = option(
+        "contrastive: distance from which on different people do not repel any more; embeddings have length 1",
+        default=1.0, gt=0, le=2,
+    )  # fmt: skip
     class_weights: ClassWeights = option(
         "balanced: images count by the rarity of their class, n / (classes x images of the class), pixels by its "
         "fourth root; none: all alike",

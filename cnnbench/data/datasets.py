@@ -22,6 +22,7 @@ from cnnbench.data.groups import grouped
 from cnnbench.data.identity import of_content
 from cnnbench.data.masks import camvid, masks, voc
 from cnnbench.data.overlap import in_both, shared_files
+from cnnbench.data.people import people
 from cnnbench.data.photographs import images, t91
 from cnnbench.data.sound_sets import esc50, sounds, speech_commands, spoken_digits
 from cnnbench.data.sounds import heard
@@ -149,6 +150,8 @@ def _check_labels(dataset: Dataset) -> None:
 def _with_parts(dataset: Dataset, cfg: DataConfig) -> Dataset:
     """Data set with `val_fraction` and `test_fraction` of the training images held out and `fraction` of the others
     kept. UserError where nothing is left to train on, or where the set has test images of its own."""
+    if dataset.parted:
+        cfg = replace(cfg, val_fraction=0.0, test_fraction=0.0)
     if cfg.test_fraction > 0 and (dataset.split == "test" or dataset.kept):
         raise UserError(f"{dataset.kept or f'data={cfg.name}'} has test images: leave data.test_fraction="
                         f"{cfg.test_fraction:g} out, which would keep others")  # fmt: skip
@@ -285,6 +288,7 @@ SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
     "images": images,
     "t91": t91,
     "faces": faces,
+    "people": people,
     "masks": masks,
     "camvid": camvid,
     "voc": voc,

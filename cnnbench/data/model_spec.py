@@ -6,6 +6,7 @@ from typing import Any, Self
 from cnnbench.data.sources import Dataset
 
 FITTED = ("temperature",)  # facts that are fitted to a finished net: they say nothing of how it was trained
+MEASURED = ("threshold",)  # facts that each validation tells of its net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,19 @@ class ModelSpec:
         return int(self.extra.get("outputs", len(self.labels)))
 
     @property
+    def embeds(self) -> bool:
+        """Whether the net answers with an embedding of each image, and has its outputs in training alone."""
+        return "embedding" in self.extra
+
+    @property
+    def answers(self) -> int:
+        """Channels of what the net answers with when it is asked."""
+        return int(self.extra["embedding"]) if self.embeds else self.outputs
+
+    @property
     def as_trained(self) -> Self:
-        """Spec without what was fitted to the net afterwards."""
-        return replace(self, extra={key: value for key, value in self.extra.items() if key not in FITTED})
+        """Spec without what was fitted to the net, or measured with it, afterwards."""
+        return replace(self, extra={key: value for key, value in self.extra.items() if key not in (*FITTED, *MEASURED)})
 
     def as_dict(self) -> dict[str, Any]:
         """Spec as plain values, for a checkpoint."""

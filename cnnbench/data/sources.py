@@ -18,6 +18,7 @@ from torch import Tensor
 from cnnbench.config.sections import Split
 from cnnbench.data.formats import HEIC_REMEDY, is_heic, readable_formats
 from cnnbench.data.modes import in_rgb
+from cnnbench.data.pairs import Pairs
 from cnnbench.data.shards import Packed, Record
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
@@ -46,6 +47,7 @@ class Arrays:
     targets: Tensor
     names: tuple[str, ...] = ()  # the files that they were read from; empty: they have numbers
     groups: Tensor | None = None  # int64 (N,): images of one group stay in one part of a split
+    pairs: Pairs | None = None  # of its images, that a set names to be judged
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -53,7 +55,8 @@ class Arrays:
     def subset(self, indices: Tensor) -> "Arrays":
         names = tuple(self.names[index] for index in indices.tolist()) if self.names else ()
         groups = None if self.groups is None else self.groups[indices]
-        return Arrays(self.images[indices], self.targets[indices], names, groups)
+        pairs = None if self.pairs is None else self.pairs.among(indices)
+        return Arrays(self.images[indices], self.targets[indices], names, groups, pairs)
 
     def item(self, index: int) -> Any:
         """Item that `read_item` reads: here the pixels themselves, which pickle by value."""
@@ -68,6 +71,7 @@ class Files:
     paths: Sequence[str]
     targets: Any
     groups: Tensor | None = None  # int64 (N,): images of one group stay in one part of a split
+    pairs: Pairs | None = None  # of its images, that a set names to be judged
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -82,7 +86,8 @@ class Files:
         paths = self.paths if len(chosen) < len(self) // 64 else self._path_list
         targets = [self.targets[index] for index in chosen] if has_masks(self) else self.targets[indices]
         groups = None if self.groups is None else self.groups[indices]
-        return Files([paths[index] for index in chosen], targets, groups)
+        pairs = None if self.pairs is None else self.pairs.among(indices)
+        return Files([paths[index] for index in chosen], targets, groups, pairs)
 
     def item(self, index: int) -> Any:
         return Pair(self.paths[index], self.targets[index]) if has_masks(self) else self.paths[index]
@@ -145,6 +150,7 @@ class Dataset:
     pair: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = None  # images and targets of a batch -> input and target
     whole: bool = False  # validation takes images whole, each at its own size
     grid: int = 1  # pixels: squares cut at random from files begin at multiples of it
+    parted: bool = False  # it has held out its own parts: data.val_fraction and test_fraction are seen to
     skips: bool = False  # data.on_error=skip: images that do not serve the task are left out too
     unreadable: tuple[str, ...] = ()  # images that data.on_error=skip left out, with the reasons
     left_out: dict[str, int] = field(default_factory=dict)  # files in its folders that are no images, by suffix

@@ -87,6 +87,7 @@ def _net(plan: ReviewPlan) -> Iterator[Finding]:
                       f"{size} px, but the net is made for {net.image_size} px: {part:.2g}x the multiply-adds"
                       f"{', coarser maps' if smaller else ''}",
                       f"data.image_size={net.image_size} is the net's own size" if smaller else "")  # fmt: skip
+    yield from _warnings(risks.of_size(plan))
     for note in models.size_notes(net, size):
         yield Finding("auxiliary heads", WARNING, note, f"data.image_size={net.aux_image_size} or more")
 

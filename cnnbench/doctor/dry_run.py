@@ -38,7 +38,7 @@ def image_counts(cfg: TrainConfig) -> tuple[ImageCounts, str]:
     """
     try:
         loaded = data.load_dataset(cfg.data, tell=lambda note: None, test=True)  # a finding says it
-        found = tasks.adopt(loaded, cfg.task, cfg.model)
+        found = tasks.complete(cfg, loaded)
     except UserError as error:
         if cfg.data.name not in KNOWN:
             raise

@@ -28,6 +28,7 @@ from cnnbench.data.sources import read_image
 from cnnbench.data.spectrogram import KEY as SOUND
 from cnnbench.data.spectrogram import Spectrogram
 from cnnbench.data.views import build_views
+from cnnbench.models.embedding import EMBEDDING
 from cnnbench.models.layers import CLASS, Net
 from cnnbench.runtime.device import Normalize, create_runtime
 from cnnbench.tasks.classification.metrics import answers
@@ -43,6 +44,7 @@ NetFunction = Callable[[Tensor], Tensor]
 
 TOLERANCE = 1e-4  # of the logits, absolute and relative
 INPUT, OUTPUT = "images", "logits"
+ONE_SIZE = (CLASS, EMBEDDING)  # what nets answer with whose images have one size
 
 
 @dataclass(frozen=True)
@@ -64,17 +66,30 @@ def export_net(model: Net, spec: ModelSpec, format: str, out: Path) -> tuple[flo
     else than the net.
     """
     check_packages(format)
-    batches = [sample_images(spec)] if model.answers == CLASS else sample_pictures(spec)
+    batches = [sample_images(spec)] if model.answers in ONE_SIZE else sample_pictures(spec)
     with output("out", preprocessing_file(out)) as beside, output("out", out) as file:
         with _quiet():
             net = model if FORMATS[format].keeps_spec else tempered(model, spec)
             FORMATS[format].write(net, spec, batches[0][:2], file)
             run, compare = FORMATS[format].read(file), compare_logits if model.answers == CLASS else compare_answers
             difference = max(compare(net, run, images) for images in batches)
-        plain = model.answers == CLASS
-        write_json(beside, preprocessing(spec, divided=net is not model) if plain else preprocessing_of_pictures(spec))
+        write_json(beside, described(model, spec, divided=net is not model))
         size = file.stat().st_size
     return difference, size
+
+
+def described(model: Net, spec: ModelSpec, *, divided: bool) -> dict[str, Any]:
+    """What a program without cnnbench needs to know of an exported net. divided: see `preprocessing`."""
+    if model.answers not in ONE_SIZE:
+        return preprocessing_of_pictures(spec)
+    found = preprocessing(spec, divided=divided)
+    if model.answers == CLASS:
+        return found
+    said = tasks.find(spec.task).of(spec).exported(spec)
+    answer = {"name": said.output, "shape": said.shape, "type": "float32"}
+    steps = [*found["steps"][:-1], *said.steps]
+    return {key: value for key, value in found.items() if key not in ("classes", "temperature")} | {
+        "task": spec.task, "output": answer, "steps": steps}  # fmt: skip
 
 
 def check_packages(format: str) -> None:
@@ -221,7 +236,7 @@ def _output(spec: ModelSpec) -> str:
 def _free(spec: ModelSpec) -> dict[int, Any]:
     """Dimensions of the images that the exported net leaves free: their number; for a picture also its sides."""
     free = {0: torch.export.Dim("batch")}
-    if tasks.find(spec.task).answers != CLASS:
+    if tasks.find(spec.task).answers not in ONE_SIZE:
         free |= dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
     return free
 

@@ -19,11 +19,13 @@ from cnnbench.models import (
     nin,
     preact_resnet,
     resnet,
+    sphereface,
     srcnn,
     unet,
     vgg,
 )
-from cnnbench.models.layers import Dense, Net, run_on_meta
+from cnnbench.models.embedding import EMBEDDING, Embedder, HeadName
+from cnnbench.models.layers import CLASS, Dense, Net, run_on_meta
 from cnnbench.utils.errors import UserError, did_you_mean, unknown
 from cnnbench.utils.format import some
 
@@ -38,6 +40,7 @@ MODELS: dict[str, Callable[..., Net]] = {
     **resnet.MODELS,
     **preact_resnet.MODELS,
     **deepface.MODELS,
+    **sphereface.MODELS,
     **airbench.MODELS,
     **srcnn.MODELS,
     **espcn.MODELS,
@@ -54,16 +57,16 @@ def create_model(name: str, num_classes: int = 1000, **arguments: Any) -> Net:
 
 
 def build(name: str, *, num_classes: int | None = None, in_channels: int | None = None, source: str = "cnnbench",
-          cut: str | None = None, **arguments: Any) -> Net:  # fmt: skip
+          cut: str | None = None, embed: HeadName | None = None, **arguments: Any) -> Net:  # fmt: skip
     """Net `name`, initialised as in its file, on torch's default device (`with torch.device("meta")`: no memory).
 
     num_classes: None is the paper's number (1000, 10 for the CIFAR nets, 4030 for DeepFace); in_channels: None is the
     paper's too. source: "torchvision" takes torchvision's net of this name. cut: a stage; all stages after it are
-    replaced by one linear layer (`Truncated`). arguments: of the builder in MODELS. UserError for an unknown name or
-    value, with the choices.
+    replaced by one linear layer (`Truncated`). embed: a head; the net then answers with embeddings (`Embedder`).
+    arguments: of the builder in MODELS. UserError for an unknown name or value, with the choices.
     """
     builder = _builder(name, source)
-    if cut is not None and has_parameter(builder, "aux"):
+    if (cut or embed) and has_parameter(builder, "aux"):
         arguments["aux"] = False
     if in_channels is not None:
         arguments["in_channels"] = in_channels
@@ -75,7 +78,8 @@ def build(name: str, *, num_classes: int | None = None, in_channels: int | None 
     except ValueError as error:  # raised by a layer, such as groups that do not divide the channels
         raise UserError(f"model {name}: {error}") from error
     net.name = name
-    return net if cut is None else _truncated(net, cut, num_classes)
+    net = net if cut is None else _truncated(net, cut, num_classes)
+    return net if embed is None else Embedder(net, embed, num_classes)
 
 
 def build_for(model: Mapping[str, Any], *, outputs: int, in_channels: int) -> Net:
@@ -98,6 +102,7 @@ def _truncated(net: Net, cut: str, num_classes: int | None) -> Net:
 def check_answers(model: Mapping[str, Any], wanted: str, task: str) -> None:
     """UserError, with the nets that do, where the net of a configuration does not answer with what a task needs."""
     name, source = model["name"], model.get("source", SOURCES[0])
+    wanted = CLASS if wanted == EMBEDDING else wanted  # any classifier gives embeddings, without its last layer
     given = answers(name, source)
     if given != wanted:
         fitting = [one for one in known_nets(source) if answers(one, source) == wanted]

@@ -89,11 +89,12 @@ def convolved(x: Tensor, classifier: Iterable[nn.Module], side: int) -> Tensor:
 
 
 def output_layer(net: Net) -> nn.Linear | nn.Conv2d:
-    """Layer that gives the logits: the last linear layer or convolution of the head, without auxiliary heads."""
+    """Layer that gives the logits: the last linear layer or convolution of the head, without auxiliary heads; of a net
+    whose head has none, the last one of the net."""
     auxiliary = list(net.auxiliary.values())
     parts = [part for part in net.stages["head"] if not any(part is head for head in auxiliary)]
     layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    return layers[-1]
+    return (layers or [layer for layer in net.modules() if isinstance(layer, nn.Linear | nn.Conv2d)])[-1]
 
 
 class Conv2d(nn.Conv2d):

@@ -9,6 +9,7 @@ from cnnbench.tasks.metric import Metric, from_data
 from cnnbench.utils.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from cnnbench.config.commands import TrainConfig
     from cnnbench.data import Dataset
     from cnnbench.tasks.base import Task
 
@@ -17,6 +18,7 @@ TASKS = {  # modules; each has its task as TASK
     "segmentation": "cnnbench.tasks.segmentation.task",
     "super_resolution": "cnnbench.tasks.super_resolution.task",
     "colorization": "cnnbench.tasks.colorization.task",
+    "verification": "cnnbench.tasks.verification.task",
 }
 ANSWERS = "answers.csv"  # what a net answered to each image, beside result.json
 DEFAULT_TASK = "classification"
@@ -40,6 +42,13 @@ def adopt(dataset: "Dataset", task: str | None, model: Mapping[str, Any]) -> "Da
 
         models.check_answers(model, chosen.answers, chosen.name)
     return adopted
+
+
+def complete(cfg: "TrainConfig", dataset: "Dataset") -> "Dataset":
+    """Data set for the task and the net of a training. `cfg.model` is then the net that the task builds."""
+    if cfg.model:
+        cfg.model = find(cfg.task or dataset.task).net_for(cfg, cfg.model)
+    return adopt(dataset, cfg.task, cfg.model)
 
 
 OWN_KEYS = ("judge", "temperature")  # of `evaluate` and `predict`, each of which some tasks take

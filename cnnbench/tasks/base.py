@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self
 from torch import Tensor, nn
 
 from cnnbench.config.commands import EvaluateConfig, TrainConfig
-from cnnbench.config.sections import CropConfig
-from cnnbench.data import Batch, Dataset, Source, Views
+from cnnbench.config.sections import CropConfig, Head, Loss
+from cnnbench.data import Batch, Dataset, Source, Views, evenly_spaced
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import CLASS, Net
 from cnnbench.runtime.device import Runtime
@@ -43,6 +43,16 @@ class Task(ABC):
     own_keys: ClassVar[tuple[str, ...]] = ()  # of `evaluate` and `predict`, that it alone takes
     linear_head: ClassVar[bool] = False  # whether an SVM on pooled features is an answer, as some strategies need
     memorised: ClassVar[float]  # primary metric of a net that has memorised its one batch (debug=overfit)
+
+    @classmethod
+    def net_for(cls, cfg: TrainConfig, model: Mapping[str, Any]) -> dict[str, Any]:
+        """Name and arguments of the net that a training builds: those of `model`, and what the task adds to them.
+        UserError for settings of other tasks."""
+        if cfg.head.name is not Head.softmax:
+            raise UserError(f"head={cfg.head.name.value} is for task=verification, not for {cls.name}: leave it out")
+        if cfg.loss.name is not Loss.usual:
+            raise UserError(f"loss={cfg.loss.name.value} is for task=verification, not for {cls.name}: leave it out")
+        return dict(model)
 
     @classmethod
     def create(cls, cfg: TrainConfig, model: nn.Module) -> Self:
@@ -80,6 +90,11 @@ class Task(ABC):
 
     # To train
 
+    @classmethod
+    def some(cls, source: Source, count: int) -> Tensor:
+        """Indices int64 of about so many images from all over a source, for debug=: what a training needs is there."""
+        return evenly_spaced(source, count)
+
     def check(self, dataset: Dataset) -> None:
         """Raise UserError where the data set's targets are not what this task needs."""
         return
@@ -103,6 +118,10 @@ class Task(ABC):
     def guessing_loss(self, spec: ModelSpec) -> float | None:
         """Loss of a net that guesses; None where that cannot be said."""
         return None
+
+    def fitted(self, meter: Meter) -> dict[str, Any]:
+        """Facts that a validation's images tell of a net, for the `extra` of its spec, by the names in `MEASURED`."""
+        return {}
 
     # To measure
 
@@ -136,6 +155,12 @@ class Task(ABC):
             raise UserError(
                 f"several weights, crop, shift and calibrate are for classification: {self.name} takes none of them"
             )
+
+    @classmethod
+    def judging(cls, model: Net, spec: ModelSpec, source: str) -> tuple[Net, ModelSpec, list[str]]:
+        """A net, perhaps of another task, as it is judged by data for this one, and what the user should be told.
+        source: what to call it."""
+        return model, spec, []
 
     def measure(self, judged: list[Judged], cfg: EvaluateConfig, runtime: Runtime) -> Measurement | None:
         """Measurement for `cnnbench evaluate`. None: the first net's evaluation over every image is all there is."""

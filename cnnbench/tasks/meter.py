@@ -1,6 +1,7 @@
 """Meter: exact sums over a pass, kept on the device and divided once at the end."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,6 +44,12 @@ class Meter:
     def answers(self) -> Tensor | None:
         """What is kept of each image's answer, a row for each image that was added; None where nothing is kept."""
         return None
+
+    def gather(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Keep what all processes have of their images, where metrics need the images together and not only sums.
+
+        gather: rows of this process's images -> those of all, in the images' order; all processes call it.
+        """
 
     def add(self, mean_loss: Tensor, outputs: Tensor, targets: Any, *, finite_only: bool = False) -> None:
         """Add a batch: its mean loss, what the net answered, and the targets.

@@ -73,6 +73,7 @@ def add_up(meter: Meter, runtime: Runtime) -> None:
     if not runtime.group.alone:
         runtime.group.all_reduce_sum(*meter.tensors())
         meter.n = int(runtime.group.all_reduce_numbers(meter.n)[0])
+        meter.gather(lambda rows: runtime.group.all_gather_rows(rows, meter.n))
 
 
 def answers(meter: Meter, runtime: Runtime) -> Tensor | None:

@@ -26,6 +26,7 @@ from cnnbench.models.layers import Net
 from cnnbench.output.tables import render
 from cnnbench.runtime.device import Normalize, Runtime, create_runtime
 from cnnbench.tasks.base import Task
+from cnnbench.tasks.embedding import embedded
 from cnnbench.tasks.measurement import measuring
 from cnnbench.tasks.passes import check_answers
 from cnnbench.utils.errors import UserError
@@ -101,6 +102,25 @@ class Predictor:
             read = in_threads(lambda image: self._read(image, thumbnails), images, workers or cores(), 2 * batch_size)
             while batch := list(islice(read, batch_size)):
                 yield from self._answered(batch, top)
+
+    def embed(self, images: "ImageLike | Iterable[ImageLike]", *, batch_size: int = 32) -> np.ndarray:
+        """Embeddings float32 (N, D) of the images, in their order: what the net's last layer sees, to look for alike
+        images or near copies. images: see `predict`. UserError for a file that cannot be read."""
+        found = list(embedded(self, as_sequence(images), batch_size))
+        if wrong := next((one.error for one in found if one.error), None):
+            raise UserError(wrong)
+        return np.stack([one.row for one in found if one.row is not None])
+
+    def square(self, image: Any) -> Tensor:
+        """The net's input of the centre of an image, uint8 or float (C, S, S), for an embedding. UserError where it
+        cannot be read."""
+        return self.cut_square(image, self.spec.input.in_channels)
+
+    def cut_square(self, image: Any, channels: int) -> Tensor:
+        """Centre uint8 (C, S, S) of an image, of so many channels, at the net's size."""
+        given = self.spec.input
+        cut = EvalTransform(self.spec.side, given.crop_ratio, given.interpolation)
+        return cut(as_picture(image, channels))
 
     def _read(self, image: Any, thumbnails: int) -> "tuple[ImagePrediction, Any]":
         """The prediction to be, and the net's input; None where the file cannot be read."""

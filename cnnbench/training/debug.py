@@ -4,8 +4,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from cnnbench.config.commands import TrainConfig
-from cnnbench.config.sections import Crop, Debug, LossConfig, Sampler, Schedule
-from cnnbench.data import Dataset, evenly_spaced
+from cnnbench.config.sections import ClassWeights, Crop, Debug, Sampler, Schedule
+from cnnbench.data import Dataset
+from cnnbench.tasks import find
 from cnnbench.tasks.base import Task
 from cnnbench.utils.errors import RunError
 
@@ -35,7 +36,7 @@ def small(cfg: Config) -> Config:
     return replace(  # whatever makes memorising harder is off, but what the net itself brings
         cfg,
         epochs=EPOCHS,
-        loss=LossConfig(),
+        loss=replace(cfg.loss, class_weights=ClassWeights.none),
         data=replace(cfg.data, sampler=Sampler.shuffle),
         label_smoothing=0.0,
         ema=None,
@@ -50,7 +51,7 @@ def few_images(cfg: TrainConfig, dataset: Dataset) -> Dataset:
     if cfg.debug is None:
         return dataset
     assert isinstance(cfg.batch_size, int)
-    some = [evenly_spaced(source, cfg.batch_size) for source in (dataset.train, dataset.val)]
+    some = [find(dataset.task).some(source, cfg.batch_size) for source in (dataset.train, dataset.val)]
     if cfg.debug is Debug.fast:
         return replace(dataset, train=dataset.train.subset(some[0]), val=dataset.val.subset(some[1]))
     batch = dataset.train.subset(some[0])
@@ -61,7 +62,9 @@ def verdict(cfg: TrainConfig, task: type[Task], result: dict[str, Any]) -> str:
     """Sentence on what the run showed. RunError where the net did not memorise its one batch."""
     if cfg.debug is not Debug.overfit:
         return "debug=fast: training, validation, checkpoint and pictures work" if cfg.debug else ""
-    primary, best = task.metrics[0], result[f"best_{task.metrics[0].name}"]
+    primary = task.metrics[0]
+    chosen = f"best_{primary.name}"  # not there where another metric is aimed at
+    best = result[chosen if chosen in result else primary.name]
     if primary.better(task.memorised, best):
         raise RunError(
             f"debug=overfit: after {STEPS * EPOCHS} steps on one batch the net has {primary.text(best)} on it.\n"

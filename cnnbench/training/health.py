@@ -137,13 +137,13 @@ def smaller_parts(parts: int, batch_size: int, model: nn.Module) -> str:
 
 def dead_outputs(dead: list[int], spec: ModelSpec) -> str:
     """Sentence about outputs that do not depend on the image; empty where there are none."""
-    if not dead:
+    if not dead or (spec.embeds and len(dead) < spec.answers):  # a feature that these images lack is no harm
         return ""
     said = [spec.labels[index] if spec.labels else f"channel {index}" for index in dead[:5]]
     names = ", ".join(said) + (", …" if len(dead) > 5 else "")
     which = (
         "every output is"
-        if len(dead) == spec.outputs
+        if len(dead) == spec.answers
         else f"{len(dead)} of {spec.outputs} outputs ({names}) {are(len(dead))}"
     )
     return (

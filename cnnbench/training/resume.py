@@ -1,6 +1,7 @@
 """Content of a checkpoint, and the restoring of a training exactly where it was."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -22,10 +23,18 @@ def checkpoint_of(parts: Parts, state: TrainState) -> dict[str, Any]:
     return {
         "config": parts.plain_config,
         **_identity(parts),
+        "spec": measured_spec(parts, state).as_dict(),
         "batch_size": parts.batch_size,
         "versions": result.versions(),
         **state.state_dict(),
     }
+
+
+def measured_spec(parts: Parts, state: TrainState) -> ModelSpec:
+    """Spec with what the last validation tells of the net; without, where it was another net."""
+    if state.evaluation is None or state.is_ahead:
+        return parts.spec
+    return replace(parts.spec, extra={**parts.spec.extra, **state.task.fitted(state.evaluation)})
 
 
 def restore(

@@ -17,12 +17,13 @@ from cnnbench.config.commands import TrainConfig
 from cnnbench.config.sections import AugmentConfig, ClassWeights, Crop, OptimConfig, Optimizer, Sampler
 from cnnbench.data.balance import class_counts, counts_text, unequal
 from cnnbench.data.spectrogram import KEY
-from cnnbench.models.layers import Net
+from cnnbench.models.layers import LocallyConnected2d, Net
 from cnnbench.utils.format import plural
 
 LARGEST_LR = 3.2  # of SGD, with 8192 images in a batch and a warm-up (Goyal et al., 2017)
 LARGE_BATCH = 1024  # from here on SGD needs a warm-up (Goyal et al., 2017)
 SMALL_PART = 8  # images: with fewer BatchNorm's statistics are noise
+LARGE_NET = 1000  # parameters for each training image
 FEW_STEPS, FEW_IN_EPOCH = 100, 5
 
 
@@ -133,6 +134,7 @@ class TrainingPlan:
 def risks(plan: TrainingPlan) -> Iterator[Risk]:
     """All that a training says at its start."""
     yield from of_data(plan)
+    yield from of_size(plan)
     yield from of_classes(plan)
     yield from of_augmentation(plan)
     yield from of_frozen(plan)
@@ -153,6 +155,17 @@ def of_data(plan: TrainingPlan) -> Iterator[Risk]:
         looks = "look" if len(ways) > 1 else "looks"
         yield Risk("validation", f"{' and '.join(ways)} {looks} at the test images, so the final error is too low",
                    "data.val_fraction=0.1, which holds out training images for that")  # fmt: skip
+
+
+def of_size(plan: TrainingPlan) -> Iterator[Risk]:
+    """Nets whose filters are not shared between places: with few images, each of their weights has seen little."""
+    _, total = plan.parameters
+    unshared = sum(layer.weight.numel() for layer in plan.net.modules() if isinstance(layer, LocallyConnected2d))
+    if unshared and plan.from_scratch and total > LARGE_NET * plan.images.train:
+        yield Risk("net", f"{plan.net.name} is far too large for these data: {total:,} parameters for "
+                   f"{plan.images.train:,} images, {total // plan.images.train:,} for each, and {unshared:,} of them "
+                   "are shared by no two places of an image (the paper had 4.4 million images)",
+                   "a net that shares its filters: model=resnet20, or model=sphereface4 model.width=0.5")  # fmt: skip
 
 
 def of_classes(plan: TrainingPlan) -> Iterator[Risk]:

@@ -151,7 +151,7 @@ def validate(view: View) -> Meter:
     parts, state = view.parts, view.state
     watched = health.OutputRange(setup.eval_net(parts, state))
     state.evaluation = _measure(view, watched, parts.val_batches)
-    watched.all_reduce(parts.runtime, parts.spec.outputs)
+    watched.all_reduce(parts.runtime, parts.spec.answers)
     state.warn("outputs", health.dead_outputs(watched.dead(), parts.spec))
     return state.evaluation
 

@@ -51,7 +51,7 @@ def ready(
     if "interpolation" in said:
         said["interpolation"] = Interpolation(said["interpolation"]).value
     spec = replace(known, labels=classes or known.labels, input=replace(known.input, **said))
-    _check(spec, output_layer(net).weight.shape[0], weights.source)
+    _check(spec, net, weights.source)
     if spec.input.image_size != known.input.image_size or weights.spec is None:
         models.check_image_size(net, spec.input.image_size)  # it takes a second: not where the size is the net's own
     return net, spec, notes
@@ -131,8 +131,8 @@ def _shape(layer: nn.Linear | nn.Conv2d, sketch: Net, state: dict[str, Tensor]) 
     return weight.shape[0], weight.shape[1] * getattr(layer, "groups", 1)
 
 
-def _check(spec: ModelSpec, outputs: int, source: str) -> None:
-    if spec.labels and len(spec.labels) != outputs:
+def _check(spec: ModelSpec, net: Net, source: str) -> None:
+    if spec.labels and len(spec.labels) != (outputs := output_layer(net).weight.shape[0]):
         raise UserError(f"{source} tells {outputs} classes apart, but {len(spec.labels)} are named")
     for name in ("mean", "std"):
         if len(getattr(spec.input, name)) != spec.input.in_channels:

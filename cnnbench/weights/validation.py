@@ -64,11 +64,17 @@ INTERPOLATIONS = [kind.value for kind in Interpolation]
 PRECISIONS = [kind.value for kind in Precision]
 
 SPEC = {"task": TEXT, "model": NAMED, "labels": TEXTS, "input": DICTIONARY, "extra": DICTIONARY}
-EXTRA = {"outputs": whole(1, MOST), "scale": whole(1, MOST), "temperature": number(1e-3, 1e3), "sound": DICTIONARY,
-         "values": numbers()}  # fmt: skip
 SOUND = {"rate": whole(1000), "seconds": number(0, 600), "bands": whole(8, 1024), "window": numbers(0),
          "hop": (lambda value: value is None or number(0)[0](value), "a number above 0"), "low": number(-1),
          "high": number(0), "range": number(0, 200), "reference": TEXT}  # fmt: skip
+THRESHOLD: Rule = (
+    lambda value: DICTIONARY[0](value) and number(-1, 2)[0](value.get("distance"))
+    and isinstance(value.get("origin"), str),
+    "a distance from 0 to 2 and its origin",
+)  # fmt: skip
+EXTRA = {"outputs": whole(1, MOST), "scale": whole(1, MOST), "temperature": number(1e-3, 1e3),
+         "embedding": whole(1, MOST), "threshold": THRESHOLD,
+         "sound": DICTIONARY, "values": numbers()}  # fmt: skip
 INPUT = {
     "image_size": whole(1, LARGEST_SIDE),
     "in_channels": whole(1, MOST),

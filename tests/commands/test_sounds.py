@@ -121,8 +121,19 @@ def test_a_run_that_was_cut_ends_as_if_it_was_not(
 
 
 def test_finetune_hears_as_the_weights_do(cnnbench: Callable[..., Ran], no_pictures: None, heard: Path) -> None:
-    ran = cnnbench("finetune", "data=sounds", f"data.root={heard}", "data.val_fraction=0.34", "transfer=full",
-                   f"weights={sound_run()}", "epochs=1", "batch_size=4", "precision=fp32", "device=cpu", "run.name=f")  # fmt: skip
+    ran = cnnbench(
+        "finetune",
+        "data=sounds",
+        f"data.root={heard}",
+        "data.val_fraction=0.34",
+        "transfer=full",
+        f"weights={sound_run()}",
+        "epochs=1",
+        "batch_size=4",
+        "precision=fp32",
+        "device=cpu",
+        "run.name=f",
+    )
     assert ran.code == 0, ran.err
     assert "knows them: 0.5 s at 8,000 Hz, 16 mel bands" in ran.out
     spec = sources.load("outputs/train/f" if Path("outputs/train/f").exists() else "outputs/finetune/f").spec

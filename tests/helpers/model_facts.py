@@ -105,6 +105,11 @@ COUNTS = {
     "unet in_channels=1": (31_030_658, 150_428_424_448),
     "deepface": (118_923_774, 517_624_448),
     "deepface c3_groups=2": (118_903_038, 435_323_264),
+    "sphereface4": (19_820_940, 197_085_184),
+    "sphereface10": (22_477_708, 890_718_208),
+    "sphereface20": (29_929_100, 2_046_773_248),
+    "sphereface36": (40_037_260, 3_896_461_312),
+    "sphereface64": (55_458_956, 7_133_415_424),
     # Not in a paper: 6n + 2 layers as the rest of the family, so 97,216 parameters less for each n.
     "resnet14": (172_506, 26_395_264),
     "resnet8": (75_290, 12_239_488),
@@ -144,6 +149,7 @@ SMALL = {
     "airbench": ("airbench", 3, 32),
     "cifar_preact": ("preact_resnet20", 1, 16),
     "deepface": ("deepface image_size=72", 3, 72),
+    "sphereface": ("sphereface10 width=0.25 image_size=32 bn=true", 3, 32),
     "torchvision": ("squeezenet1_1 source=torchvision", 1, 48),
 }
 # Too deep or too wide to run with the rest. Everything that is asked of a net is asked of these too, in the slow tests.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.data.geometry import as_tensor
-from cnnbench.data.luma import rgb, ycbcr
+from cnnbench.data.luma import luma, rgb, ycbcr
 from cnnbench.data.pictures import as_picture, opened, thumbnail
 from cnnbench.data.sources import recolored
 from cnnbench.models.enlarging import BICUBIC, Enlarger, enlarged
@@ -59,6 +59,9 @@ class Enlarging(PicturePredictor):
     def prepared(self, image: Any) -> tuple[Any, Tensor]:
         pixels = as_pixels(image)
         return opaque(pixels), pixels
+
+    def square(self, image: Any) -> Tensor:
+        return luma(self.cut_square(image, 3)) if self.net.in_channels == 1 else super().square(image)
 
     def answer_whole(self, pixels: Tensor) -> dict[str, Any]:
         scale, (height, width) = self.net.scale, pixels.shape[1:]
