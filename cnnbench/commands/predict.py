@@ -109,7 +109,7 @@ def write_embeddings(cfg: PredictConfig, predictor: Predictor, files: Sequence[s
         with output("out", cfg.out) as file, file.open("wb") as stream:
             np.savez(stream, files=np.array([str(name) for name in rows]), embeddings=table)
         say(f"{plural(len(table), 'embedding')} of {table.shape[1]:,} numbers -> {cfg.out}", for_people(cfg.format))
-    return _complain([ImagePrediction(one.file, error=one.error) for one in found if one.error], len(found))
+    return _complain([ImagePrediction(one.file, error=one.error) for one in found if one.error], len(found), "file")
 
 
 def picture_folder(cfg: PredictConfig, loaded: Weights, files: Sequence[str]) -> Path:

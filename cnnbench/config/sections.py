@@ -221,8 +221,8 @@ class SoundConfig:
 @dataclass(kw_only=True)
 class DataConfig:
     name: str = option(
-        "digits, cifar10, cifar100, imagenet, folder, images, t91, faces, people, camvid, voc, masks, sounds, spoken_digits, "
-        "esc50, speech_commands, arrays or synthetic"
+        "digits, cifar10, cifar100, imagenet, folder, images, t91, faces, people, camvid, voc, masks, sounds, "
+        "spoken_digits, esc50, speech_commands, arrays or synthetic"
     )
     root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
     download: bool = option("fetch a CIFAR archive that is missing")

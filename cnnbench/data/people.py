@@ -233,7 +233,7 @@ def source(folder: Folder, cfg: DataConfig, pairs: Pairs | None = None) -> Sourc
         images = list(pool.map(pixels, folder.paths))
     if any(image.shape != images[0].shape for image in images):
         return Files(folder.paths, folder.people, pairs=pairs)
-    return Arrays(torch.stack(images), folder.people, tuple(folder.paths), pairs)
+    return Arrays(torch.stack(images), folder.people, tuple(folder.paths), pairs=pairs)
 
 
 def pixels(path: str) -> Tensor:

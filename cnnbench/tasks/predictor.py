@@ -18,7 +18,7 @@ from cnnbench.config.sections import CropConfig, Format, PrepareConfig
 from cnnbench.data import EvalTransform
 from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
-from cnnbench.data.pictures import as_input, suffixes_for, thumbnail
+from cnnbench.data.pictures import as_input, as_picture, suffixes_for, thumbnail
 from cnnbench.data.sounds import remarked
 from cnnbench.data.sources import quiet_pillow
 from cnnbench.data.spectrogram import KEY, Spectrogram
@@ -106,7 +106,7 @@ class Predictor:
     def embed(self, images: "ImageLike | Iterable[ImageLike]", *, batch_size: int = 32) -> np.ndarray:
         """Embeddings float32 (N, D) of the images, in their order: what the net's last layer sees, to look for alike
         images or near copies. images: see `predict`. UserError for a file that cannot be read."""
-        found = list(embedded(self, as_sequence(images), batch_size))
+        found = list(embedded(self, as_sequence(images, self.spec), batch_size))
         if wrong := next((one.error for one in found if one.error), None):
             raise UserError(wrong)
         return np.stack([one.row for one in found if one.row is not None])
@@ -120,7 +120,8 @@ class Predictor:
         """Centre uint8 (C, S, S) of an image, of so many channels, at the net's size."""
         given = self.spec.input
         cut = EvalTransform(self.spec.side, given.crop_ratio, given.interpolation)
-        return cut(as_picture(image, channels))
+        own = channels == given.in_channels
+        return cut(as_input(image, self.spec, {}) if own else as_picture(image, channels))
 
     def _read(self, image: Any, thumbnails: int) -> "tuple[ImagePrediction, Any]":
         """The prediction to be, and the net's input; None where the file cannot be read."""

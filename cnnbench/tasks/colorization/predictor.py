@@ -80,7 +80,8 @@ class Colorizer(PicturePredictor):
 
     def square(self, image: Any) -> Tensor:
         pixels = self.cut_square(image, 3)
-        return 2.55 * lightness_of(pixels, *seen_size(*pixels.shape[1:], self.spec.side))[0]
+        height, width = pixels.shape[1:]
+        return 2.55 * lightness_of(pixels, *seen_size(height, width, self.spec.side))[0]
 
     def colours(self, image: Tensor) -> Tensor:
         """Colours ab float32 (1, 2, h, w), on the CPU, of an image uint8 (3, H, W), seen at the net's own size."""
