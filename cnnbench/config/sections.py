@@ -60,6 +60,7 @@ class Crop(Enum):
     random = "random"
     resized = "resized"
     patch = "patch"
+    iou = "iou"
 
 
 class PaddingMode(Enum):
@@ -236,8 +237,8 @@ class DataConfig:
 @dataclass(kw_only=True)
 class AugmentConfig:
     crop: Crop = option(
-        "none, pad (shift by zero padding), random (fixed scale), resized (random area and aspect) or patch (a square, "
-        "not resized)"
+        "none, pad (shift by zero padding), random (fixed scale), resized (random area and aspect), patch (a square, "
+        "not resized) or iou (images with boxes: a part that one box at least overlaps enough)"
     )
     padding: int = option("crop=pad: pixels of padding, at the data set's own size", ge=0)
     padding_mode: PaddingMode = option(
@@ -246,6 +247,10 @@ class AugmentConfig:
     scale: list[float] = option("crop=resized: range of the cropped part of the area", gt=0, le=1)
     ratio: list[float] = option("crop=resized: range of the aspect ratio", gt=0)
     flip: bool = option("mirror images left to right, each with probability 1/2")
+    zoom_out: float = option(
+        "images with boxes: half of them lie on a canvas up to so many times as wide and high; 1: none", default=1.0,
+        ge=1, le=8,
+    )  # fmt: skip
     turn: bool = option("turn images by random quarter turns", default=False)
     alternate: bool = option("flip: mirror each image in every other epoch, not at random", default=False)
     color: float = option("strength of the brightness, contrast and saturation jitter; 0: none", ge=0, lt=1)
