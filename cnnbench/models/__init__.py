@@ -20,6 +20,7 @@ from cnnbench.models import (
     preact_resnet,
     resnet,
     srcnn,
+    ssd,
     unet,
     vgg,
 )
@@ -45,6 +46,7 @@ MODELS: dict[str, Callable[..., Net]] = {
     **colorization.MODELS,
     **fcn.MODELS,
     **unet.MODELS,
+    **ssd.MODELS,
 }
 
 

@@ -51,7 +51,7 @@ def ready(
     if "interpolation" in said:
         said["interpolation"] = Interpolation(said["interpolation"]).value
     spec = replace(known, labels=classes or known.labels, input=replace(known.input, **said))
-    _check(spec, output_layer(net).weight.shape[0], weights.source)
+    _check(spec, net.outputs_of(output_layer(net).weight.shape[0]), weights.source)
     if spec.input.image_size != known.input.image_size or weights.spec is None:
         models.check_image_size(net, spec.input.image_size)  # it takes a second: not where the size is the net's own
     return net, spec, notes
@@ -84,7 +84,8 @@ def _from_tensors(
     merge.check_names(rename, skip)
     state = merge.named_as_here(sketch, weights, rename or {}, list(skip or [])).state
     first = next(layer for layer in sketch.modules() if isinstance(layer, nn.Conv2d))
-    outputs = (_shape(output_layer(sketch), sketch, state) or (1000, 0))[0]
+    rows = (_shape(output_layer(sketch), sketch, state) or (0, 0))[0]
+    outputs = sketch.outputs_of(rows) if rows else 1000
     channels = (_shape(first, sketch, state) or (0, 3))[1]
     notes = []
     if classes is None:

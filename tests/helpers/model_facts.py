@@ -103,6 +103,9 @@ COUNTS = {
     "fcn8s": (134_362_751, 21_214_513_152),
     "fcn8s num_classes=11": (134_314_081, 21_209_495_552),
     "unet in_channels=1": (31_030_658, 150_428_424_448),
+    "ssd300": (26_285_486, 31_373_537_792),
+    "ssd300 num_classes=90": (35_641_826, 34_858_153_472),
+    "ssd": (2_371_736, 2_003_330_080),
     "deepface": (118_923_774, 517_624_448),
     "deepface c3_groups=2": (118_903_038, 435_323_264),
     # Not in a paper: 6n + 2 layers as the rest of the family, so 97,216 parameters less for each n.
