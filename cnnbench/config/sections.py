@@ -63,6 +63,11 @@ class Crop(Enum):
     iou = "iou"
 
 
+class Targets(Enum):
+    masks = "masks"
+    boxes = "boxes"
+
+
 class PaddingMode(Enum):
     constant = "constant"
     reflect = "reflect"
@@ -177,7 +182,7 @@ class Identity(Enum):
 @dataclass(kw_only=True)
 class DataConfig:
     name: str = option(
-        "digits, cifar10, cifar100, imagenet, folder, images, t91, faces, camvid, voc, masks or synthetic"
+        "digits, cifar10, cifar100, imagenet, folder, images, t91, faces, camvid, voc, masks, coco, boxes or synthetic"
     )
     root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
     download: bool = option("fetch a CIFAR archive that is missing")
@@ -229,6 +234,9 @@ class DataConfig:
     )
     ignore: int | None = option(
         "masks: the value of pixels that are not counted, beside 255; null: none", default=None, ge=0, le=255
+    )
+    targets: Targets | None = option(
+        "voc: masks, or boxes, which task=detection takes; null: masks, where there are lists of them", default=None
     )
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)

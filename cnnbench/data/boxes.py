@@ -43,7 +43,8 @@ def present(table: Tensor) -> Tensor:
 def check_augment(augment: AugmentConfig) -> None:
     """UserError for what boxes cannot follow."""
     if augment.crop not in (Crop.none, Crop.iou):
-        raise UserError(f"augment.crop={augment.crop.value} does not move boxes: use augment.crop=iou or none")
+        raise UserError(f"augment.crop={augment.crop.value} does not move boxes: use augment.crop=iou or none "
+                        "(task=detection does)")  # fmt: skip
     if augment.alternate:
         raise UserError("augment.alternate=true does not move boxes: use augment.flip alone")
 

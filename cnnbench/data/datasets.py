@@ -14,12 +14,13 @@ from torch import Tensor
 
 from cnnbench.config.sections import DataConfig, Identity, OnBadImage
 from cnnbench.data import packed
+from cnnbench.data.box_sets import boxes, coco, voc
 from cnnbench.data.cifar import cifar
 from cnnbench.data.faces import faces
 from cnnbench.data.folders import image_folder, imagenet
 from cnnbench.data.groups import grouped
 from cnnbench.data.identity import of_content
-from cnnbench.data.masks import camvid, masks, voc
+from cnnbench.data.masks import camvid, masks
 from cnnbench.data.overlap import in_both, shared_files
 from cnnbench.data.photographs import images, t91
 from cnnbench.data.sources import Arrays, Dataset, Source, has_masks, image_names
@@ -283,4 +284,6 @@ SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
     "masks": masks,
     "camvid": camvid,
     "voc": voc,
+    "coco": coco,
+    "boxes": boxes,
 }
