@@ -38,6 +38,13 @@ class Meter:
         """What is kept of each image's answer, a row for each image that was added; None where nothing is kept."""
         return None
 
+    def rows(self) -> list[Tensor]:
+        """Tensors with a row for each image added, where metrics are no sums but follow from all images together."""
+        return []
+
+    def take_rows(self, rows: list[Tensor]) -> None:
+        """Take the rows of all processes' images in place of its own."""
+
     def add(self, mean_loss: Tensor, outputs: Tensor, targets: Any, *, finite_only: bool = False) -> None:
         """Add a batch: its mean loss, what the net answered, and the targets.
 
