@@ -120,6 +120,8 @@ def tensors(values: Any) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, list | tuple):
             yield from tensors(value)
+        elif isinstance(value, dict):
+            yield from tensors(value.values())
 
 
 def multiply_adds(func: Any, args: tuple, output: Tensor) -> int:

@@ -32,7 +32,10 @@ from cnnbench.config.sections import (
     option,
 )
 
-TASKS = "classification, segmentation, super_resolution, colorization or verification; null: what the data set is for"
+TASKS = (
+    "classification, segmentation, super_resolution, colorization, verification or detection; null: what the data set is "
+    "for"
+)
 MEASURING = (
     "auto, fp32, bf16 or fp16; null: what precision= was at the training, or fp32 if that was auto or is not known"
 )

@@ -64,6 +64,12 @@ class Crop(Enum):
     random = "random"
     resized = "resized"
     patch = "patch"
+    iou = "iou"
+
+
+class Targets(Enum):
+    masks = "masks"
+    boxes = "boxes"
 
 
 class PaddingMode(Enum):
@@ -221,8 +227,8 @@ class SoundConfig:
 @dataclass(kw_only=True)
 class DataConfig:
     name: str = option(
-        "digits, cifar10, cifar100, imagenet, folder, images, t91, faces, people, camvid, voc, masks, sounds, "
-        "spoken_digits, esc50, speech_commands, arrays or synthetic"
+        "digits, cifar10, cifar100, imagenet, folder, images, t91, faces, people, camvid, voc, masks, coco, boxes, "
+        "sounds, spoken_digits, esc50, speech_commands, arrays or synthetic"
     )
     root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
     download: bool = option("fetch a CIFAR archive that is missing")
@@ -292,6 +298,9 @@ class DataConfig:
     folds: int = option(
         "people: parts of the pairs, each judged with the threshold that suits the others", default=10, ge=2
     )
+    targets: Targets | None = option(
+        "voc: masks, or boxes, which task=detection takes; null: masks, where there are lists of them", default=None
+    )
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)
 
@@ -299,8 +308,8 @@ class DataConfig:
 @dataclass(kw_only=True)
 class AugmentConfig:
     crop: Crop = option(
-        "none, pad (shift by zero padding), random (fixed scale), resized (random area and aspect) or patch (a square, "
-        "not resized)"
+        "none, pad (shift by zero padding), random (fixed scale), resized (random area and aspect), patch (a square, "
+        "not resized) or iou (images with boxes: a part that one box at least overlaps enough)"
     )
     padding: int = option("crop=pad: pixels of padding, at the data set's own size", ge=0)
     padding_mode: PaddingMode = option(
@@ -309,6 +318,10 @@ class AugmentConfig:
     scale: list[float] = option("crop=resized: range of the cropped part of the area", gt=0, le=1)
     ratio: list[float] = option("crop=resized: range of the aspect ratio", gt=0)
     flip: bool = option("mirror images left to right, each with probability 1/2")
+    zoom_out: float = option(
+        "images with boxes: half of them lie on a canvas up to so many times as wide and high; 1: none", default=1.0,
+        ge=1, le=8,
+    )  # fmt: skip
     turn: bool = option("turn images by random quarter turns", default=False)
     alternate: bool = option("flip: mirror each image in every other epoch, not at random", default=False)
     color: float = option("strength of the brightness, contrast and saturation jitter; 0: none", ge=0, lt=1)

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from cnnbench.config.sections import DataConfig, Identity, OnBadImage
 from cnnbench.data import packed
+from cnnbench.data.box_sets import boxes, coco, voc
 from cnnbench.data.cifar import cifar
 from cnnbench.data.faces import faces
 from cnnbench.data.folders import image_folder, imagenet
 from cnnbench.data.grids import arrays
 from cnnbench.data.groups import grouped
 from cnnbench.data.identity import of_content
-from cnnbench.data.masks import camvid, masks, voc
+from cnnbench.data.masks import camvid, masks
 from cnnbench.data.overlap import in_both, shared_files
 from cnnbench.data.people import people
 from cnnbench.data.photographs import images, t91
@@ -297,5 +298,7 @@ SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
     "esc50": esc50,
     "speech_commands": speech_commands,
     "arrays": arrays,
+    "coco": coco,
+    "boxes": boxes,
 }
 FOLDERS: dict[str, Callable[..., Dataset]] = {"folder": image_folder, "sounds": sounds}  # of the user's own

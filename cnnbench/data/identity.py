@@ -4,8 +4,10 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from cnnbench.data.class_tree import ClassTree
-from cnnbench.data.sources import Arrays, Dataset, Files, Pair, Source, fingerprint, has_masks, read_bytes
+from cnnbench.data.sources import Arrays, Dataset, Files, Pair, Source, fingerprint, has_boxes, has_masks, read_bytes
 from cnnbench.data.workers import for_each_image
 
 
@@ -35,14 +37,14 @@ def _contents(source: Source, workers: int) -> Iterator[bytes]:
         yield from for_each_image(_hash, source, workers, "data.identity=content")
     else:  # packed images have checksums
         yield fingerprint(source).encode()
-    if not has_masks(source):
+    if not has_masks(source) or has_boxes(source):
         yield source.targets.cpu().numpy().tobytes()
     elif isinstance(source, Arrays):
         yield source.targets.contiguous().numpy().tobytes()
 
 
 def _hash(item: Any) -> bytes:
-    parts = item if isinstance(item, Pair) else (item,)
+    parts = [part for part in (item if isinstance(item, Pair) else (item,)) if not isinstance(part, np.ndarray)]
     return hashlib.sha256(b"".join(hashlib.sha256(read_bytes(part)).digest() for part in parts)).digest()
 
 

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from cnnbench.config.sections import AugmentConfig, Crop, Decoder, Interpolation, Resize, Sampler
+from cnnbench.data import boxes
 from cnnbench.data.batched import BatchTransform, Draws, ResizedCrop
 from cnnbench.data.geometry import rescaled
 from cnnbench.data.nvjpeg import BatchDecoder
-from cnnbench.data.sources import Arrays, Dataset, Source, has_masks
+from cnnbench.data.sources import Arrays, Dataset, Source, has_boxes, has_masks
 from cnnbench.data.spec_augment import Warp
 from cnnbench.data.transforms import (
     EvalTransform,
@@ -34,7 +35,8 @@ from cnnbench.utils.format import plural
 from cnnbench.utils.system import cores
 
 Batch = dict[str, Any]
-"""image: uint8 (N, C, S, S); target: int64 (N,), or masks uint8 (N, S, S); index: int64 (N,), the images' numbers.
+"""image: uint8 (N, C, S, S); target: int64 (N,), masks uint8 (N, S, S), or tables of boxes, float32 (N, rows, 7);
+index: int64 (N,), the images' numbers.
 
 Where the data set has a `pair`, image and target are what it makes of them."""
 
@@ -44,7 +46,7 @@ Pick = Callable[..., tuple[Tensor, Any]]
 """(Indices of a batch, the tensors of its `Draws`) -> its images and targets."""
 
 Reader = Callable[[list[Tensor], list[np.ndarray]], Iterable[Any]]
-"""(Indices of each batch, a seed for each of its images) -> images of each batch, or [images, masks]."""
+"""(Indices of each batch, a seed for each of its images) -> images of each batch, or [images, masks or boxes]."""
 
 
 def train_loader(
@@ -75,8 +77,13 @@ def train_loader(
     targets = _one_class_each(dataset) if sampler is Sampler.balanced else None
     order = Order(len(source), batch_size, seed=seed, rank=rank, world_size=world_size, balance=targets)
     native = dataset.image_size if isinstance(source, Arrays) else None
-    check_augment(augment, image_size, ratio, native)
     fill = torch.tensor([round(255 * mean) for mean in dataset.mean], dtype=torch.uint8)
+    if has_boxes(source):
+        boxes.check_augment(augment)
+        moved = boxes.BoxTransform(image_size, dataset.interpolation, augment, tuple(fill.tolist()))
+        cut = BatchTransform(size=image_size, cutout=augment.cutout, fill=fill)
+        return Loader(source, order, SampleReader(source, moved, _workers(workers, source)), cut, dataset.pair)
+    check_augment(augment, image_size, ratio, native)
     if isinstance(source, Arrays) and _batchable(augment, dataset):
         finish = _batch_transform(source, augment, image_size, dataset, fill.to(source.images.device))
         return Loader(source, order, _read_arrays(source), finish, dataset.pair, record)
@@ -173,6 +180,11 @@ def eval_loader(
     if dataset.whole:
         return _whole_loader(source, dataset, batch_size, workers, rank, world_size)
     order = Order(len(source), batch_size, seed=None, rank=rank, world_size=world_size)
+    if has_boxes(source):
+        squashed = SampleReader(
+            source, boxes.BoxTransform(image_size, dataset.interpolation), _workers(workers, source)
+        )
+        return Loader(source, order, squashed, BatchTransform(size=image_size), dataset.pair)
     if isinstance(source, Arrays):
         images = _array_resize(source, image_size, dataset)
         masks = _array_resize(source, image_size, replace(dataset, interpolation=MASKS))
@@ -343,7 +355,9 @@ class Loader:
         return self._finished(read, indices, Draws(*draws))
 
     def _finished(self, read: Any, indices: Tensor, draws: Draws) -> tuple[Tensor, Any]:
-        if has_masks(self.source):
+        if has_boxes(self.source):
+            images, targets = self.finish(read[0], draws), read[1]
+        elif has_masks(self.source):
             images, targets = self.finish(read[0], draws), self.finish.masks(read[1], draws)
         else:
             images, targets = self.finish(read, draws), self.source.targets[indices]

@@ -33,7 +33,7 @@ IGNORE = 255  # value of the pixels of a mask that are not counted
 
 
 class Pair(NamedTuple):
-    """Image and its mask, both still to be read."""
+    """Image and its mask, both still to be read; or its boxes, a table (`boxes.py`)."""
 
     image: Any
     mask: Any
@@ -66,7 +66,8 @@ class Arrays:
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Images in files of any format that Pillow reads, with int64 targets (N,), or with a mask's path for each."""
+    """Images in files of any format that Pillow reads, with int64 targets (N,), a mask's path for each, or their boxes,
+    float32 (N, rows, 7) (`boxes.py`)."""
 
     paths: Sequence[str]
     targets: Any
@@ -84,12 +85,15 @@ class Files:
     def subset(self, indices: Tensor) -> "Files":
         chosen = indices.tolist()
         paths = self.paths if len(chosen) < len(self) // 64 else self._path_list
-        targets = [self.targets[index] for index in chosen] if has_masks(self) else self.targets[indices]
+        tensor = isinstance(self.targets, Tensor)
+        targets = self.targets[indices] if tensor else [self.targets[index] for index in chosen]
         groups = None if self.groups is None else self.groups[indices]
         pairs = None if self.pairs is None else self.pairs.among(indices)
         return Files([paths[index] for index in chosen], targets, groups, pairs)
 
     def item(self, index: int) -> Any:
+        if has_boxes(self):
+            return Pair(self.paths[index], self.targets[index].numpy())
         return Pair(self.paths[index], self.targets[index]) if has_masks(self) else self.paths[index]
 
 
@@ -97,8 +101,13 @@ Source = Arrays | Files | Packed
 
 
 def has_masks(source: Source) -> bool:
-    """Whether the targets are masks, which move with their images."""
+    """Whether the targets are no classes, but masks, or boxes, which move with their images."""
     return not isinstance(source.targets, Tensor) or source.targets.ndim > 1
+
+
+def has_boxes(source: Source) -> bool:
+    """Whether the targets are tables of boxes."""
+    return isinstance(source.targets, Tensor) and source.targets.is_floating_point()
 
 
 def evenly_spaced(source: Source, wanted: int) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.config.sections import AugmentConfig, Crop, Resize
+from cnnbench.data.boxes import BoxTransform
 from cnnbench.data.geometry import as_tensor, centre, rescaled
 from cnnbench.data.jpeg import Decode
 from cnnbench.data.sources import IGNORE
@@ -45,7 +46,9 @@ def whole(picture: Any) -> Tensor:
 
 def moved_together(transform: Any, picture: Any, mask: Tensor) -> list[Tensor]:
     """Image and mask uint8 (H, W) after the same transform: same crop, flip and size. The mask is resized with
-    nearest-neighbour interpolation."""
+    nearest-neighbour interpolation. A `BoxTransform` moves the image with a table of boxes in place of a mask."""
+    if isinstance(transform, BoxTransform):
+        return transform(picture, mask)
     if transform is whole:
         return [whole(picture), mask]
     if isinstance(transform, EvalTransform):
@@ -129,6 +132,8 @@ def check_augment(augment: AugmentConfig, size: int, crop_ratio: float, native: 
     for key, values in (("scale", augment.scale), ("ratio", augment.ratio)):
         if len(values) != 2 or values[0] > values[1]:
             raise UserError(f"augment.{key} must be two numbers, the smaller first, not {list(values)}.")
+    if augment.crop is Crop.iou or augment.zoom_out > 1:
+        raise UserError("augment.crop=iou and augment.zoom_out are for images with boxes")
     if augment.crop is Crop.pad and augment.padding >= (native or size):
         raise UserError(f"augment.padding={augment.padding} must be less than the images' side, {native or size}.")
     if augment.crop is Crop.random and round(size / crop_ratio) == size:

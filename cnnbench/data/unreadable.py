@@ -14,7 +14,7 @@ import torch
 from cnnbench.data.identity import without
 from cnnbench.data.shards import Record
 from cnnbench.data.sound_files import Sound
-from cnnbench.data.sources import Arrays, Dataset, Source, has_masks, open_image, read_bytes, upright
+from cnnbench.data.sources import Arrays, Dataset, Pair, Source, has_masks, open_image, read_bytes, upright
 from cnnbench.data.workers import for_each_image
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import are, plural
@@ -72,6 +72,7 @@ def why_unreadable(item: Any) -> str:
 
     A JPEG is decoded at an eighth of its size, which reads the whole file, and fast; others as a training decodes them.
     """
+    item = item.image if isinstance(item, Pair) else item
     try:
         if isinstance(item, Sound):
             item.clip()

@@ -45,7 +45,7 @@ class SampleReader:
     with the number of files.
     """
 
-    def __init__(self, source: Source, transform: Callable[[Any], Any], workers: int) -> None:
+    def __init__(self, source: Source, transform: Callable[..., Any], workers: int) -> None:
         self.source = source
         self.worker = _Worker(transform)
         self.tasks = _Tasks()
@@ -156,7 +156,7 @@ class _Worker(TorchDataset[Any]):
     A UserError is returned, not raised: the DataLoader would wrap it in the worker's traceback.
     """
 
-    def __init__(self, transform: Callable[[Any], Any]) -> None:
+    def __init__(self, transform: Callable[..., Any]) -> None:
         self.transform = transform
 
     def __getitem__(self, task: list[tuple[Any, int]]) -> "Tensor | list[Tensor] | UserError":

@@ -21,6 +21,7 @@ from cnnbench.models import (
     resnet,
     sphereface,
     srcnn,
+    ssd,
     unet,
     vgg,
 )
@@ -48,6 +49,7 @@ MODELS: dict[str, Callable[..., Net]] = {
     **colorization.MODELS,
     **fcn.MODELS,
     **unet.MODELS,
+    **ssd.MODELS,
 }
 
 

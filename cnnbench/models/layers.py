@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cnnbench.models.meta_kernels import Shapes
 
-CLASS, MASK = "a class for each image", "a class for each pixel"
+CLASS, MASK, BOXES = "a class for each image", "a class for each pixel", "boxes with a class each"
 
 
 class Net(nn.Module):
@@ -52,6 +52,20 @@ class Net(nn.Module):
         """Auxiliary heads by name, which only training uses. They belong to the stage `head` too."""
         return {}
 
+    @property
+    def scoring(self) -> nn.Linear | nn.Conv2d | None:
+        """Layer that gives the logits, where it is not the last one of the head."""
+        return None
+
+    @property
+    def class_layers(self) -> list[nn.Module]:
+        """Parts of the head that other classes need anew: all of it, unless a net says otherwise."""
+        return self.stages["head"]
+
+    def outputs_of(self, rows: int) -> int:
+        """How many outputs it means that the weight of the layer that gives the logits has so many rows."""
+        return rows
+
     def fit_to(self, batches: Iterable[Tensor]) -> None:
         """Compute fixed weights from training images, normalised (N, in_channels, H, W) each. Most nets have none."""
 
@@ -89,8 +103,10 @@ def convolved(x: Tensor, classifier: Iterable[nn.Module], side: int) -> Tensor:
 
 
 def output_layer(net: Net) -> nn.Linear | nn.Conv2d:
-    """Layer that gives the logits: the last linear layer or convolution of the head, without auxiliary heads; of a net
-    whose head has none, the last one of the net."""
+    """Layer that gives the logits: `scoring`, else the last linear layer or convolution of the head, without auxiliary
+    heads; of a net whose head has none, the last one of the net."""
+    if net.scoring is not None:
+        return net.scoring
     auxiliary = list(net.auxiliary.values())
     parts = [part for part in net.stages["head"] if not any(part is head for head in auxiliary)]
     layers = [layer for part in parts for layer in part.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]

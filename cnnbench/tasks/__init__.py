@@ -19,6 +19,7 @@ TASKS = {  # modules; each has its task as TASK
     "super_resolution": "cnnbench.tasks.super_resolution.task",
     "colorization": "cnnbench.tasks.colorization.task",
     "verification": "cnnbench.tasks.verification.task",
+    "detection": "cnnbench.tasks.detection.task",
 }
 ANSWERS = "answers.csv"  # what a net answered to each image, beside result.json
 DEFAULT_TASK = "classification"

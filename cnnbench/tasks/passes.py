@@ -69,7 +69,7 @@ def check_loss(meter: Meter, source: str) -> None:
 
 
 def add_up(meter: Meter, runtime: Runtime) -> None:
-    """All-reduce a meter over the processes: each then has the sums of all."""
+    """All-reduce a meter over the processes: each then has the sums, and the rows, of all."""
     if not runtime.group.alone:
         runtime.group.all_reduce_sum(*meter.tensors())
         meter.n = int(runtime.group.all_reduce_numbers(meter.n)[0])

@@ -76,10 +76,10 @@ class Guard:
 
 
 class OutputRange:
-    """A net as it is called that notices between which values each of its output channels lies."""
+    """A net as it is called that notices between which values each of its first `count` output channels lies."""
 
-    def __init__(self, net: Callable[[Tensor], Any]) -> None:
-        self.net = net
+    def __init__(self, net: Callable[[Tensor], Any], count: int) -> None:
+        self.net, self.count = net, count
         self.low: Tensor | None = None
         self.high: Tensor | None = None
         self.images = 0
@@ -88,17 +88,19 @@ class OutputRange:
         outputs: Tensor = self.net(images)
         self.images += len(images)
         others = [dim for dim in range(outputs.ndim) if dim != 1]
-        low, high = outputs.amin(others), outputs.amax(others)
+        low, high = outputs.amin(others)[: self.count], outputs.amax(others)[: self.count]
         self.low = low if self.low is None else torch.minimum(self.low, low)
         self.high = high if self.high is None else torch.maximum(self.high, high)
         return outputs
 
-    def all_reduce(self, runtime: Runtime, outputs: int) -> None:
-        """Range over the images of all processes, some of which may have had none. outputs: number of channels."""
+    def all_reduce(self, runtime: Runtime) -> None:
+        """Range over the images of all processes, some of which may have had none."""
         if runtime.group.alone:
             return
         if self.low is None or self.high is None:
-            self.low, self.high = (torch.full((outputs,), end, device=runtime.device) for end in (math.inf, -math.inf))
+            self.low, self.high = (
+                torch.full((self.count,), end, device=runtime.device) for end in (math.inf, -math.inf)
+            )
         self.low, self.high = self.low.float(), self.high.float()
         runtime.group.all_reduce_min_max(self.low, self.high)
         self.images = int(runtime.group.all_reduce_numbers(self.images)[0])

@@ -149,9 +149,9 @@ def measure_fitted_head(view: View, callbacks: Sequence[Callback]) -> None:
 def validate(view: View) -> Meter:
     """Evaluation of the validation images, kept in the state too. Stopped where somebody wants to stop."""
     parts, state = view.parts, view.state
-    watched = health.OutputRange(setup.eval_net(parts, state))
+    watched = health.OutputRange(setup.eval_net(parts, state), parts.spec.answers)
     state.evaluation = _measure(view, watched, parts.val_batches)
-    watched.all_reduce(parts.runtime, parts.spec.answers)
+    watched.all_reduce(parts.runtime)
     state.warn("outputs", health.dead_outputs(watched.dead(), parts.spec))
     return state.evaluation
 

@@ -84,7 +84,8 @@ def _from_tensors(
     merge.check_names(rename, skip)
     state = merge.named_as_here(sketch, weights, rename or {}, list(skip or [])).state
     first = next(layer for layer in sketch.modules() if isinstance(layer, nn.Conv2d))
-    outputs = (_shape(output_layer(sketch), sketch, state) or (1000, 0))[0]
+    rows = (_shape(output_layer(sketch), sketch, state) or (0, 0))[0]
+    outputs = sketch.outputs_of(rows) if rows else 1000
     channels = (_shape(first, sketch, state) or (0, 3))[1]
     notes = []
     if classes is None:
@@ -132,7 +133,7 @@ def _shape(layer: nn.Linear | nn.Conv2d, sketch: Net, state: dict[str, Tensor]) 
 
 
 def _check(spec: ModelSpec, net: Net, source: str) -> None:
-    if spec.labels and len(spec.labels) != (outputs := output_layer(net).weight.shape[0]):
+    if spec.labels and len(spec.labels) != (outputs := net.outputs_of(output_layer(net).weight.shape[0])):
         raise UserError(f"{source} tells {outputs} classes apart, but {len(spec.labels)} are named")
     for name in ("mean", "std"):
         if len(getattr(spec.input, name)) != spec.input.in_channels:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnnbench import models
 from cnnbench.models.layers import Net
@@ -61,7 +61,8 @@ def merge(
     given = named_as_here(model, weights, rename, skip)
     if below := from_backbone(model, given):
         given, new_head = below, True
-    state, head, auxiliary = given.state, _names_in(model, ["head"]), auxiliary_names(model)
+    state, auxiliary = given.state, auxiliary_names(model)
+    head = _names_in(model, ["head"]) if below else _names_of(model, model.class_layers)
     skipped = _skipped(model, [*state, *given.beside], skip)
     loaded: dict[str, Tensor] = {}
     fresh: dict[str, str] = {}
@@ -245,8 +246,12 @@ def _skipped(model: Net, names: list[str], skip: list[str]) -> set[str]:
 
 def _names_in(model: Net, stages: list[str]) -> set[str]:
     """Names of the parameters and buffers in these stages."""
-    inside = {id(tensor) for stage in stages for module in model.stages[stage]
-              for tensor in [*module.parameters(), *module.buffers()]}  # fmt: skip
+    return _names_of(model, [module for stage in stages for module in model.stages[stage]])
+
+
+def _names_of(model: Net, modules: Iterable[nn.Module]) -> set[str]:
+    """Names of the parameters and buffers in these modules of the net."""
+    inside = {id(tensor) for module in modules for tensor in [*module.parameters(), *module.buffers()]}
     tensors = [*model.named_parameters(), *model.named_buffers()]
     return {name for name, tensor in tensors if id(tensor) in inside}
 

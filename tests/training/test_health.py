@@ -214,7 +214,7 @@ def test_a_dead_net_is_named(cnnbench: Callable[..., Ran], tmp_path: Path, monke
 
 
 def test_some_dead_outputs_are_named_by_their_classes() -> None:
-    watched = health.OutputRange(lambda images: images)
+    watched = health.OutputRange(lambda images: images, 3)
     for rows in ([[1.0, 0.0, 3.0], [2.0, 0.0, 3.0]], [[1.0, 0.0, 4.0]]):
         watched(torch.tensor(rows))
     assert watched.dead() == [1]
@@ -225,7 +225,7 @@ def test_some_dead_outputs_are_named_by_their_classes() -> None:
     assert health.dead_outputs([], spec) == ""
     nameless = replace(spec, labels=[], extra={"outputs": 2})
     assert "1 of 2 outputs (channel 1) is the same" in health.dead_outputs([1], nameless)
-    one_image = health.OutputRange(lambda images: images)
+    one_image = health.OutputRange(lambda images: images, 3)
     one_image(torch.ones(1, 3))
     assert one_image.dead() == []
 
