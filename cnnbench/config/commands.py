@@ -33,8 +33,8 @@ from cnnbench.config.sections import (
 )
 
 TASKS = (
-    "classification, segmentation, super_resolution, colorization, verification or detection; null: what the data set is "
-    "for"
+    "classification, segmentation, super_resolution, colorization, verification or detection; null: what the data set "
+    "is for"
 )
 MEASURING = (
     "auto, fp32, bf16 or fp16; null: what precision= was at the training, or fp32 if that was auto or is not known"

@@ -1,6 +1,7 @@
 """Metrics of a detector: COCO's by faster-coco-eval, of all images at once."""
 
 import math
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
