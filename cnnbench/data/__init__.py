@@ -3,6 +3,7 @@
 from cnnbench.data.class_names import in_classes_of, matched, renumbered
 from cnnbench.data.datasets import load_dataset, load_judged, seen_in_training
 from cnnbench.data.groups import group_table
+from cnnbench.data.kept import Keep, cache_of
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches
 from cnnbench.data.overlap import shared_files
 from cnnbench.data.sources import (
@@ -29,11 +30,13 @@ __all__ = [
     "Dataset",
     "EvalTransform",
     "Files",
+    "Keep",
     "Loader",
     "Shifts",
     "Source",
     "Views",
     "build_views",
+    "cache_of",
     "eval_loader",
     "evenly_spaced",
     "fingerprint",

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config.sections import AugmentConfig, Crop, Decoder, Interpolation, Resize, Sampler
+from cnnbench.config.sections import AugmentConfig, Cache, Crop, Decoder, Interpolation, Resize, Sampler
 from cnnbench.data.batched import BatchTransform, Draws, ResizedCrop
 from cnnbench.data.geometry import rescaled
+from cnnbench.data.kept import Keep, Kept, Reader
 from cnnbench.data.nvjpeg import BatchDecoder
 from cnnbench.data.sources import Arrays, Dataset, Source, has_masks
 from cnnbench.data.transforms import (
@@ -26,6 +27,7 @@ from cnnbench.data.transforms import (
     sample_transform,
     whole,
 )
+from cnnbench.data.twofold import in_two
 from cnnbench.data.views import Groups, ViewTransform
 from cnnbench.data.workers import SampleReader
 from cnnbench.utils.errors import UserError
@@ -38,9 +40,6 @@ Batch = dict[str, Any]
 Where the data set has a `pair`, image and target are what it makes of them."""
 
 MASKS = "nearest"  # interpolation of masks: class numbers cannot be averaged
-
-Reader = Callable[[list[Tensor], list[np.ndarray]], Iterable[Any]]
-"""(Indices of each batch, a seed for each of its images) -> images of each batch, or [images, masks]."""
 
 
 def train_loader(
@@ -56,6 +55,7 @@ def train_loader(
     decode: Decoder = Decoder.auto,
     device: torch.device | None = None,
     sampler: Sampler = Sampler.shuffle,
+    keep: Keep | None = None,
 ) -> "Loader":
     """Loader of shuffled, augmented batches of the training images.
 
@@ -63,7 +63,7 @@ def train_loader(
     same for any number of ranks. The last, smaller batch of an epoch is kept; the shares of the ranks differ by at most
     one image. It is dropped where a rank would have a single image, which BatchNorm cannot take.
 
-    device: where decode=nvjpeg decodes, and where the images stay.
+    device: where decode=nvjpeg decodes, and where the images stay. keep: whether images of files are decoded once.
     """
     source, ratio = dataset.train, dataset.crop_ratio
     targets = _one_class_each(dataset) if sampler is Sampler.balanced else None
@@ -86,7 +86,19 @@ def train_loader(
         if decode is Decoder.nvjpeg and device is not None:
             decoder = BatchDecoder(source, transform, _workers(workers, source), device)
             return Loader(source, order, decoder, finish, dataset.pair)
-    return Loader(source, order, SampleReader(source, transform, _workers(workers, source)), finish, dataset.pair)
+    reader = _reader(source, transform, workers, keep, range(len(source)), "training")
+    return Loader(source, order, reader, finish, dataset.pair)
+
+
+def _reader(source: Source, transform: Any, workers: int | None, keep: Keep | None, used: range, what: str) -> Reader:
+    """Reader of images one by one, from memory where they are to be kept there."""
+
+    def anew() -> Reader:
+        return SampleReader(source, transform, _workers(workers, source))
+
+    if keep is None or keep.cache is Cache.false or isinstance(source, Arrays) or not used:
+        return anew()
+    return Kept(keep, source, in_two(transform, has_masks(source)), used, what, anew)
 
 
 def _one_class_each(dataset: Dataset) -> np.ndarray:
@@ -152,31 +164,34 @@ def eval_loader(
     workers: int | None,
     rank: int = 0,
     world_size: int = 1,
+    keep: Keep | None = None,
 ) -> "Loader":
     """Loader of every image of the source once, in order. Each rank gets a contiguous part of them.
 
-    Of whole images in files, whose sizes differ, a batch has one.
+    Of whole images in files, whose sizes differ, a batch has one. keep: whether those of files are decoded once.
     """
     if dataset.whole:
-        return _whole_loader(source, dataset, batch_size, workers, rank, world_size)
+        return _whole_loader(source, dataset, batch_size, workers, rank, world_size, keep)
     order = Order(len(source), batch_size, seed=None, rank=rank, world_size=world_size)
     if isinstance(source, Arrays):
         images = _array_resize(source, image_size, dataset)
         masks = _array_resize(source, image_size, replace(dataset, interpolation=MASKS))
-        transform = BatchTransform(size=image_size, resize=images, resize_mask=masks)
-        return Loader(source, order, _read_arrays(source), transform, dataset.pair)
-    reader = SampleReader(
-        source, EvalTransform(image_size, dataset.crop_ratio, dataset.interpolation), _workers(workers, source)
-    )
+        finish = BatchTransform(size=image_size, resize=images, resize_mask=masks)
+        return Loader(source, order, _read_arrays(source), finish, dataset.pair)
+    transform = EvalTransform(image_size, dataset.crop_ratio, dataset.interpolation)
+    reader = _reader(source, transform, workers, keep, order.part, "validation")
     return Loader(source, order, reader, BatchTransform(size=image_size), dataset.pair)
 
 
 def _whole_loader(source: Source, dataset: Dataset, batch_size: int, workers: int | None, rank: int,
-                  world_size: int) -> "Loader":  # fmt: skip
+                  world_size: int, keep: Keep | None) -> "Loader":  # fmt: skip
     each = batch_size if isinstance(source, Arrays) else 1
     order = Order(len(source), each, seed=None, rank=rank, world_size=world_size)
-    reader = SampleReader(source, whole, _workers(workers, source))
-    read = _read_arrays(source) if isinstance(source, Arrays) else reader
+    read = (
+        _read_arrays(source)
+        if isinstance(source, Arrays)
+        else _reader(source, whole, workers, keep, order.part, "validation")
+    )
     return Loader(source, order, read, BatchTransform(size=1), dataset.pair)
 
 
@@ -247,6 +262,11 @@ class Order:
         steps = torch.split(torch.from_numpy(order)[self._used()], self.batch_size)
         return [step.tensor_split(self.world_size)[self.rank] for step in steps]
 
+    @property
+    def part(self) -> range:
+        """Images of this rank, where they are in order."""
+        return range(self.count)[self._used()]
+
     def size(self, step: int) -> int:
         """Number of images of all ranks in a training step; steps are counted over all epochs."""
         return min(self.batch_size, self._used().stop - step % len(self) * self.batch_size)
@@ -299,6 +319,7 @@ class Loader:
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Batches of an epoch from number `start` on; skipped ones cost nothing. UserError naming a broken file."""
+        source = self.fill()
         batches, rows = self.order.batches(epoch)[start:], self.order.rows(epoch)[start:]
         rng = _rng(self.order.seed or 0, epoch, 1)
         draws = self.finish.draw(rng, len(self.source))
@@ -306,18 +327,22 @@ class Loader:
             draws.whole[:, 2] = (_first_flips(self.order.seed or 0, len(self.source)) + epoch) % 2
         table = rng.integers(2**32, size=len(self.source))
         seeds = [table[row.numpy()] for row in rows]
-        if isinstance(self.source, Arrays):  # the indices go to the images' device once in an epoch
-            device = self.source.images.device
+        if isinstance(source, Arrays):  # the indices go to the images' device once in an epoch
+            device = source.images.device
             batches, rows = ([one.to(device) for one in part] for part in (batches, rows))
             draws = draws.to(device)
         for indices, row, read in zip(batches, rows, self.read(batches, seeds), strict=True):
-            yield self._batch(read, indices, draws.rows(row))
+            yield self._batch(source, read, indices, draws.rows(row))
 
-    def _batch(self, read: Any, indices: Tensor, draws: Draws) -> Batch:
-        if has_masks(self.source):
+    def fill(self, tell: Callable[[str], object] = lambda text: None) -> Source:
+        """Source of the batches, whose images are decoded now where they are to be kept; `tell` is told of it."""
+        return self.read.fill(tell) if isinstance(self.read, Kept) else self.source
+
+    def _batch(self, source: Source, read: Any, indices: Tensor, draws: Draws) -> Batch:
+        if has_masks(source):
             images, targets = self.finish(read[0], draws), self.finish.masks(read[1], draws)
         else:
-            images, targets = self.finish(read, draws), self.source.targets[indices]
+            images, targets = self.finish(read, draws), source.targets[indices]
         if self.pair is not None:
             images, targets = self.pair(images, targets)
         return {"image": images, "target": targets, "index": indices}
