@@ -76,7 +76,9 @@ def benchmark_net(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, A
     batch = trials[-1].batch_size if trials else int(cfg.batch_size)
     if not trials:
         check_batch(cfg, attempt, batch, dataset)
-    dataset = setup.place_images(dataset or random_dataset(cfg, size, channels, classes, batch), cfg.data.cache, first)
+    dataset = setup.place_images(
+        dataset or random_dataset(cfg, size, channels, classes, batch), data.cache_of(cfg.data.cache), first
+    )
     loader = data.train_loader(
         dataset, cfg.augment, image_size=size, batch_size=batch, seed=0, workers=cfg.data.workers
     )

@@ -153,6 +153,8 @@ OnError = Enum("OnError", {"warn": "warn", "raise": "raise"})  # a class body ca
 
 class Cache(Enum):
     auto = "auto"
+    true = "true"
+    false = "false"
     device = "device"
     host = "host"
 
@@ -248,9 +250,13 @@ class DataConfig:
     interpolation: Interpolation = option("how images are resized: nearest, bilinear or bicubic")
     mean: list[float] | None = option("channel means in 0..1; null: the data set's own", ge=0, le=1)
     std: list[float] | None = option("channel standard deviations in 0..1; null: the data set's own", gt=0)
-    workers: int | None = option("processes that decode image files; null: one per core", ge=0)
-    cache: Cache = option(
-        "images in memory: kept on the training device (device), in main memory (host), or auto: the device if they fit"
+    workers: int | None = option(
+        "processes that decode image files anew in each epoch, threads that decode them once; null: one per core", ge=0
+    )
+    cache: bool | str = option(
+        "decoded images in memory: auto (files are decoded once, where they fit into half of what is free; images lie "
+        "on the training device, where they fit), true (the same, or stop), false (files are decoded in each epoch), "
+        "device or host (images lie there, or in main memory)"
     )
     packed: str | None = option("folder that `cnnbench prepare` wrote: its images are read in place of those of root")
     decode: Decoder = option(

@@ -3,6 +3,7 @@
 from cnnbench.data.class_names import in_classes_of, matched, renumbered
 from cnnbench.data.datasets import load_dataset, load_judged, seen_in_training
 from cnnbench.data.groups import group_table
+from cnnbench.data.kept import Keep, cache_of
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches
 from cnnbench.data.overlap import shared_files
 from cnnbench.data.sounds import as_trained, in_memory
@@ -31,12 +32,14 @@ __all__ = [
     "Dataset",
     "EvalTransform",
     "Files",
+    "Keep",
     "Loader",
     "Shifts",
     "Source",
     "Views",
     "as_trained",
     "build_views",
+    "cache_of",
     "eval_loader",
     "evenly_spaced",
     "fingerprint",

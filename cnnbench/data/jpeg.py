@@ -10,6 +10,7 @@ Random numbers are drawn as in torchvision's transforms v2, in the same order. S
 """
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -56,6 +57,16 @@ class Decode:
         size, mode = [region.to_height, region.to_width], InterpolationMode(self.interpolation)
         return self.then(functional.resize(part, size, mode, antialias=True))
 
+    def extremes(self, height: int, width: int) -> list[Region]:
+        """Regions that are at least as small, and as large, as any that may be drawn for an image of this size."""
+        whole = Region(0, 0, height, width, *rescaled_size(height, width, self.side))
+        if self.crop is None:
+            return [whole]
+        low, high = self.crop.ratio
+        drawn = math.sqrt(height * width * self.crop.scale[0] * min(low, 1 / high))
+        least = int(min(drawn, width / max(1, low), height * min(1, high))) - 1
+        return [Region(0, 0, side, side, self.side, self.side) for side in (max(1, least), min(height, width))]
+
     def region(self, height: int, width: int) -> Region:
         """Region for an image of this size, drawn from torch's generator."""
         if self.crop is not None:
@@ -72,15 +83,64 @@ def read_region(data: bytes, item: Any, draw: Callable[[int, int], Region]) -> t
     with open_image(io.BytesIO(data), item) as image:
         pixels = None if is_plain(image) else as_tensor(upright(image))
         width, height = image.size if pixels is None else (pixels.shape[2], pixels.shape[1])
-        region = draw(*((item.height, item.width) if isinstance(item, Record) else (height, width)))
+        drawn_for = (item.height, item.width) if isinstance(item, Record) else (height, width)
+        region = draw(*drawn_for)
         if pixels is None:
-            wanted = min(region.height / region.to_height, region.width / region.to_width) / REDUCING_GAP
-            if isinstance(item, Record):
-                wanted *= width / item.width
-            pixels = _scaled(image, int(wanted)) if wanted >= 2 else _whole(data, image)
+            times = reduction(region, width / drawn_for[1])
+            pixels = _scaled(image, times) if times >= 2 else _whole(data, image)
+    return in_pixels(region, drawn_for, pixels), pixels
+
+
+def reduction(region: Region, packed: float) -> int:
+    """How many times smaller a JPEG may be decoded for this region; packed: by how much it was resized before."""
+    return int(min(region.height / region.to_height, region.width / region.to_width) / REDUCING_GAP * packed)
+
+
+def in_pixels(region: Region, drawn_for: tuple[int, int], pixels: Tensor) -> Region:
+    """Region of an image of this height and width, in pixels (3, H, W) of it of any size."""
+    height, width = drawn_for
+    return scale_region(region, pixels.shape[1] / height, pixels.shape[2] / width, pixels)
+
+
+class Scales(NamedTuple):
+    """Scales of a JPEG of which crops are cut: whole (1), or at 1/2, 1/4 or 1/8 of its size."""
+
+    height: int  # for which crops are drawn
+    width: int
+    file: tuple[int, int]  # width and height of the file; 0, 0 where it is always decoded whole
+    kept: tuple[int, ...]
+
+    def number(self, region: Region) -> int:
+        """Number, among those that are kept, of the scale that a region is cut from."""
+        return self.kept.index(draft_scale(self.file, reduction(region, self.file[0] / self.width)))
+
+
+def draft_scale(size: tuple[int, int], times: int) -> int:
+    """Scale at which Pillow decodes a JPEG of this width and height, that may be so many times smaller."""
+    if times < 2 or not size[0]:
+        return 1
+    fits = min(side // max(1, side // times) for side in size)
+    return next(scale for scale in (8, 4, 2, 1) if fits >= scale)
+
+
+def read_scales(data: bytes, item: Any, decode: Decode) -> tuple[Scales, list[Tensor]]:
+    """Pixels uint8 (3, H, W) at each scale that a crop of the image may be cut from, as `read_region` decodes them."""
+    with open_image(io.BytesIO(data), item) as image:
+        size, plain = image.size, is_plain(image)
+        pixels = None if plain else as_tensor(upright(image))
+    height, width = size[::-1] if pixels is None else (pixels.shape[1], pixels.shape[2])
     if isinstance(item, Record):
         height, width = item.height, item.width
-    return scale_region(region, pixels.shape[1] / height, pixels.shape[2] / width, pixels), pixels
+    if pixels is not None:
+        return Scales(height, width, (0, 0), (1,)), [pixels]
+    times = [reduction(region, size[0] / width) for region in decode.extremes(height, width)]
+    kept = sorted({draft_scale(size, one) for one in range(min(times), max(times) + 1)})
+    return Scales(height, width, size, tuple(kept)), [_at(data, item, size, scale) for scale in kept]
+
+
+def _at(data: bytes, item: Any, size: tuple[int, int], scale: int) -> Tensor:
+    with open_image(io.BytesIO(data), item) as image:
+        return _whole(data, image) if scale == 1 else _scaled(image, scale)
 
 
 def _scaled(image: Any, times: int) -> Tensor:

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config.sections import AugmentConfig, Crop, Decoder, Interpolation, Resize, Sampler
+from cnnbench.config.sections import AugmentConfig, Cache, Crop, Decoder, Interpolation, Resize, Sampler
 from cnnbench.data import boxes
 from cnnbench.data.batched import BatchTransform, Draws, ResizedCrop
 from cnnbench.data.geometry import rescaled
+from cnnbench.data.kept import Keep, Kept, Reader
 from cnnbench.data.nvjpeg import BatchDecoder
 from cnnbench.data.sources import Arrays, Dataset, Source, has_boxes, has_masks
 from cnnbench.data.spec_augment import Warp
@@ -28,6 +29,7 @@ from cnnbench.data.transforms import (
     sample_transform,
     whole,
 )
+from cnnbench.data.twofold import in_two
 from cnnbench.data.views import Groups, ViewTransform
 from cnnbench.data.workers import SampleReader
 from cnnbench.utils.errors import UserError
@@ -45,9 +47,6 @@ MASKS = "nearest"  # interpolation of masks: class numbers cannot be averaged
 Pick = Callable[..., tuple[Tensor, Any]]
 """(Indices of a batch, the tensors of its `Draws`) -> its images and targets."""
 
-Reader = Callable[[list[Tensor], list[np.ndarray]], Iterable[Any]]
-"""(Indices of each batch, a seed for each of its images) -> images of each batch, or [images, masks or boxes]."""
-
 
 def train_loader(
     dataset: Dataset,
@@ -62,6 +61,7 @@ def train_loader(
     decode: Decoder = Decoder.auto,
     device: torch.device | None = None,
     sampler: Sampler = Sampler.shuffle,
+    keep: Keep | None = None,
     record: Callable[[Pick], Pick] | None = None,
 ) -> "Loader":
     """Loader of shuffled, augmented batches of the training images.
@@ -70,8 +70,8 @@ def train_loader(
     same for any number of ranks. The last, smaller batch of an epoch is kept; the shares of the ranks differ by at most
     one image. It is dropped where a rank would have a single image, which BatchNorm cannot take.
 
-    device: where decode=nvjpeg decodes, and where the images stay. record: takes the function that picks and augments a
-    batch of images in memory, and gives back the one that does it.
+    device: where decode=nvjpeg decodes, and where the images stay. keep: whether images of files are decoded once.
+    record: takes the function that picks and augments a batch of images in memory, and gives back the one that does it.
     """
     source, ratio = dataset.train, dataset.crop_ratio
     targets = _one_class_each(dataset) if sampler is Sampler.balanced else None
@@ -99,7 +99,19 @@ def train_loader(
         if decode is Decoder.nvjpeg and device is not None:
             decoder = BatchDecoder(source, transform, _workers(workers, source), device)
             return Loader(source, order, decoder, finish, dataset.pair)
-    return Loader(source, order, SampleReader(source, transform, _workers(workers, source)), finish, dataset.pair)
+    reader = _reader(source, transform, workers, keep, range(len(source)), "training")
+    return Loader(source, order, reader, finish, dataset.pair)
+
+
+def _reader(source: Source, transform: Any, workers: int | None, keep: Keep | None, used: range, what: str) -> Reader:
+    """Reader of images one by one, from memory where they are to be kept there."""
+
+    def anew() -> Reader:
+        return SampleReader(source, transform, _workers(workers, source))
+
+    if keep is None or keep.cache is Cache.false or isinstance(source, Arrays) or not used:
+        return anew()
+    return Kept(keep, source, in_two(transform, has_masks(source)), used, what, anew)
 
 
 def _one_class_each(dataset: Dataset) -> np.ndarray:
@@ -172,13 +184,14 @@ def eval_loader(
     workers: int | None,
     rank: int = 0,
     world_size: int = 1,
+    keep: Keep | None = None,
 ) -> "Loader":
     """Loader of every image of the source once, in order. Each rank gets a contiguous part of them.
 
-    Of whole images in files, whose sizes differ, a batch has one.
+    Of whole images in files, whose sizes differ, a batch has one. keep: whether those of files are decoded once.
     """
     if dataset.whole:
-        return _whole_loader(source, dataset, batch_size, workers, rank, world_size)
+        return _whole_loader(source, dataset, batch_size, workers, rank, world_size, keep)
     order = Order(len(source), batch_size, seed=None, rank=rank, world_size=world_size)
     if has_boxes(source):
         squashed = SampleReader(
@@ -188,20 +201,22 @@ def eval_loader(
     if isinstance(source, Arrays):
         images = _array_resize(source, image_size, dataset)
         masks = _array_resize(source, image_size, replace(dataset, interpolation=MASKS))
-        transform = BatchTransform(size=image_size, resize=images, resize_mask=masks)
-        return Loader(source, order, _read_arrays(source), transform, dataset.pair)
-    reader = SampleReader(
-        source, EvalTransform(image_size, dataset.crop_ratio, dataset.interpolation), _workers(workers, source)
-    )
+        finish = BatchTransform(size=image_size, resize=images, resize_mask=masks)
+        return Loader(source, order, _read_arrays(source), finish, dataset.pair)
+    transform = EvalTransform(image_size, dataset.crop_ratio, dataset.interpolation)
+    reader = _reader(source, transform, workers, keep, order.part, "validation")
     return Loader(source, order, reader, BatchTransform(size=image_size), dataset.pair)
 
 
 def _whole_loader(source: Source, dataset: Dataset, batch_size: int, workers: int | None, rank: int,
-                  world_size: int) -> "Loader":  # fmt: skip
+                  world_size: int, keep: Keep | None) -> "Loader":  # fmt: skip
     each = batch_size if isinstance(source, Arrays) else 1
     order = Order(len(source), each, seed=None, rank=rank, world_size=world_size)
-    reader = SampleReader(source, whole, _workers(workers, source))
-    read = _read_arrays(source) if isinstance(source, Arrays) else reader
+    read = (
+        _read_arrays(source)
+        if isinstance(source, Arrays)
+        else _reader(source, whole, workers, keep, order.part, "validation")
+    )
     return Loader(source, order, read, BatchTransform(size=1), dataset.pair)
 
 
@@ -272,6 +287,11 @@ class Order:
         steps = torch.split(torch.from_numpy(order)[self._used()], self.batch_size)
         return [step.tensor_split(self.world_size)[self.rank] for step in steps]
 
+    @property
+    def part(self) -> range:
+        """Images of this rank, where they are in order."""
+        return range(self.count)[self._used()]
+
     def size(self, step: int) -> int:
         """Number of images of all ranks in a training step; steps are counted over all epochs."""
         return min(self.batch_size, self._used().stop - step % len(self) * self.batch_size)
@@ -325,6 +345,7 @@ class Loader:
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Batches of an epoch from number `start` on; skipped ones cost nothing. UserError naming a broken file."""
+        source = self.fill()
         batches, rows = self.order.batches(epoch)[start:], self.order.rows(epoch)[start:]
         rng = _rng(self.order.seed or 0, epoch, 1)
         draws = self.finish.draw(rng, len(self.source))
@@ -332,8 +353,8 @@ class Loader:
             draws.whole[:, 2] = (_first_flips(self.order.seed or 0, len(self.source)) + epoch) % 2
         table = rng.integers(2**32, size=len(self.source))
         seeds = [table[row.numpy()] for row in rows]
-        if isinstance(self.source, Arrays):  # the indices go to the images' device once in an epoch
-            device = self.source.images.device
+        if isinstance(source, Arrays):  # the indices go to the images' device once in an epoch
+            device = source.images.device
             batches, rows = ([one.to(device) for one in part] for part in (batches, rows))
             draws = draws.to(device)
         if self.record is not None:
@@ -342,8 +363,12 @@ class Loader:
                 yield {"image": images, "target": targets, "index": indices}
             return
         for indices, row, read in zip(batches, rows, self.read(batches, seeds), strict=True):
-            images, targets = self._finished(read, indices, draws.rows(row))
+            images, targets = self._finished(source, read, indices, draws.rows(row))
             yield {"image": images, "target": targets, "index": indices}
+
+    def fill(self, tell: Callable[[str], object] = lambda text: None) -> Source:
+        """Source of the batches, whose images are decoded now where they are to be kept; `tell` is told of it."""
+        return self.read.fill(tell) if isinstance(self.read, Kept) else self.source
 
     @cached_property
     def _recorded(self) -> Pick:
@@ -352,15 +377,15 @@ class Loader:
 
     def _pick(self, indices: Tensor, *draws: Tensor) -> tuple[Tensor, Any]:
         (read,) = self.read([indices], [])
-        return self._finished(read, indices, Draws(*draws))
+        return self._finished(self.source, read, indices, Draws(*draws))
 
-    def _finished(self, read: Any, indices: Tensor, draws: Draws) -> tuple[Tensor, Any]:
-        if has_boxes(self.source):
+    def _finished(self, source: Source, read: Any, indices: Tensor, draws: Draws) -> tuple[Tensor, Any]:
+        if has_boxes(source):
             images, targets = self.finish(read[0], draws), read[1]
-        elif has_masks(self.source):
+        elif has_masks(source):
             images, targets = self.finish(read[0], draws), self.finish.masks(read[1], draws)
         else:
-            images, targets = self.finish(read, draws), self.source.targets[indices]
+            images, targets = self.finish(read, draws), source.targets[indices]
         if self.pair is not None:
             images, targets = self.pair(images, targets)
         return images, targets

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -26,6 +27,7 @@ from cnnbench.utils.format import plural
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+PLAIN = ("JPEG", "PNG")  # formats whose pixels in RGB are taken as they are
 ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 
 
@@ -290,7 +292,7 @@ def read_bytes(item: Any) -> bytes:
 def read_image(path: str | os.PathLike[str], quietly: bool = True) -> "Image":
     """First frame of a file in RGB, turned upright by its EXIF. UserError that names a file that cannot be read.
 
-    `quiet_pillow()` is not thread-safe: threads share one around all of them and read with quietly=False.
+    `quiet_pillow()` is not thread-safe: it is for the main thread, and other threads share one around all of them.
     """
     check_is_file(path)
     with open_image(path, path, quietly) as image:
@@ -308,7 +310,7 @@ def open_image(file: Any, item: Any, quietly: bool = True) -> "Iterator[Image]":
     from PIL import Image
 
     # Pillow raises a dozen types of errors for a broken file.
-    with quiet_pillow() if quietly else nullcontext():
+    with quiet_pillow() if quietly and threading.current_thread() is threading.main_thread() else nullcontext():
         try:
             with Image.open(file, formats=readable_formats()) as image:
                 yield image
@@ -334,6 +336,10 @@ def upright(image: "Image") -> "Image":
     """Pillow image in RGB, turned upright by its EXIF. UserError where its pixels cannot be told (`modes.py`)."""
     from PIL import ImageOps
 
+    still = image.format in PLAIN and not getattr(image, "is_animated", False)
+    if still and image.mode == "RGB" and image.getexif().get(ORIENTATION, 1) == 1:  # as most are: without copies
+        image.load()
+        return image
     return in_rgb(ImageOps.exif_transpose(image), image.format)
 
 

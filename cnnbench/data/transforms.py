@@ -92,6 +92,7 @@ def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, nativ
 
 def decode_transform(augment: AugmentConfig, size: int, crop_ratio: float, interpolation: str) -> Decode:
     """`sample_transform` for items that are not decoded yet, with the same random numbers: decodes only the crop."""
+    import_torchvision()
     from torchvision.transforms import v2
 
     first, *steps = _steps(augment, size, crop_ratio, None, interpolation)

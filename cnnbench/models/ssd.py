@@ -126,7 +126,7 @@ class SSD300(SSD):
     def backbone_names(self) -> dict[str, str]:
         """VGG-16's convolutions up to conv4_3 are in `features`; those of conv5 begin `extra`."""
         begun = len(self.backbone.features)  # type: ignore[arg-type]
-        conv5 = range(begun, begun + len(self.backbone.extra[0]) - 1)  # type: ignore[index,arg-type]
+        conv5 = range(begun, begun + len(self.backbone.extra[0]) - 1)  # type: ignore[index]
         return {**{f"features.{n}": f"backbone.features.{n}" for n in range(begun)},
                 **{f"features.{n}": f"backbone.extra.0.{n - begun}" for n in conv5}}  # fmt: skip
 

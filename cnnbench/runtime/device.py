@@ -115,6 +115,11 @@ class Runtime:
         return self.device.type == "cpu" and self.dtype == torch.bfloat16
 
     @property
+    def shares_cores(self) -> bool:
+        """Whether nets compute on the cores that read images."""
+        return self.device.type == "cpu"
+
+    @property
     def sync_interval(self) -> int:
         """Steps between two readings of the device's counters: each reading waits for a device other than the CPU."""
         return 1 if self.device.type == "cpu" else 50

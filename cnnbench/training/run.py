@@ -131,6 +131,7 @@ def _train(cfg: TrainConfig, job: TrainingJob, directory: RunDirectory) -> int:
         directory.set_status("done", done)
         return DONE
     describe(parts, state, space)
+    setup.keep_images(parts, state)
     return fit_and_conclude(parts, state, rule, manager, job.callbacks)
 
 

@@ -1,6 +1,7 @@
 """Setup of a training from its configuration: the parts that stay as they are, and the state at the first step."""
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -25,7 +26,9 @@ from cnnbench.training.ema import MovingAverage
 from cnnbench.training.exchange import Exchange
 from cnnbench.training.graph_step import recorded_input, recorded_step, uses_graphs
 from cnnbench.training.state import Progress, TrainState
+from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.system import cores
 
 FIT_IMAGES, FIT_BATCH = 5000, 250  # as many as Jordan (2024) whitens patches of, and how many at a time
 
@@ -91,12 +94,13 @@ def build(
     views = task.views(cfg.crop, model, spec)
     runtime.place(model)
     batch_size = choose_batch_size(cfg, model, spec, runtime, len(dataset.train), saved)
-    loaded = place_images(features.dataset if features else dataset, cfg.data.cache, runtime)
+    loaded = place_images(features.dataset if features else dataset, data.cache_of(cfg.data.cache), runtime)
     if not saved and cfg.weights is None:
         fit_to_images(model, loaded, spec, runtime)
     if cfg.data.decode is Decoder.nvjpeg:
         runtime.check_decodes_jpeg()
     graphs = uses_graphs(cfg, runtime)
+    keep = keeping(cfg, runtime)
     loading: dict[str, Any] = {
         "image_size": loaded.image_size if features else spec.input.image_size,
         "batch_size": batch_size,
@@ -123,9 +127,10 @@ def build(
             device=runtime.device,
             sampler=cfg.data.sampler,
             record=partial(recorded_input, runtime=runtime, size=batch_size) if graphs else None,
+            keep=keep,
             **loading,
         ),
-        val_batches=data.eval_loader(loaded.val, loaded, **loading),
+        val_batches=data.eval_loader(loaded.val, loaded, keep=keep, **loading),
         views=views,
         thaw_plan=freezing.thaw_plan(model, cfg.unfreeze_at),
         features=features,
@@ -197,18 +202,41 @@ def place_images(dataset: data.Dataset, cache: Cache, runtime: Runtime) -> data.
     and cannot be.
     """
     sources = [source for source in (dataset.train, dataset.val) if isinstance(source, data.Arrays)]
-    if cache is Cache.device and not sources:
-        raise UserError(f"data.cache=device: the images of {dataset.name} are files, which are read anew each time")
     if all(source.images.device == runtime.device for source in sources):
         return dataset
-    size = sum(source.images.nbytes for source in sources)
+    fits = has_room(sum(source.images.nbytes for source in sources), cache, runtime)
+    return data.place_images(dataset, runtime.move) if fits else dataset
+
+
+def has_room(size: int, cache: Cache, runtime: Runtime) -> bool:
+    """Whether so many bytes of images are to lie on the device. UserError where that was asked for and cannot be."""
     fits = size <= runtime.free_memory() // 2
     if cache is Cache.device and not fits:
         raise UserError(
             f"data.cache=device: the images take {size / 2**30:.1f} GB, more than half of the memory that is free on "
             f"{runtime.name}"
         )
-    return dataset if cache is Cache.host or not fits else data.place_images(dataset, runtime.move)
+    return fits and cache is not Cache.host
+
+
+def keeping(cfg: TrainConfig, runtime: Runtime) -> data.Keep:
+    """Whether and where decoded images of files are kept for every epoch."""
+    cache, beside = data.cache_of(cfg.data.cache), not runtime.shares_cores
+
+    def place(images: Tensor) -> Tensor:
+        return runtime.move(images) if beside and has_room(images.nbytes, cache, runtime) else images
+
+    each = max(1, cores() // runtime.group.local_size)
+    threads = each if cfg.data.workers is None else max(1, cfg.data.workers)
+    return data.Keep(cache=cache, threads=threads, ahead=beside, processes=runtime.group.local_size, place=place)
+
+
+def keep_images(parts: Parts, state: TrainState) -> None:
+    """Decode the images that are kept in memory, and say how that went."""
+    begin = time.perf_counter()
+    for loader in (parts.train_batches, parts.val_batches):
+        loader.fill(lambda text: say(text, parts.stream))
+    state.progress.seconds += parts.runtime.group.broadcast(lambda: time.perf_counter() - begin)
 
 
 def fit_to_images(model: Net, dataset: data.Dataset, spec: ModelSpec, runtime: Runtime) -> None:

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnnbench.config.sections import AugmentConfig, Cache, Crop, DataConfig, Decoder, Interpolation, OnBadImage
+from cnnbench.config.sections import AugmentConfig, Crop, DataConfig, Decoder, Interpolation, OnBadImage
 
 
 def data_config(name: str, **keys: Any) -> DataConfig:
     unset = dict.fromkeys(("image_size", "mean", "std", "workers", "num_classes", "num_images", "packed"))
     values = {"root": None, "download": False, "val_fraction": 0.0, "fraction": 1.0, "crop_ratio": 1.0,
-              "interpolation": Interpolation.bilinear, "cache": Cache.auto, "decode": Decoder.auto,
+              "interpolation": Interpolation.bilinear, "cache": "auto", "decode": Decoder.auto,
               "on_error": OnBadImage["raise"], **unset, **keys}  # fmt: skip
     paths = {key: None if values[key] is None else str(values[key]) for key in ("root", "packed")}
     return DataConfig(name=name, **{**values, **paths})
