@@ -55,8 +55,15 @@ def cnnbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 
 @pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def pictures() -> None:
+    """For a test that looks at pictures, in a module that draws none."""
+
+
+@pytest.fixture
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """For short runs that are about something else: the pictures take longer than all the rest."""
+    if "pictures" in request.fixturenames:
+        return
     without_pictures(monkeypatch.setattr)
     without_evaluations_pictures(monkeypatch.setattr)
 

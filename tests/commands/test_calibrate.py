@@ -28,6 +28,8 @@ from cnnbench.weights import checkpoint, fitted, sources
 from tests.helpers.runs import Ran, rows, weights
 from tests.helpers.trained import digits_run
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 CPU = ("precision=fp32", "device=cpu")
 TRAIN = ("train", "data.val_fraction=0.2", "data.image_size=16", *CPU, "run.dir=r")
 

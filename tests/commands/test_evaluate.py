@@ -27,6 +27,8 @@ from tests.helpers.data import class_tree, data_config, picture
 from tests.helpers.runs import SMALL, Ran, rows, without_evaluations_pictures
 from tests.helpers.trained import colour_run, digits_logits, digits_run, foreign_file, photo_run, random_net
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 CPU = ("precision=fp32", "device=cpu")
 LEFT = (
     "result.json",
@@ -129,7 +131,6 @@ def test_two_processes_together_count_what_one_counts() -> None:
     assert torch.equal(sum(share.confusion for share in shares), whole.confusion)
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_shifts_say_how_many_answers_survive(cnnbench: Callable[..., Ran]) -> None:
     result = evaluated(cnnbench, f"weights={digits_run()}", "shift=2")
     shift = result["shift"]
@@ -147,6 +148,7 @@ def test_shifts_say_how_many_answers_survive(cnnbench: Callable[..., Ran]) -> No
 # What is left behind
 
 
+@pytest.mark.usefixtures("pictures")
 def test_an_evaluation_leaves_tables_and_pictures(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     ran = cnnbench("evaluate", f"weights={digits_run()}", "run.dir=e", *CPU)
     assert ran.code == 0, ran.err
@@ -283,7 +285,6 @@ def test_other_classes_are_refused(cnnbench: Callable[..., Ran]) -> None:
     assert (ran.code, "needs neither" in ran.err) == (2, True)
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_classes_are_matched_by_name_and_may_be_a_part_of_the_nets(
     cnnbench: Callable[..., Ran], tmp_path: Path
 ) -> None:
@@ -316,7 +317,6 @@ def test_classes_are_matched_by_name_and_may_be_a_part_of_the_nets(
     assert json.loads(part.out)["n"] == 18 and "among the net's 4, and the net may answer any of these" in part.err
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_gray_images_are_given_to_a_net_that_takes_colour(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert cnnbench("train", "epochs=1", "max_steps=2", "run.dir=r", "data.image_size=8", *CPU).code == 0
     loaded = sources.load("r")
@@ -336,7 +336,6 @@ def test_a_place_that_cannot_be_written_to_is_said_before_the_work(
     assert (ran.code, "cannot write to file/e" in ran.err) == (2, True)
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_a_sweep_over_crops_prints_one_table(cnnbench: Callable[..., Ran]) -> None:
     ran = cnnbench("evaluate", "-m", f"weights={digits_run()}", "data.crop_ratio=0.8", "crop=center,ten", *CPU)
     assert ran.code == 0, ran.err
@@ -347,7 +346,6 @@ def test_a_sweep_over_crops_prints_one_table(cnnbench: Callable[..., Ran]) -> No
 # Runs of `train`
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_evaluate_repeats_the_runs_own_numbers(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     assert cnnbench("train", "epochs=2", "ema=0.5", "run.dir=r", *SMALL).code == 0
     trained = read_json(tmp_path / "r/result.json")
@@ -372,7 +370,6 @@ def test_evaluate_repeats_the_runs_own_numbers(cnnbench: Callable[..., Ran], tmp
 # Which images
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_the_test_split_is_judged_at_the_end(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     """The digits' test images, of a run that was validated on training images and stopped by them."""
     trained = cnnbench("train", "epochs=2", "patience=2", "data.val_fraction=0.1", "run.dir=r", *SMALL)
@@ -436,7 +433,6 @@ def test_images_that_the_net_was_trained_on_are_said(cnnbench: Callable[..., Ran
     assert judged(cnnbench, f"weights={run}", f"data.root={copies}")[0]["warnings"] == [f"2 {said}"]
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_the_images_of_the_training_are_held_out_again(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     """Wherever their folder lies now; with another image in it, it is another set."""
     root = class_tree(tmp_path / "d", {"cat": 10, "dog": 10})
@@ -457,7 +453,6 @@ def test_the_images_of_the_training_are_held_out_again(cnnbench: Callable[..., R
 BF16 = ("data.image_size=16", "data.fraction=0.2", "batch_size=50", "device=cpu", "run.dir=r")
 
 
-@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     "command",
     [
@@ -486,7 +481,6 @@ def test_a_training_in_bf16_is_measured_in_fp32_as_evaluate_does(
     assert found["loss"] == pytest.approx(trained["loss"], rel=1e-5)
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_a_precision_that_training_was_told_by_name_is_that_of_its_numbers(
     cnnbench: Callable[..., Ran], tmp_path: Path
 ) -> None:
@@ -502,7 +496,6 @@ def test_a_precision_that_training_was_told_by_name_is_that_of_its_numbers(
     assert "bf16" in told.out and "fp32" in told.out
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_evaluations_do_not_overwrite_each_other_or_the_training(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     for name in ("one", "two"):
         assert cnnbench("train", "epochs=1", f"run.name={name}", *SMALL).code == 0
@@ -515,7 +508,6 @@ def test_evaluations_do_not_overwrite_each_other_or_the_training(cnnbench: Calla
     assert (refused.code, "holds a training" in refused.err) == (2, True)
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_evaluate_takes_another_size_and_normalisation(cnnbench: Callable[..., Ran]) -> None:
     assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
     command = ("evaluate", "weights=r", "precision=fp32", "format=json")
@@ -524,7 +516,6 @@ def test_evaluate_takes_another_size_and_normalisation(cnnbench: Callable[..., R
     assert json.loads(cnnbench(*command, "data.image_size=16").out)["crop"] == "center 16"
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_evaluate_refuses_data_with_other_classes(cnnbench: Callable[..., Ran]) -> None:
     assert cnnbench("train", "epochs=1", "run.dir=r", *SMALL).code == 0
     ran = cnnbench("evaluate", "weights=r", "data=synthetic", "data.num_images=40")

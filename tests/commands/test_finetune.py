@@ -19,6 +19,8 @@ from tests.helpers.data import class_tree
 from tests.helpers.paths import SHARED
 from tests.helpers.runs import Ran
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SQUEEZENET = SHARED / "data/weights/squeezenet1_0-deepcompression-imagenet.safetensors"
 PHOTOGRAPHS = SHARED / "data/hymenoptera_data.tar"
 SMALL = ("device=cpu", "precision=fp32", "data.fraction=0.1", "data.image_size=16")
@@ -33,6 +35,7 @@ def result(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("strategy", ["svm", "deep_features", "head", "partial", "full", "scratch"])
+@pytest.mark.usefixtures("pictures")
 def test_every_strategy_leaves_a_net_that_evaluate_takes(
     strategy: str, cnnbench: Callable[..., Ran], tmp_path: Path
 ) -> None:

@@ -21,11 +21,14 @@ from cnnbench.utils.files import read_json
 from cnnbench.weights import checkpoint
 from tests.helpers.runs import SMALL, Ran, assert_same_run, rows, weights
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 PICTURES = ("curves.png", "train_batch.png", "val_predictions.png", "confusion_matrix.png")
 FILES = ("config.yaml", "overrides", "status.json", "metrics.jsonl", "result.json", "checkpoints/last.pt",
          "checkpoints/best.pt", *PICTURES)  # fmt: skip
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_run_leaves_behind_all_that_it_promises(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     ran = cnnbench("train", "epochs=2", *SMALL)
     assert ran.code == 0, ran.err

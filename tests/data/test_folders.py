@@ -14,6 +14,8 @@ from cnnbench.utils.errors import UserError
 from tests.helpers.data import class_tree, data_config, picture
 from tests.helpers.paths import SHARED
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 HYMENOPTERA = SHARED / "data" / "hymenoptera_data.tar"
 
 

@@ -11,6 +11,8 @@ from cnnbench.data import load_dataset
 from tests.helpers.data import class_tree, data_config, picture
 from tests.helpers.runs import Ran
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:

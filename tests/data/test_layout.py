@@ -11,6 +11,8 @@ from cnnbench.data.layout import split_of
 from cnnbench.utils.errors import UserError
 from tests.helpers.data import class_tree, data_config
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 PETS = {"cat": 2, "dog": 2}
 
 

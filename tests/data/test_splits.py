@@ -12,6 +12,8 @@ from cnnbench.data.splits import Parts, deal, folds, folds_of_groups, hold_out, 
 from cnnbench.utils.errors import UserError
 from tests.helpers.data import class_tree, data_config
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 def source(targets: list[int] | np.ndarray, groups: list[int] | np.ndarray | None = None) -> Files:
     numbers = None if groups is None else torch.as_tensor(np.asarray(groups))

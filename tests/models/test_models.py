@@ -227,7 +227,7 @@ def check_one_step(model, channels, size, batch=8):
         assert any(restarted_step(model, start, images, targets, lr, dtype) for lr in (1e-4, 1e-3, 1e-2, 1e-5)), dtype
         for name, parameter in model.named_parameters():
             if id(parameter) not in skipped:
-                assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.any(), name
+                assert parameter.grad is not None and parameter.grad.norm(1) > 0, name  # which NaN is not
 
 
 def restarted_step(model, start, images, targets, lr, dtype):

@@ -4,9 +4,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from cnnbench.sweeps.jobs import lock_sweep
 from cnnbench.utils.files import read_json
 from tests.helpers.runs import SMALL, Ran
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def test_a_sweep_over_what_does_not_name_runs_names_them_all_the_same(

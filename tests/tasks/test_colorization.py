@@ -117,7 +117,7 @@ def test_other_losses_train_and_tune_alike(
     loss: str, cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_pictures(monkeypatch.setattr)
-    ran = cnnbench(*TRAIN, f"model.loss={loss}", "run.dir=r", "epochs=3", "optim.lr=0.01")
+    ran = cnnbench(*TRAIN, f"model.loss={loss}", "run.dir=r", "epochs=2", "optim.lr=0.01")
     assert ran.code == 0, ran.err
     losses = [row["loss/train"] for row in rows(tmp_path / "r")]
     assert losses[-1] < losses[0]
@@ -149,7 +149,9 @@ def test_what_does_not_fit_is_said(changed: tuple[str, ...], said: str, cnnbench
     assert ran.code == 2 and said in ran.err, ran.err
 
 
-def test_gray_photographs_are_named_before_anything_is_learned(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+def test_gray_photographs_are_named_before_anything_is_learned(
+    cnnbench: Callable[..., Ran], tmp_path: Path, no_pictures: None
+) -> None:
     file = tmp_path / "photos/train/far/old.png"
     photograph(np.random.default_rng(2)).convert("L").save(file)
     photograph(np.random.default_rng(2)).convert("L").convert("RGB").save(file.with_name("older.jpg"))

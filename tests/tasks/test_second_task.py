@@ -21,6 +21,8 @@ from tests.helpers.paths import ROOT
 from tests.helpers.runs import Ran, assert_same_run, interrupt_after, rows, weights
 from tests.helpers.tiny_fcn import TinyFcn
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 CONF = {
     "data/planted": "defaults: [digits, _self_]\nname: planted",
     "recipe/planted": "# @package _global_\ndefaults: [{/augment: pad_flip}]\nepochs: 3",

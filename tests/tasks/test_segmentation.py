@@ -21,7 +21,7 @@ from cnnbench.tasks.segmentation.task import Segmentation
 from cnnbench.utils.exit_codes import INTERRUPTED
 from cnnbench.utils.files import read_json
 from tests.helpers import shapes
-from tests.helpers.runs import Ran, assert_same_run, interrupt_after, rows
+from tests.helpers.runs import Ran, assert_same_run, interrupt_after, rows, without_pictures
 
 TRAIN = ("train", "data=masks", "data.root=set", "model=fcn8s", "model.backbone=resnet8", "data.image_size=24",
          "batch_size=8", "optim=adamw", "optim.lr=0.01", "optim.lr_batch=null", "device=cpu",
@@ -169,7 +169,9 @@ def test_a_classifiers_weights_are_finetuned(
     assert refused.code == 2 and "transfer=svm fits a classifier" in refused.err
 
 
-def test_a_wrong_mask_is_named_before_anything_begins(cnnbench: Callable[..., Ran], data: Path, tmp_path: Path) -> None:
+def test_a_wrong_mask_is_named_before_anything_begins(
+    cnnbench: Callable[..., Ran], data: Path, tmp_path: Path, no_pictures: None
+) -> None:
     def refused(*more: str) -> str:
         ran = cnnbench(*TRAIN, *more)
         assert ran.code == 2 and len(ran.err.splitlines()) <= 3 and not (tmp_path / "outputs").exists(), ran.err
@@ -211,7 +213,9 @@ def test_masks_of_0_and_255_alone_are_not_taken_for_ignored_ones(cnnbench: Calla
     assert ran.code == 2 and "write the class as 1" in ran.err, ran.err
 
 
-def test_sets_are_found_as_their_authors_lay_them_out(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+def test_sets_are_found_as_their_authors_lay_them_out(
+    cnnbench: Callable[..., Ran], tmp_path: Path, no_pictures: None
+) -> None:
     """CamVid and Pascal VOC, made up."""
     for split in ("train", "val", "test"):
         shapes.write(tmp_path / "raw" / split, 3, size=(30, 40))
@@ -253,9 +257,11 @@ def test_pixels_of_rare_classes_count_for_more(cnnbench: Callable[..., Ran], dat
 
 
 def test_what_works_without_classes_of_images_is_drawn(
-    cnnbench: Callable[..., Ran], data: Path, tmp_path: Path
+    cnnbench: Callable[..., Ran], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cnnbench(*TRAIN, "run.dir=r", "debug=fast").code == 0
+    with monkeypatch.context() as patch:
+        without_pictures(patch.setattr)  # of the training; what=batch draws below
+        assert cnnbench(*TRAIN, "run.dir=r", "debug=fast").code == 0
     drawn = cnnbench("visualize", "weights=r", "what=[filters,maps,patches,batch,schedule]", "device=cpu", "run.dir=v")
     assert drawn.code == 0 and (tmp_path / "v/batch.png").is_file(), drawn.err
     refused = cnnbench("visualize", "weights=r", "what=gradcam", "device=cpu")

@@ -67,7 +67,7 @@ def test_a_net_is_trained_evaluated_and_reported_beside_bicubic(
 
 
 def test_it_goes_on_in_mid_epoch(
-    cnnbench: Callable[..., Ran], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cnnbench: Callable[..., Ran], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pictures: None
 ) -> None:
     with monkeypatch.context() as patch:
         interrupt_after(patch, step=2)
@@ -78,7 +78,7 @@ def test_it_goes_on_in_mid_epoch(
 
 
 def test_predict_writes_the_enlarged_picture_whatever_its_mode(
-    cnnbench: Callable[..., Ran], photos: Path, tmp_path: Path
+    cnnbench: Callable[..., Ran], photos: Path, tmp_path: Path, no_pictures: None
 ) -> None:
     assert cnnbench(*TRAIN, "run.dir=r", "epochs=1").code == 0
     colour = scene(7, 20, 30)
@@ -132,7 +132,7 @@ def test_tiles_give_what_the_whole_image_gives(spec: str, monkeypatch: pytest.Mo
 
 
 def test_pairs_of_files_are_trained_on_and_judged_by_their_own_small_images(
-    cnnbench: Callable[..., Ran], tmp_path: Path
+    cnnbench: Callable[..., Ran], tmp_path: Path, no_pictures: None
 ) -> None:
     for split, first in (("train", 0), ("val", 50)):
         for file in write_scenes(tmp_path / "high" / split, 2, first=first):

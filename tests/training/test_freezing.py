@@ -20,6 +20,8 @@ from cnnbench.utils.errors import UserError
 from cnnbench.weights import checkpoint
 from tests.helpers.tiny import Tiny
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 def net() -> Net:
     return models.build("resnet8", num_classes=3)

@@ -15,6 +15,8 @@ from cnnbench.weights.variants import normalisations, settings, variants
 from tests.helpers.runs import Ran
 from tests.helpers.trained import digits_run, foreign_file, photo_run
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 ON = ("model=resnet8", "weights_rename={linear: fc}", "data=digits", "data.image_size=16", "device=cpu")
 
 
