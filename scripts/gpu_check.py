@@ -32,8 +32,8 @@ from typing import Any
 
 TINY = os.environ.get("TINY") == "1"
 DEVICE = "cpu" if TINY else "cuda"
-SECONDS = 0.05 if TINY else 3.0  # of each measurement of speed
-LIMITS = {"same": 600 if TINY else 120, "small": 90, "large": 120, "start": 60, "cifar94": 60, "memory": 40, "jpeg": 60}
+SECONDS = 0.05 if TINY else 2.0  # of each measurement of speed
+LIMITS = {"same": 600 if TINY else 90, "small": 120, "large": 95, "start": 75, "cifar94": 60, "memory": 40, "jpeg": 60}
 BASE = ["data=synthetic", "data.num_classes=10", f"device={DEVICE}", "epochs=1000", "resume=never"]
 
 
@@ -192,6 +192,9 @@ def in_short(error: Exception) -> str:
 
 # The parts
 
+POOLED = ("airbench, Muon", "alexnet, dropout", "vgg11, dropout", "googlenet, auxiliary heads")
+"""Nets with poolings that have no deterministic kernel."""
+
 
 def same(note: Callable[..., None]) -> None:
     """Steps with and without graphs, in deterministic arithmetic."""
@@ -219,25 +222,29 @@ def same(note: Callable[..., None]) -> None:
         "colorization": ["model=colorizer", "task=colorization", "model.width=0.25", *small[:3]],
     }
     for name, overrides in list(kinds.items())[: 1 if TINY else None]:
+        exact = name not in POOLED
         try:
-            first = state_after(*overrides, "graphs=false")
-            again = state_after(*overrides, "graphs=false")
-            second = state_after(*overrides, "graphs=auto")
+            first = state_after(exact, *overrides, "graphs=false")
+            again = state_after(exact, *overrides, "graphs=false")
+            second = state_after(exact, *overrides, "graphs=auto")
         except Exception as error:
             note(name, failed=in_short(error))
             continue
-        note(f"{name}: eager again", found=difference(first, again), goal="the same bits")
-        note(f"{name}: graphs", found=difference(first, second), goal="the same bits", replayed=second["replayed"])
+        goal = "the same bits" if exact else "as near as eager again"
+        note(f"{name}: eager again", found=difference(first, again), goal=goal)
+        note(f"{name}: graphs", found=difference(first, second), goal=goal, replayed=second["replayed"])
     killed(note)
 
 
-def state_after(*overrides: str) -> dict[str, Any]:
-    """Weights, moments and counts after an epoch of 12 steps and a short one."""
-    with tempfile.TemporaryDirectory() as folder:
-        view = begun(folder, *overrides, "deterministic=true", "seed=1", "recipe=synthetic")
-        from cnnbench.runtime.device import create_runtime
+def state_after(exact: bool, *overrides: str) -> dict[str, Any]:
+    """Weights, moments and counts after an epoch of 12 steps and a short one; exact: by deterministic kernels alone."""
+    import torch
 
-        create_runtime(DEVICE, "bf16", 1, deterministic=True)
+    from cnnbench.runtime.device import create_runtime
+
+    with tempfile.TemporaryDirectory() as folder:
+        view = begun(folder, *overrides, "seed=1", "recipe=synthetic")
+        create_runtime(DEVICE, "bf16", 1, deterministic=exact)
         epoch_of(view)
         state = view.state.state_dict()
         recorded = view.state.recorded
@@ -249,8 +256,6 @@ def state_after(*overrides: str) -> dict[str, Any]:
             **state["meter"],
             "guard": view.state.guard.counts,
         }
-        import torch
-
         whole = {name: torch.as_tensor(value).detach().cpu().double() for name, value in found.items()}
         return {"tensors": whole, "replayed": "replayed" if recorded and recorded.replay else "eager"}
 

@@ -68,7 +68,7 @@ class TrainConfig:
     compile: bool = option("compile the net with torch.compile")
     graphs: bool | str = option(
         "auto, true or false: on a GPU, replay whole steps as CUDA graphs: a small net then does not wait for the host",
-        default=False,
+        default="auto",
     )
     device: str = option("auto, cpu, cuda, cuda:1 or mps")
     devices: int | str = option("processes that train together, one on each GPU (or on the CPU): 4, or all", ge=1)
