@@ -17,6 +17,9 @@ from cnnbench.config.commands import PredictConfig
 from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.pictures import suffixes_for
+from cnnbench.data.sound_files import moments
+from cnnbench.data.spectrogram import KEY as SOUND
+from cnnbench.data.spectrogram import Spectrogram
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import ENDINGS, for_people
 from cnnbench.runs.run_directory import make_for_results, path_for
@@ -54,6 +57,8 @@ def run(cfg: PredictConfig) -> int:
         return write_embeddings(cfg, predictor, files)
     for note in predictor.notes():
         print(note, file=sys.stderr)
+    if cfg.every is not None:
+        files = _moments(predictor, files, cfg.every)
     asked = _with_sheets(_asked(predictor, files, cfg), sheet, predictor)
     folder = picture_folder(cfg, loaded[0], files) if predictor.pictorial else None
     found = list(_saved(asked, files, folder, predictor) if folder else asked)
@@ -76,6 +81,13 @@ def _net(cfg: PredictConfig, loaded: Weights) -> tuple[Net, ModelSpec, str]:
     for note in notes:
         print(note, file=sys.stderr)
     return model, spec, loaded.source
+
+
+def _moments(predictor: Predictor, files: Sequence[str], every: float) -> list[Any]:
+    if SOUND not in predictor.spec.extra:
+        raise UserError(f"every={every:g} is for nets that hear sounds, which {predictor.source} does not")
+    spectrogram = Spectrogram.of(predictor.spec.extra[SOUND])
+    return [moment for file in files for moment in moments(file, spectrogram, every)]
 
 
 def check_outputs(cfg: PredictConfig, files: list[str]) -> Path | None:

@@ -180,6 +180,10 @@ class PredictConfig(TrainedConfig):
     )
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     crop: CropConfig = field(default_factory=CropConfig)
+    every: float | None = option(
+        "sounds: ask about the clip around each moment, so many seconds apart, named song.wav@1.25; null: once",
+        default=None, gt=0,
+    )  # fmt: skip
     top: int = option("top-k: classes listed for each image", ge=1)
     min_probability: float | None = option(
         "answer 'unsure' where the likeliest class has a lower probability; null: never", gt=0, le=1

@@ -341,6 +341,10 @@ class AugmentConfig:
     pitch_stretch: float = option(
         "spectrograms: all pitches higher or lower by up to such a part, in mel", default=0.0, ge=0, lt=1
     )
+    level: float = option(
+        "spectrograms: louder or softer by up to such a part of the range, and high pitches against low by as much",
+        default=0.0, ge=0, lt=1,
+    )  # fmt: skip
     time_mask: float = option(
         "spectrograms: upright stripes set to the mean, each up to such a part of the width", default=0.0, ge=0, lt=1
     )

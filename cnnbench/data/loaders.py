@@ -150,7 +150,7 @@ def _batch_transform(
 
 
 def _warp(augment: AugmentConfig) -> Warp | None:
-    names = "time_shift", "pitch_shift", "time_stretch", "pitch_stretch", "time_mask", "frequency_mask"
+    names = "time_shift", "pitch_shift", "time_stretch", "pitch_stretch", "level", "time_mask", "frequency_mask"
     parts = {name: getattr(augment, name) for name in names}
     return Warp(**parts, masks=augment.masks) if any(parts.values()) else None
 

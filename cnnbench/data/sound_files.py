@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,15 +72,25 @@ class Sound(os.PathLike[str]):
         return read_clip(self.path, self.spectrogram, self.start, self.end)
 
 
+class Moment(Sound):
+    """A clip around a moment of a file, which names the moment: `song.wav@1.25`."""
+
+    def __fspath__(self) -> str:
+        assert self.start is not None and self.end is not None
+        return f"{self.path}@{round((self.start + self.end) / 2, 6):g}"
+
+
 def read_clip(path: str, spectrogram: Spectrogram, start: float | None = None, end: float | None = None) -> Clip:
     """Clip of a file, or of its part from start to end: one channel at the spectrogram's rate and length.
 
     A longer sound gives its middle; a shorter one has silence on both sides. UserError that names the file.
     """
-    values, rate = read_samples(path)
+    whole = start is None and end is None
+    values, rate = read_samples(path) if whole else _kept_samples(path, _changed(path))
     seconds, remarks = len(values) / rate, set[str]()
-    if start is not None or end is not None:
-        values = _part(values, rate, path, start or 0.0, end)
+    if not whole:
+        first = start or 0.0
+        values = _part(values, rate, path, first, first + spectrogram.seconds if end is None else end)
     if values.shape[1] > 1:
         remarks.add("mixed")
     mono = values.mean(axis=1, dtype=np.float32)
@@ -98,14 +109,37 @@ def read_clip(path: str, spectrogram: Spectrogram, start: float | None = None, e
     return Clip(torch.from_numpy(fitted(mono, spectrogram.samples)), seconds, rate, frozenset(remarks))
 
 
-def _part(values: np.ndarray, rate: int, path: str, start: float, end: float | None) -> np.ndarray:
-    first, last = round(start * rate), len(values) if end is None else round(end * rate)
-    part = values[max(first, 0) : last]
+@lru_cache(maxsize=4)
+def _kept_samples(path: str, changed: int) -> Samples:
+    """As `read_samples`, of files of which one part after the other is read."""
+    return read_samples(path)
+
+
+def _changed(path: str) -> int:
+    """Time of the last change; 0 where there is no such file, which reading it will say."""
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _part(values: np.ndarray, rate: int, path: str, start: float, end: float) -> np.ndarray:
+    """Samples from start to end, with silence where there are none."""
+    first, last = round(start * rate), round(end * rate)
+    part = values[max(first, 0) : max(last, 0)]
     if not len(part):
-        raise UserError(f"the sound '{path}' has {len(values) / rate:g} s: it has no part from {start:g} s on"
-                        + ("" if end is None else f" to {end:g} s"))  # fmt: skip
-    before = np.zeros((max(-first, 0), values.shape[1]), dtype=values.dtype)
-    return np.concatenate([before, part])
+        raise UserError(f"the sound '{path}' has {len(values) / rate:g} s: it has no part from {start:g} to {end:g} s")
+    before = max(-first, 0)
+    return np.pad(part, ((before, last - first - before - len(part)), (0, 0)))
+
+
+def moments(path: str, spectrogram: Spectrogram, every: float) -> Iterator["Moment"]:
+    """Clips of a file around 0, `every`, 2 `every` … seconds. UserError that names it."""
+    values, rate = read_samples(path)
+    half = spectrogram.seconds / 2
+    for number in range(math.floor(len(values) / rate / every) + 1):
+        at = round(number * every, 6)
+        yield Moment(path, spectrogram, at - half, at + half)
 
 
 def fitted(mono: np.ndarray, length: int) -> np.ndarray:

@@ -23,8 +23,9 @@ COLUMNS: dict[str, Sequence[str]] = {  # names of a table's columns
     "fold": ("fold",),
     "split": ("split", "set", "subset", "part"),
     "group": ("group", "speaker", "recording", "source", "src_file"),
-    "start": ("start", "onset", "begin"),
-    "end": ("end", "offset", "stop"),
+    "start": ("start", "begin"),
+    "end": ("end", "stop"),
+    "time": ("time", "at", "onset"),
 }
 DIGIT = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<index>\d+)\.wav")
 OFFICIAL = "official"
@@ -87,7 +88,7 @@ def _table(cfg: DataConfig, root: Path, *, unsplit: bool) -> Dataset:
     records = _with_parts(cfg, table, records, unsplit)
     places = _places([record["file"] for record in records], table, (root, table.parent))
     rows = [Row(places[record["file"]], record["class"], record["part"], record.get("group"),
-                _seconds(record, "start", table), _seconds(record, "end", table)) for record in records]  # fmt: skip
+                *_span(cfg, record, table)) for record in records]  # fmt: skip
     alone = not any(row.part == "val" for row in rows) and cfg.val_fraction == 0
     if alone:
         rows = [replace(row, part="val") if row.part == "test" else row for row in rows]
@@ -127,6 +128,16 @@ def _places(files: Sequence[str], table: Path, homes: Sequence[Path]) -> dict[st
         more = f" and {plural(len(missing) - 1, 'other')}" if len(missing) > 1 else ""
         raise UserError(f"data.file: '{table}' names '{missing[0]}'{more}, not to be found in '{homes[0]}'")
     return found
+
+
+def _span(cfg: DataConfig, record: Mapping[str, str], table: Path) -> tuple[float | None, float | None]:
+    """Start and end of a row's part of its file, seconds: around `time`, where the table has that."""
+    middle = _seconds(record, "time", table)
+    if middle is None:
+        return _seconds(record, "start", table), _seconds(record, "end", table)
+    if cfg.sound.seconds is None:
+        raise UserError(f"'{table}' names moments: set data.sound.seconds, the length of the clip around each")
+    return middle - cfg.sound.seconds / 2, middle + cfg.sound.seconds / 2
 
 
 def _seconds(record: Mapping[str, str], key: str, table: Path) -> float | None:

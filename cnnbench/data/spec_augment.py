@@ -1,4 +1,4 @@
-"""Augmentation of spectrograms: shifted and stretched in time and pitch, and stripes of both masked.
+"""Augmentation of spectrograms: shifted and stretched in time and pitch, other levels, and stripes of both masked.
 
 Park et al. (2019), SpecAugment: A simple data augmentation method for automatic speech recognition; in place of its
 time warping the whole clip is stretched. To stretch the pitch is to change the length of the vocal tract (Jaitly &
@@ -22,6 +22,7 @@ class Warp:
     pitch_shift: float = 0.0
     time_stretch: float = 0.0  # around the middle
     pitch_stretch: float = 0.0  # from the lowest band up
+    level: float = 0.0  # of the range: all louder or softer, and high pitches against low ones
     time_mask: float = 0.0
     frequency_mask: float = 0.0
     masks: int = 2  # stripes of each kind
@@ -29,7 +30,7 @@ class Warp:
     @property
     def highs(self) -> list[int]:
         """Bounds of the random numbers of one image: of the shifts, then length and place of each stripe."""
-        return [STEPS] * (4 + 4 * self.masks)
+        return [STEPS] * (6 + 4 * self.masks)
 
     def __call__(self, images: Tensor, drawn: Tensor, fill: Tensor) -> Tensor:
         """Images uint8 (N, C, H, W) by the numbers drawn (N, len(highs)); fill (C,): what a stripe is set to."""
@@ -41,7 +42,9 @@ class Warp:
             rows = places(height, height - 0.5, 1 + tall, -up * height)
             columns = places(width, width / 2, 1 + wide, right * width)
             images = picked(images, rows, columns)
-        lengths, starts = real[:, 4:].unflatten(1, (2, 2, self.masks)).unbind(2)  # (N, kinds, masks)
+        if self.level:
+            images = louder(images, (2 * real[:, 4:6] - 1) * 255 * self.level)
+        lengths, starts = real[:, 6:].unflatten(1, (2, 2, self.masks)).unbind(2)  # (N, kinds, masks)
         covered = stripes(lengths[:, 0] * self.time_mask, starts[:, 0], width)[:, None, None, :]
         covered = covered | stripes(lengths[:, 1] * self.frequency_mask, starts[:, 1], height)[:, None, :, None]
         return torch.where(covered, fill[:, None, None], images)
@@ -61,6 +64,14 @@ def picked(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     found = images.flatten(2).gather(2, index.view(n, 1, -1).expand(n, c, -1)).view_as(images)
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     return found * inside[:, None]
+
+
+def louder(images: Tensor, by: Tensor) -> Tensor:
+    """Images uint8 with all values raised by by[:, 0], those of the highest pitch by by[:, 1] more, of the lowest by as
+    much less."""
+    slope = torch.linspace(1, -1, images.shape[2], device=images.device)
+    added = by[:, :1].float() + by[:, 1:].float() * slope
+    return (images + added[:, None, :, None]).round().clamp(0, 255).to(torch.uint8)
 
 
 def stripes(lengths: Tensor, starts: Tensor, side: int) -> Tensor:

@@ -14,7 +14,7 @@ from cnnbench.utils.errors import UserError
 from cnnbench.weights import sources
 from tests.helpers.runs import Ran, assert_same_run, interrupt_after
 from tests.helpers.sounds import TONES, tone, tone_tree, write
-from tests.helpers.trained import sound_run
+from tests.helpers.trained import digits_run, sound_run
 
 TINY = ("data.sound.bands=16", "data.image_size=16", "batch_size=6", "precision=fp32", "device=cpu")
 
@@ -64,6 +64,18 @@ def test_predict_says_what_it_hears_and_what_was_done(cnnbench: Callable[..., Ra
     (heard / "empty").mkdir()
     none = cnnbench("predict", str(heard / "empty"), f"weights={sound_run()}")
     assert none.code == 2 and f"no sounds in '{heard / 'empty'}'" in none.err
+
+
+def test_predict_asks_about_every_moment(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    write(tmp_path / "song.wav", np.concatenate([tone(300, 1), tone(2700, 1)]))
+    ran = cnnbench("predict", "song.wav", f"weights={sound_run()}", "every=0.5", "format=json", "device=cpu")
+    assert ran.code == 0, ran.err
+    found = {one["file"]: one["predictions"][0]["class"] for one in json.loads(ran.out)}
+    assert list(found) == ["song.wav@0", "song.wav@0.5", "song.wav@1", "song.wav@1.5", "song.wav@2"]
+    assert found["song.wav@0.5"] != found["song.wav@1.5"]
+    (tmp_path / "a.jpg").touch()
+    refused = cnnbench("predict", "a.jpg", f"weights={digits_run()}", "every=0.5")
+    assert refused.code == 2 and "every=0.5 is for nets that hear sounds" in refused.err
 
 
 def test_from_python_paths_and_pictures_give_the_same(heard: Path) -> None:
@@ -121,19 +133,9 @@ def test_a_run_that_was_cut_ends_as_if_it_was_not(
 
 
 def test_finetune_hears_as_the_weights_do(cnnbench: Callable[..., Ran], no_pictures: None, heard: Path) -> None:
-    ran = cnnbench(
-        "finetune",
-        "data=sounds",
-        f"data.root={heard}",
-        "data.val_fraction=0.34",
-        "transfer=full",
-        f"weights={sound_run()}",
-        "epochs=1",
-        "batch_size=4",
-        "precision=fp32",
-        "device=cpu",
-        "run.name=f",
-    )
+    ran = cnnbench("finetune", "data=sounds", f"data.root={heard}", "data.val_fraction=0.34", "transfer=full",
+                   f"weights={sound_run()}", "epochs=1", "batch_size=4", "precision=fp32", "device=cpu",
+                   "run.name=f")  # fmt: skip
     assert ran.code == 0, ran.err
     assert "knows them: 0.5 s at 8,000 Hz, 16 mel bands" in ran.out
     spec = sources.load("outputs/train/f" if Path("outputs/train/f").exists() else "outputs/finetune/f").spec

@@ -91,7 +91,8 @@ def test_moments_can_be_overridden() -> None:
 
 def test_unknown_set() -> None:
     with pytest.raises(
-        UserError, match=r"unknown data set 'cifar'.*\nchoices: boxes, camvid, cifar10, cifar100, coco, dig"
+        UserError,
+        match=r"unknown data set 'cifar'.*\nchoices: arrays, boxes, camvid, cifar10, cifar100, coco, dig",
     ):
         load_dataset(data_config("cifar"))
 

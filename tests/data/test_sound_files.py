@@ -1,6 +1,7 @@
 """Sounds in files: what is read of them, what is done to them, and what is said of those that cannot be read."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from scipy.io import wavfile
 
 from cnnbench.data import sound_files
-from cnnbench.data.sound_files import fitted, read_clip, read_head, read_samples
+from cnnbench.data.sound_files import fitted, moments, read_clip, read_head, read_samples
 from cnnbench.utils.errors import UserError
 from tests.helpers.sounds import HEARD, RATE, tone, write
 
@@ -69,8 +70,18 @@ def test_a_part_of_a_file(tmp_path: Path) -> None:
     path = str(write(tmp_path / "two.wav", np.concatenate([tone(300), tone(2700)])))
     np.testing.assert_allclose(read_clip(path, HEARD, 0.5, 1.0).samples.numpy(), tone(2700), atol=1e-4)
     assert read_clip(path, HEARD, -0.25, 0.25).samples[:1999].abs().max() == 0
-    with pytest.raises(UserError, match=r"has 1 s: it has no part from 2 s on to 3 s"):
+    with pytest.raises(UserError, match=r"has 1 s: it has no part from 2 to 3 s"):
         read_clip(path, HEARD, 2.0, 3.0)
+
+
+def test_moments_are_clips_around_them_with_silence_beyond_the_ends(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "song.wav", tone(900, 1.0)))
+    found = list(moments(path, HEARD, 0.25))
+    assert [os.fspath(one).rpartition("@")[2] for one in found] == ["0", "0.25", "0.5", "0.75", "1"]
+    first, middle, last = (found[number].clip().samples.numpy() for number in (0, 2, 4))
+    assert not first[:2000].any() and first[2001:].any() and last[:1999].any() and not last[2000:].any()
+    np.testing.assert_allclose(middle, tone(900, 1.0)[2000:6000], atol=1e-4)
+    assert found[0].as_pixels().shape == (1, 32, 32)
 
 
 def test_silent_and_clipped_sounds_are_remarked(tmp_path: Path) -> None:

@@ -170,6 +170,19 @@ def test_parts_of_a_file_are_sounds_of_their_own(tmp_path: Path) -> None:
     assert heights[0] > heights[1] and len(dataset.val) == 2
 
 
+def test_moments_of_a_file_are_the_middles_of_clips(tmp_path: Path) -> None:
+    write(tmp_path / "song.wav", np.concatenate([tone(300), tone(2700)] * 2))
+    rows = [{"file": "song.wav", "class": ("low", "high")[n % 2], "time": n / 2 + 0.25,
+             "split": ("train", "val")[n // 2]}
+            for n in range(4)]  # fmt: skip
+    table(tmp_path / "list.csv", rows)
+    dataset = load("sounds", tmp_path, file="list.csv", sound={"seconds": 0.4})
+    assert isinstance(dataset.train, Arrays) and isinstance(dataset.val, Arrays)
+    assert dataset.train.images.float().mean((1, 3)).argmax(1).diff() < 0  # the second is higher
+    with pytest.raises(UserError, match=r"names moments: set data\.sound\.seconds"):
+        load("sounds", tmp_path, file="list.csv")
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [

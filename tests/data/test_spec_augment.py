@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.data.batched import BatchTransform
-from cnnbench.data.spec_augment import STEPS, Warp, picked, places, stripes
+from cnnbench.data.spec_augment import STEPS, Warp, louder, picked, places, stripes
 
 FILL = torch.tensor([7], dtype=torch.uint8)
 
@@ -63,6 +63,15 @@ def test_what_comes_in_is_silence() -> None:
     assert found.dtype == torch.uint8
 
 
+def test_levels_change_by_pitch() -> None:
+    warp, images = Warp(level=0.2), torch.full((1, 1, 20, 20), 100, dtype=torch.uint8)
+    assert louder(images, torch.tensor([[10.0, 0.0]])).unique().tolist() == [110]
+    tilted = louder(images, torch.tensor([[0.0, 30.0]]))[0, 0, :, 0].tolist()
+    assert (tilted[0], tilted[-1]) == (130, 70) and tilted == sorted(tilted, reverse=True)
+    found = warp(images.repeat(300, 1, 1, 1), drawn(warp, 300), FILL).float()
+    assert found.min() >= 100 - 2 * 51 and found.max() <= 100 + 2 * 51 and found.mean() == pytest.approx(100, abs=4)
+
+
 def test_masks_are_as_wide_as_drawn_and_set_to_the_mean() -> None:
     inside = stripes(torch.tensor([[0.3], [0.0]]), torch.tensor([[0.999], [0.5]]), 10)
     assert inside[0].nonzero().flatten().tolist() == [7, 8, 9] and not inside[1].any()
@@ -75,7 +84,15 @@ def test_masks_are_as_wide_as_drawn_and_set_to_the_mean() -> None:
 
 
 def test_an_image_depends_on_its_own_numbers_alone() -> None:
-    warp = Warp(time_shift=0.2, pitch_shift=0.1, time_stretch=0.2, pitch_stretch=0.1, time_mask=0.2, frequency_mask=0.2)
+    warp = Warp(
+        time_shift=0.2,
+        pitch_shift=0.1,
+        time_stretch=0.2,
+        pitch_stretch=0.1,
+        level=0.1,
+        time_mask=0.2,
+        frequency_mask=0.2,
+    )
     images = torch.randint(256, (6, 1, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     numbers = drawn(warp, 6)
     together = warp(images, numbers, FILL)

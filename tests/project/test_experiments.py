@@ -15,7 +15,7 @@ from cnnbench.config.sections import conf_dir
 from tests.helpers.runs import Ran
 
 NAMES = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
-CLASSES = {"digits": 10, "cifar10": 10, "imagenet": 1000, "camvid": 11, "voc": 21, "people": 279}
+CLASSES = {"digits": 10, "cifar10": 10, "imagenet": 1000, "camvid": 11, "voc": 21, "people": 279, "spoken_digits": 10}
 
 
 @pytest.fixture
@@ -52,7 +52,11 @@ def test_the_header_says_what_it_is_about(name: str, reproduce: Any) -> None:
 def test_every_job_of_an_experiment_composes_and_its_net_exists(name: str, reproduce: Any) -> None:
     """What the sweep runs over are keys of the schema, their values are accepted, and the images are large enough."""
     configs = list(jobs(reproduce.experiments()[name].command))
-    different = {str((cfg.model, cfg.batch_size, getattr(cfg, "transfer", None), cfg.data.fraction)) for cfg in configs}
+    different = {
+    keys = ("model", "batch_size", "transfer")
+    different = {str(([getattr(cfg, key, None) for key in keys], cfg.data.fraction, cfg.data.fold)) for cfg in configs}
+        for cfg in configs
+    }
     assert len(different) == len(configs), "a key of the sweep that changes nothing"
     for cfg in configs:
         if cfg.model:
