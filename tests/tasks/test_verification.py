@@ -68,7 +68,12 @@ def test_a_net_is_trained_on_some_people_and_judged_by_pairs_of_others(
     "loss", [("head=softmax",), ("head=arcface", "head.scale=8"), ("head=softmax", "loss=contrastive")]
 )
 def test_it_goes_on_in_mid_epoch_whatever_is_trained_for(
-    cnnbench: Callable[..., Ran], people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: tuple[str, ...]
+    cnnbench: Callable[..., Ran],
+    no_pictures: None,
+    people: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    loss: tuple[str, ...],
 ) -> None:
     with monkeypatch.context() as patch:
         interrupt_after(patch, step=2)
@@ -79,7 +84,7 @@ def test_it_goes_on_in_mid_epoch_whatever_is_trained_for(
 
 
 def test_predict_says_whether_two_images_show_one_person(
-    cnnbench: Callable[..., Ran], people: Path, tmp_path: Path
+    cnnbench: Callable[..., Ran], no_pictures: None, people: Path, tmp_path: Path
 ) -> None:
     assert cnnbench(*TRAIN, "run.dir=r", "epochs=1").code == 0
     files = [f"people/test/b0{person}/00.png" for person in (0, 1, 2)]
@@ -106,7 +111,9 @@ def test_predict_says_whether_two_images_show_one_person(
     assert alone.code == 2 and "is alone: name another one as well" in alone.err
 
 
-def test_embeddings_are_those_that_are_compared(cnnbench: Callable[..., Ran], people: Path, tmp_path: Path) -> None:
+def test_embeddings_are_those_that_are_compared(
+    cnnbench: Callable[..., Ran], no_pictures: None, people: Path, tmp_path: Path
+) -> None:
     assert cnnbench(*TRAIN, "run.dir=r", "epochs=1").code == 0
     files = [f"people/test/b0{person}/00.png" for person in (0, 1, 2)]
     net = package.load(tmp_path / "r", device="cpu")
@@ -126,7 +133,7 @@ def refused(ran: Ran, *parts: str) -> None:
 
 
 def test_pairs_that_cannot_be_judged_are_refused_before_the_first_step(
-    cnnbench: Callable[..., Ran], people: Path, tmp_path: Path
+    cnnbench: Callable[..., Ran], no_pictures: None, people: Path, tmp_path: Path
 ) -> None:
     pairs, rest = people / "pairs.tsv", ("run.dir=r",)
     rows = [tuple(line.split("\t")) for line in pairs.read_text().splitlines()[1:]]
@@ -155,7 +162,7 @@ def test_pairs_that_cannot_be_judged_are_refused_before_the_first_step(
 
 
 def test_people_whom_a_net_cannot_learn_from_are_refused(
-    cnnbench: Callable[..., Ran], people: Path, tmp_path: Path
+    cnnbench: Callable[..., Ran], no_pictures: None, people: Path, tmp_path: Path
 ) -> None:
     for person in range(4):
         write_person(tmp_path / f"single/train/a{person}", person, 1)
@@ -175,7 +182,9 @@ def test_people_whom_a_net_cannot_learn_from_are_refused(
     refused(cnnbench(*TRAIN, "head=softmax", "loss=contrastive", "accumulate=2"), "so a batch stays whole")
 
 
-def test_people_may_be_tested_with_who_are_held_out(cnnbench: Callable[..., Ran], people: Path, tmp_path: Path) -> None:
+def test_people_may_be_tested_with_who_are_held_out(
+    cnnbench: Callable[..., Ran], no_pictures: None, people: Path, tmp_path: Path
+) -> None:
     (people / "pairs.tsv").unlink()
     ran = cnnbench(*TRAIN, "data.test_fraction=0.3", "data.val_fraction=0.2", "epochs=1", "run.dir=r")
     assert ran.code == 0 and "3 people for testing" in ran.out, ran.err
@@ -184,7 +193,7 @@ def test_people_may_be_tested_with_who_are_held_out(cnnbench: Callable[..., Ran]
     assert (found["n"], found["protocol"]["pairs"]) == (15, "60 pairs drawn among 3 people, seed 0"), judged.err
 
 
-def test_lfws_own_table_is_read(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+def test_lfws_own_table_is_read(cnnbench: Callable[..., Ran], no_pictures: None, tmp_path: Path) -> None:
     root = tmp_path / "lfw"
     for person in range(8):
         folder = root / ("train" if person < 5 else ".") / f"n{person}"

@@ -83,7 +83,7 @@ def _draw_histogram(ax: Axes, far: np.ndarray, same: np.ndarray) -> None:
     ax.annotate(f" {threshold:.3f} divides these best", (threshold, 0.985), xycoords=("data", "axes fraction"),
                 fontsize=8, va="top", ha="left" if threshold < (edges[0] + edges[-1]) / 2 else "right")  # fmt: skip
     ax.set(xlabel="distance of the embeddings (1 - cosine)", ylabel="pairs")
-    ax.set_ylim(top=1.12 * ax.get_ylim()[1])
+    ax.set_ylim(top=1.35 * ax.get_ylim()[1])
     ax.legend(loc="upper left", bbox_to_anchor=(0, 0.94), fontsize=8, frameon=False)
 
 

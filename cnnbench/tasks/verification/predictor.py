@@ -96,7 +96,12 @@ class Verifier(Predictor):
         from cnnbench.tasks.verification.plots import beside
 
         tiles = [
-            Tile(beside(*one.pair), f"{one.text}, {one.distance:.3f}", Path(one.file or "").name, one.same is False)
+            Tile(
+                beside(*one.pair),
+                f"{one.text}, {one.distance:.3f}",
+                "/".join(Path(one.file or "").parts[-2:]),
+                one.same is False,
+            )
             for one in found
         ]
         about = f"threshold {self.known['distance']:.3f}, {self.known['origin']}" if self.known else "no threshold"
