@@ -5,8 +5,9 @@ drawn anew. Where all that is kept has one size (validation; training images tha
 tensor, which lies on the training device, and whole batches are picked from it. Else each image has its own pixels in
 main memory, of which the crops are cut.
 
-Where the net computes on a CPU, crops are cut between its steps, so that nothing fights for a core; beside a GPU
-threads cut them ahead, one for each core (docs/benchmarks.md has what was measured).
+One thread for each core decodes and cuts, and each computes alone. Where the net computes on a CPU they cut while it
+waits, so that nothing fights for a core; beside a GPU they are batches ahead. Images that take less than half a
+millisecond are decoded by one thread: several would wait for Python's lock (docs/benchmarks.md has what was measured).
 """
 
 import math
@@ -16,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from cnnbench.data.sources import Arrays, Source, quiet_pillow
 from cnnbench.data.twofold import Prepared, Shift, Twofold
 from cnnbench.utils import console, system
 from cnnbench.utils.errors import UserError
+from cnnbench.utils.fast_start import compute_alone
 from cnnbench.utils.format import byte_size, plural
 
 SHARE = 0.5  # of the memory that is free may be filled
@@ -146,7 +147,7 @@ class Kept:
         with (
             tqdm(total=len(numbers), desc=f"decode {self.name}", leave=False, file=sys.stderr, disable=silent) as bar,
             quiet_pillow(),
-            ThreadPoolExecutor(self.threads) as pool,
+            ThreadPoolExecutor(self.threads, initializer=compute_alone) as pool,
         ):
             chunks = (numbers[start : start + CHUNK] for start in range(0, len(numbers), CHUNK))
             for found in in_order(pool, lambda some: list(map(work, some)), chunks, 4 * self.threads):
@@ -177,8 +178,7 @@ class Kept:
             filled += one.nbytes
             if filled > budget:
                 return None
-        pool = single_threads(self.keep.threads) if self.keep.ahead else None
-        return Pieces(found, self.used.start, self.transform, pool, 1 + self.keep.threads), filled
+        return Pieces(found, self.used.start, self.transform, self.keep.threads, self.keep.ahead), filled
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,31 +201,40 @@ class Batches:
         return window(padded, down, right, flip, *images.shape[2:])
 
 
-@dataclass(frozen=True, eq=False)
 class Pieces:
-    """Reads images of many sizes one by one: here, between two steps, or by threads, batches ahead."""
+    """Reads images of many sizes, of which threads make those of a batch: while the net waits, or (ahead) batches ahead
+    of it."""
 
-    images: list[Prepared]
-    start: int  # number of the first
-    transform: Twofold
-    pool: ThreadPoolExecutor | None
-    ahead: int  # batches that the pool has begun
+    def __init__(self, images: list[Prepared], start: int, transform: Twofold, threads: int, ahead: bool) -> None:
+        self.images, self.transform, self.threads, self.ahead = images, transform, threads, ahead
+        self.start = start  # number of the first image
+        self.pool = ThreadPoolExecutor(threads, initializer=compute_alone)
 
     def __call__(self, batches: list[Tensor], seeds: list[np.ndarray]) -> Iterator[Any]:
         tasks = (self._tasks(indices, own) for indices, own in zip(batches, seeds, strict=True))
-        if self.pool is None:
-            return map(self._batch, tasks)
-        return in_order(self.pool, self._batch, tasks, self.ahead)
+        if self.ahead:
+            return in_order(self.pool, lambda own: stacked(self._made(own)), tasks, self.threads + 1)
+        return map(self._shared, tasks)
 
     def _tasks(self, indices: Tensor, seeds: np.ndarray) -> list[tuple[Prepared, Any]]:
         chosen = [self.images[index - self.start] for index in indices.tolist()]
         return list(zip(chosen, drawn(seeds, lambda number: self.transform.draw(chosen[number])), strict=True))
 
-    def _batch(self, tasks: list[tuple[Prepared, Any]]) -> Any:
-        done = [self.transform.anew(image, draws) for image, draws in tasks]
-        if isinstance(done[0], list):
-            return [torch.stack(parts) for parts in zip(*done, strict=True)]
-        return torch.stack(done)
+    def _made(self, tasks: list[tuple[Prepared, Any]]) -> list[Any]:
+        return [self.transform.anew(image, draws) for image, draws in tasks]
+
+    def _shared(self, tasks: list[tuple[Prepared, Any]]) -> Any:
+        """Images of a batch, made by all threads."""
+        each = -(-len(tasks) // self.threads)
+        parts = in_order(self.pool, self._made, (tasks[n : n + each] for n in range(0, len(tasks), each)), len(tasks))
+        return self.pool.submit(stacked, [image for part in parts for image in part]).result()
+
+
+def stacked(images: list[Any]) -> Any:
+    """Images of a batch as one tensor; or, of images with masks, as a tensor of each."""
+    if isinstance(images[0], list):
+        return [torch.stack(parts) for parts in zip(*images, strict=True)]
+    return torch.stack(images)
 
 
 def drawn(seeds: np.ndarray, draw: Callable[[int], Any]) -> list[Any]:
@@ -252,17 +261,3 @@ def in_order(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterab
     finally:
         for one in begun:
             one.cancel()
-
-
-def single_threads(count: int) -> ThreadPoolExecutor:
-    """Pool whose threads compute alone: by default torch would begin as many again in each of them."""
-    pool, here, all_begun = ThreadPoolExecutor(count), torch.get_num_threads(), Barrier(count)
-
-    def begin() -> None:
-        torch.set_num_threads(1)
-        all_begun.wait()
-
-    for one in [pool.submit(begin) for _ in range(count)]:
-        one.result()
-    torch.set_num_threads(here)  # for the threads that begin later
-    return pool

@@ -408,8 +408,12 @@ def _array_resize(source: Arrays, size: int, dataset: Dataset, *, cut: bool = Tr
 
 
 def _workers(workers: int | None, source: Source) -> int:
-    """Number of worker processes: by default one per core, but none for few images, which are read faster than that."""
+    """Number of worker processes: by default one per core, but none for few images, which are read faster than that.
+
+    Measured where a CPU trains on JPEG files (docs/benchmarks.md): on two cores two processes read as fast as none, and
+    faster than one; on one core none is faster than one.
+    """
     if workers is not None:
         return workers
     few = 10_000 if isinstance(source, Arrays) else 64
-    return 0 if len(source) <= few else cores()
+    return 0 if len(source) <= few or cores() == 1 else cores()

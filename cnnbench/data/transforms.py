@@ -17,7 +17,7 @@ from cnnbench.data.geometry import as_tensor, centre, rescaled
 from cnnbench.data.jpeg import Decode
 from cnnbench.data.sources import IGNORE
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.fast_start import import_torchvision
+from cnnbench.utils.fast_start import import_transforms
 
 Transform = Callable[[Any], Tensor]
 """Pillow image or uint8 tensor (C, H, W) -> uint8 tensor (C, S, S)."""
@@ -53,6 +53,7 @@ def moved_together(transform: Any, picture: Any, mask: Tensor) -> list[Tensor]:
         return [whole(picture), mask]
     if isinstance(transform, EvalTransform):
         return [transform(picture), replace(transform, interpolation="nearest")(mask[None])[0]]
+    import_transforms()
     from torchvision import tv_tensors  # a plain tensor would not be transformed with the image
 
     image, moved = transform(picture, tv_tensors.Mask(mask))
@@ -80,7 +81,7 @@ def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, nativ
     Draws from torch's generator. native: common side of all images, at which crop=pad pads; where it is None, images
     are resized to `size` first. grid: see `Dataset`.
     """
-    import_torchvision()
+    import_transforms()
     from torchvision.transforms import v2
 
     steps = _steps(augment, size, crop_ratio, native, interpolation)
@@ -92,7 +93,7 @@ def sample_transform(augment: AugmentConfig, size: int, crop_ratio: float, nativ
 
 def decode_transform(augment: AugmentConfig, size: int, crop_ratio: float, interpolation: str) -> Decode:
     """`sample_transform` for items that are not decoded yet, with the same random numbers: decodes only the crop."""
-    import_torchvision()
+    import_transforms()
     from torchvision.transforms import v2
 
     first, *steps = _steps(augment, size, crop_ratio, None, interpolation)

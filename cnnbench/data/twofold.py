@@ -137,9 +137,21 @@ class Regions:
 
     def once(self, item: Any) -> Prepared:
         if self.decode.crop is None:
-            return Prepared([self.whole(item)])
+            return Prepared([self._png(item) if str(item).lower().endswith(".png") else self.whole(item)])
         scales, parts = read_scales(read_bytes(item), item, self.decode)
         return Prepared(parts, scales)
+
+    def _png(self, item: Any) -> Tensor:
+        """What the transform makes of a file that is always decoded whole: it may be small, and left as it is."""
+        picture = read_item(item)
+        if getattr(picture, "format", None) != "PNG":  # the name is not all there is to a file
+            return self.whole(item)
+        pixels = as_tensor(picture)
+        height, width = pixels.shape[1:]
+        same = rescaled_size(height, width, self.decode.side) == (height, width)
+        if same and all(leaves(step, height, width) for step in self.fixed):
+            return pixels
+        return self.whole.cut(self.whole.region(height, width), pixels)
 
     def draw(self, kept: Prepared) -> tuple[Region | None, "Drawn"]:
         if kept.scales is None:

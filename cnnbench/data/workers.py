@@ -205,9 +205,7 @@ def _start_fork_server() -> None:
     The server and the workers block the signals that a terminal or a scheduler sends to all processes of a job: the
     main process finishes its step, saves, and ends them.
     """
-    multiprocessing.set_forkserver_preload(
-        ["torch", "torchvision.transforms.v2", "cnnbench.data.workers", "cnnbench.data.loaders"]
-    )
+    multiprocessing.set_forkserver_preload(["cnnbench.data.preloaded", "torchvision.transforms.v2"])
     resource_tracker.ensure_running()  # if the fork server started it, the signals would be unblocked again
     ours = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
     try:

@@ -4,6 +4,8 @@ CNNBENCH_FAST_START=0 in the environment switches all of them off. Results are t
 longer. It is the first thing to try when cnnbench does not start with a new version of torch or Python. The tricks:
 
 - `import_torchvision()`: torchvision without torch's compiler, nine tenths of the time that its import takes.
+- `import_transforms()`: torchvision's transforms without it too, a second of a training on image files.
+- `compute_alone()`: a thread of a pool does not share each small operation with threads of its own.
 - `exempt_from_gc()`: torch's 200,000 objects are kept out of garbage collection, half a second of a short command.
 - `keep_freed_memory()`: glibc keeps freed memory for the next training step, thousands of page faults in each.
 - `end_process()`: the process ends without destroying torch's objects one by one, a second of work.
@@ -11,20 +13,21 @@ longer. It is the first thing to try when cnnbench does not start with a new ver
 """
 
 import atexit
+import ctypes
 import gc
 import importlib
 import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any, NoReturn
 
 from cnnbench.utils.exit_codes import FAILED
 
 SWITCH = "CNNBENCH_FAST_START"
-COMPILER_UTILS = "torch._dynamo.utils"
+COMPILER_UTILS, TENSORS = "torch._dynamo.utils", "torchvision.tv_tensors"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -66,6 +69,34 @@ def import_torchvision() -> None:
     finally:
         if sys.modules.get(COMPILER_UTILS) is lazy:
             del sys.modules[COMPILER_UTILS]
+
+
+def import_transforms() -> None:
+    """Import torchvision's transforms without torch's compiler. To be called before any other import of them.
+
+    They import it for a decorator alone, which has compiled code leave out a function; nothing here compiles them.
+    """
+    import_torchvision()
+    if not enabled() or TENSORS in sys.modules or "torch._dynamo" in sys.modules:
+        return
+    compiler = importlib.import_module("torch.compiler")
+    disable = compiler.disable
+    compiler.disable = lambda function: function  # type: ignore[attr-defined]
+    try:
+        importlib.import_module(TENSORS)
+    finally:
+        compiler.disable = disable  # type: ignore[attr-defined]
+
+
+def compute_alone() -> None:
+    """Have torch compute with this thread alone, where OpenMP can be told so. Other threads go on as they are.
+
+    `torch.set_num_threads` would change a setting of MKL for the whole process, and so may change bits elsewhere.
+    """
+    if enabled():
+        importlib.import_module("torch").get_num_threads()  # torch sets the number at a thread's first question
+        with suppress(AttributeError, OSError):
+            ctypes.CDLL(None).omp_set_num_threads(1)
 
 
 @contextmanager

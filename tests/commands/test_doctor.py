@@ -216,18 +216,6 @@ def test_the_shared_memory_of_a_container_is_a_warning(monkeypatch, tmp_path):
     assert doctor.shared_memory(tmp_path / "none").status == OK
 
 
-def test_free_memory_respects_the_limit_of_a_container(tmp_path):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 64000000 kB\nMemAvailable: 32000000 kB\n")
-    assert doctor.free_memory(meminfo, tmp_path) == 32000000 * 1024
-    (tmp_path / "memory.max").write_text("2000000000\n")
-    (tmp_path / "memory.current").write_text("500000000\n")
-    assert doctor.free_memory(meminfo, tmp_path) == 1.5e9
-    (tmp_path / "memory.max").write_text("max\n")
-    assert doctor.free_memory(meminfo, tmp_path) == 32000000 * 1024
-    assert doctor.free_memory(tmp_path / "none", tmp_path) is None
-
-
 def test_little_memory_is_a_warning(monkeypatch):
     monkeypatch.setattr(doctor, "free_memory", lambda: 1e9)
     assert doctor.memory().status == WARNING

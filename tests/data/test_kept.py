@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cnnbench.config.sections import AugmentConfig, Cache, Crop, Decoder, PaddingMode
 from cnnbench.data import Dataset, Files, Keep, cache_of, eval_loader, kept, load_dataset, train_loader
@@ -223,3 +224,27 @@ def test_nothing_is_kept_without_being_asked(mixed: Dataset) -> None:
     for kind in ("none", "resized"):
         next(loaders(mixed, AUGMENTS[kind])[1].epoch(0))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("decode", [Decoder.auto, Decoder.pillow])
+def test_small_png_files_of_all_kinds(tmp_path: Path, decode: Decoder) -> None:
+    """Most are not resized, some are turned, and one is named as what it is not."""
+    root, photo = class_tree(tmp_path / "tree", {"cat": 3, "dog": 3}), picture(9, 24, 24)
+    exif, text = Image.Exif(), PngInfo()
+    exif[0x0112] = 6
+    text.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="3"/>')
+    kinds: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "plain": (photo, {}), "turned": (photo, {"exif": exif}), "text": (photo, {"pnginfo": text}),
+        "gray": (photo.convert("L"), {}), "palette": (photo.convert("P"), {}), "alpha": (photo.convert("RGBA"), {}),
+        "see-through": (photo, {"transparency": (1, 2, 3)}), "wide": (picture(8, 48, 24), {}),
+        "larger": (picture(7, 60, 30), {}),
+        "several": (photo, {"save_all": True, "append_images": [picture(1, 24, 24)]}),
+    }  # fmt: skip
+    for name, (image, keys) in kinds.items():
+        image.save(root / "cat" / f"{name}.png", **keys)
+        image.save(root / "dog" / f"{name}.png", **keys)
+    photo.save(root / "dog" / "a_jpeg.png", "JPEG")
+    dataset = load_dataset(data_config("folder", root=root, val_fraction=0.1))
+    check_same(*loaders(dataset, AUGMENTS["pad"], decode=decode))
+    given: dict[str, Any] = {"image_size": 24, "batch_size": 4, "workers": 0}
+    check_same(*(eval_loader(dataset.train, dataset, keep=keep, **given) for keep in (None, KEEP)), epochs=(0,))

@@ -42,3 +42,27 @@ def test_one_switch_turns_all_tricks_off_and_the_output_stays(tmp_path: Path) ->
     slow, used = run(tmp_path, "0")
     assert used == []
     assert fast == slow and '"squeezenet1_0"' in fast
+
+
+TRANSFORMS = """
+import sys, torch
+from concurrent.futures import ThreadPoolExecutor
+from cnnbench.utils.fast_start import compute_alone, import_transforms
+disable = torch.compiler.disable
+import_transforms()
+from torchvision.transforms import v2
+image = v2.RandomResizedCrop(8)(torch.zeros(3, 20, 20, dtype=torch.uint8))
+assert image.shape == (3, 8, 8) and torch.compiler.disable is disable
+with ThreadPoolExecutor(1, initializer=compute_alone) as pool, ThreadPoolExecutor(1) as others:
+    alone = pool.submit(torch.get_num_threads).result()
+    print(alone, others.submit(torch.get_num_threads).result(), torch.get_num_threads(), "torch._dynamo" in sys.modules)
+"""
+
+
+def test_transforms_without_the_compiler_and_threads_that_compute_alone() -> None:
+    for switch, expected in (("1", "1 2 2 False\n"), ("0", "2 2 2 True\n")):
+        env = {**os.environ, "CNNBENCH_FAST_START": switch, "OMP_NUM_THREADS": "2"}
+        done = subprocess.run(
+            [sys.executable, "-c", TRANSFORMS], capture_output=True, text=True, env=env, check=True, timeout=120
+        )
+        assert done.stdout == expected
