@@ -13,7 +13,7 @@ from cnnbench.data.boxes import CLASS
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import BOXES, Net
 from cnnbench.runtime.device import Runtime
-from cnnbench.tasks.base import Task
+from cnnbench.tasks.base import Deployed, Exported, Task
 from cnnbench.tasks.detection import METRICS
 from cnnbench.tasks.detection.decode import OVERLAP, detections
 from cnnbench.tasks.detection.matching import losses
@@ -75,6 +75,16 @@ class Detection(Task):
         from cnnbench.tasks.detection import evaluation
 
         return evaluation.measure(self, judged[0], runtime)
+
+    def exported(self, spec: ModelSpec) -> Exported:
+        from cnnbench.tasks.detection import deployed
+
+        return deployed.raw(spec)
+
+    def deployed(self, model: Net, spec: ModelSpec) -> Deployed:
+        from cnnbench.tasks.detection import deployed
+
+        return deployed.finished(model, spec, self.overlap)
 
     # To show: matplotlib is imported where it is needed
 
