@@ -45,6 +45,12 @@ def color_of(label: int) -> Any:
     return voc_colors()[1 + label % 254] / 255 * 0.85 + 0.15
 
 
+def _show(ax: Axes, picture: np.ndarray) -> None:
+    """Show an image so that corners are where they are said to be: the left edge of its first pixel is 0."""
+    height, width = picture.shape[:2]
+    ax.imshow(picture, extent=(0, width, height, 0))
+
+
 def draw_boxes(ax: Axes, boxes: Sequence[Drawn], width: float = 1.4) -> None:
     """Draw boxes over the image that an Axes shows."""
     for one in boxes:
@@ -77,7 +83,7 @@ def plot_train_batch(images: Tensor, tables: Tensor, classes: Sequence[str], pat
     figure, axes = _grid(math.ceil(len(shown) / columns), columns, 2.1, 1.0,
                          f"Training batch with its boxes, as the net sees it: {side} pixels")  # fmt: skip
     for ax, (image, table) in zip(axes.flat, shown, strict=False):
-        ax.imshow(to_rgb(image))
+        _show(ax, to_rgb(image))
         draw_boxes(ax, [one._replace(truth=False) for one in true_boxes(table)])
     _legend(figure, [int(label) for table in tables[:BATCH] for label in present(table)[:, CLASS]], classes)
     return save_figure(figure, path)
@@ -90,7 +96,7 @@ def plot_answers(images: Tensor, tables: Tensor, found: Tensor, classes: Sequenc
     columns = min(3, count)
     figure, axes = _grid(math.ceil(count / columns), columns, 2.9, 1.0, f"{title}\nboxes of a score from {least:g} on")
     for ax, image, table, boxes in zip(axes.flat, images[:count], tables, found, strict=False):
-        ax.imshow(to_rgb(image))
+        _show(ax, to_rgb(image))
         draw_boxes(ax, [*true_boxes(table), *found_boxes(boxes, least)], 1.1)
     labels = [int(label) for table in tables[:count] for label in present(table)[:, CLASS]]
     _legend(figure, labels, classes, truth=True)
@@ -177,7 +183,7 @@ def _draw_part(ax: Axes, image: np.ndarray, boxes: Sequence[Drawn], around: Sequ
     left, top, right, bottom = around
     half = max(right - left, bottom - top, 16) * (0.5 + MARGIN)
     x, y = (left + right) / 2, (top + bottom) / 2
-    ax.imshow(image)
+    _show(ax, image)
     draw_boxes(ax, boxes, 1.2)
     ax.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
 
