@@ -5,7 +5,7 @@ from pathlib import Path
 from cnnbench.config.commands import ExportConfig
 from cnnbench.export.formats import FORMATS, check_packages, export_net, preprocessing_file
 from cnnbench.models.embedding import EMBEDDING
-from cnnbench.models.layers import CLASS
+from cnnbench.models.layers import BOXES, CLASS
 from cnnbench.tasks.classification import temperature
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.named_files import check_output, typed_path
@@ -24,9 +24,11 @@ def run(cfg: ExportConfig) -> int:
     beside = preprocessing_file(out)
     for note in [*notes, *temperature.note(spec, loaded.source)]:
         print(note)
-    on = {CLASS: "on 20 crops of photographs its logits", EMBEDDING: "on 20 crops of photographs its embeddings"}.get(
-        model.answers, "on photographs of three sizes its answers"
-    )
+    on = {
+        CLASS: "on 20 crops of photographs its logits",
+        EMBEDDING: "on 20 crops of photographs its embeddings",
+        BOXES: "on 20 crops of photographs its scores",
+    }.get(model.answers, "on photographs of three sizes its answers")
     print(
         f"{spec.model['name']} as {cfg.format}, {size / 1e6:,.1f} MB: read back, {on} differ by {difference:.1g} "
         f"at most\nimages are prepared as {beside} says\n-> {out}"

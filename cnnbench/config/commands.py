@@ -198,6 +198,7 @@ class PredictConfig(TrainedConfig):
     )
     sheet: str | None = option("draw the images with their predictions into this PNG; further pages beside it")
     temperature: float | None = option(TEMPERATURE, default=None, gt=0)
+    score: float | None = option("detection: the score that a box has at least; null: 0.5", default=None, ge=0, le=1)
     batch_size: int = option("images or crops per forward pass", ge=1)
     workers: int | None = option("threads that read image files; null: one per core", ge=1)
     precision: Precision | None = option(MEASURING)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ from cnnbench.data.spectrogram import KEY as SOUND
 from cnnbench.data.spectrogram import Spectrogram
 from cnnbench.data.views import build_views
 from cnnbench.models.embedding import EMBEDDING
-from cnnbench.models.layers import CLASS, Net
+from cnnbench.models.layers import BOXES, CLASS, Net
 from cnnbench.runtime.device import Normalize, create_runtime
+from cnnbench.tasks.base import Exported
 from cnnbench.tasks.classification.metrics import answers
 from cnnbench.tasks.classification.temperature import KEY, temperature, tempered
 from cnnbench.utils.errors import RunError, UserError
@@ -44,7 +46,7 @@ NetFunction = Callable[[Tensor], Tensor]
 
 TOLERANCE = 1e-4  # of the logits, absolute and relative
 INPUT, OUTPUT = "images", "logits"
-ONE_SIZE = (CLASS, EMBEDDING)  # what nets answer with whose images have one size
+ONE_SIZE = (CLASS, EMBEDDING, BOXES)  # what nets answer with whose images have one size
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class ExportFormat:
     write: Callable[[Module, ModelSpec, Tensor, Path], object]
     read: Callable[[Path], NetFunction]
     needs: tuple[str, ...] = ()
+    decodes: bool = False  # whether it can hold what a task does with the output (`Task.deployed`)
     keeps_spec: bool = False  # whether the file says the net's temperature; else its logits are divided by it
 
 
@@ -67,21 +70,27 @@ def export_net(model: Net, spec: ModelSpec, format: str, out: Path) -> tuple[flo
     """
     check_packages(format)
     batches = [sample_images(spec)] if model.answers in ONE_SIZE else sample_pictures(spec)
+    deployed = tasks.find(spec.task).of(spec).deployed(model, spec) if FORMATS[format].decodes else None
     with output("out", preprocessing_file(out)) as beside, output("out", out) as file:
         with _quiet():
-            net = model if FORMATS[format].keeps_spec else tempered(model, spec)
+            net: Module = model if FORMATS[format].keeps_spec else tempered(model, spec)
+            if deployed is not None:
+                net, batches = deployed.net.eval(), [image[None] for image in batches[0]]
             FORMATS[format].write(net, spec, batches[0][:2], file)
             run, compare = FORMATS[format].read(file), compare_logits if model.answers == CLASS else compare_answers
+            if deployed is not None:
+                compare = partial(compare_deployed, deployed.difference)
             difference = max(compare(net, run, images) for images in batches)
-        write_json(beside, described(model, spec, divided=net is not model))
+        write_json(beside, described(model, spec, deployed and deployed.words, divided=net is not model))
         size = file.stat().st_size
     return difference, size
 
 
-def described(model: Net, spec: ModelSpec, *, divided: bool) -> dict[str, Any]:
-    """What a program without cnnbench needs to know of an exported net. divided: see `preprocessing`."""
-    if model.answers not in ONE_SIZE:
-        return preprocessing_of_pictures(spec)
+def described(model: Net, spec: ModelSpec, words: Exported | None, *, divided: bool) -> dict[str, Any]:
+    """What a program without cnnbench needs to know of an exported net. words: where they are not the task's usual
+    ones. divided: see `preprocessing`."""
+    if model.answers not in (CLASS, EMBEDDING):
+        return preprocessing_of_pictures(spec, words)
     found = preprocessing(spec, divided=divided)
     if model.answers == CLASS:
         return found
@@ -134,6 +143,13 @@ def compare_answers(model: Module, run: NetFunction, images: Tensor) -> float:
         raise RunError(f"the exported net gives other answers than the net itself for images of {images.shape[3]} x "
                        f"{images.shape[2]} pixels: nothing was written")  # fmt: skip
     return (ours - theirs).abs().max().item()
+
+
+@torch.no_grad()
+def compare_deployed(difference: Callable[[Tensor, Tensor], float], model: Module, run: NetFunction, image: Tensor
+                     ) -> float:  # fmt: skip
+    """The same for a net that answers with as many rows as it finds in an image."""
+    return difference(model(image), run(image))
 
 
 def sample_pictures(spec: ModelSpec) -> list[Tensor]:
@@ -210,13 +226,14 @@ def _first_steps(spec: ModelSpec) -> list[str]:
     return [*known.steps, "repeat it in three channels"] if channels == 3 and len(known.window) == 1 else known.steps
 
 
-def preprocessing_of_pictures(spec: ModelSpec) -> dict[str, Any]:
-    """The same for a net that takes images of any size and answers with a picture."""
-    said = tasks.find(spec.task).of(spec).exported(spec)
+def preprocessing_of_pictures(spec: ModelSpec, words: Exported | None = None) -> dict[str, Any]:
+    """The same for a net that takes images of any size and answers with a picture, and for one in a task's words."""
+    said = words or tasks.find(spec.task).of(spec).exported(spec)
+    shape = said.input or ["batch", spec.input.in_channels, "height", "width"]
     return {
         "model": spec.model["name"],
         "task": spec.task,
-        "input": {"name": INPUT, "shape": ["batch", spec.input.in_channels, "height", "width"], "type": "float32"},
+        "input": {"name": INPUT, "shape": shape, "type": "float32"},
         "output": {"name": said.output, "shape": said.shape, "type": "float32"},
         "steps": said.steps,
         "mean": spec.input.mean,
@@ -233,9 +250,10 @@ def _output(spec: ModelSpec) -> str:
     return OUTPUT if task.answers == CLASS else task.of(spec).exported(spec).output
 
 
-def _free(spec: ModelSpec) -> dict[int, Any]:
-    """Dimensions of the images that the exported net leaves free: their number; for a picture also its sides."""
-    free = {0: torch.export.Dim("batch")}
+def _free(spec: ModelSpec, images: Tensor) -> dict[int, Any]:
+    """Dimensions of the images that the exported net leaves free: their number, unless it takes one; for a picture also
+    its sides."""
+    free: dict[int, Any] = {0: torch.export.Dim("batch")} if len(images) > 1 else {}
     if tasks.find(spec.task).answers not in ONE_SIZE:
         free |= dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)
     return free
@@ -245,7 +263,8 @@ def _write_onnx(model: Module, spec: ModelSpec, images: Tensor, path: Path) -> N
     large = sum(value.nbytes for value in model.state_dict().values()) > 1.8e9  # a protobuf holds at most 2 GB
     if large:
         raise UserError("format=onnx holds at most 2 GB: use exported_program for this net")
-    torch.onnx.export(model, (images,), str(path), dynamo=True, dynamic_shapes=(_free(spec),), external_data=False,
+    free = (_free(spec, images),)
+    torch.onnx.export(model, (images,), str(path), dynamo=True, dynamic_shapes=free, external_data=False,
                       input_names=[INPUT], output_names=[_output(spec)], verbose=False)  # fmt: skip
 
 
@@ -274,7 +293,7 @@ def _read_torchscript(path: Path) -> NetFunction:
 def _write_exported_program(model: Module, spec: ModelSpec, images: Tensor, path: Path) -> None:
     buffer = io.BytesIO()  # given a path, torch hides the error of a full disk
     try:
-        program = torch.export.export(model, (images,), dynamic_shapes=(_free(spec),))
+        program = torch.export.export(model, (images,), dynamic_shapes=(_free(spec, images),))
     except NotImplementedError:  # its solver gives up over the sides of some nets' maps
         raise UserError(
             f"torch.export cannot leave the sides of the images of {spec.model['name']} free: use onnx"
@@ -302,7 +321,7 @@ def _read_safetensors(path: Path) -> NetFunction:
 
 
 FORMATS = {
-    "onnx": ExportFormat(".onnx", _write_onnx, _read_onnx, ("onnx", "onnxscript", "onnxruntime")),
+    "onnx": ExportFormat(".onnx", _write_onnx, _read_onnx, ("onnx", "onnxscript", "onnxruntime"), decodes=True),
     "torchscript": ExportFormat(".ts", _write_torchscript, _read_torchscript),
     "exported_program": ExportFormat(".pt2", _write_exported_program, _read_exported_program),
     "safetensors": ExportFormat(".safetensors", _write_safetensors, _read_safetensors, keeps_spec=True),

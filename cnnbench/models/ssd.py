@@ -66,7 +66,7 @@ class SSD(Net):
     def forward(self, x: Tensor) -> Tensor:
         maps = list(self.backbone(x).values())
         found = self.head(maps)
-        boxes = self.default_boxes(x, maps).expand(len(x), -1, -1)
+        boxes = self.default_boxes(x, maps).expand(x.shape[0], -1, -1)  # not len(): a traced net takes any number
         scores = found["cls_logits"].roll(-1, dims=2)  # torchvision's first class is none
         return torch.cat([scores, found["bbox_regression"], boxes], dim=2).transpose(1, 2)
 

@@ -52,7 +52,7 @@ def complete(cfg: "TrainConfig", dataset: "Dataset") -> "Dataset":
     return adopt(dataset, cfg.task, cfg.model)
 
 
-OWN_KEYS = ("judge", "temperature")  # of `evaluate` and `predict`, each of which some tasks take
+OWN_KEYS = ("judge", "temperature", "score")  # of `evaluate` and `predict`, each of which some tasks take
 
 
 def own_keys(cfg: Any, task: "Task") -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Task: what a net is trained for. Loops, runs and commands ask it for losses, metrics, pictures and answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -27,6 +27,16 @@ class Exported:
     output: str  # name of what it answers with
     shape: list[str | int]  # of that, for images ["batch", channels, "height", "width"]
     steps: list[str]  # from an image file to the net's input, and from its output to the answer
+    input: list[str | int] | None = None  # shape of the input, where it is not for images of any size
+
+
+class Deployed(NamedTuple):
+    """A net with what makes an answer of its output, for one image (1, C, S, S), words for it, and how two answers
+    differ."""
+
+    net: nn.Module
+    words: Exported
+    difference: Callable[[Tensor, Tensor], float]
 
 
 class Task(ABC):
@@ -171,6 +181,10 @@ class Task(ABC):
     def exported(self, spec: ModelSpec) -> Exported:
         """Words for an exported net whose answer is a picture, for images of any size."""
         raise NotImplementedError
+
+    def deployed(self, model: Net, spec: ModelSpec) -> Deployed | None:
+        """The net as programs without cnnbench use it best, in formats that can hold that. None: as it is."""
+        return None
 
     def draw_batch(self, batch: Batch, labels: Sequence[str], path: Path) -> None:
         """Draw the first images of a training batch with their targets into the file `path`."""

@@ -15,7 +15,8 @@ from cnnbench.config.sections import conf_dir
 from tests.helpers.runs import Ran
 
 NAMES = sorted(file.stem for file in (conf_dir() / "experiment").glob("*.yaml"))
-CLASSES = {"digits": 10, "cifar10": 10, "imagenet": 1000, "camvid": 11, "voc": 21, "people": 279, "spoken_digits": 10}
+CLASSES = {"digits": 10, "cifar10": 10, "imagenet": 1000, "camvid": 11, "voc": 21, "coco": 80, "people": 279,
+           "spoken_digits": 10}  # fmt: skip
 
 
 @pytest.fixture

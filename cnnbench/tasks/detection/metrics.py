@@ -14,12 +14,13 @@ from torch import Tensor
 
 from cnnbench.data.boxes import AREA, CLASS, CORNERS, KIND, PLAIN
 from cnnbench.runtime.device import Runtime
-from cnnbench.tasks.detection import AP50, AP75, MAP
+from cnnbench.tasks.detection import AP50, AP75, MAP, METRICS
 from cnnbench.tasks.detection.decode import KEPT, SCORE, detections, in_file, sizes_of
 from cnnbench.tasks.meter import Meter
 from cnnbench.utils.errors import UserError
 
 PACKAGE = "faster_coco_eval"
+STATS = (MAP.name, AP50.name, AP75.name, "ap_small", "ap_medium", "ap_large", "ar_1", "ar_10", "ar_100")  # COCO's order
 
 
 class BoxMeter(Meter):
@@ -49,7 +50,7 @@ class BoxMeter(Meter):
     def metrics(self) -> dict[str, float]:
         found, truth = (one.cpu() for one in self.rows())
         stats = coco_stats(found, truth, self.classes).stats
-        return {MAP.name: stats["AP_all"], AP50.name: stats["AP_50"], AP75.name: stats["AP_75"]}
+        return {metric.name: stats[metric.name] for metric in METRICS}
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,9 @@ def coco_stats(found: Tensor, truth: Tensor, classes: int) -> Found:
         known = COCO(as_coco(truth, classes))
         counted = COCOeval_faster(known, known.loadRes(as_results(found)), "bbox", print_function=lambda *_: None)
         counted.run()
-    stats = {name: 100 * float(value) if value >= 0 else math.nan for name, value in counted.stats_as_dict.items()}
+    values = [100 * float(value) if value >= 0 else math.nan for value in counted.stats[: len(STATS)]]
     precision = np.asarray(counted.eval["precision"])[:, :, :, 0, -1].astype(float)
-    return Found(stats, np.where(precision < 0, math.nan, 100 * precision))
+    return Found(dict(zip(STATS, values, strict=True)), np.where(precision < 0, math.nan, 100 * precision))
 
 
 def as_coco(truth: Tensor, classes: int) -> dict[str, Any]:
