@@ -147,12 +147,16 @@ def plot_curves(judged: Verdicts, classes: Sequence[str], path: Path, title: str
 
 def plot_mistakes(judged: Verdicts, counts: dict[str, int], source: Source, truth: Tensor, classes: Sequence[str],
                   path: Path, title: str) -> Figure:  # fmt: skip
-    """Draw for each kind of mistake its surest ones, each with what is around it."""
+    """Draw for each kind of mistake its surest ones, each with what is around it. Kinds that do not occur are named."""
     names = image_ids(source)
-    words = f"{title}\nmistakes at a score from 0.5 on, the surest of each kind"
-    figure, axes = _grid(len(MISTAKES), EACH, 1.5, 1.0, words)
+    absent = ", ".join(kind for kind in MISTAKES if not counts[kind])
+    words = f"{title}\nmistakes at a score from 0.5 on, the surest of each kind{f'; none {absent}' if absent else ''}"
+    seen = {kind: words for kind, words in MISTAKES.items() if counts[kind]}
+    figure, axes = _grid(max(1, len(seen)), EACH, 1.5, 1.0, words)
     found = len(judged.boxes)
-    for row, (kind, words) in zip(axes, MISTAKES.items(), strict=True):
+    for ax in [] if seen else axes[0]:
+        ax.axis("off")
+    for row, (kind, words) in zip(axes, seen.items(), strict=False):
         whole = f"of {int(judged.objects.sum()):,} objects" if kind == "missed" else f"of {found:,} boxes"
         row[0].set_title(f"{kind}: {counts[kind]:,} {whole} ({words})", fontsize=8, loc="left")
         examples = _examples(judged, kind, truth)
