@@ -159,6 +159,37 @@ def write_masks(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / split / part / f"{number}.png")
 
 
+def bench_boxes() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_boxes(Path(folder) / "set")
+        own = ["task=detection", "data=boxes", f"data.root={folder}/set", "data.image_size=300",
+               "data.num_classes=null", "data.num_images=null", "augment=none",
+               "model=ssd", "optim=adamw", "batch_size=4"]  # fmt: skip
+        ours = training(f"{folder}/run", *own)
+        callbacks = usual_callbacks(ours, Path(folder) / "run")
+        found = in_turn({"by hand": lambda: by_hand_of_task(ours), "cnnbench": lambda: loop(ours, callbacks)})
+        for callback in callbacks:
+            callback.close()
+    table(f"ssd on squeezenet1_0, 300 px, batch 4, {ours.parts.runtime.precision}: a step", "ms", found)
+
+
+def write_boxes(folder: Path) -> None:
+    """Noise with ten boxes in each image, of 3 classes."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4 * STEPS), ("val", 4)):
+        lines = ["image,class,xmin,ymin,xmax,ymax"]
+        (folder / split).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(256, size=(200, 200, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / split / f"{number}.png")
+            for left, top, side in rng.integers([0, 0, 20], [140, 140, 60], size=(10, 3)).tolist():
+                lines.append(f"{number}.png,kind{side % 3},{left},{top},{left + side},{top + side}")
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
+
+
 def masks_by_hand(ours: View) -> float:
     """The same net, batches and optimizer in the fewest lines, with the loss and the confusion matrix summed up."""
     model, optimizer, runtime, batches = ours.state.model, ours.state.optimizer, ours.parts.runtime, some_steps(ours)
@@ -377,7 +408,8 @@ def imports() -> float:
     return time.perf_counter() - begin
 
 
-PARTS = {"input": bench_input, "step": bench_step, "enlarge": bench_enlarge, "masks": bench_masks, "start": bench_start}
+PARTS = {"input": bench_input, "step": bench_step, "enlarge": bench_enlarge, "masks": bench_masks, "boxes": bench_boxes,
+         "start": bench_start}  # fmt: skip
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(PARTS)

@@ -18,6 +18,8 @@ from cnnbench.utils.fast_start import import_torchvision
 import_torchvision()
 import torchvision  # noqa: E402
 
+from cnnbench.models.torchvision_detectors import SIDES, build_detector  # noqa: E402
+
 AUX_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
 SEGMENTED = 520  # shorter side of the images that the segmentation nets were evaluated on
 SEGMENTATION_AUX_WEIGHT = 0.5  # in torchvision's own training
@@ -25,8 +27,8 @@ AUX_IMAGE_SIZES = {"inception_v3": 299}
 
 
 def available_nets() -> list[str]:
-    """Names of torchvision's classifiers and segmentation nets."""
-    return [*classifiers(), *segmenters()]
+    """Names of torchvision's classifiers, segmentation nets and detectors of SSD's kind."""
+    return [*classifiers(), *segmenters(), *SIDES]
 
 
 def classifiers() -> list[str]:
@@ -50,7 +52,8 @@ def net_builder(name: str | None) -> Callable[..., Net]:
         )
     if name not in available_nets():
         raise unknown("torchvision model", name, available_nets())
-    return partial(build_segmenter if name in segmenters() else build_net, name)
+    build = build_detector if name in SIDES else build_segmenter if name in segmenters() else build_net
+    return partial(build, name)
 
 
 def build_net(name: str, *, num_classes: int = 1000, in_channels: int = 3, final_relu: bool = True) -> Net:

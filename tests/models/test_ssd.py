@@ -71,3 +71,20 @@ def test_what_does_not_fit_is_refused():
             build("ssd", num_classes=2, **arguments)
     with pytest.raises(UserError, match=r"take ssd300, ssd$"):
         check_answers({"name": "resnet8"}, build("ssd", backbone="resnet8").answers, "detection")
+
+
+@pytest.mark.parametrize("name", ["ssd300_vgg16", "ssdlite320_mobilenet_v3_large"])
+@torch.no_grad()
+def test_torchvisions_own_ssds_answer_as_ours(name):
+    with torch.device("meta"):
+        theirs = torchvision.models.detection.__dict__[name](weights=None, weights_backbone=None, num_classes=4)
+        net = build(name, source="torchvision", num_classes=3)
+    assert [*net.state_dict()] == [*theirs.state_dict()] and net.outputs_of(output_layer(net).weight.shape[0]) == 3
+    owned = [id(value) for stage in net.stages.values() for part in stage for value in part.parameters()]
+    assert len(owned) == len(set(owned)) == len(list(net.parameters()))
+    if name.startswith("ssdlite"):
+        net, theirs = build(name, source="torchvision", num_classes=3).eval(), None
+        images = torch.randn(1, 3, 320, 320)
+        maps = list(net.backbone(images).values())
+        assert net(images).shape == (1, 12, 3234)
+        assert torch.equal(net(images)[0, :3].T, net.head(maps)["cls_logits"][0][:, 1:])

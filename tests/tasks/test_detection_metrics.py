@@ -138,5 +138,6 @@ def test_images_of_several_processes_count_as_those_of_one() -> None:
     whole.add(torch.tensor(1.0), outputs, truth)
     for meter, own in zip(parts, (slice(0, 1), slice(1, 4)), strict=True):
         meter.add(torch.tensor(1.0), outputs[own], truth[own])
-    parts[0].take_rows([torch.cat(pair) for pair in zip(parts[0].rows(), parts[1].rows(), strict=True)])
+    others = iter(parts[1].rows())
+    parts[0].gather(lambda rows: torch.cat([rows, next(others)]))
     assert parts[0].metrics() == whole.metrics()
