@@ -21,6 +21,7 @@ from cnnbench.benchmark.timing import (
 )
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.data import Batch
+from cnnbench.models.embedding import EMBEDDING
 from cnnbench.models.layers import CLASS, Net
 from cnnbench.runtime import batch_size
 from cnnbench.runtime.batch_size import Trial
@@ -61,9 +62,7 @@ class Machine:
 
 def benchmark_net(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, Any]:
     """Results of one net, as in result.json."""
-    dataset = None
-    if cfg.data.name != "synthetic":
-        dataset = tasks.adopt(data.load_dataset(cfg.data), cfg.task, cfg.model)
+    dataset = timed_dataset(cfg)
     model, size, channels = build_timed_net(cfg, dataset)
     name, first = str(cfg.model["name"]), where.devices[0]
     classes, complexity = count_classes(model, size, channels), count_complexity(model, size, channels)
@@ -117,18 +116,28 @@ def benchmark_net(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, A
     }
 
 
+def timed_dataset(cfg: BenchmarkConfig) -> data.Dataset | None:
+    """The data that feed the net; None: noise. UserError for all but classes, and people, who are told apart."""
+    name, other = str(cfg.model["name"]), ""
+    dataset = None if cfg.data.name == "synthetic" else data.load_dataset(cfg.data)
+    if models.answers(name, str(cfg.model.get("source", models.SOURCES[0]))) != CLASS:
+        other = f"{name} answers with something else"
+    elif dataset and tasks.find(cfg.task or dataset.task).answers not in (CLASS, EMBEDDING):
+        other = f"data={dataset.name} is for {cfg.task or dataset.task}"
+    if other:
+        raise UserError(f"benchmark times nets that classify, and {other}: see images_per_second of its training")
+    return dataset and tasks.adopt(dataset, cfg.task, cfg.model)
+
+
 def build_timed_net(cfg: BenchmarkConfig, dataset: data.Dataset | None) -> tuple[Net, int, int]:
     """Net, image side and channels: those of the data, or the net's own without data."""
     arguments = {key: value for key, value in cfg.model.items() if key not in ("name", "in_channels")}
     if "num_classes" in arguments:
         raise UserError("model.num_classes follows from the data")
-    if models.answers(str(cfg.model["name"]), str(cfg.model.get("source", models.SOURCES[0]))) != CLASS:
-        raise UserError(f"benchmark times nets that classify, and {cfg.model['name']} answers with something else: see "
-                        "images_per_second in the result of its training")  # fmt: skip
     channels = cfg.model.get("in_channels") or (dataset.in_channels if dataset else 3)
     if dataset and channels != dataset.in_channels:
         raise UserError(f"model.in_channels={channels}, but the images of {dataset.name} have {dataset.in_channels}")
-    classes = len(dataset.classes) if dataset else None
+    classes = dataset.outputs if dataset else None
     model = models.build(cfg.model["name"], num_classes=classes, in_channels=channels, **arguments)
     size = cfg.data.image_size or model.image_size
     models.check_image_size(model, size)

@@ -302,7 +302,9 @@ class DataConfig:
         default=None,
     )
     folds: int = option(
-        "people: parts of the pairs, each judged with the threshold that suits the others", default=10, ge=2
+        "people: parts of the pairs, each judged with the threshold that suits the others, where no table says them",
+        default=10,
+        ge=2,
     )
     targets: Targets | None = option(
         "voc: masks, or boxes, which task=detection takes; null: masks, where there are lists of them", default=None

@@ -46,7 +46,7 @@ class Pairs:
         )
 
 
-def drawn(people: Tensor, folds: int = 10) -> Pairs:
+def drawn(people: Tensor, folds: int) -> Pairs:
     """As many pairs of one person as of two, at most DRAWN of each, all different. people: of each image, int64 (N,).
 
     UserError where there is none of one kind.

@@ -81,6 +81,7 @@ def people(cfg: DataConfig, root: Path) -> Dataset:
         kept="" if tests is None else f"{persons(len(tests[0].names))} for testing",
         task="verification",
         parted=True,
+        folds=cfg.folds,
         extra={"outputs": len(train.names)},
         notes=(*known.notes, *few_images(known)),
     )

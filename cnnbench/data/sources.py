@@ -163,6 +163,7 @@ class Dataset:
     grid: int = 1  # pixels: squares cut at random from files begin at multiples of it
     parted: bool = False  # it has held out its own parts: data.val_fraction and test_fraction are seen to
     skips: bool = False  # data.on_error=skip: images that do not serve the task are left out too
+    folds: int = 10  # parts of the pairs of images by which it is judged, where they are drawn
     unreadable: tuple[str, ...] = ()  # images that data.on_error=skip left out, with the reasons
     left_out: dict[str, int] = field(default_factory=dict)  # files in its folders that are no images, by suffix
     notes: tuple[str, ...] = ()  # what was guessed or left out, in sentences for the user

@@ -17,7 +17,10 @@ from cnnbench.runtime import batch_size, memory
 from cnnbench.runtime.batch_size import Trial
 from cnnbench.runtime.device import create_runtime
 from cnnbench.utils import system
+from tests.helpers.boxes import write_voc
+from tests.helpers.people import write_people
 from tests.helpers.runs import Ran
+from tests.helpers.sounds import tone_tree
 
 QUICK = ("model=resnet8", "device=cpu", "seconds=0.05", "warmup=2", "batch_size=16")
 
@@ -242,6 +245,22 @@ def test_mistakes_are_one_sentence(cnnbench: Callable[..., Ran], args: list[str]
     assert text in ran.err
     assert len(ran.err.splitlines()) <= 4
     assert "Traceback" not in ran.err
+
+
+def test_data_without_classes_are_timed_or_refused(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    """A net for faces tells people apart while it trains; sounds are images of one channel; boxes are neither."""
+    write_people(tmp_path / "people", train=4)
+    tone_tree(tmp_path / "tones/train", 4)
+    tone_tree(tmp_path / "tones/val", 2, seed=1)
+    write_voc(tmp_path / "voc")
+    quick = ("benchmark", *QUICK[:-1], "batch_size=4", "precisions=fp32", "compile=false", "data.image_size=24")
+    for keys, classes in ((("data=people", "data.root=people"), 3), (("data=sounds", "data.root=tones"), 3)):
+        ran = cnnbench(*quick, *keys, "format=json")
+        assert ran.code == 0 and json.loads(ran.out)["nets"][0]["num_classes"] == classes, ran.err
+    assert cnnbench(*quick, "task=verification", "data.root=people").code == 0
+    ran = cnnbench(*quick, "task=detection", "data=voc", "data.root=voc")
+    assert ran.code == 2 and "and data=voc is for detection: see images_per_second of its training" in ran.err
+    assert len(ran.err.splitlines()) == 1
 
 
 def test_the_peak_of_memory_begins_anew() -> None:

@@ -134,7 +134,7 @@ def test_summaries_are_made(cnnbench: Callable[..., Ran], line: Line) -> None:
 def test_configurations_are_read(cnnbench: Callable[..., Ran], own_files: None, line: Line) -> None:
     """Those whose data is not here have a problem, and say so: exit code 1 and no traceback."""
     ran = cnnbench(line.command, *line.args)
-    needs = any(arg.startswith("data=") for arg in line.args)
+    needs = any(arg.startswith(("data=", "data.root=")) for arg in line.args)
     assert ran.code == int(needs), ran.out + ran.err
     assert ("problem" in ran.out) == needs
 

@@ -23,6 +23,7 @@ from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json
 from cnnbench.weights import checkpoint
 from tests.helpers.paths import ROOT
+from tests.helpers.people import write_people
 from tests.helpers.processes import bare, children, wait_for
 from tests.helpers.runs import SMALL, Ran, assert_same_run, rows, weights
 
@@ -77,14 +78,24 @@ NORMED = ("train", "epochs=3", *SMALL)
 LARGER = ("train", "task=super_resolution", "data=synthetic", "data.num_classes=2", "data.num_images=54", "model=espcn",
           "model.scale=2", "data.image_size=24", "augment=turn_flip", "batch_size=10", "epochs=1", "precision=fp32",
           "device=cpu")  # fmt: skip
+PEOPLE = ("train", "task=verification", "data.val_fraction=0.3", "model=sphereface4", "model.image_size=24",
+          "model.width=0.1", "model.embedding=16", "head=cosface", "head.scale=8", "batch_size=10", "epochs=2",
+          "device=cpu", "precision=fp32")  # fmt: skip
 JUDGED = ("evaluate", "weights=normed", "run.dir=judged", "shift=2", "device=cpu", "precision=fp32", "format=json")
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def people(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Argument that names a folder of people."""
+    return f"data.root={write_people(tmp_path_factory.mktemp('people') / 'people')}"
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, people: str) -> Path:
     """Runs of two processes, all of one pair of them."""
     folder = tmp_path_factory.mktemp("two")
-    commands = {"plain": PLAIN, "parts": PARTS, "few": FEW, "larger": LARGER, "normed": NORMED}
+    commands = {"plain": PLAIN, "parts": PARTS, "few": FEW, "larger": LARGER, "normed": NORMED,
+                "verified": (*PEOPLE, people)}  # fmt: skip
     lines = [(*command, f"run.dir={name}") for name, command in commands.items()]
     results = ended(together(folder, *lines, JUDGED))
     assert [code for code, *_ in results] == [0, 0], results
@@ -128,8 +139,24 @@ def test_two_processes_train_a_net_that_enlarges_as_one_does(
         torch.testing.assert_close(value, weights(tmp_path / "one")[key], rtol=1e-4, atol=1e-5)
 
 
+def test_two_processes_learn_to_compare_people_as_one_does(
+    cnnbench: Callable[..., Ran], tmp_path: Path, two: Path, people: str
+) -> None:
+    """A pair is judged though its images were embedded by two processes; 15 images, so one of them twice."""
+    assert cnnbench(*PEOPLE, people, "run.dir=one").code == 0
+    ours, theirs = read_json(two / "verified/result.json"), read_json(tmp_path / "one/result.json")
+    assert ours["n"] == theirs["n"] == 15 and ours["train_n"] == theirs["train_n"] == 35
+    for key in ("loss", "train_loss", "accuracy", "auc", "best_auc", "eer", "tar_at_far_1e-2"):
+        assert ours[key] == pytest.approx(theirs[key], rel=1e-4), key
+    for key, value in weights(two / "verified").items():
+        torch.testing.assert_close(value, weights(tmp_path / "one")[key], rtol=1e-4, atol=1e-5)
+    spec = [checkpoint.load(path / "checkpoints/best.pt")["spec"] for path in (two / "verified", tmp_path / "one")]
+    thresholds = [one["extra"]["threshold"] for one in spec]
+    assert thresholds[0]["distance"] == pytest.approx(thresholds[1]["distance"], rel=1e-4)
+
+
 def test_one_run_directory_with_one_writer(two: Path) -> None:
-    assert {path.name for path in two.iterdir()} == {"plain", "parts", "few", "larger", "normed", "judged"}
+    assert {path.name for path in two.iterdir()} == {"plain", "parts", "few", "larger", "normed", "verified", "judged"}
     assert len(list((two / "normed").glob("events.out.*"))) == 1
     assert read_json(two / "normed/status.json")["status"] == "done"
 

@@ -62,6 +62,11 @@ def test_a_net_is_trained_on_some_people_and_judged_by_pairs_of_others(
     assert f"{result['accuracy']:.2f}" in report.out and "top-1" not in report.out
     again = cnnbench("evaluate", "weights=r", "device=cpu", "run.dir=v", "format=json")
     assert json.loads(again.out)["auc"] == pytest.approx(result["auc"], abs=1e-6)
+    assert json.loads(again.out)["accuracy"] == pytest.approx(result["accuracy"], abs=1e-6)
+    fewer = cnnbench("evaluate", "weights=r", "device=cpu", "run.dir=f", "format=json", "data.folds=3")
+    assert json.loads(fewer.out)["protocol"]["folds"] == 3, "of the pairs that are drawn too"
+    with (tmp_path / "f/answers.csv").open() as file:
+        assert len({row["fold"] for row in csv.DictReader(file)}) == 3
 
 
 @pytest.mark.parametrize(

@@ -93,17 +93,17 @@ def test_folds_need_two_pairs_of_each_kind() -> None:
 
 def test_drawn_pairs_are_even_different_and_always_the_same() -> None:
     people = torch.arange(60).repeat_interleave(7)
-    found, again = drawn(people), drawn(people)
+    found, again = drawn(people, 10), drawn(people, 10)
     assert torch.equal(found.first, again.first) and torch.equal(found.second, again.second)
     assert len(found) == 2 * DRAWN and int(found.same.sum()) == DRAWN
     assert torch.equal(people[found.first] == people[found.second], found.same)
     ends = {tuple(sorted(pair)) for pair in zip(found.first.tolist(), found.second.tolist(), strict=True)}
     assert len(ends) == len(found) and all(first != second for first, second in ends)
-    few = drawn(torch.tensor([5, 5, 9]))
+    few = drawn(torch.tensor([5, 5, 9]), 10)
     assert few.same.tolist() == [True, False] and "among 2 people, seed 0" in few.origin
     for lonely, why in (([1, 2, 3], "no two images of one person"), ([4, 4], "images of one person alone")):
         with pytest.raises(UserError, match=why):
-            drawn(torch.tensor(lonely))
+            drawn(torch.tensor(lonely), 10)
 
 
 def test_pairs_follow_their_images_into_a_subset() -> None:

@@ -88,7 +88,7 @@ class Verification(Task):
         return replace(dataset, extra={**dataset.extra, "embedding": sketch(model).length})
 
     def suited(self, dataset: Dataset, judged: Source, runtime: Runtime) -> Self:
-        return replace(self, pairs=pairs_of(judged))
+        return replace(self, pairs=pairs_of(judged, dataset.folds))
 
     @property
     def aim(self) -> Metric:
@@ -135,9 +135,9 @@ class Verification(Task):
         return PairMeter(runtime, self.pairs, self.length)
 
     def write_answers(self, kept: Tensor, source: Source, labels: Sequence[str], path: Path) -> None:
-        pairs = pairs_of(source)
-        far = distances(kept, pairs)
-        write_text(path, csv_text([COLUMNS, *answers(far, pairs, image_ids(source))]) + "\n")
+        assert self.pairs is not None
+        far = distances(kept, self.pairs)
+        write_text(path, csv_text([COLUMNS, *answers(far, self.pairs, image_ids(source))]) + "\n")
 
     @classmethod
     def judging(cls, model: Net, spec: ModelSpec, source: str) -> tuple[Net, ModelSpec, list[str]]:
@@ -195,11 +195,11 @@ def answers(far: np.ndarray, pairs: Pairs, names: Sequence[str]) -> list[list[An
     ]  # fmt: skip
 
 
-def pairs_of(source: Source) -> Pairs:
-    """The pairs that a set names for these images; else some that are drawn, always the same."""
+def pairs_of(source: Source, folds: int) -> Pairs:
+    """The pairs that a set names for these images; else some that are drawn, always the same, in so many folds."""
     named: Pairs | None = getattr(source, "pairs", None)
     if named is None:
-        return drawn(source.targets)
+        return drawn(source.targets, folds)
     if not named.same.any() or named.same.all():
         raise UserError(f"{named.origin}: among {len(source):,} of its images both kinds of pairs are needed")
     return named
