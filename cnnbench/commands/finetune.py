@@ -123,8 +123,9 @@ def prepare(
     known = given.spec if given else None
     channels = cfg.model.get("in_channels") or (known.input.in_channels if known else dataset.in_channels)
     dataset = data.with_channels(dataset, channels)
-    if known:
-        dataset = as_known(dataset, known, cfg)
+    note = ""
+    if given and known:
+        dataset, note = in_order_of(as_known(dataset, known, cfg), given)
     new_head = known is None or known.labels != dataset.classes
     arguments = _without(cfg.model, "in_channels")
     if new_head and "cut" not in arguments:
@@ -139,7 +140,7 @@ def prepare(
     else:
         said = f"{model.name}: initialised as in its file, without weights"
     if stream is not None:
-        say(said, stream)
+        say("\n".join(filter(None, [note, said])), stream)
     image_size = cfg.data.image_size or (
         known.input.image_size if known and not model.any_size else models.usual_size(model, dataset.image_size)
     )
@@ -167,6 +168,15 @@ def as_known(dataset: data.Dataset, known: ModelSpec, cfg: FinetuneConfig) -> da
     own: dict[str, Any] = {"mean": tuple(given.mean), "std": tuple(given.std), "crop_ratio": given.crop_ratio,
                            "interpolation": given.interpolation}  # fmt: skip
     return replace(dataset, **{key: value for key, value in own.items() if key not in said})
+
+
+def in_order_of(dataset: data.Dataset, given: Weights) -> tuple[data.Dataset, str]:
+    """The data set with its classes in the order of the weights where they are the same, so that the head goes on; and
+    what the user should be told."""
+    known = given.spec
+    if known is None or known.task != dataset.task or sorted(known.labels) != sorted(dataset.classes):
+        return dataset, ""
+    return data.in_classes_of(dataset, known.labels, given.source)
 
 
 def _without(model: dict[str, Any], *keys: str) -> dict[str, Any]:

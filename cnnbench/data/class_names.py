@@ -9,7 +9,8 @@ from unicodedata import normalize
 
 import torch
 
-from cnnbench.data.sources import Dataset, Source, has_masks
+from cnnbench.data.boxes import CLASS
+from cnnbench.data.sources import Dataset, Source, has_boxes, has_masks
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.fast_start import import_torchvision
 from cnnbench.utils.format import some
@@ -64,7 +65,7 @@ def in_classes_of(dataset: Dataset, classes: Sequence[str], source: str) -> tupl
 
     UserError where a class of the data is none of the net's. source: what to call the net.
     """
-    if list(dataset.classes) == list(classes) or has_masks(dataset.val):
+    if list(dataset.classes) == list(classes) or (has_masks(dataset.val) and not has_boxes(dataset.val)):
         return dataset, ""
     numbers = matched(dataset.classes, classes)
     if numbers is None:
@@ -74,8 +75,14 @@ def in_classes_of(dataset: Dataset, classes: Sequence[str], source: str) -> tupl
 
 
 def renumbered(source: Source, numbers: Sequence[int]) -> Source:
-    """Source with other numbers for its classes."""
-    return replace(source, targets=torch.tensor(numbers, device=source.targets.device)[source.targets])
+    """Source with other numbers for its classes, or for those of its boxes."""
+    known = torch.tensor(numbers, device=source.targets.device)
+    if not has_boxes(source):
+        return replace(source, targets=known[source.targets])
+    tables = source.targets.clone()
+    labels = tables[:, :, CLASS]
+    tables[:, :, CLASS] = torch.where(labels < 0, labels, known[labels.long().clamp(min=0)].to(labels.dtype))
+    return replace(source, targets=tables)
 
 
 def _note(numbers: list[int], dataset: Dataset, classes: Sequence[str]) -> str:

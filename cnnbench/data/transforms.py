@@ -69,8 +69,15 @@ class GridCrop:
     grid: int
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        places = [int(torch.randint((length - self.side) // self.grid + 1, ())) for length in pixels.shape[1:]]
-        top, left = (self.grid * place for place in places)
+        return self.transform(pixels, self.make_params([pixels]))
+
+    def make_params(self, images: list[Tensor]) -> dict[str, int]:
+        """Place of a square, drawn from torch's generator; named as by torchvision's transforms."""
+        places = [int(torch.randint((length - self.side) // self.grid + 1, ())) for length in images[0].shape[1:]]
+        return {side: self.grid * place for side, place in zip(("top", "left"), places, strict=True)}
+
+    def transform(self, pixels: Tensor, params: dict[str, int]) -> Tensor:
+        top, left = params["top"], params["left"]
         return pixels[:, top : top + self.side, left : left + self.side]
 
 

@@ -195,8 +195,9 @@ def _regularisation(plan: ReviewPlan) -> Iterator[Finding]:
 def _augmentation(plan: ReviewPlan) -> Iterator[Finding]:
     mine, theirs = plan.cfg.augment, plan.recipe.augment
     yield from _warnings(risks.of_augmentation(plan))
-    named = {"crop": mine.crop.value if mine.crop is not Crop.none else "", "flip": mine.flip, "color": mine.color,
-             "cutout": mine.cutout}  # fmt: skip
+    named = {"crop": mine.crop.value if mine.crop is not Crop.none else "",
+             "zoom_out": mine.zoom_out if mine.zoom_out > 1 else "", "flip": mine.flip, "turn": mine.turn,
+             "color": mine.color, "cutout": mine.cutout}  # fmt: skip
     active = [key if value is True else f"{key}={value}" for key, value in named.items() if value]
     if active:
         yield Finding("augmentation", OK, ", ".join(active))

@@ -50,6 +50,12 @@ def net_builder(name: str | None) -> Callable[..., Net]:
         raise UserError(
             f"model=torchvision needs a name, as in model.name=squeezenet1_0\nchoices: {', '.join(available_nets())}"
         )
+    if name in torchvision.models.list_models(module=torchvision.models.detection) and name not in SIDES:
+        raise UserError(
+            f"model.name={name}: of torchvision's detectors only {' and '.join(SIDES)} can be trained here; "
+            "the others compute losses of their own kinds inside the net, from proposals, points or masks, "
+            "and answer without the scores of all boxes that task=detection trains on"
+        )
     if name not in available_nets():
         raise unknown("torchvision model", name, available_nets())
     build = build_detector if name in SIDES else build_segmenter if name in segmenters() else build_net

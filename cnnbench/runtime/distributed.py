@@ -96,12 +96,18 @@ class ProcessGroup:
             dist.all_reduce(high, dist.ReduceOp.MAX)
 
     def all_gather_rows(self, rows: Tensor, count: int) -> Tensor:
-        """Rows (n, ...) of all ranks, in the order of the ranks: (count, ...) on the CPU."""
+        """Rows (n, ...) of all ranks, in the order of the ranks: (count, ...) on the CPU.
+
+        A rank without rows need not know how long they are: it takes the others' length, by the largest.
+        """
         if self.alone:
             return rows
-        whole = torch.zeros(count, *rows.shape[1:], dtype=rows.dtype, device=rows.device)
+        shape = torch.tensor([*rows.shape], device=rows.device)
+        dist.all_reduce(shape, dist.ReduceOp.MAX)
+        whole = torch.zeros(count, *shape[1:].tolist(), dtype=rows.dtype, device=rows.device)
         begin = count * self.rank // self.size
-        whole[begin : begin + len(rows)] = rows
+        if len(rows):
+            whole[begin : begin + len(rows)] = rows
         dist.all_reduce(whole)
         return whole.cpu()
 

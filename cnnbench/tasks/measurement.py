@@ -65,6 +65,8 @@ def measuring(runtime: Runtime, precision: Precision | None, weights: Sequence[W
 
 def crop_text(dataset: data.Dataset, image_size: int, crop_ratio: float) -> str:
     """Words for how validation images are cut: whole, or one centre crop."""
+    if data.has_boxes(dataset.val):  # which may lie at the edge
+        return f"whole images, squashed to {image_size} x {image_size}"
     return "whole images" if dataset.whole else center_text(image_size, crop_ratio)
 
 

@@ -115,8 +115,10 @@ def _shapes(net: Net) -> dict[str, torch.Size]:
 
 
 def _function(net: nn.Module) -> list[Any]:
-    """What a net computes, as its modules, in order, and their plain attributes tell."""
+    """What a net computes, as its modules, in order, and their plain attributes tell. Classes by name: torch.fx makes a
+    new one for each net that it traces, and keeps its code in an attribute."""
     plain = (bool, int, float, str, tuple)
-    return [(type(module), sorted((key, str(value)) for key, value in vars(module).items()
-                                  if key != "name" and isinstance(value, plain)))
+    return [(type(module).__module__, type(module).__qualname__,
+             sorted((key, str(value)) for key, value in vars(module).items()
+                    if key != "name" and isinstance(value, plain)))
             for module in net.modules()]  # fmt: skip

@@ -1,13 +1,16 @@
 """Classes are matched by their names, not by their places."""
 
+from pathlib import Path
 from unicodedata import normalize
 
 import pytest
 import torch
 
 from cnnbench.data import in_classes_of, load_dataset, matched
+from cnnbench.data.boxes import CLASS, NONE
 from cnnbench.data.class_names import imagenet_by_id, imagenet_names
 from cnnbench.utils.errors import UserError
+from tests.helpers import boxes
 from tests.helpers.data import data_config
 
 NET = ["hot dog", "Shih-Tzu", "café", "fox"]
@@ -60,3 +63,16 @@ def test_targets_are_those_of_the_net() -> None:
     with pytest.raises(UserError) as refused:
         in_classes_of(dataset, ["class 0", "class 1", "cat"], "net.pt")
     assert "no class of the net is called 'class 2'" in str(refused.value) and str(refused.value).count("\n") == 1
+
+
+def test_boxes_get_the_numbers_of_the_net(tmp_path: Path) -> None:
+    dataset = load_dataset(data_config("boxes", root=str(boxes.write_csv(tmp_path / "set"))))
+    assert dataset.classes == ["bar", "square"]
+    other, note = in_classes_of(dataset, ["square", "circle", "Bar"], "net.pt")
+    assert other.classes == ["square", "circle", "Bar"] and "the 2 of boxes are matched by name" in note
+    ours, theirs = (one.train.targets[:, :, CLASS] for one in (other, dataset))
+    for number, counterpart in ((NONE, NONE), (0, 2), (1, 0)):
+        assert torch.equal(ours == counterpart, theirs == number) and (theirs == number).any()
+    assert torch.equal(other.train.targets[:, :, 1:], dataset.train.targets[:, :, 1:])
+    with pytest.raises(UserError, match="no class of the net is called 'bar'"):
+        in_classes_of(dataset, ["square", "circle"], "net.pt")

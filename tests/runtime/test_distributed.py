@@ -22,6 +22,7 @@ from cnnbench.utils import exit_codes, system
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json
 from cnnbench.weights import checkpoint
+from tests.helpers import boxes as made
 from tests.helpers.paths import ROOT
 from tests.helpers.people import write_people
 from tests.helpers.processes import bare, children, wait_for
@@ -33,11 +34,12 @@ pytestmark = pytest.mark.usefixtures("no_pictures")
 SCRIPT = """
 import json, os, sys
 sys.path.insert(0, {root!r})
-from tests.helpers.processes import bare
+from tests.helpers.processes import bare, without_dropout
 from tests.helpers.runs import without_pictures
 from cnnbench import models
 from cnnbench.cli import main
 without_pictures()
+without_dropout()
 models.MODELS["resnet14"] = bare
 {more}
 codes = [main.main(command) for command in json.loads(sys.argv[1])]
@@ -81,6 +83,9 @@ LARGER = ("train", "task=super_resolution", "data=synthetic", "data.num_classes=
 PEOPLE = ("train", "task=verification", "data.val_fraction=0.3", "model=sphereface4", "model.image_size=24",
           "model.width=0.1", "model.embedding=16", "head=cosface", "head.scale=8", "batch_size=10", "epochs=2",
           "device=cpu", "precision=fp32")  # fmt: skip
+FOUND = ("train", "task=detection", "data=voc", "model=ssd", "model.backbone=squeezenet1_0", "model.maps=1",
+         "model.extras=1", "model.pyramid=1", "data.image_size=64", "data.workers=0", "augment=none", "batch_size=6",
+         "optim.lr=0.001", "optim.lr_batch=null", "epochs=2", "precision=fp32", "device=cpu")  # fmt: skip
 JUDGED = ("evaluate", "weights=normed", "run.dir=judged", "shift=2", "device=cpu", "precision=fp32", "format=json")
 
 
@@ -94,7 +99,8 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> str:
 def two(tmp_path_factory: pytest.TempPathFactory, people: str) -> Path:
     """Runs of two processes, all of one pair of them."""
     folder = tmp_path_factory.mktemp("two")
-    commands = {"plain": PLAIN, "parts": PARTS, "few": FEW, "larger": LARGER, "normed": NORMED,
+    boxes = (*FOUND, f"data.root={few_boxes(tmp_path_factory.mktemp('boxes'))}")
+    commands = {"plain": PLAIN, "parts": PARTS, "few": FEW, "larger": LARGER, "boxes": boxes, "normed": NORMED,
                 "verified": (*PEOPLE, people)}  # fmt: skip
     lines = [(*command, f"run.dir={name}") for name, command in commands.items()]
     results = ended(together(folder, *lines, JUDGED))
@@ -155,8 +161,38 @@ def test_two_processes_learn_to_compare_people_as_one_does(
     assert thresholds[0]["distance"] == pytest.approx(thresholds[1]["distance"], rel=1e-4)
 
 
+def test_two_processes_train_a_detector_as_one_does(
+    cnnbench: Callable[..., Ran], tmp_path: Path, two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without BatchNorm and dropout; validated on one image, of which one of the processes has none."""
+    monkeypatch.setattr(torch.nn.Dropout, "forward", lambda self, x: x)
+    assert cnnbench(*FOUND, f"data.root={few_boxes(tmp_path / 'set')}", "run.dir=one").code == 0
+    ours, theirs = read_json(two / "boxes/result.json"), read_json(tmp_path / "one/result.json")
+    assert ours["n"] == theirs["n"] == 1 and ours["train_n"] == theirs["train_n"] == 13
+    for key in ("loss", "train_loss", "map", "ap50"):
+        assert ours[key] == pytest.approx(theirs[key], rel=1e-6), key
+    for key, value in weights(two / "boxes").items():
+        torch.testing.assert_close(value, weights(tmp_path / "one")[key], rtol=0, atol=1e-6)
+
+
+def few_boxes(folder: Path) -> Path:
+    """Images with boxes; one of them, with four, is the validation."""
+    made.write_voc(folder, {"train": 13, "val": 4})
+    (folder / "ImageSets/Main/val.txt").write_text("val03\n")
+    return folder
+
+
 def test_one_run_directory_with_one_writer(two: Path) -> None:
-    assert {path.name for path in two.iterdir()} == {"plain", "parts", "few", "larger", "normed", "verified", "judged"}
+    assert {path.name for path in two.iterdir()} == {
+        "plain",
+        "parts",
+        "few",
+        "larger",
+        "boxes",
+        "normed",
+        "verified",
+        "judged",
+    }
     assert len(list((two / "normed").glob("events.out.*"))) == 1
     assert read_json(two / "normed/status.json")["status"] == "done"
 

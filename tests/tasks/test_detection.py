@@ -90,6 +90,18 @@ def test_weights_of_a_classifier_and_of_a_detector_are_a_beginning(
     made.write_coco(tmp_path / "other")
     again = cnnbench("finetune", "task=detection", "data=coco", "data.root=other", "weights=a", *keys[3:], "run.dir=b")
     assert again.code == 0 and "initialised anew" not in again.out, again.err
+    (made.write_yolo(tmp_path / "swapped") / "data.yaml").write_text("names: [square, bar]\n")
+    turned = cnnbench("finetune", "task=detection", "data=boxes", "data.root=swapped", "weights=a", *keys[3:],
+                      "run.dir=c")  # fmt: skip
+    assert turned.code == 0 and "classes: the 2 of boxes are matched by name" in turned.out, turned.err
+    assert "initialised anew" not in turned.out
+    (tmp_path / "swapped/data.yaml").write_text("names: [square, cat]\n")
+    keys = ("data=boxes", "data.root=swapped")
+    other = cnnbench("finetune", "task=detection", *keys, "weights=a", "epochs=1", "max_steps=1", "device=cpu",
+                     "data.workers=0", "run.dir=d")  # fmt: skip
+    assert other.code == 0 and "(new classes)" in other.out, other.err
+    judged = cnnbench("evaluate", "weights=a", *keys, "run.dir=e", "device=cpu")
+    assert judged.code == 2 and "no class of the net is called 'cat'" in judged.err, judged.err
 
 
 @pytest.mark.parametrize(

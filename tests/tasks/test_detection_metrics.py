@@ -141,3 +141,15 @@ def test_images_of_several_processes_count_as_those_of_one() -> None:
     others = iter(parts[1].rows())
     parts[0].gather(lambda rows: torch.cat([rows, next(others)]))
     assert parts[0].metrics() == whole.metrics()
+
+
+def test_a_process_without_images_gathers_no_rows() -> None:
+    """Fewer images than processes: its rows are none, of detections as long as the others'."""
+    outputs, truth = answered((4,))
+    runtime = create_runtime("cpu", "fp32", seed=None)
+    whole, none = (BoxMeter(runtime, CLASSES, SIDE, 0.45) for _ in range(2))
+    whole.add(torch.tensor(1.0), outputs, truth)
+    assert [tuple(rows.shape) for rows in none.rows()] == [(0, KEPT, 6), (0, 0, 7)]
+    others = iter(whole.rows())
+    none.gather(lambda rows: next(others))
+    assert none.metrics() == whole.metrics()

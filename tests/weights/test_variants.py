@@ -30,6 +30,7 @@ ON = ("model=resnet8", "weights_rename={linear: fc}", "data=digits", "data.image
         ("resnet50_v1", {}, ["model=resnet50"]),
         ("googlenet_tv", {}, ["model.transform_input=true"]),
         ("vgg16", {}, []),
+        ("ssd", {}, []),
         ("alexnet", {}, ["model.overlap_pool=false", "model.lrn=false", "model.lrn=false model.overlap_pool=false"]),
     ],
 )

@@ -18,7 +18,7 @@ from cnnbench.tasks.detection.decode import LEAST
 from cnnbench.tasks.detection.metrics import BoxMeter, Found, coco_stats
 from cnnbench.tasks.detection.results import as_coco_results
 from cnnbench.tasks.detection.verdicts import FOUND, MISTAKES, NAMES, Verdicts, judge, voc
-from cnnbench.tasks.measurement import Judged, Measurement
+from cnnbench.tasks.measurement import Judged, Measurement, crop_text
 from cnnbench.tasks.metric import headline
 from cnnbench.tasks.passes import judge as judge_net
 from cnnbench.utils.console import warn_if_undrawn, warn_in_result
@@ -43,8 +43,7 @@ def measure(task: "Detection", one: Judged, runtime: Runtime) -> Measurement:
     classes = one.dataset.classes
     numbers, judged = coco_stats(found, truth, len(classes)), judge(found, truth, len(classes))
     rows = per_class(numbers, judged, judge(found, truth, len(classes), SURE), classes)
-    side = one.spec.input.image_size
-    how = f"whole images, squashed to {side} x {side}"
+    how = crop_text(one.dataset, one.spec.input.image_size, one.spec.input.crop_ratio)
     return Measurement(
         n=meter.n,
         seconds=seconds,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.data.boxes import AREA, CLASS, CORNERS, KIND, PLAIN
+from cnnbench.data.boxes import AREA, CLASS, COLUMNS, CORNERS, KIND, PLAIN
 from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.detection import AP50, AP75, MAP, METRICS
 from cnnbench.tasks.detection.decode import KEPT, SCORE, detections, in_file, sizes_of
@@ -42,10 +42,11 @@ class BoxMeter(Meter):
 
     def rows(self) -> list[Tensor]:
         """Detections (n, KEPT, 6) and tables (n, rows, 7), in pixels of the files, an image in each row."""
-        return [torch.cat(self.found), torch.cat(self.truth)] if self.truth else []
+        return [torch.cat(self.found), torch.cat(self.truth) if self.truth else torch.zeros(0, 0, COLUMNS)]
 
     def gather(self, gather: Callable[[Tensor], Tensor]) -> None:
-        self.found, self.truth = [gather(torch.cat(self.found))], [gather(torch.cat(self.truth))]
+        """A process without images has no row, and knows no height of a table."""
+        self.found, self.truth = ([gather(rows.to(self.loss.device))] for rows in self.rows())
 
     def metrics(self) -> dict[str, float]:
         found, truth = (one.cpu() for one in self.rows())
