@@ -14,8 +14,6 @@ from cnnbench.config.arguments import command_line, typed_keys
 from cnnbench.config.commands import FinetuneConfig
 from cnnbench.config.sections import Format, Strategy
 from cnnbench.data.model_spec import ModelSpec
-from cnnbench.data.spectrogram import KEY as SOUND
-from cnnbench.data.spectrogram import Spectrogram
 from cnnbench.models.layers import Net
 from cnnbench.output.figure import save_figure
 from cnnbench.output.tables import for_people
@@ -30,6 +28,7 @@ from cnnbench.training.run import TrainingJob, check_training, net_and_data_name
 from cnnbench.transfer.choose import StrategyAdvice, choose_strategy
 from cnnbench.transfer.comparison import draw_comparison, worth_drawing
 from cnnbench.transfer.features import FeatureExtractor
+from cnnbench.transfer.inputs import as_heard, as_weights_take, in_order_of
 from cnnbench.transfer.keep_better import KeepBetter
 from cnnbench.transfer.strategies import check_task, prepare_transfer
 from cnnbench.utils.console import Log, say, warn_if_undrawn
@@ -121,13 +120,11 @@ def prepare(
 ) -> tuple[Net, ModelSpec, data.Dataset]:
     """The net for the data's classes with the weights in it, and the images as these weights know them."""
     known = given.spec if given else None
-    channels = cfg.model.get("in_channels") or (known.input.in_channels if known else dataset.in_channels)
-    dataset = data.with_channels(dataset, channels)
-    note = ""
-    if given and known:
-        dataset, note = in_order_of(as_known(dataset, known, cfg), given)
-    new_head = known is None or known.labels != dataset.classes
     arguments = _without(cfg.model, "in_channels")
+    dataset, normalised_as = as_weights_take(cfg, given, dataset, arguments)
+    dataset, note = in_order_of(dataset, given)
+    channels = dataset.in_channels
+    new_head = known is None or known.labels != dataset.classes
     if new_head and "cut" not in arguments:
         arguments = merge.for_new_classes(arguments)
     model = models.build_for(arguments, outputs=dataset.outputs, in_channels=channels)
@@ -136,7 +133,7 @@ def prepare(
         report = merge.merge(model, given, cfg.weights_rename, cfg.weights_skip, new_head=head)
         said = report.text()
         if known is None:
-            said = "\n".join([said, *variants.assumptions(given.source, arguments, dataset.name, typed_keys(cfg))])
+            said = "\n".join([said, *variants.assumptions(given.source, arguments, normalised_as, typed_keys(cfg))])
     else:
         said = f"{model.name}: initialised as in its file, without weights"
     if stream is not None:
@@ -147,36 +144,6 @@ def prepare(
     models.check_image_size(model, image_size)
     spec = ModelSpec.of(arguments, dataset, image_size)
     return model, spec, dataset
-
-
-def as_heard(cfg: FinetuneConfig, given: Weights | None, dataset: data.Dataset, stream: TextIO) -> data.Dataset:
-    """The data set with its sounds as the weights know them, but for what the user says otherwise."""
-    said = any(key.startswith("data.sound.") for key in typed_keys(cfg))
-    if said or SOUND not in dataset.extra or given is None or given.spec is None:
-        return dataset
-    heard = data.as_trained(cfg.data, given.spec.extra, set())
-    if given.spec.extra.get(SOUND, dataset.extra[SOUND]) == dataset.extra[SOUND]:
-        return dataset
-    say(f"sounds as {given.source} knows them: {Spectrogram.of(given.spec.extra[SOUND]).text}", stream)
-    return data.load_dataset(heard, lambda note: None)
-
-
-def as_known(dataset: data.Dataset, known: ModelSpec, cfg: FinetuneConfig) -> data.Dataset:
-    """The data set with its images prepared as those that the weights know, but for what the user says otherwise."""
-    said = {key.removeprefix("data.") for key in typed_keys(cfg)}
-    given = known.input
-    own: dict[str, Any] = {"mean": tuple(given.mean), "std": tuple(given.std), "crop_ratio": given.crop_ratio,
-                           "interpolation": given.interpolation}  # fmt: skip
-    return replace(dataset, **{key: value for key, value in own.items() if key not in said})
-
-
-def in_order_of(dataset: data.Dataset, given: Weights) -> tuple[data.Dataset, str]:
-    """The data set with its classes in the order of the weights where they are the same, so that the head goes on; and
-    what the user should be told."""
-    known = given.spec
-    if known is None or known.task != dataset.task or sorted(known.labels) != sorted(dataset.classes):
-        return dataset, ""
-    return data.in_classes_of(dataset, known.labels, given.source)
 
 
 def _without(model: dict[str, Any], *keys: str) -> dict[str, Any]:

@@ -37,6 +37,9 @@ class Meter:
     def update(self, outputs: Tensor, targets: Any) -> None:
         """Add a batch to the task's own sums."""
 
+    def learn_of(self, other: "Meter") -> None:
+        """Take over what a meter of the same task knows of its images that is no sum."""
+
     def metrics(self) -> dict[str, float]:
         """The task's own metrics by name, of what was added so far."""
         return {}

@@ -38,6 +38,7 @@ class Exchange:
         for tensor, value in zip(total.tensors(), counted, strict=True):
             tensor += value.view_as(tensor).to(tensor.dtype)
         total.n += self.sizes(step)
+        total.learn_of(mine)
         for buffer, value in zip(self.buffers, means, strict=True):
             buffer.copy_((value / self.group.size).view_as(buffer))
         return loss_sum[0].to(loss.dtype)

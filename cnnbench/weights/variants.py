@@ -6,12 +6,12 @@ option A, a `_v1`, a plain net for a residual one.
 
 import inspect
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 from typing import Any, Literal, get_args, get_origin
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnnbench import models
 from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
@@ -53,6 +53,17 @@ def variants(model: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+def channels(state: Mapping[str, Tensor], model: dict[str, Any], usual: int) -> int:
+    """Channels of the images that tensors of this net are for: three where its first layer fits no `usual` number."""
+    own, coloured = (_sketch({**model, "in_channels": number}) for number in (usual, 3))
+    if own is None or coloured is None:
+        return usual
+    colours = _shapes(coloured)
+    first = next((name for name, shape in _shapes(own).items() if shape != colours[name]), None)
+    theirs = [value.shape for name, value in state.items() if f".{name}".endswith(f".{first}")]
+    return 3 if first and theirs == [colours[first]] else usual
+
+
 def settings(variant: dict[str, Any], model: dict[str, Any]) -> str:
     """What to type for a variant in place of the net: `model.shortcut_pad=both`."""
     if variant["name"] != model["name"]:
@@ -69,7 +80,8 @@ def unknown(source: str, model: dict[str, Any]) -> str:
 
 
 def assumptions(source: str, model: dict[str, Any], data_name: str, typed: Collection[str]) -> list[str]:
-    """What is assumed of the weights in a file of tensors alone that are used on this data, a sentence each."""
+    """What is assumed of the weights in a file of tensors alone, a sentence each. data_name: as whose images
+    these are normalised."""
     return [*filter(None, [unknown(source, model)]), *normalised(data_name, typed)]
 
 

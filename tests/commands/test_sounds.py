@@ -9,6 +9,9 @@ import pytest
 import torch
 
 import cnnbench as package
+from cnnbench import models
+from cnnbench.data.folders import IMAGENET_MEAN
+from cnnbench.data.sound_files import Sound
 from cnnbench.data.spectrogram import Spectrogram
 from cnnbench.utils.errors import UserError
 from cnnbench.weights import sources
@@ -111,12 +114,46 @@ def test_doctor_data_listens(cnnbench: Callable[..., Ran], heard: Path, tmp_path
         assert said in ran.out, said
 
 
-def test_an_exported_net_says_how_a_sound_becomes_a_picture(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
-    ran = cnnbench("export", f"weights={sound_run()}", "format=torchscript", f"out={tmp_path / 'net.ts'}")
+def test_an_exported_net_says_how_a_sound_becomes_a_picture(
+    cnnbench: Callable[..., Ran], heard: Path, tmp_path: Path
+) -> None:
+    """The picture that its steps make, given to the file, has the answer of the net."""
+    runtime, out = pytest.importorskip("onnxruntime"), tmp_path / "net.onnx"
+    ran = cnnbench("export", f"weights={sound_run()}", "format=onnx", f"out={out}")
     assert ran.code == 0, ran.err
     said = json.loads((tmp_path / "net.json").read_text())
     assert said["sound"]["rate"] == 8000 and "resampled to 8000 Hz" in said["steps"][0]
     assert any("16 HTK mel triangles" in step for step in said["steps"])
+    file = str(heard / "high/0.wav")
+    picture = Sound(file, Spectrogram.of(said["sound"])).as_pixels()[None].float() / 255
+    given = (picture - said["mean"][0]) / said["std"][0]
+    session = runtime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    logits = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: given.numpy()})[0])
+    best = package.load(sound_run(), device="cpu").predict(file)[0].best
+    assert said["classes"][int(logits.argmax())] == best.name
+    assert float(logits.softmax(dim=1).max()) == pytest.approx(best.probability, abs=1e-3)
+
+
+def test_reports_and_doctors_know_sounds(cnnbench: Callable[..., Ran], heard: Path) -> None:
+    table = cnnbench("report", str(sound_run()), "format=json")
+    assert table.code == 0, table.err
+    assert "sounds" in table.out and "resnet8" in table.out
+    data = ("data=sounds", f"data.root={heard}", "data.val_fraction=0.34", "device=cpu")
+    fine = cnnbench("doctor", "config", *data, "batch_size=2", "epochs=90")
+    assert fine.code == 0 and "training images high: 2, low: 2, middle: 2" in fine.out, fine.out
+    mirrored = cnnbench("doctor", "config", *data, "augment.flip=true")
+    assert "a mirrored spectrogram is a sound played backwards" in mirrored.out
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg"])
+def test_a_net_hears_other_formats_as_it_hears_wav(cnnbench: Callable[..., Ran], tmp_path: Path, suffix: str) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    for name, hertz in TONES.items():
+        soundfile.write(tmp_path / f"{name}.{suffix}", tone(hertz, seed=9), 8000)
+    ran = cnnbench("predict", str(tmp_path), f"weights={sound_run()}", "format=json", "device=cpu")
+    assert ran.code == 0, ran.err
+    answers = {Path(one["file"]).stem: one["predictions"][0]["class"] for one in json.loads(ran.out)}
+    assert answers == {name: name for name in TONES}
 
 
 def test_a_run_that_was_cut_ends_as_if_it_was_not(
@@ -140,6 +177,28 @@ def test_finetune_hears_as_the_weights_do(cnnbench: Callable[..., Ran], no_pictu
     assert "knows them: 0.5 s at 8,000 Hz, 16 mel bands" in ran.out
     spec = sources.load("outputs/train/f" if Path("outputs/train/f").exists() else "outputs/finetune/f").spec
     assert spec is not None and spec.extra["sound"]["bands"] == 16
+
+
+def test_weights_for_colours_see_a_spectrogram_in_three_channels(
+    cnnbench: Callable[..., Ran], no_pictures: None, heard: Path, tmp_path: Path
+) -> None:
+    """Tensors alone, as torchvision keeps them: normalised as ImageNet is, and never mirrored."""
+    net = models.build("squeezenet1_1", source="torchvision")
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
+    args = ("finetune", "data=sounds", f"data.root={heard}", "data.val_fraction=0.34", "transfer=head", "epochs=1",
+            "batch_size=4", "precision=fp32", "device=cpu", "data.image_size=32", "model=torchvision",
+            "model.name=squeezenet1_1", f"weights={tmp_path / 'weights.pth'}")  # fmt: skip
+    ran = cnnbench(*args, f"run.dir={tmp_path / 'f'}")
+    assert ran.code == 0, ran.err
+    assert "images: normalised as ImageNet usually is" in ran.out
+    loaded = sources.load(str(tmp_path / "f"))
+    assert loaded.spec is not None and loaded.config is not None
+    assert (loaded.spec.input.in_channels, tuple(loaded.spec.input.mean)) == (3, IMAGENET_MEAN)
+    assert loaded.config["augment"]["flip"] is False
+    asked = cnnbench("predict", str(heard / "low/0.wav"), f"weights={tmp_path / 'f'}", "device=cpu", "format=json")
+    assert asked.code == 0, asked.err
+    gray = cnnbench(*args, "model.in_channels=1", f"run.dir={tmp_path / 'g'}")
+    assert gray.code == 2 and "features.0.weight is (64, 3, 3, 3) in the file, (64, 1, 3, 3) in the net" in gray.err
 
 
 def test_grids_are_trained_on_and_asked_about(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:

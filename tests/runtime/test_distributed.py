@@ -27,6 +27,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.people import write_people
 from tests.helpers.processes import bare, children, wait_for
 from tests.helpers.runs import SMALL, Ran, assert_same_run, rows, weights
+from tests.helpers.sounds import tone_tree
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -86,7 +87,14 @@ PEOPLE = ("train", "task=verification", "data.val_fraction=0.3", "model=spherefa
 FOUND = ("train", "task=detection", "data=voc", "model=ssd", "model.backbone=squeezenet1_0", "model.maps=1",
          "model.extras=1", "model.pyramid=1", "data.image_size=64", "data.workers=0", "augment=none", "batch_size=6",
          "optim.lr=0.001", "optim.lr_batch=null", "epochs=2", "precision=fp32", "device=cpu")  # fmt: skip
+HEARD = ("train", "model=resnet14", "data=sounds", "data.root=../tones", "data.sound.bands=8", "data.image_size=8",
+         "epochs=2", "batch_size=6", "precision=fp32", "device=cpu")  # fmt: skip
 JUDGED = ("evaluate", "weights=normed", "run.dir=judged", "shift=2", "device=cpu", "precision=fp32", "format=json")
+
+
+def tones(folder: Path) -> None:
+    tone_tree(folder.parent / "tones/train", 5)
+    tone_tree(folder.parent / "tones/val", 2, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +106,16 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory, people: str) -> Path:
     """Runs of two processes, all of one pair of them."""
-    folder = tmp_path_factory.mktemp("two")
+    folder = tmp_path_factory.mktemp("several") / "two"
+    folder.mkdir()
     boxes = (*FOUND, f"data.root={few_boxes(tmp_path_factory.mktemp('boxes'))}")
     commands = {"plain": PLAIN, "parts": PARTS, "few": FEW, "larger": LARGER, "boxes": boxes, "normed": NORMED,
-                "verified": (*PEOPLE, people)}  # fmt: skip
+                "verified": (*PEOPLE, people), "heard": HEARD}  # fmt: skip
+    tones(folder)
     lines = [(*command, f"run.dir={name}") for name, command in commands.items()]
     results = ended(together(folder, *lines, JUDGED))
     assert [code for code, *_ in results] == [0, 0], results
-    assert len(re.findall(r"(?m)^top-1 error [\d.]+ %", results[0][1])) == 4 and not results[1][1], "one of them speaks"
+    assert len(re.findall(r"(?m)^top-1 error [\d.]+ %", results[0][1])) == 5 and not results[1][1], "one of them speaks"
     return folder
 
 
@@ -182,6 +192,22 @@ def few_boxes(folder: Path) -> Path:
     return folder
 
 
+def test_two_processes_train_a_net_that_hears_as_one_does(
+    cnnbench: Callable[..., Ran], tmp_path: Path, two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sounds of three classes: of so few, no top-5 error is measured, whoever counts."""
+    monkeypatch.setitem(models.MODELS, "resnet14", bare)
+    monkeypatch.chdir(two)
+    assert cnnbench(*HEARD, f"run.dir={tmp_path / 'one'}").code == 0
+    for mine, other in zip(rows(two / "heard"), rows(tmp_path / "one"), strict=True):
+        assert mine.keys() == other.keys() and "top5_error/train" not in mine
+        assert mine["loss/val"] == pytest.approx(other["loss/val"], rel=1e-5)
+        assert mine["top1_error/train"] == other["top1_error/train"]
+    ours, theirs = (weights(path) for path in (two / "heard", tmp_path / "one"))
+    for key, value in ours.items():
+        torch.testing.assert_close(value, theirs[key], rtol=1e-4, atol=1e-5)
+
+
 def test_one_run_directory_with_one_writer(two: Path) -> None:
     assert {path.name for path in two.iterdir()} == {
         "plain",
@@ -191,6 +217,7 @@ def test_one_run_directory_with_one_writer(two: Path) -> None:
         "boxes",
         "normed",
         "verified",
+        "heard",
         "judged",
     }
     assert len(list((two / "normed").glob("events.out.*"))) == 1

@@ -32,6 +32,10 @@ class ClassificationMeter(Meter):
         self.correct += correct_counts(outputs, targets)
         self.classes = outputs.shape[1]
 
+    def learn_of(self, other: Meter) -> None:
+        assert isinstance(other, ClassificationMeter)
+        self.classes = other.classes
+
     def metrics(self) -> dict[str, float]:
         top1, top5 = (100 * (self.n - correct) / max(self.n, 1) for correct in self.correct.tolist())
         return errors(top1, top5, self.classes)
