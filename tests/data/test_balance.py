@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from cnnbench.config.sections import AugmentConfig, Crop, Sampler
 from cnnbench.data import Arrays, Dataset
 from cnnbench.data.balance import class_counts, class_weights, counts_text, unequal
-from cnnbench.data.loaders import equal_shares
+from cnnbench.data.order import equal_shares
 from cnnbench.utils.errors import UserError
 from tests.helpers.batches import RESIZED, arrays, same_batch, train
 from tests.helpers.data import augment_config

@@ -179,7 +179,7 @@ def test_many_in_a_row_stop_the_run_and_name_step_lr_and_files(
     named = (tmp_path / "r/bad_batch.txt").read_text().splitlines()
     assert len(named) == 4 and all(Path(name).is_file() for name in named)
     assert f"that batch: {named[0]}, {named[1]}, {named[2]} …" in ran.err
-    order = data.loaders.Order(12, 4, seed=0).batches(1)[1]
+    order = data.order.Order(12, 4, seed=0).batches(1)[1]
     every = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "d/train").rglob("*.jpg"))
     assert named == [every[index] for index in order.tolist()]
     assert read_json(tmp_path / "r/status.json")["status"] == "failed"
