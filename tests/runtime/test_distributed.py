@@ -93,7 +93,7 @@ JUDGED = ("evaluate", "weights=normed", "run.dir=judged", "shift=2", "device=cpu
 
 
 def tones(folder: Path) -> None:
-    tone_tree(folder.parent / "tones/train", 5)
+    tone_tree(folder.parent / "tones/train", 6)
     tone_tree(folder.parent / "tones/val", 2, seed=1)
 
 
