@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from cnnbench import tasks
 from cnnbench.config.commands import PredictConfig
+from cnnbench.data.grids import KEY as GRID
+from cnnbench.data.grids import grids_in
 from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.pictures import suffixes_for
@@ -59,6 +61,7 @@ def run(cfg: PredictConfig) -> int:
         print(note, file=sys.stderr)
     if cfg.every is not None:
         files = _moments(predictor, files, cfg.every)
+    files = [one for file in files for one in _grids(predictor, file)]
     asked = _with_sheets(_asked(predictor, files, cfg), sheet, predictor)
     folder = picture_folder(cfg, loaded[0], files) if predictor.pictorial else None
     found = list(_saved(asked, files, folder, predictor) if folder else asked)
@@ -88,6 +91,11 @@ def _moments(predictor: Predictor, files: Sequence[str], every: float) -> list[A
         raise UserError(f"every={every:g} is for nets that hear sounds, which {predictor.source} does not")
     spectrogram = Spectrogram.of(predictor.spec.extra[SOUND])
     return [moment for file in files for moment in moments(file, spectrogram, every)]
+
+
+def _grids(predictor: Predictor, file: Any) -> list[Any]:
+    """A file that is asked about; in its place all grids of an .npz, where the net is for grids."""
+    return grids_in(file) if GRID in predictor.spec.extra and str(file).endswith(".npz") else [file]
 
 
 def check_outputs(cfg: PredictConfig, files: list[str]) -> Path | None:

@@ -1,6 +1,8 @@
 """Any data that can be laid out as a grid, in an .npz of numpy: channels x height x width, with a class each."""
 
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from cnnbench.utils.format import plural
 from cnnbench.utils.named_files import typed_path
 
 KEY = "values"  # in the `extra` of a net's spec: the values that become 0 and 255
-SUFFIXES = (".npy",)
+SUFFIXES = (".npy", ".npz")
 HOLDS = "x (N, channels, height, width) or (N, height, width) and y (N,), and x_val, y_val or x_test, y_test"
 
 
@@ -84,10 +86,11 @@ def in_bytes(grids: np.ndarray, low: float, high: float, side: int) -> Tensor:
     return scaled.round().clamp(0, 255).to(torch.uint8)
 
 
-def read_grid(path: str, values: Sequence[float], channels: int, side: int) -> Tensor:
+def read_grid(given: str | os.PathLike[str], values: Sequence[float], channels: int, side: int) -> Tensor:
     """Picture uint8 (C, side, side) of the grid in an .npy, for a trained net. UserError that names the file."""
+    path = os.fspath(given)
     try:
-        grid = np.load(path, allow_pickle=False)
+        grid = given.values if isinstance(given, Grid) else np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"cannot read the grid '{path}': {_reason(error)}") from None
     if not isinstance(grid, np.ndarray) or grid.dtype.kind not in "uif":
@@ -99,6 +102,33 @@ def read_grid(path: str, values: Sequence[float], channels: int, side: int) -> T
         )
     low, high = values
     return in_bytes(grid[None], low, high, side)[0]
+
+
+@dataclass(frozen=True)
+class Grid(os.PathLike[str]):
+    """One of the grids of an .npz, which names itself by its number: `x.npz@3`."""
+
+    path: str
+    number: int
+    values: np.ndarray
+
+    def __fspath__(self) -> str:
+        return f"{self.path}@{self.number}"
+
+
+def grids_in(path: str) -> list[Grid]:
+    """The grids x of an .npz, to ask a net about. UserError that names the file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            held = {name.lower(): file[name] for name in file.files}
+    except Exception as error:  # of zipfile, zlib and numpy
+        raise UserError(f"cannot read the grids '{path}': {_reason(error)}") from None
+    if "x" not in held:
+        raise UserError(f"cannot read the grids '{path}': it has no x, but {', '.join(held) or 'nothing'}")
+    if held["x"].ndim not in (3, 4) or not len(held["x"]):
+        raise UserError(f"cannot read the grids '{path}': x has the shape {held['x'].shape}; it must be (N, channels, "
+                        "height, width) or (N, height, width)")  # fmt: skip
+    return [Grid(path, number, values) for number, values in enumerate(held["x"])]
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

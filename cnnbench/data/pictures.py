@@ -49,7 +49,7 @@ def as_input(image: Any, spec: ModelSpec, remarks: dict[str, list[str]]) -> Any:
     """
     values = spec.extra.get(GRID)
     if values is not None and isinstance(image, str | os.PathLike):
-        return read_grid(os.fspath(image), values, spec.input.in_channels, spec.input.image_size)
+        return read_grid(image, values, spec.input.in_channels, spec.input.image_size)
     known = spec.extra.get(KEY)
     if known is not None and isinstance(image, str | os.PathLike):
         spectrogram, file = Spectrogram.of(known), os.fspath(image)

@@ -216,3 +216,8 @@ def test_grids_are_trained_on_and_asked_about(cnnbench: Callable[..., Ran], tmp_
     asked = cnnbench("predict", str(tmp_path / "one.npy"), f"weights={run}", "format=json", "device=cpu")
     assert asked.code == 0, asked.err
     assert json.loads(asked.out)[0]["predictions"][0]["class"] == "loud"
+    np.savez(tmp_path / "many.npz", x=x[:3])
+    asked = cnnbench("predict", str(tmp_path / "many.npz"), f"weights={run}", "format=json", "device=cpu")
+    assert asked.code == 0, asked.err
+    assert [Path(one["file"]).name for one in json.loads(asked.out)] == ["many.npz@0", "many.npz@1", "many.npz@2"]
+    assert json.loads(asked.out)[1]["predictions"][0]["class"] == "loud"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cnnbench.data import Arrays, Dataset, load_dataset
-from cnnbench.data.grids import in_bytes, read_grid
+from cnnbench.data.grids import grids_in, in_bytes, read_grid
 from cnnbench.utils.errors import UserError
 from tests.helpers.data import data_config
 
@@ -92,8 +92,34 @@ def test_what_is_no_npz_is_named(tmp_path: Path) -> None:
             load(tmp_path / name)
     with pytest.raises(UserError, match=r"needs data\.file"):
         load_dataset(data_config("arrays"))
-    for name in ("a.npz", "gone.npy"):
+    for name in ("text.npy", "gone.npy"):
+        (tmp_path / "text.npy").write_text("no numbers")
         with pytest.raises(UserError, match=f"cannot read the grid .*{name}"):
             read_grid(str(tmp_path / name), (0, 1), 2, 6)
     with pytest.raises(UserError, match=r"has the shape \(12, 2, 6, 6\): the net takes finite ones of 2 channels"):
         read_grid(str(tmp_path / "b.npy"), (0, 1), 2, 6)
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({"a": grids(), "y": [0]}, "has no x, but a, y"),
+        ({"x": grids()[0, 0]}, r"x has the shape \(6, 6\); it must be"),
+    ],
+)
+def test_an_npz_to_ask_about_holds_grids(held: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"a\.npz': .*{said}"):
+        grids_in(str(saved(tmp_path / "a.npz", **held)))
+    (tmp_path / "text.npz").write_text("no numbers")
+    with pytest.raises(UserError, match=r"cannot read the grids .*text\.npz"):
+        grids_in(str(tmp_path / "text.npz"))
+
+
+def test_each_grid_of_an_npz_is_named_by_its_number(tmp_path: Path) -> None:
+    x = grids(3)
+    x[2, 0, 0, 0] = np.nan
+    first, second, third = grids_in(str(saved(tmp_path / "a.npz", x=x, y=np.zeros(1))))
+    assert second.__fspath__().endswith("a.npz@1")
+    np.testing.assert_array_equal(read_grid(first, (0, 10), 2, 6), in_bytes(x[:1], 0, 10, 6)[0])
+    with pytest.raises(UserError, match=r"a\.npz@2' .*finite"):
+        read_grid(third, (0, 10), 2, 6)
