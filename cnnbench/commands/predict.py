@@ -18,7 +18,7 @@ from cnnbench.data.grids import KEY as GRID
 from cnnbench.data.grids import grids_in
 from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
-from cnnbench.data.pictures import suffixes_for
+from cnnbench.data.pictures import any_suffixes, suffixes_for
 from cnnbench.data.sound_files import moments
 from cnnbench.data.spectrogram import KEY as SOUND
 from cnnbench.data.spectrogram import Spectrogram
@@ -46,9 +46,14 @@ SHEET_PIXELS = 320  # longest side of a picture on a sheet
 
 
 def run(cfg: PredictConfig) -> int:
-    loaded = [sources.load(where, cfg.model, cfg.weights_key) for where in sources.places(cfg.weights)]
+    inputs = cfg.input if isinstance(cfg.input, list) else [str(cfg.input)]
+    try:
+        loaded = [sources.load(where, cfg.model, cfg.weights_key) for where in sources.places(cfg.weights)]
+    except UserError:
+        find_images(inputs, suffixes=any_suffixes())  # a mistake in what is asked about is told first
+        raise
     suffixes = suffixes_for(loaded[0].spec) if loaded[0].spec else None
-    files = find_images(cfg.input if isinstance(cfg.input, list) else [str(cfg.input)], suffixes=suffixes)
+    files = find_images(inputs, suffixes=suffixes)
     sheet = check_outputs(cfg, files)
     runtime = create_runtime(cfg.device, cfg.precision and cfg.precision.value, seed=0)
     predictor = predictor_of([_net(cfg, one) for one in loaded], measuring(runtime, cfg.precision, loaded), cfg.crop,

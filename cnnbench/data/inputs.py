@@ -104,7 +104,8 @@ def _in_folder(folder: Path, suffixes: tuple[str, ...] | None) -> list[str]:
     """Images below a folder. What is left out is said, as nobody asked for it by name."""
     found = images_below(folder, suffixes)
     if not found.names:
-        none = f"no {'sounds' if suffixes else 'images'} in '{folder}'"
+        images = suffixes is None or ".png" in suffixes
+        none = f"no {'images' if images else 'sounds'} in '{folder}'"
         raise UserError("; ".join(filter(None, [none, left_out_note(found.left_out)])))
     for note in (left_out_note(found.left_out), links_note(found.links)):
         if note:

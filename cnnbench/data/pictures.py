@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnnbench.data.formats import image_suffixes
 from cnnbench.data.grids import KEY as GRID
 from cnnbench.data.grids import SUFFIXES as GRIDS
 from cnnbench.data.grids import read_grid
@@ -63,6 +64,11 @@ def as_input(image: Any, spec: ModelSpec, remarks: dict[str, list[str]]) -> Any:
 def suffixes_for(spec: ModelSpec) -> tuple[str, ...] | None:
     """Suffixes of the files that a net is asked about, where they are no images."""
     return SUFFIXES if KEY in spec.extra else GRIDS if GRID in spec.extra else None
+
+
+def any_suffixes() -> tuple[str, ...]:
+    """Suffixes of all files that some net is asked about."""
+    return *image_suffixes(), *SUFFIXES, *GRIDS
 
 
 def _as_bytes(image: Tensor) -> Tensor:
