@@ -295,6 +295,10 @@ class DataConfig:
         "sounds: the fold that is judged, while all others are trained on; spoken_digits: official, or a speaker",
         default=None,
     )
+    values: list[float] | None = option(
+        "arrays: two values that become 0 and 255; null: the least and the largest of x, or those of the weights",
+        default=None,
+    )
     sound: SoundConfig = field(default_factory=SoundConfig)
     pairs: str | None = option(
         "people: table of the pairs that are judged: first, second, same, and a fold where it has them; null: "

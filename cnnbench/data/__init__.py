@@ -1,12 +1,13 @@
 """Data sets, transforms of their images, and batches for a net."""
 
+from cnnbench.data.as_trained import as_trained
 from cnnbench.data.class_names import in_classes_of, matched, renumbered
 from cnnbench.data.datasets import load_dataset, load_judged, seen_in_training
 from cnnbench.data.groups import group_table
 from cnnbench.data.kept import Keep, cache_of
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches
 from cnnbench.data.overlap import shared_files
-from cnnbench.data.sounds import as_trained, in_memory
+from cnnbench.data.sounds import in_memory
 from cnnbench.data.sources import (
     Arrays,
     Dataset,

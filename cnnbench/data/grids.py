@@ -35,9 +35,7 @@ def arrays(cfg: DataConfig, root: Path) -> Dataset:
     train = _grids(held, path, "")
     others = {part: _grids(held, path, f"_{part}") for part in parts}
     classes, numbers = _classes(held, path, parts)
-    low, high = (0.0, 255.0) if train.dtype == np.uint8 else (float(train.min()), float(train.max()))
-    if not low < high:
-        raise UserError(f"data.file: all values of x in '{path}' are {low:g}")
+    low, high = _range(cfg, train, path)
     side = cfg.image_size or max(train.shape[2:])
 
     def source(part: str, grids: np.ndarray) -> Arrays:
@@ -66,6 +64,20 @@ def arrays(cfg: DataConfig, root: Path) -> Dataset:
         extra={KEY: [low, high]},
         notes=tuple(_notes(train, low, high, side)),
     )
+
+
+def _range(cfg: DataConfig, train: np.ndarray, path: Path) -> tuple[float, float]:
+    """Values that become 0 and 255."""
+    if cfg.values is not None:
+        if len(cfg.values) != 2 or not cfg.values[0] < cfg.values[1]:
+            raise UserError(f"data.values={cfg.values}: give two values, the smaller one first")
+        return cfg.values[0], cfg.values[1]
+    if train.dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = float(train.min()), float(train.max())
+    if not low < high:
+        raise UserError(f"data.file: all values of x in '{path}' are {low:g}")
+    return low, high
 
 
 def _notes(train: np.ndarray, low: float, high: float, side: int) -> list[str]:

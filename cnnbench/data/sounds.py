@@ -145,17 +145,6 @@ def moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 # The spectrogram
 
 
-def as_trained(cfg: DataConfig, extra: Mapping[str, object], typed: set[str]) -> DataConfig:
-    """The data with sounds as a net hears them, whose `extra` is given. UserError where the user wants it otherwise."""
-    known = extra.get(KEY)
-    if not isinstance(known, dict):
-        return cfg
-    if wrong := sorted(key for key in typed if key.startswith("data.sound.")):
-        raise UserError(f"{wrong[0]} cannot be changed now: the net hears {Spectrogram.of(known).text}, as in its "
-                        "training")  # fmt: skip
-    return replace(cfg, sound=SoundConfig(**known))
-
-
 def spectrogram_of(cfg: SoundConfig, paths: Sequence[str]) -> tuple[Spectrogram, list[str]]:
     """Spectrogram as configured, and notes on what is chosen by the heads of the files: the rate of most of them, and
     the length that nine in ten do not exceed."""

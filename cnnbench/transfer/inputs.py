@@ -8,6 +8,7 @@ from cnnbench import data
 from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import FinetuneConfig
 from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
+from cnnbench.data.grids import KEY as GRID
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.spectrogram import KEY as SOUND
 from cnnbench.data.spectrogram import Spectrogram
@@ -35,14 +36,18 @@ def as_weights_take(
 
 
 def as_heard(cfg: FinetuneConfig, given: Weights | None, dataset: data.Dataset, stream: TextIO) -> data.Dataset:
-    """The data set with its sounds as the weights know them, but for what the user says otherwise."""
-    said = any(key.startswith("data.sound.") for key in typed_keys(cfg))
-    if said or SOUND not in dataset.extra or given is None or given.spec is None:
+    """The data set with its sounds, or the values of its grids, as the weights know them, but for what the user says
+    otherwise."""
+    said = any(key.startswith(("data.sound.", "data.values")) for key in typed_keys(cfg))
+    kind = next((key for key in (SOUND, GRID) if key in dataset.extra), None)
+    if said or kind is None or given is None or given.spec is None:
+        return dataset
+    known = given.spec.extra.get(kind, dataset.extra[kind])
+    if known == dataset.extra[kind]:
         return dataset
     heard = data.as_trained(cfg.data, given.spec.extra, set())
-    if given.spec.extra.get(SOUND, dataset.extra[SOUND]) == dataset.extra[SOUND]:
-        return dataset
-    say(f"sounds as {given.source} knows them: {Spectrogram.of(given.spec.extra[SOUND]).text}", stream)
+    text = Spectrogram.of(known).text if kind == SOUND else f"{known[0]:g} to {known[1]:g} become 0 to 255"
+    say(f"{'sounds' if kind == SOUND else 'values'} as {given.source} knows them: {text}", stream)
     return data.load_dataset(heard, lambda note: None)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cnnbench.data import Arrays, Dataset, load_dataset
+from cnnbench.data import Arrays, Dataset, as_trained, load_dataset
 from cnnbench.data.grids import grids_in, in_bytes, read_grid
 from cnnbench.utils.errors import UserError
 from tests.helpers.data import data_config
@@ -123,3 +123,19 @@ def test_each_grid_of_an_npz_is_named_by_its_number(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_grid(first, (0, 10), 2, 6), in_bytes(x[:1], 0, 10, 6)[0])
     with pytest.raises(UserError, match=r"a\.npz@2' .*finite"):
         read_grid(third, (0, 10), 2, 6)
+
+
+def test_another_file_is_taken_in_the_values_that_a_net_knows(tmp_path: Path) -> None:
+    """As evaluate and finetune do; the same grid is then the same picture."""
+    x = grids()
+    learned = load(saved(tmp_path / "a.npz", x=x, y=np.arange(12) % 3), val_fraction=0.5)
+    other = data_config("arrays", file=str(saved(tmp_path / "b.npz", x=x[:4] * 0.5, y=[0, 1, 2, 0])), val_fraction=0.5)
+    judged = load_dataset(as_trained(other, learned.extra, set()), lambda note: None)
+    assert judged.extra == learned.extra
+    expected = in_bytes(x[:4] * 0.5, *learned.extra["values"], 6)
+    found = torch.cat([judged.train.images, judged.val.images])  # type: ignore[union-attr]
+    assert sorted(one.sum().item() for one in found) == sorted(one.sum().item() for one in expected)
+    assert as_trained(other, learned.extra, {"data.values"}).values is None
+    for values in ([1.0], [2.0, 1.0]):
+        with pytest.raises(UserError, match="give two values, the smaller one first"):
+            load(tmp_path / "a.npz", values=values)
