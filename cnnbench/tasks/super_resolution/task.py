@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cnnbench import models
 from cnnbench.config.commands import EvaluateConfig, TrainConfig
@@ -93,8 +94,7 @@ class SuperResolution(Task):
 
     def training_loss(self, outputs: Any, targets: Tensor) -> Tensor:
         truth = targets[:, : self.channels].float() / PEAK
-        error = outputs.float() - truth
-        return error.abs().mean() if self.norm == 1 else error.square().mean()
+        return (F.l1_loss if self.norm == 1 else F.mse_loss)(outputs.float(), truth)
 
     # To measure
 
