@@ -58,14 +58,23 @@ class Recorded:
         """Record anew: what the function works on has changed."""
         self.replay, self.static, self.calls = None, (), 0
 
+    @property
+    def is_replayed(self) -> bool:
+        """Whether there is a recording, which holds memory."""
+        return self.replay is not None
+
+    def give_up(self, reason: str) -> None:
+        """Run all as it is from now on; the recording's memory is free again."""
+        self.forget()
+        self.broken = True
+        self.tell(reason)
+
     def _record(self, inputs: Inputs) -> None:
         self.static = tuple(torch.empty_like(value, device=self.device) for value in inputs)
         try:
             self.replay = capture(lambda: self.function(*self.static))
         except RuntimeError as error:  # out of memory is one too
-            self.forget()
-            self.broken = True
-            self.tell(str(error).partition("\n")[0])
+            self.give_up(str(error).partition("\n")[0])
 
 
 def capture(function: Callable[[], Any]) -> Replay:

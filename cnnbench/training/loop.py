@@ -125,6 +125,9 @@ def _passes_that_fit(state: TrainState, images: Tensor, targets: Any) -> list[Pa
                 raise  # of several processes one cannot go back alone; what is recorded has not been run
         state.optimizer.zero_grad(set_to_none=True)  # of the microbatches that did fit
         state.guard.take_back()
+        if state.recorded is not None and state.recorded.is_replayed:
+            state.recorded.give_up("its memory is needed for a batch of another size")  # it comes before smaller parts
+        else:
+            state.set_accumulate(2 * state.accumulate)
         state.runtime.empty_cache()
-        state.set_accumulate(2 * state.accumulate)
         state.runtime.seed_step(state.seed, state.step)

@@ -117,6 +117,27 @@ def test_a_recording_that_fails_is_said_once_and_costs_nothing_else(
     assert said.count("the step could not be recorded as a CUDA graph, and runs as without: operation not") == 1
 
 
+def test_a_recordings_memory_is_given_back_before_a_batch_is_split(
+    recordings: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    eager, replayed = twins("sgd")
+    net, recorded = replayed.net, replayed.recorded
+    assert recorded is not None
+
+    def cramped(images: Tensor) -> Any:
+        if recorded.is_replayed and len(images) < SIZE:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return net(images)
+
+    replayed.net = cramped
+    for target in (eager, replayed):
+        loop.train_epoch(target, [*batches(5), *batches(1, size=7), *batches(2)], lambda: True)
+    ours, theirs = everything(replayed), everything(eager)
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    assert replayed.accumulate == 1 and not recorded.is_replayed
+    assert capsys.readouterr().err.count("its memory is needed for a batch of another size") == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
