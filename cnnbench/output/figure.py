@@ -39,6 +39,15 @@ def new_figure(width: float, height: float, title: str, layout: Any = "constrain
     return figure
 
 
+def picture_axes(figure: Figure, rows: int, columns: int) -> np.ndarray:
+    """Axes (rows, columns) for pictures, without ticks and frames."""
+    axes: np.ndarray = figure.subplots(rows, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+    return axes
+
+
 def short_label(name: str, width: int) -> str:
     """Label on one line of at most `width` characters, dollar signs escaped, which matplotlib reads as mathematics."""
     return shorten(printable(str(name)), width).replace("$", r"\$")

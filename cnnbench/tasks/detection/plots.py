@@ -17,7 +17,7 @@ from cnnbench.data import Source
 from cnnbench.data.boxes import CLASS, CORNERS, present
 from cnnbench.data.geometry import as_tensor
 from cnnbench.data.sources import Arrays, Files, image_ids, read_item
-from cnnbench.output.figure import BLUE, GREY, array, new_figure, save_figure, short_label
+from cnnbench.output.figure import BLUE, GREY, array, new_figure, picture_axes, save_figure, short_label
 from cnnbench.output.rgb import to_rgb
 from cnnbench.tasks.detection.verdicts import MISTAKES, NAMES, Verdicts, average_precision, curve
 from cnnbench.tasks.segmentation.palette import voc_colors
@@ -202,11 +202,7 @@ def _grid(rows: int, columns: int, side: float, aspect: float, title: str) -> tu
     """Figure with room for a legend below, and Axes (rows, columns) without ticks. side: inches of a picture."""
     width = max(columns * side + 0.3, 6.0)
     figure = new_figure(width, rows * (side * aspect + 0.28) + 1.0, title)
-    axes: np.ndarray = figure.subplots(rows, columns, squeeze=False)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-    return figure, axes
+    return figure, picture_axes(figure, rows, columns)
 
 
 def _legend(figure: Figure, labels: Sequence[int], classes: Sequence[str], *, truth: bool = False) -> None:

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from cnnbench.data.sources import IGNORE
-from cnnbench.output.figure import BLUE, GREY, VERMILLION, array, new_figure, save_figure, short_label
+from cnnbench.output.figure import BLUE, GREY, VERMILLION, array, new_figure, picture_axes, save_figure, short_label
 from cnnbench.output.rgb import to_rgb
 from cnnbench.tasks.segmentation.metrics import counts, judged_alone, scores
 from cnnbench.tasks.segmentation.palette import Colors
@@ -162,11 +162,7 @@ def _grid(rows: int, columns: int, side: float, aspect: float, title: str) -> tu
     """Figure with room for a legend below, and Axes (rows, columns) without ticks. side: inches of a picture."""
     width = max(columns * side + 0.6, 6.0)
     figure = new_figure(width, rows * (side * aspect + 0.3) + 1.1, title)
-    axes: np.ndarray = figure.subplots(rows, columns, squeeze=False)
-    for ax in axes.flat:
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-    return figure, axes
+    return figure, picture_axes(figure, rows, columns)
 
 
 def _legend(figure: Figure, found: Sequence[int], classes: Sequence[str], colors: Colors,
