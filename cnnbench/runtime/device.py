@@ -92,6 +92,11 @@ class Runtime:
         self.scaler.scale(loss).backward()
 
     @property
+    def can_record(self) -> bool:
+        """Whether the device can replay what it has launched once, as a CUDA graph."""
+        return self.device.type == "cuda"
+
+    @property
     def is_recording(self) -> bool:
         """Whether what is launched now is recorded, for a CUDA graph, and not run."""
         return self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()

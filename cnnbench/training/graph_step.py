@@ -24,14 +24,14 @@ def uses_graphs(cfg: TrainConfig, runtime: Runtime) -> bool:
     reason = obstacle(cfg, runtime)
     if reason and cfg.graphs is True:
         raise UserError(f"graphs=true: {reason}")
-    if reason and cfg.graphs == "auto" and runtime.device.type == "cuda":
+    if reason and cfg.graphs == "auto" and runtime.can_record:
         console.warn(f"steps are not replayed as CUDA graphs: {reason} (graphs=false says nothing)")
     return not reason and cfg.graphs is not False
 
 
 def obstacle(cfg: TrainConfig, runtime: Runtime) -> str:
     """Why steps cannot be replayed; empty where they can."""
-    if runtime.device.type != "cuda":
+    if not runtime.can_record:
         return f"that needs an NVIDIA GPU, and this run is on {runtime.device.type}"
     if runtime.scaler.is_enabled():
         return "in fp16 each step asks the GPU whether its numbers were finite; give precision=bf16"
