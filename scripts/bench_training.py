@@ -102,14 +102,7 @@ def bench_step() -> None:
     for name, size, hand, more in nets:
         with tempfile.TemporaryDirectory() as folder:
             ours = training(folder, f"model={name}", f"data.image_size={size}", *more, "augment=none")
-            callbacks = usual_callbacks(ours, Path(folder))
-            kinds = {
-                "by hand": lambda ours=ours, hand=hand: hand(ours),
-                "cnnbench": lambda ours=ours, callbacks=callbacks: loop(ours, callbacks),
-            }
-            found = in_turn(kinds)
-            for callback in callbacks:
-                callback.close()
+            found = beside(hand, ours, Path(folder))
         precision = ours.parts.runtime.precision
         table(f"{name}, {size} px, batch {ours.parts.batch_size}, {precision}: a step", "ms", found)
 
@@ -119,14 +112,7 @@ def bench_enlarge() -> None:
         with tempfile.TemporaryDirectory() as folder:
             ours = training(folder, "task=super_resolution", "recipe=synthetic", f"model={name}",
                             f"data.image_size={size}", "augment=turn_flip", f"batch_size={batch}")  # fmt: skip
-            callbacks = usual_callbacks(ours, Path(folder))
-            kinds = {
-                "by hand": lambda ours=ours: enlarging_by_hand(ours),
-                "cnnbench": lambda ours=ours, callbacks=callbacks: loop(ours, callbacks),
-            }
-            found = in_turn(kinds)
-            for callback in callbacks:
-                callback.close()
+            found = beside(enlarging_by_hand, ours, Path(folder))
         table(f"{name}, {size} px, batch {batch}, {ours.parts.runtime.precision}: a step", "ms", found)
 
 
@@ -138,10 +124,7 @@ def bench_masks() -> None:
         ours = training(
             f"{folder}/run", *own, "model=fcn8s", "model.backbone=squeezenet1_0", "optim=adamw", "batch_size=8"
         )
-        callbacks = usual_callbacks(ours, Path(folder) / "run")
-        found = in_turn({"by hand": lambda: masks_by_hand(ours), "cnnbench": lambda: loop(ours, callbacks)})
-        for callback in callbacks:
-            callback.close()
+        found = beside(masks_by_hand, ours, Path(folder) / "run")
     table(f"fcn8s on squeezenet1_0, 180 px, batch 8, {ours.parts.runtime.precision}: a step", "ms", found)
 
 
@@ -166,10 +149,7 @@ def bench_boxes() -> None:
                "data.num_classes=null", "data.num_images=null", "augment=none",
                "model=ssd", "optim=adamw", "batch_size=4"]  # fmt: skip
         ours = training(f"{folder}/run", *own)
-        callbacks = usual_callbacks(ours, Path(folder) / "run")
-        found = in_turn({"by hand": lambda: by_hand_of_task(ours), "cnnbench": lambda: loop(ours, callbacks)})
-        for callback in callbacks:
-            callback.close()
+        found = beside(by_hand_of_task, ours, Path(folder) / "run")
     table(f"ssd on squeezenet1_0, 300 px, batch 4, {ours.parts.runtime.precision}: a step", "ms", found)
 
 
@@ -230,6 +210,15 @@ def enlarging_by_hand(ours: View) -> float:
         total, decibels = total + loss.detach(), decibels + (10 * torch.log10(255**2 / error)).sum()
     runtime.synchronize()
     return 1000 * (time.perf_counter() - begin) / STEPS
+
+
+def beside(hand: Callable[[View], float], ours: View, folder: Path) -> dict[str, list[float]]:
+    """Milliseconds per step of the loop by hand and of cnnbench's, in turn."""
+    callbacks = usual_callbacks(ours, folder)
+    found = in_turn({"by hand": lambda: hand(ours), "cnnbench": lambda: loop(ours, callbacks)})
+    for callback in callbacks:
+        callback.close()
+    return found
 
 
 def usual_callbacks(ours: View, folder: Path) -> list[Callback]:

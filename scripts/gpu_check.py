@@ -257,7 +257,7 @@ def state_after(exact: bool, *overrides: str) -> dict[str, Any]:
             "guard": view.state.guard.counts,
         }
         whole = {name: torch.as_tensor(value).detach().cpu().double() for name, value in found.items()}
-        return {"tensors": whole, "replayed": "replayed" if recorded and recorded.replay else "eager"}
+        return {"tensors": whole, "replayed": "replayed" if recorded and recorded.is_replayed else "eager"}
 
 
 def difference(first: dict[str, Any], second: dict[str, Any]) -> str:
