@@ -3,13 +3,16 @@
 import atexit
 import gc
 import importlib.util
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from cnnbench.cli import main
 from cnnbench.config import commands, parsing
@@ -37,6 +40,14 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take minutes come first: at the end both workers have short ones, and none waits for the other."""
     items.sort(key=lambda item: not any(name in str(item.path) for name in LONG))  # stable
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """A test that draws numbers draws the same ones each time, whatever ran before it."""
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
 
 
 @pytest.fixture

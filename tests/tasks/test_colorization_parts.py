@@ -113,7 +113,8 @@ def test_auc_is_as_it_is_defined_and_the_same_for_any_batches() -> None:
     assert torch.equal(whole.errors, parts.errors)
     ab = torch.nn.functional.interpolate(110 * answer, size=(16, 16), mode="bilinear")
     rebalanced, plain = by_definition(ab, truth[:, 1:])
-    assert whole.metrics() == pytest.approx({"auc_rebalanced": rebalanced, "auc": plain})
+    # A pixel that lies on a threshold falls to either side by rounding: it moves the area by 100 / (1,536 x 151).
+    assert whole.metrics() == pytest.approx({"auc_rebalanced": rebalanced, "auc": plain}, abs=0.002)
 
 
 def test_the_truth_has_all_of_the_area_and_what_is_far_off_none() -> None:
