@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from cnnbench import data
-from cnnbench.data import Arrays, datasets, load_dataset
-from cnnbench.data import datasets as sets
+from cnnbench.data import Arrays, datasets, load_dataset, no_files
 from cnnbench.data.splits import pick
 from cnnbench.utils.errors import UserError
 from tests.helpers.data import data_config
@@ -31,9 +30,9 @@ def test_digits_are_scikit_learns() -> None:
 
 
 def test_digits_read_through_scikit_learn_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels, targets = sets._read_digits()
-    monkeypatch.setattr(sets, "find_spec", lambda name: None)
-    again = sets._read_digits()
+    pixels, targets = no_files._read_digits()
+    monkeypatch.setattr(no_files, "find_spec", lambda name: None)
+    again = no_files._read_digits()
     assert np.array_equal(pixels, again[0]) and np.array_equal(targets, again[1])
 
 
@@ -111,7 +110,7 @@ def test_synthetic() -> None:
 
 @pytest.mark.parametrize("label", [-1, 10])
 def test_labels_outside_the_classes_are_refused(monkeypatch: pytest.MonkeyPatch, label: int) -> None:
-    read = datasets._digits
+    read = no_files.digits
 
     def spoiled(cfg: Any, root: Path) -> data.Dataset:
         dataset = read(cfg, root)
