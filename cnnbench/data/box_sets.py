@@ -197,8 +197,6 @@ def _yolo_part(images: Path, labels: Path, names: Sequence[str]) -> list[Labels]
 def dataset_of(cfg: DataConfig, parts: Parts, classes: Sequence[str] = (), extra: dict[str, Any] | None = None
                ) -> Dataset:  # fmt: skip
     """Data set of the labels of each split, checked. Without names of classes, these are the names of the boxes."""
-    if len(parts) == 1 and cfg.val_fraction == 0:
-        raise UserError(f"data={cfg.name} found nothing to validate on: set data.val_fraction=0.2")
     found = {split: checked(labels) for split, labels in parts.items()}
     notes = complaints(cfg, [fault for part in found.values() for fault in part.faults])
     counts = Counter(box.name for part in found.values() for one in part.labels for box in one.boxes)

@@ -179,7 +179,7 @@ def _refuse_groups(tree: ClassTree) -> None:
     if len(shared) > 1:
         raise UserError(f"'{first}' and '{second}' in '{tree.root}' hold no images of their own, but the same folders: "
                         f"{some(shared)}.\nThey look like splits, not classes: name them train and val, or use "
-                        f"data.root={tree.found[first].folder} data.val_fraction=0.2.\n{NESTED}")  # fmt: skip
+                        f"data.root={tree.found[first].folder}.\n{NESTED}")  # fmt: skip
     if group := next((name for name, one in tree.found.items() if len(one.folders) > 1), None):
         raise UserError(f"no class folder of '{tree.root}' holds images of its own; '{group}' holds the folders "
                         f"{some(tree.found[group].folders)}.\nIf those are the classes, move all classes into one "

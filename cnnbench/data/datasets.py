@@ -17,7 +17,7 @@ from cnnbench.data.identity import of_content
 from cnnbench.data.masks import camvid, masks
 from cnnbench.data.no_files import digits, synthetic
 from cnnbench.data.overlap import in_both, shared_files
-from cnnbench.data.parts import with_parts
+from cnnbench.data.parts import held_out_part, with_parts
 from cnnbench.data.people import people
 from cnnbench.data.photographs import images, t91
 from cnnbench.data.sound_sets import esc50, sounds, speech_commands, spoken_digits
@@ -59,7 +59,7 @@ def load_dataset(
         dataset = replace(dataset, identity=of_content(dataset, workers))
     if cfg.group is not None:
         dataset = grouped(dataset, cfg.group)
-    dataset = with_parts(dataset, cfg)
+    dataset = with_parts(dataset, cfg, root, unsplit=unsplit)
     if read_all:
         dataset = heard(dataset, cfg.workers, test=test)
     for note in dataset.notes:
@@ -82,7 +82,7 @@ def load_judged(
     if cfg.name not in FOLDERS or cfg.packed or divides or not {"data", "data.root", "data.file"} & typed:
         dataset = load_dataset(cfg, tell, test=test)
         if trained is not None and divides and (dataset.name, dataset.identity) == (trained.name, identity):
-            tell_of_other_parts(cfg, trained, tell)
+            tell_of_other_parts(cfg, trained, tell, alone=dataset.alone)
         return dataset
     notes: list[str] = []
     whole = replace(
@@ -119,10 +119,11 @@ def seen_in_training(judged: Source, trained: DataConfig) -> str:
     return f"{count:,} of the {plural(len(judged), 'given image')} {verb} of this net: the error on them is too low"
 
 
-def tell_of_other_parts(cfg: DataConfig, trained: DataConfig, tell: Tell) -> None:
+def tell_of_other_parts(cfg: DataConfig, trained: DataConfig, tell: Tell, *, alone: bool) -> None:
     """Say where a set is divided otherwise than in the training, which then has seen what is judged."""
-    for key in ("val_fraction", "test_fraction"):
-        now, then = getattr(cfg, key), getattr(trained, key)
+    val = tuple(held_out_part(one.val_fraction, alone=alone) for one in (cfg, trained))
+    test = (cfg.test_fraction, trained.test_fraction)
+    for key, (now, then) in (("val_fraction", val), ("test_fraction", test)):
         if now != then:
             tell(f"data.{key}={now:g}, but {then:g} in the training: it has seen images that are judged now")
 

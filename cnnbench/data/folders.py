@@ -15,7 +15,7 @@ import torch
 from cnnbench.config.sections import DataConfig, OnBadImage
 from cnnbench.data import identity
 from cnnbench.data.class_tree import ClassTree, check_classes, check_splits, read_tree, refuse_empty, refuse_odd
-from cnnbench.data.layout import Layout, expected, find_layout, tables_in, val_hint
+from cnnbench.data.layout import Layout, expected, find_layout, tables_in
 from cnnbench.data.scan import subfolders
 from cnnbench.data.sources import Dataset, Files
 from cnnbench.utils.errors import UserError
@@ -43,11 +43,6 @@ def _dataset(cfg: DataConfig, layout: Layout, *, unsplit: bool = False, test: bo
     is_val = not layout.val and cfg.val_fraction == 0  # the test folder, where it is all there is
     judged = layout.test if is_val else layout.val
     kept, unused = _kept(layout, is_val)
-    if not judged and cfg.val_fraction == 0 and not unsplit:
-        raise UserError(
-            f"data={cfg.name} found nothing to validate on: no folder val or test goes with '{layout.train}'.\n"
-            f"{val_hint(layout.train)}"
-        )
     trees = [train]
     if judged:
         trees.append(read_tree(judged))

@@ -44,9 +44,6 @@ def arrays(cfg: DataConfig, root: Path) -> Dataset:
         return Arrays(in_bytes(grids, low, high, side), torch.from_numpy(numbers[part]), (), found)
 
     learned, first = source("", train), parts[0] if parts else ""
-    if not parts and cfg.val_fraction == 0:
-        raise UserError(f"data=arrays found nothing to validate on: '{path}' has no x_val or x_test.\n"
-                        "Set data.val_fraction=0.2 to hold out a fifth of x.")  # fmt: skip
     mean, std = moments(learned.images)
     return Dataset(
         name=cfg.name,

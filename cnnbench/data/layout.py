@@ -80,7 +80,7 @@ def _classes_alone(root: Path, folders: list[Path], named: Mapping[str, list[Pat
 
 def expected(root: str) -> str:
     """What data=folder reads."""
-    return f"{root}/train/CLASS/*.jpg and {root}/val/CLASS/*.jpg, or {root}/CLASS/*.jpg with data.val_fraction=0.2"
+    return f"{root}/train/CLASS/*.jpg and {root}/val/CLASS/*.jpg, or {root}/CLASS/*.jpg"
 
 
 def tables_in(root: Path) -> list[str]:
@@ -96,11 +96,12 @@ def table_hint(root: Path) -> str:
     return f"\n'{tables[0]}' is not read: labels are folders, so put each image into a folder of its class."
 
 
-def val_hint(train: Path) -> str:
-    """What to set where nothing is there to validate on."""
-    if split_of(train.name) == "train" and any(split_of(one.name) in ("val", "test") for one in _beside(train)):
-        return f"Use data.root={train.parent}, which has such a folder."
-    return "Set data.val_fraction=0.2 to hold out a fifth of the training images."
+def refuse_part_alone(root: Path) -> None:
+    """UserError for the folder of the training images alone, where others to validate on lie beside it."""
+    if split_of(root.name) == "train" and any(split_of(one.name) in ("val", "test") for one in _beside(root)):
+        raise UserError(f"data.root='{root}' has nothing to validate on, but a folder beside it has.\n"
+                        f"Use data.root={root.parent}, or data.val_fraction=0.2 to hold out a fifth of "
+                        "these.")  # fmt: skip
 
 
 def _beside(folder: Path) -> list[Path]:

@@ -62,8 +62,6 @@ def masks(cfg: DataConfig, root: Path) -> Dataset:
     if not (home / "images").is_dir() or not (home / "masks").is_dir():
         raise UserError(f"'{home}' has no folders images and masks.\ndata=masks expects {EXPECTED}.")
     names: list[str] = [split for split in ("val", "test") if split in homes and "train" in homes]
-    if not names and cfg.val_fraction == 0:
-        raise UserError(f"data=masks found nothing to validate on in '{root}': set data.val_fraction=0.2")
     parts: dict[str, Pairs] = {split: paired(homes[split] / "images", homes[split] / "masks") for split in names}
     return dataset_of(
         cfg, {"train": paired(home / "images", home / "masks"), **parts}, named_classes(root / "classes.txt")

@@ -2,23 +2,38 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from cnnbench.config.sections import DataConfig
+from cnnbench.data.layout import refuse_part_alone
 from cnnbench.data.sources import Dataset, Source, has_masks
 from cnnbench.data.splits import groups_of, hold_out, pick, strata
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural, some
 
 FAR = 1.5  # a part this many times as large or small as asked is mentioned
+HELD_OUT = 0.2  # of data that come in one part, where no other part is asked for
 
 
-def with_parts(dataset: Dataset, cfg: DataConfig) -> Dataset:
+def held_out_part(asked: float, *, alone: bool) -> float:
+    """Part that is held out where `data.val_fraction` asks for so much. alone: the data come in one part."""
+    return asked or (HELD_OUT if alone else 0.0)
+
+
+def with_parts(dataset: Dataset, cfg: DataConfig, root: Path, *, unsplit: bool) -> Dataset:
     """Data set with `val_fraction` and `test_fraction` of the training images held out and `fraction` of the others
-    kept. UserError where nothing is left to train on, or where the set has test images of its own."""
+    kept. Of data in one part a fifth is held out, and that is said, unless they may stay whole (unsplit). UserError
+    where nothing is left to train on, or where the set has test images of its own."""
     if dataset.parted:
         cfg = replace(cfg, val_fraction=0.0, test_fraction=0.0)
+    elif not len(dataset.val):
+        dataset = replace(dataset, alone=True)
+        if cfg.val_fraction == 0 and not unsplit:
+            refuse_part_alone(root)
+            cfg = replace(cfg, val_fraction=HELD_OUT)
+            dataset = replace(dataset, notes=(*dataset.notes, _said(dataset, cfg)))
     if cfg.test_fraction > 0 and (dataset.split == "test" or dataset.kept):
         raise UserError(f"{dataset.kept or f'data={cfg.name}'} has test images: leave data.test_fraction="
                         f"{cfg.test_fraction:g} out, which would keep others")  # fmt: skip
@@ -31,6 +46,12 @@ def with_parts(dataset: Dataset, cfg: DataConfig) -> Dataset:
         kept, _ = pick(strata(dataset.train), cfg.fraction)
         dataset = replace(dataset, train=dataset.train.subset(kept))
     return dataset
+
+
+def _said(dataset: Dataset, cfg: DataConfig) -> str:
+    left = 100 * (1 - cfg.val_fraction - cfg.test_fraction)
+    return (f"data={dataset.name} is not divided: {left:g} % are trained on, {100 * cfg.val_fraction:g} % held out to "
+            f"validate on, drawn with seed 0 (as by data.val_fraction={cfg.val_fraction:g})")  # fmt: skip
 
 
 def _held_out(dataset: Dataset, cfg: DataConfig) -> Dataset:

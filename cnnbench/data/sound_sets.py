@@ -53,7 +53,7 @@ def sounds(cfg: DataConfig, root: Path, *, unsplit: bool = False, test: bool = F
                      kept=f"'{layout.test}'", unsplit=unsplit)  # fmt: skip
 
 
-EXPECTED = ("DIR/train/CLASS/*.wav and DIR/val/CLASS/*.wav (or test), DIR/CLASS/*.wav with data.val_fraction=0.2, or a "
+EXPECTED = ("DIR/train/CLASS/*.wav and DIR/val/CLASS/*.wav (or test), DIR/CLASS/*.wav, or a "
             "table with data.file=DIR/list.csv")  # fmt: skip
 
 

@@ -228,9 +228,6 @@ def _check(cfg: DataConfig, parts: Mapping[str, Sequence[Row]], classes: Sequenc
     for part in ("val", "test"):
         if new := sorted({row.label for row in parts[part]} - set(classes)):
             raise UserError(f"data={cfg.name}: there are no training sounds of class {some(new)}, but {part} sounds")
-    if not parts["val"] and cfg.val_fraction == 0 and not unsplit:
-        raise UserError(f"data={cfg.name} found nothing to validate on.\n"
-                        "Set data.val_fraction=0.2 to hold out a fifth of the training sounds.")  # fmt: skip
 
 
 def _on_two_sides(parts: Mapping[str, Sequence[Row]]) -> Iterator[str]:

@@ -162,6 +162,7 @@ class Dataset:
     whole: bool = False  # validation takes images whole, each at its own size
     grid: int = 1  # pixels: squares cut at random from files begin at multiples of it
     parted: bool = False  # it has held out its own parts: data.val_fraction and test_fraction are seen to
+    alone: bool = False  # it comes in one part: nothing of its own to validate on
     skips: bool = False  # data.on_error=skip: images that do not serve the task are left out too
     folds: int = 10  # parts of the pairs of images by which it is judged, where they are drawn
     unreadable: tuple[str, ...] = ()  # images that data.on_error=skip left out, with the reasons

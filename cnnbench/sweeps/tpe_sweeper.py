@@ -183,7 +183,7 @@ def other_images(cfg: DataConfig) -> str:
     except UserError:  # each job says it
         return ""
     if layout.val is None:
-        return for_choice
+        return for_choice if layout.test else ""  # else images are held out for the choice anyway
     return "" if layout.test else "data.test_fraction=0.1 keeps training images for evaluate split=test"
 
 

@@ -3,12 +3,13 @@
 import hashlib
 import io
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cnnbench.data import Files, load_dataset
+from cnnbench.data import Files, load_dataset, load_judged
 from cnnbench.data.folders import _imagenet_names
 from cnnbench.utils.errors import UserError
 from tests.helpers.data import class_tree, data_config, picture
@@ -44,11 +45,20 @@ def test_val_goes_before_test(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sub", [".", "train"])
 def test_one_tree_is_held_out_of(tmp_path: Path, sub: str) -> None:
     class_tree(tmp_path / sub, {"cat": 10, "dog": 20})
-    with pytest.raises(UserError, match=r"data\.val_fraction=0\.2"):
-        load_dataset(data_config("folder", root=tmp_path))
-    dataset = load_dataset(data_config("folder", root=tmp_path, val_fraction=0.2))
+    told: list[str] = []
+    undivided = load_dataset(data_config("folder", root=tmp_path), told.append)
+    assert told == ["data=folder is not divided: 80 % are trained on, 20 % held out to validate on, drawn with seed 0 "
+                    "(as by data.val_fraction=0.2)"]  # fmt: skip
+    dataset = load_dataset(data_config("folder", root=tmp_path, val_fraction=0.2), told.append)
+    assert len(told) == 1 and names(dataset.val) == names(undivided.val) and dataset.alone and undivided.alone
     assert dataset.split == "held-out" and dataset.val.targets.tolist() == [0] * 2 + [1] * 4
     assert len(set(names(dataset.train) + names(dataset.val))) == 30
+    trained = data_config("folder", root=tmp_path)
+    for typed in ({"data.root"}, {"data.val_fraction"}):  # the images that are held out again, and nothing to warn of
+        cfg = replace(trained, val_fraction=0.2 if "data.val_fraction" in typed else 0.0)
+        again = load_judged(cfg, trained, dataset.identity, typed, test=False, tell=told.append)
+        assert names(again.val) == names(dataset.val)
+    assert [text for text in told if "in the training" in text] == []
     assert names(dataset.val) == names(load_dataset(data_config("folder", root=tmp_path, val_fraction=0.2)).val)
 
 

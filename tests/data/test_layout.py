@@ -1,6 +1,7 @@
 """Splits by the names of folders: what is taken for what, and what is refused with a hint."""
 
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,8 +150,10 @@ def test_test_images_are_kept_of_one_tree(tmp_path: Path) -> None:
     assert len({path for one in dataset.splits.values() for path in one.paths}) == 30  # type: ignore[union-attr]
     training = load_dataset(cfg)
     assert training.test is None and training.kept == "9 test images" and len(training.train) == 15
-    with pytest.raises(UserError, match="found nothing to validate on"):
-        load_dataset(data_config("folder", root=tmp_path, test_fraction=0.3))
+    told: list[str] = []
+    fifth = load_dataset(data_config("folder", root=tmp_path, test_fraction=0.3), told.append, test=True)
+    assert {name: len(one) for name, one in fifth.splits.items()} == {"train": 15, "held-out": 6, "test": 9}
+    assert len(told) == 1 and "50 % are trained on, 20 % held out to validate on, drawn with seed 0" in told[0]
     with pytest.raises(UserError, match=r"val_fraction=0\.5 and data\.test_fraction=0\.5 leave nothing to train on"):
         load_dataset(data_config("folder", root=tmp_path, val_fraction=0.5, test_fraction=0.5))
 
@@ -184,8 +187,11 @@ def test_a_table_of_labels_gets_its_own_hint(tmp_path: Path, layout: dict[str, i
 def test_a_split_given_as_root_names_its_parent(tmp_path: Path) -> None:
     class_tree(tmp_path / "train", PETS)
     class_tree(tmp_path / "dev", PETS)
-    with pytest.raises(UserError, match=rf"Use data\.root={tmp_path}, which"):
-        load_dataset(data_config("folder", root=tmp_path / "train"))
+    cfg = data_config("folder", root=tmp_path / "train")
+    with pytest.raises(UserError, match=rf"beside it has\.\nUse data\.root={tmp_path}, or"):
+        load_dataset(cfg)
+    assert len(load_dataset(replace(cfg, val_fraction=0.5)).val) == 2
+    assert len(load_dataset(cfg, unsplit=True).train) == 4
 
 
 @pytest.mark.parametrize("names", [("bus", "car", "train"), ("invalid", "valid")])

@@ -88,7 +88,6 @@ def test_what_is_done_to_sounds_is_said_once_with_an_example(tmp_path: Path) -> 
     ("make", "keys", "said"),
     [
         (lambda root: None, {}, "no folder"),
-        (lambda root: tone_tree(root, 2), {}, "found nothing to validate on"),
         (lambda root: shutil.move(tone_tree(root, 2) / "low/0.wav", root / "low/0.txt"), {"fold": "1"}, "no folds"),
         (lambda root: write(root / "only/0.wav", tone(300)), {"val_fraction": 0.5}, "one class only, 'only'"),
         (lambda root: [(root / name).mkdir(parents=True) for name in "ab"], {"val_fraction": 0.5}, "no sounds in"),

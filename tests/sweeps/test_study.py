@@ -270,6 +270,8 @@ def test_what_keeps_the_choice_and_the_measurement_apart(tmp_path: Path) -> None
     shutil.rmtree(tmp_path / "test")
     assert advice() == "data.test_fraction=0.1 keeps training images for evaluate split=test"
     assert advice(test_fraction=0.1) == ""
+    shutil.rmtree(tmp_path / "val")
+    assert advice() == ""  # images are held out for the choice anyway
 
 
 @pytest.mark.parametrize("at_a_time", [(), ("hydra.sweeper.n_jobs=4", "hydra/launcher=local", "hydra.launcher.jobs=2")])

@@ -200,7 +200,7 @@ def test_a_wrong_mask_is_named_before_anything_begins(
     assert "needs images of at least" in refused("model.backbone=squeezenet1_0", "data.image_size=16")
     other = cnnbench("train", "data=masks", "data.root=set", "model=resnet8")
     assert other.code == 2 and "resnet8 answers with a class for each image" in other.err
-    assert "set data.val_fraction=0.2" in refused("data.root=set/train")
+    assert "Use data.root=set, or data.val_fraction=0.2" in refused("data.root=set/train")
     assert "has no folders images and masks" in refused("data.root=set/val/images")
 
 

@@ -12,6 +12,7 @@ from cnnbench.config.commands import EvaluateConfig
 from cnnbench.config.parsing import as_typed, from_plain
 from cnnbench.config.sections import CropConfig, DataConfig
 from cnnbench.data import Source, image_names, seen_in_training
+from cnnbench.data.parts import held_out_part
 from cnnbench.tasks.classification.metrics import Evaluation
 from cnnbench.tasks.classification.temperature import KEY, fit
 from cnnbench.tasks.measurement import Judged
@@ -55,9 +56,13 @@ def validation(one: Judged, cfg: EvaluateConfig) -> Source:
                "train with data.val_fraction=0.2, which holds validation images out, and calibrate that net")
         )  # fmt: skip
     typed = typed_keys(cfg)
-    other = [key for key in PARTS if f"data.{key}" in typed and trained.get(key) != getattr(cfg.data, key)]
+    parts = {key: (trained.get(key), getattr(cfg.data, key)) for key in PARTS if f"data.{key}" in typed}
+    if "val_fraction" in parts:
+        then, now = parts["val_fraction"]
+        parts["val_fraction"] = (held_out_part(then or 0.0, alone=dataset.alone), now)
+    other = [key for key, (then, now) in parts.items() if then != now]
     if dataset.split == "held-out" and same and other:
-        then, now = (as_typed(value) for value in (trained.get(other[0]), getattr(cfg.data, other[0])))
+        then, now = map(as_typed, parts[other[0]])
         raise UserError(
             "calibrate fits on images that did not train the net, but some that are held out now did:\n"
             f"{one.weights.source} was trained with data.{other[0]}={then}, not {now}"
