@@ -4,22 +4,20 @@ The rule is a regular expression over the paths of the images, relative to the f
 the whole match, names the group. Or it is TABLE.csv:COLUMN, a table with a row for each image.
 """
 
-import csv
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from cnnbench.data.sources import Arrays, Dataset, Source, image_names
+from cnnbench.data.tables import FILE_COLUMNS, find_table, read_table
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.format import plural
-from cnnbench.utils.named_files import typed_path
 
 TABLE = re.compile(r"(?P<file>.+\.(?:csv|tsv)):(?P<column>.+)", re.IGNORECASE)
-FILE_COLUMNS = ("file", "image", "path", "filename", "file_name", "name", "id")
 NameOf = Callable[[str], str | None]
 
 
@@ -40,7 +38,7 @@ def grouped(dataset: Dataset, rule: str) -> Dataset:
         assert not isinstance(source, Arrays)
         return replace(source, groups=torch.tensor([numbers[name] for name in own], dtype=torch.int64))
 
-    notes = [*_without_effect(rule, names["train"]), *_on_two_sides(names)]
+    notes = [*_without_effect(rule, names["train"]), *on_two_sides(names)]
     return replace(dataset.changed(with_groups), notes=(*dataset.notes, *notes))
 
 
@@ -66,14 +64,14 @@ def _by_pattern(rule: str) -> NameOf:
 
 def _by_table(dataset: Dataset, file: str, column: str) -> NameOf:
     """Names by the column of a table. Images are found by their paths, else by their file names."""
-    table = _table_file(dataset, file)
-    header, rows = read_table(table, "data.group")
+    table = read_table(find_table(file, Path(dataset.root)), "data.group")
+    header = table.header
     if column not in header:
-        raise unknown(f"column of '{table}'", column, header)
+        raise unknown(f"column of '{table.path}'", column, header)
     others = [name for name in header if name != column]
     key = next((name for name in others if name.casefold() in FILE_COLUMNS), others[0] if others else column)
     names: dict[str, str] = {}
-    for row in rows:
+    for row in table.rows:
         path, name = row[header.index(key)].replace("\\", "/").removeprefix("./"), row[header.index(column)]
         for known in {path, path.rpartition("/")[2]}:
             if names.setdefault(known, name) != name:
@@ -84,29 +82,7 @@ def _by_table(dataset: Dataset, file: str, column: str) -> NameOf:
 def group_table(dataset: Dataset, rule: str | None) -> Path | None:
     """File of the table that a rule names; None for other rules."""
     found = TABLE.fullmatch(rule or "")
-    return _table_file(dataset, found["file"]) if found else None
-
-
-def _table_file(dataset: Dataset, file: str) -> Path:
-    given = typed_path(file)
-    return next((path for path in (given, Path(dataset.root) / given) if path.is_file()), given)
-
-
-def read_table(table: Path, key: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a CSV or TSV that the setting `key` names. UserError where it cannot be read."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            first = file.readline()
-            file.seek(0)
-            rows = [row for row in csv.reader(file, delimiter=max("\t;,", key=first.count)) if any(row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{key}: cannot read the table '{table}': {reason}") from None
-    header, *rest = rows or [[]]
-    if short := next((row for row in rest if len(row) != len(header)), None):
-        raise UserError(f"{key}: '{table}' has {plural(len(header), 'column')}, but a row with {len(short)}: "
-                        f"{short}")  # fmt: skip
-    return header, rest
+    return find_table(found["file"], Path(dataset.root)) if found else None
 
 
 def _check_all_named(rule: str, paths: Sequence[str], names: Sequence[str | None]) -> None:
@@ -124,7 +100,7 @@ def _without_effect(rule: str, names: Sequence[str | None]) -> list[str]:
             "nothing"]  # fmt: skip
 
 
-def _on_two_sides(names: dict[str, list[str | None]]) -> list[str]:
+def on_two_sides(names: Mapping[str, Sequence[str | None]]) -> list[str]:
     """Notes on groups of which the data's own splits hold images on two sides."""
     notes = []
     ours = set(names["train"])

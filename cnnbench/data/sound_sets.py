@@ -7,21 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from cnnbench.config.sections import DataConfig
-from cnnbench.data.groups import FILE_COLUMNS, read_table
-from cnnbench.data.layout import find_layout, split_of
+from cnnbench.data.layout import find_layout
 from cnnbench.data.scan import scan, subfolders
 from cnnbench.data.sound_files import SUFFIXES
 from cnnbench.data.sounds import Row, assembled, rows_below
 from cnnbench.data.sources import Dataset
+from cnnbench.data.tables import CLASS_COLUMNS, FILE_COLUMNS, SPLIT_COLUMNS, Table, find_table, read_table
 from cnnbench.utils.errors import UserError, unknown
-from cnnbench.utils.format import plural, some
-from cnnbench.utils.named_files import typed_path
+from cnnbench.utils.format import some
 
 COLUMNS: dict[str, Sequence[str]] = {  # names of a table's columns
     "file": FILE_COLUMNS,
-    "class": ("class", "label", "category", "target"),
+    "class": CLASS_COLUMNS,
     "fold": ("fold",),
-    "split": ("split", "set", "subset", "part"),
+    "split": SPLIT_COLUMNS,
     "group": ("group", "speaker", "recording", "source", "src_file"),
     "start": ("start", "begin"),
     "end": ("end", "stop"),
@@ -76,77 +75,54 @@ def _class_rows(cfg: DataConfig, folder: Path, part: str, left_out: Counter[str]
 
 def _table(cfg: DataConfig, root: Path, *, unsplit: bool) -> Dataset:
     """Sounds by a table with a row for each, or for each part of one: file, class, and further columns."""
-    given = typed_path(str(cfg.file))
-    table = next((path for path in (given, root / given) if path.is_file()), given)
-    header, lines = read_table(table, "data.file")
-    names = {name.casefold().strip(): number for number, name in enumerate(header)}
-    at = {key: next((names[name] for name in choices if name in names), None) for key, choices in COLUMNS.items()}
-    for key in ("file", "class"):
-        if at[key] is None:
-            raise UserError(f"data.file: '{table}' has no column {key}; its columns are {some(header)}")
-    records = [{key: line[column].strip() for key, column in at.items() if column is not None} for line in lines]
-    records = _with_parts(cfg, table, records, unsplit)
-    places = _places([record["file"] for record in records], table, (root, table.parent))
-    rows = [Row(places[record["file"]], record["class"], record["part"], record.get("group"),
-                *_span(cfg, record, table)) for record in records]  # fmt: skip
+    table = read_table(find_table(str(cfg.file), root), "data.file")
+    columns = table.columns(COLUMNS, ("file", "class"))
+    parts = _parts(cfg, table, columns, unsplit)
+    places = table.places(columns["file"], (root, table.path.parent))
+    records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    rows = [Row(place, record["class"], part, record.get("group"), *_span(cfg, record, table, number))
+            for number, (place, part, record) in enumerate(zip(places, parts, records, strict=True))]  # fmt: skip
     alone = not any(row.part == "val" for row in rows) and cfg.val_fraction == 0
     if alone:
         rows = [replace(row, part="val") if row.part == "test" else row for row in rows]
-    return assembled(cfg, rows, split="test" if alone else "val", root=root, kept=f"the test rows of '{table}'",
+    return assembled(cfg, rows, split="test" if alone else "val", root=root, kept=f"the test rows of '{table.path}'",
                      unsplit=unsplit)  # fmt: skip
 
 
-def _with_parts(cfg: DataConfig, table: Path, records: list[dict[str, str]], unsplit: bool) -> list[dict[str, str]]:
-    """Records with the part that each belongs to: by the fold that is judged, else by the column of the split."""
-    if not records:
-        raise UserError(f"data.file: '{table}' has no rows")
-    if cfg.fold is None and "split" in records[0]:
-        parts = {name: split_of(name) for name in {record["split"] for record in records}}
-        if wrong := sorted(name for name, part in parts.items() if part is None):
-            raise UserError(f"data.file: '{table}' has the split '{wrong[0]}': it must be train, val or test")
-        return [{**record, "part": str(parts[record["split"]])} for record in records]
-    if "fold" not in records[0]:
+def _parts(cfg: DataConfig, table: Table, columns: Mapping[str, Sequence[str]], unsplit: bool) -> list[str]:
+    """Part that each row belongs to: by the fold that is judged, else by the column of the split."""
+    if cfg.fold is None and "split" in columns:
+        return table.splits(columns["split"])
+    if "fold" not in columns:
         if cfg.fold is not None:
-            raise UserError(f"data.fold={cfg.fold}: '{table}' has no column fold")
-        return [{**record, "part": "train"} for record in records]
-    folds = sorted({record["fold"] for record in records}, key=lambda fold: (len(fold), fold))
+            raise UserError(f"data.fold={cfg.fold}: '{table.path}' has no column fold")
+        return ["train"] * len(table.rows)
+    folds = sorted(set(columns["fold"]), key=lambda fold: (len(fold), fold))
     if cfg.fold is None and cfg.val_fraction == 0 and not unsplit:
-        raise UserError(f"'{table}' has the folds {some(folds)}: say which one is judged, as data.fold={folds[0]}, or "
-                        f"all in turn, -m data.fold={','.join(folds[:5])}")  # fmt: skip
+        raise UserError(f"'{table.path}' has the folds {some(folds)}: say which one is judged, as data.fold="
+                        f"{folds[0]}, or all in turn, -m data.fold={','.join(folds[:5])}")  # fmt: skip
     if cfg.fold is not None and str(cfg.fold) not in folds:
         raise unknown("fold", str(cfg.fold), folds)
-    return [{**record, "part": "val" if record["fold"] == str(cfg.fold) else "train"} for record in records]
+    return ["val" if fold == str(cfg.fold) else "train" for fold in columns["fold"]]
 
 
-def _places(files: Sequence[str], table: Path, homes: Sequence[Path]) -> dict[str, str]:
-    """Path of each file that a table names, below one of these folders. UserError that names one that is not there."""
-    found = {}
-    for file in dict.fromkeys(files):
-        place = next((path for home in homes if (path := home / file).is_file()), None)
-        found[file] = str(place or "")
-    if missing := [file for file, place in found.items() if not place]:
-        more = f" and {plural(len(missing) - 1, 'other')}" if len(missing) > 1 else ""
-        raise UserError(f"data.file: '{table}' names '{missing[0]}'{more}, not to be found in '{homes[0]}'")
-    return found
-
-
-def _span(cfg: DataConfig, record: Mapping[str, str], table: Path) -> tuple[float | None, float | None]:
+def _span(cfg: DataConfig, record: Mapping[str, str], table: Table, row: int) -> tuple[float | None, float | None]:
     """Start and end of a row's part of its file, seconds: around `time`, where the table has that."""
-    middle = _seconds(record, "time", table)
+    start, end, middle = (_seconds(record, key, table, row) for key in ("start", "end", "time"))
     if middle is None:
-        return _seconds(record, "start", table), _seconds(record, "end", table)
+        return start, end
     if cfg.sound.seconds is None:
-        raise UserError(f"'{table}' names moments: set data.sound.seconds, the length of the clip around each")
+        raise UserError(f"'{table.path}' names moments: set data.sound.seconds, the length of the clip around each")
     return middle - cfg.sound.seconds / 2, middle + cfg.sound.seconds / 2
 
 
-def _seconds(record: Mapping[str, str], key: str, table: Path) -> float | None:
+def _seconds(record: Mapping[str, str], key: str, table: Table, row: int) -> float | None:
     if not record.get(key):
         return None
     try:
         return float(record[key])
     except ValueError:
-        raise UserError(f"data.file: '{table}' has '{record[key]}' as {key}, in place of seconds") from None
+        raise table.error(f"'{record[key]}' as {key}, in place of seconds", row) from None
 
 
 # Known sets

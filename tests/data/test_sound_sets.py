@@ -185,10 +185,16 @@ def test_moments_of_a_file_are_the_middles_of_clips(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{"file": "a.wav", "kind": "x"}], "has no column class; its columns are file, kind"),
-        ([{"file": "gone.wav", "class": "x"}, {"file": "b.wav", "class": "y"}], "'gone.wav' and 1 other, not to be"),
-        ([{"file": "0.wav", "class": "x", "start": "soon"}], "'soon' as start, in place of seconds"),
-        ([{"file": "0.wav", "class": "x", "split": "fourth"}], "the split 'fourth'"),
+        ([{"file": "a.wav", "kind": "x"}], "list.csv': there is no column class; its columns are file, kind"),
+        (
+            [{"file": "gone.wav", "class": "x"}, {"file": "b.wav", "class": "y"}],
+            r"list.csv', line 2: there is no file 'gone.wav' in '.*' \(1 more are missing",
+        ),
+        ([{"file": "0.wav", "class": "x", "start": "soon"}], "line 2: 'soon' as start, in place of seconds"),
+        (
+            [{"file": "0.wav", "class": "x", "split": "fourth"}],
+            "line 2: the split 'fourth' is none of train, val and test",
+        ),
     ],
 )
 def test_tables_that_do_not_serve_are_refused(rows: list[dict[str, Any]], said: str, tmp_path: Path) -> None:

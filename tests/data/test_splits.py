@@ -178,7 +178,7 @@ def test_groups_by_a_pattern_or_a_column(tmp_path: Path, rule: str) -> None:
         ("t.csv:doctor", r"unknown column of '.*t\.csv' 'doctor'"),
         ("t.csv:patient", r"names a group for only 1 of the 24 images"),
         ("gone.csv:patient", r"cannot read the table 'gone\.csv': No such file"),
-        ("short.csv:patient", r"short\.csv' has 2 columns, but a row with 1"),
+        ("short.csv:patient", r"short\.csv', line 2: it has 1 value, but there are 2 columns"),
         ("jpg", r"1 group cannot be divided into 2 parts"),
         (r"(\w+)/", r"2 groups cannot be divided into 2 parts"),
     ],
