@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cnnbench.config.sections import DataConfig
 from cnnbench.data.shards import RECORD, Packed
@@ -88,4 +89,18 @@ def _source(folder: Path, split: dict[str, Any]) -> Packed:
         raise UserError(f"data.packed: cannot read {getattr(error, 'filename', None) or path}: {error}") from None
     assert table.dtype == RECORD
     shards = [str(folder / shard["file"]) for shard in split["shards"]]
-    return Packed(shards, table, torch.from_numpy(table["target"].astype(np.int64)))
+    return Packed(shards, table, torch.from_numpy(table["target"].astype(np.int64)), _groups(path, len(table)))
+
+
+def _groups(table: Path, images: int) -> Tensor | None:
+    """Group of each image, where the packed data had groups."""
+    path = table.with_suffix(".groups.npy")
+    if not path.exists():
+        return None
+    try:
+        groups = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"data.packed: cannot read {path}: {error}") from None
+    if groups.shape != (images,):
+        raise UserError(f"{path} is damaged: it has {groups.shape} groups of {images:,} images")
+    return torch.from_numpy(groups.astype(np.int64))

@@ -68,6 +68,7 @@ class ShardPlan:
     number: int
     paths: list[str]
     targets: list[int]
+    groups: list[int] | None  # the group of each image, where the data have groups
 
     @property
     def file(self) -> str:
@@ -100,7 +101,8 @@ class PackingPlan:
             for number, start in enumerate(range(0, len(source), self.shard)):
                 here = slice(start, start + self.shard)
                 yield ShardPlan(split=split, number=number, paths=list(source.paths[here]),
-                           targets=source.targets[here].tolist())  # fmt: skip
+                                targets=source.targets[here].tolist(),
+                                groups=None if source.groups is None else source.groups[here].tolist())  # fmt: skip
 
     @property
     def splits(self) -> list[str]:
@@ -187,11 +189,11 @@ def _common(plan: PackingPlan) -> str:
 def _write_part(
     plan: PackingPlan, part: ShardPlan, top: str, images: Iterator[Image], progress: Callable[[int], object]
 ) -> None:
-    rows, skipped = [], []
+    rows, skipped, groups = [], [], []
     with atomic_write(plan.folder / part.file) as file:
         hashing = HashingWriter(file)
         with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
-            for path, target in zip(part.paths, part.targets, strict=True):
+            for path, target, group in zip(part.paths, part.targets, part.groups or part.targets, strict=True):
                 image = next(images)
                 progress(1)
                 if image.error:
@@ -208,10 +210,12 @@ def _write_part(
                 offset = archive.offset - _filled(info.size)
                 rows.append((part.number, header, offset, info.size, zlib.crc32(image.data),
                              image.width, image.height, target))  # fmt: skip
+                groups.append(group)
     with atomic_write(plan.parts_folder / f"{part.file}.npy") as file:
         np.save(file, np.array(rows, RECORD))
     about = {"file": part.file, "bytes": (plan.folder / part.file).stat().st_size,
-             "sha256": hashing.hash.hexdigest(), "images": len(rows), "skipped": skipped}  # fmt: skip
+             "sha256": hashing.hash.hexdigest(), "images": len(rows), "skipped": skipped,
+             "groups": groups if part.groups else None}  # fmt: skip
     with atomic_write(plan.parts_folder / f"{part.file}.json") as file:
         file.write(json.dumps(about).encode())
 
@@ -226,10 +230,14 @@ def finish_packing(plan: PackingPlan) -> dict[str, Any]:
     splits: dict[str, Any] = {split: {"images": 0, "shards": []} for split in plan.splits}
     tables: dict[str, list[np.ndarray]] = {split: [np.empty(0, RECORD)] for split in plan.splits}
     skipped: list[str] = []
+    groups: dict[str, list[int]] = {split: [] for split in plan.splits if plan.source(split).groups is not None}
     for part in plan.parts():
         about = plan.known(part)
         assert about is not None
         skipped += about.pop("skipped")
+        if part.split in groups:
+            groups[part.split] += about["groups"]
+        about.pop("groups", None)
         splits[part.split]["shards"].append(about)
         splits[part.split]["images"] += about["images"]
         tables[part.split].append(np.load(plan.parts_folder / f"{part.file}.npy"))
@@ -239,6 +247,9 @@ def finish_packing(plan: PackingPlan) -> dict[str, Any]:
         with atomic_write(plan.folder / f"{split}.npy") as file:
             file.write(stream.getbuffer())
         splits[split] |= {"table": f"{split}.npy", "sha256": hashlib.sha256(stream.getbuffer()).hexdigest()}
+        if split in groups:
+            with atomic_write(plan.folder / f"{split}.groups.npy") as file:
+                np.save(file, np.array(groups[split], dtype=np.int64))
     about = {
         "format": FORMAT, "version": VERSION, "name": dataset.name, "classes": list(dataset.classes),
         "mean": list(dataset.mean), "std": list(dataset.std), "image_size": dataset.image_size,
