@@ -9,6 +9,7 @@ from cnnbench.benchmark.measure import Machine, benchmark_net
 from cnnbench.benchmark.report import flat_rows, report_page
 from cnnbench.config.arguments import refuse_sampler
 from cnnbench.config.commands import BenchmarkConfig
+from cnnbench.config.data_names import data_name
 from cnnbench.config.sections import Format, Precision
 from cnnbench.output.tables import render
 from cnnbench.runs import run_directory
@@ -78,7 +79,7 @@ def directory(cfgs: list[BenchmarkConfig]) -> Path:
     """Directory of the results; made now, so that a place that cannot be written to is known before the work."""
     first = cfgs[0]
     nets = dict.fromkeys(str(cfg.model["name"]) for cfg in cfgs)
-    base = slug([f"{'+'.join(nets)}-{first.data.name}"])
+    base = slug([f"{'+'.join(nets)}-{data_name(first.data.name, first.data.root, first.data.file)}"])
     path = path_for("benchmark", first, base) if len(cfgs) == 1 or first.run.dir else (
         typed_path(first.run.root) / "benchmark" / (first.run.name or base)
     )  # fmt: skip

@@ -15,6 +15,7 @@ from torch import Tensor
 from cnnbench import data
 from cnnbench.config.arguments import refuse_sampler, typed_keys
 from cnnbench.config.commands import DoctorDataConfig
+from cnnbench.config.data_names import data_name
 from cnnbench.config.sections import Format, OnBadImage
 from cnnbench.data import Dataset
 from cnnbench.data.model_spec import ModelSpec
@@ -71,8 +72,8 @@ def run(cfg: DoctorDataConfig) -> int:
 
 
 def _name(cfg: DoctorDataConfig) -> str:
-    folder = cfg.data.packed or (cfg.data.root if cfg.data.name == "folder" else None)
-    return slug([Path(folder).name if folder else cfg.data.name])
+    packed = cfg.data.packed
+    return slug([Path(packed).name if packed else data_name(cfg.data.name, cfg.data.root, cfg.data.file)])
 
 
 # The net
@@ -116,7 +117,8 @@ def examine(cfg: DoctorDataConfig, dataset: Dataset, given: FeatureNet | None) -
     if not len(images):
         raise UserError(f"none of the {len(images.unreadable):,} images can be read: {images.unreadable[0]['detail']}")
     table = data.group_table(dataset, cfg.data.group) or (Path(cfg.data.file) if cfg.data.file else None)
-    ignored = image_files.ignored_files(dataset, root, table) if root else []
+    known = root if cfg.data.name != "list" else None  # what else lies beside listed images is nobody's mistake
+    ignored = image_files.ignored_files(dataset, known, table) if known else []
     dataset, images, remarks = image_files.heard(dataset, images, cfg.data.workers)
     review = Review(images=images, notes=(*dataset.notes, *remarks), ignored=ignored, similarity=cfg.similarity)
     review.exact = exact_copies([one.digest for one in images.facts])

@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from cnnbench import data, tasks
 from cnnbench.config.arguments import refuse_sampler, typed_keys
 from cnnbench.config.commands import EvaluateConfig
+from cnnbench.config.data_names import data_name
 from cnnbench.config.parsing import from_plain
 from cnnbench.config.sections import DataConfig, Format, PrepareConfig, Split
 from cnnbench.data.model_spec import ModelSpec
@@ -181,6 +182,8 @@ def directory(cfg: EvaluateConfig, judged: list[Judged], dataset: data.Dataset) 
 
 def _place(cfg: EvaluateConfig, dataset: data.Dataset) -> str:
     """Name of the data: of a folder that was typed its last two parts, so that two folders leave two results."""
+    if dataset.name == "list":
+        return data_name(dataset.name, file=cfg.data.file)
     if dataset.name != "folder" or not cfg.data.root or "data.root" not in typed_keys(cfg):
         return dataset.name
     return "-".join(part for part in typed_path(cfg.data.root).parts[-2:] if part.strip("./")) or dataset.name

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from cnnbench import data
 from cnnbench.config.arguments import refuse_sampler
 from cnnbench.config.commands import PackConfig
+from cnnbench.config.data_names import data_name
 from cnnbench.config.sections import Format, OnBadImage
 from cnnbench.data import packing
 from cnnbench.data.folders import locked
@@ -54,7 +55,7 @@ def planned(cfg: PackConfig) -> packing.PackingPlan:
                         "reads its files as they are")  # fmt: skip
     if not isinstance(dataset.train, data.Files) or isinstance(dataset.train, Sounds):
         raise UserError(f"data={cfg.data.name} is no folder of image files: it is in memory, where nothing is faster")
-    source = Path(cfg.data.root).resolve().name if cfg.data.name == "folder" and cfg.data.root else cfg.data.name
+    source = data_name(cfg.data.name, cfg.data.root, cfg.data.file)
     folder = typed_path(cfg.out) if cfg.out is not None else typed_path(cfg.run.root) / "prepare" / slug([source])
     return packing.PackingPlan(
         dataset=dataset,

@@ -10,6 +10,7 @@ import torch
 from cnnbench import data, models, tasks
 from cnnbench.config.arguments import command_line, refuse_sampler, typed_keys
 from cnnbench.config.commands import VisualizeConfig
+from cnnbench.config.data_names import data_name
 from cnnbench.config.parsing import from_plain, to_plain
 from cnnbench.config.sections import AugmentConfig, DataConfig, Format, OptimConfig, ScheduleConfig, Split
 from cnnbench.data.model_spec import ModelSpec
@@ -78,7 +79,10 @@ def prepare(cfg: VisualizeConfig) -> VisualizeContext:
         refuse_sampler(cfg)
     if cfg.weights is None:
         model, spec = None, untrained(cfg)
-        source, base = spec.model["name"], slug([f"{spec.model['name']}-{cfg.data.name}"])
+        source, base = (
+            spec.model["name"],
+            slug([f"{spec.model['name']}-{data_name(cfg.data.name, cfg.data.root, cfg.data.file)}"]),
+        )
         loaded = None
         if "batch" in as_list(cfg.what) and (note := suit_to_size(cfg, spec.input.image_size)):  # as a training does
             say(note, sys.stderr)

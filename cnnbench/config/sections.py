@@ -229,8 +229,8 @@ class SoundConfig:
 @dataclass(kw_only=True)
 class DataConfig:
     name: str = option(
-        "digits, cifar10, cifar100, imagenet, folder, images, t91, faces, people, camvid, voc, masks, coco, boxes, "
-        "sounds, spoken_digits, esc50, speech_commands, arrays or synthetic"
+        "digits, cifar10, cifar100, imagenet, folder, list, images, t91, faces, people, camvid, voc, masks, coco, "
+        "boxes, sounds, spoken_digits, esc50, speech_commands, arrays or synthetic"
     )
     root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
     download: bool = option("fetch a CIFAR archive that is missing")
@@ -288,8 +288,10 @@ class DataConfig:
         "masks: the value of pixels that are not counted, beside 255; null: none", default=None, ge=0, le=255
     )
     file: str | None = option(
-        "sounds: a table with a row for each, of the columns file and class, and fold, split, group, start, end where "
-        "there are any; arrays: the .npz", default=None,
+        "list: the table of the images (CSV, TSV, Parquet) with the columns path and label, and split and group where "
+        "there are any; sounds: a table of the columns file and class, and fold, split, group, start, end; arrays: the "
+        ".npz",
+        default=None,
     )  # fmt: skip
     fold: Any = option(
         "sounds: the fold that is judged, while all others are trained on; spoken_digits: official, or a speaker",

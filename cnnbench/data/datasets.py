@@ -14,6 +14,7 @@ from cnnbench.data.folders import image_folder, imagenet
 from cnnbench.data.grids import arrays
 from cnnbench.data.groups import grouped
 from cnnbench.data.identity import of_content
+from cnnbench.data.lists import image_list
 from cnnbench.data.masks import camvid, masks
 from cnnbench.data.no_files import digits, synthetic
 from cnnbench.data.overlap import in_both, shared_files
@@ -161,6 +162,7 @@ SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
     "cifar100": cifar,
     "imagenet": imagenet,
     "folder": image_folder,
+    "list": image_list,
     "synthetic": synthetic,
     "images": images,
     "t91": t91,
@@ -177,4 +179,8 @@ SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
     "coco": coco,
     "boxes": boxes,
 }
-FOLDERS: dict[str, Callable[..., Dataset]] = {"folder": image_folder, "sounds": sounds}  # of the user's own
+FOLDERS: dict[str, Callable[..., Dataset]] = {
+    "folder": image_folder,
+    "list": image_list,
+    "sounds": sounds,
+}  # of the user's own

@@ -18,6 +18,7 @@ WORDS = {
 FILLERS = {"set", "data", "dataset", "split", "images", "image", "imgs", "img", "photos", "folder", "dir"}
 USUAL = ("train", "val", "valid", "validation", "test")  # names of which nothing needs to be said
 TABLES = (".csv", ".tsv", ".json", ".xlsx", ".parquet")
+LISTS = (".csv", ".tsv", ".parquet")  # which data=list reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,8 @@ def table_hint(root: Path) -> str:
     tables = [*tables_in(root), *(tables_in(root.parent) if split_of(root.name) else [])]
     if not tables:
         return ""
+    if tables[0].lower().endswith(LISTS):
+        return f"\n'{tables[0]}' is not read: where it lists images and labels, use data=list data.file={tables[0]}"
     return f"\n'{tables[0]}' is not read: labels are folders, so put each image into a folder of its class."
 
 

@@ -29,7 +29,7 @@ def with_parts(dataset: Dataset, cfg: DataConfig, root: Path, *, unsplit: bool) 
     if dataset.parted:
         cfg = replace(cfg, val_fraction=0.0, test_fraction=0.0)
     elif not len(dataset.val):
-        dataset = replace(dataset, alone=True)
+        dataset = replace(dataset, alone=not dataset.kept)
         if cfg.val_fraction == 0 and not unsplit:
             refuse_part_alone(root)
             cfg = replace(cfg, val_fraction=HELD_OUT)

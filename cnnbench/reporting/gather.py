@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from cnnbench.config.data_names import data_name
 from cnnbench.config.parsing import flatten
 from cnnbench.reporting.run_files import (
     DamagedError,
@@ -276,9 +277,9 @@ def _settings(config: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     if config:
         flat = {key: value for key, value in flatten(config).items()
                 if not run_directory.is_free(key) and key != "model.in_channels"}  # fmt: skip
-        name, root = flat.get("data.name"), flatten(config).get("data.root")
-        if name == "folder" and root:  # image folders are distinguished by their names
-            flat["data.name"] = Path(str(root)).name
+        if "data.name" in flat:
+            root, file = flatten(config).get("data.root"), flat.get("data.file")
+            flat["data.name"] = data_name(str(flat["data.name"]), root, file)
         return {"command": "finetune" if "transfer" in config else "train", **flat}
     if not result:
         return {}

@@ -50,7 +50,7 @@ def named(overrides: Iterable[str], swept: Iterable[str] = ()) -> list[str]:
     return [
         text
         for key, text in last.items()
-        if key in (*swept, "lr_find") or not (is_free(key) or key in ("model", "data", "weights"))
+        if key in (*swept, "lr_find") or not (is_free(key) or key in ("model", "data", "data.file", "weights"))
     ]
 
 

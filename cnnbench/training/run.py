@@ -10,6 +10,7 @@ from pathlib import Path
 from cnnbench import data, tasks
 from cnnbench.config.arguments import command_line
 from cnnbench.config.commands import TrainConfig
+from cnnbench.config.data_names import data_name
 from cnnbench.config.parsing import parse_duration
 from cnnbench.config.sections import ClassWeights
 from cnnbench.data.model_spec import ModelSpec
@@ -145,9 +146,8 @@ def done_without_checkpoints(path: Path, cfg: TrainConfig) -> str:
 
 
 def net_and_data_name(cfg: TrainConfig) -> str:
-    """`resnet20-cifar10`; image folders are told apart by their own names."""
-    source = Path(cfg.data.root).name if cfg.data.name in ("folder", "masks") and cfg.data.root else cfg.data.name
-    return slug([f"{cfg.model['name']}-{source}"])
+    """`resnet20-cifar10`; folders and lists of the user's own are told apart by their names."""
+    return slug([f"{cfg.model['name']}-{data_name(cfg.data.name, cfg.data.root, cfg.data.file)}"])
 
 
 def readable(error: BaseException, log: Log) -> BaseException:

@@ -14,6 +14,7 @@ from torch.nn import Module
 
 from cnnbench import data, tasks
 from cnnbench.config.commands import VisualizeConfig
+from cnnbench.config.data_names import data_name
 from cnnbench.config.sections import AugmentConfig, Crop, DataConfig, OptimConfig, ScheduleConfig
 from cnnbench.data import Dataset, Source
 from cnnbench.data.inputs import find_images
@@ -113,9 +114,9 @@ class VisualizeContext:
 
     @property
     def data_name(self) -> str:
-        """Name of the data set; for `data=folder` the name of the folder."""
-        folder = self._data_config.root if self._data_config and self.dataset.name == "folder" else None
-        return Path(folder).name if folder else self.dataset.name
+        """Name of the data set, or of the user's own folder or list."""
+        known = self._data_config
+        return data_name(self.dataset.name, known and known.root, known and known.file)
 
     @cached_property
     def planned(self) -> PlannedTraining:

@@ -142,6 +142,29 @@ def test_parts_of_a_packed_set(packed: Path) -> None:
     assert len(pairs) == 8 and all(a == b for a, b in pairs)
 
 
+def test_groups_are_packed_with_their_images(tmp_path: Path, cnnbench: Callable[..., Any]) -> None:
+    """Those of a list; of the images that are there, where some are left out."""
+    root = class_tree(tmp_path / "tree", {"cat": 6, "dog": 6})
+    (root / "cat/1.jpg").write_bytes(b"none")
+    rows = [
+        f"{kind}/{n}.jpg,{kind},{'val' if n == 5 else 'train'},g{n // 2}" for kind in ("cat", "dog") for n in range(6)
+    ]
+    (root / "x.csv").write_text("\n".join(["path,label,split,group", *rows]))
+    ran = cnnbench("prepare", "data=list", f"data.file={root / 'x.csv'}", f"out={tmp_path / 'packed'}", "side=96",
+                   "shard=4", "data.workers=0", "data.on_error=skip")  # fmt: skip
+    assert ran.code == 0, ran.err
+    dataset = load_dataset(data_config("list", packed=tmp_path / "packed"))
+    assert dataset.train.groups is not None
+    found = [Path(name).stem for name in image_names(dataset.train, torch.arange(len(dataset.train)))]
+    assert [int(name) // 2 for name in found] == dataset.train.groups.tolist() and "1" in found and len(found) == 9
+    held = load_dataset(data_config("list", packed=tmp_path / "packed", val_fraction=0.4), lambda note: None)
+    assert held.train.groups is not None and held.val.groups is not None
+    assert not set(held.train.groups.tolist()) & set(held.val.groups.tolist())
+    np.save(tmp_path / "packed/train.groups.npy", np.zeros(3, dtype=np.int64))
+    with pytest.raises(UserError, match=r"train\.groups\.npy is damaged: it has \(3,\) groups of 9 images"):
+        load_dataset(data_config("list", packed=tmp_path / "packed"))
+
+
 def test_a_test_split_is_packed_too(tree: Path, tmp_path: Path, cnnbench: Callable[..., Any]) -> None:
     class_tree(tree / "test", {"dog": 2}, seed=9)
     ran = prepare(cnnbench, tree, tmp_path / "three")

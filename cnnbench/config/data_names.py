@@ -1,0 +1,14 @@
+"""Names of data, in titles, tables and names of folders."""
+
+from pathlib import Path
+
+FOLDERS = ("folder", "masks")  # of the user's own
+FILES = ("list", "sounds", "arrays")
+
+
+def data_name(name: str, root: object = None, file: object = None) -> str:
+    """Name of the user's own folder or file, where the data are in one; else that of the data set."""
+    if file and name in FILES:
+        return Path(str(file)).stem
+    own = Path(str(root)).absolute().name if root and name in FOLDERS else ""
+    return own or name
