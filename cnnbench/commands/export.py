@@ -29,9 +29,12 @@ def run(cfg: ExportConfig) -> int:
         EMBEDDING: "on 20 crops of photographs its embeddings",
         BOXES: "on 20 crops of photographs its scores",
     }.get(model.answers, "on photographs of three sizes its answers")
+    alike = f"{on} differ by {difference:.1g} at most"
+    if difference != difference:
+        alike = "on 20 crops of photographs it finds nothing, as the net itself"
     print(
-        f"{spec.model['name']} as {cfg.format}, {size / 1e6:,.1f} MB: read back, {on} differ by {difference:.1g} "
-        f"at most\nimages are prepared as {beside} says\n-> {out}"
+        f"{spec.model['name']} as {cfg.format}, {size / 1e6:,.1f} MB: read back, {alike}\n"
+        f"images are prepared as {beside} says\n-> {out}"
     )
     return 0
 

@@ -114,6 +114,14 @@ def imagenet_names() -> list[str]:
     return list(_IMAGENET_CATEGORIES)
 
 
+def coco_names() -> list[str]:
+    """The 90 numbers of COCO's categories, as torchvision's published detectors know them; ten have no category."""
+    import_torchvision()
+    from torchvision.models._meta import _COCO_CATEGORIES
+
+    return [f"no category {number}" if name == "N/A" else name for number, name in enumerate(_COCO_CATEGORIES)][1:]
+
+
 @cache
 def imagenet_by_id() -> dict[str, str]:
     """Name of each class of ImageNet by its WordNet id; the ids, sorted, are in the order of the classes."""

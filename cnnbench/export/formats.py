@@ -8,6 +8,7 @@ answer.
 import contextlib
 import errno
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,7 +46,9 @@ NetFunction = Callable[[Tensor], Tensor]
 """An exported net, read from its file: normalised images to logits."""
 
 TOLERANCE = 1e-4  # of the logits, absolute and relative
+TRACED_OPSET = 17
 INPUT, OUTPUT = "images", "logits"
+SHAPED = ("torchscript", "exported_program")  # formats that hold the sizes of a net's answers for fixed
 ONE_SIZE = (CLASS, EMBEDDING, BOXES)  # what nets answer with whose images have one size
 
 
@@ -62,13 +65,18 @@ class ExportFormat:
 
 
 def export_net(model: Net, spec: ModelSpec, format: str, out: Path) -> tuple[float, int]:
-    """Write the net and its preprocessing. Returns the largest difference between the logits of net and file, and the
-    bytes of the file.
+    """Write the net and its preprocessing. Returns the largest difference between the logits of net and file, NaN where
+    it finds nothing that could differ, and the bytes of the file.
 
     The net must be on the CPU and in eval mode. Raises RunError, and leaves no file, if the file computes something
     else than the net.
     """
     check_packages(format)
+    if model.needs_targets and format in SHAPED:
+        raise UserError(
+            f"format={format} cannot hold {spec.model['name']}, which answers with as many boxes as it finds: "
+            "use format=onnx, or safetensors for cnnbench itself"
+        )
     batches = [sample_images(spec)] if model.answers in ONE_SIZE else sample_pictures(spec)
     deployed = tasks.find(spec.task).of(spec).deployed(model, spec) if FORMATS[format].decodes else None
     with output("out", preprocessing_file(out)) as beside, output("out", out) as file:
@@ -80,7 +88,8 @@ def export_net(model: Net, spec: ModelSpec, format: str, out: Path) -> tuple[flo
             run, compare = FORMATS[format].read(file), compare_logits if model.answers == CLASS else compare_answers
             if deployed is not None:
                 compare = partial(compare_deployed, deployed.difference)
-            difference = max(compare(net, run, images) for images in batches)
+            found = [compare(net, run, images) for images in batches]
+            difference = max((one for one in found if one == one), default=math.nan)
         write_json(beside, described(model, spec, deployed and deployed.words, divided=net is not model))
         size = file.stat().st_size
     return difference, size
@@ -142,7 +151,7 @@ def compare_answers(model: Module, run: NetFunction, images: Tensor) -> float:
     if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE):
         raise RunError(f"the exported net gives other answers than the net itself for images of {images.shape[3]} x "
                        f"{images.shape[2]} pixels: nothing was written")  # fmt: skip
-    return (ours - theirs).abs().max().item()
+    return (ours - theirs).abs().max().item() if ours.numel() else math.nan
 
 
 @torch.no_grad()
@@ -263,9 +272,14 @@ def _write_onnx(model: Module, spec: ModelSpec, images: Tensor, path: Path) -> N
     large = sum(value.nbytes for value in model.state_dict().values()) > 1.8e9  # a protobuf holds at most 2 GB
     if large:
         raise UserError("format=onnx holds at most 2 GB: use exported_program for this net")
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [_output(spec)]}
+    if getattr(model, "traced", False):  # with as many rows as it finds
+        torch.onnx.export(model, (images,), str(path), dynamo=False, opset_version=TRACED_OPSET,
+                          dynamic_axes={names["output_names"][0]: {0: "boxes"}}, **names)  # fmt: skip
+        return
     free = (_free(spec, images),)
     torch.onnx.export(model, (images,), str(path), dynamo=True, dynamic_shapes=free, external_data=False,
-                      input_names=[INPUT], output_names=[_output(spec)], verbose=False)  # fmt: skip
+                      verbose=False, **names)  # fmt: skip
 
 
 def _read_onnx(path: Path) -> NetFunction:

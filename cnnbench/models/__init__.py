@@ -114,12 +114,22 @@ def check_answers(model: Mapping[str, Any], wanted: str, task: str) -> None:
 
 
 def answers(name: str, source: str = SOURCES[0]) -> str:
-    """What the net `name` answers with: `Net.answers` of its class, which is that of its builder or returned by it."""
+    """What the net `name` answers with: `Net.answers` of its class."""
+    return _class_of(name, source).answers
+
+
+def needs_targets(name: str, source: str = SOURCES[0], **_: Any) -> bool:
+    """Whether the net `name` computes its loss itself: `Net.needs_targets` of its class."""
+    return _class_of(name, source).needs_targets
+
+
+def _class_of(name: str, source: str) -> type[Net]:
+    """Class of the net `name`: it is the net's builder, or returned by it."""
     builder: Any = _builder(name, source)
     while isinstance(builder, partial):
         builder = builder.func
     made: type[Net] = builder if isinstance(builder, type) else inspect.signature(builder).return_annotation
-    return made.answers
+    return made
 
 
 def backbone_of(model: Mapping[str, Any]) -> dict[str, Any] | None:

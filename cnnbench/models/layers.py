@@ -28,6 +28,7 @@ class Net(nn.Module):
     answers = CLASS
     image_size: int  # native side of the images, pixels
     scale = 1  # side of an image of the data over that of what the net is given of it
+    needs_targets = False  # whether it computes its loss itself: of images and targets it gives (answer, losses (N,))
     any_size = False  # whether images keep the data's own size, unless data.image_size says otherwise
     aux_weight = 0.0  # weight of each auxiliary loss
     map_dims = (2, 3)  # dimensions of rows and columns in its feature maps

@@ -1,6 +1,6 @@
 """torchvision's one-stage detectors of SSD's kind by name: their names, initialisation and function are its own.
 
-They answer as `ssd.py` says. torchvision's others have losses and answers of their own kinds and are not here.
+They answer as `ssd.py` says. torchvision's others have losses and answers of their own kinds (`torchvision_rcnn.py`).
 """
 
 from typing import Any

@@ -18,7 +18,8 @@ from cnnbench.utils.fast_start import import_torchvision
 import_torchvision()
 import torchvision  # noqa: E402
 
-from cnnbench.models.torchvision_detectors import SIDES, build_detector  # noqa: E402
+from cnnbench.models import torchvision_detectors, torchvision_rcnn  # noqa: E402
+from cnnbench.models.torchvision_detectors import SIDES  # noqa: E402
 
 AUX_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}
 SEGMENTED = 520  # shorter side of the images that the segmentation nets were evaluated on
@@ -27,8 +28,8 @@ AUX_IMAGE_SIZES = {"inception_v3": 299}
 
 
 def available_nets() -> list[str]:
-    """Names of torchvision's classifiers, segmentation nets and detectors of SSD's kind."""
-    return [*classifiers(), *segmenters(), *SIDES]
+    """Names of torchvision's classifiers, segmentation nets and detectors of boxes."""
+    return [*classifiers(), *segmenters(), *SIDES, *torchvision_rcnn.NAMES]
 
 
 def classifiers() -> list[str]:
@@ -40,7 +41,9 @@ def segmenters() -> list[str]:
 
 
 def backbone_of(name: str) -> str | None:
-    """Name of the classifier on which a segmentation net is built; None for a classifier."""
+    """Name of the classifier on which a segmentation net or a detector is built; None for a classifier."""
+    if name in torchvision_rcnn.NAMES:
+        return name.partition("_")[2].partition("_fpn")[0].removesuffix("_320")
     return name.partition("_")[2] if name in segmenters() else None
 
 
@@ -50,15 +53,18 @@ def net_builder(name: str | None) -> Callable[..., Net]:
         raise UserError(
             f"model=torchvision needs a name, as in model.name=squeezenet1_0\nchoices: {', '.join(available_nets())}"
         )
-    if name in torchvision.models.list_models(module=torchvision.models.detection) and name not in SIDES:
+    if name.startswith(("maskrcnn_", "keypointrcnn_")):
         raise UserError(
-            f"model.name={name}: of torchvision's detectors only {' and '.join(SIDES)} can be trained here; "
-            "the others compute losses of their own kinds inside the net, from proposals, points or masks, "
-            "and answer without the scores of all boxes that task=detection trains on"
+            f"model.name={name}: it also learns masks or keypoints of each object, which no data set here has; "
+            "take fasterrcnn_resnet50_fpn, which is the same net for boxes alone"
         )
     if name not in available_nets():
         raise unknown("torchvision model", name, available_nets())
-    build = build_detector if name in SIDES else build_segmenter if name in segmenters() else build_net
+    if name in torchvision_rcnn.NAMES:
+        return partial(torchvision_rcnn.build_detector, name)
+    if name in SIDES:
+        return partial(torchvision_detectors.build_detector, name)
+    build = build_segmenter if name in segmenters() else build_net
     return partial(build, name)
 
 

@@ -100,6 +100,10 @@ class Task(ABC):
 
     # To train
 
+    def inputs(self, images: Tensor, targets: Any) -> tuple[Any, ...]:
+        """What a net is given of a batch, where there are targets: the images, unless it computes its loss itself."""
+        return (images,)
+
     @classmethod
     def some(cls, source: Source, count: int) -> Tensor:
         """Indices int64 of about so many images from all over a source, for debug=: what a training needs is there."""

@@ -24,13 +24,21 @@ from cnnbench.utils.format import plural
 
 @torch.no_grad()
 def predictions(
-    net: Callable[[Tensor], Any], batches: Iterable[Batch], runtime: Runtime, normalize: Callable[[Tensor], Tensor]
-) -> Iterator[tuple[Batch, Any, Tensor]]:
-    """Batches as they came, with their targets and the net's outputs on the device. The net is in eval mode."""
+    net: Callable[..., Any],
+    batches: Iterable[Batch],
+    runtime: Runtime,
+    normalize: Callable[[Tensor], Tensor],
+    inputs: Callable[[Tensor, Any], tuple[Any, ...]] = lambda images, targets: (images,),
+) -> Iterator[tuple[Batch, Any, Any]]:
+    """Batches as they came, with their targets and the net's outputs on the device. The net is in eval mode.
+
+    inputs: what it is given of images and targets, for its loss: `Task.inputs`.
+    """
     for batch in runtime.by_shape(batches):
+        images, targets = normalize(batch["image"]), runtime.to_device(batch["target"])
         with runtime.autocast():
-            outputs = net(normalize(batch["image"]))
-        yield batch, runtime.to_device(batch["target"]), outputs
+            outputs = net(*inputs(images, targets))
+        yield batch, targets, outputs
 
 
 @torch.no_grad()
@@ -45,7 +53,7 @@ def evaluate(
     """Meter of all batches of all processes."""
     meter = task.evaluation(runtime, spec)
     with runtime.cached_weight_casts():
-        for _, targets, outputs in predictions(net, batches, runtime, normalize):
+        for _, targets, outputs in predictions(net, batches, runtime, normalize, task.inputs):
             meter.add(task.loss(outputs, targets), task.answer(outputs), targets)
     add_up(meter, runtime)
     return meter

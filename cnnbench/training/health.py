@@ -76,16 +76,19 @@ class Guard:
 
 
 class OutputRange:
-    """A net as it is called that notices between which values each of its first `count` output channels lies."""
+    """A net as it is called that notices between which values each of its first `count` output channels lies; of a net
+    that gives its loss beside its answer, nothing."""
 
-    def __init__(self, net: Callable[[Tensor], Any], count: int) -> None:
+    def __init__(self, net: Callable[..., Any], count: int) -> None:
         self.net, self.count = net, count
         self.low: Tensor | None = None
         self.high: Tensor | None = None
         self.images = 0
 
-    def __call__(self, images: Tensor) -> Any:
-        outputs: Tensor = self.net(images)
+    def __call__(self, images: Tensor, *targets: Any) -> Any:
+        outputs = self.net(images, *targets)
+        if targets:
+            return outputs
         self.images += len(images)
         others = [dim for dim in range(outputs.ndim) if dim != 1]
         low, high = outputs.amin(others)[: self.count], outputs.amax(others)[: self.count]

@@ -100,7 +100,7 @@ def _passes(state: TrainState, images: Tensor, targets: Any) -> list[Pass]:
         with no_sync(state.net, number < len(microbatches)):
             # 1. forward
             with state.runtime.autocast():
-                outputs = state.net(part_images)
+                outputs = state.net(*state.task.inputs(part_images, part_targets))
             # 2. loss
             loss = state.task.training_loss(outputs, part_targets)
             # 3. backward: each microbatch weighs as many images as it has

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from cnnbench import models
 from cnnbench.config.sections import Interpolation, PrepareConfig
-from cnnbench.data.class_names import imagenet_names, matched
+from cnnbench.data.class_names import coco_names, imagenet_names, matched
 from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.data.model_spec import InputSpec, ModelSpec
-from cnnbench.models.layers import Net, output_layer
+from cnnbench.models.layers import BOXES, MASK, Net, output_layer
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import some
@@ -23,6 +23,8 @@ from cnnbench.utils.named_files import typed_path
 from cnnbench.weights import merge, sources, variants
 from cnnbench.weights.merge import MergeReport
 from cnnbench.weights.sources import Weights
+
+TASKS = {MASK: "segmentation", BOXES: "detection"}  # of nets by what they answer with
 
 
 def ready(
@@ -89,7 +91,7 @@ def _from_tensors(
     channels = (_shape(first, sketch, state) or (0, 3))[1]
     notes = []
     if classes is None:
-        classes, note = named_classes(outputs, of_data, weights.source)
+        classes, note = named_classes(outputs, of_data, weights.source, sketch.answers)
         notes.append(note)
     if prepare.mean is None or prepare.std is None:
         if channels != 3:
@@ -102,6 +104,7 @@ def _from_tensors(
     _check_whole(net, report)
     notes = [*report.notes, *([f"not used: {some(report.unused)}"] if report.unused else []), *notes]
     spec = ModelSpec(
+        task=TASKS.get(net.answers, "classification"),
         model=model,
         labels=classes,
         input=InputSpec(
@@ -109,7 +112,7 @@ def _from_tensors(
             std=list(IMAGENET_STD),
             image_size=net.image_size,
             in_channels=channels,
-            crop_ratio=0.875 if net.image_size > 64 else 1.0,
+            crop_ratio=0.875 if net.image_size > 64 and net.answers not in TASKS else 1.0,
         ),
     )
     return net.eval(), spec, notes
@@ -156,8 +159,10 @@ def class_names(given: Any) -> list[str] | None:
     return [line.strip() for line in lines if line.strip()]
 
 
-def named_classes(outputs: int, of_data: Sequence[str], source: str) -> tuple[list[str], str]:
+def named_classes(outputs: int, of_data: Sequence[str], source: str, answers: str) -> tuple[list[str], str]:
     """Names for the outputs of a net whose weights name none, and what was assumed. UserError where nothing tells."""
+    if answers == BOXES and outputs == len(names := coco_names()) and (not of_data or matched(of_data, names)):
+        return names, "classes: COCO's 90 numbers, by torchvision's names"
     if outputs == 1000 and (not of_data or matched(of_data, imagenet_names())):
         return imagenet_names(), "classes: the 1,000 of ImageNet, by torchvision's names"
     if not of_data:

@@ -7,7 +7,6 @@ from torchvision.models.detection.image_list import ImageList
 
 from cnnbench.models import build, check_answers, smallest_image
 from cnnbench.models.layers import output_layer
-from cnnbench.models.torchvision_nets import net_builder
 from cnnbench.utils.errors import UserError
 from cnnbench.weights.merge import merge
 from cnnbench.weights.sources import Weights
@@ -89,11 +88,3 @@ def test_torchvisions_own_ssds_answer_as_ours(name):
         maps = list(net.backbone(images).values())
         assert net(images).shape == (1, 12, 3234)
         assert torch.equal(net(images)[0, :3].T, net.head(maps)["cls_logits"][0][:, 1:])
-
-
-@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "fcos_resnet50_fpn",
-                                  "maskrcnn_resnet50_fpn", "keypointrcnn_resnet50_fpn"])  # fmt: skip
-def test_torchvisions_other_detectors_are_refused_with_the_reason(name):
-    with pytest.raises(UserError, match="only ssd300_vgg16 and ssdlite320_mobilenet_v3_large") as refused:
-        net_builder(name)
-    assert name in str(refused.value) and "losses of their own" in str(refused.value)

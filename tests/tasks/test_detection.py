@@ -120,3 +120,27 @@ def test_what_does_not_fit_is_said_before_anything_begins(
     refused = cnnbench(*TRAIN, *keys, "epochs=1", "run.dir=x")
     assert refused.code == 2 and said in refused.err, refused.err
     assert len(refused.err.strip().splitlines()) <= 3 and not (tmp_path / "x").exists()
+
+
+def test_torchvisions_detector_is_trained_by_its_own_losses(
+    cnnbench: Callable[..., Ran], data: Path, tmp_path: Path, no_pictures: None
+) -> None:
+    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    keys = ("train", "task=detection", "data=voc", "data.root=set", "model=torchvision", f"model.name={name}",
+            "data.image_size=64", "augment.crop=none", "augment.zoom_out=1", "batch_size=4", "epochs=1", "max_steps=2",
+            "optim.lr=0.001", "device=cpu", "data.workers=0", "precision=fp32")  # fmt: skip
+    said = cnnbench(*keys, "run.dir=x", "label_smoothing=0.1")
+    assert said.code == 2 and f"is for the loss of SSD: {name} computes its loss itself" in said.err
+    ran = cnnbench(*keys, "run.dir=r", "accumulate=2")
+    assert ran.code == 0, ran.err
+    result = read_json(tmp_path / "r/result.json")
+    assert 0 < result["loss"] < 5 and result["n"] == 8
+    judged = cnnbench("evaluate", "weights=r", "run.dir=e", "device=cpu")
+    assert judged.code == 0, judged.err
+    found = read_json(tmp_path / "e/result.json")
+    assert found["loss"] == pytest.approx(result["loss"], abs=1e-5)  # it samples the same proposals
+    said = cnnbench("predict", "set/JPEGImages/val03.png", "weights=r", "run.dir=p", "format=csv", "device=cpu",
+                    "score=0.001")  # fmt: skip
+    rows = list(csv.DictReader(said.out.splitlines()))
+    assert said.code == 0 and rows and {row["class"] for row in rows} <= set(made.NAMES), said.err
+    assert all(0 <= float(row["left"]) < float(row["right"]) <= 80.01 for row in rows)

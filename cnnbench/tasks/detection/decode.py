@@ -11,12 +11,18 @@ LEAST = 0.001  # score from which on a validation keeps a box: a higher one woul
 CANDIDATES = 400  # of each class before the suppression, as torchvision's SSD
 KEPT = 200  # detections of an image at most, as in the paper
 OVERLAP = 0.45  # IoU with a likelier box of its class from which on a box is suppressed, as in the paper
+DECIDED = 6  # rows of the outputs of a net that finds its boxes itself (`models/torchvision_rcnn.py`); others have more
 LABEL, SCORE = 0, 1  # columns of a detection; the other four are its corners
 
 
 def detections(outputs: Tensor, side: int, least: float = LEAST, overlap: float = OVERLAP) -> Tensor:
     """Detections (N, KEPT, 6) of a net's outputs, the likeliest first: class, score, corners in pixels of the net's
-    input, whose side is given. Rows that are not used have the class -1 and the score 0."""
+    input, whose side is given. Rows that are not used have the class -1 and the score 0.
+
+    Of a net that finds its boxes itself (N, 6, rows) they are those with at least this score.
+    """
+    if outputs.shape[1] == DECIDED:
+        return of_found(outputs, least)
     scores, offsets, boxes = parts(outputs)
     found = torch.zeros(len(scores), KEPT, 6, device=outputs.device)
     found[:, :, LABEL] = -1
@@ -25,6 +31,17 @@ def detections(outputs: Tensor, side: int, least: float = LEAST, overlap: float 
     ):
         own = of_image(one, corners, least, overlap)
         rows[: len(own)] = own
+    return found
+
+
+def of_found(outputs: Tensor, least: float) -> Tensor:
+    """Detections (N, KEPT, 6) of boxes (N, 6, rows), the likeliest first."""
+    rows = outputs.float().transpose(1, 2)[:, :KEPT]
+    counts = (rows[:, :, SCORE] > least)[:, :, None]
+    nothing = torch.zeros(6, device=rows.device)
+    nothing[LABEL] = -1
+    found = nothing.repeat(len(rows), KEPT, 1)
+    found[:, : rows.shape[1]] = torch.where(counts, rows, nothing)
     return found
 
 

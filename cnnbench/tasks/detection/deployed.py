@@ -1,8 +1,12 @@
 """A detector for other programs: in words, and as a net that decodes its answer and suppresses what is found twice."""
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from cnnbench import models
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.tasks.base import Deployed, Exported
@@ -39,6 +43,21 @@ class Finished(nn.Module):
         return torch.cat([label[keep, None].to(corner.dtype), score[keep, None], corner[keep]], dim=1)
 
 
+class Found(nn.Module):
+    """The same of a net that finds its boxes itself. torch.export cannot follow it, as it looks at numbers."""
+
+    traced = True
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net: Any = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        from cnnbench.models.torchvision_rcnn import rows_of
+
+        return rows_of(self.net.found(images, self.net.backbone(images))[0])
+
+
 def finished(net: Net, spec: ModelSpec, overlap: float) -> Deployed:
     side = spec.input.image_size
     words = Exported(
@@ -46,18 +65,21 @@ def finished(net: Net, spec: ModelSpec, overlap: float) -> Deployed:
         ["boxes", 6],
         [
             *_prepared(spec),
-            f"a row for each box: class (0 is {spec.labels[0]}), score, left, top, right, bottom, the likeliest first",
+            f"a row for each box: {_row(spec)}, the likeliest first",
             f"corners are in pixels of the input: times width / {side} and height / {side} they are the image's",
             "keep the rows from a score on, as 0.5",
         ],
         [1, spec.input.in_channels, side, side],
     )
-    return Deployed(Finished(net, side, overlap), words, difference)
+    return Deployed(Found(net) if net.needs_targets else Finished(net, side, overlap), words, difference)
 
 
 def raw(spec: ModelSpec) -> Exported:
     """Words for the net alone."""
     side, classes = spec.input.image_size, len(spec.labels)
+    if models.needs_targets(**spec.model):
+        steps = [*_prepared(spec), f"a column for each box: {_row(spec)}; class -1: not used"]
+        return Exported(NAME, ["batch", 6, "boxes"], steps, ["batch", spec.input.in_channels, side, side])
     steps = [
         *_prepared(spec),
         f"of each default box: {classes + 1} scores (the last: none), offsets dx, dy, dw, dh, corners x0, y0, x1, y1",
@@ -72,6 +94,10 @@ def raw(spec: ModelSpec) -> Exported:
     return Exported(NAME, ["batch", classes + 9, "boxes"], steps, ["batch", spec.input.in_channels, side, side])
 
 
+def _row(spec: ModelSpec) -> str:
+    return f"class (0 is {spec.labels[0]}), score, left, top, right, bottom"
+
+
 def _prepared(spec: ModelSpec) -> list[str]:
     side = spec.input.image_size
     return [
@@ -82,9 +108,11 @@ def _prepared(spec: ModelSpec) -> list[str]:
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference between the likeliest boxes and their counterparts, in scores and sides over the input's.
-    RunError where one has none."""
+    """Largest difference between the likeliest boxes and their counterparts, in scores and sides over the input's; NaN
+    where neither finds any. RunError where one has none."""
     wanted = ours[:LIKELY]
+    if not len(wanted) and not len(theirs):
+        return math.nan
     if not wanted.isfinite().all() or not len(theirs):
         raise RunError("the net's boxes for photographs are no numbers, or the file finds none: nothing was written")
     apart = (wanted[:, None] - theirs[None]).abs()

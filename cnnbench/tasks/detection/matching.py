@@ -78,6 +78,12 @@ def matches(tables: Tensor, boxes: Tensor) -> Tensor:
     return F.pad(row, (0, 1)).scatter(1, own, rows)[:, :-1]
 
 
+def as_objects(table: Tensor) -> dict[str, Tensor]:
+    """Objects of a table (rows, 7) as torchvision's nets take them: `boxes` (n, 4), `labels` (n,) from 1 on."""
+    own = table[(table[:, CLASS] >= 0) & (table[:, KIND] != CROWD)]
+    return {"boxes": own[:, CORNERS], "labels": own[:, CLASS].long() + 1}
+
+
 def losses(outputs: Tensor, tables: Tensor, smoothing: float = 0.0) -> Tensor:
     """Loss of each image (N,): of the classes and offsets, over the number of matched boxes.
 

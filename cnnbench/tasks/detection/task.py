@@ -1,12 +1,13 @@
 """Object detection: boxes with a class and a score, SSD's loss, COCO's mAP."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, nn
 
+from cnnbench import models
 from cnnbench.config.commands import EvaluateConfig, TrainConfig
 from cnnbench.data import Batch, Dataset
 from cnnbench.data.boxes import CLASS
@@ -16,7 +17,7 @@ from cnnbench.runtime.device import Runtime
 from cnnbench.tasks.base import Deployed, Exported, Task
 from cnnbench.tasks.detection import METRICS
 from cnnbench.tasks.detection.decode import OVERLAP, detections
-from cnnbench.tasks.detection.matching import losses
+from cnnbench.tasks.detection.matching import as_objects, losses
 from cnnbench.tasks.detection.metrics import BoxMeter, check_package
 from cnnbench.tasks.measurement import Judged, Measurement
 from cnnbench.tasks.meter import Meter
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Detection(Task):
-    """Nets return (N, classes + 1 + 8, boxes), as `matching.py` says; targets are tables of boxes (N, rows, 7)."""
+    """Nets return (N, classes + 1 + 8, boxes), as `matching.py` says; targets are tables of boxes (N, rows, 7).
+
+    Nets that compute their loss themselves return (N, 6, rows), as `models/torchvision_rcnn.py` says.
+    """
 
     classes: int
     side: int  # of the net's input, pixels
     overlap: float = OVERLAP  # IoU from which on of two boxes of a class only the likelier one stays
     label_smoothing: float = 0.0
+    own_loss: bool = False  # whether the net computes its loss itself
     name = "detection"
     metrics = METRICS
     answers = BOXES
@@ -42,11 +47,15 @@ class Detection(Task):
 
     @classmethod
     def create(cls, cfg: TrainConfig, model: nn.Module) -> Self:
-        return cls(0, 0, label_smoothing=cfg.label_smoothing)
+        own_loss = isinstance(model, Net) and model.needs_targets
+        if own_loss and (cfg.label_smoothing or cfg.compile):
+            what = "label_smoothing is for the loss of SSD" if cfg.label_smoothing else "compile=true is for SSD"
+            raise UserError(f"{what}: {model.name} computes its loss itself, from the boxes of each image")
+        return cls(0, 0, label_smoothing=cfg.label_smoothing, own_loss=own_loss)
 
     @classmethod
     def of(cls, spec: ModelSpec) -> Self:
-        return cls(len(spec.labels), spec.input.image_size)
+        return cls(len(spec.labels), spec.input.image_size, own_loss=models.needs_targets(**spec.model))
 
     @classmethod
     def adopt(cls, dataset: Dataset, model: Mapping[str, Any]) -> Dataset:
@@ -59,11 +68,15 @@ class Detection(Task):
             if len(source) and not (source.targets[:, 1:, CLASS] >= 0).any():
                 raise UserError(f"data={dataset.name}: no {split} image has a box")
 
-    def training_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return losses(outputs, targets, self.label_smoothing).mean()
+    def inputs(self, images: Tensor, targets: Tensor) -> tuple[Any, ...]:
+        return (images, [as_objects(table) for table in targets]) if self.own_loss else (images,)
 
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return losses(outputs, targets).mean()
+    def training_loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        own: Tensor = outputs[1] if self.own_loss else losses(outputs, targets, self.label_smoothing)
+        return own.mean()
+
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        return replace(self, label_smoothing=0.0).training_loss(outputs, targets)
 
     def meter(self, runtime: Runtime) -> Meter:
         return Meter(runtime)
