@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cnnbench.data.sources import Source, has_masks
+from cnnbench.data.sources import Source, has_spatial_targets
 from cnnbench.utils.format import plural, shorten
 
 UNEQUAL = 3  # a largest class of more than so many times the smallest is worth a word
@@ -15,7 +15,7 @@ NAME = 24  # characters of a class name in a list
 
 def class_counts(source: Source, classes: int) -> tuple[int, ...]:
     """Images of each class; empty where images have masks."""
-    if has_masks(source) or not classes:
+    if has_spatial_targets(source) or not classes:
         return ()
     return tuple(torch.bincount(source.targets.cpu(), minlength=classes).tolist())
 

@@ -10,7 +10,7 @@ from unicodedata import normalize
 import torch
 
 from cnnbench.data.boxes import CLASS
-from cnnbench.data.sources import Dataset, Source, has_boxes, has_masks
+from cnnbench.data.sources import Dataset, Source, has_boxes, has_spatial_targets
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.fast_start import import_torchvision
 from cnnbench.utils.format import some
@@ -65,7 +65,7 @@ def in_classes_of(dataset: Dataset, classes: Sequence[str], source: str) -> tupl
 
     UserError where a class of the data is none of the net's. source: what to call the net.
     """
-    if list(dataset.classes) == list(classes) or (has_masks(dataset.val) and not has_boxes(dataset.val)):
+    if list(dataset.classes) == list(classes) or (has_spatial_targets(dataset.val) and not has_boxes(dataset.val)):
         return dataset, ""
     numbers = matched(dataset.classes, classes)
     if numbers is None:

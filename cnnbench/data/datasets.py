@@ -23,7 +23,7 @@ from cnnbench.data.people import people
 from cnnbench.data.photographs import images, t91
 from cnnbench.data.sound_sets import esc50, sounds, speech_commands, spoken_digits
 from cnnbench.data.sounds import heard
-from cnnbench.data.sources import Dataset, Source, has_masks, image_names
+from cnnbench.data.sources import Dataset, Source, has_spatial_targets, image_names
 from cnnbench.data.unreadable import without_unreadable
 from cnnbench.utils.console import warn
 from cnnbench.utils.errors import UserError, unknown
@@ -132,7 +132,7 @@ def tell_of_other_parts(cfg: DataConfig, trained: DataConfig, tell: Tell, *, alo
 def _check_labels(dataset: Dataset) -> None:
     """UserError for a label that is not a class: in a training step, the error on a GPU would say nothing."""
     for split, source in dataset.splits.items():
-        if has_masks(source) or not dataset.classes:  # their task looks into them, or there are no labels
+        if has_spatial_targets(source) or not dataset.classes:  # their task looks into them, or there are no labels
             continue
         outside = ((source.targets < 0) | (source.targets >= len(dataset.classes))).nonzero().flatten()
         if len(outside):

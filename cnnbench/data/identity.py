@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 
 from cnnbench.data.class_tree import ClassTree
-from cnnbench.data.sources import Arrays, Dataset, Files, Pair, Source, fingerprint, has_boxes, has_masks, read_bytes
+from cnnbench.data.sources import (
+    Arrays,
+    Dataset,
+    Files,
+    Pair,
+    Source,
+    fingerprint,
+    has_boxes,
+    has_spatial_targets,
+    read_bytes,
+)
 from cnnbench.data.workers import for_each_image
 
 
@@ -37,7 +47,7 @@ def _contents(source: Source, workers: int) -> Iterator[bytes]:
         yield from for_each_image(_hash, source, workers, "data.identity=content")
     else:  # packed images have checksums
         yield fingerprint(source).encode()
-    if not has_masks(source) or has_boxes(source):
+    if not has_spatial_targets(source) or has_boxes(source):
         yield source.targets.cpu().numpy().tobytes()
     elif isinstance(source, Arrays):
         yield source.targets.contiguous().numpy().tobytes()

@@ -20,7 +20,7 @@ from cnnbench.data.geometry import rescaled
 from cnnbench.data.kept import Keep, Kept, Reader
 from cnnbench.data.nvjpeg import BatchDecoder
 from cnnbench.data.order import Order, first_flips, rng_of
-from cnnbench.data.sources import Arrays, Dataset, Source, has_boxes, has_masks
+from cnnbench.data.sources import Arrays, Dataset, Source, has_boxes, has_spatial_targets
 from cnnbench.data.spec_augment import Warp
 from cnnbench.data.transforms import (
     EvalTransform,
@@ -92,7 +92,7 @@ def train_loader(
                             cutout=augment.cutout, fill=fill, warp=_warp(augment))  # fmt: skip
     if isinstance(source, Arrays) or decode is Decoder.pillow:
         transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation, dataset.grid)
-    elif has_masks(source) or augment.crop is Crop.patch:
+    elif has_spatial_targets(source) or augment.crop is Crop.patch:
         transform = sample_transform(augment, image_size, ratio, None, dataset.interpolation, dataset.grid)
     else:
         transform = decode_transform(augment, image_size, ratio, dataset.interpolation)
@@ -111,11 +111,11 @@ def _reader(source: Source, transform: Any, workers: int | None, keep: Keep | No
 
     if keep is None or keep.cache is Cache.false or isinstance(source, Arrays) or not used:
         return anew()
-    return Kept(keep, source, in_two(transform, has_masks(source)), used, what, anew)
+    return Kept(keep, source, in_two(transform, has_spatial_targets(source)), used, what, anew)
 
 
 def _one_class_each(dataset: Dataset) -> np.ndarray:
-    if has_masks(dataset.train):
+    if has_spatial_targets(dataset.train):
         raise UserError(f"data.sampler=balanced needs images of one class each, which {dataset.name} has not")
     targets: np.ndarray = dataset.train.targets.cpu().numpy()
     return targets
@@ -299,7 +299,7 @@ class Loader:
     def _finished(self, source: Source, read: Any, indices: Tensor, draws: Draws) -> tuple[Tensor, Any]:
         if has_boxes(source):
             images, targets = self.finish(read[0], draws), read[1]
-        elif has_masks(source):
+        elif has_spatial_targets(source):
             images, targets = self.finish(read[0], draws), self.finish.masks(read[1], draws)
         else:
             images, targets = self.finish(read, draws), source.targets[indices]
@@ -309,7 +309,7 @@ class Loader:
 
 
 def _read_arrays(source: Arrays) -> Reader:
-    if has_masks(source):
+    if has_spatial_targets(source):
         return lambda batches, seeds: ([source.images[indices], source.targets[indices]] for indices in batches)
     return lambda batches, seeds: (source.images[indices] for indices in batches)
 

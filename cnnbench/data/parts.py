@@ -8,7 +8,7 @@ import torch
 
 from cnnbench.config.sections import DataConfig
 from cnnbench.data.layout import refuse_part_alone
-from cnnbench.data.sources import Dataset, Source, has_masks
+from cnnbench.data.sources import Dataset, Source, has_spatial_targets
 from cnnbench.data.splits import groups_of, hold_out, pick, strata
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural, some
@@ -75,7 +75,7 @@ def _held_out(dataset: Dataset, cfg: DataConfig) -> Dataset:
 
 def _unequal(train: Source, classes: list[str], split: str, held: Source, share: float) -> Iterator[str]:
     """Notes where a part of the training images lacks a class, or is much larger or smaller than asked."""
-    counts = [] if has_masks(held) else torch.bincount(held.targets, minlength=len(classes)).tolist()
+    counts = [] if has_spatial_targets(held) else torch.bincount(held.targets, minlength=len(classes)).tolist()
     missing = [name for name, count in zip(classes, counts, strict=False) if not count]
     if missing and len(held):
         why = "since groups stay whole" if groups_of(held) is not None else "which has too few"

@@ -63,7 +63,7 @@ class Arrays:
     def item(self, index: int) -> Any:
         """Item that `read_item` reads: here the pixels themselves, which pickle by value."""
         image = self.images[index].numpy()
-        return Pair(image, self.targets[index].numpy()) if has_masks(self) else image
+        return Pair(image, self.targets[index].numpy()) if has_spatial_targets(self) else image
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +96,13 @@ class Files:
     def item(self, index: int) -> Any:
         if has_boxes(self):
             return Pair(self.paths[index], self.targets[index].numpy())
-        return Pair(self.paths[index], self.targets[index]) if has_masks(self) else self.paths[index]
+        return Pair(self.paths[index], self.targets[index]) if has_spatial_targets(self) else self.paths[index]
 
 
 Source = Arrays | Files | Packed
 
 
-def has_masks(source: Source) -> bool:
+def has_spatial_targets(source: Source) -> bool:
     """Whether the targets are no classes, but masks, or boxes, which move with their images."""
     return not isinstance(source.targets, Tensor) or source.targets.ndim > 1
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.data.sources import Source, has_masks
+from cnnbench.data.sources import Source, has_spatial_targets
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
 
@@ -27,7 +27,7 @@ class Parts(NamedTuple):
 
 def strata(source: Source) -> Tensor:
     """Class of each image, int64 (N,), for stratified sampling; zeros where images have masks."""
-    return torch.zeros(len(source), dtype=torch.int64) if has_masks(source) else source.targets
+    return torch.zeros(len(source), dtype=torch.int64) if has_spatial_targets(source) else source.targets
 
 
 def groups_of(source: Source) -> Tensor | None:

@@ -14,7 +14,7 @@ import torch
 from cnnbench.data.identity import without
 from cnnbench.data.shards import Record
 from cnnbench.data.sound_files import Sound
-from cnnbench.data.sources import Arrays, Dataset, Pair, Source, has_masks, open_image, read_bytes, upright
+from cnnbench.data.sources import Arrays, Dataset, Pair, Source, has_spatial_targets, open_image, read_bytes, upright
 from cnnbench.data.workers import for_each_image
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import are, plural
@@ -36,7 +36,9 @@ def without_unreadable(dataset: Dataset, workers: int) -> Dataset:
     if not found:
         return left
     report_left_out(found, "cannot be read")
-    if not has_masks(left.train) and (gone := set(dataset.train.targets.tolist()) - set(left.train.targets.tolist())):
+    if not has_spatial_targets(left.train) and (
+        gone := set(dataset.train.targets.tolist()) - set(left.train.targets.tolist())
+    ):
         raise UserError(f"none of the training images of class {dataset.classes[min(gone)]} can be read")
     numbers = [index for reasons in missing[:2] for index in reasons]  # of train and val, which identify a training
     identity = without(dataset.identity, numbers) if numbers else dataset.identity

@@ -167,7 +167,7 @@ class VisualizeContext:
         if not indices:
             indices = data.evenly_spaced(source, IMAGES).tolist()
         pixels = self.pixels(source, indices)
-        if data.has_masks(source) or not self.dataset.classes:
+        if data.has_spatial_targets(source) or not self.dataset.classes:
             return [ShownImage(one, f"no. {index}") for one, index in zip(pixels, indices, strict=True)]
         targets = source.targets[indices].tolist()
         return [ShownImage(one, f"{self.name_of(target)} (no. {index})", self._class_of_net(target))

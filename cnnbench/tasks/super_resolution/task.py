@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from cnnbench import models
 from cnnbench.config.commands import EvaluateConfig, TrainConfig
 from cnnbench.config.sections import AugmentConfig
-from cnnbench.data import Arrays, Batch, Dataset, Files, Source, has_masks
+from cnnbench.data import Arrays, Batch, Dataset, Files, Source, has_spatial_targets
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.data.photographs import Photographs, check_pair, in_channels, in_squares, is_paired, size_of
 from cnnbench.data.sources import image_ids
@@ -68,7 +68,7 @@ class SuperResolution(Task):
         if not model:
             return replace(dataset, task=cls.name)
         net = sketch(model)
-        if has_masks(dataset.train):
+        if has_spatial_targets(dataset.train):
             raise UserError(f"task={cls.name} does not go with data={dataset.name}, whose images have masks")
         channels, scale = net.in_channels, net.scale
         return replace(
