@@ -25,7 +25,7 @@ WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # of SSIM (Wang et al., 2004)
 
 def levels(images: Tensor) -> Tensor:
     """Images in 0..1 as the pixels of a file: whole numbers in 0..255, float32."""
-    return (PEAK * images.float()).round().clamp(0, PEAK)
+    return (PEAK * images.float()).round_().clamp_(0, PEAK)
 
 
 def ssim(images: Tensor, truth: Tensor) -> Tensor:
@@ -98,9 +98,9 @@ class PsnrMeter(Meter):
         return self.sums
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        truth = targets[:, : outputs.shape[1]].float()
-        ours, true = (shaved(on_luma(images), self.scale) for images in (levels(outputs), truth))
-        self.sums[PSNR.name] += psnr(ours, true).sum()
+        truth = targets[:, : outputs.shape[1]]
+        inner, true = (shaved(images, self.scale) for images in (outputs, truth))
+        self.sums[PSNR.name] += psnr(on_luma(levels(inner)), on_luma(true)).sum()
 
     def metrics(self) -> dict[str, float]:
         return {name: (value / self.n).item() for name, value in self.sums.items()} if self.n else {}
