@@ -357,6 +357,8 @@ def register_schemas() -> None:
     """Register `train_schema` and the like with Hydra, for the defaults list of each primary file."""
     from hydra.core.config_store import ConfigStore
 
+    # Before it composes, Hydra copies all it knows: of this store in vain, since `load` copies what it gives.
+    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
     for command, schema in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{command}_schema", node=schema)
 

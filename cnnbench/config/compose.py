@@ -10,6 +10,7 @@ from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
 from omegaconf import DictConfig, OmegaConf
@@ -31,7 +32,7 @@ def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> N
     commands.register_schemas()
     argv, sys.argv = sys.argv, ["cnnbench", *args]
     try:
-        with _hydra_raises(), _composed_by_launcher(args):
+        with _hydra_raises(), _composed_by_launcher(args), _mode_by_arguments(args):
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     except (BrokenPipeError, UserError):
         raise
@@ -74,6 +75,18 @@ def _composed_by_launcher(args: list[str]) -> Iterator[None]:
         yield
     finally:
         BasicSweeper.validate_batch_is_legal = before  # type: ignore[method-assign]
+
+
+@contextmanager
+def _mode_by_arguments(args: list[str]) -> Iterator[None]:
+    """Skip the composition in which Hydra only looks for `hydra.mode`, where the user cannot have set it."""
+    before = Hydra.get_mode
+    if not (config_dirs(args) or any(arg.startswith(("hydra.mode", "hydra.searchpath", "--config-")) for arg in args)):
+        Hydra.get_mode = lambda self, config_name, overrides: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = before  # type: ignore[method-assign]
 
 
 @contextmanager
