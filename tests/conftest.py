@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra._internal.config_repository import ConfigRepository
 
 from cnnbench.cli import main
 from cnnbench.config import commands, parsing
 from cnnbench.config import compose as hydra_app
+from tests.helpers.configs import load_once
 from tests.helpers.paths import SCRIPTS
 from tests.helpers.runs import Ran, without_evaluations_pictures, without_pictures
 
@@ -27,6 +29,10 @@ LONG = (
     "training/test_resume",
     "runtime/test_distributed",
 )
+
+
+def pytest_configure() -> None:
+    ConfigRepository.load_config = load_once  # type: ignore[method-assign]
 
 
 def pytest_collection_finish() -> None:
