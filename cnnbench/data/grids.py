@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnnbench.config.sections import DataConfig
-from cnnbench.data.sounds import moments
+from cnnbench.data.moments import moments
 from cnnbench.data.sources import Arrays, Dataset
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural

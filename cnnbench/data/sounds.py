@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cnnbench.config.sections import DataConfig, SoundConfig
+from cnnbench.data.moments import moments
 from cnnbench.data.scan import Found, left_out_note
 from cnnbench.data.sound_files import Clip, Sound, read_head
 from cnnbench.data.sources import Arrays, Dataset, Files, Source
@@ -128,18 +129,6 @@ def _pictures(source: Sounds, threads: int) -> Iterator[tuple[Tensor, Clip]]:
                             disable=not sys.stderr.isatty())  # fmt: skip
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def moments(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of each channel of uint8 (N, C, H, W), in 0..1, summed as integers: sums of floats depend on the
-    number of threads."""
-    counts = torch.stack([torch.bincount(images[:, channel].flatten().long(), minlength=256)
-                          for channel in range(images.shape[1])]).double()  # fmt: skip
-    levels = torch.arange(256, dtype=torch.float64)
-    mean = (counts @ levels) / counts.sum(1)
-    variance = (counts @ levels.square()) / counts.sum(1) - mean.square()
-    std = variance.clamp(min=0).sqrt().clamp(min=1)  # of silence alone: a level, so that nothing is divided by zero
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
 # The spectrogram
