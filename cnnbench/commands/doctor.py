@@ -30,6 +30,10 @@ TESTED_PAIR = ("2.15.0", "0.29.2")  # torch and torchvision, as in constraints.t
 PYTHON = (3, 11)
 GB = 1e9
 DATA_FOLDERS = {
+    "mnist": ("MNIST", "mnist"),
+    "fashion_mnist": ("FashionMNIST", "fashion_mnist", "fashion-mnist"),
+    "svhn": ("train_32x32.mat", "svhn", "SVHN"),
+    "stl10": ("stl10_binary", "stl10", "STL10"),
     "cifar10": ("cifar-10-batches-py",),
     "cifar100": ("cifar-100-python",),
     "imagenet": ("imagenet", "ILSVRC2012", "ILSVRC2012_img_train.tar"),

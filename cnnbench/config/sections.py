@@ -229,11 +229,11 @@ class SoundConfig:
 @dataclass(kw_only=True)
 class DataConfig:
     name: str = option(
-        "digits, cifar10, cifar100, imagenet, folder, list, images, t91, faces, people, camvid, voc, masks, coco, "
-        "boxes, sounds, spoken_digits, esc50, speech_commands, arrays or synthetic"
+        "digits, mnist, fashion_mnist, svhn, stl10, cifar10, cifar100, imagenet, folder, list, images, t91, faces, "
+        "people, camvid, voc, masks, coco, boxes, sounds, spoken_digits, esc50, speech_commands, arrays or synthetic"
     )
     root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
-    download: bool = option("fetch a CIFAR archive that is missing")
+    download: bool = option("fetch a known set that is missing")
     val_fraction: float = option("part of the training images held out for validation", ge=0, lt=1)
     test_fraction: float = option(
         "part of the training images kept for evaluate split=test, where the data have no test split", default=0.0,

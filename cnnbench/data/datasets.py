@@ -21,6 +21,7 @@ from cnnbench.data.overlap import in_both, shared_files
 from cnnbench.data.parts import held_out_part, with_parts
 from cnnbench.data.people import people
 from cnnbench.data.photographs import images, t91
+from cnnbench.data.small_images import small_images
 from cnnbench.data.sound_sets import esc50, sounds, speech_commands, spoken_digits
 from cnnbench.data.sounds import heard
 from cnnbench.data.sources import Dataset, Source, has_spatial_targets, image_names
@@ -160,6 +161,10 @@ SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
     "digits": digits,
     "cifar10": cifar,
     "cifar100": cifar,
+    "mnist": small_images,
+    "fashion_mnist": small_images,
+    "svhn": small_images,
+    "stl10": small_images,
     "imagenet": imagenet,
     "folder": image_folder,
     "list": image_list,

@@ -18,6 +18,10 @@ USUAL_BATCH = 128  # assumed with batch_size=auto
 
 
 KNOWN = {  # data sets that are the same everywhere, so that a review works without their files
+    "mnist": ImageCounts("mnist", 60_000, 10_000, 10, 1, "test"),
+    "fashion_mnist": ImageCounts("fashion_mnist", 60_000, 10_000, 10, 1, "test"),
+    "svhn": ImageCounts("svhn", 73_257, 26_032, 10, 3, "test"),
+    "stl10": ImageCounts("stl10", 5_000, 8_000, 10, 3, "test"),
     "cifar10": ImageCounts("cifar10", 50_000, 10_000, 10, 3, "test"),
     "cifar100": ImageCounts("cifar100", 50_000, 10_000, 100, 3, "test"),
     "imagenet": ImageCounts("imagenet", 1_281_167, 50_000, 1000, 3, "val"),

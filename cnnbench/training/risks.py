@@ -272,7 +272,7 @@ def of_ema(plan: TrainingPlan) -> Iterator[Risk]:
 def of_augmentation(plan: TrainingPlan) -> Iterator[Risk]:
     for detail, advice in _idle(plan.cfg.augment, plan.size):
         yield Risk("augmentation", detail, advice)
-    if plan.cfg.augment.flip and plan.cfg.data.name == "digits":
+    if plan.cfg.augment.flip and plan.cfg.data.name in ("digits", "mnist", "svhn"):
         yield Risk("augmentation", "a mirrored 2 is not a 2", "augment.flip=false")
     if plan.cfg.augment.flip and plan.images.sounds:
         yield Risk("augmentation", "a mirrored spectrogram is a sound played backwards", "augment=spec")
