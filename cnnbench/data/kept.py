@@ -25,9 +25,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cnnbench.config.sections import Cache
-from cnnbench.data.batched import pad, window
 from cnnbench.data.sources import Arrays, Source, quiet_pillow
 from cnnbench.data.twofold import Prepared, Shift, Twofold
+from cnnbench.data.windows import pad, window
 from cnnbench.utils import console, system
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.fast_start import compute_alone

@@ -6,25 +6,23 @@ random numbers of an epoch are a table with a row for each image. So a resumed r
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config.sections import AugmentConfig, Cache, Crop, Decoder, Interpolation, Resize, Sampler
+from cnnbench.config.sections import AugmentConfig, Cache, Crop, Decoder, Sampler
 from cnnbench.data import boxes
-from cnnbench.data.batched import BatchTransform, Draws, ResizedCrop
-from cnnbench.data.geometry import rescaled
+from cnnbench.data.augment import MASKS, array_resize, batch_transform, batchable, warp_of
+from cnnbench.data.batched import BatchTransform, Draws
 from cnnbench.data.kept import Keep, Kept, Reader
 from cnnbench.data.nvjpeg import BatchDecoder
 from cnnbench.data.order import Order, first_flips, rng_of
 from cnnbench.data.sources import Arrays, Dataset, Source, has_boxes, has_spatial_targets
-from cnnbench.data.spec_augment import Warp
 from cnnbench.data.transforms import (
     EvalTransform,
-    Transform,
     check_augment,
     decode_transform,
     sample_transform,
@@ -41,8 +39,6 @@ Batch = dict[str, Any]
 index: int64 (N,), the images' numbers.
 
 Where the data set has a `pair`, image and target are what it makes of them."""
-
-MASKS = "nearest"  # interpolation of masks: class numbers cannot be averaged
 
 Pick = Callable[..., tuple[Tensor, Any]]
 """(Indices of a batch, the tensors of its `Draws`) -> its images and targets."""
@@ -84,12 +80,12 @@ def train_loader(
         cut = BatchTransform(size=image_size, cutout=augment.cutout, fill=fill)
         return Loader(source, order, SampleReader(source, moved, _workers(workers, source)), cut, dataset.pair)
     check_augment(augment, image_size, ratio, native)
-    if isinstance(source, Arrays) and _batchable(augment, dataset):
-        finish = _batch_transform(source, augment, image_size, dataset, fill.to(source.images.device))
+    if isinstance(source, Arrays) and batchable(augment, dataset):
+        finish = batch_transform(source, augment, image_size, dataset, fill.to(source.images.device))
         return Loader(source, order, _read_arrays(source), finish, dataset.pair, record)
     alternate = augment.alternate
     finish = BatchTransform(size=image_size, flip=alternate, alternate=alternate, turn=augment.turn,
-                            cutout=augment.cutout, fill=fill, warp=_warp(augment))  # fmt: skip
+                            cutout=augment.cutout, fill=fill, warp=warp_of(augment))  # fmt: skip
     if isinstance(source, Arrays) or decode is Decoder.pillow:
         transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation, dataset.grid)
     elif has_spatial_targets(source) or augment.crop is Crop.patch:
@@ -121,60 +117,6 @@ def _one_class_each(dataset: Dataset) -> np.ndarray:
     return targets
 
 
-def _batchable(augment: AugmentConfig, dataset: Dataset) -> bool:
-    return augment.crop is not Crop.resized or dataset.interpolation == Interpolation.bilinear.value
-
-
-def _batch_transform(
-    source: Arrays, augment: AugmentConfig, size: int, dataset: Dataset, fill: Tensor
-) -> BatchTransform:
-    resized, nearest = augment.crop in (Crop.resized, Crop.patch), replace(dataset, interpolation=MASKS)
-    return BatchTransform(
-        size=size,
-        padding=augment.padding if augment.crop is Crop.pad else 0,
-        padding_mode=augment.padding_mode.value,
-        room=_room(source, augment.crop, size, dataset.crop_ratio),
-        flip=augment.flip,
-        alternate=augment.alternate,
-        turn=augment.turn,
-        crop=ResizedCrop(scale=_two(augment.scale), ratio=_two(augment.ratio))
-        if augment.crop is Crop.resized
-        else None,
-        resize=None if resized else _array_resize(source, size, dataset, cut=augment.crop is not Crop.random),
-        resize_mask=None if resized else _array_resize(source, size, nearest, cut=augment.crop is not Crop.random),
-        color=augment.color,
-        cutout=augment.cutout,
-        fill=fill,
-        warp=_warp(augment),
-    )
-
-
-def _warp(augment: AugmentConfig) -> Warp | None:
-    names = "time_shift", "pitch_shift", "time_stretch", "pitch_stretch", "level", "time_mask", "frequency_mask"
-    parts = {name: getattr(augment, name) for name in names}
-    return Warp(**parts, masks=augment.masks) if any(parts.values()) else None
-
-
-def _room(source: Arrays, crop: Crop, size: int, ratio: float) -> tuple[int, int]:
-    """Rows and columns by which images are larger than their random crop. UserError where they are smaller."""
-    if crop is Crop.random:
-        return (round(size / ratio) - size,) * 2
-    if crop is not Crop.patch:
-        return 0, 0
-    height, width = source.images.shape[2:]
-    if min(height, width) < size:
-        raise UserError(
-            f"augment.crop=patch cuts squares of {size} pixels, but the images have {width} x {height}: "
-            f"set data.image_size={min(height, width)} or less"
-        )
-    return height - size, width - size
-
-
-def _two(values: list[float]) -> tuple[float, float]:
-    low, high = values
-    return low, high
-
-
 def eval_loader(
     source: Source,
     dataset: Dataset,
@@ -199,8 +141,8 @@ def eval_loader(
         )
         return Loader(source, order, squashed, BatchTransform(size=image_size), dataset.pair)
     if isinstance(source, Arrays):
-        images = _array_resize(source, image_size, dataset)
-        masks = _array_resize(source, image_size, replace(dataset, interpolation=MASKS))
+        images = array_resize(source, image_size, dataset)
+        masks = array_resize(source, image_size, replace(dataset, interpolation=MASKS))
         finish = BatchTransform(size=image_size, resize=images, resize_mask=masks)
         return Loader(source, order, _read_arrays(source), finish, dataset.pair)
     transform = EvalTransform(image_size, dataset.crop_ratio, dataset.interpolation)
@@ -312,16 +254,6 @@ def _read_arrays(source: Arrays) -> Reader:
     if has_spatial_targets(source):
         return lambda batches, seeds: ([source.images[indices], source.targets[indices]] for indices in batches)
     return lambda batches, seeds: (source.images[indices] for indices in batches)
-
-
-def _array_resize(source: Arrays, size: int, dataset: Dataset, *, cut: bool = True) -> Transform | None:
-    """Resize to size / crop_ratio, and with `cut` crop the centre; None where nothing changes."""
-    side = round(size / dataset.crop_ratio)
-    if not cut:
-        return partial(rescaled, side=side, resize=Resize.shorter, interpolation=dataset.interpolation)
-    if source.images.shape[2:] == (size, size) and side == size:
-        return None
-    return EvalTransform(size, dataset.crop_ratio, dataset.interpolation)
 
 
 def _workers(workers: int | None, source: Source) -> int:

@@ -13,9 +13,9 @@ from torchvision.transforms.v2 import functional
 
 from cnnbench.config.sections import AugmentConfig, Crop, PaddingMode
 from cnnbench.data import Arrays, Dataset, Files, eval_loader
-from cnnbench.data.batched import ResizedCrop, nearest_crop
 from cnnbench.data.sources import IGNORE, read_mask
 from cnnbench.data.transforms import EvalTransform, moved_together, sample_transform
+from cnnbench.data.windows import ResizedCrop, nearest_crop
 from cnnbench.utils.errors import UserError
 from tests.helpers.batches import arrays, train
 from tests.helpers.data import augment_config

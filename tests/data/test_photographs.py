@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from cnnbench.config.sections import Crop
-from cnnbench.data.batched import turned
 from cnnbench.data.luma import luma
 from cnnbench.data.photographs import Photo, Photographs, in_channels, in_squares, size_of
 from cnnbench.data.sources import Arrays
+from cnnbench.data.windows import turned
 from cnnbench.utils.errors import UserError
 from tests.helpers.batches import arrays, train
 from tests.helpers.data import augment_config

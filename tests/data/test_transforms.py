@@ -12,8 +12,9 @@ from torchvision.transforms.v2 import functional
 
 from cnnbench.config.sections import AugmentConfig, Crop, PaddingMode
 from cnnbench.data import Arrays, Dataset, EvalTransform, eval_loader, place_images
-from cnnbench.data.batched import ResizedCrop, jittered, pad, resized_crop
+from cnnbench.data.operations import jittered
 from cnnbench.data.transforms import sample_transform
+from cnnbench.data.windows import ResizedCrop, pad, resized_crop
 from cnnbench.utils.errors import UserError
 from tests.helpers.batches import COLOR, PAD_FLIP, RESIZED, arrays, by_index, same, train
 from tests.helpers.data import augment_config, picture
