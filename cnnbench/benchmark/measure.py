@@ -29,6 +29,7 @@ from cnnbench.runtime.compiled import Compiled
 from cnnbench.runtime.device import Runtime, create_runtime
 from cnnbench.runtime.memory import peak_memory, reset_peak_memory
 from cnnbench.training import setup
+from cnnbench.training.augmentation import suited
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import in_thousands
 
@@ -79,7 +80,7 @@ def benchmark_net(cfg: BenchmarkConfig, where: Machine, say: Say) -> dict[str, A
         dataset or random_dataset(cfg, size, channels, classes, batch), data.cache_of(cfg.data.cache), first
     )
     loader = data.train_loader(
-        dataset, cfg.augment, image_size=size, batch_size=batch, seed=0, workers=cfg.data.workers
+        dataset, suited(cfg.augment, size), image_size=size, batch_size=batch, seed=0, workers=cfg.data.workers
     )
     say(f"{name}: the machine's matrix products, the loader of {dataset.name}")
     peaks, loaded = where.peaks(cfg.seconds / 2), time_loader(endless_batches(loader), cfg.seconds)

@@ -65,6 +65,20 @@ class Crop(Enum):
     resized = "resized"
     patch = "patch"
     iou = "iou"
+    auto = "auto"
+
+
+class Policy(Enum):
+    none = "none"
+    trivial = "trivial"
+    rand = "rand"
+    auto = "auto"
+
+
+class LearntOn(Enum):
+    imagenet = "imagenet"
+    cifar10 = "cifar10"
+    svhn = "svhn"
 
 
 class Targets(Enum):
@@ -323,7 +337,8 @@ class DataConfig:
 class AugmentConfig:
     crop: Crop = option(
         "none, pad (shift by zero padding), random (fixed scale), resized (random area and aspect), patch (a square, "
-        "not resized) or iou (images with boxes: a part that one box at least overlaps enough)"
+        "not resized), iou (images with boxes: a part that one box at least overlaps enough) or auto (pad for images "
+        "of less than 64 pixels, else resized)"
     )
     padding: int = option("crop=pad: pixels of padding, at the data set's own size", ge=0)
     padding_mode: PaddingMode = option(
@@ -336,9 +351,37 @@ class AugmentConfig:
         "images with boxes: half of them lie on a canvas up to so many times as wide and high; 1: none", default=1.0,
         ge=1, le=8,
     )  # fmt: skip
+    flip_vertical: bool = option("mirror images upside down, each with probability 1/2", default=False)
     turn: bool = option("turn images by random quarter turns", default=False)
+    rotate: float = option(
+        "rotate images by up to so many degrees to the left or right; what comes in is black; 0: none", default=0.0,
+        ge=0, le=180,
+    )  # fmt: skip
     alternate: bool = option("flip: mirror each image in every other epoch, not at random", default=False)
     color: float = option("strength of the brightness, contrast and saturation jitter; 0: none", ge=0, lt=1)
+    blur: float = option(
+        "smooth images by a Gaussian of a standard deviation of up to so many pixels; 0: none", default=0.0, ge=0, le=10
+    )
+    policy: Policy = option(
+        "operations drawn for each image: trivial (one, of any strength), rand (operations of them, of one magnitude), "
+        "auto (two, learnt on learnt_on) or none", default=Policy.none,
+    )  # fmt: skip
+    operations: int = option("policy=rand: operations in a row", default=2, ge=1, le=10)
+    magnitude: int = option("policy=rand: strength of the operations, of 30", default=9, ge=0, le=30)
+    learnt_on: LearntOn = option(
+        "policy=auto: the data that its operations were learnt on: imagenet, cifar10 or svhn", default=LearntOn.imagenet
+    )
+    erase: float = option("probability that a random rectangle is set to the mean; 0: none", default=0.0, ge=0, le=1)
+    erase_scale: list[float] = option("erase: range of the erased part of the area", default=[0.02, 0.33], gt=0, le=1)
+    erase_ratio: list[float] = option("erase: range of width over height", default=[0.3, 3.3], gt=0)
+    mixup: float = option(
+        "mix each image with another, and their classes: alpha of the Beta distribution of the shares; 0: none; with "
+        "cutmix, one of the two for each image", default=0.0, ge=0, le=100,
+    )  # fmt: skip
+    cutmix: float = option(
+        "set a rectangle of each image to that of another, and mix their classes: alpha of the Beta distribution of "
+        "the shares; 0: none", default=0.0, ge=0, le=100,
+    )  # fmt: skip
     time_shift: float = option(
         "spectrograms: shift to the left or right by up to such a part of the width", default=0.0, ge=0, lt=1
     )

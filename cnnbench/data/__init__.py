@@ -1,6 +1,7 @@
 """Data sets, transforms of their images, and batches for a net."""
 
 from cnnbench.data.as_trained import as_trained
+from cnnbench.data.augment import NO_MIXING
 from cnnbench.data.class_names import in_classes_of, matched, renumbered
 from cnnbench.data.datasets import load_dataset, load_judged, seen_in_training
 from cnnbench.data.groups import group_table
@@ -28,6 +29,7 @@ from cnnbench.data.transforms import EvalTransform
 from cnnbench.data.views import Shifts, Views, build_views
 
 __all__ = [
+    "NO_MIXING",
     "Arrays",
     "Batch",
     "Dataset",

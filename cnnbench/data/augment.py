@@ -6,14 +6,16 @@ from functools import partial
 from torch import Tensor
 
 from cnnbench.config.sections import AugmentConfig, Crop, Interpolation, Resize
-from cnnbench.data.batched import BatchTransform
+from cnnbench.data.batched import BatchTransform, Erase
 from cnnbench.data.geometry import rescaled
-from cnnbench.data.sources import Arrays, Dataset
+from cnnbench.data.mixing import Mixing
+from cnnbench.data.sources import Arrays, Dataset, has_spatial_targets
 from cnnbench.data.spec_augment import Warp
-from cnnbench.data.transforms import EvalTransform, Transform
+from cnnbench.data.transforms import EvalTransform, Transform, policy_of
 from cnnbench.data.windows import ResizedCrop
 from cnnbench.utils.errors import UserError
 
+NO_MIXING = "augment.mixup and cutmix are for task=classification, not for {task}: leave them out"
 MASKS = "nearest"  # interpolation of masks: class numbers cannot be averaged
 
 
@@ -32,17 +34,27 @@ def batch_transform(
         room=_room(source, augment.crop, size, dataset.crop_ratio),
         flip=augment.flip,
         alternate=augment.alternate,
+        flip_vertical=augment.flip_vertical,
         turn=augment.turn,
+        rotate=augment.rotate,
         crop=ResizedCrop(scale=_two(augment.scale), ratio=_two(augment.ratio))
         if augment.crop is Crop.resized
         else None,
         resize=None if resized else array_resize(source, size, dataset, cut=augment.crop is not Crop.random),
         resize_mask=None if resized else array_resize(source, size, nearest, cut=augment.crop is not Crop.random),
         color=augment.color,
+        blur=augment.blur,
+        policy=policy_of(augment),
         cutout=augment.cutout,
+        erase=erase_of(augment),
         fill=fill,
         warp=warp_of(augment),
     )
+
+
+def erase_of(augment: AugmentConfig) -> Erase | None:
+    part = ResizedCrop(scale=_two(augment.erase_scale), ratio=_two(augment.erase_ratio))
+    return Erase(probability=augment.erase, part=part) if augment.erase else None
 
 
 def warp_of(augment: AugmentConfig) -> Warp | None:
@@ -79,3 +91,12 @@ def array_resize(source: Arrays, size: int, dataset: Dataset, *, cut: bool = Tru
     if source.images.shape[2:] == (size, size) and side == size:
         return None
     return EvalTransform(size, dataset.crop_ratio, dataset.interpolation)
+
+
+def mixing_of(augment: AugmentConfig, dataset: Dataset) -> Mixing | None:
+    """How images are mixed; None where they are not. UserError where they have no classes to be mixed with them."""
+    if not augment.mixup and not augment.cutmix:
+        return None
+    if has_spatial_targets(dataset.train) or dataset.pair is not None:
+        raise UserError(NO_MIXING.format(task=dataset.task))
+    return Mixing(mixup=augment.mixup, cutmix=augment.cutmix)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnnbench.config.sections import AugmentConfig, Crop
+from cnnbench.config.sections import AugmentConfig, Crop, Policy
 from cnnbench.data.geometry import as_tensor, height_and_width, resized
+from cnnbench.data.operations import blurred, reach_of, sigmas
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.fast_start import import_torchvision
 
@@ -47,6 +48,10 @@ def check_augment(augment: AugmentConfig) -> None:
                         "(task=detection does)")  # fmt: skip
     if augment.alternate:
         raise UserError("augment.alternate=true does not move boxes: use augment.flip alone")
+    if augment.rotate or augment.policy is not Policy.none:
+        raise UserError("augment.rotate and policy do not move boxes: use augment.turn, color and blur")
+    if len(augment.erase_scale) != 2 or len(augment.erase_ratio) != 2:
+        raise UserError("augment.erase_scale and erase_ratio must be two numbers each")
 
 
 @dataclass(frozen=True)
@@ -95,15 +100,20 @@ class BoxTransform:
         return picture, moved.as_subclass(Tensor)
 
     def _finished(self, image: Tensor, corners: Tensor, augment: AugmentConfig) -> tuple[Tensor, Tensor]:
-        """Mirrored, turned by quarters and with other colours: after the resizing, which leaves fewer pixels."""
+        """Mirrored, turned, with other colours and blurred: after the resizing, which leaves fewer pixels."""
         if augment.flip and torch.rand(()) < 0.5:
             image, corners = image.flip(2), mirrored(corners, self.size)
+        if augment.flip_vertical and torch.rand(()) < 0.5:
+            image, corners = image.flip(1), mirrored(corners[:, [1, 0, 3, 2]], self.size)[:, [1, 0, 3, 2]]
         for _ in range(int(torch.randint(4, ()))) if augment.turn else ():
             image, corners = image.rot90(1, (1, 2)), turned(corners, self.size)
         if augment.color > 0:
             from torchvision.transforms import v2
 
             image = v2.ColorJitter(*(augment.color,) * 3)(image)
+        if augment.blur > 0:
+            sigma = sigmas(torch.rand(1), augment.blur)
+            image = blurred(image[None], sigma, reach_of(augment.blur))[0]
         return image.contiguous(), corners
 
 

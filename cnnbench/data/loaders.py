@@ -13,11 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config.sections import AugmentConfig, Cache, Crop, Decoder, Sampler
+from cnnbench.config.sections import AugmentConfig, Cache, Crop, Decoder, Policy, Sampler
 from cnnbench.data import boxes
-from cnnbench.data.augment import MASKS, array_resize, batch_transform, batchable, warp_of
+from cnnbench.data.augment import (
+    MASKS,
+    array_resize,
+    batch_transform,
+    batchable,
+    erase_of,
+    mixing_of,
+    warp_of,
+)
 from cnnbench.data.batched import BatchTransform, Draws
 from cnnbench.data.kept import Keep, Kept, Reader
+from cnnbench.data.mixing import Mixing
 from cnnbench.data.nvjpeg import BatchDecoder
 from cnnbench.data.order import Order, first_flips, rng_of
 from cnnbench.data.sources import Arrays, Dataset, Source, has_boxes, has_spatial_targets
@@ -35,8 +44,8 @@ from cnnbench.utils.errors import UserError
 from cnnbench.utils.system import cores
 
 Batch = dict[str, Any]
-"""image: uint8 (N, C, S, S); target: int64 (N,), masks uint8 (N, S, S), or tables of boxes, float32 (N, rows, 7);
-index: int64 (N,), the images' numbers.
+"""image: uint8 (N, C, S, S); target: int64 (N,), soft targets float32 (N, classes) where images are mixed, masks uint8
+(N, S, S), or tables of boxes, float32 (N, rows, 7); index: int64 (N,), the images' numbers.
 
 Where the data set has a `pair`, image and target are what it makes of them."""
 
@@ -71,21 +80,26 @@ def train_loader(
     """
     source, ratio = dataset.train, dataset.crop_ratio
     targets = _one_class_each(dataset) if sampler is Sampler.balanced else None
-    order = Order(len(source), batch_size, seed=seed, rank=rank, world_size=world_size, balance=targets)
+    mixing = mixing_of(augment, dataset)
+    order = Order(len(source), batch_size, seed=seed, rank=rank, world_size=world_size, balance=targets,
+                  followed=mixing is not None)  # fmt: skip
     native = dataset.image_size if isinstance(source, Arrays) else None
     fill = torch.tensor([round(255 * mean) for mean in dataset.mean], dtype=torch.uint8)
     if has_boxes(source):
         boxes.check_augment(augment)
         moved = boxes.BoxTransform(image_size, dataset.interpolation, augment, tuple(fill.tolist()))
-        cut = BatchTransform(size=image_size, cutout=augment.cutout, fill=fill)
-        return Loader(source, order, SampleReader(source, moved, _workers(workers, source)), cut, dataset.pair)
+        cut = BatchTransform(size=image_size, cutout=augment.cutout, erase=erase_of(augment), fill=fill)
+        return Loader(source, order, SampleReader(source, moved, _workers(workers, source)), cut, dataset)
     check_augment(augment, image_size, ratio, native)
+    if augment.policy is not Policy.none and has_spatial_targets(source):
+        raise UserError(f"augment.policy={augment.policy.value} moves no masks: use augment.rotate, color and blur")
     if isinstance(source, Arrays) and batchable(augment, dataset):
         finish = batch_transform(source, augment, image_size, dataset, fill.to(source.images.device))
-        return Loader(source, order, _read_arrays(source), finish, dataset.pair, record)
+        return Loader(source, order, _read_arrays(source), finish, dataset, mixing, record)
     alternate = augment.alternate
     finish = BatchTransform(size=image_size, flip=alternate, alternate=alternate, turn=augment.turn,
-                            cutout=augment.cutout, fill=fill, warp=warp_of(augment))  # fmt: skip
+                            flip_vertical=augment.flip_vertical, cutout=augment.cutout, erase=erase_of(augment),
+                            fill=fill, warp=warp_of(augment))  # fmt: skip
     if isinstance(source, Arrays) or decode is Decoder.pillow:
         transform: Any = sample_transform(augment, image_size, ratio, native, dataset.interpolation, dataset.grid)
     elif has_spatial_targets(source) or augment.crop is Crop.patch:
@@ -94,9 +108,9 @@ def train_loader(
         transform = decode_transform(augment, image_size, ratio, dataset.interpolation)
         if decode is Decoder.nvjpeg and device is not None:
             decoder = BatchDecoder(source, transform, _workers(workers, source), device)
-            return Loader(source, order, decoder, finish, dataset.pair)
+            return Loader(source, order, decoder, finish, dataset, mixing)
     reader = _reader(source, transform, workers, keep, range(len(source)), "training")
-    return Loader(source, order, reader, finish, dataset.pair)
+    return Loader(source, order, reader, finish, dataset, mixing)
 
 
 def _reader(source: Source, transform: Any, workers: int | None, keep: Keep | None, used: range, what: str) -> Reader:
@@ -139,15 +153,15 @@ def eval_loader(
         squashed = SampleReader(
             source, boxes.BoxTransform(image_size, dataset.interpolation), _workers(workers, source)
         )
-        return Loader(source, order, squashed, BatchTransform(size=image_size), dataset.pair)
+        return Loader(source, order, squashed, BatchTransform(size=image_size), dataset)
     if isinstance(source, Arrays):
         images = array_resize(source, image_size, dataset)
         masks = array_resize(source, image_size, replace(dataset, interpolation=MASKS))
         finish = BatchTransform(size=image_size, resize=images, resize_mask=masks)
-        return Loader(source, order, _read_arrays(source), finish, dataset.pair)
+        return Loader(source, order, _read_arrays(source), finish, dataset)
     transform = EvalTransform(image_size, dataset.crop_ratio, dataset.interpolation)
     reader = _reader(source, transform, workers, keep, order.part, "validation")
-    return Loader(source, order, reader, BatchTransform(size=image_size), dataset.pair)
+    return Loader(source, order, reader, BatchTransform(size=image_size), dataset)
 
 
 def _whole_loader(source: Source, dataset: Dataset, batch_size: int, workers: int | None, rank: int,
@@ -159,7 +173,7 @@ def _whole_loader(source: Source, dataset: Dataset, batch_size: int, workers: in
         if isinstance(source, Arrays)
         else _reader(source, whole, workers, keep, order.part, "validation")
     )
-    return Loader(source, order, read, BatchTransform(size=1), dataset.pair)
+    return Loader(source, order, read, BatchTransform(size=1), dataset)
 
 
 def view_batches(
@@ -196,7 +210,8 @@ class Loader:
     order: Order
     read: Reader
     finish: BatchTransform
-    pair: Callable[[Tensor, Any], tuple[Tensor, Any]] | None = None  # the task's own input and target of a batch
+    dataset: Dataset
+    mixing: Mixing | None = None
     record: Callable[[Pick], Pick] | None = None  # of images in memory
 
     def __len__(self) -> int:
@@ -211,6 +226,8 @@ class Loader:
         if self.finish.alternate:
             draws.whole[:, 2] = (first_flips(self.order.seed or 0, len(self.source)) + epoch) % 2
         table = rng.integers(2**32, size=len(self.source))
+        if self.mixing is not None:
+            draws = draws._replace(mix=self.mixing.draw(rng, len(self.source)))
         seeds = [table[row.numpy()] for row in rows]
         if isinstance(source, Arrays):  # the indices go to the images' device once in an epoch
             device = source.images.device
@@ -219,11 +236,11 @@ class Loader:
         if self.record is not None:
             for indices, row in zip(batches, rows, strict=True):
                 images, targets = self._recorded(indices, *draws.rows(row))
-                yield {"image": images, "target": targets, "index": indices}
+                yield {"image": images, "target": targets, "index": indices[: len(images)]}
             return
         for indices, row, read in zip(batches, rows, self.read(batches, seeds), strict=True):
             images, targets = self._finished(source, read, indices, draws.rows(row))
-            yield {"image": images, "target": targets, "index": indices}
+            yield {"image": images, "target": targets, "index": indices[: len(images)]}
 
     def fill(self, tell: Callable[[str], object] = lambda text: None) -> Source:
         """Source of the batches, whose images are decoded now where they are to be kept; `tell` is told of it."""
@@ -245,8 +262,10 @@ class Loader:
             images, targets = self.finish(read[0], draws), self.finish.masks(read[1], draws)
         else:
             images, targets = self.finish(read, draws), source.targets[indices]
-        if self.pair is not None:
-            images, targets = self.pair(images, targets)
+        if self.mixing is not None:
+            images, targets = self.mixing(images, targets, draws.mix[:-1], len(self.dataset.classes))
+        if self.dataset.pair is not None:
+            images, targets = self.dataset.pair(images, targets)
         return images, targets
 
 

@@ -14,7 +14,8 @@ from cnnbench.utils.format import plural
 class Order:
     """Images of each batch. With a seed (training) they are shuffled anew in each epoch; without, they are in order.
 
-    balance: class of each image. An epoch then has as many images as ever, equally many of each class.
+    balance: class of each image. An epoch then has as many images as ever, equally many of each class. followed: this
+    rank's images of a batch have one more behind them, the next in the epoch, for each to be mixed with its next.
     """
 
     count: int
@@ -23,6 +24,7 @@ class Order:
     rank: int = 0
     world_size: int = 1
     balance: np.ndarray | None = None
+    followed: bool = False
 
     def __post_init__(self) -> None:
         if self.seed is not None and self.batch_size % self.world_size:
@@ -48,8 +50,12 @@ class Order:
         return self.batches(epoch) if self.balance is None else self._mine(np.arange(self.count))
 
     def _mine(self, order: np.ndarray) -> list[Tensor]:
-        steps = torch.split(torch.from_numpy(order)[self._used()], self.batch_size)
-        return [step.tensor_split(self.world_size)[self.rank] for step in steps]
+        images = torch.from_numpy(order)[self._used()]
+        steps = torch.split(torch.arange(len(images)), self.batch_size)
+        places = [step.tensor_split(self.world_size)[self.rank] for step in steps]
+        if self.followed:
+            places = [torch.cat([own, (own[-1:] + 1) % len(images)]) for own in places]
+        return [images[own] for own in places]
 
     @property
     def part(self) -> range:

@@ -4,17 +4,19 @@ Normalisation follows on the device: uint8 has a quarter of the bytes to copy th
 it is needed: images in memory at their own size do not need it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cnnbench.config.sections import AugmentConfig, Crop, Resize
+from cnnbench.config.sections import AugmentConfig, Crop, Policy, Resize
 from cnnbench.data.boxes import BoxTransform
 from cnnbench.data.geometry import as_tensor, centre, rescaled
 from cnnbench.data.jpeg import Decode
+from cnnbench.data.operations import least_sigma, reach_of
+from cnnbench.data.policies import RandomOperations
 from cnnbench.data.sources import IGNORE
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.fast_start import import_transforms
@@ -131,14 +133,37 @@ def _steps(augment: AugmentConfig, size: int, crop_ratio: float, native: int | N
         steps = [v2.RandomResizedCrop(size, scale=augment.scale, ratio=augment.ratio, interpolation=mode)]
     if augment.flip and not augment.alternate:
         steps.append(v2.RandomHorizontalFlip())
+    return [*steps, *_changes(augment, size)]
+
+
+def _changes(augment: AugmentConfig, size: int) -> Iterator[Any]:
+    """Transforms after the crop."""
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    if augment.rotate > 0:
+        outside = {tv_tensors.Mask: IGNORE, "others": None}
+        yield v2.RandomRotation(augment.rotate, v2.InterpolationMode.BILINEAR, fill=outside)
     if augment.color > 0:
-        steps.append(v2.ColorJitter(augment.color, augment.color, augment.color))
-    return steps
+        yield v2.ColorJitter(augment.color, augment.color, augment.color)
+    if augment.blur > 0:
+        yield v2.GaussianBlur(2 * reach_of(augment.blur) + 1, (least_sigma(augment.blur), augment.blur))
+    if policy := policy_of(augment):
+        yield policy
+
+
+def policy_of(augment: AugmentConfig) -> RandomOperations | None:
+    """Operations drawn for each image; None where there are none."""
+    if augment.policy is Policy.none:
+        return None
+    return RandomOperations(policy=augment.policy, learnt_on=augment.learnt_on, operations=augment.operations,
+                            magnitude=augment.magnitude)  # fmt: skip
 
 
 def check_augment(augment: AugmentConfig, size: int, crop_ratio: float, native: int | None = None) -> None:
     """UserError for settings that would blank the images or have no effect."""
-    for key, values in (("scale", augment.scale), ("ratio", augment.ratio)):
+    for key in ("scale", "ratio", "erase_scale", "erase_ratio"):
+        values = getattr(augment, key)
         if len(values) != 2 or values[0] > values[1]:
             raise UserError(f"augment.{key} must be two numbers, the smaller first, not {list(values)}.")
     if augment.crop is Crop.iou or augment.zoom_out > 1:
@@ -154,3 +179,7 @@ def check_augment(augment: AugmentConfig, size: int, crop_ratio: float, native: 
         raise UserError("augment.alternate=true needs augment.flip=true.")
     if augment.cutout >= size:
         raise UserError(f"augment.cutout={augment.cutout} covers the whole image of {size} pixels.")
+    if augment.erase and augment.erase_scale[1] == 1:
+        raise UserError("augment.erase_scale=[…,1] erases whole images: give less than 1, as 0.33.")
+    if reach_of(augment.blur) >= size:
+        raise UserError(f"augment.blur={augment.blur:g} leaves nothing of images of {size} pixels: give {size / 8:g}.")

@@ -16,7 +16,7 @@ from torch import Tensor
 from cnnbench.data.geometry import as_tensor, height_and_width, rescaled_size
 from cnnbench.data.jpeg import Decode, Region, Scales, in_pixels, read_scales
 from cnnbench.data.sources import Pair, read_bytes, read_item, read_mask
-from cnnbench.data.transforms import EvalTransform, Transform, moved_together, whole
+from cnnbench.data.transforms import EvalTransform, GridCrop, Transform, moved_together, whole
 
 
 class Prepared(NamedTuple):
@@ -90,8 +90,9 @@ class Pictures:
 
         self.fixed, self.steps = split(steps)
         self.shift = None if masks else shift_of(self.fixed, self.steps)
-        # Pillow resizes and recolours otherwise than torch; to cut and to mirror is the same in both.
-        self.by_pillow = any(isinstance(step, v2.RandomResizedCrop | v2.ColorJitter) for step in self.steps)
+        # Pillow resizes, rotates and recolours otherwise than torch; to cut and to mirror is the same in both.
+        alike = v2.RandomCrop | v2.RandomHorizontalFlip | GridCrop
+        self.by_pillow = not all(isinstance(step, alike) for step in self.steps)
 
     def once(self, item: Any) -> Prepared:
         from torchvision import tv_tensors

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 from cnnbench import models
 from cnnbench.analysis.complexity import TRAINING_PASSES, count_complexity
 from cnnbench.config.commands import TrainConfig
-from cnnbench.config.sections import Crop, OptimConfig, Schedule
+from cnnbench.config.sections import OptimConfig, Schedule
 from cnnbench.data.balance import counts_text
 from cnnbench.doctor.dry_run import ReviewPlan, assumed_batch_size, image_counts, plan_training
 from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding
 from cnnbench.runtime.device import Runtime, create_runtime
 from cnnbench.training import freezing, health, optim, risks
+from cnnbench.training.augmentation import active
 from cnnbench.training.risks import Risk
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural, si_words
@@ -195,12 +196,8 @@ def _regularisation(plan: ReviewPlan) -> Iterator[Finding]:
 def _augmentation(plan: ReviewPlan) -> Iterator[Finding]:
     mine, theirs = plan.cfg.augment, plan.recipe.augment
     yield from _warnings(risks.of_augmentation(plan))
-    named = {"crop": mine.crop.value if mine.crop is not Crop.none else "",
-             "zoom_out": mine.zoom_out if mine.zoom_out > 1 else "", "flip": mine.flip, "turn": mine.turn,
-             "color": mine.color, "cutout": mine.cutout}  # fmt: skip
-    active = [key if value is True else f"{key}={value}" for key, value in named.items() if value]
-    if active:
-        yield Finding("augmentation", OK, ", ".join(active))
+    if done := active(mine):
+        yield Finding("augmentation", OK, ", ".join(done))
     elif mine != theirs:
         yield Finding("augmentation", WARNING, "none: the net sees the same pixels in every epoch",
                       "leave augment= out: the recipe has some")  # fmt: skip

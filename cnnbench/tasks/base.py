@@ -50,6 +50,7 @@ class Task(ABC):
     metrics: tuple[Metric, ...]  # the first is the primary one: searches, reports. Of a `suited` one, those to be shown
     answers: ClassVar[str] = CLASS  # of its nets: `Net.answers`
     weighs_classes: ClassVar[bool] = False  # whether loss.class_weights has a meaning
+    mixes_classes: ClassVar[bool] = False  # whether its loss takes soft targets, as of mixed images
     own_keys: ClassVar[tuple[str, ...]] = ()  # of `evaluate` and `predict`, that it alone takes
     linear_head: ClassVar[bool] = False  # whether an SVM on pooled features is an answer, as some strategies need
     memorised: ClassVar[float]  # primary metric of a net that has memorised its one batch (debug=overfit)

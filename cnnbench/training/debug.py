@@ -4,10 +4,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from cnnbench.config.commands import TrainConfig
-from cnnbench.config.sections import ClassWeights, Crop, Debug, Sampler, Schedule
+from cnnbench.config.sections import ClassWeights, Debug, Sampler, Schedule
 from cnnbench.data import Dataset
 from cnnbench.tasks import find
 from cnnbench.tasks.base import Task
+from cnnbench.training.augmentation import NONE
 from cnnbench.utils.errors import RunError
 
 Config = TypeVar("Config", bound=TrainConfig)
@@ -40,7 +41,7 @@ def small(cfg: Config) -> Config:
         data=replace(cfg.data, sampler=Sampler.shuffle),
         label_smoothing=0.0,
         ema=None,
-        augment=replace(cfg.augment, crop=Crop.none, flip=False, turn=False, alternate=False, color=0.0, cutout=0),
+        augment=NONE,
         schedule=replace(cfg.schedule, name=Schedule.constant, warmup_epochs=0.0),
     )
 

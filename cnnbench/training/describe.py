@@ -30,6 +30,8 @@ def describe(parts: Parts, state: TrainState, space: str) -> None:
     lines.append(f"{times}{runtime.name}, {runtime.precision}{': ' + steps if cfg.epochs else ''}{again}")
     if cfg.epochs and lr != cfg.optim.lr:
         lines.append(f"lr {cfg.optim.lr:g} is meant for a batch of {cfg.optim.lr_batch}: scaled to {lr:g}")
+    if (cfg.augment.mixup or cfg.augment.cutmix) and not parts.features:
+        lines.append("images are mixed: the train error is counted against the class of the larger share")
     if parts.thaw_plan or not freezing.trains_wholly(state.model):
         lines.append(freezing.table(state.model, parts.thaw_plan))
     if state.step:

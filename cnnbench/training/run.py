@@ -108,6 +108,8 @@ def _train(cfg: TrainConfig, job: TrainingJob, directory: RunDirectory) -> int:
     task = tasks.find(job.dataset.task).create(cfg, job.model)
     if cfg.loss.class_weights is not ClassWeights.none and not task.weighs_classes:
         raise UserError(f"loss.class_weights is for images of one class each, which {task.name} has not: leave it out")
+    if (cfg.augment.mixup or cfg.augment.cutmix) and not task.mixes_classes:
+        raise UserError(data.NO_MIXING.format(task=task.name))
     task.check(job.dataset)
     task = task.suited(job.dataset, job.dataset.val, job.runtime)
     rule = StopRule.of(cfg, task.aim)

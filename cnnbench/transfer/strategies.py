@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cnnbench import data, tasks
 from cnnbench.config.commands import FinetuneConfig
-from cnnbench.config.sections import AugmentConfig, ClassWeights, Crop, Strategy
+from cnnbench.config.sections import ClassWeights, Strategy
 from cnnbench.data.balance import class_counts, unequal
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net, output_layer
@@ -17,7 +17,7 @@ from cnnbench.runtime.device import Normalize
 from cnnbench.tasks.classification import BALANCED, TOP1
 from cnnbench.tasks.passes import predictions
 from cnnbench.training import freezing
-from cnnbench.training.augmentation import suit_to_size
+from cnnbench.training.augmentation import NONE, active, suit_to_size
 from cnnbench.training.setup import FeatureDataset
 from cnnbench.transfer.choose import StrategyAdvice, layer_errors
 from cnnbench.transfer.features import BATCH, PENULTIMATE, FeatureExtractor
@@ -70,7 +70,7 @@ def prepare_transfer(
     on_features = strategy in FITTED or (linear and strategy is Strategy.head and without_augmentation(cfg))
     train = extractor(extractor.dataset.train, [layer])[layer] if on_features or probe else None
     if on_features:
-        cfg.augment = NO_AUGMENTATION
+        cfg.augment = NONE
     val = extractor(extractor.dataset.val, [layer])[layer] if on_features else None
     if strategy is Strategy.deep_features:
         model = extractor.runtime.place(Truncated(model, layer, len(spec.labels)))
@@ -135,16 +135,9 @@ def recalibrate_batchnorm(model: Net, extractor: FeatureExtractor) -> None:
     model.eval()
 
 
-NO_AUGMENTATION = AugmentConfig(
-    crop=Crop.none, padding=0, scale=[0.08, 1.0], ratio=[0.75, 4 / 3], flip=False, color=0.0, cutout=0
-)
-
-
 def without_augmentation(cfg: FinetuneConfig) -> bool:
     """Whether every epoch sees the same pixels, so that a frozen net must process them only once."""
-    augment = cfg.augment
-    plain = augment.crop is Crop.none and not augment.flip and augment.color == 0 and augment.cutout == 0
-    return plain and cfg.ema is None and not cfg.unfreeze_at
+    return not active(cfg.augment) and cfg.ema is None and not cfg.unfreeze_at
 
 
 def check_task(strategy: Strategy, task: str) -> None:

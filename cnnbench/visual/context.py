@@ -15,7 +15,7 @@ from torch.nn import Module
 from cnnbench import data, tasks
 from cnnbench.config.commands import VisualizeConfig
 from cnnbench.config.data_names import data_name
-from cnnbench.config.sections import AugmentConfig, Crop, DataConfig, OptimConfig, ScheduleConfig
+from cnnbench.config.sections import AugmentConfig, DataConfig, OptimConfig, ScheduleConfig
 from cnnbench.data import Dataset, Source
 from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
@@ -24,6 +24,7 @@ from cnnbench.models.layers import Net
 from cnnbench.output.tensorboard import Events, fresh_events
 from cnnbench.runtime.device import Normalize, Runtime
 from cnnbench.tasks.classification.temperature import tempered
+from cnnbench.training.augmentation import active
 from cnnbench.utils.errors import UserError, did_you_mean
 from cnnbench.utils.format import plural
 from cnnbench.visual.html_page import Picture
@@ -54,11 +55,7 @@ class PlannedTraining:
     @property
     def augmentation(self) -> str:
         """Augmentation in words."""
-        on = self.augment
-        parts = [f"crop {on.crop.value}" + (f" by {on.padding}" if on.crop is Crop.pad else ""),
-                 "random flips" if on.flip else "", f"colour jitter {on.color:g}" if on.color else "",
-                 f"cutout {on.cutout}" if on.cutout else ""]  # fmt: skip
-        return ", ".join(filter(None, parts))
+        return ", ".join(active(self.augment)) or "none"
 
     def steps_per_epoch(self, images: int) -> int:
         return math.ceil(images / self.batch_size)

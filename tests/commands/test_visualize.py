@@ -171,7 +171,7 @@ def test_the_curve_of_the_learning_rate_is_that_of_the_training(cnnbench: Callab
     assert {path.stem for path in (tmp_path / "p").glob("*.png")} == {"batch", "schedule"}
 
 
-@pytest.mark.parametrize(("typed", "crop"), [([], "crop pad by 4"), (["augment=resized_flip"], "crop resized")])
+@pytest.mark.parametrize(("typed", "crop"), [([], "crop=pad, padding=4"), (["augment=resized_flip"], "crop=resized")])
 def test_a_batch_is_augmented_as_a_training_would(
     cnnbench: Callable[..., Ran], tmp_path: Path, typed: list[str], crop: str
 ) -> None:

@@ -38,11 +38,13 @@ def seen(image):
     return torch.tensor([left, top, right, bottom], dtype=torch.float32)
 
 
-ALL = {"crop": Crop.iou, "zoom_out": 2.0, "flip": True, "turn": True, "color": 0.2}
+ALL = {"crop": Crop.iou, "zoom_out": 2.0, "flip": True, "turn": True, "flip_vertical": True, "color": 0.2, "blur": 0.5}
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"flip": True}, {"turn": True}, {"zoom_out": 3.0}, {"crop": Crop.iou}, ALL], ids=str
+    "changes",
+    [{}, {"flip": True}, {"turn": True}, {"flip_vertical": True}, {"zoom_out": 3.0}, {"crop": Crop.iou}, ALL],
+    ids=str,
 )
 def test_the_box_is_where_the_picture_shows_it(changes):
     picture, table = image_with(30, 20, 70, 50)

@@ -19,7 +19,7 @@ from cnnbench.data.kept import Batches, Kept, Pieces
 from cnnbench.data.photographs import Photographs
 from cnnbench.data.sources import Arrays
 from cnnbench.utils.errors import UserError
-from tests.helpers.batches import same_batch
+from tests.helpers.batches import CHANGED, same_batch
 from tests.helpers.data import augment_config, class_tree, data_config, picture
 from tests.helpers.scenes import write_scenes
 
@@ -33,6 +33,7 @@ AUGMENTS = {
     "reflect": augment_config(crop=Crop.pad, padding=4, padding_mode=PaddingMode.reflect, flip=True, alternate=True),
     "pad, colour": augment_config(crop=Crop.pad, padding=4, flip=True, color=0.4),
     "none": augment_config(crop=Crop.none, flip=True),
+    "changed": replace(CHANGED, crop=Crop.pad, padding=4, cutmix=1.0),
 }
 
 
@@ -111,7 +112,7 @@ def test_masks_move_with_their_images(tmp_path: Path, crop: Crop) -> None:
     source = Files(images, masks)
     dataset = Dataset(name="test", classes=list("abcd"), mean=(0.5,) * 3, std=(1.0,) * 3, image_size=24,
                       crop_ratio=0.8, in_channels=3, train=source, val=source, split="val", whole=True)  # fmt: skip
-    check_same(*loaders(dataset, augment_config(crop=crop, padding=3, flip=True, turn=True, color=0.2)))
+    check_same(*loaders(dataset, augment_config(crop=crop, padding=3, flip=True, turn=True, color=0.2, rotate=20.0)))
     for each in (dataset, replace(dataset, whole=False)):
         given: dict[str, Any] = {"image_size": 24, "batch_size": 2, "workers": 0}
         check_same(*(eval_loader(source, each, keep=keep, **given) for keep in (None, KEEP)), epochs=(0,))

@@ -10,14 +10,14 @@ from cnnbench.config.sections import AugmentConfig
 from cnnbench.data import Dataset, eval_loader
 from cnnbench.runtime import graphs
 from cnnbench.utils.errors import UserError
-from tests.helpers.batches import COLOR, PAD_FLIP, RESIZED, arrays, by_index, same, same_batch, train
+from tests.helpers.batches import CHANGED, COLOR, PAD_FLIP, RESIZED, arrays, by_index, same, same_batch, train
 from tests.helpers.data import augment_config
 
 
 @pytest.mark.parametrize(
     ("augment", "interpolation"),
-    [(PAD_FLIP, "bilinear"), (COLOR, "bilinear"), (RESIZED, "bilinear"), (RESIZED, "bicubic")],
-    ids=["shifted", "coloured", "resized", "by sample"],
+    [(PAD_FLIP, "bilinear"), (COLOR, "bilinear"), (RESIZED, "bilinear"), (CHANGED, "bilinear"), (CHANGED, "bicubic")],
+    ids=["shifted", "coloured", "resized", "changed", "by sample"],
 )
 def test_pixels_depend_on_seed_epoch_and_index_alone(augment: AugmentConfig, interpolation: str) -> None:
     dataset = replace(arrays(60), interpolation=interpolation)
@@ -31,8 +31,10 @@ def test_pixels_depend_on_seed_epoch_and_index_alone(augment: AugmentConfig, int
 
 
 def test_workers_change_nothing(files: Dataset) -> None:
-    here = train(files, RESIZED, image_size=24)
-    there = train(files, RESIZED, image_size=24, workers=2)
+    files = replace(files, classes=[str(number) for number in range(len(files.train))])
+    augment = replace(CHANGED, cutmix=1.0)
+    here = train(files, augment, image_size=24)
+    there = train(files, augment, image_size=24, workers=2)
     for epoch, start in ((0, 0), (1, 0), (1, 2)):
         batches = list(zip(here.epoch(epoch, start), there.epoch(epoch, start), strict=True))
         assert len(batches) == len(here) - start
@@ -124,7 +126,9 @@ def test_evaluating_nothing() -> None:
     assert len(loader) == 0 and list(loader.epoch()) == []
 
 
-@pytest.mark.parametrize("augment", [PAD_FLIP, COLOR, RESIZED], ids=["shifted", "coloured", "resized"])
+@pytest.mark.parametrize(
+    "augment", [PAD_FLIP, COLOR, RESIZED, CHANGED], ids=["shifted", "coloured", "resized", "changed"]
+)
 def test_batches_that_are_replayed_are_the_batches(augment: AugmentConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a GPU replays what picks and augments them: over tensors that never move, here by calling it again."""
     told: list[str] = []

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-from cnnbench.config.sections import AugmentConfig, Crop, PaddingMode
+from cnnbench.config.sections import AugmentConfig, Crop, PaddingMode, Policy
 from cnnbench.data import Arrays, Dataset, Files, eval_loader
 from cnnbench.data.sources import IGNORE, read_mask
 from cnnbench.data.transforms import EvalTransform, moved_together, sample_transform
@@ -67,6 +67,28 @@ def test_masks_of_random_windows_are_torchvisions() -> None:
     for mask, result, (down, right, flip) in zip(scaled, masks, draws.whole[:, :3].tolist(), strict=True):
         expected = mask[down : down + 8, right : right + 8]
         assert torch.equal(result, expected.flip(-1) if flip else expected)
+
+
+def test_rotated_and_overturned_masks_are_torchvisions() -> None:
+    source = coded(9)
+    transform = train(dataset_of(source, 9), augment_config(rotate=60.0, flip_vertical=True), image_size=9).finish
+    draws = transform.draw(np.random.default_rng(1), COUNT)
+    images, masks = transform(source.images, draws), transform.masks(source.targets, draws)
+    for index, (real, whole) in enumerate(zip(draws.real.tolist(), draws.whole.tolist(), strict=True)):
+        image, mask = tv_tensors.Image(source.images[index]), tv_tensors.Mask(source.targets[index][None])
+        angle = 60 * (2 * real[0] - 1)
+        image = functional.rotate(image, angle, functional.InterpolationMode.BILINEAR)
+        mask = functional.rotate(mask, angle, fill=IGNORE)
+        if whole[-1]:
+            image, mask = functional.vertical_flip(image), functional.vertical_flip(mask)
+        assert (images[index].int() - image.int()).abs().max() <= 1
+        assert torch.equal(masks[index], mask[0].as_subclass(Tensor))
+    assert len({row[-1] for row in draws.whole.tolist()}) == 2
+
+
+def test_a_policy_moves_no_masks() -> None:
+    with pytest.raises(UserError, match=r"augment\.policy=trivial moves no masks"):
+        train(dataset_of(coded()), augment_config(policy=Policy.trivial))
 
 
 @pytest.mark.parametrize("size", [8, 16, 37, 50])

@@ -16,7 +16,7 @@ from cnnbench.data.operations import jittered
 from cnnbench.data.transforms import sample_transform
 from cnnbench.data.windows import ResizedCrop, pad, resized_crop
 from cnnbench.utils.errors import UserError
-from tests.helpers.batches import COLOR, PAD_FLIP, RESIZED, arrays, by_index, same, train
+from tests.helpers.batches import CHANGED, COLOR, PAD_FLIP, RESIZED, arrays, by_index, same, train
 from tests.helpers.data import augment_config, picture
 
 
@@ -53,6 +53,14 @@ def test_images_on_a_device_are_augmented_there(augment: AugmentConfig, size: in
         assert batch["image"].shape == (len(batch["target"]), 3, size, size)
     loader = eval_loader(there.val, there, image_size=size, batch_size=7, workers=0)
     assert all(batch["image"].is_meta for batch in loader.epoch(0))
+
+
+def test_more_images_on_a_device_are_changed_there() -> None:
+    dataset = replace(arrays(7), classes=[str(number) for number in range(7)])
+    there = place_images(dataset, lambda tensor: tensor.to("meta"))
+    (batch,) = train(there, replace(CHANGED, cutmix=1.0)).epoch(0)
+    assert all(value.is_meta for value in batch.values())
+    assert batch["image"].shape == (7, 3, 8, 8) and batch["target"].shape == (7, 7)
 
 
 def mirrored(loader: Any, images: Tensor, epoch: int) -> list[bool]:
@@ -215,6 +223,9 @@ def test_arrays_are_resized_to_the_net() -> None:
         ({"cutout": 8}, r"augment\.cutout=8 covers the whole image"),
         ({"scale": [1.0, 0.1]}, r"augment\.scale must be two numbers"),
         ({"ratio": [1.0]}, r"augment\.ratio must be two numbers"),
+        ({"erase": 0.5, "erase_scale": [0.2]}, r"augment\.erase_scale must be two numbers"),
+        ({"erase": 0.5, "erase_scale": [0.2, 1.0]}, r"augment\.erase_scale=\[…,1\] erases whole images"),
+        ({"blur": 3.0}, r"augment\.blur=3 leaves nothing of images of 8 pixels"),
     ],
 )
 def test_augmentation_that_makes_no_sense(keys: dict[str, Any], said: str) -> None:

@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnnbench.config.sections import AugmentConfig, Crop
+from cnnbench.config.sections import AugmentConfig, Crop, Policy
 from cnnbench.data import Arrays, Batch, Dataset, train_loader
 from tests.helpers.data import augment_config
 
 PAD_FLIP = augment_config(crop=Crop.pad, padding=2, flip=True, cutout=3)
 COLOR = augment_config(crop=Crop.pad, padding=2, flip=True, color=0.4)
 RESIZED = augment_config(crop=Crop.resized, flip=True, cutout=4)
+CHANGED = augment_config(crop=Crop.resized, flip=True, flip_vertical=True, turn=True, rotate=30.0, color=0.2, blur=0.8,
+                         policy=Policy.rand, erase=0.5)  # fmt: skip
 
 
 def arrays(count: int, size: int = 8) -> Dataset:

@@ -18,7 +18,8 @@ BINS = 15  # of the calibration error (Guo et al., 2017)
 
 
 class ClassificationMeter(Meter):
-    """Top-1 and top-5 error in percent of the images. outputs: logits (N, classes); targets: int64 (N,)."""
+    """Top-1 and top-5 error in percent of the images. outputs: logits (N, classes); targets: int64 (N,), or soft
+    targets float32 (N, classes): the class of a mixed image is that with the largest share."""
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime)
@@ -29,7 +30,7 @@ class ClassificationMeter(Meter):
         return {"correct": self.correct}
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        self.correct += correct_counts(outputs, targets)
+        self.correct += correct_counts(outputs, targets.argmax(1) if targets.is_floating_point() else targets)
         self.classes = outputs.shape[1]
 
     def learn_of(self, other: Meter) -> None:

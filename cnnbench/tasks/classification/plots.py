@@ -22,13 +22,23 @@ SPIKE = 10  # percent of the images below which a few answers make the error jum
 
 
 def plot_train_batch(images: Any, targets: Any, classes: Sequence[str], path: str | Path) -> Figure:
-    """Draw the first images, uint8 (N, C, H, W), of a batch as the net sees them, each with its class above."""
+    """Draw the first images, uint8 (N, C, H, W), of a batch as the net sees them, each with its class above; of a mixed
+    image, whose target is a row of shares, with its two classes."""
     pictures, targets = first_pictures(images), array(targets)
-    figure, ax, boxes, width = picture_boxes(pictures, f"Training batch, as the net sees it: {_size(images)}", lines=1)
+    title, lines = f"Training batch, as the net sees it: {_size(images)}", targets.ndim  # two classes of a mixed image
+    figure, ax, boxes, width = picture_boxes(pictures, title, lines)
     for box, picture, target in zip(boxes, pictures, targets, strict=False):
         draw_picture(ax, box, picture)
-        write_above(ax, box, short_label(classes[int(target)], width), 3)
+        write_above(ax, box, target_label(target, classes, width), 3)
     return save_figure(figure, path)
+
+
+def target_label(target: Any, classes: Sequence[str], width: int) -> str:
+    """Name of a class, by its number; or of the two with the largest shares, with these in percent, in two lines."""
+    if np.ndim(target) == 0:
+        return short_label(classes[int(target)], width)
+    largest = [number for number in np.argsort(-target, kind="stable")[:2] if target[number] >= 0.005]
+    return "\n".join(f"{100 * target[number]:.0f} % {short_label(classes[number], width - 6)}" for number in largest)
 
 
 def plot_val_predictions(

@@ -43,6 +43,7 @@ class Classification(Task):
     metrics: tuple[Metric, ...] = METRICS
     name = "classification"
     weighs_classes = True
+    mixes_classes = True
     linear_head = True
     memorised = 5.0  # percent of errors: one image of 32 may resist
 
@@ -70,15 +71,22 @@ class Classification(Task):
         return loss
 
     def _smoothed(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean over the images of each one's smoothed cross-entropy times the weight of its own class.
+        """Mean over the images of each one's smoothed cross-entropy times the weight of its own class. A mixed image
+        has that of each of its classes, by their shares.
 
         torch divides by the sum of the weights of the batch instead: then a step would depend on how its images are
         shared among microbatches and processes.
         """
         if self.weights is None:
             return F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing)
+        if targets.is_floating_point():
+            weighted = targets * self.weights
+            weights = weighted.sum(1)
+            targets = weighted / weights[:, None]  # the loss is linear in them
+        else:
+            weights = self.weights[targets]
         each = F.cross_entropy(logits.float(), targets, label_smoothing=self.label_smoothing, reduction="none")
-        return (each * self.weights[targets]).mean()
+        return (each * weights).mean()
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Plain cross-entropy: it compares across smoothing, class weights and auxiliary heads."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cnnbench.config.sections import AugmentConfig, Crop
+from cnnbench.config.sections import AugmentConfig, Crop, Policy
 from cnnbench.data import Arrays, Dataset, Source
 from cnnbench.data.photographs import Photographs, check_side, size_of
 from cnnbench.tasks.super_resolution.metrics import WINDOW
@@ -23,6 +23,8 @@ def check(dataset: Dataset, scale: int, side: int, augment: AugmentConfig | None
         raise UserError(
             f"augment.color={augment.color:g} would colour an image otherwise than its small one of data.lr"
         )
+    if augment and (augment.rotate or augment.blur or augment.policy is not Policy.none):
+        raise UserError("augment.rotate, blur and policy change the pixels that are to be found: use augment=turn_flip")
     if isinstance(dataset.train, Arrays):
         check_arrays(dataset.train, side, crop)
     else:
