@@ -30,6 +30,7 @@ from tests.helpers.data import class_tree
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
 
 BALANCED = ("data.sampler=balanced", "loss.class_weights=balanced")
+MIXED = ("augment.policy=rand", "augment.mixup=0.4", "augment.cutmix=1", "augment.erase=0.5")
 
 
 def resnet8_with_dropout(
@@ -40,11 +41,11 @@ def resnet8_with_dropout(
     return net
 
 
-@pytest.mark.parametrize("extra", [(), ("ema=0.9", "accumulate=3", "optim.clip=1", *BALANCED)])
+@pytest.mark.parametrize("extra", [(), ("ema=0.9", "accumulate=3", "optim.clip=1", *BALANCED, *MIXED)])
 def test_interrupted_and_resumed_equals_uninterrupted(
     cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: tuple[str, ...]
 ) -> None:
-    """Bit for bit: in mid-epoch and at its end, with dropout, accumulation, a moving average and balanced classes."""
+    """Bit for bit: in mid-epoch and at its end, with dropout, accumulation, averages, balanced and mixed images."""
     monkeypatch.setitem(models.MODELS, "resnet8", resnet8_with_dropout)
     steps = 6  # in an epoch
     command = ("train", "epochs=3", *SMALL, *extra)
