@@ -10,7 +10,7 @@ from tqdm import tqdm
 from cnnbench import data
 from cnnbench.config.arguments import refuse_sampler
 from cnnbench.config.commands import PackConfig
-from cnnbench.config.data_names import data_name
+from cnnbench.config.data_names import as_chosen, data_name
 from cnnbench.config.sections import Format, OnBadImage
 from cnnbench.data import packing
 from cnnbench.data.folders import locked
@@ -40,7 +40,8 @@ def run(cfg: PackConfig) -> int:
         packing.begin_packing(plan)
         with locked(plan.folder):
             about = read_about(plan.folder) if (plan.folder / ABOUT).exists() else packed(plan, stream)
-    show(summary(plan.folder, about, time.perf_counter() - begin), cfg.format)
+    result = summary(plan.folder, about, time.perf_counter() - begin)
+    show(result, cfg.format, as_chosen(cfg.data.name, cfg.data.source))
     return 0
 
 
@@ -104,7 +105,7 @@ def summary(folder: Path, about: dict[str, Any], seconds: float) -> dict[str, An
     }
 
 
-def show(result: dict[str, Any], format: Format) -> None:
+def show(result: dict[str, Any], format: Format, chosen: str) -> None:
     if format is Format.json:
         print(json_text(result))
     elif format is not Format.table:
@@ -114,5 +115,5 @@ def show(result: dict[str, Any], format: Format) -> None:
         print(
             f"{result['train_images']:,} training and {result['val_images']:,} validation images{tests}, "
             f"{byte_size(result['bytes'])} in {plural(result['shards'], 'shard')}, {result['skipped']} skipped\n"
-            f"read them with data={result['data']} data.packed={result['packed']}"
+            f"read them with data={chosen} data.packed={result['packed']}"
         )

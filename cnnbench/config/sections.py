@@ -244,7 +244,12 @@ class SoundConfig:
 class DataConfig:
     name: str = option(
         "digits, mnist, fashion_mnist, svhn, stl10, cifar10, cifar100, imagenet, folder, list, images, t91, faces, "
-        "people, camvid, voc, masks, coco, boxes, sounds, spoken_digits, esc50, speech_commands, arrays or synthetic"
+        "people, camvid, voc, masks, coco, boxes, sounds, spoken_digits, esc50, speech_commands, arrays or synthetic",
+        missing="data.name has no value: data=torchvision needs the name of one of torchvision's sets, as in "
+        "data.name=Flowers102",
+    )
+    source: str | None = option(
+        "torchvision: the data set of this name is torchvision's; null: it is one of cnnbench's", default=None
     )
     root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
     download: bool = option("fetch a known set that is missing")

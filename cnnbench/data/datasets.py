@@ -25,6 +25,7 @@ from cnnbench.data.small_images import small_images
 from cnnbench.data.sound_sets import esc50, sounds, speech_commands, spoken_digits
 from cnnbench.data.sounds import heard
 from cnnbench.data.sources import Dataset, Source, has_spatial_targets, image_names
+from cnnbench.data.torchvision_sets import torchvision_set
 from cnnbench.data.unreadable import without_unreadable
 from cnnbench.utils.console import warn
 from cnnbench.utils.errors import UserError, unknown
@@ -45,15 +46,16 @@ def load_dataset(
     that cannot be read. unsplit: a set with nothing to validate on is no mistake; its val is then empty. test: the
     test split is wanted too; trainings do without it.
     """
-    if cfg.name not in SETS:
-        raise unknown("data set", cfg.name, SETS)
+    kind = cfg.source or cfg.name
+    if kind not in SETS:
+        raise unknown("data set", kind, SETS)
     root = typed_path(cfg.root or os.environ.get("CNNBENCH_DATA") or "data")
     if cfg.packed:
         dataset = packed.load_packed(cfg)
-    elif (folders := FOLDERS.get(cfg.name)) is not None:
+    elif (folders := FOLDERS.get(kind)) is not None:
         dataset = folders(cfg, root, unsplit=unsplit, test=test)
     else:
-        dataset = SETS[cfg.name](cfg, root)
+        dataset = SETS[kind](cfg, root)
     workers = cores() if cfg.workers is None else cfg.workers
     if cfg.on_error is OnBadImage.skip and read_all:
         dataset = replace(without_unreadable(dataset, workers), skips=True)
@@ -81,7 +83,12 @@ def load_judged(
     trained, identity: data of the training, as configured and as it met them; typed: the keys that the user gave.
     """
     divides = {"data.val_fraction", "data.test_fraction"} & typed
-    if cfg.name not in FOLDERS or cfg.packed or divides or not {"data", "data.root", "data.file"} & typed:
+    if (
+        (cfg.source or cfg.name) not in FOLDERS
+        or cfg.packed
+        or divides
+        or not {"data", "data.root", "data.file"} & typed
+    ):
         dataset = load_dataset(cfg, tell, test=test)
         if trained is not None and divides and (dataset.name, dataset.identity) == (trained.name, identity):
             tell_of_other_parts(cfg, trained, tell, alone=dataset.alone)
@@ -168,6 +175,7 @@ SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
     "imagenet": imagenet,
     "folder": image_folder,
     "list": image_list,
+    "torchvision": torchvision_set,
     "synthetic": synthetic,
     "images": images,
     "t91": t91,
