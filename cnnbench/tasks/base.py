@@ -101,6 +101,11 @@ class Task(ABC):
 
     # To train
 
+    @property
+    def unrecordable(self) -> str:
+        """Why a CUDA graph cannot hold its steps, in words; empty where it can."""
+        return ""
+
     def inputs(self, images: Tensor, targets: Any) -> tuple[Any, ...]:
         """What a net is given of a batch, where there are targets: the images, unless it computes its loss itself."""
         return (images,)

@@ -6,6 +6,7 @@ from typing import Any
 from cnnbench.config.commands import TrainConfig
 from cnnbench.runtime.device import Runtime
 from cnnbench.runtime.graphs import Recorded
+from cnnbench.tasks.base import Task
 from cnnbench.training.loop import recordable_step
 from cnnbench.training.state import TrainState
 from cnnbench.utils import console
@@ -14,14 +15,14 @@ from cnnbench.utils.errors import UserError
 CHOICES = "auto", True, False
 
 
-def uses_graphs(cfg: TrainConfig, runtime: Runtime) -> bool:
+def uses_graphs(cfg: TrainConfig, runtime: Runtime, task: Task) -> bool:
     """Whether to replay the steps. UserError where graphs=true cannot be.
 
     On a GPU it is said why graphs=auto does without.
     """
     if cfg.graphs not in CHOICES:
         raise UserError(f"graphs={cfg.graphs}: give auto, true or false")
-    reason = obstacle(cfg, runtime)
+    reason = obstacle(cfg, runtime, task)
     if reason and cfg.graphs is True:
         raise UserError(f"graphs=true: {reason}")
     if reason and cfg.graphs == "auto" and runtime.can_record:
@@ -29,7 +30,7 @@ def uses_graphs(cfg: TrainConfig, runtime: Runtime) -> bool:
     return not reason and cfg.graphs is not False
 
 
-def obstacle(cfg: TrainConfig, runtime: Runtime) -> str:
+def obstacle(cfg: TrainConfig, runtime: Runtime, task: Task) -> str:
     """Why steps cannot be replayed; empty where they can."""
     if not runtime.can_record:
         return f"that needs an NVIDIA GPU, and this run is on {runtime.device.type}"
@@ -39,7 +40,7 @@ def obstacle(cfg: TrainConfig, runtime: Runtime) -> str:
         return "several processes exchange messages in each step"
     if cfg.tracking.images:
         return "tracking.images=true looks into the steps"
-    return ""
+    return task.unrecordable
 
 
 def recorded_step(state: TrainState, size: int) -> Recorded:

@@ -99,7 +99,7 @@ def build(
         fit_to_images(model, loaded, spec, runtime)
     if cfg.data.decode is Decoder.nvjpeg:
         runtime.check_decodes_jpeg()
-    graphs = uses_graphs(cfg, runtime)
+    graphs = uses_graphs(cfg, runtime, task)
     keep = keeping(cfg, runtime)
     loading: dict[str, Any] = {
         "image_size": loaded.image_size if features else spec.input.image_size,

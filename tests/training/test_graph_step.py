@@ -16,6 +16,8 @@ from cnnbench.runtime import graphs
 from cnnbench.runtime.device import create_runtime
 from cnnbench.runtime.distributed import ProcessGroup
 from cnnbench.runtime.processes import ProcessInfo
+from cnnbench.tasks.classification.task import Classification
+from cnnbench.tasks.detection.task import Detection
 from cnnbench.training import loop, optim
 from cnnbench.training.ema import MovingAverage
 from cnnbench.training.graph_step import obstacle, recorded_step, uses_graphs
@@ -24,6 +26,7 @@ from cnnbench.utils.errors import UserError
 from tests.helpers.tiny import CPU, Tiny, batches, train_state
 
 SIZE = 12
+TASK = Classification()
 
 
 @pytest.fixture
@@ -156,17 +159,28 @@ def test_where_steps_cannot_be_replayed_the_reason_is_told(changes: dict[str, An
     cfg: Any = SimpleNamespace(graphs=True, tracking=SimpleNamespace(images=False))
     runtime = replace(CPU, **changes)
     with pytest.raises(UserError, match=f"graphs=true: .*{why}"):
-        uses_graphs(cfg, runtime)
+        uses_graphs(cfg, runtime, TASK)
     cfg.graphs = "auto"
-    assert not uses_graphs(cfg, runtime)
+    assert not uses_graphs(cfg, runtime, TASK)
     cfg.graphs = "yes"
     with pytest.raises(UserError, match="graphs=yes: give auto, true or false"):
-        uses_graphs(cfg, runtime)
+        uses_graphs(cfg, runtime, TASK)
 
 
 def test_pictures_of_a_training_keep_its_steps_as_they_are() -> None:
     cfg: Any = SimpleNamespace(graphs="auto", tracking=SimpleNamespace(images=True))
     there = replace(create_runtime("cpu", "fp32", 0), device=torch.device("cuda"))
-    assert "tracking.images" in obstacle(cfg, there)
+    assert "tracking.images" in obstacle(cfg, there, TASK)
     cfg.tracking.images = False
-    assert obstacle(cfg, there) == "" and uses_graphs(cfg, there)
+    assert obstacle(cfg, there, TASK) == "" and uses_graphs(cfg, there, TASK)
+
+
+def test_a_detectors_steps_are_replayed_unless_its_net_looks_at_the_boxes(capsys: pytest.CaptureFixture[str]) -> None:
+    cfg: Any = SimpleNamespace(graphs="auto", tracking=SimpleNamespace(images=False))
+    there = replace(create_runtime("cpu", "fp32", 0), device=torch.device("cuda"))
+    assert uses_graphs(cfg, there, Detection(2, 64)) and not capsys.readouterr().err
+    assert not uses_graphs(cfg, there, Detection(2, 64, own_loss=True))
+    assert capsys.readouterr().err.count("looks at the boxes of each image in its step") == 1
+    cfg.graphs = True
+    with pytest.raises(UserError, match="graphs=true: this net looks at the boxes"):
+        uses_graphs(cfg, there, Detection(2, 64, own_loss=True))

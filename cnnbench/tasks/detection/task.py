@@ -68,6 +68,10 @@ class Detection(Task):
             if len(source) and not (source.targets[:, 1:, CLASS] >= 0).any():
                 raise UserError(f"data={dataset.name}: no {split} image has a box")
 
+    @property
+    def unrecordable(self) -> str:
+        return "this net looks at the boxes of each image in its step" if self.own_loss else ""
+
     def inputs(self, images: Tensor, targets: Tensor) -> tuple[Any, ...]:
         return (images, [as_objects(table) for table in targets]) if self.own_loss else (images,)
 
