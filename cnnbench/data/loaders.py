@@ -87,6 +87,9 @@ def train_loader(
     fill = torch.tensor([round(255 * mean) for mean in dataset.mean], dtype=torch.uint8)
     if has_boxes(source):
         boxes.check_augment(augment)
+        if keep is not None and keep.asked:
+            raise UserError(f"data.cache={keep.cache.value}: images with boxes are decoded anew in each epoch, as "
+                            "their crops move the boxes: leave data.cache out")  # fmt: skip
         moved = boxes.BoxTransform(image_size, dataset.interpolation, augment, tuple(fill.tolist()))
         cut = BatchTransform(size=image_size, cutout=augment.cutout, erase=erase_of(augment), fill=fill)
         return Loader(source, order, SampleReader(source, moved, _workers(workers, source)), cut, dataset)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cnnbench.data import kept
+from tests.helpers import boxes
 from tests.helpers.data import class_tree
 from tests.helpers.runs import Ran, assert_same_run, interrupt_after
 
@@ -63,3 +64,11 @@ def test_an_interrupt_while_images_are_decoded(
         patch.setattr(kept.Kept, "_once", interrupt)
         assert cnnbench(*command, "run.dir=cut").code == 130
     assert cnnbench(*command, "run.dir=cut").code == 0
+
+
+def test_images_with_boxes_are_not_kept_in_silence(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    boxes.write_voc(tmp_path / "set", {"train": 4, "val": 2})
+    ran = cnnbench("train", "task=detection", "data=voc", "data.root=set", "model=ssd", "model.backbone=resnet8",
+                   "model.maps=1", "data.image_size=64", "data.cache=true", "device=cpu", "run.dir=none")  # fmt: skip
+    assert ran.code == 2 and not (tmp_path / "none").exists()
+    assert "data.cache=true: images with boxes are decoded anew in each epoch" in ran.err
