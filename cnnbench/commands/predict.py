@@ -100,7 +100,12 @@ def _moments(predictor: Predictor, files: Sequence[str], every: float) -> list[A
 
 def _grids(predictor: Predictor, file: Any) -> list[Any]:
     """A file that is asked about; in its place all grids of an .npz, where the net is for grids."""
-    return grids_in(file) if GRID in predictor.spec.extra and str(file).endswith(".npz") else [file]
+    if GRID not in predictor.spec.extra or not str(file).endswith(".npz"):
+        return [file]
+    try:
+        return list(grids_in(file))
+    except UserError:
+        return [file]  # it is read once more, and then named among those that cannot be
 
 
 def check_outputs(cfg: PredictConfig, files: list[str]) -> Path | None:

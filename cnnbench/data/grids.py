@@ -98,6 +98,8 @@ def in_bytes(grids: np.ndarray, low: float, high: float, side: int) -> Tensor:
 def read_grid(given: str | os.PathLike[str], values: Sequence[float], channels: int, side: int) -> Tensor:
     """Picture uint8 (C, side, side) of the grid in an .npy, for a trained net. UserError that names the file."""
     path = os.fspath(given)
+    if path.endswith(".npz"):
+        grids_in(path)  # says what is wrong with it
     try:
         grid = given.values if isinstance(given, Grid) else np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

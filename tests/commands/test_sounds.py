@@ -220,4 +220,11 @@ def test_grids_are_trained_on_and_asked_about(cnnbench: Callable[..., Ran], tmp_
     asked = cnnbench("predict", str(tmp_path / "many.npz"), f"weights={run}", "format=json", "device=cpu")
     assert asked.code == 0, asked.err
     assert [Path(one["file"]).name for one in json.loads(asked.out)] == ["many.npz@0", "many.npz@1", "many.npz@2"]
+    (tmp_path / "text.npz").write_text("no numbers")
+    np.savez(tmp_path / "other.npz", z=x[:3])
+    files = [str(tmp_path / name) for name in ("text.npz", "many.npz", "other.npz")]
+    asked = cnnbench("predict", *files, f"weights={run}", "format=json", "device=cpu")
+    assert asked.code == 1 and "2 of 5 files could not be read:" in asked.err  # as of images
+    assert "cannot read the grids" in asked.err and "it has no x, but z" in asked.err
+    assert [one.get("error") is None for one in json.loads(asked.out)] == [False, True, True, True, False]
     assert json.loads(asked.out)[1]["predictions"][0]["class"] == "loud"
