@@ -1,12 +1,18 @@
 #!/usr/bin/env python3
 """How near a training is to the machine's limit, each thing beside its yardstick in one run:
-scripts/bench_training.py [input] [step] [enlarge] [masks] [start]
+scripts/bench_training.py [input] [step] [enlarge] [masks] [boxes] [sounds] [people] [start]
 
 input    batches of CIFAR-sized images, augmented and normalised, against torchvision's transforms in a DataLoader
 step     the training loop with all it keeps account of, against a loop written by hand for the same arithmetic
 enlarge  the same loop for super-resolution
 masks    and for segmentation
+boxes    and for detection
+sounds   and for spectrograms of sounds
+people   and for verification, with a head and by loss=contrastive
 start    seconds from the command to the first step, against importing torch and torchvision
+
+A step is told in wall time and in the processor time of its thread, which leaves out the turns of other jobs; with
+OMP_NUM_THREADS=1 that thread does all of it.
 """
 
 import io
@@ -19,6 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -40,6 +47,7 @@ from cnnbench.training.limits import StopRule
 from cnnbench.utils import fast_start
 from cnnbench.weights.checkpoint_manager import CheckpointManager
 
+T = TypeVar("T")
 TURNS = 7
 STEPS = 20  # in each turn
 FIRST_STEP = """
@@ -60,22 +68,37 @@ def training(folder: str, *overrides: str) -> View:
     plain = ["data.num_classes=10", "data.num_images=5120", "data=synthetic", "epochs=1000", f"run.dir={folder}"]
     cfg = parse(SCHEMAS["train"], compose.compose("train", [*plain, *overrides]))
     runtime = create_runtime(cfg.device, cfg.precision.value, cfg.seed)
-    dataset = tasks.adopt(data.load_dataset(cfg.data), cfg.task, cfg.model)
+    dataset = tasks.complete(cfg, data.load_dataset(cfg.data))
     model, spec = train.build(cfg, dataset, io.StringIO())
     task = tasks.find(dataset.task).create(cfg, model).suited(dataset, dataset.val, runtime)
     parts, state = setup.build(cfg, runtime, dataset, model, spec, claim(Path(folder), cfg, "auto"), task=task)
     return View(parts, state, StopRule.of(cfg, task.primary), StopRequests(), None)
 
 
-def in_turn(kinds: dict[str, Callable[[], float]], turns: int = TURNS) -> dict[str, list[float]]:
+class Times(NamedTuple):
+    """Milliseconds of a step."""
+
+    wall: float
+    thread: float
+
+    @classmethod
+    def now(cls) -> "Times":
+        return cls(1000 * time.perf_counter(), 1000 * time.thread_time())
+
+    def step_since(self, begin: "Times", steps: int = STEPS) -> "Times":
+        return Times(*((now - before) / steps for now, before in zip(self, begin, strict=True)))
+
+
+def in_turn(kinds: dict[str, Callable[[], T]], turns: int = TURNS) -> dict[str, list[T]]:
     """A B A B …; what each gives, turn by turn. The first turn of each only warms up."""
-    found: dict[str, list[float]] = {name: [] for name in kinds}
+    found: dict[str, list[T]] = {name: [] for name in kinds}
     for turn in range(turns + 1):
         for name, measure in kinds.items():
             value = measure()
             if turn:
                 found[name].append(value)
-            print(f"\r{turn}/{turns} {name}: {value:.4g}   ", end="", file=sys.stderr, flush=True)
+            shown = value.wall if isinstance(value, Times) else value
+            print(f"\r{turn}/{turns} {name}: {shown:.4g}   ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return found
 
@@ -102,9 +125,7 @@ def bench_step() -> None:
     for name, size, hand, more in nets:
         with tempfile.TemporaryDirectory() as folder:
             ours = training(folder, f"model={name}", f"data.image_size={size}", *more, "augment=none")
-            found = beside(hand, ours, Path(folder))
-        precision = ours.parts.runtime.precision
-        table(f"{name}, {size} px, batch {ours.parts.batch_size}, {precision}: a step", "ms", found)
+            beside(f"{name}, {size} px", hand, ours, Path(folder))
 
 
 def bench_enlarge() -> None:
@@ -112,8 +133,7 @@ def bench_enlarge() -> None:
         with tempfile.TemporaryDirectory() as folder:
             ours = training(folder, "task=super_resolution", "recipe=synthetic", f"model={name}",
                             f"data.image_size={size}", "augment=turn_flip", f"batch_size={batch}")  # fmt: skip
-            found = beside(enlarging_by_hand, ours, Path(folder))
-        table(f"{name}, {size} px, batch {batch}, {ours.parts.runtime.precision}: a step", "ms", found)
+            beside(f"{name}, {size} px", enlarging_by_hand, ours, Path(folder))
 
 
 def bench_masks() -> None:
@@ -124,8 +144,7 @@ def bench_masks() -> None:
         ours = training(
             f"{folder}/run", *own, "model=fcn8s", "model.backbone=squeezenet1_0", "optim=adamw", "batch_size=8"
         )
-        found = beside(masks_by_hand, ours, Path(folder) / "run")
-    table(f"fcn8s on squeezenet1_0, 180 px, batch 8, {ours.parts.runtime.precision}: a step", "ms", found)
+        beside("fcn8s on squeezenet1_0, 180 px", masks_by_hand, ours, Path(folder) / "run")
 
 
 def write_masks(folder: Path) -> None:
@@ -149,8 +168,7 @@ def bench_boxes() -> None:
                "data.num_classes=null", "data.num_images=null", "augment=none",
                "model=ssd", "optim=adamw", "batch_size=4"]  # fmt: skip
         ours = training(f"{folder}/run", *own)
-        found = beside(by_hand_of_task, ours, Path(folder) / "run")
-    table(f"ssd on squeezenet1_0, 300 px, batch 4, {ours.parts.runtime.precision}: a step", "ms", found)
+        beside("ssd on squeezenet1_0, 300 px", by_hand_of_task, ours, Path(folder) / "run")
 
 
 def write_boxes(folder: Path) -> None:
@@ -170,13 +188,60 @@ def write_boxes(folder: Path) -> None:
         (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
 
 
-def masks_by_hand(ours: View) -> float:
+def bench_sounds() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_sounds(Path(folder) / "set")
+        own = ["data=sounds", f"data.root={folder}/set", "data.num_classes=null", "data.num_images=null",
+               "data.val_fraction=0.1", "model=resnet8", "augment=none",
+               "optim.clip=null", "batch_size=32"]  # fmt: skip
+        ours = training(f"{folder}/run", *own)
+        side = ours.parts.spec.input.image_size
+        beside(f"resnet8, spectrograms of {side} px", by_hand, ours, Path(folder) / "run")
+
+
+def write_sounds(folder: Path) -> None:
+    """Half a second of a tone in noise, of one of ten heights."""
+    import numpy as np
+    from scipy.io import wavfile
+
+    rng = np.random.default_rng(0)
+    for number in range(36 * STEPS):
+        kind = number % 10
+        (folder / str(kind)).mkdir(parents=True, exist_ok=True)
+        tone = np.sin(2 * np.pi * (300 + 200 * kind) * np.arange(4000) / 8000) + rng.normal(0, 0.5, 4000)
+        wavfile.write(folder / str(kind) / f"{number}.wav", 8000, (6000 * tone).astype(np.int16))
+
+
+def bench_people() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_people(Path(folder) / "set")
+        for how in ("head=cosface", "loss=contrastive"):
+            own = ["task=verification", "data=people", f"data.root={folder}/set", "data.num_classes=null",
+                   "data.num_images=null", "model=sphereface4", "model.image_size=64", "model.width=0.5",
+                   "model.bn=true", how, "augment=none", "optim.clip=null", "batch_size=32"]  # fmt: skip
+            place = Path(folder) / how.partition("=")[2]
+            beside(f"sphereface4, half width, {how}, 64 px", by_hand_of_task, training(str(place), *own), place)
+
+
+def write_people(folder: Path) -> None:
+    """Noise for each of 45 people."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for number in range(36 * STEPS):
+        (folder / f"{number % 45}").mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(256, size=(64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number % 45}" / f"{number}.png")
+
+
+def masks_by_hand(ours: View) -> Times:
     """The same net, batches and optimizer in the fewest lines, with the loss and the confusion matrix summed up."""
     model, optimizer, runtime, batches = ours.state.model, ours.state.optimizer, ours.parts.runtime, some_steps(ours)
     normalize = ours.state.normalize
     total, confusion = torch.zeros(()), torch.zeros(121, dtype=torch.int64)
     model.train()
-    begin = time.perf_counter()
+    begin = Times.now()
     for batch in batches:
         masks = batch["target"].long()
         with runtime.autocast():
@@ -188,15 +253,15 @@ def masks_by_hand(ours: View) -> float:
         known = masks != 255
         places = masks[known] * 11 + scores.detach().max(1).indices[known]
         total, confusion = total + loss.detach(), confusion + torch.bincount(places, minlength=121)
-    return 1000 * (time.perf_counter() - begin) / len(batches)
+    return Times.now().step_since(begin, len(batches))
 
 
-def enlarging_by_hand(ours: View) -> float:
+def enlarging_by_hand(ours: View) -> Times:
     """The same net, batches and optimizer in the fewest lines, with the loss and the PSNR summed up."""
     model, optimizer, runtime, batches = ours.state.model, ours.state.optimizer, ours.parts.runtime, some_steps(ours)
     total, decibels = torch.zeros(()), torch.zeros((), dtype=torch.float64)
     model.train()
-    begin = time.perf_counter()
+    begin = Times.now()
     for batch in batches:
         inputs = (batch["image"] / 255).contiguous(memory_format=torch.channels_last)
         truth = batch["target"].float()
@@ -209,16 +274,20 @@ def enlarging_by_hand(ours: View) -> float:
         error = ((255 * answer.detach()).round().clamp(0, 255) - truth)[..., 3:-3, 3:-3].square().mean((1, 2, 3))
         total, decibels = total + loss.detach(), decibels + (10 * torch.log10(255**2 / error)).sum()
     runtime.synchronize()
-    return 1000 * (time.perf_counter() - begin) / STEPS
+    return Times.now().step_since(begin)
 
 
-def beside(hand: Callable[[View], float], ours: View, folder: Path) -> dict[str, list[float]]:
-    """Milliseconds per step of the loop by hand and of cnnbench's, in turn."""
+def beside(title: str, hand: Callable[[View], Times], ours: View, folder: Path) -> None:
+    """Tell what a step of the loop by hand and of cnnbench's takes, in turn."""
     callbacks = usual_callbacks(ours, folder)
     found = in_turn({"by hand": lambda: hand(ours), "cnnbench": lambda: loop(ours, callbacks)})
     for callback in callbacks:
         callback.close()
-    return found
+    title = f"{title}, batch {ours.parts.batch_size}, {ours.parts.runtime.precision}: a step"
+    table(title, "ms", {name: [value.wall for value in values] for name, values in found.items()})
+    table(
+        f"{title}, processor time", "ms", {name: [value.thread for value in values] for name, values in found.items()}
+    )
 
 
 def usual_callbacks(ours: View, folder: Path) -> list[Callback]:
@@ -245,23 +314,23 @@ class ReadBeforehand(Callback):
         return self.batches
 
 
-def loop(ours: View, callbacks: list[Callback]) -> float:
+def loop(ours: View, callbacks: list[Callback]) -> Times:
     """Milliseconds per step of cnnbench's loop: schedule, metrics, guard, TensorBoard and all."""
     ours.state.progress.batch, batches = 0, some_steps(ours)
-    begin = time.perf_counter()
+    begin = Times.now()
     trainer._train_epoch(ours, [*callbacks, ReadBeforehand(batches)])
     ours.parts.runtime.synchronize()
-    return 1000 * (time.perf_counter() - begin) / STEPS
+    return Times.now().step_since(begin)
 
 
-def by_hand(ours: View) -> float:
+def by_hand(ours: View) -> Times:
     """The same net, batches and optimizer in the fewest lines, with the loss and the two errors summed up."""
     model, optimizer, runtime = ours.state.model, ours.state.optimizer, ours.parts.runtime
     batches, dataset = some_steps(ours), ours.parts.dataset
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (dataset.mean, dataset.std))
     total, hits = torch.zeros(()), torch.zeros(2, dtype=torch.int64)
     model.train()
-    begin = time.perf_counter()
+    begin = Times.now()
     for batch in batches:
         inputs = ((batch["image"].float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
         targets = batch["target"]
@@ -274,17 +343,17 @@ def by_hand(ours: View) -> float:
         found = logits.topk(5).indices == targets[:, None]
         total, hits = total + loss.detach(), hits + torch.stack([found[:, 0].sum(), found.sum()])
     runtime.synchronize()
-    return 1000 * (time.perf_counter() - begin) / STEPS
+    return Times.now().step_since(begin)
 
 
-def by_hand_of_task(ours: View) -> float:
+def by_hand_of_task(ours: View) -> Times:
     """The same in the fewest lines for a task with a loss and metrics of its own: these stay as they are."""
     model, optimizer, runtime, task = ours.state.model, ours.state.optimizer, ours.parts.runtime, ours.parts.task
     batches, dataset = some_steps(ours), ours.parts.dataset
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (dataset.mean, dataset.std))
     meter = task.meter(runtime)
     model.train()
-    begin = time.perf_counter()
+    begin = Times.now()
     for batch in batches:
         inputs = ((batch["image"].float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
         with runtime.autocast():
@@ -295,7 +364,7 @@ def by_hand_of_task(ours: View) -> float:
         optimizer.step()
         meter.add(loss, outputs, batch["target"])
     runtime.synchronize()
-    return 1000 * (time.perf_counter() - begin) / STEPS
+    return Times.now().step_since(begin)
 
 
 # The input
@@ -398,7 +467,7 @@ def imports() -> float:
 
 
 PARTS = {"input": bench_input, "step": bench_step, "enlarge": bench_enlarge, "masks": bench_masks, "boxes": bench_boxes,
-         "start": bench_start}  # fmt: skip
+         "sounds": bench_sounds, "people": bench_people, "start": bench_start}  # fmt: skip
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(PARTS)
