@@ -77,7 +77,7 @@ def summarize(cfg: SummaryConfig) -> Summary:
     arguments = dict(cfg.model)
     name, source = arguments.pop("name"), arguments.get("source", "cnnbench")
     channels = arguments.pop("in_channels", None)
-    in_channels = cfg.in_channels or channels or models.own_channels(name, source)
+    in_channels = cfg.in_channels or channels or models.own_channels(name, **arguments)
     if cfg.image_size and "image_size" in arguments:  # locally connected layers are built for one size
         arguments["image_size"] = cfg.image_size
     with torch.device("meta"), Shapes():
@@ -110,6 +110,7 @@ def _asked(cfg: SummaryConfig, builder: Callable[..., Net] | None, arguments: di
     own = {key: parameter.default for key, parameter in parameters.items()}
     given = {"num_classes": cfg.num_classes, "image_size": cfg.image_size, "in_channels": cfg.in_channels}
     changed = {key: value for key, value in arguments.items() if key in own and value != own[key]}
+    changed |= arguments.get("args") or {}
     changed |= {key: value for key, value in given.items() if value not in (None, own.get(key))}
     return [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in changed.items()]
 

@@ -15,6 +15,7 @@ from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.format import is_number
 
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config")
+PATHS = ("model.file",)  # text among the arguments of a net
 TEXT_OR_LIST = ("weights", "input", "prepare.classes", "target")  # a path or a name, or a list of them: [a,b]
 LIST_KEYS = ("what", "layer", "units", "images", "precisions", "where")  # a,b is a list, unless a sweep is asked for
 QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
@@ -30,7 +31,7 @@ def hydra_arguments(command: str, args: list[str]) -> list[str]:
     overrides: list[str] = []
     bare: list[str] = []
     schema, sweep = commands.SCHEMAS[command], is_sweep(args)
-    takes_bare, texts = commands.bare_key(schema), commands.text_keys(schema)
+    takes_bare, texts = commands.bare_key(schema), {*commands.text_keys(schema), *PATHS}
     remaining = iter(args)
     for arg in remaining:
         if takes_bare and _is_input(arg, schema):
@@ -49,12 +50,22 @@ def hydra_arguments(command: str, args: list[str]) -> list[str]:
         elif "=" not in arg and not arg.startswith("~"):
             raise UserError(_bare_argument(command, arg))
         else:
-            overrides.append(_quoted(arg, texts, sweep))
+            overrides.append(_quoted(_added(arg), texts, sweep))
     if bare and any(override.startswith(f"{takes_bare}=") for override in overrides):
         raise UserError(f"give either {takes_bare}=… or {' '.join(bare)}, not both")
     if not sweep:
         overrides = [_as_list(override) for override in overrides]
     return options + overrides + ([f"{takes_bare}=[{','.join(map(in_quotes, bare))}]"] if bare else [])
+
+
+def _added(override: str) -> str:
+    """`++model.args.width=8` for `model.args.width=8`: arguments of the user's own net, which no YAML file lists."""
+    return f"++{override}" if override.startswith("model.args.") else override
+
+
+def without_plus(override: str) -> str:
+    """The override as it was typed, before `_added()`."""
+    return override.removeprefix("++")
 
 
 def _as_list(override: str) -> str:

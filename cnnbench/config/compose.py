@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench.config import commands, parsing
-from cnnbench.config.arguments import config_dirs, groups
+from cnnbench.config.arguments import config_dirs, groups, without_plus
 from cnnbench.config.sections import Resume, conf_dir
 from cnnbench.utils.errors import UserError, did_you_mean, unknown
 
@@ -45,7 +45,7 @@ def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> N
 def job_overrides() -> list[str]:
     """Overrides of the job that Hydra is running. UserError where one refers to a key that does not exist."""
     try:
-        return list(HydraConfig.get().overrides.task)
+        return [without_plus(override) for override in HydraConfig.get().overrides.task]
     except OmegaConfBaseException as error:
         raise UserError(_reason(str(error))) from None
 
@@ -125,10 +125,26 @@ def replay_config(command: str, file: list[str], overrides: list[str]) -> Any:
         if key in groups():
             raise UserError(f"{override}: --config replays a run as it was; only single keys can change, as in seed=1")
     config = parsing.load_saved(command, Path(file[0]), overrides)
+    if config.model:
+        config.model = _own_net(config.model, overrides)
     if not any(override.startswith(("run.dir=", "run.name=")) for override in overrides):
         config.run.dir, config.resume = None, Resume.never  # a new run: the replayed one stays as it is
     config.run.overrides, config.sweep.trial = [*config.run.overrides, *overrides], None
     return config
+
+
+def _own_net(model: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """The net of a saved configuration. UserError where it would run code that neither it nor the user vouches for.
+
+    A file that is given again is trusted, whatever its content.
+    """
+    if model.get("source") != "python":
+        return model
+    if any(override.startswith(("model.file=", "model.name=")) for override in overrides):
+        return {**model, "sha256": None}
+    if not model.get("sha256"):
+        raise UserError("--config names Python code without its SHA-256: give the file again, as model.file=mynet.py")
+    return model
 
 
 def explain(error: Exception, command: str, args: list[str]) -> str:

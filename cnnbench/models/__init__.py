@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from cnnbench.models import (
@@ -17,6 +18,7 @@ from cnnbench.models import (
     googlenet,
     inception,
     nin,
+    own_nets,
     preact_resnet,
     resnet,
     sphereface,
@@ -30,7 +32,7 @@ from cnnbench.models.layers import CLASS, Dense, Net, run_on_meta
 from cnnbench.utils.errors import UserError, did_you_mean, unknown
 from cnnbench.utils.format import some
 
-SOURCES = ("cnnbench", "torchvision")
+SOURCES = ("cnnbench", "torchvision", "python")
 MODELS: dict[str, Callable[..., Net]] = {
     **alexnet.MODELS,
     **vgg.MODELS,
@@ -63,11 +65,14 @@ def build(name: str, *, num_classes: int | None = None, in_channels: int | None 
     """Net `name`, initialised as in its file, on torch's default device (`with torch.device("meta")`: no memory).
 
     num_classes: None is the paper's number (1000, 10 for the CIFAR nets, 4030 for DeepFace); in_channels: None is the
-    paper's too. source: "torchvision" takes torchvision's net of this name. cut: a stage; all stages after it are
+    paper's too. source: "torchvision" takes torchvision's net of this name, "python" that of a file (see own_nets.py);
+    what is None is then left out. cut: a stage; all stages after it are
     replaced by one linear layer (`Truncated`). embed: a head; the net then answers with embeddings (`Embedder`).
     arguments: of the builder in MODELS. UserError for an unknown name or value, with the choices.
     """
     builder = _builder(name, source)
+    if source != SOURCES[0]:
+        arguments = {key: value for key, value in arguments.items() if value is not None}
     if (cut or embed) and has_parameter(builder, "aux"):
         arguments["aux"] = False
     if in_channels is not None:
@@ -77,6 +82,8 @@ def build(name: str, *, num_classes: int | None = None, in_channels: int | None 
     _check_arguments(name, builder, arguments)
     try:
         net = builder(**arguments)
+    except UserError:
+        raise
     except ValueError as error:  # raised by a layer, such as groups that do not divide the channels
         raise UserError(f"model {name}: {error}") from error
     net.name = name
@@ -107,7 +114,8 @@ def check_answers(model: Mapping[str, Any], wanted: str, task: str) -> None:
     wanted = CLASS if wanted == EMBEDDING else wanted  # any classifier gives embeddings, without its last layer
     given = answers(name, source)
     if given != wanted:
-        fitting = [one for one in known_nets(source) if answers(one, source) == wanted]
+        among = source if known_nets(source) else SOURCES[0]
+        fitting = [one for one in known_nets(among) if answers(one, among) == wanted]
         raise UserError(
             f"the net {name} answers with {given}, but task={task} needs {wanted}: take {some(fitting, 8) or 'none'}"
         )
@@ -150,9 +158,11 @@ def source_of(name: str) -> str:
 
 
 def known_nets(source: str) -> list[str]:
-    """Names of all nets of a source."""
+    """Names of all nets of a source; none of the user's own."""
     if source == SOURCES[0]:
         return list(MODELS)
+    if source == own_nets.SOURCE:
+        return []
     from cnnbench.models import torchvision_nets
 
     return torchvision_nets.available_nets()
@@ -168,8 +178,10 @@ def has_classes(name: str, source: str = "cnnbench", **_: Any) -> bool:
     return has_argument(name, "num_classes", source)
 
 
-def own_channels(name: str, source: str = "cnnbench", **_: Any) -> int:
-    """Channels of the images of the net's paper."""
+def own_channels(name: str, source: str = "cnnbench", **arguments: Any) -> int:
+    """Channels of the images of the net's paper; of the user's own net, those that it is built for by itself."""
+    if source == own_nets.SOURCE:
+        return own_nets.own_channels(name, **arguments)
     given = inspect.signature(_builder(name, source)).parameters["in_channels"].default
     return 3 if given is inspect.Parameter.empty else int(given)
 
@@ -184,6 +196,8 @@ def _builder(name: str, source: str) -> Callable[..., Net]:
         return MODELS[name]
     if source not in SOURCES:
         raise unknown("model source", source, SOURCES)
+    if source == own_nets.SOURCE:
+        return partial(own_nets.own_net, name)
     from cnnbench.models import torchvision_nets  # only here, since it takes a second to import
 
     if source == "torchvision":
@@ -262,17 +276,23 @@ def _check_arguments(name: str, builder: Callable[..., Net], arguments: dict[str
         annotation = parameters[key].annotation
         if not _accepts(annotation, value):
             raise UserError(f"model {name}: {key} must be {_describe(annotation)}, not {value!r}")
-        if annotation is int and value < 1:
+        if int in _kinds(annotation) and value is not None and value < 1:
             raise UserError(f"model {name}: {key} must be at least 1, not {value}")
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
 
 
 def _accepts(annotation: Any, value: Any) -> bool:
     if get_origin(annotation) is Literal:
         return value in get_args(annotation)
-    return type(value) is annotation or (annotation is float and type(value) is int)
+    kinds = _kinds(annotation)
+    return type(value) in kinds or (float in kinds and type(value) is int)
 
 
 def _describe(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(map(str, get_args(annotation)))
-    return {bool: "true or false", int: "a whole number", str: "a name", float: "a number"}[annotation]
+    words = {bool: "true or false", int: "a whole number", str: "a name", float: "a number", dict: "a dictionary"}
+    return " or ".join(words[kind] for kind in _kinds(annotation) if kind is not NoneType)

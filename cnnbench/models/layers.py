@@ -31,6 +31,7 @@ class Net(nn.Module):
     needs_targets = False  # whether it computes its loss itself: of images and targets it gives (answer, losses (N,))
     any_size = False  # whether images keep the data's own size, unless data.image_size says otherwise
     aux_weight = 0.0  # weight of each auxiliary loss
+    image_channels: int | None = None  # of its images; None: those of its first convolution
     map_dims = (2, 3)  # dimensions of rows and columns in its feature maps
     aux_image_size = 0  # on smaller images the auxiliary heads are skipped: their maps would be too small
 
@@ -47,6 +48,11 @@ class Net(nn.Module):
         """Of a net that is built on a classifier: beginnings of the names that the classifier's own weights have, and
         what they are called here. Its other weights, those of its head, are not used."""
         return {}
+
+    @property
+    def inner(self) -> str:
+        """What all of its names begin with, where it only puts others' names behind a dot; empty for most nets."""
+        return ""
 
     @property
     def auxiliary(self) -> dict[str, nn.Module]:
@@ -238,7 +244,9 @@ def run_on_meta(model: nn.Module, image_size: int, in_channels: int | None = Non
 def run_under(model: nn.Module, image_size: int, in_channels: int | None = None) -> None:
     """`run_on_meta()` inside a `Shapes` block of the caller."""
     if in_channels is None:
-        in_channels = next(module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d))
+        in_channels = getattr(model, "image_channels", None) or next(
+            module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)
+        )
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
     image = torch.empty(1, in_channels, image_size, image_size, device="meta", dtype=next(model.parameters()).dtype)

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import yaml
 
-from cnnbench.config.arguments import QUOTED, in_quotes, unquoted
+from cnnbench.config.arguments import QUOTED, in_quotes, unquoted, without_plus
 from cnnbench.config.parsing import as_typed, flatten, to_plain, with_defaults
 from cnnbench.config.sections import RunConfig
 from cnnbench.utils import files, plain_yaml
@@ -28,7 +28,7 @@ from cnnbench.utils.text import slug
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
 FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint", "tracking")
 FREE_KEYS = ("format", "device", "devices", "ddp.bucket_mb", "resume", "lr_find", "max_time", "patience", "compile",
-             "data.root", "data.download", "data.workers", "data.cache", "data.nested")  # fmt: skip
+             "model.file", "data.root", "data.download", "data.workers", "data.cache", "data.nested")  # fmt: skip
 
 
 # What a run leaves in its directory: where there is nothing else, a missing config.yaml means a crash or a lost file.
@@ -49,8 +49,17 @@ def is_free(key: str) -> bool:
 
 def named(overrides: Iterable[str], swept: Iterable[str] = ()) -> list[str]:
     """The overrides that tell one run from another: in a sweep all that it runs over."""
+<<<<<<< HEAD
     last = {override.partition("=")[0].lstrip("+~"): override for override in overrides}
     return [text for key, text in last.items() if key in (*swept, "lr_find") or not (is_free(key) or key in NAMED)]
+=======
+    last = {override.partition("=")[0].lstrip("+~"): without_plus(override) for override in overrides}
+    return [
+        text
+        for key, text in last.items()
+        if key in (*swept, "lr_find") or not (is_free(key) or key in ("model", "data", "data.file", "weights"))
+    ]
+>>>>>>> fa8d3d6 (Train a net of the user's own: model=python model.file=mynet.py model.name=Net)
 
 
 def path_for(command: str, cfg: Any, base: str) -> Path:
@@ -242,6 +251,11 @@ def refuse_other_config(path: Path, saved: dict[str, Any], cfg: Any) -> None:
         for key in sorted({*saved, *wanted})
         if saved.get(key) != wanted.get(key) and not is_free(key)
     ]
+    if saved.get("model.sha256") != wanted.get("model.sha256") and len(different) == 1:
+        raise UserError(
+            f"{path} was trained with {saved.get('model.file')} as it was then, and it has changed since:\n"
+            "put it back, choose another run.dir or run.name, resume=never for a new run, or resume=force to go on"
+        )
     if different:
         more = f" and {len(different) - 4} more" if len(different) > 4 else ""
         raise UserError(

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
+from cnnbench.config.arguments import without_plus
 from cnnbench.config.parsing import flatten, to_plain
 from cnnbench.config.sections import Format
 from cnnbench.output.tables import render
@@ -165,7 +166,7 @@ def record_submitted(sweep: Path, ids: dict[str, str]) -> None:
 def record_pending(sweep: Path, command: str, jobs: list[list[str]], swept: list[str]) -> None:
     """Write a record for each job to come, so that a report knows their number. Existing records stay unchanged."""
     for number, overrides in enumerate(jobs):
-        shown = [text for text in overrides if not text.startswith(("sweep.", "hydra"))]
+        shown = [without_plus(text) for text in overrides if not text.startswith(("sweep.", "hydra"))]
         job = SweepJob(sweep=str(sweep), name=job_name(shown, swept), number=number, command=command, overrides=shown)
         if not job.file.exists():
             job.mark_pending()

@@ -98,7 +98,7 @@ def _other_data(parts: Parts, saved: dict[str, Any]) -> list[str]:
     theirs = {"identity": ours["identity"], **saved, "spec": ModelSpec.from_dict(saved["spec"]).as_trained.as_dict()}
     path = parts.directory.path
     for key, what in (("images", "images"), ("spec", "classes, sizes or normalisation")):
-        if ours[key] != theirs[key]:
+        if _without_file(ours[key]) != _without_file(theirs[key]):
             raise UserError(f"{path} was trained on other data (its {what} differ): give another run.dir")
     if ours["identity"] == theirs["identity"]:
         return []
@@ -107,6 +107,14 @@ def _other_data(parts: Parts, saved: dict[str, Any]) -> list[str]:
     if parts.cfg.resume is not Resume.force:
         raise UserError(f"{text}: give another run.dir, or resume=force to go on with the images that are there now")
     return [f"{text}; resume=force goes on with the images that are there now"]
+
+
+def _without_file(identity: Any) -> Any:
+    """A spec without the file that makes its net, which may have moved, and whose content the configuration names."""
+    if not isinstance(identity, dict):
+        return identity
+    net = {key: value for key, value in identity["model"].items() if key not in ("file", "sha256")}
+    return {**identity, "model": net}
 
 
 def _no_longer_fits(saved: dict[str, Any]) -> list[str]:

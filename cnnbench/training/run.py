@@ -14,6 +14,7 @@ from cnnbench.config.data_names import data_name
 from cnnbench.config.parsing import parse_duration
 from cnnbench.config.sections import ClassWeights
 from cnnbench.data.model_spec import ModelSpec
+from cnnbench.models import own_nets
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import for_people
 from cnnbench.runs import run_directory
@@ -180,6 +181,7 @@ def readable(error: BaseException, log: Log) -> BaseException:
 
 def check_training(cfg: TrainConfig) -> None:
     """Raise UserError for settings that the schema cannot refuse."""
+    cfg.model = own_nets.identified(cfg.model)
     if cfg.model and not isinstance(cfg.model.get("name"), str):
         raise UserError("model.name has no value: give the name of a net, as in model=resnet20")
     if isinstance(cfg.batch_size, str) and cfg.batch_size != "auto":

@@ -68,7 +68,7 @@ def _loader(text: str) -> Any:
     return yaml.SafeLoader if NOT_UTF8.search(text) else FAST
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """First line of an error, with the place in the file where there is one."""
     text = (str(error).splitlines() or [type(error).__name__])[0]
     mark = getattr(error, "problem_mark", None)

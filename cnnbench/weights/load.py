@@ -15,6 +15,7 @@ from cnnbench.config.sections import Interpolation, PrepareConfig
 from cnnbench.data.class_names import coco_names, imagenet_names, matched
 from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.data.model_spec import InputSpec, ModelSpec
+from cnnbench.models import own_nets
 from cnnbench.models.layers import BOXES, MASK, Net, output_layer
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.utils.errors import UserError
@@ -80,15 +81,16 @@ def _from_tensors(
         raise UserError(
             f"{weights.source} does not say of which net its weights are: add model=…, as in model=resnet20"
         )
+    model = own_nets.identified(model)
     arguments = {key: value for key, value in model.items() if value is not None}
     with torch.device("meta"), Shapes():
         sketch = models.build(**arguments)
     merge.check_names(rename, skip)
     state = merge.named_as_here(sketch, weights, rename or {}, list(skip or [])).state
-    first = next(layer for layer in sketch.modules() if isinstance(layer, nn.Conv2d))
+    first = next((layer for layer in sketch.modules() if isinstance(layer, nn.Conv2d)), None)
     rows = (_shape(output_layer(sketch), sketch, state) or (0, 0))[0]
     outputs = sketch.outputs_of(rows) if rows else 1000
-    channels = (_shape(first, sketch, state) or (0, 3))[1]
+    channels = ((first and _shape(first, sketch, state)) or (0, sketch.image_channels or 3))[1]
     notes = []
     if classes is None:
         classes, note = named_classes(outputs, of_data, weights.source, sketch.answers)

@@ -1,13 +1,14 @@
 """Weights of one net into another: a checked merge, which names all that it leaves out, and a new head."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from cnnbench import models
+from cnnbench.models import own_nets
 from cnnbench.models.layers import Net
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural, some
@@ -116,10 +117,14 @@ def check_variant(model: dict[str, Any], weights: Weights) -> None:
     if weights.spec is None:
         return
     theirs = weights.spec.model
+    if theirs.get("source") == model.get("source") == own_nets.SOURCE:  # its file was compared when it was read
+        model = {key: value for key, value in model.items() if value is not None and key not in ("file", "sha256")}
+        model.setdefault("name", theirs["name"])
     if (below := models.backbone_of(model)) and _function(theirs) == _function(below):
         return
     if _function(theirs) != _function(model):
-        raise UserError(f"{weights.source} is of {theirs['name']}, not of {model['name']}: give model={theirs['name']}")
+        give = f"model={theirs['name']}" if theirs["name"] in models.MODELS else f"model.name={theirs['name']}"
+        raise UserError(f"{weights.source} is of {theirs['name']}, not of {model['name']}: give {give}")
     for key in theirs.keys() & model.keys() - {"name", "source", *WITHOUT_EFFECT}:
         if theirs[key] != model[key]:
             raise UserError(
@@ -130,8 +135,8 @@ def check_variant(model: dict[str, Any], weights: Weights) -> None:
 
 def _function(model: dict[str, Any]) -> str:
     """A name for what the net computes: torchvision's where it has the net, under whichever name it goes here."""
-    if model.get("source") == "torchvision":
-        return f"torchvision {model['name']}"
+    if model.get("source", models.SOURCES[0]) != models.SOURCES[0]:
+        return f"{model['source']} {model['name']}"
     return f"torchvision {TWINS[model['name']]}" if model["name"] in TWINS else str(model["name"])
 
 
@@ -173,6 +178,7 @@ def named_as_here(model: Net, weights: Weights, rename: Mapping[str, str], skip:
     needed = [name for name in wanted if name not in head and not name.startswith(passed)
               and not name.endswith("num_batches_tracked")]  # fmt: skip
     found, left = _renamed(weights.state, rename)
+    found = {_inside(model, wanted, name): value for name, value in found.items()}
     prefix = common_prefix(found, needed)
     ours = {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
     rest = {name: value for name, value in found.items() if not name.startswith(prefix)}
@@ -185,6 +191,12 @@ def named_as_here(model: Net, weights: Weights, rename: Mapping[str, str], skip:
         )
     notes = [f"names in the file begin with '{prefix}': taken off"] if prefix else []
     return Named(state, {name: value for name, value in rest.items() if name not in own}, notes)
+
+
+def _inside(model: Net, wanted: Container[str], name: str) -> str:
+    """The net's name for a tensor that a file has under the name that it has inside of the net."""
+    inner = model.inner + name
+    return inner if name not in wanted and inner in wanted else name
 
 
 def from_backbone(model: Net, given: Named) -> Named | None:
@@ -237,7 +249,8 @@ def _skipped(model: Net, names: list[str], skip: list[str]) -> set[str]:
     found = set()
     for entry in skip:
         stage = _names_in(model, [entry]) if entry in model.stages else set()
-        hits = {name for name in [*model.state_dict(), *names] if name == entry or name.startswith(f"{entry}.")}
+        begins = (f"{entry}.", f"{model.inner}{entry}.")
+        hits = {name for name in [*model.state_dict(), *names] if f"{name}.".startswith(begins)}
         if not hits and not stage:
             raise UserError(f"weights_skip: nothing is called '{entry}', neither in the file nor in {model.name}")
         found |= hits | stage

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cnnbench import models
 from cnnbench.data.model_spec import InputSpec, ModelSpec
+from cnnbench.models import own_nets
 from cnnbench.models.layers import Net
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.fast_start import import_torchvision
@@ -82,6 +83,7 @@ def load(where: str, model: dict[str, Any] | None = None, key: str | None = None
 
     Raises UserError where there are none, where they cannot be read, and where they cannot be fetched.
     """
+    own_nets.give(model)
     kind, _, rest = where.partition(":")
     if key is not None and kind in ("imagenet", "zoo"):
         raise UserError(f"weights_key={key} is for files from elsewhere: {where} holds one net, so leave it out")
@@ -174,7 +176,8 @@ def usual(model: dict[str, Any]) -> str:
     """Name of the weights that go with a net, or with what it is built on, where none are named: the zoo's, else the
     published ones."""
     classifier = models.backbone_of(model) or model
-    own = [name for name in zoo_names() if name.startswith(f"{classifier['name']}-")]
+    ours = classifier.get("source") != own_nets.SOURCE
+    own = [name for name in zoo_names() if ours and name.startswith(f"{classifier['name']}-")]
     return f"zoo:{own[0]}" if own else "imagenet"
 
 
@@ -190,6 +193,8 @@ def zoo_file(name: str) -> Path:
 def published_name(model: dict[str, Any]) -> str:
     """torchvision's name of the net whose published weights these are for; UserError naming the nearest there is."""
     name = model["name"]
+    if model.get("source") == own_nets.SOURCE:
+        raise UserError(f"nobody published weights for {name}, a net of your own: give weights=FILE, a run or a file")
     if model.get("source") == "torchvision":
         from cnnbench.models import torchvision_nets
 

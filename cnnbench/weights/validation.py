@@ -13,6 +13,7 @@ from torch import Tensor
 from cnnbench import models
 from cnnbench.config.sections import Interpolation, Precision
 from cnnbench.data.model_spec import ModelSpec
+from cnnbench.models import own_nets
 from cnnbench.models.layers import output_layer
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.utils.errors import UserError
@@ -57,7 +58,8 @@ METER: Rule = (
 )
 NAMED: Rule = (
     lambda value: DICTIONARY[0](value) and isinstance(value.get("name"), str)
-    and all(item is None or isinstance(item, str | int | float | bool) for item in value.values()),
+    and all(item is None or isinstance(item, str | int | float | bool) or (key == "args" and DICTIONARY[0](item))
+            for key, item in value.items()),
     "the name of a net with its arguments",
 )  # fmt: skip
 INTERPOLATIONS = [kind.value for kind in Interpolation]
@@ -117,6 +119,7 @@ def spec_of(content: Any, source: str) -> ModelSpec:
     """Checked spec from its plain values. Raises UserError."""
     content = modern(content)
     _check(content, SPEC, source, "spec.", optional=("task", "extra"), closed=True)
+    own_nets.check_pinned(content["model"], source)
     given = content["input"]
     _check(given, INPUT, source, "spec.input.", optional=("crop_ratio", "interpolation"), closed=True)
     for name in ("mean", "std"):

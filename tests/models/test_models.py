@@ -14,7 +14,7 @@ import cnnbench
 from cnnbench import models
 from cnnbench.analysis.complexity import count_complexity
 from cnnbench.config.sections import Optimizer, conf_dir
-from cnnbench.models import MODELS, build, check_image_size, size_notes, smallest_image
+from cnnbench.models import MODELS, build, check_image_size, own_nets, size_notes, smallest_image
 from cnnbench.models.layers import BOXES, evaluating, output_layer
 from cnnbench.utils.errors import UserError
 from tests.helpers.model_facts import AUXILIARY, COUNTS, SLOW_KINDS, SLOW_NETS, SMALL, image, make, on_meta, slowly
@@ -159,7 +159,7 @@ def test_auxiliary_heads_take_part_where_their_maps_are_large_enough(spec):
     [
         ({"name": "alexnt"}, "unknown model 'alexnt'. Did you mean 'alexnet'?\nchoices: airbench, alexnet, "),
         ({"name": "squeezenet1_0"}, "\ntorchvision has it: model=torchvision model.name=squeezenet1_0"),
-        ({"name": "resnet18", "source": "timm"}, "unknown model source 'timm'.\nchoices: cnnbench, torchvision"),
+        ({"name": "resnet18", "source": "hub"}, "unknown model source 'hub'.\nchoices: cnnbench, python, torchvision"),
         ({"name": "alexnet", "lnr": True}, "model alexnet has no argument 'lnr'. Did you mean 'lrn'?\nits arguments: "),
         ({"name": "plain20", "shortcut": "A"}, "no argument 'shortcut'.\nits arguments: num_classes, in_channels"),
         ({"name": "resnet18", "shortcut": "D"}, "model resnet18: shortcut must be A or B or C, not 'D'"),
@@ -291,6 +291,13 @@ def test_yaml_lists_exactly_the_builders_arguments_with_its_defaults(name, compo
     assert model == {key: p.default for key, p in parameters.items() if key not in ("num_classes", "in_channels")}
 
 
+def test_yaml_of_own_nets_lists_their_arguments(compose):
+    model = compose("model=python").model
+    assert model.pop("source") == "python"
+    assert {*model, "num_classes"} == {*inspect.signature(own_nets.own_net).parameters}
+    assert set(model.values()) == {None}
+
+
 def test_recipes(compose):
     """A net without normalisation never gets lr 0.1 from its own file; the command line has the last word."""
     for name in MODELS:
@@ -303,7 +310,7 @@ def test_recipes(compose):
 
 def test_every_model_file_is_a_model_and_cites_its_source():
     files = sorted((conf_dir() / "model").glob("*.yaml"))
-    assert {file.stem for file in files} == {*MODELS, "torchvision"}
+    assert {file.stem for file in files} == {*MODELS, "torchvision", "python"}
     for file in files:
         first, second, third, *_ = file.read_text().splitlines()
         assert first == "# @package _global_"

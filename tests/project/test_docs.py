@@ -28,6 +28,7 @@ SMALL = {  # added to what is run: one step, of small images
     "train": ["max_steps=1", "epochs=1", "data.fraction=0.2", "data.image_size=8", "precision=fp32", "device=cpu"],
     "finetune": ["data.fraction=0.05", "data.image_size=16", "precision=fp32", "device=cpu", "transfer.cache=false"],
 }
+OWN_NET = re.search(r"^```python\n(.*?)^```", (ROOT / "docs/own-nets.md").read_text(), re.MULTILINE | re.DOTALL)
 BY_HAND = ("--completion", "--version")  # not Hydra's, and tested elsewhere
 
 
@@ -81,7 +82,8 @@ def test_the_pages_have_commands_and_all_kinds_are_among_them() -> None:
 @pytest.fixture
 def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, text in OWN_FILES.items():
+    assert OWN_NET
+    for name, text in {**OWN_FILES, "mynet.py": OWN_NET[1]}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
 
@@ -124,7 +126,7 @@ def test_what_is_trained_on_the_digits_trains(cnnbench: Callable[..., Ran], no_p
 @pytest.mark.parametrize(
     "line", [line for line in EVERY if line.command == "summary" and "-dir" not in line.text], ids=str
 )
-def test_summaries_are_made(cnnbench: Callable[..., Ran], line: Line) -> None:
+def test_summaries_are_made(cnnbench: Callable[..., Ran], own_files: None, line: Line) -> None:
     ran = cnnbench(line.command, *line.args)
     assert ran.code == 0, ran.err
     assert ran.out or "drawing -> " in ran.err
