@@ -140,7 +140,7 @@ def build_timed_net(cfg: BenchmarkConfig, dataset: data.Dataset | None) -> tuple
         raise UserError(f"model.in_channels={channels}, but the images of {dataset.name} have {dataset.in_channels}")
     classes = dataset.outputs if dataset else None
     model = models.build(cfg.model["name"], num_classes=classes, in_channels=channels, **arguments)
-    size = cfg.data.image_size or model.image_size
+    size = cfg.data.image_size or models.usual_size(model, dataset.image_size if dataset else model.image_size)
     models.check_image_size(model, size)
     return model, size, channels
 
