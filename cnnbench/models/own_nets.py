@@ -48,7 +48,7 @@ def own_channels(name: str, *, file: str | None = None, args: dict | None = None
                  **_: Any) -> int:  # fmt: skip
     """Channels of the images that the net takes where nobody says otherwise."""
     make, path = _maker(name, file, sha256)
-    return _own_channels(make, _made(make, f"{name} of {path.name}", args or {}))
+    return _own_channels(make, _made(make, f"{name} of {path.name}", {**_from_data(make, None, None), **(args or {})}))
 
 
 def identified(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,8 +90,11 @@ def _known_name(name: str | None, file: str | None) -> str:
 
 
 def _from_data(make: Callable[..., Any], num_classes: int | None, in_channels: int | None) -> dict[str, Any]:
-    """Arguments that follow from the data, as far as the signature has them; `**kwargs` has the number of classes."""
+    """Arguments that follow from the data, as far as the signature has them; `**kwargs` has the number of classes,
+    which is torchvision's 1000 where neither the data nor the signature says it."""
     takes = inspect.signature(make).parameters
+    if num_classes is None and "num_classes" in takes and takes["num_classes"].default is inspect.Parameter.empty:
+        num_classes = 1000
     any_key = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
     values = {"num_classes": num_classes, **dict.fromkeys(CHANNELS, in_channels)}
     known = {key: value for key, value in values.items() if key in takes or (key == "num_classes" and any_key)}

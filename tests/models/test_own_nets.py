@@ -111,6 +111,7 @@ def test_a_net_keeps_its_weights_and_answers(tmp_path):
     torch.testing.assert_close(net(images), net.net(images))
     assert type(net.net).__name__ == "Net" and net.name == "Net" and net(images).shape == (2, 7)
     assert list(net.stages) == ["stem", "stages.0", "stages.1", "stages.2", "head"]
+    assert models.own_channels("Net", "python", file=str(path)) == 3
     assert output_layer(net) is net.net.dense and net.image_size == 224 and net.any_size
     again = own(str(path), "Net", num_classes=7, in_channels=1, args={"width": 4})
     assert type(again.net) is type(net.net)  # its code ran once
@@ -130,6 +131,8 @@ def test_stages_follow_the_run_and_hold_every_parameter_once(file):
         held = [id(p) for parts in net.stages.values() for part in parts for p in part.parameters()]
         assert sorted(held) == sorted(map(id, net.parameters())), name
         assert output_layer(net).weight.shape[0] == 5 and net.class_layers == [output_layer(net)]
+    assert models.own_channels("LeNet", "python", file=file) == 1
+    assert output_layer(own(file, "LeNet")).weight.shape[0] == 1000
     with torch.device("meta"):
         assert next(own(file, "build", num_classes=5).parameters()).is_meta
     auxiliary = own(file, "Auxiliary", num_classes=5)

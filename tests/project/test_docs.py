@@ -28,7 +28,8 @@ SMALL = {  # added to what is run: one step, of small images
     "train": ["max_steps=1", "epochs=1", "data.fraction=0.2", "data.image_size=8", "precision=fp32", "device=cpu"],
     "finetune": ["data.fraction=0.05", "data.image_size=16", "precision=fp32", "device=cpu", "transfer.cache=false"],
 }
-OWN_NET = re.search(r"^```python\n(.*?)^```", (ROOT / "docs/own-nets.md").read_text(), re.MULTILINE | re.DOTALL)
+HOW_TO = (ROOT / "docs/own-nets.md").read_text().partition("## Whose code runs")[0]
+OWN_NET = dict(re.findall(r"^```(python|yaml)\n(.*?)^```", HOW_TO, re.MULTILINE | re.DOTALL))
 BY_HAND = ("--completion", "--version")  # not Hydra's, and tested elsewhere
 
 
@@ -82,8 +83,8 @@ def test_the_pages_have_commands_and_all_kinds_are_among_them() -> None:
 @pytest.fixture
 def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert OWN_NET
-    for name, text in {**OWN_FILES, "mynet.py": OWN_NET[1]}.items():
+    own_net = {"mynet.py": OWN_NET["python"], "mine/model/mynet.yaml": OWN_NET["yaml"]}
+    for name, text in {**OWN_FILES, **own_net}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
 
