@@ -37,6 +37,7 @@ class ClassTree:
     found: Mapping[str, Found]  # by class, sorted; each has images
     loose: int  # images beside the class folders
     links: list[str]  # to folders; not followed, as they lead to where the walk has been
+    labels: Path | None = None  # the file that says the classes, where folders do not
 
     def source(self, classes: Sequence[str]) -> Files:
         """The images, in the classes of the training images, which may be more."""
@@ -55,7 +56,9 @@ class ClassTree:
         return sum((one.left_out for one in self.found.values()), Counter[str]())
 
     def notes(self) -> Iterator[str]:
-        """Sentences on what is left out."""
+        """Sentences on what is left out, and on where the classes are from."""
+        if self.labels:
+            yield f"'{self.root}': the classes of its images are those of '{self.labels}'"
         if files := self._files:
             yield f"'{self.root}': {left_out_note(files)}"
         if self.loose:

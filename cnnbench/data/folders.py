@@ -15,6 +15,7 @@ import torch
 from cnnbench.config.sections import DataConfig, OnBadImage
 from cnnbench.data import identity
 from cnnbench.data.class_tree import ClassTree, check_classes, check_splits, read_tree, refuse_empty, refuse_odd
+from cnnbench.data.flat_split import IMAGES, flat_tree
 from cnnbench.data.layout import Layout, expected, find_layout, tables_in
 from cnnbench.data.scan import subfolders
 from cnnbench.data.sources import Dataset, Files
@@ -45,7 +46,7 @@ def _dataset(cfg: DataConfig, layout: Layout, *, unsplit: bool = False, test: bo
     kept, unused = _kept(layout, is_val)
     trees = [train]
     if judged:
-        trees.append(read_tree(judged))
+        trees.append(flat_tree(judged, list(train.found)) or read_tree(judged))
         refuse_empty(trees[1])
         check_splits(*trees)
     tests = _test_tree(train, kept) if kept and test else None
@@ -80,7 +81,7 @@ def _kept(layout: Layout, is_val: bool) -> tuple[Path | None, str]:
     """The test folder that stays beside the validation images, and a note where its images have no labels."""
     if not layout.test or is_val:
         return None, ""
-    if subfolders(layout.test):
+    if [folder.name for folder in subfolders(layout.test)] not in ([], [IMAGES]):
         return layout.test, ""
     return None, f"'{layout.test}' has no class folders: not used"
 
@@ -101,7 +102,7 @@ def imagenet(cfg: DataConfig, root: Path) -> Dataset:
 def _imagenet_home(root: Path) -> Path:
     from torchvision.datasets.imagenet import ARCHIVE_META
 
-    homes = [root, root / "imagenet", root / "ILSVRC2012"]
+    homes = [root, root / "imagenet", root / "ILSVRC2012", root / "ILSVRC/Data/CLS-LOC"]
     for home in homes:
         if (home / "train").is_dir() and (home / "val").is_dir():
             return home

@@ -242,3 +242,69 @@ def test_no_archive_writes_outside_its_folder(archives: Path, monkeypatch: pytes
         assert kind == "absolute" or "could not unpack ImageNet" in str(error)
     assert not list(archives.rglob("escaped")) or kind == "absolute"
     assert not (archives / "escaped").exists() and not (archives.parent / "escaped").exists()
+
+
+# Validation images in one folder
+
+
+def flat(root: Path, file: str, lines: list[str], home: str = "val") -> Path:
+    """Training images of two classes, and four validation images in one folder, with a file that says their classes."""
+    class_tree(root / "train", {"n01": 2, "n02": 2})
+    class_tree(root / Path(home).parent, {Path(home).name: 4})
+    (root / file).write_text("\n".join(lines))
+    return root
+
+
+ANNOTATIONS = [f"{number}.jpg\tn0{1 + number // 3}\t0\t0\t9\t9" for number in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "home"),
+    [
+        ("val/val_annotations.txt", ANNOTATIONS, "val/images"),
+        ("val.txt", [f"val/{number}.jpg {number // 3}" for number in range(4)], "val"),
+        ("../imagenet_2012_validation_synset_labels.txt", ["n01", "n01", "n01", "n02"], "val"),
+    ],
+)
+def test_classes_of_a_flat_validation_folder_are_read_from_their_file(
+    tmp_path: Path, file: str, lines: list[str], home: str
+) -> None:
+    told: list[str] = []
+    root = flat(tmp_path / "d", file, lines, home)
+    class_tree(root / "test", {"images": 1})  # as tiny-imagenet's, without labels
+    dataset = load_dataset(data_config("folder", root=root), told.append)
+    assert names(dataset.val) == [f"{Path(home).name}/{number}.jpg" for number in range(4)]
+    assert dataset.val.targets.tolist() == [0, 0, 0, 1] and (dataset.split, dataset.kept) == ("val", "")
+    assert sum("the classes of its images are those of" in note for note in told) == 1
+    assert f"'{root}/test' has no class folders: not used" in told
+    known = load_dataset(data_config("imagenet", root=root))
+    assert known.val.targets.tolist() == [0, 0, 0, 1]
+
+
+def test_the_layout_of_kaggle_is_imagenets(tmp_path: Path) -> None:
+    root = tmp_path / "ILSVRC/Data/CLS-LOC"
+    class_tree(root / "train", {"n01": 2, "n02": 2})
+    (root / "val").mkdir()
+    for number in range(2):
+        picture(number).save(root / f"val/ILSVRC2012_val_{number}.JPEG")
+    rows = [f"ILSVRC2012_val_{number},n0{2 - number} 1 2 3 4" for number in range(2)]
+    (tmp_path / "LOC_val_solution.csv").write_text("\n".join(["ImageId,PredictionString", *rows]))
+    assert load_dataset(data_config("imagenet", root=tmp_path)).val.targets.tolist() == [0, 1]
+    dataset = load_dataset(data_config("folder", root=root), lambda note: None)
+    assert names(dataset.val) == ["val/ILSVRC2012_val_1.JPEG", "val/ILSVRC2012_val_0.JPEG"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([*ANNOTATIONS, "9.jpg\tn01"], r"val_annotations\.txt', line 5: there is no image '9\.jpg' in '.*images'"),
+        ([*ANNOTATIONS, "3.jpg\tn01"], r"line 5: there is no image '3\.jpg' .*listed twice"),
+        (ANNOTATIONS[:2], r"says no class for 2 of the 4 images in '.*images': 2\.jpg, 3\.jpg"),
+        (["0.jpg\tn03"], r"line 1: no training image is of class 'n03'"),
+        (["0.jpg"], r"cannot read the classes in"),
+    ],
+)
+def test_a_file_of_classes_that_does_not_serve_is_refused(tmp_path: Path, lines: list[str], said: str) -> None:
+    flat(tmp_path, "val/val_annotations.txt", lines, "val/images")
+    with pytest.raises(UserError, match=said):
+        load_dataset(data_config("folder", root=tmp_path))
