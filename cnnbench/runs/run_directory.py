@@ -40,7 +40,7 @@ OURS = re.compile(r"\.lock|\..+\.tmp|status\.json|log\.txt|overrides|metrics\.js
 SWEEP = re.compile(r"^[^\[{]*,|^(choice|range|interval|glob)\(")  # the values that Hydra sweeps over
 
 
-NAMED = ("model", "data", "data.name", "data.file", "weights")  # in the name of a run anyway
+NAMED = ("model", "model.name", "data", "data.name", "data.file", "weights")  # in the name of a run anyway
 
 
 def is_free(key: str) -> bool:
@@ -49,17 +49,8 @@ def is_free(key: str) -> bool:
 
 def named(overrides: Iterable[str], swept: Iterable[str] = ()) -> list[str]:
     """The overrides that tell one run from another: in a sweep all that it runs over."""
-<<<<<<< HEAD
-    last = {override.partition("=")[0].lstrip("+~"): override for override in overrides}
-    return [text for key, text in last.items() if key in (*swept, "lr_find") or not (is_free(key) or key in NAMED)]
-=======
     last = {override.partition("=")[0].lstrip("+~"): without_plus(override) for override in overrides}
-    return [
-        text
-        for key, text in last.items()
-        if key in (*swept, "lr_find") or not (is_free(key) or key in ("model", "data", "data.file", "weights"))
-    ]
->>>>>>> fa8d3d6 (Train a net of the user's own: model=python model.file=mynet.py model.name=Net)
+    return [text for key, text in last.items() if key in (*swept, "lr_find") or not (is_free(key) or key in NAMED)]
 
 
 def path_for(command: str, cfg: Any, base: str) -> Path:
