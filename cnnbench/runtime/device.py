@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cnnbench.runtime import distributed, processes
+from cnnbench.runtime.seeds import step_seed
 from cnnbench.utils import system
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
@@ -143,7 +143,7 @@ class Runtime:
         """
         self.scaler.unscale_(optimizer)  # the norm is of the unscaled gradients; without fp16 this does nothing
         trained = [parameter for parameter in parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(parameter.grad for parameter in trained if parameter.grad is not None)
+        norm = gradient_norm([parameter.grad for parameter in trained if parameter.grad is not None])
         if clip is not None:
             nn.utils.clip_grads_with_norm_(trained, clip, norm)
         norm = norm + 0 * loss.detach()
@@ -164,9 +164,7 @@ class Runtime:
 
         So there is no state to save, and a resumed training draws the same numbers.
         """
-        # Hashed, since a CPU's generator uses only 32 bits of a seed.
-        entropy = (seed, step, self.group.rank) if self.group.rank else (seed, step)
-        self._generator().manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        self._generator().manual_seed(step_seed(seed, step, self.group.rank))
 
     def search_kernels(self, worth: bool) -> None:
         """Whether cuDNN searches for the fastest kernels of shapes that are new to it from now on.
@@ -214,6 +212,11 @@ class Runtime:
         if self.device.type == "cuda":
             return torch.cuda.mem_get_info(self.device)[0]
         return int(system.free_memory() or 4 * 2**30)  # 4 GiB where the system does not say
+
+
+def gradient_norm(gradients: list[Tensor]) -> Tensor:
+    """Norm () of all gradients, of one device: `nn.utils.get_total_norm` without sorting them by device first."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) if gradients else torch.zeros(())
 
 
 def _is_fused(optimizer: torch.optim.Optimizer) -> bool:

@@ -60,14 +60,14 @@ class Meter:
         finite_only: leave a loss that is not finite out of the mean. For training, where such a step is skipped; a
         measurement must show it.
         """
-        loss = mean_loss.detach().to(self.loss.dtype) * len(targets)
+        loss, count = mean_loss.detach().to(self.loss.dtype), len(targets)
         if finite_only:
             counted = loss.nan_to_num(0.0, 0.0, 0.0)
-            self.left_out += (loss != counted) * len(targets)
+            self.left_out.add_(loss != counted, alpha=count)
             loss = counted
-        self.loss += loss
+        self.loss.add_(loss, alpha=count)
         self.update(outputs.detach(), targets)
-        self.n += len(targets)
+        self.n += count
 
     def tensors(self) -> list[Tensor]:
         """All sums but `n`: several processes all-reduce them in place."""

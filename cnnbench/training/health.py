@@ -26,7 +26,7 @@ class Counts(NamedTuple):
 
     skipped: int  # in all
     in_a_row: int  # skipped one after the other, up to now
-    first: int  # of these
+    first: int  # of these; the next step, where there are none
     still: int  # one after the other, up to now, with a gradient of exactly zero
 
 
@@ -39,8 +39,8 @@ class Guard:
         floats = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         self.buffers = [buffer.view(SAME_SIZE[buffer.element_size()]) for buffer in floats]
         self.kept = [buffer.clone() for buffer in self.buffers]
-        self.counts = torch.zeros(5, dtype=torch.int64, device=device)
-        self.skipped, self.in_a_row, self.first, self.still, self.step = self.counts
+        self.counts = torch.zeros(4, dtype=torch.int64, device=device)
+        self.skipped, self.in_a_row, self.still, self.step = self.counts
 
     def after_step(self, norm: Tensor) -> None:
         """norm: what `Runtime.step()` returned."""
@@ -52,10 +52,9 @@ class Guard:
             torch._foreach_add_(self.kept, change)
             torch._foreach_copy_(self.buffers, self.kept)
         self.skipped += skipped
-        self.first.copy_(torch.where(self.in_a_row == 0, self.step, self.first))
-        self.in_a_row.add_(1).mul_(skipped)
-        self.still.add_(1).mul_(norm == 0)
-        self.step += 1
+        self.counts[1:] += 1
+        self.in_a_row *= skipped
+        self.still *= norm == 0
 
     def take_back(self) -> None:
         """Restore the buffers before a step is done again."""
@@ -64,7 +63,8 @@ class Guard:
 
     def look(self) -> Counts:
         """Waits for the device."""
-        return Counts(*self.counts[:4].tolist())
+        skipped, in_a_row, still, step = self.counts.tolist()
+        return Counts(skipped, in_a_row, step - in_a_row, still)
 
     def restart(self, skipped: int, step: int) -> None:
         """After weights have been loaded. skipped, step: steps skipped and done so far."""

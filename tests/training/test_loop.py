@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.models.layers import Net
 from cnnbench.runtime import batch_size, device
 from cnnbench.runtime.device import create_runtime
+from cnnbench.runtime.seeds import step_seed
 from cnnbench.tasks.classification.metrics import ConfusionMeter
 from cnnbench.tasks.classification.task import Classification
 from cnnbench.tasks.meter import Meter
@@ -106,6 +108,12 @@ def test_dropout_follows_from_seed_and_step_alone() -> None:
         torch.randn(17)
         loop.train_epoch(second, [batch], lambda: True)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in twin.state_dict().items())
+
+
+def test_seeds_are_numpys_hash_of_seed_step_and_rank() -> None:
+    for seed, step, rank in ((0, 0, 0), (3, 63, 0), (3, 64, 0), (3, 64, 1), (0, 100_000, 2)):
+        entropy = (seed, step, rank)[: 3 if rank else 2]
+        assert step_seed(seed, step, rank) == np.random.SeedSequence(entropy).generate_state(1)[0]
 
 
 def test_every_seed_and_step_has_random_numbers_of_its_own() -> None:
