@@ -15,6 +15,7 @@ A step is told in wall time and in the processor time of its thread, which leave
 OMP_NUM_THREADS=1 that thread does all of it.
 """
 
+import gc
 import io
 import os
 import statistics
@@ -50,6 +51,7 @@ from cnnbench.weights.checkpoint_manager import CheckpointManager
 T = TypeVar("T")
 TURNS = 7
 STEPS = 20  # in each turn
+STEPS_OF_SMALL = 80  # for nets whose step takes some 15 ms: of 20, what an epoch costs once would be 2 %
 FIRST_STEP = """
 import os, sys, time
 from cnnbench.cli import main
@@ -85,7 +87,7 @@ class Times(NamedTuple):
     def now(cls) -> "Times":
         return cls(1000 * time.perf_counter(), 1000 * time.thread_time())
 
-    def step_since(self, begin: "Times", steps: int = STEPS) -> "Times":
+    def step_since(self, begin: "Times", steps: int) -> "Times":
         return Times(*((now - before) / steps for now, before in zip(self, begin, strict=True)))
 
 
@@ -133,7 +135,7 @@ def bench_enlarge() -> None:
         with tempfile.TemporaryDirectory() as folder:
             ours = training(folder, "task=super_resolution", "recipe=synthetic", f"model={name}",
                             f"data.image_size={size}", "augment=turn_flip", f"batch_size={batch}")  # fmt: skip
-            beside(f"{name}, {size} px", enlarging_by_hand, ours, Path(folder))
+            beside(f"{name}, {size} px", enlarging_by_hand, ours, Path(folder), STEPS_OF_SMALL)
 
 
 def bench_masks() -> None:
@@ -235,9 +237,14 @@ def write_people(folder: Path) -> None:
         Image.fromarray(pixels).save(folder / f"{number % 45}" / f"{number}.png")
 
 
-def masks_by_hand(ours: View) -> Times:
+def masks_by_hand(ours: View, steps: int) -> Times:
     """The same net, batches and optimizer in the fewest lines, with the loss and the confusion matrix summed up."""
-    model, optimizer, runtime, batches = ours.state.model, ours.state.optimizer, ours.parts.runtime, some_steps(ours)
+    model, optimizer, runtime, batches = (
+        ours.state.model,
+        ours.state.optimizer,
+        ours.parts.runtime,
+        some_steps(ours, steps),
+    )
     normalize = ours.state.normalize
     total, confusion = torch.zeros(()), torch.zeros(121, dtype=torch.int64)
     model.train()
@@ -256,9 +263,14 @@ def masks_by_hand(ours: View) -> Times:
     return Times.now().step_since(begin, len(batches))
 
 
-def enlarging_by_hand(ours: View) -> Times:
+def enlarging_by_hand(ours: View, steps: int) -> Times:
     """The same net, batches and optimizer in the fewest lines, with the loss and the PSNR summed up."""
-    model, optimizer, runtime, batches = ours.state.model, ours.state.optimizer, ours.parts.runtime, some_steps(ours)
+    model, optimizer, runtime, batches = (
+        ours.state.model,
+        ours.state.optimizer,
+        ours.parts.runtime,
+        some_steps(ours, steps),
+    )
     total, decibels = torch.zeros(()), torch.zeros((), dtype=torch.float64)
     model.train()
     begin = Times.now()
@@ -274,13 +286,13 @@ def enlarging_by_hand(ours: View) -> Times:
         error = ((255 * answer.detach()).round().clamp(0, 255) - truth)[..., 3:-3, 3:-3].square().mean((1, 2, 3))
         total, decibels = total + loss.detach(), decibels + (10 * torch.log10(255**2 / error)).sum()
     runtime.synchronize()
-    return Times.now().step_since(begin)
+    return Times.now().step_since(begin, len(batches))
 
 
-def beside(title: str, hand: Callable[[View], Times], ours: View, folder: Path) -> None:
+def beside(title: str, hand: Callable[[View, int], Times], ours: View, folder: Path, steps: int = STEPS) -> None:
     """Tell what a step of the loop by hand and of cnnbench's takes, in turn."""
     callbacks = usual_callbacks(ours, folder)
-    found = in_turn({"by hand": lambda: hand(ours), "cnnbench": lambda: loop(ours, callbacks)})
+    found = in_turn({"by hand": lambda: hand(ours, steps), "cnnbench": lambda: loop(ours, callbacks, steps)})
     for callback in callbacks:
         callback.close()
     title = f"{title}, batch {ours.parts.batch_size}, {ours.parts.runtime.precision}: a step"
@@ -300,8 +312,8 @@ def usual_callbacks(ours: View, folder: Path) -> list[Callback]:
     return callbacks
 
 
-def some_steps(ours: View) -> list[data.Batch]:
-    return [batch for batch, _ in zip(ours.parts.train_batches.epoch(0), range(STEPS), strict=False)]
+def some_steps(ours: View, steps: int) -> list[data.Batch]:
+    return [batch for batch, _ in zip(ours.parts.train_batches.epoch(0), range(steps), strict=False)]
 
 
 class ReadBeforehand(Callback):
@@ -314,19 +326,19 @@ class ReadBeforehand(Callback):
         return self.batches
 
 
-def loop(ours: View, callbacks: list[Callback]) -> Times:
+def loop(ours: View, callbacks: list[Callback], steps: int) -> Times:
     """Milliseconds per step of cnnbench's loop: schedule, metrics, guard, TensorBoard and all."""
-    ours.state.progress.batch, batches = 0, some_steps(ours)
+    ours.state.progress.batch, batches = 0, some_steps(ours, steps)
     begin = Times.now()
     trainer._train_epoch(ours, [*callbacks, ReadBeforehand(batches)])
     ours.parts.runtime.synchronize()
-    return Times.now().step_since(begin)
+    return Times.now().step_since(begin, len(batches))
 
 
-def by_hand(ours: View) -> Times:
+def by_hand(ours: View, steps: int) -> Times:
     """The same net, batches and optimizer in the fewest lines, with the loss and the two errors summed up."""
     model, optimizer, runtime = ours.state.model, ours.state.optimizer, ours.parts.runtime
-    batches, dataset = some_steps(ours), ours.parts.dataset
+    batches, dataset = some_steps(ours, steps), ours.parts.dataset
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (dataset.mean, dataset.std))
     total, hits = torch.zeros(()), torch.zeros(2, dtype=torch.int64)
     model.train()
@@ -343,13 +355,13 @@ def by_hand(ours: View) -> Times:
         found = logits.topk(5).indices == targets[:, None]
         total, hits = total + loss.detach(), hits + torch.stack([found[:, 0].sum(), found.sum()])
     runtime.synchronize()
-    return Times.now().step_since(begin)
+    return Times.now().step_since(begin, len(batches))
 
 
-def by_hand_of_task(ours: View) -> Times:
+def by_hand_of_task(ours: View, steps: int) -> Times:
     """The same in the fewest lines for a task with a loss and metrics of its own: these stay as they are."""
     model, optimizer, runtime, task = ours.state.model, ours.state.optimizer, ours.parts.runtime, ours.parts.task
-    batches, dataset = some_steps(ours), ours.parts.dataset
+    batches, dataset = some_steps(ours, steps), ours.parts.dataset
     mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (dataset.mean, dataset.std))
     meter = task.meter(runtime)
     model.train()
@@ -364,7 +376,7 @@ def by_hand_of_task(ours: View) -> Times:
         optimizer.step()
         meter.add(loss, outputs, batch["target"])
     runtime.synchronize()
-    return Times.now().step_since(begin)
+    return Times.now().step_since(begin, len(batches))
 
 
 # The input
@@ -471,7 +483,9 @@ PARTS = {"input": bench_input, "step": bench_step, "enlarge": bench_enlarge, "ma
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(PARTS)
-    fast_start.keep_freed_memory()  # as the command line does: here the loop by hand gains by it too
+    # As the command line does, for both loops: memory is kept, and nothing that was imported is searched for garbage.
+    fast_start.keep_freed_memory()
+    gc.freeze()
     if unknown := [name for name in chosen if name not in PARTS]:
         sys.exit(f"bench_training.py: no part {', '.join(unknown)}\n{__doc__}")
     versions = ", ".join(f"{name} {version}" for name, version in result.versions().items())
