@@ -1,15 +1,14 @@
-"""Parameter groups, optimizers, and learning-rate schedules as pure functions of the step."""
+"""Parameter groups and optimizers."""
 
 import inspect
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnnbench.config.sections import OptimConfig, Optimizer, Schedule, ScheduleConfig
+from cnnbench.config.sections import OptimConfig, Optimizer
 from cnnbench.models.layers import LocallyConnected2d, Net
 from cnnbench.training.muon import Muon
 
@@ -129,39 +128,6 @@ def plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 def scaled_lr(cfg: OptimConfig, batch_size: int) -> float:
     """The lr for this batch: linear in the batch size, from the one it was tuned for (Goyal et al., 2017)."""
     return cfg.lr if cfg.lr_batch is None else cfg.lr * batch_size / cfg.lr_batch
-
-
-def build_schedule(cfg: ScheduleConfig, total_steps: int, steps_per_epoch: int) -> Callable[[int], float]:
-    """The factor on the lr at each step, 0 <= step < total_steps."""
-    warmup = min(round(cfg.warmup_epochs * steps_per_epoch), total_steps - 1)
-    shape: Callable[[float], float] = {
-        Schedule.constant: lambda done: 1.0,
-        Schedule.multistep: lambda done: multistep(done, cfg.milestones, cfg.gamma),
-        Schedule.cosine: cosine,
-        Schedule.linear: linear,
-    }[cfg.name]
-    # The papers count their milestones from the first step; the smooth curves begin where the warm-up ends.
-    begin = 0 if cfg.name is Schedule.multistep else warmup
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        return shape(min(1.0, (step - begin) / (total_steps - begin)))
-
-    return factor
-
-
-def multistep(done: float, milestones: Iterable[float], gamma: float) -> float:
-    """gamma to the number of milestones passed; done in [0, 1) is the part of the training that lies behind."""
-    return math.prod(gamma for milestone in milestones if done >= milestone)
-
-
-def cosine(done: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * done))
-
-
-def linear(done: float) -> float:
-    return 1 - done
 
 
 def set_lr(optimizer: torch.optim.Optimizer, base_lrs: list[float], factor: float) -> None:

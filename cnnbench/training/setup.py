@@ -25,6 +25,7 @@ from cnnbench.training import freezing, optim
 from cnnbench.training.ema import MovingAverage
 from cnnbench.training.exchange import Exchange
 from cnnbench.training.graph_step import recorded_input, recorded_step, uses_graphs
+from cnnbench.training.schedules import build_schedule
 from cnnbench.training.state import Progress, TrainState
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
@@ -160,7 +161,7 @@ def start(parts: Parts, model: Net) -> TrainState:
         net=features.net if features else callable_net(cfg, model, runtime, parts.batch_size),
         task=parts.task,
         optimizer=optim.build_optimizer(model, cfg.optim, parts.batch_size, runtime.fused),
-        schedule=optim.build_schedule(cfg.schedule, total_steps, steps),
+        schedule=build_schedule(cfg.schedule, total_steps, steps),
         runtime=runtime,
         normalize=runtime.to_device if features else Normalize(runtime, spec.input.mean, spec.input.std),
         seed=cfg.seed,

@@ -6,6 +6,7 @@ import torch
 
 from cnnbench.output import plots
 from cnnbench.training import optim
+from cnnbench.training.schedules import build_schedule
 from cnnbench.utils.format import plural
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
@@ -18,7 +19,7 @@ def draw_schedule(context: VisualizeContext) -> Iterator[Picture]:
     planned = context.planned
     per_epoch = planned.steps_per_epoch(len(context.dataset.train))
     total = per_epoch * planned.epochs
-    factor = optim.build_schedule(planned.schedule, total, per_epoch)
+    factor = build_schedule(planned.schedule, total, per_epoch)
     lr = optim.scaled_lr(planned.optim, planned.batch_size)
     steps = torch.linspace(0, total - 1, min(POINTS, total)).round().long().unique().tolist()
     rates = [lr * factor(step) for step in steps]

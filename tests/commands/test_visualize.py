@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from cnnbench import models
 from cnnbench.data.model_spec import InputSpec, ModelSpec
-from cnnbench.training import optim
+from cnnbench.training import schedules
 from cnnbench.visual import registry
 from cnnbench.weights import checkpoint
 from cnnbench.weights.sources import save_safetensors
@@ -167,7 +167,7 @@ def test_the_curve_of_the_learning_rate_is_that_of_the_training(cnnbench: Callab
     found = {one.step: one.value for one in events.Scalars("schedule/lr")}
     assert sorted(found) == list(range(60))  # 1,438 images in batches of 100, four times
     assert found[0] == pytest.approx(0.4 / 16) and max(found.values()) == pytest.approx(0.4)
-    assert found[15 + 22] == pytest.approx(0.4 * optim.cosine(22 / 45), rel=1e-3)
+    assert found[15 + 22] == pytest.approx(0.4 * schedules.cosine(22 / 45), rel=1e-3)
     assert {path.stem for path in (tmp_path / "p").glob("*.png")} == {"batch", "schedule"}
 
 
