@@ -186,6 +186,7 @@ class Optimizer(Enum):
     sgd = "sgd"
     adamw = "adamw"
     muon = "muon"
+    rmsprop = "rmsprop"
 
 
 class Strategy(Enum):
@@ -203,6 +204,9 @@ class Schedule(Enum):
     multistep = "multistep"
     cosine = "cosine"
     linear = "linear"
+    exponential = "exponential"
+    onecycle = "onecycle"
+    plateau = "plateau"
 
 
 class Identity(Enum):
@@ -449,8 +453,14 @@ class RestConfig:
 
 
 @dataclass(kw_only=True)
+class RmsConfig:
+    decay: float = option("rmsprop: of the mean of squares, in each step", default=0.9, ge=0, lt=1)
+    epsilon: float = option("rmsprop: what is added to that mean, under the root", default=1.0, gt=0)
+
+
+@dataclass(kw_only=True)
 class OptimConfig:
-    name: Optimizer = option("sgd, adamw or muon")
+    name: Optimizer = option("sgd, adamw, muon or rmsprop")
     lr: float = option("learning rate for a batch of lr_batch images", gt=0)
     lr_batch: int | None = option(
         "batch size that lr was tuned for: lr scales linearly from it; null: lr as it is", gt=0
@@ -464,16 +474,24 @@ class OptimConfig:
     head_lr: float = option("factor on lr for the head", gt=0)
     bias_lr: float = option("factor on lr for biases and normalisation", default=1.0, gt=0)
     rest: RestConfig = field(default_factory=RestConfig)
+    rms: RmsConfig = field(default_factory=RmsConfig)
 
 
 @dataclass(kw_only=True)
 class ScheduleConfig:
-    name: Schedule = option("constant, multistep, cosine or linear")
-    warmup_epochs: float = option("epochs over which lr rises linearly from near 0", ge=0)
+    name: Schedule = option("constant, multistep, cosine, linear, exponential, onecycle or plateau")
+    warmup_epochs: float = option(
+        "epochs over which lr rises linearly from near 0; onecycle has a rise of its own", ge=0
+    )
     milestones: list[float] = option(
         "multistep: fractions of the training after which lr is multiplied by gamma", gt=0, lt=1
     )
-    gamma: float = option("multistep: factor of each drop", gt=0, lt=1)
+    gamma: float = option("multistep, exponential, plateau: factor of each drop", gt=0, lt=1)
+    every_epochs: float = option("exponential: epochs from one drop to the next", default=2.0, gt=0)
+    patience: int = option("plateau: epochs without a better validation after which lr drops", default=5, ge=1)
+    peak: float = option("onecycle: fraction of the training after which lr is highest", default=0.3, gt=0, lt=1)
+    start: float = option("onecycle: lr of the first step, as a part of the highest", default=0.04, gt=0, le=1)
+    end: float = option("onecycle: lr of the last step, as a part of the highest", default=4e-6, ge=0, le=1)
 
 
 @dataclass(kw_only=True)

@@ -55,7 +55,7 @@ def recordable_step(state: TrainState) -> Callable[[Tensor, Tensor], None]:
 
 
 def _begin_step(state: TrainState) -> None:
-    set_lr(state.optimizer, state.base_lrs, state.schedule(state.step))
+    set_lr(state.optimizer, state.base_lrs, state.factor(state.step))
     state.runtime.seed_step(state.seed, state.step)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cnnbench.config.sections import OptimConfig, Optimizer
 from cnnbench.models.layers import LocallyConnected2d, Net
 from cnnbench.training.muon import Muon
+from cnnbench.training.rmsprop import RMSProp
 
 WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, LocallyConnected2d)
 MATRICES = (nn.Conv2d, nn.Linear)  # whose weights Muon takes
@@ -86,6 +87,9 @@ def build_optimizer(model: nn.Module, cfg: OptimConfig, batch_size: int, fused: 
         optimizer = _light(torch.optim.AdamW)(groups, lr=lr, betas=(cfg.momentum, 0.999), capturable=fused, **kind)
     elif cfg.name is Optimizer.muon:
         optimizer = Muon(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
+    elif cfg.name is Optimizer.rmsprop:
+        memory = {"decay": cfg.rms.decay, "epsilon": cfg.rms.epsilon}
+        optimizer = _light(RMSProp)(groups, lr=lr, momentum=cfg.momentum, fused=fused, **memory)
     else:
         optimizer = _light(torch.optim.SGD)(groups, lr=lr, momentum=cfg.momentum, nesterov=cfg.nesterov, **kind)
     prepare(optimizer)

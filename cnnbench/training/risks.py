@@ -14,7 +14,7 @@ from torch import nn
 
 from cnnbench import data
 from cnnbench.config.commands import TrainConfig
-from cnnbench.config.sections import AugmentConfig, ClassWeights, Crop, OptimConfig, Optimizer, Sampler
+from cnnbench.config.sections import AugmentConfig, ClassWeights, Crop, OptimConfig, Optimizer, Sampler, Schedule
 from cnnbench.data.balance import class_counts, counts_text, unequal
 from cnnbench.data.spectrogram import KEY
 from cnnbench.models.layers import LocallyConnected2d, Net
@@ -248,7 +248,12 @@ def of_length(plan: TrainingPlan) -> Iterator[Risk]:
 
 
 def of_schedule(plan: TrainingPlan) -> Iterator[Risk]:
-    cfg, warmup = plan.cfg, plan.cfg.schedule.warmup_epochs
+    cfg, schedule, warmup = plan.cfg, plan.cfg.schedule, plan.cfg.schedule.warmup_epochs
+    if schedule.name is Schedule.onecycle:
+        return  # it has a warm-up of its own
+    if schedule.name is Schedule.plateau and schedule.patience >= cfg.epochs > 0:
+        yield Risk("schedule", f"schedule=plateau waits for {plural(schedule.patience, 'epoch')} of {cfg.epochs}: "
+                   "lr never drops", f"schedule.patience={max(1, cfg.epochs // 5)}")  # fmt: skip
     if cfg.epochs and warmup >= cfg.epochs:
         yield Risk("schedule", f"the warm-up lasts {_all(cfg.epochs)}: lr never reaches its value",
                    f"schedule.warmup_epochs={cfg.epochs / 10:g}")  # fmt: skip

@@ -25,7 +25,7 @@ from cnnbench.training import freezing, optim
 from cnnbench.training.ema import MovingAverage
 from cnnbench.training.exchange import Exchange
 from cnnbench.training.graph_step import recorded_input, recorded_step, uses_graphs
-from cnnbench.training.schedules import build_schedule
+from cnnbench.training.schedules import build_schedule, plateau_of
 from cnnbench.training.state import Progress, TrainState
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
@@ -162,6 +162,7 @@ def start(parts: Parts, model: Net) -> TrainState:
         task=parts.task,
         optimizer=optim.build_optimizer(model, cfg.optim, parts.batch_size, runtime.fused),
         schedule=build_schedule(cfg.schedule, total_steps, steps),
+        plateau=plateau_of(cfg.schedule, parts.task.aim),
         runtime=runtime,
         normalize=runtime.to_device if features else Normalize(runtime, spec.input.mean, spec.input.std),
         seed=cfg.seed,

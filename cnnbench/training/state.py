@@ -20,6 +20,7 @@ from cnnbench.training.ema import MovingAverage
 from cnnbench.training.exchange import Exchange
 from cnnbench.training.health import Guard
 from cnnbench.training.optim import plain_state, prepare, set_lr
+from cnnbench.training.schedules import Plateau
 from cnnbench.utils import console
 
 
@@ -43,9 +44,10 @@ class TrainState:
     net: Callable[[Tensor], Any]  # the model as it is called: compiled, wrapped for several processes, or itself
     task: Task
     optimizer: torch.optim.Optimizer
-    schedule: Callable[[int], float]  # step -> factor on the learning rate
+    schedule: Callable[[int], float]  # step -> factor on the learning rate, before `plateau`
     runtime: Runtime
     normalize: Callable[[Tensor], Tensor]
+    plateau: Plateau | None = None
     seed: int = 0
     ema: MovingAverage | None = None
     accumulate: int = 1  # microbatches in a step
@@ -68,7 +70,11 @@ class TrainState:
     @property
     def lr(self) -> float:
         """Learning rate of the last step; parameter groups may have multiples of it."""
-        return float(self.optimizer.defaults["lr"]) * self.schedule(max(0, self.step - 1))
+        return float(self.optimizer.defaults["lr"]) * self.factor(max(0, self.step - 1))
+
+    def factor(self, step: int) -> float:
+        """Factor on the learning rate at a step."""
+        return self.schedule(step) * (self.plateau(self.rows, step) if self.plateau else 1.0)
 
     @property
     def eval_model(self) -> Any:
@@ -140,10 +146,10 @@ class TrainState:
         self.step = state["step"]
         self.set_accumulate(max(self.accumulate, state.get("accumulate", 1)))  # more where memory was too small
         self.guard.restart(state.get("skipped", 0), self.step)
-        set_lr(self.optimizer, self.base_lrs, self.schedule(max(0, self.step - 1)))  # an epoch may end without a step
+        self.rows, self.warnings = state["rows"], state.get("warned", {})
+        set_lr(self.optimizer, self.base_lrs, self.factor(max(0, self.step - 1)))  # an epoch may end without a step
         self.meter.load_state_dict(state["meter"])
         self.images_per_second = state.get("images_per_second", 0.0)
-        self.rows, self.warnings = state["rows"], state.get("warned", {})
 
 
 def _contiguous(state: dict[str, Any]) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def interval(every: int | str | None) -> tuple[float, float]:
 def size_of(model: nn.Module, ema: nn.Module | None, optimizer: torch.optim.Optimizer) -> int:
     """Bytes that a checkpoint takes, before the first step has made the optimizer's memory."""
     defaults = optimizer.defaults
-    copies = 2 if "betas" in defaults else 1 if defaults.get("momentum") else 0
+    copies = 2 if {"betas", "epsilon"} & set(defaults) else 1 if defaults.get("momentum") else 0
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     averaged = _bytes(ema.state_dict().values()) if ema else 0
     return _bytes(model.state_dict().values()) + averaged + copies * _bytes(trained)

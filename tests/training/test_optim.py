@@ -11,6 +11,7 @@ from cnnbench.config.sections import OptimConfig, Optimizer, RestConfig
 from cnnbench.models import build
 from cnnbench.training import optim
 from cnnbench.training.muon import Muon
+from cnnbench.training.rmsprop import RMSProp
 
 
 def optim_config(**changes: object) -> OptimConfig:
@@ -159,7 +160,7 @@ def test_muon_takes_what_begins_to_train_later() -> None:
     assert not torch.equal(before, net.layer3[0].conv1.weight)
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon"])
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "muon", "rmsprop"])
 def test_an_lr_that_lies_on_the_device_is_the_same_lr(kind: str) -> None:
     """As on a GPU, where a recorded step reads it anew: fused, and a step that is not finite changes nothing."""
     torch.manual_seed(0)
@@ -204,3 +205,42 @@ def one_step_of(layer: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -
     layer(torch.randn(16, 24)).square().mean().backward()
     optimizer.step()
     optimizer.zero_grad()
+
+
+def rmsprop(net: nn.Module, **changes: Any) -> RMSProp:
+    cfg = optim_config(name=Optimizer.rmsprop, lr=0.045, lr_batch=None, weight_decay=0.01, **changes)
+    optimizer = optim.build_optimizer(net, cfg, 128)
+    assert isinstance(optimizer, RMSProp)
+    return optimizer
+
+
+def test_rmsprop_follows_the_rule_of_the_papers_code() -> None:
+    """ms = 0.9 ms + 0.1 g^2 from 1 on; v = 0.9 v + lr g / sqrt(ms + 1); w = w - v, by hand for three steps."""
+    net = nn.Linear(1, 1, bias=False)
+    optimizer = rmsprop(net)
+    weight, velocity, square = net.weight.item(), 0.0, 1.0
+    for gradient, lr in ((0.5, 0.045), (-2.0, 0.045), (1.0, 0.02)):
+        net.weight.grad = torch.tensor([[gradient]])
+        optim.set_lr(optimizer, [lr], 1.0)
+        optimizer.step()
+        gradient += 0.01 * weight
+        square = 0.9 * square + 0.1 * gradient**2
+        velocity = 0.9 * velocity + lr * gradient / (square + 1) ** 0.5
+        weight -= velocity
+    assert net.weight.item() == pytest.approx(weight, rel=1e-6)
+
+
+def test_rmsprop_goes_on_from_its_state_as_if_nothing_had_happened() -> None:
+    torch.manual_seed(0)
+    net = build("resnet8")
+    optimizer = rmsprop(net)
+    one_step(net, optimizer, 1)
+    kept = deepcopy((net.state_dict(), optimizer.state_dict()))
+    one_step(net, optimizer, 2)
+    other = build("resnet8")
+    resumed = rmsprop(other)
+    other.load_state_dict(kept[0])
+    resumed.load_state_dict(kept[1])
+    one_step(other, resumed, 2)
+    parameters = zip(net.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(one, same) for one, same in parameters)
