@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from cnnbench.config.sections import DataConfig
+from cnnbench.data.assembly import dataset_of
 from cnnbench.data.folders import locked
-from cnnbench.data.moments import moments
 from cnnbench.data.sources import Arrays, Dataset
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural
@@ -53,19 +53,7 @@ def small_images(cfg: DataConfig, root: Path) -> Dataset:
                         "of the test images.\nSet data.root=DIR (or $CNNBENCH_DATA) to where they are, or "
                         f"data.download=true to fetch them (about {known.megabytes:,} MB).")  # fmt: skip
     train, test = (_arrays(known, home, part) for part in ("train", "test"))
-    mean, std = moments(train.images)
-    return Dataset(
-        name=cfg.name,
-        classes=list(known.classes),
-        mean=mean,
-        std=std,
-        image_size=train.images.shape[-1],
-        crop_ratio=cfg.crop_ratio,
-        in_channels=train.images.shape[1],
-        train=train,
-        val=test,
-        split="test",
-    )
+    return dataset_of(cfg, {"train": train, "test": test}, known.classes)
 
 
 def _home(cfg: DataConfig, known: Known, root: Path) -> Path | None:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from cnnbench.config.sections import DataConfig
-from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD, locked
-from cnnbench.data.moments import moments
+from cnnbench.data.assembly import channels_first, dataset_of
+from cnnbench.data.folders import locked
 from cnnbench.data.sources import Arrays, Dataset, Files
 from cnnbench.utils.errors import UserError, unknown
 
@@ -65,25 +65,7 @@ def torchvision_set(cfg: DataConfig, root: Path) -> Dataset:
         raise unknown("data set of torchvision for classification", cfg.name, SETS)
     held = {part: _opened(cfg, root, arguments) for part, arguments in SETS[cfg.name].items()}
     sources = {part: _source(cfg.name, one) for part, one in held.items()}
-    train = sources["train"]
-    mean, std = moments(train.images) if isinstance(train, Arrays) else (IMAGENET_MEAN, IMAGENET_STD)
-    split = next((part for part in ("val", "test") if part in sources), "val")
-    beside = split == "val" and "test" in sources
-    return Dataset(
-        name=cfg.name,
-        classes=_classes(held["train"], train),
-        mean=mean,
-        std=std,
-        image_size=train.images.shape[-1] if isinstance(train, Arrays) else 224,
-        crop_ratio=cfg.crop_ratio,
-        in_channels=train.images.shape[1] if isinstance(train, Arrays) else 3,
-        train=train,
-        val=sources.get(split) or train.subset(torch.zeros(0, dtype=torch.int64)),
-        split=split,
-        test=sources["test"] if beside else None,
-        root=str(root),
-        kept="its test images" if beside else "",
-    )
+    return dataset_of(cfg, sources, _classes(held["train"], sources["train"]), str(root))
 
 
 def _opened(cfg: DataConfig, root: Path, arguments: Mapping[str, Any]) -> Any:
@@ -125,7 +107,7 @@ def _source(name: str, held: Any) -> Arrays | Files:
     labels = getattr(held, "labels", None) if labels is None else labels
     if labels is None or getattr(held, "data", None) is None:
         return _read_each(name, held)
-    return Arrays(_channels_first(np.asarray(held.data)), torch.as_tensor(np.asarray(labels), dtype=torch.int64))
+    return Arrays(channels_first(np.asarray(held.data)), torch.as_tensor(np.asarray(labels), dtype=torch.int64))
 
 
 def _listed(held: Any) -> tuple[Any, Any] | None:
@@ -157,16 +139,7 @@ def _read_each(name: str, held: Any) -> Arrays:
     if len(shapes) != 1:
         raise UserError(f"torchvision's {name} has images of {len(shapes)} sizes, which are not in files of their own")
     labels = torch.tensor([label for _, label in read], dtype=torch.int64)
-    return Arrays(_channels_first(np.stack([image for image, _ in read])), labels)
-
-
-def _channels_first(images: np.ndarray) -> torch.Tensor:
-    """uint8 (N, C, H, W) of (N, H, W), (N, H, W, 3) or (N, 3, H, W)."""
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.shape[3] == 3 and images.shape[1] != 3:
-        images = images.transpose(0, 3, 1, 2)
-    return torch.from_numpy(np.ascontiguousarray(images, dtype=np.uint8))
+    return Arrays(channels_first(np.stack([image for image, _ in read])), labels)
 
 
 def _classes(held: Any, train: Arrays | Files) -> list[str]:
