@@ -215,6 +215,8 @@ def data_config(cfg: EvaluateConfig, loaded: list[Weights]) -> DataConfig:
         for item in fields(given)
         if (value := getattr(given, item.name)) != MISSING and (item.default is MISSING or f"data.{item.name}" in typed)
     }
+    if "data" in typed:
+        said["source"] = given.source
     if "name" not in trained | said:
         raise UserError(f"{loaded[0].source} does not say on which data: add data=…, as in data=cifar10")
     needed = [item.name for item in fields(given) if item.default == MISSING]

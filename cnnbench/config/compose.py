@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnnbench.config import commands, parsing
 from cnnbench.config.arguments import config_dirs, groups, without_plus
-from cnnbench.config.sections import Resume, conf_dir
+from cnnbench.config.sections import DataConfig, Resume, conf_dir
 from cnnbench.utils.errors import UserError, did_you_mean, unknown
 
 EXTRAS = {"hydra/launcher/ray": "ray", "hydra/launcher/submitit_slurm": "slurm"}
@@ -127,6 +127,7 @@ def replay_config(command: str, file: list[str], overrides: list[str]) -> Any:
     config = parsing.load_saved(command, Path(file[0]), overrides)
     if config.model:
         config.model = _own_net(config.model, overrides)
+    _own_data(config.data, overrides)
     if not any(override.startswith(("run.dir=", "run.name=")) for override in overrides):
         config.run.dir, config.resume = None, Resume.never  # a new run: the replayed one stays as it is
     config.run.overrides, config.sweep.trial = [*config.run.overrides, *overrides], None
@@ -145,6 +146,16 @@ def _own_net(model: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
     if not model.get("sha256"):
         raise UserError("--config names Python code without its SHA-256: give the file again, as model.file=mynet.py")
     return model
+
+
+def _own_data(cfg: DataConfig, overrides: list[str]) -> None:
+    """As `_own_net()`, of a saved configuration's data."""
+    if cfg.source != "python":
+        return
+    if any(override.startswith(("data.file=", "data.name=")) for override in overrides):
+        cfg.sha256 = None
+    elif not cfg.sha256:
+        raise UserError("--config names Python code without its SHA-256: give the file again, as data.file=mydata.py")
 
 
 def explain(error: Exception, command: str, args: list[str]) -> str:

@@ -69,11 +69,15 @@ def from_plain(schema: type, plain: dict[str, Any]) -> Any:
     """Typed section of a checkpoint's configuration, from `to_plain()`. UserError for an unknown key."""
     try:
         saved = OmegaConf.create({**ADDED_LATER.get(schema, {}), **plain})
-        return parse(schema, OmegaConf.merge(OmegaConf.structured(schema), saved))
+        found = parse(schema, OmegaConf.merge(OmegaConf.structured(schema), saved))
     except OmegaConfBaseException as error:
         raise UserError(
             f"the checkpoint's configuration does not fit this version: {str(error).splitlines()[0]}"
         ) from None
+    if isinstance(found, DataConfig) and found.source == "python" and not (found.sha256 and found.file):
+        raise UserError("the checkpoint names Python code for its data without its SHA-256: no checkpoint may run code "
+                        "by itself")  # fmt: skip
+    return found
 
 
 def to_plain(config: Any) -> dict[str, Any]:

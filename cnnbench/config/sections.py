@@ -250,11 +250,13 @@ class DataConfig:
         "digits, mnist, fashion_mnist, svhn, stl10, cifar10, cifar100, imagenet, folder, list, images, t91, faces, "
         "people, camvid, voc, masks, coco, boxes, sounds, spoken_digits, esc50, speech_commands, arrays or synthetic",
         missing="data.name has no value: data=torchvision needs the name of one of torchvision's sets, as in "
-        "data.name=Flowers102",
+        "data.name=Flowers102, and data=python that of a function in data.file",
     )
     source: str | None = option(
-        "torchvision: the data set of this name is torchvision's; null: it is one of cnnbench's", default=None
-    )
+        "torchvision: the data set of this name is torchvision's; python: a function of this name in data.file makes "
+        "it; null: it is one of cnnbench's", default=None,
+    )  # fmt: skip
+    sha256: str | None = option("python: the SHA-256 of data.file; filled in by the program", default=None)
     root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
     download: bool = option("fetch a known set that is missing")
     val_fraction: float = option("part of the training images held out for validation", ge=0, lt=1)
@@ -313,7 +315,7 @@ class DataConfig:
     file: str | None = option(
         "list: the table of the images (CSV, TSV, Parquet) with the columns path and label, and split and group where "
         "there are any; sounds: a table of the columns file and class, and fold, split, group, start, end; arrays: the "
-        ".npz",
+        ".npz; python: the user's own Python file",
         default=None,
     )  # fmt: skip
     fold: Any = option(

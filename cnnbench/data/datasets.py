@@ -18,6 +18,7 @@ from cnnbench.data.lists import image_list
 from cnnbench.data.masks import camvid, masks
 from cnnbench.data.no_files import digits, synthetic
 from cnnbench.data.overlap import in_both, shared_files
+from cnnbench.data.own_sources import own_source
 from cnnbench.data.parts import held_out_part, with_parts
 from cnnbench.data.people import people
 from cnnbench.data.photographs import images, t91
@@ -176,6 +177,7 @@ SETS: dict[str, Callable[[DataConfig, Path], Dataset]] = {
     "folder": image_folder,
     "list": image_list,
     "torchvision": torchvision_set,
+    "python": own_source,
     "synthetic": synthetic,
     "images": images,
     "t91": t91,

@@ -11,7 +11,7 @@ import inspect
 import site
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -25,43 +25,43 @@ GIVEN: dict[str, Path] = {}  # files that the user named since this process bega
 _modules: dict[str, ModuleType] = {}
 
 
-def identified(file: str | None, name: str) -> dict[str, str]:
+def identified(file: str | None, name: str, section: str = "model") -> dict[str, str]:
     """Path of the file that the user names, with its SHA-256. It is trusted from now on. UserError where there is none.
 
-    file: None for a name like package.module:Net.
+    file: None for a name like package.module:Net. section: of the configuration, `model` or `data`, for messages.
     """
-    path = typed_path(file).absolute() if file else place_of(name)
-    content = _read(path)
+    path = typed_path(file).absolute() if file else place_of(name, section)
+    content = _read(path, section)
     found = hashlib.sha256(content).hexdigest()
     GIVEN[found] = path
     return {"file": str(path), "sha256": found}
 
 
-def trusted(file: str | None, sha256: str, name: str) -> Path:
+def trusted(file: str | None, sha256: str, name: str, section: str = "model") -> Path:
     """The file of a checkpoint or of a run's configuration: that which the user gave, else where it stood.
 
     UserError where it is not there, where its content is another, and where strangers may know it.
     """
     if sha256 in GIVEN:
         return GIVEN[sha256]
-    wanted = place_of(name) if ":" in name else Path(file or "")
+    wanted = place_of(name, section) if ":" in name else Path(file or "")
     if others := [path for path in GIVEN.values() if path.name == wanted.name]:
         warn(f"{others[-1]} is not as it was when {name} was trained with it: its content is another")
         GIVEN[sha256] = others[-1]
         return others[-1]
-    give = f"give the file again: model=python model.file={wanted.name}"
+    give = f"give the file again: {section}=python {section}.file={wanted.name} {section}.name={name}"
     if ":" in name:
-        give = f"name it again: model=python model.name={name}"
+        give = f"name it again: {section}=python {section}.name={name}"
     if not wanted.is_file():
         raise UserError(f"{name} is made by {wanted}, which is not there: {give}")
     if any(wanted.resolve().is_relative_to(folder) for folder in _installed()):
         raise UserError(f"{name} is made by {wanted}, an installed file, which no checkpoint may run by itself: {give}")
-    if hashlib.sha256(_read(wanted)).hexdigest() != sha256:
+    if hashlib.sha256(_read(wanted, section)).hexdigest() != sha256:
         raise UserError(f"{wanted} has changed since {name} was trained with it: put it back as it was, or {give}")
     return wanted
 
 
-def place_of(name: str) -> Path:
+def place_of(name: str, section: str = "model") -> Path:
     """File of the module in `package.module:Net`, found without running any of its code. UserError where there is
     none."""
     dotted, folders, spec = name.partition(":")[0], [*sys.path, str(Path.cwd())], None
@@ -70,7 +70,9 @@ def place_of(name: str) -> Path:
         spec = PathFinder.find_spec(".".join(parts[:number]), folders)
         folders = list(spec.submodule_search_locations or []) if spec else []
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        raise UserError(f"model.name={name}: Python finds no module {dotted}, neither installed nor in {Path.cwd()}")
+        raise UserError(
+            f"{section}.name={name}: Python finds no module {dotted}, neither installed nor in {Path.cwd()}"
+        )
     return Path(spec.origin)
 
 
@@ -93,6 +95,18 @@ def taken(path: Path, name: str) -> Any:
     raise UserError(f"{inside} in {path.name} is neither a torch.nn.Module class nor a function of this file")
 
 
+def function_in(path: Path, name: str) -> Callable[..., Any]:
+    """The function `name` of the file's own, or of the module in `package.module:name`, which is this file. UserError
+    where the file does not run, or has no such function."""
+    dotted, colon, inside = name.rpartition(":")
+    module = _run(path, dotted if colon else None)
+    own = {key: value for key, value in vars(module).items()
+           if inspect.isfunction(value) and value.__module__ == module.__name__}  # fmt: skip
+    if inside not in own:
+        raise unknown(f"function in {path.name}", inside, own or ["none: it defines no function"])
+    return own[inside]
+
+
 def _makes_nets(value: Any, module: ModuleType, kind: type) -> bool:
     """Functions that a file only imports are not taken: a checkpoint could name any of Python's."""
     if inspect.isclass(value):
@@ -102,7 +116,7 @@ def _makes_nets(value: Any, module: ModuleType, kind: type) -> bool:
 
 def _run(path: Path, dotted: str | None) -> ModuleType:
     """The module of a file, whose code runs once for each content. UserError where it raises."""
-    source = _read(path)
+    source = path.read_bytes()
     key = dotted or f"own_{hashlib.sha256(source).hexdigest()[:16]}"
     if key in _modules:
         return _modules[key]
@@ -127,11 +141,11 @@ def _executed(name: str, path: Path, source: bytes) -> ModuleType:
     return module
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, section: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"model.file={path}: cannot read it: {error.strerror}") from None
+        raise UserError(f"{section}.file={path}: cannot read it: {error.strerror}") from None
 
 
 def _installed() -> set[Path]:

@@ -13,6 +13,7 @@ from cnnbench.config.commands import TrainConfig
 from cnnbench.config.data_names import data_name
 from cnnbench.config.parsing import parse_duration
 from cnnbench.config.sections import ClassWeights
+from cnnbench.data import own_sources
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models import own_nets
 from cnnbench.models.layers import Net
@@ -181,7 +182,7 @@ def readable(error: BaseException, log: Log) -> BaseException:
 
 def check_training(cfg: TrainConfig) -> None:
     """Raise UserError for settings that the schema cannot refuse."""
-    cfg.model = own_nets.identified(cfg.model)
+    cfg.model, cfg.data = own_nets.identified(cfg.model), own_sources.identified(cfg.data)
     if cfg.model and not isinstance(cfg.model.get("name"), str):
         raise UserError("model.name has no value: give the name of a net, as in model=resnet20")
     if isinstance(cfg.batch_size, str) and cfg.batch_size != "auto":
