@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from cnnbench import __version__
 from cnnbench.config.registry import COMMANDS, SECOND_WORDS, as_words, one_command
 from cnnbench.utils import fast_start
-from cnnbench.utils.exit_codes import DONE, INTERRUPTED, PREEMPTED
+from cnnbench.utils.exit_codes import DONE, INTERRUPTED, MISTAKE, PREEMPTED
 from cnnbench.utils.terminal import safe_streams
 
 STDERR = 2  # the last of the three descriptors that a process begins with
@@ -72,6 +72,11 @@ def stopped() -> int:
 
 
 def _main(argv: list[str]) -> int:
+    if sys.platform == "win32":
+        print("cnnbench: it runs on Linux and macOS: on Windows install it in WSL (wsl --install)", file=sys.stderr)
+        return MISTAKE
+    if argv[:1] == ["help"] and argv[1:]:
+        argv = [*argv[1:], "--help"]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage(), end="")
         return DONE
@@ -133,6 +138,7 @@ def compose_and_run(command: str, args: list[str]) -> int:
         return execute.load_command(command, "compare")(configs)
     if arguments.is_sweep(args):
         return run_sweep(command, args)
+    expand.warn_of_one_job(args)
     code: list[int] = []
     errors: list[Exception] = []
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from cnnbench.config import commands
 from cnnbench.config.sections import Sampler, conf_dir
-from cnnbench.utils.errors import UserError, unknown
+from cnnbench.utils.errors import UserError, same_named, unknown
 from cnnbench.utils.format import is_number
 
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd", "--info", "-i", "--config")
@@ -34,14 +34,16 @@ def hydra_arguments(command: str, args: list[str]) -> list[str]:
     takes_bare, texts = commands.bare_key(schema), {*commands.text_keys(schema), *PATHS}
     remaining = iter(args)
     for arg in remaining:
-        if takes_bare and _is_input(arg, schema):
+        if arg == "--" and takes_bare:
+            bare += remaining
+        elif takes_bare and _is_input(arg, schema):
             if "${" in arg:
                 raise UserError(f"{arg}: a name with ${{ in it can only be given on stdin: ls | cnnbench {command} -")
             bare.append(arg)
         elif arg.startswith("-"):
             flag, joined, value = arg.partition("=")
             if flag not in FLAGS:
-                raise unknown("option", flag, [flag for flag in FLAGS if flag.startswith("--")])
+                raise _unknown_option(command, flag, value if joined else next(remaining, ""))
             options.append(flag)
             if flag in FLAGS_WITH_VALUE:
                 value = value if joined else next(remaining, "")
@@ -169,6 +171,16 @@ def _without_quotes(override: str, texts: set[str]) -> str:
         plain = plain.removeprefix("[").removesuffix("]")
     text = f"{key}={plain}"
     return text if _as_list(_quoted(text, texts, sweep=False)) == override else override
+
+
+def _unknown_option(command: str, flag: str, value: str) -> UserError:
+    """As `--lr 0.1` is written elsewhere: the setting that has this name, else all options."""
+    word = flag.lstrip("-").replace("-", "_")
+    keys = [*commands.help_texts(commands.SCHEMAS[command]), *groups()]
+    if same := [key for key in keys if key == word] or same_named(word, keys):
+        value = "…" if value.startswith("-") or "=" in value else value
+        return UserError(f"{flag}: settings are written without dashes: {same[0]}={value or '…'}")
+    return unknown("option", flag, [flag for flag in FLAGS if flag.startswith("--")])
 
 
 def _bare_argument(command: str, arg: str) -> str:

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,13 +16,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from cnnbench.config import commands, parsing
-from cnnbench.config.arguments import config_dirs, groups, without_plus
+from cnnbench.config.arguments import config_dirs, groups, unquoted, without_plus
 from cnnbench.config.sections import DataConfig, Resume, conf_dir
-from cnnbench.utils.errors import UserError, did_you_mean, unknown
+from cnnbench.utils.errors import UserError, did_you_mean, same_named, unknown
 
-EXTRAS = {"hydra/launcher/ray": "ray", "hydra/launcher/submitit_slurm": "slurm"}
+PATH_SETTINGS = {  # by group and kind of file: how a path is given
+    "data": {"": "data=folder data.root", ".csv": "data=list data.file", ".tsv": "data=list data.file",
+             ".npz": "data=arrays data.file", ".py": "data=python data.name=NAME data.file"},
+    "model": {".py": "model=python model.name=NAME model.file"},
+}  # fmt: skip
+EXTRAS = {"hydra/launcher/submitit_slurm": "slurm"}
 
 
 def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> None:
@@ -32,7 +39,7 @@ def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> N
     commands.register_schemas()
     argv, sys.argv = sys.argv, ["cnnbench", *args]
     try:
-        with _hydra_raises(), _composed_by_launcher(args), _mode_by_arguments(args):
+        with _hydra_raises(), _composed_by_launcher(args), _mode_by_arguments(args), _help_unchecked():
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     except (BrokenPipeError, UserError):
         raise
@@ -87,6 +94,20 @@ def _mode_by_arguments(args: list[str]) -> Iterator[None]:
         yield
     finally:
         Hydra.get_mode = before  # type: ignore[method-assign]
+
+
+@contextmanager
+def _help_unchecked() -> Iterator[None]:
+    """Let Hydra give an option a help that is no string yet, which argparse refuses from Python 3.14 on."""
+    before = getattr(ArgumentParser, "_check_help", None)
+    ArgumentParser._check_help = lambda self, action: None  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if before is None:
+            del ArgumentParser._check_help  # type: ignore[attr-defined]
+        else:
+            ArgumentParser._check_help = before  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -164,6 +185,8 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
     if isinstance(error, SearchPathException):
         return f"--config-dir: {text[0].lower()}{text[1:]}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        if told := _path_for_name(args):
+            return told
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if extra := EXTRAS.get(f"{group}/{choice}"):
             return f"{choice} is not installed: pip install 'cnnbench[{extra}]'"
@@ -171,6 +194,10 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
             return f"data={choice} has no recipe of its own: choose one, as in recipe=folder"
         if group:
             return str(unknown(group, choice, error.options or ["none yet"]))
+    if found := re.match(r"In '(.+?)': \w+ raised while composing config:\n(.*)", text, re.DOTALL):
+        return f"{found[1]}.yaml: {_reason_in_file(found[2], command, args)}"
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: no YAML: {error.problem}"
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found[1], command, args)
     if found := re.search(r"Ambiguous value for argument '(.+?)'", text):
@@ -186,13 +213,27 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
     return _reason(cause or text)
 
 
+def _path_for_name(args: list[str]) -> str | None:
+    """Sentence on an argument such as `data=photos/`, which has a path where a name belongs; None if there is none."""
+    for arg in args:
+        group, _, value = arg.partition("=")
+        path = Path(unquoted(value))
+        if group not in PATH_SETTINGS or not ("/" in value or path.exists()):
+            continue
+        suffix = "" if path.is_dir() else path.suffix
+        if setting := PATH_SETTINGS[group].get(suffix):
+            return f"{group}= takes a name, not a path: {setting}={path}"
+    return None
+
+
 def _unknown_key(key: str, command: str, args: list[str]) -> str:
     known = known_keys(command, args, key)
     if any(name.startswith(f"{key}.") for name in known):
         return f"'{key}' is a section, not a single value: set one of its keys, as in {_first_in(key, known)}=…"
-    section = key.rpartition(".")[0]
+    section, _, last = key.rpartition(".")
     siblings = [name for name in known if name.rpartition(".")[0] == section]
-    near = did_you_mean(key, siblings if section and siblings else known)
+    same = same_named(last, known)
+    near = f" Did you mean '{same[0]}'?" if same else did_you_mean(key, siblings if section and siblings else known)
     return f"unknown key '{key}'.{near}\nchoices: {', '.join(siblings or [n for n in known if '.' not in n])}"
 
 
@@ -203,6 +244,14 @@ def _wrong_choice(args: list[str]) -> str:
         if group in groups() and choice not in (names := groups(*config_dirs(args))[group]):
             return str(unknown(group, choice, names))
     return "a group takes the name of one of its YAML files"
+
+
+def _reason_in_file(text: str, command: str, args: list[str]) -> str:
+    """Why a YAML file of the user's was refused: answered as the same key on the command line is."""
+    found = re.search(r"full_key: (\S+)", text)
+    if found and re.match(r"Key '.*?' (not in|is not in struct)", text):
+        return _unknown_key(found[1], command, args)
+    return f"{found[1]}: {_reason(text)}" if found else _reason(text)
 
 
 def _first_in(section: str, known: list[str]) -> str:

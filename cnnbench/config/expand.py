@@ -8,6 +8,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from cnnbench.config import commands
 from cnnbench.config.arguments import FLAGS_WITH_VALUE, SHOWS, config_dirs, hydra_arguments, is_sweep
@@ -48,10 +49,23 @@ def swept_by_experiment(args: list[str]) -> list[str]:
     names = settings.get("experiment", "").split(",")
     files = [file for name in names for root in (*config_dirs(args), conf_dir())
              if (file := root / "experiment" / f"{name}.yaml").is_file()]  # fmt: skip
-    params = [OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {} for file in files]
+    try:
+        params = [OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") or {} for file in files]
+    except YAMLError:  # compose.launch() will raise it again, and explain it
+        return []
     if len(names) > 1 and any(params):
         raise UserError("give one experiment at a time: each has a sweep of its own")
     return [f"{key}={value}" for found in params[:1] for key, value in found.items() if key not in settings]
+
+
+def warn_of_one_job(args: list[str]) -> None:
+    """Warn where the file of `experiment=` describes a sweep, and the command line asks for one job."""
+    if any(arg.partition("=")[0] in SHOWS for arg in args):
+        return
+    if swept := [override.partition("=")[0] for override in swept_by_experiment(args)]:
+        from cnnbench.utils.console import warn
+
+        warn(f"the experiment is a sweep over {', '.join(swept)}: without -m this is one job of it")
 
 
 def combinations(command: str, args: list[str]) -> list[Any]:

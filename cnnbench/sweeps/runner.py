@@ -58,7 +58,7 @@ def prepare_launcher(args: list[str]) -> None:
 
         check_slurm_launcher(choices[-1])
     detach = any(arg.lower() == "sweep.detach=true" for arg in args)
-    if detach and choices[-1:] in ([], ["basic"], ["local"], ["ray"]):
+    if detach and choices[-1:] in ([], ["basic"], ["local"]):
         raise UserError("sweep.detach=true leaves the jobs to a scheduler: it needs hydra/launcher=slurm")
     if choices or any(arg.startswith("hydra/sweeper=") for arg in args):
         from cnnbench.sweeps.launchers import register_plugins

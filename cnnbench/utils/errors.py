@@ -18,6 +18,12 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
+def same_named(word: str, keys: Iterable[str]) -> list[str]:
+    """Keys whose last part is this word, the shortest way first: `optim.lr` for `lr`."""
+    found = [key for key in keys if key.rpartition(".")[2] == word]
+    return sorted(found, key=lambda key: (key.count("."), key != f"optim.{word}", key))
+
+
 def unknown(kind: str, word: str, choices: Iterable[str]) -> UserError:
     """UserError for a name that is not among the choices, with the nearest one and the whole list."""
     choices = sorted(

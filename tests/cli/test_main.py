@@ -1,5 +1,6 @@
 """The command line: help, speed of the cheap paths, and one clear sentence for every mistake."""
 
+import argparse
 import errno
 import os
 import shlex
@@ -7,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra._internal import utils as hydra_utils
 
 from cnnbench.cli import main
-from cnnbench.config import arguments, commands, registry
+from cnnbench.config import arguments, commands, expand, registry
 from cnnbench.config.compose import command_groups
 from cnnbench.config.sections import conf_dir
 from cnnbench.runtime import execute
@@ -118,6 +121,14 @@ MISTAKES = {
     "train alexnet": "did you mean model=alexnet?",
     "train model=[a": "cannot read model=[a",
     "train --fooo": "unknown option '--fooo'",
+    "train lr=0.1": "Did you mean 'optim.lr'?",
+    "train optim.epochs=3": "Did you mean 'epochs'?",
+    "train --lr 0.1": "--lr: settings are written without dashes: optim.lr=0.1",
+    "train --batch-size=64": "settings are written without dashes: batch_size=64",
+    "train data=.": "data= takes a name, not a path: data=folder data.root=.",
+    "train data=./x.csv": "data=list data.file=x.csv",
+    "train model=./net.py": "model=python model.name=NAME model.file=net.py",
+    "help trian": "Did you mean 'train'?",
     "train --cfg": "--cfg needs a value",
     "train --config-dir nope": "there is no folder nope",
     "train --config nope.yaml": "cannot read nope.yaml",
@@ -227,6 +238,62 @@ def test_a_users_own_folder_brings_models_and_data(cnnbench: Callable[..., Ran],
     command = ("train", "--config-dir", "mine", "data=photos", "--cfg", "job")
     assert "recipe=folder" in cnnbench(*command).err
     assert "root: somewhere" in cnnbench(*command, "recipe=folder").out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("optim:\n  lrr: 0.1\n", "experiment/mine.yaml: unknown key 'optim.lrr'. Did you mean 'optim.lr'?"),
+        ("optim:\n  lr: fast\n", "experiment/mine.yaml: optim.lr: 'fast' is not a number"),
+        ("optim: [1\n", "experiment/mine.yaml, line 3: no YAML: expected ',' or ']'"),
+    ],
+)
+def test_a_mistake_in_a_users_own_file_is_answered_as_on_the_command_line(
+    cnnbench: Callable[..., Ran], tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "own/experiment").mkdir(parents=True)
+    (tmp_path / "own/experiment/mine.yaml").write_text(f"# @package _global_\n{text}")
+    ran = cnnbench("train", "--config-dir", "own", "experiment=mine")
+    assert ran.code == 2 and said in ran.err and "Traceback" not in ran.err
+
+
+def test_help_is_a_word_too(cnnbench: Callable[..., Ran]) -> None:
+    assert cnnbench("help", "train").out == cnnbench("train", "--help").out
+
+
+def test_one_job_of_an_experiment_that_is_a_sweep_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    expand.warn_of_one_job(["experiment=degradation"])
+    assert "a sweep over model, seed: without -m this is one job of it" in capsys.readouterr().err
+    expand.warn_of_one_job(["experiment=camvid"])
+    expand.warn_of_one_job(["--cfg", "job", "experiment=degradation"])
+    assert capsys.readouterr().err == ""
+
+
+def test_pythons_strict_argparse_takes_hydras_options(
+    cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python 3.14 on, argparse formats each help as it is added, and refuses what is no string."""
+
+    def check_help(self: Any, action: argparse.Action) -> None:
+        "%" in (action.help or "")  # noqa: B015
+
+    def strict(self: Any, *names: str, **settings: Any) -> argparse.Action:
+        action = add_argument(self, *names, **settings)
+        self._check_help(action)
+        return action
+
+    add_argument = argparse.ArgumentParser.add_argument
+    monkeypatch.setattr(argparse.ArgumentParser, "_check_help", check_help, raising=False)
+    monkeypatch.setattr(argparse.ArgumentParser, "add_argument", strict)
+    assert cnnbench("train", "--cfg", "job").code == 0
+    with pytest.raises(TypeError):
+        hydra_utils.get_args_parser()  # the strict parser does refuse Hydra's own options
+
+
+def test_windows_is_told_what_is_supported(cnnbench: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    ran = cnnbench("doctor")
+    assert ran.code == 2 and "Linux and macOS" in ran.err
 
 
 def test_a_recipe_in_a_model_file_gives_way_to_the_command_line(compose: Callable) -> None:

@@ -188,7 +188,6 @@ def test_what_slurm_says(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "said"),
     [
         (("train", "-m", "seed=0,1", "hydra/launcher=slurm"), "there is no Slurm on this machine (no sbatch)"),
-        (("train", "-m", "seed=0,1", "hydra/launcher=ray"), "ray is not installed: pip install 'cnnbench[ray]'"),
         (("train", "-m", "seed=0,1", "sweep.detach=true"), "it needs hydra/launcher=slurm"),
         (("train", "-m", "seed=0,1", "hydra/launcher=locl"), "Did you mean 'local'?"),
         (("train", "-m", "seed=0,1", "hydra/launcher=local", "hydra.launcher.job=2"), "hydra.launcher.job"),
