@@ -62,6 +62,14 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     label_smoothing: float = option("probability spread evenly over all classes in the targets", ge=0, lt=1)
     ema: float | None = option("decay of a moving average of the weights; the average is then evaluated", gt=0, lt=1)
+    swa: float | None = option(
+        "part of the training after which the weights at the end of each epoch are averaged; the average is evaluated, "
+        "its BatchNorm re-estimated on the training images", default=None, ge=0, lt=1,
+    )  # fmt: skip
+    stochastic_depth: float = option(
+        "residual nets: probability that the last block is left out for an image, less the earlier the block; 0: none",
+        default=0.0, ge=0, lt=1,
+    )  # fmt: skip
     precision: Precision = option(
         "auto, fp32, bf16 or fp16 while training; auto measures the end result in fp32, as evaluate does"
     )

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from cnnbench.models.layers import Conv2d, Linear, Net, he_normal
 from cnnbench.models.resnet import Blocks, Pad, PadShortcut
+from cnnbench.models.stochastic_depth import Residual
 
 StrideIn = Literal["1x1", "3x3"]
 FirstUnit = Literal["shared", "own"]
@@ -44,7 +45,7 @@ def conv_shortcut(in_channels: int, channels: int, stride: int) -> nn.Module:
     return Conv2d(in_channels, channels, 1, stride, bias=False)
 
 
-class Unit(nn.Module):
+class Unit(Residual):
     """BN, ReLU and a convolution for each row of `convs`: (in_channels, channels, kernel, stride).
 
     `shared`: the first BN and ReLU come before the paths part. `first_bn`: false where the input is activated already.
@@ -65,7 +66,7 @@ class Unit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         activated = self.activate(x)
         shortcut: Tensor = self.shortcut(activated if self.shared else x)
-        return shortcut + self.residual(activated)
+        return shortcut + self.drawn(self.residual(activated))
 
 
 def make_layer(bottleneck: bool, shortcut: MakeShortcut, stride_in: StrideIn, in_channels: int, width: int, units: int,

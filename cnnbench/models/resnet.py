@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cnnbench.models.layers import Conv2d, Linear, Net, he_normal
+from cnnbench.models.stochastic_depth import Residual
 
 Shortcut = Literal["A", "B", "C"]
 Pad = Literal["end", "both"]
@@ -61,7 +62,7 @@ def make_shortcut(in_channels: int, channels: int, stride: int, kind: Shortcut, 
     return nn.Sequential(Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Residual):
     """Two 3x3 convolutions and the shortcut `downsample` (torchvision's name), which is None in a plain net."""
 
     expansion = 1
@@ -74,16 +75,20 @@ class BasicBlock(nn.Module):
         self.bn2, self.relu2 = nn.BatchNorm2d(width), nn.ReLU()
         self.downsample = make_shortcut(in_channels, width, stride, shortcut, pad) if shortcut else None
 
+    @property
+    def has_shortcut(self) -> bool:
+        return self.downsample is not None
+
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu1(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         if self.downsample is not None:
-            out = out + self.downsample(x)
+            out = self.drawn(out) + self.downsample(x)
         activation: Tensor = self.relu2(out)
         return activation
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Residual):
     """1x1 down to `width`, 3x3, 1x1 up to four times the width, and the shortcut. The 3x3 strides (v1.5)."""
 
     expansion = 4
@@ -101,12 +106,16 @@ class Bottleneck(nn.Module):
         self.bn3, self.relu3 = nn.BatchNorm2d(channels), nn.ReLU()
         self.downsample = make_shortcut(in_channels, channels, stride, shortcut, pad) if shortcut else None
 
+    @property
+    def has_shortcut(self) -> bool:
+        return self.downsample is not None
+
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu1(self.bn1(self.conv1(x)))
         out = self.relu2(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         if self.downsample is not None:
-            out = out + self.downsample(x)
+            out = self.drawn(out) + self.downsample(x)
         activation: Tensor = self.relu3(out)
         return activation
 

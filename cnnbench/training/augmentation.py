@@ -1,5 +1,6 @@
 """Augmentation in words, none of it, and one that suits the size of the images."""
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
 
 from cnnbench.config.arguments import typed_keys
@@ -54,3 +55,15 @@ def suited(augment: AugmentConfig, size: int) -> AugmentConfig:
 def shifted(augment: AugmentConfig, size: int) -> AugmentConfig:
     """The augmentation with a shift by up to an eighth of the side in place of its crop."""
     return replace(augment, crop=Crop.pad, padding=size // 8)
+
+
+def idle(augment: AugmentConfig, size: int) -> Iterator[tuple[str, str]]:
+    """Settings that have no effect, each with advice."""
+    if augment.crop is Crop.pad and augment.padding == 0:
+        yield "crop=pad with a padding of 0 shifts nothing", "augment.padding=4, or augment.crop=none"
+    if augment.crop is not Crop.pad and augment.padding:
+        yield f"padding={augment.padding} has no effect without crop=pad", "augment.crop=pad"
+    if augment.crop is Crop.resized and augment.scale == [1.0, 1.0]:
+        yield "crop=resized with scale=[1,1] keeps the whole area", "augment.scale=[0.08,1]"
+    if augment.cutout >= size:
+        yield f"cutout={augment.cutout} covers the whole image of {size} px", f"augment.cutout={size // 2}"

@@ -41,6 +41,8 @@ def small(cfg: Config) -> Config:
         data=replace(cfg.data, sampler=Sampler.shuffle),
         label_smoothing=0.0,
         ema=None,
+        swa=None,
+        stochastic_depth=0.0,
         augment=NONE,
         schedule=replace(cfg.schedule, name=Schedule.constant, warmup_epochs=0.0),
     )

@@ -14,10 +14,11 @@ from torch import nn
 
 from cnnbench import data
 from cnnbench.config.commands import TrainConfig
-from cnnbench.config.sections import AugmentConfig, ClassWeights, Crop, OptimConfig, Optimizer, Sampler, Schedule
+from cnnbench.config.sections import ClassWeights, OptimConfig, Optimizer, Sampler, Schedule
 from cnnbench.data.balance import class_counts, counts_text, unequal
 from cnnbench.data.spectrogram import KEY
 from cnnbench.models.layers import LocallyConnected2d, Net
+from cnnbench.training.augmentation import idle
 from cnnbench.utils.format import plural
 
 LARGEST_LR = 3.2  # of SGD, with 8192 images in a batch and a warm-up (Goyal et al., 2017)
@@ -268,6 +269,10 @@ def _all(epochs: int) -> str:
 
 def of_ema(plan: TrainingPlan) -> Iterator[Risk]:
     cfg = plan.cfg
+    if cfg.swa is not None and cfg.schedule.name in (Schedule.cosine, Schedule.linear, Schedule.onecycle):
+        name = cfg.schedule.name.value
+        yield Risk("swa", f"swa={cfg.swa:g} averages weights that hardly move, since schedule={name} ends at 0",
+                   "schedule=constant")  # fmt: skip
     if cfg.ema and cfg.epochs and 1 / (1 - cfg.ema) > plan.steps:
         yield Risk("ema", f"ema={cfg.ema:g} averages over {1 / (1 - cfg.ema):,.0f} steps, more than the "
                    f"{plural(plan.steps, 'step')} of the training: the average stays near the initial weights",
@@ -275,24 +280,12 @@ def of_ema(plan: TrainingPlan) -> Iterator[Risk]:
 
 
 def of_augmentation(plan: TrainingPlan) -> Iterator[Risk]:
-    for detail, advice in _idle(plan.cfg.augment, plan.size):
+    for detail, advice in idle(plan.cfg.augment, plan.size):
         yield Risk("augmentation", detail, advice)
     if plan.cfg.augment.flip and plan.cfg.data.name in ("digits", "mnist", "svhn"):
         yield Risk("augmentation", "a mirrored 2 is not a 2", "augment.flip=false")
     if plan.cfg.augment.flip and plan.images.sounds:
         yield Risk("augmentation", "a mirrored spectrogram is a sound played backwards", "augment=spec")
-
-
-def _idle(augment: AugmentConfig, size: int) -> Iterator[tuple[str, str]]:
-    """Settings that have no effect, each with advice."""
-    if augment.crop is Crop.pad and augment.padding == 0:
-        yield "crop=pad with a padding of 0 shifts nothing", "augment.padding=4, or augment.crop=none"
-    if augment.crop is not Crop.pad and augment.padding:
-        yield f"padding={augment.padding} has no effect without crop=pad", "augment.crop=pad"
-    if augment.crop is Crop.resized and augment.scale == [1.0, 1.0]:
-        yield "crop=resized with scale=[1,1] keeps the whole area", "augment.scale=[0.08,1]"
-    if augment.cutout >= size:
-        yield f"cutout={augment.cutout} covers the whole image of {size} px", f"augment.cutout={size // 2}"
 
 
 def of_frozen(plan: TrainingPlan) -> Iterator[Risk]:

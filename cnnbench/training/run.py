@@ -123,7 +123,7 @@ def _train(cfg: TrainConfig, job: TrainingJob, directory: RunDirectory) -> int:
                                features=job.features, about=job.about, spent=job.spent, stream=stream)  # fmt: skip
     if saved:
         notes += resume.restore(parts, state, rule, manager, saved)
-    space = manager.check_space(size_of(job.model, state.ema, state.optimizer))
+    space = manager.check_space(size_of(job.model, state.ema or state.swa, state.optimizer))
     if cfg.lr_find:
         return lr_finder.run(parts, state, directory.path)
     directory.record(cfg)
@@ -189,6 +189,10 @@ def check_training(cfg: TrainConfig) -> None:
         raise UserError(f"batch_size={cfg.batch_size}: give a whole number or auto")
     if isinstance(cfg.batch_size, int) and cfg.accumulate > cfg.batch_size:
         raise UserError(f"accumulate={cfg.accumulate} is more than the {plural(cfg.batch_size, 'image')} of a batch")
+    if cfg.ema and cfg.swa is not None:
+        raise UserError("ema and swa both average the weights: give one of them")
+    if cfg.swa is not None and cfg.devices not in (1, "1"):
+        raise UserError("swa re-estimates BatchNorm in one process: give devices=1")
     if cfg.optim.nesterov and cfg.optim.momentum == 0:
         raise UserError("optim.nesterov=true needs optim.momentum above 0")
     if cfg.max_time:

@@ -16,6 +16,7 @@ from cnnbench.config.parsing import to_plain
 from cnnbench.config.sections import Cache, Decoder
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net
+from cnnbench.models.stochastic_depth import leave_out
 from cnnbench.runs.run_directory import RunDirectory
 from cnnbench.runtime.batch_size import estimate_largest_batch
 from cnnbench.runtime.compiled import Compiled
@@ -27,6 +28,7 @@ from cnnbench.training.exchange import Exchange
 from cnnbench.training.graph_step import recorded_input, recorded_step, uses_graphs
 from cnnbench.training.schedules import build_schedule, plateau_of
 from cnnbench.training.state import Progress, TrainState
+from cnnbench.training.swa import EpochAverage
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.system import cores
@@ -93,6 +95,8 @@ def build(
     """Parts and state of a training at its first step. saved: the checkpoint that it will go on from. spent: seconds
     of work before the first step. UserError where something does not fit."""
     views = task.views(cfg.crop, model, spec)
+    if cfg.stochastic_depth and not leave_out(model, cfg.stochastic_depth):
+        raise UserError(f"stochastic_depth is for resnet and preact_resnet, not for {spec.model['name']}: leave it out")
     runtime.place(model)
     batch_size = choose_batch_size(cfg, model, spec, runtime, len(dataset.train), saved)
     loaded = place_images(features.dataset if features else dataset, data.cache_of(cfg.data.cache), runtime)
@@ -158,6 +162,7 @@ def start(parts: Parts, model: Net) -> TrainState:
     return TrainState(
         model=model,
         ema=MovingAverage(model, cfg.ema) if cfg.ema else None,
+        swa=None if cfg.swa is None else EpochAverage.after(model, cfg.swa, cfg.epochs),
         net=features.net if features else callable_net(cfg, model, runtime, parts.batch_size),
         task=parts.task,
         optimizer=optim.build_optimizer(model, cfg.optim, parts.batch_size, runtime.fused),

@@ -21,6 +21,7 @@ from cnnbench.training.exchange import Exchange
 from cnnbench.training.health import Guard
 from cnnbench.training.optim import plain_state, prepare, set_lr
 from cnnbench.training.schedules import Plateau
+from cnnbench.training.swa import EpochAverage
 from cnnbench.utils import console
 
 
@@ -50,6 +51,7 @@ class TrainState:
     plateau: Plateau | None = None
     seed: int = 0
     ema: MovingAverage | None = None
+    swa: EpochAverage | None = None
     accumulate: int = 1  # microbatches in a step
     clip: float | None = None
     step: int = 0  # optimizer steps done
@@ -77,9 +79,14 @@ class TrainState:
         return self.schedule(step) * (self.plateau(self.rows, step) if self.plateau else 1.0)
 
     @property
+    def average(self) -> MovingAverage | EpochAverage | None:
+        """The average of weights that is judged, where there is one."""
+        return self.swa if self.swa and self.swa.has_begun else self.ema
+
+    @property
     def eval_model(self) -> Any:
-        """Weights to judge: the moving average, where there is one."""
-        return self.ema.module if self.ema else self.model
+        """Weights to judge: their average, where there is one."""
+        return self.average.module if self.average else self.model
 
     @property
     def is_ahead(self) -> bool:
@@ -124,7 +131,7 @@ class TrainState:
             "meter": self.meter.state_dict(),
             "images_per_second": self.images_per_second,
             "model": _contiguous(self.model.state_dict()),
-            "ema": _contiguous(self.ema.state_dict()) if self.ema else None,
+            "ema": _contiguous(self.average.state_dict()) if self.average else None,
             "optimizer": plain_state(self.optimizer),
             "scaler": self.runtime.scaler.state_dict(),
             "step": self.step,
@@ -136,8 +143,8 @@ class TrainState:
         """Go on from there. The optimizer's settings stay those it was built with: a forced resume may change them."""
         settings = [{**group, "params": None} for group in self.optimizer.param_groups]
         self.model.load_state_dict(state["model"])
-        if self.ema and state["ema"]:
-            self.ema.load_state_dict(state["ema"])
+        if (average := self.ema or self.swa) and state["ema"]:
+            average.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         for group, asked in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(asked, params=group["params"])

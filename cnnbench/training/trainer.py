@@ -21,6 +21,7 @@ from cnnbench.training.limits import StopRule
 from cnnbench.training.loop import train_epoch
 from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
+from cnnbench.training.swa import reestimate
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import RunError
 
@@ -104,6 +105,8 @@ def _end_epoch(view: View, callbacks: Sequence[Callback]) -> None:
     parts, state = view.parts, view.state
     progress, aim = state.progress, parts.task.aim
     train, number, whole, begin = state.meter.compute(), progress.epoch + 1, view.epoch_is_whole, time.perf_counter()
+    if whole:
+        _average(view, number)
     val = validate(view).compute()
     progress.seconds += parts.runtime.group.broadcast(lambda: time.perf_counter() - begin)
     if not math.isfinite(train["loss"] + val["loss"]):
@@ -119,6 +122,16 @@ def _end_epoch(view: View, callbacks: Sequence[Callback]) -> None:
         progress.epoch, progress.batch = number, 0
         state.restart_meter()
     _tell(view, callbacks, number, train, val, is_best)
+
+
+def _average(view: View, epoch: int) -> None:
+    """Add the weights to the average of the ends of epochs, and give it statistics of the epoch's images."""
+    parts, state = view.parts, view.state
+    if state.swa is None or epoch < state.swa.first:
+        return
+    state.swa.add(state.model, epoch)
+    batches = view.stop.until_asked(parts.train_batches.epoch(epoch - 1))
+    reestimate(state.swa, state.model, batches, state.normalize, parts.runtime)
 
 
 def _tell(view: View, callbacks: Sequence[Callback], number: int, train: dict[str, float], val: dict[str, float],

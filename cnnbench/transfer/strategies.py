@@ -137,7 +137,7 @@ def recalibrate_batchnorm(model: Net, extractor: FeatureExtractor) -> None:
 
 def without_augmentation(cfg: FinetuneConfig) -> bool:
     """Whether every epoch sees the same pixels, so that a frozen net must process them only once."""
-    return not active(cfg.augment) and cfg.ema is None and not cfg.unfreeze_at
+    return not active(cfg.augment) and cfg.ema is None and cfg.swa is None and not cfg.unfreeze_at
 
 
 def check_task(strategy: Strategy, task: str) -> None:

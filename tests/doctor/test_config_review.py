@@ -82,6 +82,7 @@ def test_lr_that_scales_with_the_batch_is_as_usual(read: Callable[..., list[dict
         (["model=googlenet", "schedule.warmup_epochs=0"], "schedule", "schedule.warmup_epochs=1"),
         (["schedule=constant"], "schedule", "schedule=cosine"),
         (["schedule=plateau", "schedule.patience=15"], "schedule", "schedule.patience=3"),
+        (["swa=0.5", "schedule=cosine"], "swa", "schedule=constant"),
         (["optim=adamw", "optim.lr=0.1"], "learning rate", "optim.lr=0.001"),
         (["model=googlenet", "data.image_size=64"], "auxiliary heads", "data.image_size=79"),
     ],

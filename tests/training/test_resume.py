@@ -30,7 +30,7 @@ from tests.helpers.data import class_tree
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
 
 BALANCED = ("data.sampler=balanced", "loss.class_weights=balanced")
-PLATEAU = ("schedule=plateau", "schedule.patience=1")
+PLATEAU = ("schedule=plateau", "schedule.patience=1", "stochastic_depth=0.3")
 MIXED = ("augment.policy=rand", "augment.mixup=0.4", "augment.cutmix=1", "augment.erase=0.5")
 
 
@@ -42,7 +42,9 @@ def resnet8_with_dropout(
     return net
 
 
-@pytest.mark.parametrize("extra", [(), ("ema=0.9", "accumulate=3", "optim.clip=1", *BALANCED, *MIXED, *PLATEAU)])
+@pytest.mark.parametrize(
+    "extra", [("swa=0.4",), ("ema=0.9", "accumulate=3", "optim.clip=1", *BALANCED, *MIXED, *PLATEAU)]
+)
 def test_interrupted_and_resumed_equals_uninterrupted(
     cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: tuple[str, ...]
 ) -> None:
