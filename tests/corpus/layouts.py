@@ -182,7 +182,9 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "two-deeper": (two_deeper, SEEN),
     "alike": (with_more(two_that_look_alike), "caf"),
     "two-trains": (lambda here: split_tree(here / "d", {"Train": 2, "training": 2, "val": 2}), "train"),
-    "no-val": (lambda here: split_tree(here / "d", {"train": 3}), "val"),
+}
+DIVIDED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no-val": (lambda here: split_tree(here / "d", {"train": 3}), "not divided"),
 }
 READ: dict[str, tuple[Callable[[Path], object], str]] = {
     "plain": (lambda here: split_tree(here / "d"), ""),
@@ -216,10 +218,13 @@ def cases() -> list[Case]:
     trainers = tuple(line for line in READERS if line not in lenient)
     refused = [Case(f"refused-{name}", build, trainers if name in ENOUGH_TO_JUDGE else READERS, says, code=2)
                for name, (build, says) in REFUSED.items()]  # fmt: skip
-    refused += [Case(f"judged-{name}", REFUSED[name][0], lenient, says) for name, says in ENOUGH_TO_JUDGE.items()]
+    refused += [Case(f"judged-{name}", (REFUSED | DIVIDED)[name][0], lenient, says)
+                for name, says in ENOUGH_TO_JUDGE.items()]  # fmt: skip
+    divided = [Case(f"divided-{name}", build, trainers, says, code=0, only=QUIET)
+               for name, (build, says) in DIVIDED.items()]  # fmt: skip
     read = [Case(f"read-{name}", build, READERS, says, code=0, only=QUIET) for name, (build, says) in READ.items()]
     odd = [Case(f"odd-{name}", build, READERS, says, only=QUIET) for name, (build, says) in ODD_FILES.items()]
-    return [*refused, *read, *odd]
+    return [*refused, *divided, *read, *odd]
 
 
 PARTS = ("train", "Train", "val", "VALIDATION", "test", "cat", "dog", "Cat", "@eaDir", "images", "labels", ".git", "0",
