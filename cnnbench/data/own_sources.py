@@ -20,8 +20,6 @@ import torch
 from cnnbench.config.sections import DataConfig
 from cnnbench.data.assembly import channels_first, dataset_of
 from cnnbench.data.sources import Arrays, Dataset, Files, fingerprint
-from cnnbench.models import own_files
-from cnnbench.models.adapted import told
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural, some
 
@@ -55,11 +53,15 @@ def identified(cfg: DataConfig) -> DataConfig:
     """The data with the place and the SHA-256 of the file that the user names; other data as they are."""
     if cfg.source != SOURCE or cfg.sha256:
         return cfg
+    from cnnbench.models import own_files  # only here: all nets come with it
+
     found = own_files.identified(cfg.file, _named(cfg), "data")
     return replace(cfg, file=found["file"], sha256=found["sha256"])
 
 
 def _function(cfg: DataConfig) -> tuple[Callable[..., Any], Path]:
+    from cnnbench.models import own_files
+
     if cfg.sha256:
         path = own_files.trusted(cfg.file, cfg.sha256, _named(cfg), "data")
     else:
@@ -79,6 +81,8 @@ def _returned(make: Callable[..., Any], called: str, root: Path) -> Mapping[str,
     try:
         held = make(root=root) if "root" in inspect.signature(make).parameters else make()
     except Exception as error:
+        from cnnbench.models.adapted import told
+
         raise UserError(f"{called} failed: {told(error)}") from None
     if not isinstance(held, Mapping) or "train" not in held:
         seen = f"a dict of {some(list(map(str, held)))}" if isinstance(held, Mapping) else type(held).__name__
