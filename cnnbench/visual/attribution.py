@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
+from cnnbench.data.spectrogram import KEY as SOUND
+from cnnbench.data.spectrogram import Spectrogram
 from cnnbench.models.layers import Net
 from cnnbench.output.image_grid import Tile, draw_grid, in_rows
 from cnnbench.output.rgb import overlay_heat, to_rgb
@@ -110,15 +112,23 @@ def _draw_heat(
         tiles += [
             Tile(to_rgb(one.pixels), one.name, marked=one.target is not None and one.target != target),
             Tile(
-                overlay_heat(one.pixels, values, signed), f"{context.classes[target]} {100 * probability:.0f} %", note
+                overlay_heat(one.pixels, values, signed), f"{context.classes[target]}: {100 * probability:.0f} %", note
             ),
         ]
     rows = in_rows(tiles, 4 if len(tiles) > 2 else 2)
     marked = " Framed images: the class in question is not the true class." if any(t.marked for t in tiles) else ""
-    title = f"{context.title}: {title}"
-    picture = context.new_picture(what, what, title, legend + marked)
-    draw_grid(rows, picture.path, title, side=2.2, footer=legend + marked)
+    title, footer = f"{context.title}: {title}", legend + marked + _axes(context)
+    picture = context.new_picture(what, what, title, footer)
+    draw_grid(rows, picture.path, title, side=2.2, footer=footer)
     return picture
+
+
+def _axes(context: VisualizeContext) -> str:
+    """What the sides of a spectrogram are; nothing of other images."""
+    if SOUND not in context.spec.extra:
+        return ""
+    known = Spectrogram.of(context.spec.extra[SOUND])
+    return f" {known.seconds:.3g} seconds from left to right, tones of {known.low:g} to {known.high:g} Hz from below."
 
 
 def _last_stage_with_maps(context: VisualizeContext) -> str:

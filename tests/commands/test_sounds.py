@@ -100,6 +100,7 @@ def test_grad_cam_looks_at_a_spectrogram(cnnbench: Callable[..., Ran], heard: Pa
                    f"run.dir={tmp_path / 'v'}")  # fmt: skip
     assert ran.code == 0, ran.err
     assert (tmp_path / "v/gradcam.png").exists()
+    assert "seconds from left to right, tones of 20 to " in (tmp_path / "v/index.html").read_text()
 
 
 def test_doctor_data_listens(cnnbench: Callable[..., Ran], heard: Path, tmp_path: Path) -> None:

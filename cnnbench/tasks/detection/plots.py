@@ -38,6 +38,7 @@ class Drawn(NamedTuple):
     label: int
     text: str = ""
     truth: bool = False  # drawn as a dashed line
+    meant: bool = False  # what a picture is about, drawn as a thicker line
 
 
 def color_of(label: int) -> Any:
@@ -57,11 +58,13 @@ def draw_boxes(ax: Axes, boxes: Sequence[Drawn], width: float = 1.4) -> None:
         left, top, right, bottom = one.corners
         color, dark = color_of(one.label), (0, 0, 0, 0.5)
         style: Any = (0, (3, 2)) if one.truth else "-"
-        for line, ink in ((width, color),) if one.truth else ((width + 1.2, dark), (width, color)):
+        own = 2 * width if one.meant else width
+        for line, ink in ((own, color),) if one.truth else ((own + 1.2, dark), (own, color)):
             ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=ink, linewidth=line,
                                    linestyle=style))  # fmt: skip
         if one.text:
-            ax.text(left, top, one.text, fontsize=5.5, color="black", va="bottom", clip_on=True,
+            ink = "black" if color.mean() > 0.55 else "white"
+            ax.text(left, top, one.text, fontsize=5.5, color=ink, va="bottom", clip_on=True,
                     bbox={"facecolor": color, "edgecolor": "none", "pad": 0.6, "alpha": 0.85})  # fmt: skip
 
 
@@ -72,7 +75,7 @@ def true_boxes(table: Any) -> list[Drawn]:
 def found_boxes(detections: Any, least: float) -> list[Drawn]:
     """Detections (n, 6) with at least this score, the likeliest on top."""
     rows = [row for row in array(detections).tolist() if row[1] >= least]
-    return [Drawn(row[2:], int(row[0]), f"{row[1]:.2f}".lstrip("0")) for row in reversed(rows)]
+    return [Drawn(row[2:], int(row[0]), f"{row[1]:.2f}") for row in reversed(rows)]
 
 
 def plot_train_batch(images: Tensor, tables: Tensor, classes: Sequence[str], path: Path) -> Figure:
@@ -132,7 +135,7 @@ def plot_curves(judged: Verdicts, classes: Sequence[str], path: Path, title: str
         area = average_precision(recall, precision, eleven=False)
         name = short_label(classes[label], 20)
         ax.plot(100 * recall, 100 * precision, color=color_of(label) * 0.85, linewidth=1.6,
-                label=f"{name}  {area:.1f} % of {judged.objects[label]:,}")  # fmt: skip
+                label=f"{name}: {area:.1f} %, {judged.objects[label]:,}")  # fmt: skip
         sure = int((score >= 0.5).sum())
         if sure:
             ax.plot(100 * recall[sure - 1], 100 * precision[sure - 1], "o", color=color_of(label) * 0.85, markersize=6,
@@ -163,10 +166,12 @@ def plot_mistakes(judged: Verdicts, counts: dict[str, int], source: Source, trut
         for ax in row[len(examples) :]:
             ax.axis("off")  # else it would cover the words to its left
         for ax, (image, boxes) in zip(row, examples, strict=False):
-            _draw_part(ax, _pixels(source, image), [*true_boxes(truth[image]), *boxes], boxes[0].corners)
+            around = boxes[0].corners
+            others = [one for one in true_boxes(truth[image]) if list(one.corners) != list(around)]
+            _draw_part(ax, _pixels(source, image), [*others, *boxes], around)
             ax.set_xlabel(short_label(Path(names[image]).name, CAPTION), fontsize=5.5)
     labels = [int(box[0]) for box in judged.boxes.tolist()]
-    _legend(figure, labels, classes, truth=True)
+    _legend(figure, labels, classes, truth=True, meant=True)
     return save_figure(figure, path)
 
 
@@ -175,10 +180,14 @@ def _examples(judged: Verdicts, kind: str, truth: Tensor) -> list[tuple[int, lis
     if kind == "missed":
         rows = [(image, truth[image, at].tolist()) for image, at in judged.missed]
         rows.sort(key=lambda pair: -pair[1][-1])
-        return [(image, [Drawn(row[CORNERS], int(row[CLASS]), truth=True)]) for image, row in rows[:EACH]]
+        return [(image, [Drawn(row[CORNERS], int(row[CLASS]), truth=True, meant=True)]) for image, row in rows[:EACH]]
     own = (place for place, verdict in enumerate(judged.verdict.tolist()) if NAMES.get(verdict) == kind)
     return [
-        (int(judged.image[place]), found_boxes(judged.boxes[place : place + 1], 0.0)) for place in islice(own, EACH)
+        (
+            int(judged.image[place]),
+            [one._replace(meant=True) for one in found_boxes(judged.boxes[place : place + 1], 0.0)],
+        )
+        for place in islice(own, EACH)
     ]
 
 
@@ -188,7 +197,7 @@ def _draw_part(ax: Axes, image: np.ndarray, boxes: Sequence[Drawn], around: Sequ
     half = max(right - left, bottom - top, 16) * (0.5 + MARGIN)
     x, y = (left + right) / 2, (top + bottom) / 2
     _show(ax, image)
-    draw_boxes(ax, boxes, 1.2)
+    draw_boxes(ax, boxes, 0.9)
     ax.set(xlim=(x - half, x + half), ylim=(y + half, y - half))
 
 
@@ -205,8 +214,9 @@ def _grid(rows: int, columns: int, side: float, aspect: float, title: str) -> tu
     return figure, picture_axes(figure, rows, columns)
 
 
-def _legend(figure: Figure, labels: Sequence[int], classes: Sequence[str], *, truth: bool = False) -> None:
-    """Write under the pictures which colour is which class, and what a dashed line is."""
+def _legend(figure: Figure, labels: Sequence[int], classes: Sequence[str], *, truth: bool = False, meant: bool = False
+            ) -> None:  # fmt: skip
+    """Write under the pictures which colour is which class, and what a dashed line is, and a thick one."""
     known = sorted(set(labels))
     handles: list[Any] = [Line2D([], [], color=color_of(label), linewidth=2, label=short_label(classes[label], 20))
                           for label in known[:LEGEND]]  # fmt: skip
@@ -215,5 +225,7 @@ def _legend(figure: Figure, labels: Sequence[int], classes: Sequence[str], *, tr
     if truth:
         handles += [Line2D([], [], color="black", linestyle="--", label="true"),
                     Line2D([], [], color="black", label="the net's, with its score")]  # fmt: skip
+    if meant:
+        handles.append(Line2D([], [], color="black", linewidth=3, label="thick: the mistake"))
     columns = max(1, int(figure.get_figwidth() / 1.3))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)

@@ -120,21 +120,31 @@ def drawn(pixels: Tensor, boxes: Sequence[DetectedBox]) -> Tensor:
     from cnnbench.tasks.picture_predictor import as_image
 
     image = as_image(pixels).convert("RGB")
-    for box in reversed(boxes):
-        _draw(image, box)
+    for draw in (_draw_box, _draw_name):  # no line crosses a name
+        for box in reversed(boxes):
+            draw(image, box)
     return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(image.height, image.width, 3
                                                                                 ).permute(2, 0, 1)  # fmt: skip
 
 
-def _draw(image: "Image", box: DetectedBox) -> None:
-    from PIL import ImageDraw, ImageFont
-
+def _color(box: DetectedBox) -> tuple[int, ...]:
     from cnnbench.tasks.segmentation.palette import voc_colors
 
-    color = tuple(int(value) for value in voc_colors()[1 + box.label % 254] * 0.85 + 38)
-    draw, line = ImageDraw.Draw(image), max(1, round(min(image.size) / 200))
+    return tuple(int(value) for value in voc_colors()[1 + box.label % 254] * 0.85 + 38)
+
+
+def _draw_box(image: "Image", box: DetectedBox) -> None:
+    from PIL import ImageDraw
+
+    width = max(1, round(min(image.size) / 200))
+    ImageDraw.Draw(image).rectangle((box.left, box.top, box.right, box.bottom), outline=_color(box), width=width)
+
+
+def _draw_name(image: "Image", box: DetectedBox) -> None:
+    from PIL import ImageDraw, ImageFont
+
+    draw, color = ImageDraw.Draw(image), _color(box)
     font = ImageFont.load_default(size=max(9, round(min(image.size) / 32)))
-    draw.rectangle((box.left, box.top, box.right, box.bottom), outline=color, width=line)
     text = f"{box.name} {box.score:.2f}"
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     wide, high = right - left + 4, bottom - top + 4

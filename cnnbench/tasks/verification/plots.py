@@ -53,8 +53,8 @@ def draw_distances(found: Mapping[str, np.ndarray], pairs: Pairs, path: Path, ti
     left, right = figure.subplots(1, 2)
     for (name, far), (line, colour) in zip(found.items(), LINES, strict=False):
         _draw_roc(left, name, far, same, line, colour)
-    left.plot([0, 1], [1, 0], color=GREY, linewidth=0.6)
-    left.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=(0, (4, 3)))
+    left.plot([0, 1], [1, 0], color=GREY, linewidth=0.6, label="both errors equal")
+    left.plot([0, 1], [0, 1], color=GREY, linewidth=0.6, linestyle=(0, (4, 3)), label="chance")
     left.set(xlabel="pairs of two people that are accepted (FAR)", ylabel="pairs of one person that are accepted (TAR)",
              xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")  # fmt: skip
     left.legend(loc="lower right", fontsize=8, framealpha=1, edgecolor="white")
