@@ -20,6 +20,7 @@ from yaml import MarkedYAMLError
 
 from cnnbench.config import commands, parsing
 from cnnbench.config.arguments import config_dirs, groups, unquoted, without_plus
+from cnnbench.config.elsewhere import hint
 from cnnbench.config.sections import DataConfig, Resume, conf_dir
 from cnnbench.utils.errors import UserError, did_you_mean, same_named, unknown
 
@@ -193,7 +194,7 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
         if group == "recipe" and not any(arg.startswith("recipe=") for arg in args):
             return f"data={choice} has no recipe of its own: choose one, as in recipe=folder"
         if group:
-            return str(unknown(group, choice, error.options or ["none yet"]))
+            return _unknown_choice(group, choice, list(error.options or ["none yet"]))
     if found := re.match(r"In '(.+?)': \w+ raised while composing config:\n(.*)", text, re.DOTALL):
         return f"{found[1]}.yaml: {_reason_in_file(found[2], command, args)}"
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
@@ -224,6 +225,13 @@ def _path_for_name(args: list[str]) -> str | None:
         if setting := PATH_SETTINGS[group].get(suffix):
             return f"{group}= takes a name, not a path: {setting}={path}"
     return None
+
+
+def _unknown_choice(group: str, choice: str, options: list[str]) -> str:
+    """Message for a name that a group does not have; of a net, with where it is, unless one of ours is nearer."""
+    said = str(unknown(group, choice, options))
+    elsewhere = hint(choice, options) if group == "model" else ""
+    return "\n".join([f"unknown model '{choice}'. {elsewhere}", *said.splitlines()[1:]]) if elsewhere else said
 
 
 def _unknown_key(key: str, command: str, args: list[str]) -> str:
