@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+LENET = "LeCun, Bottou, Bengio & Haffner, Gradient-Based Learning Applied to Document Recognition, 1998"
 ALEXNET = "Krizhevsky, Sutskever & Hinton, ImageNet Classification with Deep CNNs, NIPS 2012"
 OWT = "Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014, as torchvision has it"
 VGG = "Simonyan & Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, 2014"
@@ -21,6 +22,9 @@ DEEPFACE = "Taigman et al., DeepFace: Closing the Gap to Human-Level Performance
 
 ALEXNET_PARAMS = 60_965_224  # of the net in the paper, counted; other nets are compared with it
 
+LENET_CONNECTIONS = (
+    "the paper's 340,908 connections count biases and the sums of S2 and S4 too: 326,520 are products with weights"
+)
 CONV_1 = (
     "the paper gives conv1 253,440 neurons: 55 x 55 x 96 makes 290,400; and 55 takes images of 227 pixels, or padding "
     "around 224"
@@ -69,6 +73,7 @@ class Facts:
 
 # By name, or by name and the argument that makes it another net of the paper.
 FACTS: dict[str, Facts] = {
+    "lenet5": Facts(LENET, "60000", None, None, (LENET_CONNECTIONS,)),
     "alexnet": Facts(ALEXNET, "60 M", None, 8, (ALEXNET_60M, CONV_1, ALEXNET_SLIDE, LRN_ALPHA)),
     "alexnet_owt": Facts(OWT, None, None, 8),
     "vgg11": Facts(VGG, "133 M", None, 11),

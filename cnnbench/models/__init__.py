@@ -17,6 +17,7 @@ from cnnbench.models import (
     fcn,
     googlenet,
     inception,
+    lenet,
     nin,
     own_nets,
     preact_resnet,
@@ -34,6 +35,7 @@ from cnnbench.utils.format import some
 
 SOURCES = ("cnnbench", "torchvision", "python")
 MODELS: dict[str, Callable[..., Net]] = {
+    **lenet.MODELS,
     **alexnet.MODELS,
     **vgg.MODELS,
     **nin.MODELS,

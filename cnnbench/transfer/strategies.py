@@ -68,6 +68,8 @@ def prepare_transfer(
     if strategy not in FITTED and (note := suit_to_size(cfg, spec.input.image_size)):
         say(note, extractor.stream)
     on_features = strategy in FITTED or (linear and strategy is Strategy.head and without_augmentation(cfg))
+    if (on_features or probe) and strategy is not Strategy.deep_features:
+        check_head_learns(model)
     train = extractor(extractor.dataset.train, [layer])[layer] if on_features or probe else None
     if on_features:
         cfg.augment = NONE
@@ -78,6 +80,12 @@ def prepare_transfer(
         fit_head(cfg, extractor, model, train, about)
     features = None if train is None or val is None else extractor.feature_dataset(output_layer(model), train, val)
     return PreparedNet(model, spec, features, probe and strategy not in FITTED)
+
+
+def check_head_learns(model: Net) -> None:
+    """UserError where the layer that gives the logits has nothing to be fitted, as the codes of LeNet-5."""
+    if next(output_layer(model).parameters(), None) is None:
+        raise UserError(f"{model.name} ends in fixed codes, which no classifier replaces: give model.output=linear")
 
 
 def fit_head(

@@ -8,6 +8,8 @@ from cnnbench.models import build
 
 # Parameters and multiply-adds at the native size, for the paper's number of classes and without auxiliary heads.
 COUNTS = {
+    "lenet5": (60_000, 326_520),
+    "lenet5 output=linear": (60_850, 326_520),
     "alexnet": (60_965_224, 724_406_816),
     "alexnet groups=1": (62_378_344, 1_135_256_096),
     "alexnet lrn=false overlap_pool=false dropout=0": (60_965_224, 724_406_816),
