@@ -67,7 +67,7 @@ def train_loader(
     device: torch.device | None = None,
     sampler: Sampler = Sampler.shuffle,
     keep: Keep | None = None,
-    record: Callable[[Pick], Pick] | None = None,
+    record: Callable[[Pick, int], Pick] | None = None,
 ) -> "Loader":
     """Loader of shuffled, augmented batches of the training images.
 
@@ -76,7 +76,8 @@ def train_loader(
     one image. It is dropped where a rank would have a single image, which BatchNorm cannot take.
 
     device: where decode=nvjpeg decodes, and where the images stay. keep: whether images of files are decoded once.
-    record: takes the function that picks and augments a batch of images in memory, and gives back the one that does it.
+    record: takes the function that picks and augments a batch of images in memory, and how many it picks, and gives back
+    the one that does it.
     """
     source, ratio = dataset.train, dataset.crop_ratio
     targets = _one_class_each(dataset) if sampler is Sampler.balanced else None
@@ -215,7 +216,7 @@ class Loader:
     finish: BatchTransform
     dataset: Dataset
     mixing: Mixing | None = None
-    record: Callable[[Pick], Pick] | None = None  # of images in memory
+    record: Callable[[Pick, int], Pick] | None = None  # of images in memory
 
     def __len__(self) -> int:
         return len(self.order)
@@ -252,7 +253,7 @@ class Loader:
     @cached_property
     def _recorded(self) -> Pick:
         assert self.record is not None
-        return self.record(self._pick)
+        return self.record(self._pick, self.order.batch_size + self.order.followed)
 
     def _pick(self, indices: Tensor, *draws: Tensor) -> tuple[Tensor, Any]:
         (read,) = self.read([indices], [])

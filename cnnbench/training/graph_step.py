@@ -53,8 +53,8 @@ def recorded_step(state: TrainState, size: int) -> Recorded:
     return Recorded(recordable_step(state), state.runtime.device, size, failed)
 
 
-def recorded_input(function: Callable[..., Any], runtime: Runtime, size: int) -> Recorded:
-    """The function that picks and augments batches of `size` images, to be recorded."""
+def recorded_input(runtime: Runtime, function: Callable[..., Any], size: int) -> Recorded:
+    """The function that picks `size` images and augments them, to be recorded."""
     return Recorded(
         function, runtime.device, size, lambda reason: console.warn(not_recorded("the augmentation", reason))
     )

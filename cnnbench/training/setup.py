@@ -131,7 +131,7 @@ def build(
             decode=cfg.data.decode,
             device=runtime.device,
             sampler=cfg.data.sampler,
-            record=partial(recorded_input, runtime=runtime, size=batch_size) if graphs else None,
+            record=partial(recorded_input, runtime) if graphs else None,
             keep=keep,
             **loading,
         ),

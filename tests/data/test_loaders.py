@@ -1,7 +1,7 @@
 """Batches: the data depends on seed, epoch and index alone, whatever the number of ranks and workers."""
 
 from dataclasses import replace
-from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -133,7 +133,10 @@ def test_batches_that_are_replayed_are_the_batches(augment: AugmentConfig, monke
     """As a GPU replays what picks and augments them: over tensors that never move, here by calling it again."""
     told: list[str] = []
     monkeypatch.setattr(graphs, "capture", lambda function: function)
-    record = partial(graphs.Recorded, device=torch.device("cpu"), size=7, tell=told.append)
+
+    def record(function: Any, size: int) -> graphs.Recorded:
+        return graphs.Recorded(function, torch.device("cpu"), size, told.append)
+
     dataset = replace(arrays(40), interpolation="bilinear")
     plain, replayed = train(dataset, augment, batch_size=7), train(dataset, augment, batch_size=7, record=record)
     for epoch in (0, 1):

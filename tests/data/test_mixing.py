@@ -1,7 +1,6 @@
 """Mixup and CutMix: what is mixed with what, by which shares, and that nothing but the epoch decides it."""
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,7 +97,10 @@ def test_rectangles_have_the_area_asked_for() -> None:
 def test_mixed_batches_that_are_replayed_are_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(graphs, "capture", lambda function: function)
-    record = partial(graphs.Recorded, device=torch.device("cpu"), size=8, tell=told.append)
+
+    def record(function: Any, size: int) -> graphs.Recorded:
+        return graphs.Recorded(function, torch.device("cpu"), size, told.append)
+
     plain, replayed = train(classes(56), BOTH, batch_size=7), train(classes(56), BOTH, batch_size=7, record=record)
     for ours, theirs in zip(replayed.epoch(0), plain.epoch(0), strict=True):
         assert same_batch(ours, theirs)
