@@ -194,6 +194,8 @@ def in_short(error: Exception) -> str:
 
 POOLED = ("airbench, Muon", "alexnet, dropout", "vgg11, dropout", "googlenet, auxiliary heads")
 """Nets with poolings that have no deterministic kernel."""
+MIXED = ("augment.policy=trivial", "augment.mixup=0.4", "augment.cutmix=1", "augment.erase=0.5", "augment.rotate=15",
+         "augment.blur=1", "stochastic_depth=0.3")  # fmt: skip
 
 
 def same(note: Callable[..., None]) -> None:
@@ -211,6 +213,8 @@ def same(note: Callable[..., None]) -> None:
             "optim.clip=1",
         ],
         "resnet20, AdamW": ["model=resnet20", *small, "optim=adamw"],
+        "resnet20, RMSProp": ["model=resnet20", *small, "optim=rmsprop"],
+        "resnet20, mixed images, stochastic depth": ["model=resnet20", *small, *MIXED],
         "airbench, Muon": ["model=airbench", *small],
         "alexnet, dropout": ["model=alexnet", *small[:2], "data.image_size=96", "augment=resized_flip"],
         "vgg11, dropout": ["model=vgg11", *small[:2], "data.image_size=64", "augment=resized_flip"],

@@ -76,8 +76,8 @@ def train_loader(
     one image. It is dropped where a rank would have a single image, which BatchNorm cannot take.
 
     device: where decode=nvjpeg decodes, and where the images stay. keep: whether images of files are decoded once.
-    record: takes the function that picks and augments a batch of images in memory, and how many it picks, and gives back
-    the one that does it.
+    record: takes the function that picks and augments a batch of images in memory, and how many it picks, and gives
+    back the one that does it.
     """
     source, ratio = dataset.train, dataset.crop_ratio
     targets = _one_class_each(dataset) if sampler is Sampler.balanced else None
