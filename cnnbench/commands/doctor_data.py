@@ -117,8 +117,8 @@ def examine(cfg: DoctorDataConfig, dataset: Dataset, given: FeatureNet | None) -
     if not len(images):
         raise UserError(f"none of the {len(images.unreadable):,} images can be read: {images.unreadable[0]['detail']}")
     table = data.group_table(dataset, cfg.data.group) or (Path(cfg.data.file) if cfg.data.file else None)
-    known = root if cfg.data.name != "list" else None  # what else lies beside listed images is nobody's mistake
-    ignored = image_files.ignored_files(dataset, known, table) if known else []
+    picked = cfg.data.name == "list" or cfg.data.source is not None  # what else lies there is nobody's mistake
+    ignored = [] if root is None or picked else image_files.ignored_files(dataset, root, table)
     dataset, images, remarks = image_files.heard(dataset, images, cfg.data.workers)
     review = Review(images=images, notes=(*dataset.notes, *remarks), ignored=ignored, similarity=cfg.similarity)
     review.exact = exact_copies([one.digest for one in images.facts])
