@@ -79,12 +79,14 @@ def _draw_histogram(ax: Axes, far: np.ndarray, same: np.ndarray) -> None:
     ax.hist(far[same], edges, color=BLUE, alpha=0.55, label="one person")
     ax.hist(far[~same], edges, color=VERMILLION, histtype="step", linewidth=1.6, label="two people")
     threshold = best_threshold(far, same)
+    early = threshold < (edges[0] + edges[-1]) / 2  # the words stand where the line is not
     ax.axvline(threshold, color="black", linewidth=1, linestyle=(0, (4, 2)))
-    ax.annotate(f" {threshold:.3f} divides these best", (threshold, 0.985), xycoords=("data", "axes fraction"),
-                fontsize=8, va="top", ha="left" if threshold < (edges[0] + edges[-1]) / 2 else "right")  # fmt: skip
+    ax.annotate(f" {threshold:.3f} divides these best ", (threshold, 0.985), xycoords=("data", "axes fraction"),
+                fontsize=8, va="top", ha="left" if early else "right")  # fmt: skip
     ax.set(xlabel="distance of the embeddings (1 - cosine)", ylabel="pairs")
     ax.set_ylim(top=1.35 * ax.get_ylim()[1])
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 0.94), fontsize=8, frameon=False)
+    side, place = ("upper right", 1) if early else ("upper left", 0)
+    ax.legend(loc=side, bbox_to_anchor=(place, 0.94), fontsize=8, frameon=False)
 
 
 def draw_mistakes(pairs: Sequence[WrongPair], path: Path, title: str) -> None:
