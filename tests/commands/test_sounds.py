@@ -228,4 +228,4 @@ def test_grids_are_trained_on_and_asked_about(cnnbench: Callable[..., Ran], tmp_
     assert asked.code == 1 and "2 of 5 files could not be read:" in asked.err  # as of images
     assert "cannot read the grids" in asked.err and "it has no x, but z" in asked.err
     assert [one.get("error") is None for one in json.loads(asked.out)] == [False, True, True, True, False]
-    assert json.loads(asked.out)[1]["predictions"][0]["class"] == "loud"
+    assert json.loads(asked.out)[2]["predictions"][0]["class"] == "loud"
