@@ -85,8 +85,8 @@ def _draw_histogram(ax: Axes, far: np.ndarray, same: np.ndarray) -> None:
                 fontsize=8, va="top", ha="left" if early else "right")  # fmt: skip
     ax.set(xlabel="distance of the embeddings (1 - cosine)", ylabel="pairs")
     ax.set_ylim(top=1.35 * ax.get_ylim()[1])
-    side, place = ("upper right", 1) if early else ("upper left", 0)
-    ax.legend(loc=side, bbox_to_anchor=(place, 0.94), fontsize=8, frameon=False)
+    ax.legend(loc="upper right" if early else "upper left", bbox_to_anchor=(int(early), 0.94), fontsize=8,
+              frameon=False)  # fmt: skip
 
 
 def draw_mistakes(pairs: Sequence[WrongPair], path: Path, title: str) -> None:
