@@ -25,6 +25,7 @@ from cnnbench.models import (
     sphereface,
     srcnn,
     ssd,
+    timm_nets,
     unet,
     vgg,
 )
@@ -33,7 +34,7 @@ from cnnbench.models.layers import CLASS, Dense, Net, run_on_meta
 from cnnbench.utils.errors import UserError, did_you_mean, unknown
 from cnnbench.utils.format import some
 
-SOURCES = ("cnnbench", "torchvision", "python")
+SOURCES = ("cnnbench", "torchvision", "python", "timm")
 MODELS: dict[str, Callable[..., Net]] = {
     **lenet.MODELS,
     **alexnet.MODELS,
@@ -67,9 +68,9 @@ def build(name: str, *, num_classes: int | None = None, in_channels: int | None 
     """Net `name`, initialised as in its file, on torch's default device (`with torch.device("meta")`: no memory).
 
     num_classes: None is the paper's number (1000, 10 for the CIFAR nets, 4030 for DeepFace); in_channels: None is the
-    paper's too. source: "torchvision" takes torchvision's net of this name, "python" that of a file (see own_nets.py);
-    what is None is then left out. cut: a stage; all stages after it are
-    replaced by one linear layer (`Truncated`). embed: a head; the net then answers with embeddings (`Embedder`).
+    paper's too. source: "torchvision" takes torchvision's net of this name, "timm" timm's, "python" that of a file (see
+    own_nets.py); what is None is then left out. cut: a stage; all stages after it are replaced by one linear layer
+    (`Truncated`). embed: a head; the net then answers with embeddings (`Embedder`).
     arguments: of the builder in MODELS. UserError for an unknown name or value, with the choices.
     """
     builder = _builder(name, source)
@@ -160,10 +161,10 @@ def source_of(name: str) -> str:
 
 
 def known_nets(source: str) -> list[str]:
-    """Names of all nets of a source; none of the user's own."""
+    """Names of all nets of a source; none of the user's own, and none of timm's, which takes seconds to import."""
     if source == SOURCES[0]:
         return list(MODELS)
-    if source == own_nets.SOURCE:
+    if source not in SOURCES[:2]:
         return []
     from cnnbench.models import torchvision_nets
 
@@ -200,6 +201,8 @@ def _builder(name: str, source: str) -> Callable[..., Net]:
         raise unknown("model source", source, SOURCES)
     if source == own_nets.SOURCE:
         return partial(own_nets.own_net, name)
+    if source == timm_nets.SOURCE:
+        return partial(timm_nets.timm_net, name)
     from cnnbench.models import torchvision_nets  # only here, since it takes a second to import
 
     if source == "torchvision":

@@ -22,7 +22,7 @@ from cnnbench.utils.format import plural
 from cnnbench.utils.plain_yaml import first_line
 
 SIDES = (224, 32, 28, 64, 96, 128, 227, 256, 299, 384, 16, 8)  # that a module is tried with which names no size
-LEAST = 3  # parts with weights that stages are made of, where the module has so many
+LEAST = 4  # parts with weights that stages are made of, where the module has so many
 WEIGHTED = nn.Conv2d | nn.Linear
 
 

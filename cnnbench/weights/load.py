@@ -15,7 +15,7 @@ from cnnbench.config.sections import Interpolation, PrepareConfig
 from cnnbench.data.class_names import coco_names, imagenet_names, matched
 from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.data.model_spec import InputSpec, ModelSpec
-from cnnbench.models import own_nets
+from cnnbench.models import own_nets, timm_nets
 from cnnbench.models.layers import BOXES, MASK, Net, output_layer
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.utils.errors import UserError
@@ -95,7 +95,10 @@ def _from_tensors(
     if classes is None:
         classes, note = named_classes(outputs, of_data, weights.source, sketch.answers)
         notes.append(note)
-    if prepare.mean is None or prepare.std is None:
+    images = timm_nets.images_of(model["name"]) if model.get("source") == timm_nets.SOURCE else {}
+    if images:
+        notes.append(f"images: prepared as timm says of {model['name']}")
+    elif prepare.mean is None or prepare.std is None:
         if channels != 3:
             raise UserError(f"{weights.source} does not say how its images were normalised: give prepare.mean and .std")
         notes.append("images: normalised as usual for ImageNet; prepare.mean and prepare.std say otherwise")
@@ -110,11 +113,14 @@ def _from_tensors(
         model=model,
         labels=classes,
         input=InputSpec(
-            mean=list(IMAGENET_MEAN),
-            std=list(IMAGENET_STD),
-            image_size=net.image_size,
+            **{
+                "mean": list(IMAGENET_MEAN),
+                "std": list(IMAGENET_STD),
+                "image_size": net.image_size,
+                "crop_ratio": 0.875 if net.image_size > 64 and net.answers not in TASKS else 1.0,
+                **images,
+            },
             in_channels=channels,
-            crop_ratio=0.875 if net.image_size > 64 and net.answers not in TASKS else 1.0,
         ),
     )
     return net.eval(), spec, notes

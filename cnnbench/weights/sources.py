@@ -19,7 +19,7 @@ from torch import Tensor
 
 from cnnbench import models
 from cnnbench.data.model_spec import InputSpec, ModelSpec
-from cnnbench.models import own_nets
+from cnnbench.models import own_nets, timm_nets
 from cnnbench.models.layers import Net
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.fast_start import import_torchvision
@@ -176,7 +176,7 @@ def usual(model: dict[str, Any]) -> str:
     """Name of the weights that go with a net, or with what it is built on, where none are named: the zoo's, else the
     published ones."""
     classifier = models.backbone_of(model) or model
-    ours = classifier.get("source") != own_nets.SOURCE
+    ours = classifier.get("source") not in (own_nets.SOURCE, timm_nets.SOURCE)
     own = [name for name in zoo_names() if ours and name.startswith(f"{classifier['name']}-")]
     return f"zoo:{own[0]}" if own else "imagenet"
 
@@ -210,6 +210,10 @@ def published_name(model: dict[str, Any]) -> str:
 
 def published(model: dict[str, Any], version: str = "") -> Weights:
     """torchvision's weights for this very net, from its cache or fetched into it, with their own preprocessing."""
+    if model.get("source") == timm_nets.SOURCE:
+        from cnnbench.weights import timm_weights
+
+        return timm_weights.published(model, version)
     import_torchvision()
     from torchvision.models import get_model_weights
 

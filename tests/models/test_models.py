@@ -160,7 +160,10 @@ def test_auxiliary_heads_take_part_where_their_maps_are_large_enough(spec):
     [
         ({"name": "alexnt"}, "unknown model 'alexnt'. Did you mean 'alexnet'?\nchoices: airbench, alexnet, "),
         ({"name": "squeezenet1_0"}, "\ntorchvision has it: model=torchvision model.name=squeezenet1_0"),
-        ({"name": "resnet18", "source": "hub"}, "unknown model source 'hub'.\nchoices: cnnbench, python, torchvision"),
+        (
+            {"name": "resnet18", "source": "hub"},
+            "unknown model source 'hub'.\nchoices: cnnbench, python, timm, torchvision",
+        ),
         ({"name": "alexnet", "lnr": True}, "model alexnet has no argument 'lnr'. Did you mean 'lrn'?\nits arguments: "),
         ({"name": "plain20", "shortcut": "A"}, "no argument 'shortcut'.\nits arguments: num_classes, in_channels"),
         ({"name": "resnet18", "shortcut": "D"}, "model resnet18: shortcut must be A or B or C, not 'D'"),
@@ -311,7 +314,7 @@ def test_recipes(compose):
 
 def test_every_model_file_is_a_model_and_cites_its_source():
     files = sorted((conf_dir() / "model").glob("*.yaml"))
-    assert {file.stem for file in files} == {*MODELS, "torchvision", "python"}
+    assert {file.stem for file in files} == {*MODELS, "torchvision", "python", "timm"}
     for file in files:
         first, second, third, *_ = file.read_text().splitlines()
         assert first == "# @package _global_"

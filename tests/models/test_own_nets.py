@@ -119,7 +119,7 @@ def test_a_net_keeps_its_weights_and_answers(tmp_path):
 
 def test_stages_follow_the_run_and_hold_every_parameter_once(file):
     expected = {
-        "LeNet": (32, False, ["stem", "features.3", "head"], {"in_channels": 1}),
+        "LeNet": (32, False, ["stem", "features.3", "classifier.1", "head"], {"in_channels": 1}),
         "Wrapped": (224, True, ["stem", *(f"backbone.layer{n}" for n in (1, 2, 3, 4)), "head"], {}),
         "Auxiliary": (224, True, ["stem", "b", "head"], {"in_channels": 1}),
         "Named": (28, False, ["one", "head"], {"in_channels": 1}),
