@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.fx.proxy import TraceError
 from torch.nn import functional as F
 
 from cnnbench.models.layers import WEIGHTED, Linear, Net, normal, run_on_meta
+from cnnbench.utils.errors import UserError
 
 MAX_FEATURES = 4096
 FINEST = 8
@@ -57,6 +59,9 @@ def extractor(net: Net, lasts: Mapping[str, nn.Module], leaves: Sequence[type[nn
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # on dropout: the graphs of train and eval mode differ
                 return create_feature_extractor(net.eval(), nodes, tracer_kwargs={"leaf_modules": list(leaves)})
+        except TraceError as error:
+            why = str(error).splitlines()[0]
+            raise UserError(f"{net.name} cannot be cut: torch.fx does not follow its forward ({why})") from None
         except ValueError as error:  # the tracer sees the sequence that ends with the module as one node
             node = next((node for node in nodes if f"'{node}'" in str(error)), "")
             outer, _, _ = node.rpartition(".")

@@ -79,6 +79,11 @@ class Reads(Twelve):
         return self.fc(x.flatten(1)) if x.mean() > 0 else self.fc(x.flatten(1) + 1)
 
 
+class Looks(LeNet):
+    def forward(self, x):
+        return super().forward(x + 1 if x.shape[2] > 40 else x)
+
+
 class Maps(nn.Conv2d):
     def __init__(self, num_classes=10):
         super().__init__(3, num_classes, 3)
@@ -164,6 +169,9 @@ def test_one_sentence_for_each_net_that_cannot_be(file):
     ):
         with pytest.raises(UserError, match=words):
             own(file, name, **arguments)
+    assert list(own(file, "LeNet", in_channels=1, num_classes=3, cut="stem").stages) == ["stem", "head"]
+    with pytest.raises(UserError, match=r"Looks cannot be cut: torch\.fx does not follow its forward"):
+        own(file, "Looks", in_channels=1, num_classes=3, cut="stem")
     with pytest.raises(UserError, match="neither a convolution nor a linear layer"):
         adapted(nn.Sequential(nn.ReLU()), "Nothing", channels=3, outputs=None)
 
