@@ -58,6 +58,11 @@ def net_builder(name: str | None) -> Callable[..., Net]:
             f"model.name={name}: it also learns masks or keypoints of each object, which no data set here has; "
             "take fasterrcnn_resnet50_fpn, which is the same net for boxes alone"
         )
+    if name not in available_nets() and name in torchvision.models.list_models():
+        raise UserError(
+            f"model.name={name}: torchvision has it, but it is quantized, or for videos or for optical flow; "
+            "what is trained here are classifiers, segmentation nets and detectors of images"
+        )
     if name not in available_nets():
         raise unknown("torchvision model", name, available_nets())
     if name in torchvision_rcnn.NAMES:

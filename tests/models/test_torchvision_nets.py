@@ -133,7 +133,8 @@ def test_a_net_of_one_size_says_so():
     [
         (None, "model=torchvision needs a name, as in model.name=squeezenet1_0\nchoices: alexnet, "),
         ("squeezenet", "unknown torchvision model 'squeezenet'. Did you mean 'squeezenet1_1'?\nchoices: "),
-        ("raft_small", "unknown torchvision model 'raft_small'."),
+        ("raft_small", "model.name=raft_small: torchvision has it, but"),
+        ("raft", "unknown torchvision model 'raft'."),
     ],
 )
 def test_unknown_names_are_explained(name, message):
