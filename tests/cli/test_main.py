@@ -309,6 +309,8 @@ NEEDED = {
     "evaluate": ("weights=x",),
     "predict": ("weights=x", "input=x"),
     "export": ("weights=x",),
+    "data=python": ("data.name=shapes", "data.file=x.py"),
+    "data=torchvision": ("data.name=Flowers102",),
 }
 
 
@@ -332,7 +334,8 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
         return
     takers = [command for command in ("train", "finetune", "predict", "evaluate") if group in command_groups(command)]
     command = takers[0] if takers else "train"
-    cfg = compose(*arguments.hydra_arguments(command, [f"{group}={name}", *NEEDED.get(command, ())]), command=command)
+    typed = [f"{group}={name}", *NEEDED.get(command, ()), *NEEDED.get(f"{group}={name}", ())]
+    cfg = compose(*arguments.hydra_arguments(command, typed), command=command)
     assert group in ("recipe", "task") or getattr(cfg, group) is not None
 
 
