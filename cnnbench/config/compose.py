@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
 from cnnbench.config import commands, parsing
-from cnnbench.config.arguments import config_dirs, groups, unquoted, without_plus
+from cnnbench.config.arguments import config_dirs, groups, without_plus
 from cnnbench.config.elsewhere import hint
 from cnnbench.config.sections import DataConfig, Resume, conf_dir
 from cnnbench.utils.errors import UserError, did_you_mean, same_named, unknown
@@ -186,7 +186,7 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
     if isinstance(error, SearchPathException):
         return f"--config-dir: {text[0].lower()}{text[1:]}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        if told := _path_for_name(args):
+        if told := _path_for_name(str(error.missing_cfg_file)):
             return told
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if extra := EXTRAS.get(f"{group}/{choice}"):
@@ -214,17 +214,14 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
     return _reason(cause or text)
 
 
-def _path_for_name(args: list[str]) -> str | None:
-    """Sentence on an argument such as `data=photos/`, which has a path where a name belongs; None if there is none."""
-    for arg in args:
-        group, _, value = arg.partition("=")
-        path = Path(unquoted(value))
-        if group not in PATH_SETTINGS or not ("/" in value or path.exists()):
-            continue
-        suffix = "" if path.is_dir() else path.suffix
-        if setting := PATH_SETTINGS[group].get(suffix):
-            return f"{group}= takes a name, not a path: {setting}={path}"
-    return None
+def _path_for_name(missing: str) -> str | None:
+    """Sentence on a path where a name belongs, as in `data=photos/`; None where `missing`, group/choice, is no path."""
+    group, _, value = missing.partition("/")
+    path = Path(value)
+    if group not in PATH_SETTINGS or not ("/" in value or path.exists()):
+        return None
+    setting = PATH_SETTINGS[group].get("" if path.is_dir() else path.suffix)
+    return f"{group}= takes a name, not a path: {setting}={path}" if setting else None
 
 
 def _unknown_choice(group: str, choice: str, options: list[str]) -> str:

@@ -257,6 +257,13 @@ def test_a_mistake_in_a_users_own_file_is_answered_as_on_the_command_line(
     assert ran.code == 2 and said in ran.err and "Traceback" not in ran.err
 
 
+def test_a_folder_with_the_name_of_a_right_choice_is_not_taken_for_the_mistake(
+    cnnbench: Callable[..., Ran], tmp_path: Path
+) -> None:
+    (tmp_path / "digits").mkdir()
+    assert "unknown model 'alexnt'" in cnnbench("train", "data=digits", "model=alexnt").err
+
+
 def test_help_is_a_word_too(cnnbench: Callable[..., Ran]) -> None:
     assert cnnbench("help", "train").out == cnnbench("train", "--help").out
 
