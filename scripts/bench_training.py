@@ -239,12 +239,8 @@ def write_people(folder: Path) -> None:
 
 def masks_by_hand(ours: View, steps: int) -> Times:
     """The same net, batches and optimizer in the fewest lines, with the loss and the confusion matrix summed up."""
-    model, optimizer, runtime, batches = (
-        ours.state.model,
-        ours.state.optimizer,
-        ours.parts.runtime,
-        some_steps(ours, steps),
-    )
+    model, optimizer, runtime = ours.state.model, ours.state.optimizer, ours.parts.runtime
+    batches = some_steps(ours, steps)
     normalize = ours.state.normalize
     total, confusion = torch.zeros(()), torch.zeros(121, dtype=torch.int64)
     model.train()
@@ -265,12 +261,8 @@ def masks_by_hand(ours: View, steps: int) -> Times:
 
 def enlarging_by_hand(ours: View, steps: int) -> Times:
     """The same net, batches and optimizer in the fewest lines, with the loss and the PSNR summed up."""
-    model, optimizer, runtime, batches = (
-        ours.state.model,
-        ours.state.optimizer,
-        ours.parts.runtime,
-        some_steps(ours, steps),
-    )
+    model, optimizer, runtime = ours.state.model, ours.state.optimizer, ours.parts.runtime
+    batches = some_steps(ours, steps)
     total, decibels = torch.zeros(()), torch.zeros((), dtype=torch.float64)
     model.train()
     begin = Times.now()

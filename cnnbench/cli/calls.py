@@ -94,7 +94,7 @@ def evaluate(*settings: str, **options: Any) -> Result:
 
 
 def predict(*settings: str, **options: Any) -> Result:
-    """Answers for files, a row each: `predict("a.jpg", "photos/", weights=run)`. `cnnbench.load` takes arrays."""
+    """Answers for files, a row each: `predict("a.jpg", "photos/", weights=run)`. `cnnbench.load` takes tensors too."""
     return call("predict", settings, options)
 
 

@@ -1,17 +1,13 @@
 """Hydra composes and launches the configuration; its refusals are explained to the user in one to three lines."""
 
-import os
 import re
 import sys
-from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
 from omegaconf import DictConfig, OmegaConf
@@ -20,6 +16,7 @@ from yaml import MarkedYAMLError
 
 from cnnbench.config import commands, parsing
 from cnnbench.config.arguments import config_dirs, groups, without_plus
+from cnnbench.config.changed_hydra import changed_hydra
 from cnnbench.config.elsewhere import hint
 from cnnbench.config.sections import DataConfig, Resume, conf_dir
 from cnnbench.utils.errors import UserError, did_you_mean, same_named, unknown
@@ -40,7 +37,7 @@ def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> N
     commands.register_schemas()
     argv, sys.argv = sys.argv, ["cnnbench", *args]
     try:
-        with _hydra_raises(), _composed_by_launcher(args), _mode_by_arguments(args), _help_unchecked():
+        with changed_hydra(args):
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=command)(job)()
     except (BrokenPipeError, UserError):
         raise
@@ -71,58 +68,6 @@ def typed_config(command: str, cfg: DictConfig, made_by: list[str] | None = None
 def search_path(args: list[str]) -> list[str]:
     """Override that adds the folder of `--config-dir` to Hydra's search path; empty where there is none."""
     return [f"hydra.searchpath=[file://{folder.absolute()}]" for folder in config_dirs(args)]
-
-
-@contextmanager
-def _composed_by_launcher(args: list[str]) -> Iterator[None]:
-    """Skip Hydra's trial composition of every job before a sweep starts: our own launchers compose them."""
-    before = BasicSweeper.validate_batch_is_legal
-    if any(arg.startswith("hydra/launcher=") for arg in args):
-        BasicSweeper.validate_batch_is_legal = lambda self, batch: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        BasicSweeper.validate_batch_is_legal = before  # type: ignore[method-assign]
-
-
-@contextmanager
-def _mode_by_arguments(args: list[str]) -> Iterator[None]:
-    """Skip the composition in which Hydra only looks for `hydra.mode`, where the user cannot have set it."""
-    before = Hydra.get_mode
-    if not (config_dirs(args) or any(arg.startswith(("hydra.mode", "hydra.searchpath", "--config-")) for arg in args)):
-        Hydra.get_mode = lambda self, config_name, overrides: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Hydra.get_mode = before  # type: ignore[method-assign]
-
-
-@contextmanager
-def _help_unchecked() -> Iterator[None]:
-    """Let Hydra give an option a help that is no string yet, which argparse refuses from Python 3.14 on."""
-    before = getattr(ArgumentParser, "_check_help", None)
-    ArgumentParser._check_help = lambda self, action: None  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        if before is None:
-            del ArgumentParser._check_help  # type: ignore[attr-defined]
-        else:
-            ArgumentParser._check_help = before  # type: ignore[attr-defined]
-
-
-@contextmanager
-def _hydra_raises() -> Iterator[None]:
-    """Let Hydra raise its errors, which `explain()` then words. By default it prints several lines and exits."""
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def compose(command: str, args: list[str]) -> DictConfig:

@@ -1,5 +1,6 @@
 """Optimizers, scaling of the lr, and which parameters decay."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -130,21 +131,6 @@ def test_muon_steps_along_the_orthogonal_matrix_and_sgd_trains_the_rest(layout: 
             torch.testing.assert_close(step, lr * (gradients[name] + decay * before[name]), atol=1e-6, rtol=1e-4)
 
 
-def test_muon_goes_on_from_its_state_as_if_nothing_had_happened() -> None:
-    torch.manual_seed(0)
-    net = build("airbench")
-    optimizer = muon(net)
-    one_step(net, optimizer, 1)
-    kept = deepcopy((net.state_dict(), optimizer.state_dict()))
-    one_step(net, optimizer, 2)
-    other = build("airbench")
-    resumed = muon(other)
-    other.load_state_dict(kept[0])
-    resumed.load_state_dict(kept[1])
-    one_step(other, resumed, 2)
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in net.state_dict().items())
-
-
 def test_muon_takes_what_begins_to_train_later() -> None:
     net = build("resnet8")
     net.requires_grad_(False)
@@ -230,17 +216,19 @@ def test_rmsprop_follows_the_rule_of_the_papers_code() -> None:
     assert net.weight.item() == pytest.approx(weight, rel=1e-6)
 
 
-def test_rmsprop_goes_on_from_its_state_as_if_nothing_had_happened() -> None:
+@pytest.mark.parametrize(("name", "optimizer_of"), [("airbench", muon), ("resnet8", rmsprop)])
+def test_an_optimizer_goes_on_from_its_state_as_if_nothing_had_happened(
+    name: str, optimizer_of: Callable[[nn.Module], torch.optim.Optimizer]
+) -> None:
     torch.manual_seed(0)
-    net = build("resnet8")
-    optimizer = rmsprop(net)
+    net = build(name)
+    optimizer = optimizer_of(net)
     one_step(net, optimizer, 1)
     kept = deepcopy((net.state_dict(), optimizer.state_dict()))
     one_step(net, optimizer, 2)
-    other = build("resnet8")
-    resumed = rmsprop(other)
+    other = build(name)
+    resumed = optimizer_of(other)
     other.load_state_dict(kept[0])
     resumed.load_state_dict(kept[1])
     one_step(other, resumed, 2)
-    parameters = zip(net.parameters(), other.parameters(), strict=True)
-    assert all(torch.equal(one, same) for one, same in parameters)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in net.state_dict().items())
