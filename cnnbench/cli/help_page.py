@@ -1,11 +1,10 @@
 """`cnnbench COMMAND --help`: examples, the groups and their choices, every key with its default and meaning."""
 
-import shutil
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from cnnbench.cli.wrapped import entry, example, wrapped
 from cnnbench.config import arguments, commands, parsing
 from cnnbench.config.arguments import config_dirs, groups
 from cnnbench.config.compose import command_groups, compose, explain
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from cnnbench.config.registry import Command
 
 PAGE = """\
-usage: cnnbench {command}{bare} [key=value ...] [-m] [--cfg job] [--config-dir DIR] [--config FILE]
+{usage}
 
 {help}
 
@@ -34,13 +33,12 @@ keys
 """
 
 
-def render_page(command: str, entry: "Command", args: list[str]) -> str:
+def render_page(command: str, about: "Command", args: list[str]) -> str:
     """Help page of a command. The defaults shown belong to the groups chosen in args."""
     args = arguments.hydra_arguments(command, args)
-    width = min(shutil.get_terminal_size((120, 24)).columns, 140)
     known = groups(*config_dirs(args))
     listed = "\n".join(
-        _entry(f"{group}=", ", ".join(known[group]) if group in known else "none yet", 14, width)
+        entry(f"{group}=", ", ".join(known[group]) if group in known else "none yet", 14)
         for group in command_groups(command)
     )
     try:
@@ -50,16 +48,22 @@ def render_page(command: str, entry: "Command", args: list[str]) -> str:
     assert isinstance(composed, dict)
     values = parsing.flatten({str(key): value for key, value in composed.items()})
     return PAGE.format(
-        command=as_words(command),
-        bare=f" [{bare.upper()} ...]" if (bare := commands.bare_key(commands.SCHEMAS[command])) else "",
-        help=f"{entry.help[0].upper()}{entry.help[1:]}.",
-        examples="\n".join(f"  {example}" for example in entry.examples),
+        usage=_usage(command),
+        help=wrapped(f"{about.help[0].upper()}{about.help[1:]}."),
+        examples="\n".join(map(example, about.examples)),
         groups=f"\ngroups (each choice is a YAML file)\n{listed}\n" if listed else "",
-        keys="\n".join(_keys(commands.SCHEMAS[command], values, width)),
+        keys="\n".join(_keys(commands.SCHEMAS[command], values)),
     )
 
 
-def _keys(which: type, values: dict[str, Any], width: int) -> list[str]:
+def _usage(command: str) -> str:
+    bare = commands.bare_key(commands.SCHEMAS[command])
+    begin = f"usage: cnnbench {as_words(command)} "
+    options = "[key=value\0...] [-m] [--cfg\0job] [--config-dir\0DIR] [--config\0FILE]"
+    return wrapped(f"[{bare.upper()}\0...] {options}" if bare else options, begin, " " * len(begin))
+
+
+def _keys(which: type, values: dict[str, Any]) -> list[str]:
     """Entries of the schema's keys; `model` is replaced by the arguments of the net."""
     lines = []
     texts = commands.help_texts(which)
@@ -68,13 +72,8 @@ def _keys(which: type, values: dict[str, Any], width: int) -> list[str]:
             continue
         if key == "model":
             own = ", ".join(f"{name}={as_typed(value)}" for name, value in values.items() if name.startswith("model."))
-            lines.append(_entry("model.*", f"{text}: {own}", 36, width))
+            lines.append(entry("model.*", f"{text}: {own}", 36))
         else:
             default = as_typed(values[key]) if key in values else "???"
-            lines.append(_entry(f"{key}={'' if default == '???' else default}", text, 36, width))
+            lines.append(entry(f"{key}={'' if default == '???' else default}", text, 36))
     return lines
-
-
-def _entry(name: str, text: str, indent: int, width: int) -> str:
-    first = f"  {name:{indent - 3}} "
-    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=" " * indent, break_on_hyphens=False)

@@ -14,6 +14,7 @@ from cnnbench.utils import fast_start
 from cnnbench.utils.exit_codes import DONE, INTERRUPTED, MISTAKE, PREEMPTED
 from cnnbench.utils.terminal import safe_streams
 
+HELP = ("help", "--help", "-h")
 STDERR = 2  # the last of the three descriptors that a process begins with
 USAGE = """\
 usage: cnnbench COMMAND [key=value ...] [-m]
@@ -21,7 +22,8 @@ usage: cnnbench COMMAND [key=value ...] [-m]
 {commands}
 
 cnnbench COMMAND --help    the keys and choices of a command
-tab completion             eval "$(cnnbench --completion bash)"    (or zsh, fish)
+cnnbench help WORD         a group, a choice or a key: data, data=list, optim.lr
+tab completion             eval "$(cnnbench --completion bash)"  (or zsh, fish)
 version                    {version}
 """
 
@@ -75,9 +77,14 @@ def _main(argv: list[str]) -> int:
     if sys.platform == "win32":
         print("cnnbench: it runs on Linux and macOS: on Windows install it in WSL (wsl --install)", file=sys.stderr)
         return MISTAKE
-    if argv[:1] == ["help"] and argv[1:]:
+    if argv[0:1] and argv[0] in HELP and argv[1:] and argv[1] not in HELP:
+        if argv[1] not in COMMANDS:
+            from cnnbench.cli import topic_page
+
+            print(topic_page.render_topic(argv[1], argv[2:]), end="")
+            return DONE
         argv = [*argv[1:], "--help"]
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv or argv[0] in HELP:
         print(usage(), end="")
         return DONE
     if argv[0] in ("-V", "--version"):
@@ -115,9 +122,10 @@ def _main(argv: list[str]) -> int:
 
 def usage() -> str:
     """Help text: all commands with an example each."""
-    width = max(map(len, COMMANDS))
+    from cnnbench.cli.wrapped import entry, example
+
     lines = [
-        f"  {as_words(name):{width}}  {command.help}\n  {'':{width}}    {command.examples[0]}"
+        f"{entry(as_words(name), command.help, 15)}\n{example(command.examples[0], 6)}"
         for name, command in COMMANDS.items()
     ]
     return USAGE.format(commands="\n".join(lines), version=__version__)

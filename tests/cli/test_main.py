@@ -30,32 +30,6 @@ def test_without_a_command_all_are_listed_with_an_example(cnnbench: Callable[...
             assert command.examples[0] in ran.out
 
 
-@pytest.mark.parametrize("command", registry.COMMANDS)
-def test_help_teaches_every_key_and_choice(cnnbench: Callable[..., Ran], command: str) -> None:
-    ran = cnnbench(command, "--help")
-    assert ran.code == 0
-    assert len(registry.COMMANDS[command].examples) >= 2
-    assert all(example in ran.out for example in registry.COMMANDS[command].examples)
-    for key in commands.help_texts(commands.SCHEMAS[command]):
-        if key not in ("model", *commands.FILLED_IN):
-            assert f"{key}=" in ran.out
-    for group in command_groups(command):
-        assert f"\n  {group}=" in ran.out
-
-
-def test_a_command_of_two_words_has_a_help_page_of_its_own(cnnbench: Callable[..., Ran]) -> None:
-    ran = cnnbench("doctor", "data", "--help")
-    assert ran.code == 0
-    assert ran.out.startswith("usage: cnnbench doctor data [key=value ...]")
-    assert "similarity=0.85" in ran.out
-
-
-def test_help_shows_the_defaults_of_what_was_chosen(cnnbench: Callable[..., Ran]) -> None:
-    ran = cnnbench("train", "model=alexnet", "--help")
-    assert "optim.lr=0.01" in ran.out
-    assert "model.overlap_pool=true" in ran.out
-
-
 @pytest.mark.parametrize(
     "args",
     [
@@ -129,6 +103,9 @@ MISTAKES = {
     "train data=./x.csv": "data=list data.file=x.csv",
     "train model=./net.py": "model=python model.name=NAME model.file=net.py",
     "help trian": "Did you mean 'train'?",
+    "help resnet20": "Did you mean 'model=resnet20'?",
+    "help lr": "Did you mean 'optim.lr'?",
+    "help data=foldr": "Did you mean 'folder'?",
     "train --cfg": "--cfg needs a value",
     "train --config-dir nope": "there is no folder nope",
     "train --config nope.yaml": "cannot read nope.yaml",
@@ -262,10 +239,6 @@ def test_a_folder_with_the_name_of_a_right_choice_is_not_taken_for_the_mistake(
 ) -> None:
     (tmp_path / "digits").mkdir()
     assert "unknown model 'alexnt'" in cnnbench("train", "data=digits", "model=alexnt").err
-
-
-def test_help_is_a_word_too(cnnbench: Callable[..., Ran]) -> None:
-    assert cnnbench("help", "train").out == cnnbench("train", "--help").out
 
 
 def test_one_job_of_an_experiment_that_is_a_sweep_is_said(capsys: pytest.CaptureFixture[str]) -> None:
