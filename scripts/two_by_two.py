@@ -138,12 +138,12 @@ def drawn(images: Images, amount: int, seed: int) -> dict[str, np.ndarray]:
 
 
 def _test_images(images: Images) -> np.ndarray:
-    """Up to TESTED images: those that are tested on everywhere, else at most a half of each class."""
+    """Up to TESTED images: those that are tested on everywhere, else at most two fifths of each class."""
     everywhere = np.arange(len(images.y)) if images.tested is None else np.flatnonzero(images.tested)
     order = np.random.default_rng(0).permutation(everywhere)
-    share = 1.0 if images.tested is not None else 0.5
-    halves = [order[images.y[order] == label] for label in np.unique(images.y)]
-    return _evenly(images.y, np.concatenate([one[: int(share * len(one))] for one in halves]), TESTED)
+    share = 1.0 if images.tested is not None else 0.4
+    parts = [order[images.y[order] == label] for label in np.unique(images.y)]
+    return _evenly(images.y, np.concatenate([one[: int(share * len(one))] for one in parts]), TESTED)
 
 
 def _evenly(y: np.ndarray, order: np.ndarray, most: int) -> np.ndarray:
