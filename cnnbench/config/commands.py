@@ -95,6 +95,10 @@ class TrainConfig:
     max_time: str | None = option("stop after this much training, as 90s, 30m or 1h30m")
     max_steps: int | None = option("stop after this many optimizer steps", ge=1)
     patience: int | None = option("early stopping: stop after this many epochs without an improvement", ge=1)
+    until: float | None = option(
+        "stop after the epoch in which the training images' own error, or what else the training is judged by, is as "
+        "good as this", default=None,
+    )  # fmt: skip
     resume: Resume = option(
         "auto: continue this run if it exists; never: start a new one; force: continue despite changes"
     )

@@ -11,6 +11,7 @@ from cnnbench.models import (
     alexnet,
     bn_inception,
     colorization,
+    cuda_convnet,
     deepface,
     edsr,
     espcn,
@@ -37,6 +38,7 @@ from cnnbench.utils.format import some
 SOURCES = ("cnnbench", "torchvision", "python", "timm")
 MODELS: dict[str, Callable[..., Net]] = {
     **lenet.MODELS,
+    **cuda_convnet.MODELS,
     **alexnet.MODELS,
     **vgg.MODELS,
     **nin.MODELS,
@@ -292,12 +294,13 @@ def _kinds(annotation: Any) -> tuple[Any, ...]:
 def _accepts(annotation: Any, value: Any) -> bool:
     if get_origin(annotation) is Literal:
         return value in get_args(annotation)
-    kinds = _kinds(annotation)
+    kinds = [get_origin(kind) or kind for kind in _kinds(annotation)]  # of list[int]: list
     return type(value) in kinds or (float in kinds and type(value) is int)
 
 
 def _describe(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(map(str, get_args(annotation)))
-    words = {bool: "true or false", int: "a whole number", str: "a name", float: "a number", dict: "a dictionary"}
-    return " or ".join(words[kind] for kind in _kinds(annotation) if kind is not NoneType)
+    words = {bool: "true or false", int: "a whole number", str: "a name", float: "a number", dict: "a dictionary",
+             list: "a list"}  # fmt: skip
+    return " or ".join(words[get_origin(kind) or kind] for kind in _kinds(annotation) if kind is not NoneType)

@@ -27,7 +27,8 @@ from cnnbench.utils.text import slug
 
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
 FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint", "tracking")
-FREE_KEYS = ("format", "device", "devices", "ddp.bucket_mb", "resume", "lr_find", "max_time", "patience", "compile",
+FREE_KEYS = ("format", "device", "devices", "ddp.bucket_mb", "resume", "lr_find", "max_time", "patience", "until",
+             "compile",
              "model.file", "data.root", "data.download", "data.workers", "data.cache", "data.nested")  # fmt: skip
 
 

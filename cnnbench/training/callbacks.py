@@ -48,7 +48,7 @@ class View:
 
     def stop_reason(self) -> str:
         """Why no further step is to be done; empty while there is one."""
-        return self.rule.reason(self.state.progress, self.state.step)
+        return self.rule.reason(self.state.progress, self.state.step, self.state.rows)
 
     def seconds_left(self) -> float:
         """Seconds until the last epoch or the first limit, at the pace so far."""

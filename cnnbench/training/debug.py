@@ -30,6 +30,7 @@ def small(cfg: Config) -> Config:
         max_steps=None,
         max_time=None,
         patience=None,
+        until=None,
         checkpoint=replace(cfg.checkpoint, every=None, keep=1),
     )
     if cfg.debug is Debug.fast:

@@ -129,7 +129,7 @@ def _train(cfg: TrainConfig, job: TrainingJob, directory: RunDirectory) -> int:
     directory.record(cfg)
     for note in notes:
         warn(note)
-    done = rule.reason(state.progress, state.step)
+    done = rule.reason(state.progress, state.step, state.rows)
     has_result: bool = group.broadcast(lambda: (directory.path / "result.json").exists())
     if done and state.rows and has_result:
         say(f"already done: {done}; resume=never trains anew", stream)
@@ -146,6 +146,7 @@ def done_without_checkpoints(path: Path, cfg: TrainConfig) -> str:
     if not result or any((path / "checkpoints").glob("*.pt")):
         return ""
     done = result["epochs"] >= cfg.epochs or (cfg.max_steps is not None and result["steps"] >= cfg.max_steps)
+    done = done or (cfg.until is not None and result["stopped"] == f"until={cfg.until:g}")
     return f"{result['stopped']}, but its checkpoints are gone" if done else ""
 
 

@@ -10,6 +10,8 @@ from cnnbench.models import build
 COUNTS = {
     "lenet5": (60_000, 326_520),
     "lenet5 output=linear": (60_850, 326_520),
+    "cuda_convnet": (1_901_386, 32_919_552),
+    "cuda_convnet upper=shared": (155_530, 32_919_552),
     "alexnet": (60_965_224, 724_406_816),
     "alexnet groups=1": (62_378_344, 1_135_256_096),
     "alexnet lrn=false overlap_pool=false dropout=0": (60_965_224, 724_406_816),
@@ -154,6 +156,7 @@ SMALL = {
     "airbench": ("airbench", 3, 32),
     "cifar_preact": ("preact_resnet20", 1, 16),
     "deepface": ("deepface image_size=72", 3, 72),
+    "cuda_convnet": ("cuda_convnet filters=[8,8,4,4] image_size=16", 3, 16),
     "sphereface": ("sphereface10 width=0.25 image_size=32 bn=true", 3, 32),
     "torchvision": ("squeezenet1_1 source=torchvision", 1, 48),
 }

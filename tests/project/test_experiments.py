@@ -53,7 +53,7 @@ def test_the_header_says_what_it_is_about(name: str, reproduce: Any) -> None:
 def test_every_job_of_an_experiment_composes_and_its_net_exists(name: str, reproduce: Any) -> None:
     """What the sweep runs over are keys of the schema, their values are accepted, and the images are large enough."""
     configs = list(jobs(reproduce.experiments()[name].command))
-    keys = ("model", "head", "batch_size", "transfer", "augment")
+    keys = ("model", "head", "batch_size", "transfer", "augment", "freeze", "weights_skip", "optim")
     different = {str(([getattr(cfg, key, None) for key in keys], cfg.data.fraction, cfg.data.fold)) for cfg in configs}
     assert len(different) == len(configs), "a key of the sweep that changes nothing"
     for cfg in configs:

@@ -49,9 +49,22 @@ def test_patience_is_said_in_the_words_of_the_metric() -> None:
     assert rule(aim=iou, patience=1).reason(Progress(epoch=1), 6) == "no better mean IoU in 1 epoch"
 
 
+@pytest.mark.parametrize(
+    ("progress", "error", "reason"),
+    [({"epoch": 2}, 25.1, ""), ({"epoch": 2}, 25.0, "until=25"), ({"epoch": 2}, None, ""),
+     ({"epoch": 2, "batch": 1}, 20.0, ""), ({"epoch": 3}, 20.0, "all 3 epochs")],
+)  # fmt: skip
+def test_a_training_ends_with_the_epoch_in_which_its_own_error_is_low_enough(
+    progress: dict[str, Any], error: float | None, reason: str
+) -> None:
+    rows = [{"top1_error/train": 10.0}, {"top1_error/train": error}]
+    assert rule(until=25.0).reason(Progress(**progress), 12, rows) == reason
+    assert rule(until=25.0).reason(Progress(), 0) == ""
+
+
 def test_limits_are_those_of_the_configuration(compose: Any) -> None:
-    cfg = compose("epochs=7", "max_steps=11", "max_time=90s", "patience=2")
-    assert StopRule.of(cfg, TOP1) == rule(epochs=7, max_steps=11, max_time="90s", patience=2)
+    cfg = compose("epochs=7", "max_steps=11", "max_time=90s", "patience=2", "until=25")
+    assert StopRule.of(cfg, TOP1) == rule(epochs=7, max_steps=11, max_time="90s", patience=2, until=25)
     assert (StopRule.of(cfg, TOP1).seconds, rule().seconds) == (90, float("inf"))
     with pytest.raises(UserError, match="soon"):
         _ = rule(max_time="soon").seconds
