@@ -11,8 +11,9 @@ For ImageNet (Table 1): each row is a stage; 7x7/2 and 3x3/2 max pool before the
     layer4   7x7     512 x 2      512 x 3      512, 2048 x3   512, 2048 x3   512, 2048 x3
 
 For CIFAR-10 (Section 4.2): a 3x3 convolution, then n blocks each on 16 x 32x32, 32 x 16x16 and 64 x 8x8 maps,
-average pool and fc: 6n + 2 weight layers. n = 1 and 2 (resnet8, resnet14) are ours, for quick runs. resnet164 and
-resnet1001 are those with n bottlenecks in place of n blocks: the baselines of the authors' next paper (2016).
+average pool and fc: 6n + 2 weight layers. n = 1 and 2 (resnet8, plain8, resnet14, plain14) are ours, for quick runs.
+resnet164 and resnet1001 are those with n bottlenecks in place of n blocks: the baselines of the authors' next paper
+(2016).
 
 Shortcuts where the shape changes: A, subsample and pad with zero channels; B, a 1x1 convolution; C, a 1x1 convolution
 on every shortcut. A plain net is the same without any shortcut.
@@ -277,6 +278,8 @@ MODELS: dict[str, Callable[..., Net]] = {
     "resnet1202": partial(cifar_resnet, 200),
     "resnet164": partial(cifar_bottleneck, 18),
     "resnet1001": partial(cifar_bottleneck, 111),
+    "plain8": partial(cifar_plain, 1),
+    "plain14": partial(cifar_plain, 2),
     "plain20": partial(cifar_plain, 3),
     "plain32": partial(cifar_plain, 5),
     "plain44": partial(cifar_plain, 7),

@@ -12,7 +12,8 @@ followed by a ReLU, every `M` is a 2x2/2 max pool; then fc 4096, fc 4096 and fc 
     E        vgg19              19        143,667,240
 
 Not in the paper, or not as it is there:
-- The `_bn` forms have BatchNorm after each convolution; they are torchvision's, whose parameter names all these share.
+- The `_bn` forms have BatchNorm after each convolution; they are torchvision's, whose parameter names all these share,
+  but for `vgg16_c_bn`, which torchvision has not. `width` is a factor on all channels and units, for small images.
 - Between the last pool and fc6 stands an average pool to 7 x 7: the identity at 224 pixels, for other sizes
   torchvision's way through.
 - `init: he` by default. The paper drew A's weights from a normal distribution of variance 0.01 (`init: paper`), which
@@ -43,8 +44,12 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def feature_layers(column: str, in_channels: int, bn: bool) -> list[nn.Module]:
-    """Layers of a column, up to the last pool."""
+def scaled(channels: int, width: float) -> int:
+    return max(1, round(width * channels))
+
+
+def feature_layers(column: str, in_channels: int, bn: bool, width: float = 1.0) -> list[nn.Module]:
+    """Layers of a column, up to the last pool. width: factor on the channels."""
     layers: list[nn.Module] = []
     for entry in column.split():
         if entry == "M":
@@ -52,10 +57,10 @@ def feature_layers(column: str, in_channels: int, bn: bool) -> list[nn.Module]:
         elif entry == "LRN":
             layers.append(response_norm())
         else:
-            channels, _, one = entry.partition("/")
-            kernel = 1 if one else 3
-            layers.append(Conv2d(in_channels, int(channels), kernel, padding=kernel // 2))
-            in_channels = int(channels)
+            number, _, one = entry.partition("/")
+            kernel, channels = 1 if one else 3, scaled(int(number), width)
+            layers.append(Conv2d(in_channels, channels, kernel, padding=kernel // 2))
+            in_channels = channels
             layers += [nn.BatchNorm2d(in_channels), nn.ReLU()] if bn else [nn.ReLU()]
     return layers
 
@@ -66,14 +71,15 @@ class VGG(Net):
     image_size = 224
 
     def __init__(self, column: str, bn: bool, *, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5,
-                 init: Init = "he") -> None:  # fmt: skip
+                 init: Init = "he", width: float = 1.0) -> None:  # fmt: skip
         super().__init__()
-        self.features = nn.Sequential(*feature_layers(COLUMNS[column], in_channels, bn))
+        last, units = scaled(512, width), scaled(4096, width)
+        self.features = nn.Sequential(*feature_layers(COLUMNS[column], in_channels, bn, width))
         self.avgpool = nn.AdaptiveAvgPool2d(7)
         self.classifier = nn.Sequential(
-            Linear(512 * 7 * 7, 4096), nn.ReLU(), nn.Dropout(dropout),
-            Linear(4096, 4096), nn.ReLU(), nn.Dropout(dropout),
-            Linear(4096, num_classes),
+            Linear(last * 7 * 7, units), nn.ReLU(), nn.Dropout(dropout),
+            Linear(units, units), nn.ReLU(), nn.Dropout(dropout),
+            Linear(units, num_classes),
         )  # fmt: skip
         if init == "he":
             he_normal(self, linear_std=0.01)
@@ -112,6 +118,7 @@ MODELS: dict[str, Callable[..., Net]] = {
     "vgg19": partial(VGG, "E", False),
     "vgg11_bn": partial(VGG, "A", True),
     "vgg13_bn": partial(VGG, "B", True),
+    "vgg16_c_bn": partial(VGG, "C", True),
     "vgg16_bn": partial(VGG, "D", True),
     "vgg19_bn": partial(VGG, "E", True),
 }
