@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 
 from omegaconf import OmegaConf
 
-from cnnbench.config import arguments, commands, compose, parsing, registry
+from cnnbench.config import arguments, commands, compose, parsing, registry, schema_keys
 
 FILE = Path(__file__).parents[1] / "docs" / "config.md"
 HEAD = """\
@@ -58,7 +58,7 @@ def _command(command: str, which: type, shared: dict[type, tuple[str, str]]) -> 
     rows, links = [], []
     defaults = _defaults(command)
     for item in fields(which):
-        if item.name in commands.unread_sections(which):
+        if item.name in schema_keys.unread_sections(which):
             continue
         if isinstance(item.type, type) and is_dataclass(item.type):
             shared.setdefault(item.type, (item.name, command))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from cnnbench.cli.wrapped import entry, example, wrapped
-from cnnbench.config import arguments, commands, parsing
+from cnnbench.config import arguments, commands, parsing, schema_keys
 from cnnbench.config.arguments import config_dirs, groups
 from cnnbench.config.compose import command_groups, compose, explain
 from cnnbench.config.parsing import as_typed
@@ -57,7 +57,7 @@ def render_page(command: str, about: "Command", args: list[str]) -> str:
 
 
 def _usage(command: str) -> str:
-    bare = commands.bare_key(commands.SCHEMAS[command])
+    bare = schema_keys.bare_key(commands.SCHEMAS[command])
     begin = f"usage: cnnbench {as_words(command)} "
     options = "[key=value\0...] [-m] [--cfg\0job] [--config-dir\0DIR] [--config\0FILE]"
     return wrapped(f"[{bare.upper()}\0...] {options}" if bare else options, begin, " " * len(begin))
@@ -66,7 +66,7 @@ def _usage(command: str) -> str:
 def _keys(which: type, values: dict[str, Any]) -> list[str]:
     """Entries of the schema's keys; `model` is replaced by the arguments of the net."""
     lines = []
-    texts = commands.help_texts(which)
+    texts = schema_keys.help_texts(which)
     for key, text in sorted(texts.items(), key=lambda entry: "." in entry[0]):  # keys of daily use come first
         if key in commands.FILLED_IN:
             continue

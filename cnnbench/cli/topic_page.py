@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from cnnbench.cli.wrapped import entry, wrapped
-from cnnbench.config import commands
+from cnnbench.config import commands, schema_keys
 from cnnbench.config.arguments import config_dirs, groups
 from cnnbench.config.compose import command_groups
 from cnnbench.config.parsing import as_typed, flatten
@@ -69,14 +69,14 @@ def _chosen(group: str, default: Any) -> str:
 def _takers(group: str, keys: list[str]) -> list[str]:
     """Commands that take a group or any of these keys, as they are typed."""
     return [as_words(command) for command, schema in commands.SCHEMAS.items()
-            if {*keys} & {*commands.help_texts(schema)} or group in command_groups(command)]  # fmt: skip
+            if {*keys} & {*schema_keys.help_texts(schema)} or group in command_groups(command)]  # fmt: skip
 
 
 def _texts() -> dict[str, str]:
     """What each key of any command is for; where commands differ, as the first of them says."""
     found: dict[str, str] = {}
     for schema in commands.SCHEMAS.values():
-        found = {**commands.help_texts(schema), **found}
+        found = {**schema_keys.help_texts(schema), **found}
     return {key: text for key, text in found.items() if key not in commands.FILLED_IN}
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cnnbench.config import commands
+from cnnbench.config import commands, schema_keys
 from cnnbench.config.sections import Sampler, conf_dir
 from cnnbench.utils.errors import UserError, same_named, unknown
 from cnnbench.utils.format import is_number
@@ -31,7 +31,7 @@ def hydra_arguments(command: str, args: list[str]) -> list[str]:
     overrides: list[str] = []
     bare: list[str] = []
     schema, sweep = commands.SCHEMAS[command], is_sweep(args)
-    takes_bare, texts = commands.bare_key(schema), {*commands.text_keys(schema), *PATHS}
+    takes_bare, texts = schema_keys.bare_key(schema), {*schema_keys.text_keys(schema), *PATHS}
     remaining = iter(args)
     for arg in remaining:
         if arg == "--" and takes_bare:
@@ -159,7 +159,7 @@ def unquoted(value: str) -> str:
 
 def command_line(command: str, overrides: Iterable[str]) -> str:
     """Command line to read, and to paste into a shell: quoted once, by the shell's rules alone."""
-    texts = commands.text_keys(commands.SCHEMAS[command])
+    texts = schema_keys.text_keys(commands.SCHEMAS[command])
     return shlex.join(["cnnbench", command, *(_without_quotes(override, texts) for override in overrides)])
 
 
@@ -176,7 +176,7 @@ def _without_quotes(override: str, texts: set[str]) -> str:
 def _unknown_option(command: str, flag: str, value: str) -> UserError:
     """As `--lr 0.1` is written elsewhere: the setting that has this name, else all options."""
     word = flag.lstrip("-").replace("-", "_")
-    keys = [*commands.help_texts(commands.SCHEMAS[command]), *groups()]
+    keys = [*schema_keys.help_texts(commands.SCHEMAS[command]), *groups()]
     if same := [key for key in keys if key == word] or same_named(word, keys):
         value = "…" if value.startswith("-") or "=" in value else value
         return UserError(f"{flag}: settings are written without dashes: {same[0]}={value or '…'}")

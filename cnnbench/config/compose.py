@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-from cnnbench.config import commands, parsing
+from cnnbench.config import commands, parsing, schema_keys
 from cnnbench.config.arguments import config_dirs, groups, without_plus
 from cnnbench.config.changed_hydra import changed_hydra
 from cnnbench.config.elsewhere import hint
@@ -60,7 +60,7 @@ def typed_config(command: str, cfg: DictConfig, made_by: list[str] | None = None
     cfg.run.overrides = job_overrides() if made_by is None else made_by
     for override in cfg.run.overrides:
         key = override.partition("=")[0].lstrip("+~")
-        if key.partition(".")[0] in commands.unread_sections(commands.SCHEMAS[command]):
+        if key.partition(".")[0] in schema_keys.unread_sections(commands.SCHEMAS[command]):
             raise UserError(_unknown_key(key, command, []))
     return parsing.parse(commands.SCHEMAS[command], cfg)
 
@@ -210,7 +210,7 @@ def _first_in(section: str, known: list[str]) -> str:
 
 def known_keys(command: str, args: list[str], key: str) -> list[str]:
     """Keys that a command takes; also the arguments of the chosen net, where `key` is one of a net."""
-    known = {*commands.help_texts(commands.SCHEMAS[command]), *command_groups(command)} - set(commands.FILLED_IN)
+    known = {*schema_keys.help_texts(commands.SCHEMAS[command]), *command_groups(command)} - set(commands.FILLED_IN)
     if key.startswith("hydra."):
         known |= _plugin_keys(args)
     if key.startswith("model."):
@@ -234,7 +234,7 @@ def command_groups(command: str) -> list[str]:
     """Groups of a command: those in the defaults list of its primary file, and those that its recipes choose."""
     primary = OmegaConf.load(conf_dir() / f"{command}.yaml")
     entries = [str(key) for entry in primary.defaults if isinstance(entry, DictConfig) for key in entry]
-    unread = commands.unread_sections(commands.SCHEMAS[command])
+    unread = schema_keys.unread_sections(commands.SCHEMAS[command])
     listed = [entry for entry in entries if not entry.startswith("override ") and entry not in unread]
     return [*listed, "augment"] if "recipe" in listed else listed
 

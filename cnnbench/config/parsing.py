@@ -16,7 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from cnnbench.config.arguments import unquoted
-from cnnbench.config.commands import SCHEMAS, text_keys
+from cnnbench.config.commands import SCHEMAS
+from cnnbench.config.schema_keys import text_keys
 from cnnbench.config.sections import DataConfig
 from cnnbench.utils import plain_yaml
 from cnnbench.utils.errors import UserError, unknown

@@ -6,7 +6,7 @@ import pytest
 
 from cnnbench.cli import wrapped
 from cnnbench.cli.topic_page import render_topic
-from cnnbench.config import commands, registry
+from cnnbench.config import commands, registry, schema_keys
 from cnnbench.config.arguments import groups
 from cnnbench.config.compose import command_groups
 from tests.helpers.runs import Ran
@@ -37,7 +37,7 @@ def test_a_page_fits_80_columns_and_teaches_every_key_and_choice(
         return
     assert page.startswith(f"usage: cnnbench {registry.as_words(command)} [")
     assert len(entries[0].examples) >= 2 and all(example in wide for example in entries[0].examples)
-    keys = commands.help_texts(commands.SCHEMAS[command]).keys() - {"model", *commands.FILLED_IN}
+    keys = schema_keys.help_texts(commands.SCHEMAS[command]).keys() - {"model", *commands.FILLED_IN}
     assert all(f"\n  {key}=" in page for key in keys)
     assert all(f"\n  {group}=" in page for group in command_groups(command))
 

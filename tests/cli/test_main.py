@@ -14,7 +14,7 @@ import pytest
 from hydra._internal import utils as hydra_utils
 
 from cnnbench.cli import main
-from cnnbench.config import arguments, commands, expand, registry
+from cnnbench.config import arguments, commands, expand, registry, schema_keys
 from cnnbench.config.compose import command_groups
 from cnnbench.config.sections import conf_dir
 from cnnbench.runtime import execute
@@ -339,7 +339,7 @@ def test_every_key_of_the_schema_is_read_somewhere() -> None:
         if file.name not in ("sections.py", "commands.py", "help_page.py")
     )
     for command, which in commands.SCHEMAS.items():
-        for key in commands.help_texts(which):
+        for key in schema_keys.help_texts(which):
             leaf = key.rpartition(".")[2]
             assert f".{leaf}" in code, f"{command}: nobody reads {key}"
 

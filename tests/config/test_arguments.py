@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cnnbench.config import commands, expand, parsing
+from cnnbench.config import commands, expand, parsing, schema_keys
 from cnnbench.config.arguments import hydra_arguments, in_quotes, sweep_dir, unquoted
 from cnnbench.runs.run_directory import sweep_overrides
 from cnnbench.utils.errors import UserError
@@ -43,7 +43,11 @@ def test_null_quotes_and_interpolations_keep_their_meaning(compose: Callable[...
 
 @pytest.mark.parametrize("command", commands.SCHEMAS)
 def test_every_key_of_text_takes_a_number_as_text(compose: Callable[..., Any], command: str) -> None:
-    keys = commands.text_keys(commands.SCHEMAS[command]) - {"data.name", "crop.name", "task"}  # names of files in conf
+    keys = schema_keys.text_keys(commands.SCHEMAS[command]) - {
+        "data.name",
+        "crop.name",
+        "task",
+    }  # names of files in conf
     for key in sorted(keys):
         needed = [arg for arg in NEEDED.get(command, ()) if not arg.startswith(f"{key}=")]
         cfg = compose(*hydra_arguments(command, [*needed, f"{key}=1e3"]), command=command)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cnnbench.cli import main
-from cnnbench.config import arguments, commands, registry
+from cnnbench.config import arguments, commands, registry, schema_keys
 from cnnbench.data import read_image
 from cnnbench.runtime import execute
 from cnnbench.utils.errors import UserError
@@ -24,7 +24,13 @@ from tests.helpers.paths import SCRIPTS
 
 MORE = int(os.environ.get("FUZZ", "1"))  # times as many examples, and others each time
 KEYS = sorted(
-    {*commands.help_texts(commands.TrainConfig), *arguments.groups(), "model.name", "model.shortcut", "hydra.run.dir"}
+    {
+        *schema_keys.help_texts(commands.TrainConfig),
+        *arguments.groups(),
+        "model.name",
+        "model.shortcut",
+        "hydra.run.dir",
+    }
 )
 CHOICES = sorted({choice for names in arguments.groups().values() for choice in names})
 ODD = ["", "null", "true", "0", "-1", "1e400", "nan", "[1,2", "{a:1}", "[]", "a,b", "${seed}", "${nope}",
