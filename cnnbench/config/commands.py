@@ -86,7 +86,9 @@ class TrainConfig:
     debug: Debug | None = option("fast: one batch of everything, end to end; overfit: memorise a single batch")
     lr_find: bool = option("find a learning rate by a range test of 100 steps, print it and stop", default=False)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    weights: str | None = option("initial weights: a run directory, a weights file, imagenet or zoo:NAME")
+    weights: str | None = option(
+        "initial weights: a run directory, a weights file, imagenet or zoo:NAME", names="weights"
+    )
     weights_key: str | None = option(WEIGHTS_KEY, default=None)
     weights_rename: Any = option(WEIGHTS_RENAME)
     weights_skip: Any = option("names or stages that are initialised instead of loaded, as [fc]")
@@ -126,7 +128,8 @@ class TrainedConfig:
     """Keys of all commands that use a trained net."""
 
     weights: str = option(
-        "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits"
+        "the trained net: a run, a file, zoo:NAME or imagenet, as weights=outputs/train/resnet8-digits",
+        names="weights",
     )
     weights_key: str | None = option(WEIGHTS_KEY, default=None)
     weights_rename: Any = option(WEIGHTS_RENAME)
@@ -141,7 +144,8 @@ class TrainedConfig:
 @dataclass(kw_only=True)
 class EvaluateConfig(TrainedConfig):
     weights: Any = option(
-        "the trained net: a run, a file, zoo:NAME or imagenet; a list [a,b]: their averaged predictions"
+        "the trained net: a run, a file, zoo:NAME or imagenet; a list [a,b]: their averaged predictions",
+        names="weights",
     )
     data: DataConfig = field(
         default_factory=DataConfig, metadata={"partial": True}
@@ -161,6 +165,7 @@ class EvaluateConfig(TrainedConfig):
     judge: str | None = option(
         "colorization: a classifier that is asked for the classes of the coloured images, as zoo:resnet20-cifar10",
         default=None,
+        names="weights",
     )
     temperature: float | None = option(TEMPERATURE, default=None, gt=0)
     batch_size: int = option("images or crops per forward pass", ge=1)
@@ -174,7 +179,7 @@ class EvaluateConfig(TrainedConfig):
 @dataclass(kw_only=True)
 class PackConfig:
     data: DataConfig = field(default_factory=DataConfig)
-    out: str | None = option("folder to write; null: one named after the data under run.root")
+    out: str | None = option("folder to write; null: one named after the data under run.root", names="file")
     side: int = option("larger images are resized until their shorter side has so many pixels", ge=32)
     quality: int = option("quality of the JPEGs that are written", ge=1, le=95)
     shard: int = option("images in a shard", ge=1)
@@ -186,9 +191,11 @@ class PackConfig:
 @dataclass(kw_only=True)
 class PredictConfig(TrainedConfig):
     input: Any = option("images, folders, patterns such as 'photos/*.jpg', or - for a list on stdin", bare=True,
+                       names="file",
                        missing="name an image, a folder or a pattern, as in cnnbench predict photos/")  # fmt: skip
     weights: Any = option(
-        "the trained net: a run, a file, zoo:NAME or imagenet; a list [a,b]: their averaged predictions"
+        "the trained net: a run, a file, zoo:NAME or imagenet; a list [a,b]: their averaged predictions",
+        names="weights",
     )
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     crop: CropConfig = field(default_factory=CropConfig)
@@ -206,9 +213,12 @@ class PredictConfig(TrainedConfig):
         default=False,
     )
     out: str | None = option(
-        "also write the predictions to this file, in the format of its ending (.json, .csv, .md); embed: the .npz"
+        "also write the predictions to this file, in the format of its ending (.json, .csv, .md); embed: the .npz",
+        names="file",
     )
-    sheet: str | None = option("draw the images with their predictions into this PNG; further pages beside it")
+    sheet: str | None = option(
+        "draw the images with their predictions into this PNG; further pages beside it", names="file"
+    )
     temperature: float | None = option(TEMPERATURE, default=None, gt=0)
     score: float | None = option("detection: the score that a box has at least; null: 0.5", default=None, ge=0, le=1)
     batch_size: int = option("images or crops per forward pass", ge=1)
@@ -222,7 +232,7 @@ class PredictConfig(TrainedConfig):
 class ExportConfig(TrainedConfig):
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     format: str = option("onnx, torchscript, exported_program or safetensors")
-    out: str | None = option("the file to write; null: one named after the weights under run.root")
+    out: str | None = option("the file to write; null: one named after the weights under run.root", names="file")
 
 
 @dataclass(kw_only=True)
@@ -232,7 +242,9 @@ class VisualizeConfig(TrainedConfig):
         "filters, maps, patches, maximize, gradcam, occlusion, saliency, embedding, mistakes; a list [a,b], or all of "
         "them; batch and schedule look at a training before it begins"
     )
-    weights: str | None = option("the trained net: a run, a file, zoo:NAME or imagenet")  # type: ignore[assignment]
+    weights: str | None = option(  # type: ignore[assignment]
+        "the trained net: a run, a file, zoo:NAME or imagenet", names="weights"
+    )
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     layer: Any = option(
         "stages or layers to look at, as layer1 or [stem,layer3.0.conv1]; null: chosen by the kind of picture"
@@ -240,7 +252,9 @@ class VisualizeConfig(TrainedConfig):
     units: Any = option(
         "numbers of units, as [0,5], or names of classes in the head; null: chosen by the kind of picture"
     )
-    images: Any = option("images to look at: files, folders, or numbers of images of the data; null: a few of the data")
+    images: Any = option(
+        "images to look at: files, folders, or numbers of images of the data; null: a few of the data", names="file"
+    )
     target: Any = option(
         "gradcam, occlusion, saliency: the class in question, by name or number; null: the predicted class"
     )
@@ -264,7 +278,9 @@ class VisualizeConfig(TrainedConfig):
 
 @dataclass(kw_only=True)
 class ReportConfig:
-    input: Any = option("directories with runs and sweeps in them; by default run.root", default=None, bare=True)
+    input: Any = option(
+        "directories with runs and sweeps in them; by default run.root", default=None, bare=True, names="file"
+    )
     sort: str | None = option(
         "the column to sort by, as seconds; -seconds: descending; null: the best of each task first"
     )
@@ -274,7 +290,8 @@ class ReportConfig:
         "of up to 15"
     )
     out: str | None = option(
-        "also write the report to this file: .html is a page with curves, .png the curves alone, or .md, .csv, .json"
+        "also write the report to this file: .html is a page with curves, .png the curves alone, or .md, .csv, .json",
+        names="file",
     )
     history: bool = option("the ImageNet challenge year by year, as a table and a picture, with your own runs in it")
     cancel: bool = option("cancel the jobs that run or wait; running ones save first")
@@ -294,7 +311,8 @@ class DoctorConfig:
 class DoctorDataConfig(TrainedConfig):
     weights: str | None = option(  # type: ignore[assignment]
         "the net whose features compare the images; null: zoo:resnet20-cifar10 for images of up to 64 px, else the "
-        "published SqueezeNet 1.0"
+        "published SqueezeNet 1.0",
+        names="weights",
     )
     data: DataConfig = field(default_factory=DataConfig)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
@@ -315,7 +333,8 @@ class SummaryConfig:
     in_channels: int | None = option("channels of the images; null: 3", ge=1)
     layers: Layers = option("main: layers with parameters and pools; all: every one")
     out: str | None = option(
-        "also write the result to this file, in the format of its ending (.json, .csv, .md, .svg, .html)"
+        "also write the result to this file, in the format of its ending (.json, .csv, .md, .svg, .html)",
+        names="file",
     )
     format: SummaryFormat = option("how the result is printed: table, json, csv or markdown; svg or html: drawn")
     run: RunConfig = field(default_factory=RunConfig)

@@ -1,6 +1,6 @@
 """What a command's schema says of its keys: which there are, what they are for, which take text or bare arguments."""
 
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 
 
 def unread_sections(schema: type) -> list[str]:
@@ -35,3 +35,14 @@ def help_texts(schema: type, prefix: str = "") -> dict[str, str]:
         else:
             texts[f"{prefix}{item.name}"] = item.metadata["help"]
     return texts
+
+
+def leaves(schema: type, prefix: str = "") -> dict[str, Field]:
+    """Each key of a schema that holds a value, by its whole name."""
+    found: dict[str, Field] = {}
+    for item in fields(schema):
+        if isinstance(item.type, type) and is_dataclass(item.type):
+            found |= leaves(item.type, f"{prefix}{item.name}.")
+        else:
+            found[f"{prefix}{item.name}"] = item
+    return found

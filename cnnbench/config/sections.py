@@ -14,15 +14,16 @@ from omegaconf import MISSING
 
 def option(help: str, *, default: Any = MISSING, ge: float | None = None, gt: float | None = None,
            le: float | None = None, lt: float | None = None, bare: bool = False,
-           missing: str | None = None) -> Any:  # fmt: skip
+           missing: str | None = None, names: str = "") -> Any:  # fmt: skip
     """Configuration key: its explanation for `--help`, and the range that `parse()` checks (of a list, each item's).
 
-    bare: arguments without `=` are its values. missing: the message where it has no value.
+    bare: arguments without `=` are its values. missing: the message where it has no value. names: what its values
+    name on the disk, for the completion of a command line: folder, file (of any kind) or weights.
     """
     bounds = {">=": ge, ">": gt, "<=": le, "<": lt}
     metadata: dict[str, Any] = {"help": help}
     metadata["bounds"] = {sign: bound for sign, bound in bounds.items() if bound is not None}
-    more = {"bare": bare, "missing": missing}
+    more = {"bare": bare, "missing": missing, "names": names}
     metadata |= {key: value for key, value in more.items() if value}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -257,7 +258,7 @@ class DataConfig:
         "it; null: it is one of cnnbench's", default=None,
     )  # fmt: skip
     sha256: str | None = option("python: the SHA-256 of data.file; filled in by the program", default=None)
-    root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data")
+    root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data", names="folder")
     download: bool = option("fetch a known set that is missing")
     val_fraction: float = option("part of the training images held out for validation", ge=0, lt=1)
     test_fraction: float = option(
@@ -283,7 +284,9 @@ class DataConfig:
         "on the training device, where they fit), true (the same, or stop), false (files are decoded in each epoch), "
         "device or host (images lie there, or in main memory)"
     )
-    packed: str | None = option("folder that `cnnbench prepare` wrote: its images are read in place of those of root")
+    packed: str | None = option(
+        "folder that `cnnbench prepare` wrote: its images are read in place of those of root", names="folder"
+    )
     decode: Decoder = option(
         "training images: auto decodes only the cropped part; pillow: the whole, as torchvision's scripts do; nvjpeg: "
         "on the GPU"
@@ -302,6 +305,7 @@ class DataConfig:
     lr: str | None = option(
         "images: folder with the small image of each, of the same name; null: they are made by bicubic reduction",
         default=None,
+        names="folder",
     )
     stride: int | None = option(
         "images: training images are cut into squares of image_size, so many pixels apart, in memory; null: they stay "
@@ -316,7 +320,7 @@ class DataConfig:
         "list: the table of the images (CSV, TSV, Parquet) with the columns path and label, and split and group where "
         "there are any; sounds: a table of the columns file and class, and fold, split, group, start, end; arrays: the "
         ".npz; python: the user's own Python file",
-        default=None,
+        default=None, names="file",
     )  # fmt: skip
     fold: Any = option(
         "sounds: the fold that is judged, while all others are trained on; spoken_digits: official, or a speaker",
@@ -331,6 +335,7 @@ class DataConfig:
         "people: table of the pairs that are judged: first, second, same, and a fold where it has them; null: "
         "ROOT/pairs.tsv, .csv or .txt",
         default=None,
+        names="file",
     )
     folds: int = option(
         "people: parts of the pairs, each judged with the threshold that suits the others, where no table says them",
@@ -507,15 +512,17 @@ class CheckpointConfig:
 
 @dataclass(kw_only=True)
 class RunConfig:
-    dir: str | None = option("directory of this run; by default root/<command>/<name>")
+    dir: str | None = option("directory of this run; by default root/<command>/<name>", names="folder")
     name: str | None = option("name of this run; by default made from the model, the data and the overrides")
-    root: str = option("directory under which runs are kept")
+    root: str = option("directory under which runs are kept", names="folder")
     overrides: list[str] = option("the command line that made this run; filled in by the program")
 
 
 @dataclass(kw_only=True)
 class SweepConfig:
-    dir: str | None = option("directory of a sweep (-m); by default root/<command>/<name from the overrides>")
+    dir: str | None = option(
+        "directory of a sweep (-m); by default root/<command>/<name from the overrides>", names="folder"
+    )
     rerun: Rerun = option("jobs of an earlier start to run again: failed, all (also those that are done) or none")
     detach: bool = option("hydra/launcher=slurm: submit the jobs and leave; cnnbench report DIR says how far they are")
     keys: list[str] = option("keys that the sweep varies; filled in by the program")
@@ -574,7 +581,7 @@ class PrepareConfig:
     interpolation: Interpolation | None = option("how images are resized: nearest, bilinear or bicubic")
     mean: list[float] | None = option("channel means in 0..1", ge=0, le=1)
     std: list[float] | None = option("channel standard deviations in 0..1", gt=0)
-    classes: Any = option("names of the classes: a list, or a text file with one in each line")
+    classes: Any = option("names of the classes: a list, or a text file with one in each line", names="file")
 
 
 def conf_dir() -> Path:

@@ -344,33 +344,6 @@ def test_every_key_of_the_schema_is_read_somewhere() -> None:
             assert f".{leaf}" in code, f"{command}: nobody reads {key}"
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("cnnbench tr", "train"),
-        ("cnnbench train model=alex", "model=alexnet"),
-        ("cnnbench train optim.l", "optim.lr="),
-        ("cnnbench evaluate spl", "split="),
-        ("cnnbench doctor ", "data"),
-        ("cnnbench doctor data simi", "similarity="),
-        ("cnnbench doctor data data=fol", "data=folder"),
-    ],
-)
-def test_tab_completes(line: str, expected: str, monkeypatch: pytest.MonkeyPatch, cnnbench: Callable[..., Ran]) -> None:
-    monkeypatch.setenv("COMP_LINE", line)
-    ran = cnnbench("-sc", "query=bash")
-    assert ran.code == 0
-    assert expected in ran.out.split()
-
-
-def test_the_completion_script_is_one_that_bash_takes(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
-    ran = cnnbench("--completion", "bash")
-    assert ran.code == 0
-    script = tmp_path / "completion.sh"
-    script.write_text(ran.out)
-    subprocess.run(["bash", "-n", str(script)], check=True)
-
-
 def test_a_reader_who_leaves_is_no_error(tmp_path: Path) -> None:
     """`cnnbench train --help | head -1` says nothing on stderr."""
     line = f"{sys.executable} -m cnnbench train --help | head -1"
