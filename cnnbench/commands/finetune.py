@@ -14,6 +14,7 @@ from cnnbench.config.arguments import command_line, typed_keys
 from cnnbench.config.commands import FinetuneConfig
 from cnnbench.config.sections import Format, Strategy
 from cnnbench.data.model_spec import ModelSpec
+from cnnbench.models.adaptation import adapt
 from cnnbench.models.layers import Net
 from cnnbench.output.figure import save_figure
 from cnnbench.output.tables import for_people
@@ -53,7 +54,7 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
     runtime = create_runtime(cfg.device, cfg.precision.value, cfg.seed, cfg.deterministic, together=True)
     check_training(cfg)
     dataset = data.load_dataset(cfg.data)
-    check_task(cfg.transfer.name, cfg.task or dataset.task)
+    check_task(cfg.transfer, cfg.task or dataset.task)
     given = choose(cfg)
     dataset = as_heard(cfg, given, dataset, stream)
     dataset = debug.few_images(cfg, tasks.complete(cfg, dataset))
@@ -138,6 +139,8 @@ def prepare(
         said = f"{model.name}: initialised as in its file, without weights"
     if stream is not None:
         say("\n".join(filter(None, [note, said])), stream)
+    if cfg.transfer.adapt:
+        model, arguments = adapt(model, cfg.transfer.adapt), {**arguments, "adapt": cfg.transfer.adapt}
     image_size = cfg.data.image_size or (
         known.input.image_size if known and not model.any_size else models.usual_size(model, dataset.image_size)
     )

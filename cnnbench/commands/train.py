@@ -35,7 +35,7 @@ def _run(cfg: TrainConfig, log: Log) -> int:
     model, spec = build(cfg, dataset, for_people(cfg.format))
     if note := suit_to_size(cfg, spec.input.image_size):
         say(note, for_people(cfg.format))
-    freezing.freeze(model, cfg.freeze)
+    freezing.freeze(model, cfg.freeze, cfg.weights_skip)
     return run_training(
         cfg,
         TrainingJob(

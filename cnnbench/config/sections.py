@@ -568,6 +568,10 @@ class TransferConfig:
     stages: int = option("partial: how many of the stages before the head train", ge=1)
     layer: str | None = option("deep_features: the stage whose output is used; null: the best on held-out images")
     c: list[float] = option("values of the SVM's C to choose from by cross-validation", gt=0)
+    adapt: int | None = option(
+        "head, partial, full: two new layers in place of the last, the first of so many units (Oquab et al., 2014); "
+        "null: one", default=None, ge=1,
+    )  # fmt: skip
     many: int = option("auto: from so many images per class on, a data set counts as large", ge=1)
     cache: bool = option("keep the features of the images on disk, for the next command")
 

@@ -78,7 +78,7 @@ def plan_training(cfg: TrainConfig, recipe: TrainConfig, images: ImageCounts) ->
     models.check_image_size(net, size)
     for one in (cfg, recipe):
         suit_to_size(one, size)
-    freezing.freeze(net, cfg.freeze)
+    freezing.freeze(net, cfg.freeze, cfg.weights_skip)
     batch = assumed_batch_size(cfg)
     strategy = getattr(cfg, "transfer", None)
     fitted = strategy is not None and strategy.name in (Strategy.auto, Strategy.svm, Strategy.deep_features)

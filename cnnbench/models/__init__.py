@@ -30,6 +30,7 @@ from cnnbench.models import (
     unet,
     vgg,
 )
+from cnnbench.models.adaptation import adapt as adapted
 from cnnbench.models.embedding import EMBEDDING, Embedder, HeadName
 from cnnbench.models.layers import CLASS, Dense, Net, run_on_meta
 from cnnbench.utils.errors import UserError, did_you_mean, unknown
@@ -66,13 +67,15 @@ def create_model(name: str, num_classes: int = 1000, **arguments: Any) -> Net:
 
 
 def build(name: str, *, num_classes: int | None = None, in_channels: int | None = None, source: str = "cnnbench",
-          cut: str | None = None, embed: HeadName | None = None, **arguments: Any) -> Net:  # fmt: skip
+          cut: str | None = None, adapt: int | None = None, embed: HeadName | None = None,
+          **arguments: Any) -> Net:  # fmt: skip
     """Net `name`, initialised as in its file, on torch's default device (`with torch.device("meta")`: no memory).
 
     num_classes: None is the paper's number (1000, 10 for the CIFAR nets, 4030 for DeepFace); in_channels: None is the
     paper's too. source: "torchvision" takes torchvision's net of this name, "timm" timm's, "python" that of a file (see
     own_nets.py); what is None is then left out. cut: a stage; all stages after it are replaced by one linear layer
-    (`Truncated`). embed: a head; the net then answers with embeddings (`Embedder`).
+    (`Truncated`). adapt: units of the first of two layers in place of the one that gives the logits (adaptation.py).
+    embed: a head; the net then answers with embeddings (`Embedder`).
     arguments: of the builder in MODELS. UserError for an unknown name or value, with the choices.
     """
     builder = _builder(name, source)
@@ -93,6 +96,7 @@ def build(name: str, *, num_classes: int | None = None, in_channels: int | None 
         raise UserError(f"model {name}: {error}") from error
     net.name = name
     net = net if cut is None else _truncated(net, cut, num_classes)
+    net = net if adapt is None else adapted(net, adapt)
     return net if embed is None else Embedder(net, embed, num_classes)
 
 

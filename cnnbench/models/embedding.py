@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnnbench.models.layers import Linear, Net, normal, output_layer
+from cnnbench.models.layers import Linear, Net, normal, output_layer, replace_layer
 
 EMBEDDING = "an embedding of each image"
 HeadName = Literal["softmax", "cosface", "arcface", "none"]
@@ -42,7 +42,7 @@ class Embedder(Net):
         last = output_layer(net)
         self.name, self.image_size, self.any_size, self.map_dims = net.name, net.image_size, net.any_size, net.map_dims
         self.length = last.in_features if isinstance(last, nn.Linear) else last.in_channels
-        self.net = without(net, last)
+        self.net = replace_layer(net, last, nn.Identity())
         self.head = new_head(head, self.length, num_classes or 0)
 
     @property
@@ -61,14 +61,6 @@ class Embedder(Net):
             scores: Tensor = self.head(features)
             return scores
         return F.normalize(features.float())
-
-
-def without(net: Net, last: nn.Module) -> Net:
-    """The net with an identity in the place of this layer."""
-    name = next(name for name, module in net.named_modules() if module is last)
-    outer, _, inner = name.rpartition(".")
-    setattr(net.get_submodule(outer), inner, nn.Identity())
-    return net
 
 
 def new_head(head: HeadName, features: int, classes: int) -> nn.Module:

@@ -9,19 +9,21 @@ from cnnbench.config.sections import Format
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import render
 from cnnbench.utils.errors import UserError, unknown
+from cnnbench.weights.merge import named_stages
 
 
-def freeze(model: Net, what: Any) -> list[str]:
+def freeze(model: Net, what: Any, skip: Any = None) -> list[str]:
     """Freeze parts of the model; the names of the stages that no longer train at all.
 
-    what: "none", "backbone" (all but the head), "until:layer3" (every stage before layer3), a stage or a list of them,
-    or "re:PATTERN" (the parameters in whose names the pattern occurs). Frozen parameters need no gradient, and
+    what: "none", "backbone" (all but the head), "until:layer3" (every stage before layer3), "loaded" (every stage
+    before the head but those that `skip`, as in weights_skip=, leaves as initialised), a stage or a list of them, or
+    "re:PATTERN" (the parameters in whose names the pattern occurs). Frozen parameters need no gradient, and
     `train_mode()` keeps frozen modules in eval mode, so that the running statistics of BatchNorm stand still too.
     """
     if isinstance(what, str) and what.startswith("re:"):
         _freeze_matching(model, what.removeprefix("re:"))
     else:
-        for name in _names(list(model.stages), what):
+        for name in _names(list(model.stages), what, skip):
             for module in model.stages[name]:
                 module.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -29,11 +31,14 @@ def freeze(model: Net, what: Any) -> list[str]:
     return [name for name, part in model.stages.items() if is_frozen(part)]
 
 
-def _names(stages: list[str], what: Any) -> list[str]:
+def _names(stages: list[str], what: Any, skip: Any = None) -> list[str]:
     if what in (None, "none", []):
         return []
     if what == "backbone":
         return stages[:-1]
+    if what == "loaded":
+        anew = named_stages(stages, skip or [])
+        return [name for name in stages[:-1] if name not in anew]
     if isinstance(what, str) and what.startswith("until:"):
         stage = what.removeprefix("until:")
         if stage not in stages:
@@ -41,10 +46,10 @@ def _names(stages: list[str], what: Any) -> list[str]:
         return stages[: stages.index(stage)]
     names = [what] if isinstance(what, str) else what
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"freeze={what}: give none, backbone, until:STAGE, re:PATTERN or a list of stages")
+        raise UserError(f"freeze={what}: give none, backbone, until:STAGE, loaded, re:PATTERN or a list of stages")
     for name in names:
         if name not in stages:
-            raise unknown("stage", name, ["none", "backbone", "until:STAGE", "re:PATTERN", *stages])
+            raise unknown("stage", name, ["none", "backbone", "until:STAGE", "loaded", "re:PATTERN", *stages])
     return [name for name in stages if name in names]
 
 

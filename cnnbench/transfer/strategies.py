@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cnnbench import data, tasks
 from cnnbench.config.commands import FinetuneConfig
-from cnnbench.config.sections import ClassWeights, Strategy
+from cnnbench.config.sections import ClassWeights, Strategy, TransferConfig
 from cnnbench.data.balance import class_counts, unequal
 from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models.layers import Net, output_layer
@@ -61,13 +61,15 @@ def prepare_transfer(
         spec = replace(spec, model={**spec.model, "cut": layer})
     linear = tasks.find(extractor.dataset.task).linear_head
     set_epochs(cfg, len(extractor.dataset.train))
-    freezing.freeze(model, freeze_for(cfg, list(model.stages)))
-    probe = cfg.transfer.probe and linear
+    freezing.freeze(model, freeze_for(cfg, list(model.stages)), cfg.weights_skip)
+    probe = cfg.transfer.probe and linear and not cfg.transfer.adapt
     if cfg.transfer.probe:
         recalibrate_batchnorm(model, extractor)
     if strategy not in FITTED and (note := suit_to_size(cfg, spec.input.image_size)):
         say(note, extractor.stream)
-    on_features = strategy in FITTED or (linear and strategy is Strategy.head and without_augmentation(cfg))
+    on_features = strategy in FITTED or (
+        linear and strategy is Strategy.head and without_augmentation(cfg) and not cfg.transfer.adapt
+    )
     if (on_features or probe) and strategy is not Strategy.deep_features:
         check_head_learns(model)
     train = extractor(extractor.dataset.train, [layer])[layer] if on_features or probe else None
@@ -148,8 +150,14 @@ def without_augmentation(cfg: FinetuneConfig) -> bool:
     return not active(cfg.augment) and cfg.ema is None and cfg.swa is None and not cfg.unfreeze_at
 
 
-def check_task(strategy: Strategy, task: str) -> None:
-    """Raise UserError if the strategy fits a linear classifier but the task is not classification."""
+def check_task(transfer: TransferConfig, task: str) -> None:
+    """Raise UserError if the strategy fits a linear classifier but the task is not classification, or two layers are to
+    be new, which a solver does not fit."""
+    strategy = transfer.name
+    if transfer.adapt and strategy in (Strategy.auto, *FITTED):
+        raise UserError(
+            f"transfer.adapt={transfer.adapt}: two new layers must train: give transfer=head, partial or full"
+        )
     if strategy in FITTED and not tasks.find(task).linear_head:
         raise UserError(f"transfer={strategy.value} fits a classifier: for {task} use transfer=full, partial or head")
 

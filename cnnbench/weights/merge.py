@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from cnnbench import models
 from cnnbench.models import own_nets
 from cnnbench.models.layers import Net
-from cnnbench.utils.errors import UserError
+from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.format import plural, some
 from cnnbench.weights.finite import check_finite
 from cnnbench.weights.sources import TWINS, Weights
 from cnnbench.weights.tensors import common_prefix
 from cnnbench.weights.validation import differences
+
+FROM = "from:"  # a stage and all after it
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,14 @@ def merge(
     """Load weights into the model by name, and say what became of each.
 
     rename: beginnings of names in the file, whole or up to a dot, and what they are called here. skip: beginnings of
-    names, or stages, that keep the model's own initialisation. The head is left as initialised where its shapes differ
-    (other classes), or where new_head says that its classes are others although as many. Auxiliary heads that the model
-    has not are passed over. Of a classifier the model takes all but the head, where it is built on one. Any other
-    difference is a UserError, and nothing is loaded then.
+    names, or stages, that keep the model's own initialisation; "from:layer3" is layer3 and all after it. The head is
+    left as initialised where its shapes differ (other classes), or where new_head says that its classes are others
+    although as many. Auxiliary heads that the model has not are passed over. Of a classifier the model takes all but
+    the head, where it is built on one. Any other difference is a UserError, and nothing is loaded then.
     """
     wanted = model.state_dict()
     check_names(rename, skip)
-    rename, skip = rename or {}, list(skip or [])
+    rename, skip = rename or {}, named_stages(list(model.stages), skip or [])
     given = named_as_here(model, weights, rename, skip)
     if below := from_backbone(model, given):
         given, new_head = below, True
@@ -147,6 +149,17 @@ def check_names(rename: Any, skip: Any) -> None:
         raise UserError(f"weights_rename={rename}: give pairs of names, as in 'weights_rename={{linear: fc}}'")
     if skip is not None and not (isinstance(skip, list) and all(isinstance(name, str) for name in skip)):
         raise UserError(f"weights_skip={skip}: give a list of names, as in 'weights_skip=[fc]'")
+
+
+def named_stages(stages: list[str], skip: Iterable[str]) -> list[str]:
+    """`skip` with the stages of each "from:STAGE" in its place."""
+    found: list[str] = []
+    for entry in skip:
+        first = entry.removeprefix(FROM)
+        if entry.startswith(FROM) and first not in stages:
+            raise unknown("stage", first, stages)
+        found += stages[stages.index(first) :] if entry.startswith(FROM) else [entry]
+    return found
 
 
 def _difference(model: Net, weights: Weights, missing: list[str], extra: list[str], other: list[str]) -> str:

@@ -170,3 +170,9 @@ def test_an_unknown_stage_is_refused_with_the_near_one(what: Any) -> None:
 def test_freezing_everything_is_refused() -> None:
     with pytest.raises(UserError, match="nothing to train"):
         freezing.freeze(Tiny(), ["stem", "layer1", "head"])
+
+
+def test_what_was_loaded_can_be_kept_as_it_is() -> None:
+    assert freezing.freeze(net(), "loaded", ["from:layer2"]) == ["stem", "layer1"]
+    assert freezing.freeze(net(), "loaded", ["layer1"]) == ["stem", "layer2", "layer3"]
+    assert freezing.freeze(net(), "loaded") == ["stem", "layer1", "layer2", "layer3"]

@@ -77,6 +77,15 @@ def test_what_is_skipped_keeps_its_initialisation() -> None:
         merge.merge(net(), given(source.state_dict()), skip=["layer9"])
 
 
+def test_a_stage_and_all_after_it_keep_their_initialisation() -> None:
+    source, target = net(), net()
+    report = merge.merge(target, given(source.state_dict()), skip=["from:layer2"])
+    assert torch.equal(target.layer1[0].conv1.weight, source.layer1[0].conv1.weight)
+    assert {name.split(".")[0] for name in report.fresh} == {"layer2", "layer3", "fc"}
+    with pytest.raises(UserError, match="unknown stage 'layer9'"):
+        merge.merge(net(), given(source.state_dict()), skip=["from:layer9"])
+
+
 def test_a_mismatch_that_nobody_named_loads_nothing() -> None:
     target = net()
     before = {name: value.clone() for name, value in target.state_dict().items()}
