@@ -20,7 +20,7 @@ from cnnbench.config import commands, parsing
 from cnnbench.config import compose as hydra_app
 from tests.helpers.configs import load_once
 from tests.helpers.paths import SCRIPTS
-from tests.helpers.runs import Ran, without_evaluations_pictures, without_pictures
+from tests.helpers.runs import Ran, coarse_pictures, without_evaluations_pictures, without_pictures
 
 LONG = (
     "corpus/test_corpus",
@@ -57,8 +57,16 @@ def same_numbers() -> None:
 
 
 @pytest.fixture
-def cnnbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Run one command line in an empty folder; runs land in its `outputs`."""
+def cnnbench(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> Callable[..., Ran]:
+    """Run one command line in an empty folder; runs land in its `outputs`. Its pictures are coarse, unless the test
+    asks for `pictures`."""
+    if "pictures" not in request.fixturenames:
+        coarse_pictures(monkeypatch.setattr)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CNNBENCH_DATA", raising=False)
 

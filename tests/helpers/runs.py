@@ -30,6 +30,20 @@ def without_pictures(replace: Callable[[Any, str, Any], None] = setattr) -> None
         replace(owner, name, lambda *args: None)
 
 
+def coarse_pictures(replace: Callable[[Any, str, Any], None]) -> None:
+    """All that is drawn, in a fifth of the pixels and without a layout: a fifth of a test's time went into these."""
+    from cnnbench.output import figure
+
+    draw = figure.as_png
+
+    def as_png(drawn: Any) -> bytes:
+        drawn.set_layout_engine("none")
+        drawn.set_dpi(24)
+        return draw(drawn)
+
+    replace(figure, "as_png", as_png)
+
+
 def without_evaluations_pictures(replace: Callable[[Any, str, Any], None]) -> None:
     """Those of an evaluation of a classifier; its tables are written all the same."""
     from cnnbench.tasks.classification import mistakes, plots  # matplotlib takes its time, and few processes need it
