@@ -139,7 +139,9 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
         if group == "recipe" and not any(arg.startswith("recipe=") for arg in args):
             return f"data={choice} has no recipe of its own: choose one, as in recipe=folder"
         if group:
-            return _unknown_choice(group, choice, list(error.options or ["none yet"]))
+            return _unknown_choice(
+                group, choice, list(error.options or groups(*config_dirs(args)).get(group, ["none yet"]))
+            )
     if found := re.match(r"In '(.+?)': \w+ raised while composing config:\n(.*)", text, re.DOTALL):
         return f"{found[1]}.yaml: {_reason_in_file(found[2], command, args)}"
     if isinstance(error, MarkedYAMLError) and error.problem_mark:

@@ -538,6 +538,14 @@ class DdpConfig:
 
 @dataclass(kw_only=True)
 class TrackingConfig:
+    tensorboard: bool | None = option(
+        "write TensorBoard's events into the run directory; null: unless another logger is chosen", default=None
+    )
+    csv: bool = option("write metrics.csv into the run directory: a line per epoch", default=False)
+    mlflow: bool = option("log to MLflow, where MLFLOW_TRACKING_URI says; needs the extra mlflow", default=False)
+    wandb: bool = option(
+        "log to Weights & Biases, offline unless WANDB_MODE=online; needs the extra wandb", default=False
+    )
     images: bool = option(
         "pictures in TensorBoard: filters as they form, signal and gradient of each stage, the worst mistakes",
         default=False,

@@ -36,10 +36,15 @@ def fresh_events(folder: Path) -> "Events":
 
 
 class Events:
-    """A new event file in a folder. It makes TensorBoard drop steps from `purge_step` on that older files hold."""
+    """A new event file in a folder. It makes TensorBoard drop steps from `purge_step` on that older files hold.
 
-    def __init__(self, folder: Path, purge_step: int) -> None:
+    Without a folder nothing is written.
+    """
+
+    def __init__(self, folder: Path | None, purge_step: int) -> None:
         self._file: IO[bytes] | None = None
+        if folder is None:
+            return
         with self._once():
             stem = f"events.out.tfevents.{int(time.time()):010}.{socket.gethostname()}"
             path = next(path for n in count() if not (path := folder / f"{stem}.{n}").exists())

@@ -34,7 +34,7 @@ FREE_KEYS = ("format", "device", "devices", "ddp.bucket_mb", "resume", "lr_find"
 
 # What a run leaves in its directory: where there is nothing else, a missing config.yaml means a crash or a lost file.
 OURS = re.compile(r"\.lock|\..+\.tmp|status\.json|log\.txt|overrides|metrics\.jsonl|result\.json|checkpoints"
-                  r"|answers\.csv|bad_batch\.txt|events\.out\.tfevents\..+"
+                  r"|answers\.csv|metrics\.csv|loggers\.json|wandb|bad_batch\.txt|events\.out\.tfevents\..+"
                   r"|lr_find\.(json|png)"
                   r"|(curves|train_batch|val_predictions|confusion_matrix)\.png")  # fmt: skip
 

@@ -14,6 +14,7 @@ from torch.utils.tensorboard.summary import hparams as hparams_summary
 from tqdm import tqdm
 
 from cnnbench.output.tensorboard import Events, event_files
+from cnnbench.runs.loggers.base import metrics
 from cnnbench.tasks.base import Task
 from cnnbench.tasks.meter import Meter
 from cnnbench.utils.console import say, warn_if_undrawn, warn_if_unwritable
@@ -21,7 +22,6 @@ from cnnbench.utils.files import json_text, read_rows, write_text
 from cnnbench.utils.format import clock, display_width, loss_text
 from cnnbench.utils.text import printable
 
-NOT_PLOTTED = ("epoch", "step", "seconds")
 BATCH_EVERY = 50  # steps between two points of the training curve within an epoch
 SHORT_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 REFRESH = 0.5  # seconds between two looks at the running metrics, each of which waits for the device
@@ -47,9 +47,12 @@ class Tracker:
 
     rows: what a resumed run has behind it. The files are brought in line with them: what was written about steps that
     are to be done again is dropped, what a crash left unwritten is added.
+    plotted: whether TensorBoard's are written.
     """
 
-    def __init__(self, path: Path, rows: list[dict[str, float]], step: int, stream: TextIO, task: Task) -> None:
+    def __init__(
+        self, path: Path, rows: list[dict[str, float]], step: int, stream: TextIO, task: Task, *, plotted: bool
+    ) -> None:
         self.stream, self.task = stream, task
         self.file = path / "metrics.jsonl"
         self.rows = [*rows]
@@ -59,7 +62,7 @@ class Tracker:
         if not event_files(path):
             written = []
         dropped = [int(row["step"]) for row in written if row not in rows]
-        self.writer = Events(path, purge_step=min([step + 1, *dropped]))
+        self.writer = Events(path if plotted else None, purge_step=min([step + 1, *dropped]))
         for row in rows:
             if row not in written:
                 self._plot(row)
@@ -107,9 +110,8 @@ class Tracker:
             self.whole = True
 
     def _plot(self, row: dict[str, float]) -> None:
-        for tag, value in row.items():
-            if tag not in NOT_PLOTTED:
-                self.writer.add_scalar(tag, value, int(row["step"]))
+        for tag, value in metrics(row).items():
+            self.writer.add_scalar(tag, value, int(row["step"]))
         self.writer.flush()
 
     def hparams(self, settings: dict[str, Any], metrics: dict[str, float]) -> None:

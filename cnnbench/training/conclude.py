@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.output.tensorboard import Events
+from cnnbench.runs import loggers
 from cnnbench.runs.result import described
 from cnnbench.runs.stop_requests import Stopped, StopRequests
 from cnnbench.runs.tracker import Tracker
@@ -21,6 +22,7 @@ from cnnbench.training.callbacks import (
     Warnings,
 )
 from cnnbench.training.limits import StopRule
+from cnnbench.training.logging import create_logging
 from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
 from cnnbench.training.trainer import fit, measure_last
@@ -39,12 +41,15 @@ def fit_and_conclude(
     directory.about = described(parts.task)
     directory.set_status("running")
     callbacks: list[Callback] = [*own, Warnings(), Checkpoints(manager)]
+    logging = create_logging(parts, state)
+    callbacks.append(logging)
     events: Events | None = None
     if parts.runtime.group.main:
         for name in ("result.json", ANSWERS):
             (directory.path / name).unlink(missing_ok=True)  # those of an earlier limit, if any
-        tracker = Tracker(directory.path, state.rows, state.step, stream, parts.task)
-        events = tracker.writer
+        plotted = loggers.plots(parts.cfg.tracking)
+        tracker = Tracker(directory.path, state.rows, state.step, stream, parts.task, plotted=plotted)
+        events = tracker.writer if plotted else None
         callbacks += [Tracking(tracker), Pictures()]
         if parts.cfg.compile and not parts.features and not state.exchange:
             callbacks.append(CompileCost(lambda text: say(text, stream)))

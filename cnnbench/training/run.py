@@ -18,7 +18,7 @@ from cnnbench.data.model_spec import ModelSpec
 from cnnbench.models import own_nets
 from cnnbench.models.layers import Net
 from cnnbench.output.tables import for_people
-from cnnbench.runs import run_directory
+from cnnbench.runs import loggers, run_directory
 from cnnbench.runs.result import show
 from cnnbench.runs.run_directory import RunDirectory
 from cnnbench.runtime.device import Runtime
@@ -194,6 +194,7 @@ def check_training(cfg: TrainConfig) -> None:
         raise UserError("ema and swa both average the weights: give one of them")
     if cfg.swa is not None and cfg.devices not in (1, "1"):
         raise UserError("swa re-estimates BatchNorm in one process: give devices=1")
+    loggers.check(cfg.tracking)
     if cfg.optim.nesterov and cfg.optim.momentum == 0:
         raise UserError("optim.nesterov=true needs optim.momentum above 0")
     if cfg.max_time:
