@@ -133,7 +133,7 @@ def usage() -> str:
 
 def compose_and_run(command: str, args: list[str]) -> int:
     """Compose the configuration (with -m: one per job) and run the command with it. Returns the exit code."""
-    from cnnbench.config import arguments, compose, expand
+    from cnnbench.config import arguments, compose, effects, expand
     from cnnbench.runtime import execute
     from cnnbench.sweeps.runner import prepare_launcher, run_sweep
 
@@ -143,6 +143,8 @@ def compose_and_run(command: str, args: list[str]) -> int:
         config = compose.replay_config(command, args[at + 1 :][:1], args[:at] + args[at + 2 :])
         return execute.run_command(command, config)
     if COMMANDS[command].compares and (configs := expand.combinations(command, args)):
+        for config in configs:
+            effects.refuse(command, config)
         return execute.load_command(command, "compare")(configs)
     if arguments.is_sweep(args):
         return run_sweep(command, args)

@@ -7,7 +7,6 @@ from typing import Any
 from cnnbench.benchmark.chart import draw_benchmark
 from cnnbench.benchmark.measure import Machine, benchmark_net
 from cnnbench.benchmark.report import flat_rows, report_page
-from cnnbench.config.arguments import refuse_sampler
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.config.data_names import data_name
 from cnnbench.config.sections import Format, Precision
@@ -54,7 +53,6 @@ def compare(cfgs: list[BenchmarkConfig]) -> int:
 
 def check(cfg: BenchmarkConfig) -> None:
     """Raise UserError for settings that the schema cannot refuse."""
-    refuse_sampler(cfg)
     if not isinstance(cfg.model.get("name"), str):
         raise UserError("model.name has no value: give the name of a net, as in model=resnet18")
     if isinstance(cfg.batch_size, str) and cfg.batch_size != "search":

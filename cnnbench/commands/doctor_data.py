@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cnnbench import data
-from cnnbench.config.arguments import refuse_sampler, typed_keys
+from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import DoctorDataConfig
 from cnnbench.config.data_names import data_name
 from cnnbench.config.sections import Format, OnBadImage
@@ -49,7 +49,6 @@ OF_THE_NET = ("image_size", "crop_ratio", "interpolation", "mean", "std")
 
 def run(cfg: DoctorDataConfig) -> int:
     """Examine the data, leave tables and pictures behind, print the findings. 1 if there is a problem, as `doctor`."""
-    refuse_sampler(cfg)
     for key in OF_THE_NET:
         if f"data.{key}" in typed_keys(cfg):
             raise UserError(f"data.{key} changes nothing here: images are prepared as the net's were; use "

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from cnnbench import data, tasks
-from cnnbench.config.arguments import refuse_sampler, typed_keys
+from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import EvaluateConfig
 from cnnbench.config.data_names import data_name
 from cnnbench.config.parsing import from_plain
@@ -36,7 +36,6 @@ from cnnbench.weights.sources import Weights
 
 def run(cfg: EvaluateConfig) -> int:
     """Evaluate, leave result.json, tables and pictures behind, print what was found."""
-    refuse_sampler(cfg)
     runtime = create_runtime(cfg.device, cfg.precision and cfg.precision.value, seed=0, together=True)
     loaded = [sources.load(where, cfg.model, cfg.weights_key) for where in sources.places(cfg.weights)]
     if cfg.calibrate:

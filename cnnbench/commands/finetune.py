@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cnnbench import data, models, tasks
+from cnnbench.config import effects
 from cnnbench.config.arguments import command_line, typed_keys
 from cnnbench.config.commands import FinetuneConfig
 from cnnbench.config.sections import Format, Strategy
@@ -181,7 +182,7 @@ def decide(
     chosen.name = advised.strategy
     if chosen.name is Strategy.deep_features:
         chosen.layer = advised.best
-    say(advised.text(_command(cfg)), stream)
+    say("\n".join([advised.text(_command(cfg)), *effects.idle(cfg)]), stream)
     return advised
 
 

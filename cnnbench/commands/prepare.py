@@ -8,7 +8,6 @@ from typing import Any
 from tqdm import tqdm
 
 from cnnbench import data
-from cnnbench.config.arguments import refuse_sampler
 from cnnbench.config.commands import PackConfig
 from cnnbench.config.data_names import as_chosen, data_name
 from cnnbench.config.sections import Format, OnBadImage
@@ -47,7 +46,6 @@ def run(cfg: PackConfig) -> int:
 
 def planned(cfg: PackConfig) -> packing.PackingPlan:
     """UserError for data that are no files, and before anything is written."""
-    refuse_sampler(cfg)
     if cfg.data.packed:
         raise UserError("data.packed: these images are packed already")
     dataset = data.load_dataset(cfg.data, read_all=False, test=True)  # each is read once, when it is packed

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cnnbench import data, models, tasks
-from cnnbench.config.arguments import command_line, refuse_sampler, typed_keys
+from cnnbench.config.arguments import command_line, typed_keys
 from cnnbench.config.commands import VisualizeConfig
 from cnnbench.config.data_names import data_name
 from cnnbench.config.parsing import from_plain, to_plain
@@ -75,8 +75,6 @@ def prepare(cfg: VisualizeConfig) -> VisualizeContext:
     """The net, if there is one, the data, and where the pictures go. Nothing is written yet."""
     device = create_runtime(cfg.device, cfg.precision and cfg.precision.value, cfg.seed)
     typed = typed_keys(cfg)
-    if "batch" not in as_list(cfg.what):
-        refuse_sampler(cfg)
     if cfg.weights is None:
         model, spec = None, untrained(cfg)
         source, base = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnbench.config import commands, schema_keys
-from cnnbench.config.sections import Sampler, conf_dir
+from cnnbench.config.sections import conf_dir
 from cnnbench.utils.errors import UserError, same_named, unknown
 from cnnbench.utils.format import is_number
 
@@ -211,12 +211,6 @@ def groups(*more: Path) -> dict[str, list[str]]:
 def config_dirs(args: list[str]) -> list[Path]:
     """Folders of `--config-dir`: one or none."""
     return [Path(value) for flag, value in pairwise(args) if flag in ("--config-dir", "-cd")]
-
-
-def refuse_sampler(cfg: Any) -> None:
-    """UserError for `data.sampler=` in a command that trains nothing."""
-    if "data.sampler" in typed_keys(cfg) and cfg.data.sampler is not Sampler.shuffle:
-        raise UserError(f"data.sampler={cfg.data.sampler.value} changes nothing here: it is for train and finetune")
 
 
 def typed_keys(cfg: Any) -> set[str]:

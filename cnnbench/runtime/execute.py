@@ -9,8 +9,10 @@ from contextlib import nullcontext, suppress
 from importlib import import_module
 from typing import Any
 
+from cnnbench.config import effects
 from cnnbench.config.registry import COMMANDS
 from cnnbench.runtime import processes
+from cnnbench.utils.console import warn
 from cnnbench.utils.errors import RunError, UserError
 from cnnbench.utils.exit_codes import FAILED, MISTAKE
 from cnnbench.utils.fast_start import exempt_from_gc
@@ -22,6 +24,10 @@ LONGEST = 120  # characters of a path that are shown
 
 def run_command(command: str, config: Any) -> int:
     """Run a command in this process, or in several where `devices=` asks for them. Returns the exit code."""
+    effects.refuse(command, config)
+    if processes.process_info().rank == 0:
+        for text in effects.idle(config):
+            warn(text)
     if (count := processes.process_count(config)) > 1:
         return processes.start_processes(command, config, count)
     return load_command(command)(config)
