@@ -1,13 +1,14 @@
 """`cnnbench finetune`: a net that has learnt already, for other images, by the strategy that suits them."""
 
 import copy
-import statistics
 import sys
 import time
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
+
+from torch import Tensor
 
 from cnnbench import data, tasks
 from cnnbench.config import effects
@@ -21,7 +22,6 @@ from cnnbench.runs.result import select_on
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.sweeps.pruning import trial_pruner
-from cnnbench.tasks.metric import Metric
 from cnnbench.training import debug
 from cnnbench.training.callbacks import Pruning
 from cnnbench.training.run import TrainingJob, check_training, net_and_data_name, run_training
@@ -32,6 +32,7 @@ from cnnbench.transfer.inputs import as_heard
 from cnnbench.transfer.keep_better import KeepBetter
 from cnnbench.transfer.pretrained import choose, prepare
 from cnnbench.transfer.strategies import check_task, prepare_transfer
+from cnnbench.transfer.trial import summary_of_folds, try_fitted, try_trained
 from cnnbench.utils.console import Log, say, warn_if_undrawn
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text, read_json
@@ -71,6 +72,10 @@ def _run(cfg: FinetuneConfig, log: Log) -> int:
     if not cfg.transfer.run:
         show_advice(advised, cfg)
         return 0
+    if advised and cfg.transfer.name is Strategy.auto:
+        code, advised = try_both(cfg, given, extractor, advised)
+        if code:
+            return code
     about: dict[str, Any] = {
         "strategy": cfg.transfer.name.value,
         "weights": given.source if given else None,
@@ -109,11 +114,22 @@ def decide(
         chosen.name = Strategy.full
         return None
     advised = choose_strategy(extractor, dataset, chosen.many)
-    chosen.name = advised.strategy
-    if chosen.name is Strategy.deep_features:
-        chosen.layer = advised.best
-    say("\n".join([advised.text(_command(cfg)), *effects.idle(cfg)]), stream)
+    if advised.candidates and not advised.a_lot:
+        advised = advised.after(try_fitted(cfg, extractor, advised))
+    elif advised.candidates and cfg.lr_find:
+        say("lr_find=true: for transfer=full, before partial and full are tried", stream)
+        advised = replace(advised, strategy=Strategy.full)
+    settle(cfg, advised)
+    idle = [] if cfg.transfer.name is Strategy.auto else effects.idle(cfg)
+    say("\n".join([advised.text(_command(cfg)), *idle]), stream)
     return advised
+
+
+def settle(cfg: FinetuneConfig, advised: StrategyAdvice) -> None:
+    """cfg with the advised strategy and, where it has one, its stage."""
+    cfg.transfer.name = advised.strategy
+    if advised.strategy is Strategy.deep_features:
+        cfg.transfer.layer = advised.earlier
 
 
 def _command(cfg: FinetuneConfig) -> str:
@@ -168,41 +184,67 @@ def cross_validate(
     """
     assert cfg.folds is not None
     dataset, stream = extractor.dataset, extractor.stream
-    directory = path_for("finetune", cfg, base_name(cfg))
-    directory = directory.with_name(f"{directory.name}-folds")
     results = []
-    for number, (others, fold) in enumerate(data.folds(dataset.train, cfg.folds), start=1):
+    for number, indices in enumerate(data.folds(dataset.train, cfg.folds), start=1):
         say(f"fold {number}/{cfg.folds}", stream)
-        one = copy.deepcopy(cfg)
-        one.folds, one.run.dir, one.format = None, str(directory / f"fold{number}"), Format.table
-        one.sweep.trial = None  # a search judges the training on all of the images, not its folds
-        train, val = dataset.train.subset(others), dataset.train.subset(fold)
-        part = replace(dataset, train=train, val=val, split=f"fold {number}")
-        model, spec, _ = prepare(one, given, dataset, None)
-        below = extractor.on(model, part, {id(train): others, id(val): fold})
-        with redirect_stdout(stream):
-            code = run_training(one, job(one, below, spec, advised, dict(about)))
+        run = beside(cfg, "folds", f"fold{number}")
+        code = train_on_part(cfg, given, extractor, advised, about, indices, run, f"fold {number}")
         if code:
             return code, {}
-        results.append(read_json(directory / f"fold{number}" / "result.json"))
+        results.append(read_json(run / "result.json"))
     text, found = summary_of_folds(results, tasks.find(dataset.task).metrics[0])
     say(f"cross-validation: {text} over {cfg.folds} folds of "
         f"{len(dataset.train):,} images; now on all of them", stream)  # fmt: skip
     return 0, {**found, "n": len(dataset.train)}
 
 
-def summary_of_folds(results: list[dict[str, Any]], primary: Metric) -> tuple[str, dict[str, Any]]:
-    """Mean ± standard deviation over the folds of each metric that one of them shows, in words and for result.json."""
-    shown = {metric.name: metric for result in results for metric in tasks.metrics_of(result)}
-    texts, found = [], dict[str, Any]()
-    for name, metric in ({primary.name: primary} | shown).items():
-        values = [float(result[name]) for result in results if name in result]
-        mean, spread = statistics.mean(values), statistics.stdev(values)
-        texts.append(f"{metric.label} {mean:.{metric.decimals}f} ± {spread:.{metric.decimals}f} {metric.unit}".rstrip())
-        found |= {name: mean, f"{name}_std": spread}
-        if name == primary.name:
-            found |= {"std": found.pop(f"{name}_std"), "folds": values}
-    return ", ".join(texts), found
+def try_both(
+    cfg: FinetuneConfig, given: Weights | None, extractor: FeatureExtractor, advised: StrategyAdvice
+) -> tuple[int, StrategyAdvice]:
+    """Exit code of a trial that was cut, else 0, and the advice after the candidates were trained, in `partial` and
+    `full` beside the run. cfg has the better one."""
+
+    def train(strategy: Strategy, others: Tensor, held: Tensor) -> tuple[int, Path]:
+        one, run = copy.deepcopy(cfg), beside(cfg, "tried", strategy.value)
+        one.transfer.name = strategy
+        about: dict[str, Any] = {"strategy": strategy.value, "weights": given.source if given else None}
+        say(f"trying transfer={strategy.value}", extractor.stream)
+        return train_on_part(one, given, extractor, advised, about, (others, held), run, "held-out"), run
+
+    code, tried = try_trained(extractor, advised, train)
+    if not code:
+        advised = advised.after(tried)
+        settle(cfg, advised)
+        say("\n".join([advised.trial(), *effects.idle(cfg)]), extractor.stream)
+    return code, advised
+
+
+def beside(cfg: FinetuneConfig, what: str, name: str) -> Path:
+    """Run directory `RUN-what/name`."""
+    directory = path_for("finetune", cfg, base_name(cfg))
+    return directory.with_name(f"{directory.name}-{what}") / name
+
+
+def train_on_part(
+    cfg: FinetuneConfig,
+    given: Weights | None,
+    extractor: FeatureExtractor,
+    advised: StrategyAdvice | None,
+    about: dict[str, Any],
+    indices: tuple[Tensor, Tensor],
+    run: Path,
+    split: str,
+) -> int:
+    """Exit code of a training on the first of the training images' indices, which is judged by the second."""
+    one, dataset = copy.deepcopy(cfg), extractor.dataset
+    one.folds, one.run.dir, one.format = None, str(run), Format.table
+    one.sweep.trial = None  # a search judges the training on all of the images, not on parts of them
+    train, val = (dataset.train.subset(part) for part in indices)
+    part = replace(dataset, train=train, val=val, split=split)
+    model, spec, _ = prepare(one, given, dataset, None)
+    below = extractor.on(model, part, {id(source): part for source, part in zip((train, val), indices, strict=True)})
+    with redirect_stdout(extractor.stream):
+        return run_training(one, job(one, below, spec, advised, dict(about)))
 
 
 def base_name(cfg: FinetuneConfig) -> str:

@@ -7,31 +7,29 @@
                           the features of an earlier stage
 
 Amount: images per class. Similarity: a linear classifier is fitted on the features of each stage and measured on
-held-out images, by the balanced error: each class counts once, however many images it has. If the last features, made
-for the classes that the net was trained on, are the best, the data are similar. If an earlier stage separates the
-classes better, the data are different. If no stage beats the answer that is always the same, nothing is advised.
+held-out images, by the balanced error: each class counts once, however many images it has. The best earlier stage is
+compared with the last features, which were made for the classes that the net was trained on. If the 95 % interval of
+the difference says that the last are better, the data are similar; if it says that the earlier stage is, they are
+different. If it holds 0, that is undecided: both strategies are tried. If no stage beats the answer that is always the
+same, nothing is advised.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from cnnbench import data
 from cnnbench.config.sections import Format, Strategy
 from cnnbench.data import Dataset
-from cnnbench.data.balance import class_counts, class_weights, unequal
+from cnnbench.data.balance import class_counts, unequal
 from cnnbench.data.spread import shorter_side
 from cnnbench.output.tables import render
-from cnnbench.transfer.features import PENULTIMATE, FeatureExtractor, feature_stages
+from cnnbench.transfer.features import PENULTIMATE, FeatureExtractor
+from cnnbench.transfer.stage_errors import is_open, stage_errors
 from cnnbench.utils.format import plural
 
-MOST_IMAGES = 1000  # measured: enough to see a difference of a few percent between stages
-MOST_STAGES = 7
 SMALL, MISSED = 64, 5.0  # a net for so few pixels may be the cause of an error of more than so many percent
-RIDGE = (0.01, 0.1, 1.0, 10.0)  # penalties per feature; the largest for classes of a few images
 SURE = 3  # standard errors below chance: the best of some 28 tries is in part the luckiest
 
 QUADRANTS = {  # (a lot of data, similar data): strategy, the lecture's advice
@@ -43,6 +41,11 @@ QUADRANTS = {  # (a lot of data, similar data): strategy, the lecture's advice
     (True, True): (Strategy.partial, "a lot of data, similar: fine-tune the upper layers"),
     (True, False): (Strategy.full, "a lot of data, different: fine-tune all layers, from these weights"),
 }
+UNDECIDED = {  # a lot of data: the advice, where it is open whether the data are similar
+    False: "little data, undecided: an SVM on the last and on earlier features, by cross-validation the better one",
+    True: "a lot of data, undecided: the upper and all layers are fine-tuned on four fifths of the images, and what "
+          "errs less on the last fifth on all of them",
+}  # fmt: skip
 
 
 NOTHING = {  # a lot of data: strategy, where no stage is of use
@@ -55,47 +58,74 @@ NOTHING = {  # a lot of data: strategy, where no stage is of use
 
 @dataclass(frozen=True)
 class StrategyAdvice:
-    """Chosen strategy and its reasons. errors: held-out balanced error in percent of a linear classifier on each
-    stage; chance_error: that of the answer that is always the same."""
+    """Chosen strategy and its reasons; `auto` while two are to be tried.
+
+    errors: held-out balanced error in percent of a linear classifier on each stage; gain: points by which `earlier`,
+    the best stage before the last features, errs less than these, and the 95 % interval of that; chance_error: that of
+    the answer that is always the same; tried: held-out error of each strategy that was tried.
+    """
 
     strategy: Strategy
     quadrant: str
     images_per_class: float
     many: int
     errors: dict[str, float]
+    earlier: str
+    gain: tuple[float, float, float]
     chance_error: float
     n: int
-    best: str
     beats_chance: bool = True
     counts: tuple[int, ...] = ()
     small_net: str = ""  # sentence where the net may be too small for the images
     grouped: bool = False  # whether whole groups were left out
+    tried: Mapping[Strategy, float] = field(default_factory=dict)
+
+    @property
+    def a_lot(self) -> bool:
+        return self.images_per_class >= self.many
 
     @property
     def similar(self) -> bool | None:
         """None: it cannot be said."""
-        return self.best == PENULTIMATE if self.beats_chance else None
+        if self.earlier == PENULTIMATE or not self.beats_chance:  # a net of a single stage has nothing to compare
+            return True if self.beats_chance else None
+        return None if is_open(self.gain) else self.gain[0] < 0
+
+    @property
+    def candidates(self) -> tuple[Strategy, ...]:
+        """Strategies to try, where the advice is open; of equal ones the first is taken."""
+        return tuple(QUADRANTS[self.a_lot, similar][0] for similar in (True, False)) if self._undecided else ()
+
+    @property
+    def _undecided(self) -> bool:
+        return self.beats_chance and self.similar is None
+
+    def after(self, tried: Mapping[Strategy, float]) -> "StrategyAdvice":
+        """Advice with the strategy whose held-out error is lowest."""
+        best = min(self.candidates, key=lambda strategy: tried[strategy])
+        return replace(self, strategy=best, tried=dict(tried))
 
     def text(self, command: str) -> str:
+        best = min(self.errors, key=lambda name: self.errors[name])
         rows = [
             {
                 "features": name,
                 "held-out error": f"{error:.1f} %",
-                "": "<- best" if name == self.best and self.beats_chance else "",
+                "": "<- best" if name == best and self.beats_chance else "",
             }
             for name, error in self.errors.items()
         ]
-        amount = "little" if self.images_per_class < self.many else "a lot"
         return "\n".join([
             f"a linear classifier on the features of each stage, {plural(self.n, 'image')}, "
             f"each {'group ' if self.grouped else ''}left out in turn"
             f"{'; each class counts once' if unequal(self.counts) else ''}:",
             *(f"  {line}" for line in render(rows, Format.table).splitlines()),
-            f"data   {amount}: {plural(round(self.images_per_class), 'image')} per class{self._range()} (a lot from "
-            f"{self.many:,} on)",
+            f"data   {'a lot' if self.a_lot else 'little'}: {plural(round(self.images_per_class), 'image')} per class"
+            f"{self._range()} (a lot from {self.many:,} on)",
             f"       {self._nearness()}",
             *([f"net    {self.small_net}"] if self.small_net else []),
             f"so     {self.quadrant}",
+            *([self.trial()] if self.tried else []),
             f"       {command}",
         ])  # fmt: skip
 
@@ -103,45 +133,75 @@ class StrategyAdvice:
         return f", {min(self.counts):,} to {max(self.counts):,}" if unequal(self.counts) else ""
 
     def _nearness(self) -> str:
-        last, best = self.errors[PENULTIMATE], self.errors[self.best]
         chance = f"by chance {self.chance_error:.0f} %"
         if not self.beats_chance:
             lowest = min(self.errors.values())
             return (f"neither similar nor different: no stage is clearly better than always the same answer "
                     f"({lowest:.1f} % wrong; {chance})")  # fmt: skip
+        points, low, high = self.gain
+        if points < 0:
+            points, low, high = -points, -high, -low
+        better = f"by {points:.1f} points (95 %: {low:.1f} to {high:.1f}; {chance})"
+        if self._undecided:
+            return f"similar or different: {self.earlier} and the last features differ {better}, which may be 0"
         if self.similar:
-            return f"similar: no earlier features beat the last ({last:.1f} % wrong; {chance})"
-        return (f"different: {self.best} separates the classes better ({best:.1f} % wrong) than the last features "
-                f"({last:.1f} %; {chance})")  # fmt: skip
+            return f"similar: the last features separate the classes better than {self.earlier}, {better}"
+        return f"different: {self.earlier} separates the classes better than the last features, {better}"
+
+    def trial(self) -> str:
+        """Line on what was tried."""
+        found = ", ".join(f"{strategy.value} {error:.1f} %" for strategy, error in self.tried.items())
+        return f"tried  {found} wrong on held-out images: transfer={self.strategy.value}"
 
     def as_dict(self) -> dict[str, Any]:
+        points, low, high = self.gain
         return {
             "strategy": self.strategy.value,
             "quadrant": self.quadrant,
             "images_per_class": self.images_per_class,
             "similar": self.similar,
-            "best_features": self.best,
+            "best_features": min(self.errors, key=lambda name: self.errors[name]),
+            "earlier_features": self.earlier,
+            "gain_of_earlier": {"points": points, "interval": [low, high]},
             "held_out_errors": self.errors,
             "chance_error": self.chance_error,
             "n": self.n,
             "beats_chance": self.beats_chance,
             "small_net": self.small_net or None,
+            "tried": {strategy.value: error for strategy, error in self.tried.items()} or None,
         }
 
 
 def choose_strategy(extractor: FeatureExtractor, dataset: Dataset, many: int) -> StrategyAdvice:
-    """Strategy for the data: both axes are measured on at most MOST_IMAGES training images."""
-    errors, sample = layer_errors(extractor, dataset)
-    counts, n = class_counts(dataset.train, len(dataset.classes)), effective_n(sample.targets)
-    best, chance = best_layer(errors, n), 100 * (1 - 1 / sum(count > 0 for count in counts))
-    per_class = len(dataset.train) / len(counts)
-    beats = min(errors.values()) < chance - SURE * standard_error(chance, n)
-    strategy, quadrant = QUADRANTS[per_class >= many, best == PENULTIMATE] if beats else NOTHING[per_class >= many]
-    small = too_small(extractor, dataset) if min(errors.values()) > MISSED else ""
-    grouped, judged = data.groups_of(sample) is not None, len(sample)
-    return StrategyAdvice(
-        strategy, quadrant, per_class, many, errors, chance, judged, best, beats, counts, small, grouped
+    """Advice for the data: both axes are measured on some of the training images."""
+    found = stage_errors(extractor, dataset.train)
+    errors, counts = found.errors, class_counts(dataset.train, len(dataset.classes))
+    chance = 100 * (1 - 1 / sum(count > 0 for count in counts))
+    advice = StrategyAdvice(
+        strategy=Strategy.auto,
+        quadrant="",
+        images_per_class=len(dataset.train) / len(counts),
+        many=many,
+        errors=errors,
+        earlier=found.earlier,
+        gain=found.gain(found.earlier),
+        chance_error=chance,
+        n=len(found.sample),
+        beats_chance=min(errors.values()) < chance - SURE * standard_error(chance, found.n),
+        counts=counts,
+        small_net=too_small(extractor, dataset) if min(errors.values()) > MISSED else "",
+        grouped=data.groups_of(found.sample) is not None,
     )
+    return replace(advice, **_advised(advice))
+
+
+def _advised(advice: StrategyAdvice) -> dict[str, Any]:
+    """The strategy and the quadrant."""
+    if advice.candidates:
+        return {"quadrant": UNDECIDED[advice.a_lot]}
+    similar = advice.similar
+    strategy, quadrant = NOTHING[advice.a_lot] if similar is None else QUADRANTS[advice.a_lot, similar]
+    return {"strategy": strategy, "quadrant": quadrant}
 
 
 def too_small(extractor: FeatureExtractor, dataset: Dataset) -> str:
@@ -155,75 +215,7 @@ def too_small(extractor: FeatureExtractor, dataset: Dataset) -> str:
     )
 
 
-def layer_errors(extractor: FeatureExtractor, dataset: Dataset) -> tuple[dict[str, float], data.Source]:
-    """Held-out error of at most MOST_STAGES stages, including the last features, and the images used."""
-    sample = dataset.train
-    if len(sample) > MOST_IMAGES:
-        sample = sample.subset(data.pick(sample.targets, MOST_IMAGES / len(sample))[0])
-    names = pick_evenly(feature_stages(extractor.model), MOST_STAGES)
-    features = extractor(sample, names)
-    groups = data.groups_of(sample)
-    return {name: held_out_error(features[name], sample.targets, groups) for name in names}, sample
-
-
-def best_layer(errors: dict[str, float], n: float) -> str:
-    """Stage with the lowest error; the last features unless another is better by more than two standard errors."""
-    best = min(errors, key=lambda name: errors[name])
-    return best if errors[best] < errors[PENULTIMATE] - 2 * standard_error(errors[PENULTIMATE], n) else PENULTIMATE
-
-
 def standard_error(error: float, n: float) -> float:
     """Standard error of an error in percent of n images."""
     p = error / 100
     return 100 * math.sqrt(max(p * (1 - p), 1 / n) / n)
-
-
-def effective_n(targets: Tensor) -> float:
-    """Images of classes of equal size with which an error would be as exact as a balanced error is with these: few
-    images of one class leave much to chance."""
-    counts = targets.bincount().double()
-    counts = counts[counts > 0]
-    return float(len(counts) ** 2 / (1 / counts).sum())
-
-
-def pick_evenly(names: list[str], most: int) -> list[str]:
-    """At most `most` of the names, evenly spaced from the first to the last."""
-    if len(names) <= most:
-        return names
-    return [names[round(number * (len(names) - 1) / (most - 1))] for number in range(most)]
-
-
-def held_out_error(features: Tensor, targets: Tensor, groups: Tensor | None = None) -> float:
-    """Leave-one-out balanced error in percent of a ridge regression classifier, with the best of a few penalties.
-
-    In the fit, too, images count by the rarity of their class.
-
-    With groups, a whole group is left out at a time.
-
-    Ridge regression replaces the SVM because it ranks features alike and leave-one-out is free: the residual of an
-    image left out is its residual / (1 - h), with h its diagonal entry of the hat matrix; of a group, with its block.
-    """
-    x = features.double()
-    x = (x - x.mean(0)) / x.std(0).clamp_min(1e-6 * float(x.std()) + 1e-12)
-    y = 2 * nn.functional.one_hot(targets).double() - 1
-    kernel = x @ x.T / x.shape[1] + 1  # the 1 is a constant feature, for the intercept
-    weights = class_weights(targets, int(targets.max()) + 1)[targets].double()  # of mean 1 over the images
-    errors = []
-    for ridge in RIDGE:
-        hat = kernel @ torch.linalg.inv(kernel + ridge * torch.diag(1 / weights))
-        left_out = y - _left_out_residuals(y - hat @ y, hat, groups)
-        wrong = (left_out.argmax(1) != targets).double()
-        errors.append(100 * float((wrong * weights).mean()))
-    return min(errors)
-
-
-def _left_out_residuals(residuals: Tensor, hat: Tensor, groups: Tensor | None) -> Tensor:
-    """Residuals (N, classes) of images that the fit has not seen."""
-    if groups is None:
-        return residuals / (1 - hat.diagonal()[:, None])
-    found = torch.empty_like(residuals)
-    for group in groups.unique():
-        members = (groups == group).nonzero().flatten()
-        block = torch.eye(len(members), dtype=hat.dtype) - hat[members][:, members]
-        found[members] = torch.linalg.solve(block, residuals[members])
-    return found

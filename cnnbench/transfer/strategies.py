@@ -19,9 +19,10 @@ from cnnbench.tasks.passes import predictions
 from cnnbench.training import freezing
 from cnnbench.training.augmentation import NONE, active, suit_to_size
 from cnnbench.training.setup import FeatureDataset
-from cnnbench.transfer.choose import StrategyAdvice, layer_errors
+from cnnbench.transfer.choose import StrategyAdvice
 from cnnbench.transfer.features import BATCH, PENULTIMATE, FeatureExtractor
 from cnnbench.transfer.linear_svm import fit_svm, write_to_layer
+from cnnbench.transfer.stage_errors import stage_errors
 from cnnbench.utils.console import say
 from cnnbench.utils.errors import UserError, unknown
 
@@ -112,9 +113,7 @@ def fit_head(
 
 def deep_layer(extractor: FeatureExtractor, advised: StrategyAdvice | None) -> str:
     """Stage, other than the last features, whose features classify held-out images best."""
-    errors = advised.errors if advised else layer_errors(extractor, extractor.dataset)[0]
-    earlier = {name: error for name, error in errors.items() if name != PENULTIMATE}
-    return min(earlier, key=lambda name: earlier[name])
+    return advised.earlier if advised else stage_errors(extractor, extractor.dataset.train).earlier
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ Z = 1.959964  # of the normal distribution, for 95 %
 DRAWS = 10_000  # of a bootstrap
 
 
-def wilson(wrong: int, n: int, z: float = Z) -> tuple[float, float]:
+def wilson(wrong: float, n: float, z: float = Z) -> tuple[float, float]:
     """The 95 % confidence interval of an error, in percent, when `wrong` of n are (Wilson, 1927).
 
     It holds near 0 and 100 percent too, where that of the normal approximation leaves the range.
@@ -31,7 +31,7 @@ def mcnemar(first: int, second: int) -> float:
     return min(1.0, 2 * float(bdtr(min(first, second), first + second, 0.5)))
 
 
-def newcombe(first: int, second: int, both: int, n: int) -> tuple[float, float]:
+def newcombe(first: float, second: float, both: float, n: float) -> tuple[float, float]:
     """The 95 % interval, in percent, of the second net's error less the first's on the same n images.
 
     first, second: images that one net alone gets wrong; both: that both do. Newcombe (1998), method 10: Wilson's
@@ -45,7 +45,7 @@ def newcombe(first: int, second: int, both: int, n: int) -> tuple[float, float]:
     return 100 * ((b - a) / n - low), 100 * ((b - a) / n + high)
 
 
-def _correlation(both: int, first: int, second: int, neither: int) -> float:
+def _correlation(both: float, first: float, second: float, neither: float) -> float:
     """phi of a table of two by two, with Newcombe's correction for continuity where it is positive."""
     sides = (both + first) * (second + neither) * (both + second) * (first + neither)
     if not sides:

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from cnnbench import models
-from cnnbench.commands.finetune import summary_of_folds
 from cnnbench.tasks.classification import BALANCED, TOP1
+from cnnbench.transfer import choose
+from cnnbench.transfer.trial import summary_of_folds
 from cnnbench.weights import checkpoint, sources
 from tests.helpers.data import class_tree
 from tests.helpers.paths import SHARED
@@ -68,6 +69,27 @@ def test_without_an_argument_it_measures_advises_and_transfers(cnnbench: Callabl
     advised = cnnbench("finetune", *SMALL, "transfer.run=false", "format=json", "run.root=other")
     assert json.loads(advised.out)["strategy"] == found["strategy"]
     assert not (tmp_path / "other/finetune").exists()
+
+
+def test_much_data_that_may_be_similar_or_not_are_tried_both_ways(
+    cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a second time nothing runs again: the same strategy, by the same trial."""
+    monkeypatch.setattr(choose, "is_open", lambda gain: True)
+    args = ("finetune", *SMALL, "transfer.many=2", "transfer.c=[0.001]", "epochs=1", "run.dir=run")
+    ran = cnnbench(*args)
+    assert ran.code == 0, ran.err
+    trials = {name: result(tmp_path / "run-tried" / name) for name in ("partial", "full")}
+    assert [(one["train_n"], one["n"], one["strategy"]) for one in trials.values()] == [
+        (113, 30, "partial"), (113, 30, "full")]  # fmt: skip
+    errors = {name: one["top1_error"] for name, one in trials.items()}
+    found = result(tmp_path / "run")
+    assert found["advice"]["tried"] == errors and found["strategy"] == min(errors, key=errors.__getitem__)
+    assert found["train_n"] == 143 and f"wrong on held-out images: transfer={found['strategy']}" in ran.out
+    again = cnnbench(*args)
+    assert again.code == 0 and again.out.count("already done") == 3
+    advised = cnnbench("finetune", *SMALL, "transfer.many=2", "transfer.run=false", "format=json")
+    assert json.loads(advised.out)["strategy"] == "auto"
 
 
 def test_freezing_by_hand_is_full_fine_tuning_of_the_rest(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:

@@ -3,61 +3,17 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
+from cnnbench.config.sections import Strategy
 from cnnbench.data import Arrays, Dataset, Source
 from cnnbench.transfer import choose
 from cnnbench.transfer.features import PENULTIMATE
+from cnnbench.transfer.stage_errors import is_open
+from cnnbench.transfer.trial import try_fitted
 from tests.helpers.batches import arrays
 from tests.helpers.tiny import Tiny
-
-
-@pytest.mark.parametrize("size", [1, 4])
-def test_leaving_each_image_or_group_out_is_what_the_formula_says(size: int) -> None:
-    """Against the long way: n fits, each without one image, or without one group of four."""
-    rng = np.random.default_rng(0)
-    y, groups = torch.arange(24) % 3, torch.arange(24) // size
-    x = torch.from_numpy(rng.normal(size=(24, 6))) + torch.eye(3, 6)[y]
-    x = (x - x.mean(0)) / x.std(0)
-    errors = []
-    for ridge in choose.RIDGE:
-        wrong = 0
-        for out in range(24):
-            kept = groups != groups[out]
-            kernel = x @ x.T / 6 + 1
-            one = 2 * torch.nn.functional.one_hot(y[kept]).double() - 1
-            alpha = torch.linalg.solve(kernel[kept][:, kept] + ridge * torch.eye(24 - size).double(), one)
-            wrong += int((kernel[out, kept] @ alpha).argmax() != y[out])
-        errors.append(100 * wrong / 24)
-    assert choose.held_out_error(x, y, groups) == pytest.approx(min(errors))
-    if size == 1:
-        assert choose.held_out_error(x, y) == pytest.approx(min(errors))
-
-
-def test_of_unequal_classes_each_counts_once_in_the_fit_and_in_the_error() -> None:
-    """Against n fits of a ridge regression whose images are weighted as scikit-learn's "balanced"."""
-    from sklearn.linear_model import Ridge
-    from sklearn.metrics import balanced_accuracy_score
-    from sklearn.utils.class_weight import compute_sample_weight
-
-    rng = np.random.default_rng(0)
-    y = torch.tensor([0] * 20 + [1] * 4)
-    x = torch.from_numpy(rng.normal(size=(24, 6))) + 1.5 * torch.eye(2, 6)[y]
-    x = (x - x.mean(0)) / x.std(0)
-    padded = np.concatenate([x / np.sqrt(6), np.ones((24, 1))], axis=1)
-    weights, errors = compute_sample_weight("balanced", y.numpy()), []
-    for ridge in choose.RIDGE:
-        answers = []
-        for out in range(24):
-            kept = np.arange(24) != out
-            fit = Ridge(ridge, fit_intercept=False).fit(padded[kept], 2 * y[kept].numpy() - 1, weights[kept])
-            answers.append(int(fit.predict(padded[out : out + 1])[0] > 0))
-        errors.append(100 * (1 - balanced_accuracy_score(y, answers)))
-    assert choose.held_out_error(x, y) == pytest.approx(min(errors))
-    assert choose.effective_n(y) == pytest.approx(4 / (1 / 20 + 1 / 4))
-    assert choose.effective_n(torch.arange(24) % 3) == pytest.approx(24)
 
 
 class Extractor:
@@ -98,10 +54,49 @@ def test_a_net_is_not_called_small_where_it_sees_the_whole_image_or_errs_little(
         assert "each class counts once" not in advice.text("") and "to" not in advice._range()
 
 
-def test_the_best_features_are_the_last_unless_earlier_ones_are_clearly_better() -> None:
-    assert choose.best_layer({"layer1": 9.0, PENULTIMATE: 10.0}, 200) == PENULTIMATE
-    assert choose.best_layer({"layer1": 2.0, PENULTIMATE: 10.0}, 200) == "layer1"
-    assert choose.pick_evenly(list("abcdefghij"), 4) == ["a", "d", "g", "j"]
+class Planted(Extractor):
+    """The class stands out of the noise, by so much in each stage, independently."""
+
+    def __init__(self, **strengths: float) -> None:
+        super().__init__(useful=True)
+        self.strengths = strengths
+
+    def __call__(self, source: Source, names: list[str]) -> dict[str, torch.Tensor]:
+        draw, eye = torch.Generator().manual_seed(0), torch.eye(8)[source.targets]
+        noise = {name: torch.randn(len(source), 8, generator=draw) for name in self.strengths}
+        return {name: noise[name] + self.strengths[name] * eye for name in names}
+
+
+@pytest.mark.parametrize(("strengths", "similar", "little", "said"), [
+    ({"stem": 1.0, "layer1": 1.0, PENULTIMATE: 4.0}, True, "svm", "the last features separate the classes better than"),
+    ({"stem": 4.0, "layer1": 1.0, PENULTIMATE: 1.0}, False, "deep_features", "stem separates the classes better than"),
+    ({"stem": 1.0, "layer1": 2.0, PENULTIMATE: 2.0}, None, "auto", "layer1 and the last features differ by"),
+])  # fmt: skip
+def test_the_interval_decides_or_leaves_it_open(
+    strengths: dict[str, float], similar: bool | None, little: str, said: str
+) -> None:
+    dataset = dataset_of((40, 40, 40), 40)
+    advice = choose.choose_strategy(Planted(**strengths), dataset, 500)
+    assert (advice.similar, advice.strategy.value) == (similar, little)
+    assert said in advice.text("") and advice.as_dict()["gain_of_earlier"]["points"] == advice.gain[0]
+    assert is_open(advice.gain) == (similar is None)
+    many = choose.choose_strategy(Planted(**strengths), dataset, 10)
+    assert many.strategy.value == {True: "partial", False: "full", None: "auto"}[similar]
+    assert [one.value for one in many.candidates] == ([] if similar is not None else ["partial", "full"])
+
+
+def test_where_it_is_open_the_classifier_that_errs_less_on_held_out_images_is_taken() -> None:
+    dataset, cfg = dataset_of((40, 40, 40), 40), SimpleNamespace(transfer=SimpleNamespace(c=[0.01]))
+    for strengths, best in (({"stem": 1.0, "layer1": 2.0, PENULTIMATE: 1.8}, Strategy.deep_features),
+                            ({"stem": 1.0, "layer1": 1.8, PENULTIMATE: 2.0}, Strategy.svm)):  # fmt: skip
+        extractor = Planted(**strengths)
+        extractor.dataset = dataset
+        advice = choose.choose_strategy(extractor, dataset, 500)
+        tried = try_fitted(cfg, extractor, advice)  # type: ignore[arg-type]
+        assert set(tried) == {Strategy.svm, Strategy.deep_features} and min(tried, key=tried.__getitem__) is best
+        chosen = advice.after(tried)
+        assert chosen.strategy is best and f"wrong on held-out images: transfer={best.value}" in chosen.text("")
+    assert advice.after(dict.fromkeys(tried, 5.0)).strategy is Strategy.svm  # of equals, the last features
 
 
 def test_the_quadrants_are_the_lectures() -> None:
