@@ -2,12 +2,13 @@
 
 import re
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException, SearchPathException
 from omegaconf import DictConfig, OmegaConf
@@ -70,12 +71,23 @@ def search_path(args: list[str]) -> list[str]:
     return [f"hydra.searchpath=[file://{folder.absolute()}]" for folder in config_dirs(args)]
 
 
+@contextmanager
+def composing() -> Iterator[None]:
+    """Hydra, ready to compose, within a command that it runs as well."""
+    running, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
 def compose(command: str, args: list[str]) -> DictConfig:
     """Composed configuration of a command; nothing runs. args may hold `--config-dir`."""
     commands.register_schemas()
     overrides = [arg for arg in args if not arg.startswith("-") and "=" in arg]
     overrides += search_path(args)
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+    with composing():
         return hydra.compose(command, overrides)
 
 

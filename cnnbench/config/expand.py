@@ -12,7 +12,7 @@ from yaml import YAMLError
 
 from cnnbench.config import commands
 from cnnbench.config.arguments import FLAGS_WITH_VALUE, SHOWS, config_dirs, hydra_arguments, is_sweep
-from cnnbench.config.compose import compose, explain, replay_config, search_path, typed_config
+from cnnbench.config.compose import compose, composing, explain, replay_config, search_path, typed_config
 from cnnbench.config.sections import conf_dir
 from cnnbench.utils.errors import UserError
 
@@ -79,7 +79,7 @@ def combinations(command: str, args: list[str]) -> list[Any]:
     commands.register_schemas()
     made_by: list[str] = given
     try:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(conf_dir())):
+        with composing():
             search = search_path(args)
             parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
             parsed = parser.parse_overrides(given)
