@@ -74,6 +74,37 @@ def bootstrap(first: np.ndarray, second: np.ndarray, seed: int = 0) -> tuple[flo
     return 100 * low, 100 * high, min(1.0, 2 * beyond / (1 + DRAWS))
 
 
+def bootstrap_mean(wrong: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval, in percent, of one net's mean error over seeds and images. wrong: bool (runs, images)."""
+    if len(wrong) == 1:
+        return wilson(int(wrong.sum()), wrong.shape[1])
+    low, high, _ = bootstrap(np.zeros((1, wrong.shape[1]), bool), wrong)
+    return max(0.0, low), min(100.0, high)
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean of `second` less that of `first`: Welch's t, for numbers without images.
+
+    At least two numbers each.
+    """
+    parts = [np.var(values, ddof=1) / len(values) for values in (first, second)]
+    squares = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
+    freedom = sum(parts) ** 2 / squares if squares else math.inf
+    return _around(float(np.mean(second) - np.mean(first)), math.sqrt(sum(parts)), float(freedom))
+
+
+def student(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a mean, by Student's t. At least two numbers."""
+    return _around(float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values)), len(values) - 1)
+
+
+def _around(mean: float, error: float, freedom: float) -> tuple[float, float]:
+    from scipy.special import stdtrit
+
+    half = error * (float(stdtrit(freedom, 0.975)) if math.isfinite(freedom) else Z)
+    return mean - half, mean + half
+
+
 def _drawn_runs(errors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Mean of as many runs, drawn with replacement, less the mean of all: (DRAWS,), of the variance of such a mean.
 
