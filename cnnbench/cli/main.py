@@ -100,7 +100,8 @@ def _main(argv: list[str]) -> int:
 
         raise unknown("command", command, COMMANDS)
     words = SECOND_WORDS.get(command, {})
-    if words and args and args[0].isidentifier() and args[0] not in words:
+    takes_no_others = None in words.values()  # report does: its directories
+    if takes_no_others and args and args[0].isidentifier() and args[0] not in words:
         from cnnbench.utils.errors import unknown
 
         raise unknown(f"word after {command}", args[0], words)
@@ -125,7 +126,7 @@ def usage() -> str:
     from cnnbench.cli.wrapped import entry, example
 
     lines = [
-        f"{entry(as_words(name), command.help, 15)}\n{example(command.examples[0], 6)}"
+        f"{entry(as_words(name), command.help, 16)}\n{example(command.examples[0], 6)}"
         for name, command in COMMANDS.items()
     ]
     return USAGE.format(commands="\n".join(lines), version=__version__)

@@ -199,13 +199,16 @@ def is_sweep(args: list[str]) -> bool:
     return any(arg in ("-m", "--multirun", "hydra.mode=MULTIRUN") for arg in args)
 
 
+NO_GROUPS = ("hydra", "claims")  # folders of YAML files that are no choices
+
+
 def groups(*more: Path) -> dict[str, list[str]]:
     """Groups of YAML files with their choices; `more` are the user's own folders."""
     found: dict[str, set[str]] = {}
     for root in (conf_dir(), *more):
         for file in sorted(root.glob("*/*.yaml")):
             found.setdefault(file.parent.name, set()).add(file.stem)
-    return {group: sorted(choices) for group, choices in sorted(found.items()) if group != "hydra"}
+    return {group: sorted(choices) for group, choices in sorted(found.items()) if group not in NO_GROUPS}
 
 
 def config_dirs(args: list[str]) -> list[Path]:

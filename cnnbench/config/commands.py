@@ -301,6 +301,16 @@ class ReportConfig:
 
 
 @dataclass(kw_only=True)
+class ReportClaimsConfig:
+    input: Any = option("directories with runs in them; by default the runs that are kept", default=None, bare=True)
+    claim: str | None = option("the one claim that is shown, with all that is known of it; null: a table of all")
+    out: str | None = option("also write it to this file: .html, .md, .csv, .json or .txt")
+    format: Format = option("how it is printed: table, json, csv or markdown")
+    run: RunConfig = field(default_factory=RunConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+
+
+@dataclass(kw_only=True)
 class DoctorConfig:
     format: Format = option("how the result is printed: table, json, csv or markdown")
     run: RunConfig = field(default_factory=RunConfig)
@@ -376,6 +386,7 @@ SCHEMAS: dict[str, type] = {
     "summary": SummaryConfig,
     "visualize": VisualizeConfig,
     "report": ReportConfig,
+    "report_claims": ReportClaimsConfig,
     "benchmark": BenchmarkConfig,
     "prepare": PackConfig,
     "doctor": DoctorConfig,

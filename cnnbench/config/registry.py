@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 # Second words of a command, and the entry in COMMANDS that both words stand for; None: the command's own.
-SECOND_WORDS: dict[str, dict[str, str | None]] = {"doctor": {"config": None, "data": "doctor_data"}}
+SECOND_WORDS: dict[str, dict[str, str | None]] = {
+    "doctor": {"config": None, "data": "doctor_data"},
+    "report": {"claims": "report_claims"},
+}
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,15 @@ COMMANDS = {
             "cnnbench report SWEEP where=model=resnet* sort=-seconds format=markdown",
             "cnnbench report history=true",
             "cnnbench report SWEEP cancel=true",
+        ),
+    ),
+    "report_claims": Command(
+        "cnnbench.commands.report_claims",
+        "say which claims of the lecture hold, by the runs given or by those that are kept: a verdict for each",
+        (
+            "cnnbench report claims",
+            "cnnbench report claims claim=shortcuts",
+            "cnnbench report claims outputs/reproduce out=claims.html",
         ),
     ),
     "benchmark": Command(

@@ -1,0 +1,164 @@
+"""The table of verdicts, and the page with all that is behind it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from cnnbench.config.sections import Format
+from cnnbench.output.tables import flat, render
+from cnnbench.reporting.claims.claim import TOP1, Claim, Count, Design, Order, Value
+from cnnbench.reporting.claims.verdict import Outcome, Step, Verdict
+from cnnbench.utils.files import json_text
+from cnnbench.utils.format import plural
+from cnnbench.utils.power import power, smallest_difference
+
+OLDER = "measured on older code"
+ALONE = (
+    "Each interval is at 95 % and for its own claim: of twenty verdicts that rest on one, one may be wrong by chance "
+    "alone. Counts have none, as they are exact."
+)
+UNITS = {"wall_seconds": "s", "psnr": "dB", "loss": ""}
+POINTS = "points"
+
+
+def row(verdict: Verdict) -> dict[str, Any]:
+    """Row of the table: what is claimed, what is found, and by how much."""
+    claim, step = verdict.claim, verdict.deciding
+    return {
+        "claim": claim.name,
+        "what is tested": claim.says,
+        "verdict": said(verdict),
+        "effect": _count_text(verdict) if isinstance(claim.measure, Count) else effect_text(claim, step),
+        "95 %": interval_text(step),
+        "seeds": _seeds(step),
+        "n": verdict.n,
+    }
+
+
+def said(verdict: Verdict) -> str:
+    """The verdict in words, with what is to be known of it."""
+    parts = [verdict.outcome.value]
+    parts += [verdict.reason] if verdict.reason else []
+    parts += [OLDER] if verdict.older else []
+    return "; ".join(parts)
+
+
+def effect_text(claim: Claim, step: Step | None) -> str | None:
+    """`+1.30 points`: positive effects speak for the claim."""
+    if step is None:
+        return None
+    unit = unit_of(claim)
+    return f"{step.effect:+.2f}{f' {unit}' if unit else ''}"
+
+
+def unit_of(claim: Claim) -> str:
+    metric = getattr(claim.measure, "metric", TOP1)
+    return UNITS.get(metric, POINTS)
+
+
+def interval_text(step: Step | None) -> str | None:
+    return None if step is None or step.interval is None else "{:+.2f} to {:+.2f}".format(*step.interval)
+
+
+def _seeds(step: Step | None) -> str | None:
+    return None if step is None else " and ".join(map(str, dict.fromkeys(step.seeds)))
+
+
+def _count_text(verdict: Verdict) -> str:
+    measure, number = verdict.claim.measure, verdict.number
+    assert isinstance(measure, Count) and number is not None
+    claimed = "{} to {}".format(*map(plain, measure.between)) if measure.between else plain(measure.said)
+    return f"{plain(number)} for {claimed}{f' {measure.unit}' if measure.unit else ''}"
+
+
+def plain(number: float | None) -> str:
+    """A number as it is read: `60,965,224`, `0.919`, `8.71`."""
+    assert number is not None
+    return f"{number:,.0f}" if float(number).is_integer() else f"{number:.3g}"
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """`31 claims: 20 hold, 4 do not hold, 7 cannot be decided here`."""
+    counts = Counter(verdict.outcome for verdict in verdicts)
+    words = {Outcome.holds: ("holds", "hold"), Outcome.fails: ("does not hold", "do not hold"),
+             Outcome.open: ("cannot be decided here",) * 2}  # fmt: skip
+    parts = [f"{counts[one]} {words[one][counts[one] != 1]}" for one in Outcome if counts[one]]
+    return f"{plural(len(verdicts), 'claim')}: {', '.join(parts)}"
+
+
+def render_verdicts(verdicts: Sequence[Verdict], format: Format) -> str:
+    """The table in a format, without a final newline. JSON has the steps, the designs and the dates too."""
+    if format is Format.json:
+        return json_text([data(verdict) for verdict in verdicts], ascii=False, default=str)
+    if format is Format.csv:
+        return render([flat(row(verdict)) for verdict in verdicts], format)
+    if len(verdicts) == 1:
+        return "\n\n".join(details(verdicts[0]))
+    return f"{render([row(verdict) for verdict in verdicts], format)}\n\n{summary(verdicts)}. {ALONE}"
+
+
+def data(verdict: Verdict) -> dict[str, Any]:
+    claim = asdict(verdict.claim)
+    return {**asdict(verdict), "claim": claim, "outcome": verdict.outcome.value, "verdict": said(verdict)}
+
+
+def details(verdict: Verdict) -> list[str]:
+    """Paragraphs on one claim: what the lecture says, what was found, what was planned, how to run it."""
+    claim = verdict.claim
+    parts = [f"{claim.says[0].upper()}{claim.says[1:]}: {said(verdict)}.", _lecture(claim)]
+    parts += [_correction(claim)] if claim.correction or claim.published else []
+    parts += [f"Counted: {_count_text(verdict)}."] if isinstance(claim.measure, Count) else _found(verdict)
+    parts += [f"To decide it: {verdict.needs}."] if verdict.needs else []
+    parts += [claim.remark] if claim.remark else []
+    parts += [planned(claim.design)] if claim.design else []
+    parts += [f"Changed since the runs: {', '.join(verdict.older)}."] if verdict.older else []
+    parts += [claim.command] if claim.command else []
+    return parts
+
+
+def _lecture(claim: Claim) -> str:
+    return f'"{claim.lecture}" ({claim.slide}; {claim.source})'
+
+
+def _correction(claim: Claim) -> str:
+    return " ".join([*([claim.correction] if claim.correction else []),
+                     *([f"Published: {claim.published}"] if claim.published else [])])  # fmt: skip
+
+
+def _found(verdict: Verdict) -> list[str]:
+    if not verdict.steps:
+        return []
+    lines = [step_text(verdict.claim, step) for step in verdict.steps]
+    images = f", n = {verdict.n:,}" if verdict.n else ""
+    when = f" Measured {' to '.join(dict.fromkeys((verdict.dates[0], verdict.dates[-1])))}" if verdict.dates else ""
+    commits = f" at {', '.join(verdict.commits)}" if when and verdict.commits else ""
+    return [f"{' '.join(lines)} {plural(verdict.runs, 'run')}{images}.{when}{commits}{'.' if when else ''}"]
+
+
+def step_text(claim: Claim, step: Step) -> str:
+    """`A 2.04, B 3.10: +1.06 points (95 %: +0.20 to +1.92), seeds 3 and 3.`"""
+    unit = unit_of(claim)
+    short = "%" if unit == POINTS else unit
+    limits = f" (95 %: {interval_text(step)})" if step.interval else ""
+    if isinstance(claim.measure, Value):
+        measure = claim.measure
+        bound = f"at most {measure.at_most}" if measure.at_most is not None else f"at least {measure.at_least}"
+        return (f"{measure.metric} {step.means[0]:.2f} {short}, claimed {bound}: on the claim's side by "
+                f"{effect_text(claim, step)}{limits}, {plural(step.seeds[0], 'seed')}.")  # fmt: skip
+    assert isinstance(claim.measure, Order)
+    metric = "" if claim.measure.metric == TOP1 else f" in {claim.measure.metric}"
+    return (f"{step.better} {step.means[0]:.2f}, {step.worse} {step.means[1]:.2f} {short}{metric}: "
+            f"{effect_text(claim, step)}{limits}, seeds {step.seeds[0]} and {step.seeds[1]}.")  # fmt: skip
+
+
+def planned(design: Design) -> str:
+    """What the design could show, by its own assumptions."""
+    known = (design.images, design.seeds, design.disagreement, design.spread)
+    return (
+        f"Planned: {plural(design.seeds, 'seed')} of each on {design.images:,} images, about {design.minutes:g} "
+        f"minutes of two cores. With nets that disagree on {100 * design.disagreement:g} % of the images and a spread "
+        f"of {design.spread:g} over seeds, differences from {smallest_difference(*known):.2f} on are shown with a "
+        f"power of 80 %; one of {design.smallest:g}, below which it would not matter, with "
+        f"{power(design.smallest, *known):.0%}."
+    )
