@@ -1,0 +1,66 @@
+"""conf/claims and docs/claims: every claim has a command that runs, and no number of the docs is without its runs."""
+
+import re
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnnbench.config.sections import conf_dir
+from cnnbench.reporting.claims import evidence
+from cnnbench.reporting.claims.claim import Count, claims_dir, names, read_claims
+from tests.helpers.paths import ROOT
+
+CLAIMS = {claim.name: claim for claim in read_claims()}
+
+
+def test_every_file_is_in_the_order_once() -> None:
+    assert sorted(names()) == sorted(file.stem for file in claims_dir().glob("*.yaml"))
+    slides = [claim.slide for claim in CLAIMS.values()]
+    assert len(set(slides)) == 1 + sum(a != b for a, b in pairwise(slides)), "slides in one piece"
+
+
+@pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if not isinstance(claim.measure, Count)])
+def test_a_claim_that_runs_says_how_and_what_it_can_show(name: str) -> None:
+    claim = CLAIMS[name]
+    assert claim.design is not None and claim.design.seeds >= 2
+    experiment = re.search(r"experiment=(\w+)", claim.command)
+    assert experiment
+    needs = (conf_dir() / "experiment" / f"{experiment[1]}.yaml").read_text()
+    assert claim.needs == ("CIFAR-10" if "Needs: CIFAR-10" in needs or "data=cifar10" in claim.command else "")
+
+
+def test_the_commands_of_all_claims_have_the_levels_that_are_compared() -> None:
+    for claim in CLAIMS.values():
+        if claim.command:
+            jobs = evidence.wanted(claim.command)[1]
+            assert {evidence.level_of(claim, job) for job in jobs} >= claim.levels.keys(), claim.name
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted(evidence.kept_dir().iterdir()) if path.is_dir()])
+def test_kept_runs_are_of_their_claim_and_complete(name: str) -> None:
+    claim = CLAIMS[name]
+    command, jobs = evidence.wanted(claim.command)
+    for run in evidence.read_kept(claim):
+        job = next(job for job in jobs if evidence.is_same(job, run.settings))
+        assert evidence.level_of(claim, job) == run.level and run.command.split()[1] == command
+        assert re.fullmatch(r"[0-9a-f]{12}", run.commit or ""), "a commit without changes"
+        assert run.code and run.date and run.seed is not None
+        if run.wrong is not None:
+            assert 100 * np.mean(run.wrong) == pytest.approx(run.result["top1_error"], abs=1e-6)
+
+
+def test_the_page_is_what_the_kept_runs_say(script: Any) -> None:
+    assert script("claims").write(check=True) == 0, "run scripts/claims page"
+
+
+def test_verdicts_in_the_tutorial_are_generated(script: Any) -> None:
+    claims = script("claims")
+    (open_one,) = [verdict for verdict in claims.verdicts() if verdict.claim.name == "overlapping_pooling"]
+    text = "Before\n<!-- claim overlapping_pooling -->\n> an old number\nAfter\n"
+    written = claims.tutorial(text, [open_one])
+    assert "an old number" not in written and claims.quoted(open_one) in written
+    assert claims.tutorial(written, [open_one]) == written
+    marked = re.findall(r"<!-- claim (\w+) -->", (ROOT / "docs/tutorial.md").read_text())
+    assert set(marked) <= CLAIMS.keys()
