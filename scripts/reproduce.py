@@ -1,10 +1,12 @@
 """Run experiments of conf/experiment, one after the other, and show what came of them in one report.
 
 Without names: all that say in their header how many minutes they take on a processor, and need no data but the digits.
-The others run by their name, or with the command in their header.
+The others run by their name, or with the command in their header. --claim: the runs that test one claim of the lecture,
+and its verdict; --all: those of all claims that fit a night and whose data are there.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -12,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnbench.config.sections import conf_dir
-from cnnbench.utils.errors import unknown
+from cnnbench.reporting.claims.claim import Claim, read_claims
+from cnnbench.utils.errors import UserError, unknown
+from cnnbench.utils.format import plural
 
+NIGHT = 480  # minutes on two cores
 CUT = (130, 75)  # the exit codes of a sweep that was asked to stop: the same command goes on
 
 
@@ -62,13 +67,57 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME or key=value", help="which ones; what they are to change")
     parser.add_argument("--root", default="outputs/reproduce", help="where the runs live (%(default)s)")
+    parser.add_argument(
+        "--claim", metavar="NAME", help="run the command of a claim (cnnbench report claims lists them)"
+    )
+    parser.add_argument("--all", action="store_true", help=f"all claims that fit into {NIGHT // 60} hours")
     options = parser.parse_args()
+    overrides = [name for name in options.names if "=" in name]
+    if options.claim or options.all:
+        try:
+            claims = read_claims(options.claim)
+        except UserError as error:
+            parser.error(str(error))
+        return run_claims(claims if options.claim else fitting(claims, overrides), options, overrides)
     names = [name for name in options.names if "=" not in name]
     for name in names:
         if name not in known:
             parser.error(str(unknown("experiment", name, known)))
     chosen = [known[name] for name in names] if names else [e for e in known.values() if e.minutes and not e.needs]
-    return reproduce(chosen, options.root, [name for name in options.names if "=" in name])
+    return reproduce(chosen, options.root, overrides)
+
+
+def fitting(claims: list[Claim], overrides: list[str]) -> list[Claim]:
+    """Claims whose runs fit a night, the quickest first; what is left out is said. A command counts once."""
+    has_data = "CNNBENCH_DATA" in os.environ or any(one.startswith("data.root=") for one in overrides)
+    minutes: dict[str, float] = {}
+    chosen = []
+    for claim in sorted(claims, key=lambda claim: claim.design.minutes if claim.design else 0):
+        own = 0 if claim.command in minutes or claim.design is None else claim.design.minutes
+        if claim.needs and not has_data:
+            say(f"left out: {claim.name} needs {claim.needs}; give data.root=DIR")
+        elif sum(minutes.values()) + own > NIGHT:
+            say(f"left out: {claim.name} takes {own:g} minutes, more than are left of the night")
+        else:
+            minutes[claim.command] = minutes.get(claim.command, own)
+            chosen.append(claim)
+    say(f"{plural(len(chosen), 'claim')}, about {sum(minutes.values()):.0f} minutes on two free cores")
+    return chosen
+
+
+def run_claims(claims: list[Claim], options: argparse.Namespace, overrides: list[str]) -> int:
+    """Run the commands of the claims, each once, and print the verdicts; the highest exit code."""
+    codes = [0]
+    for command in dict.fromkeys(claim.command for claim in claims if claim.command):
+        line = [*command.split()[1:], *overrides, f"run.root={options.root}"]
+        say(f"cnnbench {' '.join(line)}")
+        codes.append(cnnbench(*line))
+        if codes[-1] in CUT:
+            say("stopped: the same command goes on from here")
+            return codes[-1]
+    one = [f"claim={options.claim}"] if options.claim else []
+    runs = [options.root] if Path(options.root).is_dir() else []
+    return max(*codes, cnnbench("report", "claims", *runs, *one))
 
 
 def reproduce(chosen: list[Experiment], root: str, overrides: list[str]) -> int:

@@ -133,3 +133,27 @@ def test_reproduce_without_names_fits_in_an_hour(reproduce: Any, monkeypatch: py
     with pytest.raises(SystemExit, match="2"):
         reproduce.main()
     assert "Did you mean 'lrn'?" in capsys.readouterr().err
+
+
+def test_reproduce_runs_a_claim_and_prints_its_verdict(
+    reproduce: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(reproduce, "cnnbench", lambda *args: asked.append(args) or 0)
+    monkeypatch.delenv("CNNBENCH_DATA", raising=False)
+    monkeypatch.setattr(sys, "argv", ["reproduce", "--claim", "dropout", "--root", str(tmp_path)])
+    assert reproduce.main() == 0
+    assert asked == [("train", "-m", "experiment=dropout", "seed=0,1,2", f"run.root={tmp_path}"),
+                     ("report", "claims", str(tmp_path), "claim=dropout")]  # fmt: skip
+    asked.clear()
+    monkeypatch.setattr(sys, "argv", ["reproduce", "--all", "--root", str(tmp_path)])
+    assert reproduce.main() == 0
+    said = capsys.readouterr().err
+    assert "left out: cifar10_94 needs CIFAR-10" in said and re.search(r"\d+ claims, about \d+ minutes", said)
+    lines = [args for args in asked if args[0] != "report"]
+    assert len(lines) == len(set(lines)) > 3, "a command of several claims runs once"
+    assert not any("cifar10" in arg for args in lines for arg in args) and asked[-1][:2] == ("report", "claims")
+    monkeypatch.setattr(sys, "argv", ["reproduce", "--claim", "dropot"])
+    with pytest.raises(SystemExit, match="2"):
+        reproduce.main()
+    assert "Did you mean 'dropout'?" in capsys.readouterr().err
