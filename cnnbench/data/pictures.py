@@ -32,6 +32,23 @@ def as_picture(image: Any, channels: int) -> Any:
     return picture if channels == 3 else picture.convert("L")
 
 
+def from_array(image: Any) -> Any:
+    """Pillow image of an array uint8 (H, W) or (H, W, C), which is gray, RGB or RGBA; anything else as it is.
+
+    UserError for other arrays.
+    """
+    if not isinstance(image, np.ndarray):
+        return image
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise UserError(f"an image array must be uint8 (H, W) or (H, W, C) with 1, 3 or 4 channels, not {image.dtype} "
+                        f"{image.shape}")  # fmt: skip
+    if 0 in image.shape:
+        raise UserError(f"an image array must have pixels, not {image.shape}")
+    from PIL import Image
+
+    return Image.fromarray(np.ascontiguousarray(image[:, :, 0] if image.shape[2:] == (1,) else image))
+
+
 def opened(image: Any, read: Callable[[Any], Result]) -> Result:
     """What `read` takes from a Pillow image, or from that of a path, whose file is opened once."""
     if isinstance(image, str | os.PathLike):
@@ -40,7 +57,7 @@ def opened(image: Any, read: Callable[[Any], Result]) -> Result:
             return read(found)
     if hasattr(image, "getbands"):
         return read(image)
-    raise UserError(f"an image must be a path, a Pillow image or a tensor, not {type(image).__name__}")
+    raise UserError(f"an image must be a path, a Pillow image, a uint8 array or a tensor, not {type(image).__name__}")
 
 
 def as_input(image: Any, spec: ModelSpec, remarks: dict[str, list[str]]) -> Any:

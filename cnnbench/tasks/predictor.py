@@ -18,7 +18,7 @@ from cnnbench.config.sections import CropConfig, Format, PrepareConfig
 from cnnbench.data import EvalTransform
 from cnnbench.data.inputs import find_images
 from cnnbench.data.model_spec import ModelSpec
-from cnnbench.data.pictures import as_input, as_picture, suffixes_for, thumbnail
+from cnnbench.data.pictures import as_input, as_picture, from_array, suffixes_for, thumbnail
 from cnnbench.data.sounds import remarked
 from cnnbench.data.sources import quiet_pillow
 from cnnbench.data.spectrogram import KEY, Spectrogram
@@ -38,7 +38,7 @@ from cnnbench.weights.load import ready
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ImageLike: TypeAlias = "str | os.PathLike[str] | Image | Tensor"
+ImageLike: TypeAlias = "str | os.PathLike[str] | Image | Tensor | np.ndarray"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -79,9 +79,10 @@ class Predictor:
     def predict(self, images: "ImageLike | Iterable[ImageLike]", *, batch_size: int = 32) -> Sequence[ImagePrediction]:
         """Predictions in the order of the images.
 
-        images: one or a sequence of: a path; a Pillow image; a tensor (C, H, W), uint8 or floating in 0..1, of 1 or 3
-        channels. Also a folder, a pattern such as "photos/*.jpg", or a tensor (N, C, H, W). They are turned upright,
-        resized, cropped and normalised as the net's own were. A file that cannot be read gets one with `error`.
+        images: one or a sequence of: a path; a Pillow image; an array uint8 (H, W) or (H, W, C), gray, RGB or RGBA; a
+        tensor (C, H, W), uint8 or floating in 0..1, of 1 or 3 channels. Also a folder, a pattern such as
+        "photos/*.jpg", an array (N, H, W, C) or a tensor (N, C, H, W). They are turned upright, resized, cropped and
+        normalised as the net's own were. A file that cannot be read gets one with `error`.
         """
         return list(self.predictions(as_sequence(images, self.spec), batch_size=batch_size))
 
@@ -275,9 +276,10 @@ def name_of(source: str) -> str:
 def as_sequence(images: Any, spec: ModelSpec | None = None) -> Iterable[Any]:
     if isinstance(images, str | os.PathLike):
         return find_images([os.fspath(images)], suffixes=suffixes_for(spec) if spec else None)
-    if isinstance(images, Tensor) and images.ndim == 3:
-        return [images]
-    return images if isinstance(images, Iterable) and not hasattr(images, "getbands") else [images]
+    alone = (isinstance(images, Tensor) and images.ndim == 3) or (isinstance(images, np.ndarray) and images.ndim != 4)
+    if alone or hasattr(images, "getbands") or not isinstance(images, Iterable):
+        return [from_array(images)]
+    return map(from_array, images)
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int) -> Iterator[Result]:

@@ -380,7 +380,17 @@ def test_paths_images_and_tensors_are_the_same_to_python(photos: Path) -> None:
     image = Image.open(file)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     answers = classifier.predict([str(file), file, image])
-    assert len({answer.predictions for answer in answers}) == 1
+    array = np.array(image)
+    assert len({answer.predictions for answer in [*answers, *classifier.predict([array] * 3)]}) == 1
+    alone = [*classifier.predict(image), *classifier.predict(array), *classifier.predict(array[None])]
+    assert len({answer.predictions for answer in alone}) == 1
+    gray = np.array(image.convert("L"))
+    in_gray = [
+        *classifier.predict(gray),
+        *classifier.predict([gray[:, :, None]]),
+        *classifier.predict(image.convert("L")),
+    ]
+    assert len({answer.predictions for answer in in_gray}) == 1
     assert [answer.file for answer in answers] == [str(file), str(file), None]
     by_tensor = [*classifier.predict(pixels), *classifier.predict(pixels[None] / 255), *classifier.predict([pixels])]
     for answer in by_tensor:  # resized by torch, not by Pillow
@@ -396,6 +406,10 @@ def test_paths_images_and_tensors_are_the_same_to_python(photos: Path) -> None:
         (torch.zeros(5, 8, 8), "1 or 3 channels, not \\(5, 8, 8\\)"),
         (torch.full((3, 8, 8), 2.0), "before normalisation"),
         (torch.zeros(3, 8, 8, dtype=torch.int64), "uint8, or float in 0..1"),
+        (np.zeros((8, 8, 3)), "must be uint8 .*, not float64 \\(8, 8, 3\\)"),
+        (np.zeros((3, 8, 8), np.uint8), "with 1, 3 or 4 channels, not uint8 \\(3, 8, 8\\)"),
+        ([np.zeros(8, np.uint8)], "\\(H, W\\) or \\(H, W, C\\)"),
+        (np.zeros((0, 8), np.uint8), "must have pixels"),
         (17, "not int"),
         ("nope.jpg", "there is no file or folder"),
     ],
