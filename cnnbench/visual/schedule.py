@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
+from cnnbench.config.sections import Schedule
 from cnnbench.output import plots
 from cnnbench.training import optim
 from cnnbench.training.schedules import build_schedule
@@ -25,6 +26,8 @@ def draw_schedule(context: VisualizeContext) -> Iterator[Picture]:
     rates = [lr * factor(step) for step in steps]
     length = f"{plural(planned.epochs, 'epoch')} of {plural(per_epoch, 'step')}, batch {planned.batch_size}"
     title = f"lr of {planned.optim.name.value}, schedule {planned.schedule.name.value}: {length}"
+    if planned.schedule.name is Schedule.plateau:
+        title += f"\nbefore its drops to {planned.schedule.gamma:g} of it, which follow from the validation errors"
     picture = context.new_picture("schedule", "schedule", title, f"The learning rate over the training: {title}.")
     plots.plot_schedule([step / per_epoch for step in steps], rates, picture.path, title)
     for step, rate in zip(steps, rates, strict=True):

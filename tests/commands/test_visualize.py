@@ -191,9 +191,9 @@ def test_a_trained_nets_own_settings_are_looked_at_unless_others_are_typed(
     cnnbench("visualize", "what=schedule", f"weights={digits_run()}", f"run.dir={tmp_path}/own")
     title = json.loads((tmp_path / "own" / "result.json").read_text())["pictures"][0]["title"]
     assert "multistep: 3 epochs of 12 steps, batch 128" in title
-    cnnbench("visualize", "what=schedule", f"weights={digits_run()}", "schedule=linear", f"run.dir={tmp_path}/typed")
+    cnnbench("visualize", "what=schedule", f"weights={digits_run()}", "schedule=plateau", f"run.dir={tmp_path}/typed")
     title = json.loads((tmp_path / "typed" / "result.json").read_text())["pictures"][0]["title"]
-    assert "linear: 3 epochs of 12 steps, batch 128" in title
+    assert "plateau: 3 epochs of 12 steps, batch 128\nbefore its drops to 0.1 of it" in title
 
 
 def test_pictures_during_training_change_nothing_of_it(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
