@@ -240,7 +240,7 @@ class VisualizeConfig(TrainedConfig):
     task: str | None = option("what the net is for: " + TASKS, default=None)
     what: Any = option(
         "filters, maps, patches, maximize, gradcam, occlusion, saliency, embedding, mistakes; a list [a,b], or all of "
-        "them; batch and schedule look at a training before it begins"
+        "them; lesions: the error without each block; batch, schedule and signals look at a training before it begins"
     )
     weights: str | None = option(  # type: ignore[assignment]
         "the trained net: a run, a file, zoo:NAME or imagenet", names="weights"

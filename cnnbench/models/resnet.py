@@ -24,6 +24,8 @@ Not in the paper, or not as it is there:
 - The paper does not say where option A's zero channels go. `shortcut_pad=end` appends them; `both` puts half in front,
   as some published CIFAR weights need.
 - ImageNet nets use B by default, as the weights in circulation do; CIFAR nets use A, as the paper does.
+- The CIFAR nets have two settings of ours, to see what signals do without them: `bn: false`, and `init: normal`,
+  AlexNet's N(0, 0.01^2).
 - `zero_init_residual` starts each block as the identity (Goyal et al., 2017).
 """
 
@@ -34,11 +36,12 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnnbench.models.layers import Conv2d, Linear, Net, he_normal
+from cnnbench.models.layers import Conv2d, Linear, Net, he_normal, normal, replace_layer
 from cnnbench.models.stochastic_depth import Residual
 
 Shortcut = Literal["A", "B", "C"]
 Pad = Literal["end", "both"]
+Init = Literal["he", "normal"]
 
 
 class PadShortcut(nn.Module):
@@ -148,6 +151,12 @@ def initialise(net: nn.Module, zero_init_residual: bool = False) -> None:
             nn.init.zeros_((block.bn3 if isinstance(block, Bottleneck) else block.bn2).weight)
 
 
+def leave_out_norms(net: Net) -> None:
+    """Put the identity in the place of each BatchNorm."""
+    for norm in [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]:
+        replace_layer(net, norm, nn.Identity())
+
+
 class ResNet(Net):
     """ResNet for ImageNet, given its kind of block and the number of blocks in each of the four stages."""
 
@@ -198,7 +207,8 @@ class CifarResNet(Net):
     image_size = 32
 
     def __init__(self, n: int, *, num_classes: int, in_channels: int, shortcut: Shortcut | None, block: BlockType,
-                 shortcut_pad: Pad = "end", zero_init_residual: bool = False) -> None:  # fmt: skip
+                 shortcut_pad: Pad = "end", zero_init_residual: bool = False, bn: bool = True,
+                 init: Init = "he") -> None:  # fmt: skip
         super().__init__()
         layer: MakeLayer = partial(make_layer, block, shortcut, shortcut_pad)
         self.conv1 = Conv2d(in_channels, 16, 3, padding=1, bias=False)
@@ -209,6 +219,10 @@ class CifarResNet(Net):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = Linear(64 * block.expansion, num_classes)
         initialise(self, zero_init_residual)
+        if init == "normal":
+            normal(self, std=0.01)
+        if not bn:
+            leave_out_norms(self)
 
     @property
     def stages(self) -> dict[str, list[nn.Module]]:
@@ -242,19 +256,23 @@ def plain(blocks: Blocks, *, num_classes: int = 1000, in_channels: int = 3) -> R
 
 
 def cifar_resnet(n: int, *, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "A",
-                 shortcut_pad: Pad = "end", zero_init_residual: bool = False) -> CifarResNet:  # fmt: skip
+                 shortcut_pad: Pad = "end", zero_init_residual: bool = False, bn: bool = True,
+                 init: Init = "he") -> CifarResNet:  # fmt: skip
     return CifarResNet(n, num_classes=num_classes, in_channels=in_channels, shortcut=shortcut, block=BasicBlock,
-                       shortcut_pad=shortcut_pad, zero_init_residual=zero_init_residual)  # fmt: skip
+                       shortcut_pad=shortcut_pad, zero_init_residual=zero_init_residual, bn=bn, init=init)  # fmt: skip
 
 
 def cifar_bottleneck(n: int, *, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "B",
-                     shortcut_pad: Pad = "end", zero_init_residual: bool = False) -> CifarResNet:  # fmt: skip
+                     shortcut_pad: Pad = "end", zero_init_residual: bool = False, bn: bool = True,
+                     init: Init = "he") -> CifarResNet:  # fmt: skip
     return CifarResNet(n, num_classes=num_classes, in_channels=in_channels, shortcut=shortcut, block=BottleneckV1,
-                       shortcut_pad=shortcut_pad, zero_init_residual=zero_init_residual)  # fmt: skip
+                       shortcut_pad=shortcut_pad, zero_init_residual=zero_init_residual, bn=bn, init=init)  # fmt: skip
 
 
-def cifar_plain(n: int, *, num_classes: int = 10, in_channels: int = 3) -> CifarResNet:
-    return CifarResNet(n, num_classes=num_classes, in_channels=in_channels, shortcut=None, block=BasicBlock)
+def cifar_plain(n: int, *, num_classes: int = 10, in_channels: int = 3, bn: bool = True,
+                init: Init = "he") -> CifarResNet:  # fmt: skip
+    return CifarResNet(n, num_classes=num_classes, in_channels=in_channels, shortcut=None, block=BasicBlock, bn=bn,
+                       init=init)  # fmt: skip
 
 
 MODELS: dict[str, Callable[..., Net]] = {

@@ -20,9 +20,11 @@ NEEDS_WEIGHTS = {
     "saliency": "attribution",
     "embedding": "embedding",
     "mistakes": "mistakes",
+    "lesions": "lesions",
 }
-OF_CLASSES = ("maximize", "gradcam", "occlusion", "saliency", "embedding", "mistakes")
-BEFORE_TRAINING = {"batch": "batch", "schedule": "schedule"}
+AT_LENGTH = ("lesions",)  # passes over the data for each block: only where they are asked for
+OF_CLASSES = ("maximize", "gradcam", "occlusion", "saliency", "embedding", "mistakes", "lesions")
+BEFORE_TRAINING = {"batch": "batch", "schedule": "schedule", "signals": "signals"}
 ALL = "all"
 
 
@@ -30,7 +32,7 @@ def chosen_pictures(what: object) -> list[str]:
     """Names in `what=`: one, a list, or all pictures of a trained net. UserError for an unknown name."""
     names = [str(name) for name in what] if isinstance(what, list) else [str(what)]
     if names == [ALL]:
-        return list(NEEDS_WEIGHTS)
+        return [name for name in NEEDS_WEIGHTS if name not in AT_LENGTH]
     for name in names:
         if name not in NEEDS_WEIGHTS and name not in BEFORE_TRAINING:
             raise unknown("picture", name, [*NEEDS_WEIGHTS, *BEFORE_TRAINING, ALL])

@@ -1,0 +1,56 @@
+"""Gradients by depth before the first step, as numbers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cnnbench.models import build
+from cnnbench.visual.signals import Signal, norm, rms, signals
+from tests.helpers.runs import Ran
+
+
+def of(name: str, **arguments: object) -> list[Signal]:
+    torch.manual_seed(0)
+    net = build(name, **arguments)
+    return signals(net, torch.randn(8, 3, 16, 16), torch.arange(8) % 4)
+
+
+def arrives(found: list[Signal]) -> float:
+    return found[0].gradient_of_output / found[-2].gradient_of_output
+
+
+def test_the_numbers_are_those_of_autograd() -> None:
+    torch.manual_seed(0)
+    net, images, targets = build("plain8", num_classes=4), torch.randn(8, 3, 16, 16), torch.arange(8) % 4
+    found = {one.layer: one for one in signals(net, images, targets)}
+    assert [*found][:2] == ["conv1", "layer1.0.conv1"] and len(found) == 8
+    features: list[torch.Tensor] = []
+    net.zero_grad()
+    net.fc.register_forward_pre_hook(lambda layer, inputs: features.append(inputs[0]))
+    logits = net.train()(images.double())
+    gradient = (logits.softmax(1) - nn.functional.one_hot(targets, 4)) / 8
+    assert found["fc"].gradient_of_output == pytest.approx(norm(gradient), rel=1e-4)
+    assert found["fc"].gradient_of_weights == pytest.approx(norm(gradient.T @ features[0]), rel=1e-4)
+    assert found["fc"].output == pytest.approx(rms(logits), rel=1e-4)
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_gradients_vanish_in_a_plain_net_without_norms_that_begins_small_and_not_with_hes_weights() -> None:
+    small, he = of("plain20", bn=False, init="normal"), of("plain20", bn=False)
+    assert arrives(small) < 1e-12 < 1e-2 < arrives(he)
+    assert arrives(of("resnet20", bn=False, init="normal")) > 1e6 * arrives(small)
+    assert not any("bn" in name for name in build("resnet20", bn=False).state_dict())
+
+
+def test_the_command_writes_numbers_beside_the_picture(cnnbench: Callable[..., Ran]) -> None:
+    ran = cnnbench("visualize", "what=signals", "model=plain8", "data.image_size=8", "run.dir=s")
+    assert ran.code == 0, ran.err
+    found = json.loads(Path("s/signals.json").read_text())
+    assert (found["data"], found["seed"], len(found["layers"])) == ("digits", 0, 8)
+    assert found["arrives"] == found["layers"][0]["gradient_of_output"] / found["layers"][-2]["gradient_of_output"]
+    refused = cnnbench("visualize", "what=signals", "run.dir=t")
+    assert refused.code == 2 and "name it, as in model=plain56" in refused.err
