@@ -63,7 +63,7 @@ def run(cfg: EvaluateConfig) -> int:
         "split": dataset.chosen(cfg.split)[0],
         "select_on": selected(loaded),
         "warnings": [*dataset.notes, *([warning] if (warning := doubts(task, judged[0], found)) else [])],
-        **identity(judged, dataset),
+        **identity(judged, data_name(dataset.name, data_cfg.root, data_cfg.file)),
         **described(task, found.result),
         "images_per_second": found.n / found.seconds,
         "wall_seconds": found.seconds,
@@ -188,14 +188,14 @@ def _place(cfg: EvaluateConfig, dataset: data.Dataset) -> str:
     return "-".join(part for part in typed_path(cfg.data.root).parts[-2:] if part.strip("./")) or dataset.name
 
 
-def identity(judged: list[Judged], dataset: data.Dataset) -> dict[str, Any]:
+def identity(judged: list[Judged], data_is: str) -> dict[str, Any]:
     """Identity of nets and data; sizes are the sum over all nets, for one view."""
     sizes = [complexity(one.model, one.spec) for one in judged]
     single = judged[0].weights if len(judged) == 1 else None
     return {
         "model": "+".join(str(one.spec.model["name"]) for one in judged),
         "arguments": {k: v for k, v in judged[0].spec.model.items() if k != "name"} if single else None,
-        "data": dataset.name,
+        "data": data_is,
         "weights": single.source if single else [one.weights.source for one in judged],
         "epochs": single.epochs if single else None,
         "seed": (single.config or {}).get("seed") if single else None,

@@ -23,7 +23,7 @@ from cnnbench.utils.console import warn_if_unwritable
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json, write_json, write_text
 from cnnbench.utils.named_files import typed_path
-from cnnbench.utils.text import slug
+from cnnbench.utils.text import shortened, slug
 
 # What may change between two starts of one run: where and how it runs, and when it stops, but not what it computes.
 FREE_SECTIONS = ("run", "sweep", "hydra", "checkpoint", "tracking")
@@ -41,6 +41,7 @@ OURS = re.compile(r"\.lock|\..+\.tmp|status\.json|log\.txt|overrides|metrics\.js
 SWEEP = re.compile(r"^[^\[{]*,|^(choice|range|interval|glob)\(")  # the values that Hydra sweeps over
 
 
+LONGEST_NAME = 50  # characters of a run's or a sweep's name; config.yaml and overrides say the rest
 NAMED = ("model", "model.name", "data", "data.name", "data.file", "weights")  # in the name of a run anyway
 
 
@@ -60,7 +61,25 @@ def path_for(command: str, cfg: Any, base: str) -> Path:
     if run.dir is not None:
         return typed_path(run.dir)
     parent = typed_path(cfg.sweep.dir) if cfg.sweep.dir else typed_path(run.root) / command
-    return parent / (run.name or "-".join([base, *filter(None, [slug(named(run.overrides, cfg.sweep.keys))])]))
+    return (
+        parent / run.name
+        if run.name
+        else named_path(parent, base, named(run.overrides, cfg.sweep.keys), cfg.sweep.keys)
+    )
+
+
+def named_path(parent: Path, base: str, overrides: list[str], first: Iterable[str] = ()) -> Path:
+    """Path of a run whose name says these overrides, those of the keys `first` before others, as far as there is room.
+
+    Earlier versions had no such limit: a directory of theirs is found again.
+    """
+    whole = "-".join(filter(None, [base, slug(overrides)]))
+    if len(whole) <= LONGEST_NAME or (parent / whole).is_dir():
+        return parent / whole
+    keys = {*first}
+    ahead = [text for text in overrides if text.partition("=")[0] in keys]
+    told = "-".join(filter(None, [base, slug(ahead), slug(text for text in overrides if text not in ahead)]))
+    return parent / shortened(told, LONGEST_NAME, whole)
 
 
 def sweep_overrides(command: str, args: list[str], more: list[str]) -> list[str]:
@@ -75,7 +94,7 @@ def sweep_overrides(command: str, args: list[str], more: list[str]) -> list[str]
     if "sweep.dir" not in settings:
         names = named((f"{key}={value}" for key, value in settings.items()), [*swept, "model", "data"])
         root = typed_path(unquoted(settings.get("run.root", "outputs")))
-        more.append(f"sweep.dir={in_quotes(str(root / command / f'sweep-{slug(names)}'))}")
+        more.append(f"sweep.dir={in_quotes(str(named_path(root / command, 'sweep', names, keys)))}")
     return more
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from cnnbench.config.commands import TrainConfig
+from cnnbench.config.data_names import data_name
 from cnnbench.config.sections import Format
 from cnnbench.output import plots
 from cnnbench.output.tables import render
@@ -185,7 +186,7 @@ def describe(parts: Parts, found: Range) -> dict[str, Any]:
         "steps": len(found.losses),
         "stopped": found.stopped,
         "model": cfg.model["name"],
-        "data": parts.dataset.name,
+        "data": data_name(parts.dataset.name, cfg.data.root, cfg.data.file),
         "batch_size": size,
         "lr_batch": cfg.optim.lr_batch,
         "optimizer": cfg.optim.name.value,

@@ -9,6 +9,7 @@ from torch import Tensor
 from cnnbench import data
 from cnnbench.analysis.complexity import TRAINING_PASSES
 from cnnbench.config.arguments import typed_keys
+from cnnbench.config.data_names import data_name
 from cnnbench.config.parsing import flatten
 from cnnbench.models.layers import Net
 from cnnbench.output import plots
@@ -56,7 +57,7 @@ def headline(parts: Parts, state: TrainState, measured: dict[str, float], reason
         f"train_{primary}": last.get(f"{primary}/train"),
         "train_loss": last["loss/train"],
         "model": cfg.model["name"],
-        "data": dataset.name,
+        "data": data_name(dataset.name, cfg.data.root, cfg.data.file),
         "seed": cfg.seed,
         "epochs": state.progress.epoch,
         "steps": last["step"],

@@ -43,3 +43,12 @@ def slug(overrides: Iterable[str]) -> str:
     if len(text) <= 100:
         return text
     return f"{text[:90].rstrip('-_+')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def shortened(name: str, longest: int, whole: str) -> str:
+    """A name of parts with a dash between, without those that are too much, and with a hash of the whole in their
+    place."""
+    room, kept = longest - 9, name
+    while len(kept) > room and "-" in kept:
+        kept = kept.rpartition("-")[0]
+    return f"{kept[:room].rstrip('-_+.')}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"

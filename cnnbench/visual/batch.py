@@ -14,7 +14,7 @@ def draw_batch(context: VisualizeContext) -> Iterator[Picture]:
     loader = data.train_loader(dataset, planned.augment, image_size=context.size, seed=cfg.seed, workers=0,
                                batch_size=min(SHOWN, len(dataset.train)), sampler=cfg.data.sampler)  # fmt: skip
     batch = next(iter(loader.epoch(0)))
-    title = f"{dataset.name}: a training batch, {context.size} × {context.size} pixels, after augmentation"
+    title = f"{context.data_name}: a training batch, {context.size} × {context.size} pixels, after augmentation"
     picture = context.new_picture("batch", "batch", title, f"{title}: {planned.augmentation}.")
     tasks.find(dataset.task).of(context.spec).draw_batch(batch, dataset.classes, picture.path)
     yield picture

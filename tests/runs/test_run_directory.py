@@ -23,9 +23,9 @@ def test_the_same_name_for_other_data_is_refused(cnnbench: Callable[..., Ran], t
     command = ("train", "data=folder", "epochs=1", "augment=none", "data.image_size=8", "device=cpu")
     assert cnnbench(*command, "data.root=cats").code == 0
     assert cnnbench(*command, "data.root=pets").code == 0
-    assert {path.name for path in (tmp_path / "outputs/train").iterdir()} == {
-        f"resnet8-{folder}-augment_none-data.image_size_8-epochs_1" for folder in ("cats", "pets")
-    }
+    runs = sorted((tmp_path / "outputs/train").iterdir())
+    assert [path.name[:-8] for path in runs] == [f"resnet8-{folder}-augment_none-" for folder in ("cats", "pets")]
+    assert read_json(runs[0] / "result.json")["data"] == "cats"
     assert cnnbench(*command, "data.root=cats", "run.dir=r").code == 0
     refused = cnnbench(*command, "data.root=pets", "run.dir=r")
     assert (refused.code, "trained on other data" in refused.err) == (2, True)
@@ -42,6 +42,33 @@ def test_a_run_is_found_by_the_name_it_got_and_paths_need_no_quotes(
     assert cnnbench("train", "epochs=1", f"run.dir={odd}", *SMALL).code == 0
     assert (tmp_path / odd / "result.json").exists()
     assert cnnbench("evaluate", f"weights={odd}").code == 0
+
+
+def test_a_long_name_is_cut_between_its_parts_and_keeps_what_a_sweep_compares(
+    compose: Callable, tmp_path: Path
+) -> None:
+    cfg = compose()
+    cfg.run.root, cfg.run.overrides = str(tmp_path), ["epochs=3", "augment.cutout=4", "optim.lr=0.3", "seed=7"]
+    short = run_directory.path_for("train", cfg, "resnet8-digits")
+    cfg.run.overrides.append("weights_skip=[fc]")
+    cut = run_directory.path_for("train", cfg, "resnet8-digits")
+    cfg.sweep.dir, cfg.sweep.keys = str(tmp_path / "s"), ["seed", "optim.lr"]
+    job = run_directory.path_for("train", cfg, "resnet8-digits")
+    whole = "resnet8-digits-augment.cutout_4-epochs_3-optim.lr_0.3-seed_7"
+    assert re.fullmatch(r"resnet8-digits-augment.cutout_4-epochs_3-\w{8}", short.name)
+    assert re.fullmatch(r"resnet8-digits-augment.cutout_4-epochs_3-\w{8}", cut.name) and cut != short
+    assert re.fullmatch(r"resnet8-digits-optim.lr_0.3-seed_7-\w{8}", job.name)
+    assert max(map(len, (short.name, cut.name, job.name))) <= 50
+    (tmp_path / "train" / whole).mkdir(parents=True)  # by an earlier version
+    cfg.run.overrides.pop()
+    cfg.sweep.dir, cfg.sweep.keys = None, []
+    assert run_directory.path_for("train", cfg, "resnet8-digits").name == whole
+    assert len(run_directory.path_for("train", cfg, "a" * 80).name) == 50
+    old = "sweep-data.fraction_0.2-epochs_1+2+3+4+5+6-optim.lr_0.1-seed_0+1"
+    line = ["run.root=" + str(tmp_path), "epochs=1,2,3,4,5,6", "seed=0,1", "data.fraction=0.2", "optim.lr=0.1"]
+    assert len(Path(run_directory.sweep_overrides("train", line, [])[-1]).name) <= 51  # with its quote
+    (tmp_path / "train" / old).mkdir()
+    assert old in run_directory.sweep_overrides("train", line, [])[-1]
 
 
 def test_two_processes_never_share_a_directory(cnnbench: Callable[..., Ran], tmp_path: Path, compose: Callable) -> None:

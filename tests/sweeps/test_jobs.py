@@ -15,7 +15,6 @@ from cnnbench.runs import run_directory
 from cnnbench.runtime import processes, slurm
 from cnnbench.sweeps import jobs, local
 from cnnbench.sweeps.jobs import SweepJob
-from cnnbench.utils.text import slug
 from tests.helpers.processes import children, wait_for
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
 
@@ -78,7 +77,8 @@ def test_jobs_of_the_local_launcher_outlive_one_that_is_killed(cnnbench: Callabl
     command = (*SWEEP, "hydra/launcher=local", "hydra.launcher.jobs=2", "checkpoint.every=3", "epochs=8")
     process = subprocess.Popen([sys.executable, "-m", "cnnbench", *command], cwd=tmp_path, stderr=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True)  # fmt: skip
-    run = tmp_path / "s" / f"resnet8-digits-{slug(run_directory.named(['epochs=8', *SMALL, 'seed=1'], ['seed']))}"
+    named = run_directory.named(["epochs=8", *SMALL, "seed=1"], ["seed"])
+    run = run_directory.named_path(tmp_path / "s", "resnet8-digits", named, ["seed"])
     wait_for(run / "checkpoints/last.pt")
     assert len(children(process.pid)) == 2
     os.kill(books(tmp_path / "s")["seed=1"].process["pid"], signal.SIGKILL)
