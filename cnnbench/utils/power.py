@@ -37,7 +37,7 @@ def power(difference: float, images: int, seeds: int, disagreement: float, sprea
 
 def smallest_difference(images: int, seeds: int, disagreement: float, spread: float) -> float:
     """Points that are shown with a power of 0.8."""
-    low, high = 0.0, 100.0
+    low, high = 0.0, 50 * standard_error(images, seeds, disagreement, spread)
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (low, middle) if power(middle, images, seeds, disagreement, spread) >= POWER else (middle, high)

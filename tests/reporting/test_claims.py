@@ -147,12 +147,16 @@ def test_a_digest_looks_at_code_alone() -> None:
     text = '"""Doc."""\n\nx = 1  # why\n\n\ndef f():\n    """Doc."""\n    return "# no comment"\n'
     other = '"""Other."""\nx = 1\ndef f():\n    """Two\n    lines."""\n\n    return "# no comment"  # here\n'
     assert code.digest(text) == code.digest(other)
-    assert code.bare(text) == 'x = 1\ndef f():\n    return "# no comment"'
+    assert code.parts(text) == ["x = 1", 'def f():\n    return "# no comment"']
+    table = 'from a import b\nNETS = {\n    "one": 1,\n    "two": 2,\n}\n'
+    assert code.parts(table) == ['    "one": 1,', '    "two": 2,']
     assert code.digest(text) != code.digest(text.replace("x = 1", "x = 2"))
     known = code.digests(code.files("train", "resnet8", "digits", "classification"))
     assert {"models/resnet.py", "models/layers.py", "training/loop.py", "data/augment.py"} <= known.keys()
     assert code.changed(known) == []
     assert code.changed({**known, "training/loop.py": "0", "gone.py": "1"}) == ["training/loop.py", "gone.py"]
+    shorter = {name: value.partition(" ")[2] for name, value in known.items()}
+    assert code.changed(shorter) == [], "what is added to a file changes nothing"
 
 
 def test_the_table_does_not_hide_older_code() -> None:

@@ -1,6 +1,7 @@
 """The source files that a run depends on, as digests: a run on other code than today's is marked in the table.
 
-Which files: those that decide what is computed, a short list by hand. Comments, docstrings and empty lines do not
+Which files: those that decide what is computed, a short list by hand. A digest has a part for each definition and each
+entry of a table, so that what is added to a file changes nothing; comments, docstrings, empty lines and imports do not
 count.
 """
 
@@ -57,28 +58,53 @@ def today(name: str) -> str | None:
 
 @cache
 def digest(text: str) -> str:
-    return hashlib.sha256(bare(text).encode()).hexdigest()[:12]
+    """Digests of the parts of a source, in one line."""
+    return " ".join(sorted({hashlib.sha256(part.encode()).hexdigest()[:6] for part in parts(text)}))
 
 
-def bare(text: str) -> str:
-    """Source without comments, docstrings and empty lines."""
+def parts(text: str) -> list[str]:
+    """Definitions and other statements of a source, and the entries of its tables, bare."""
+    tree = ast.parse(text)
+    lines = _bare_lines(text, tree)
+    kept = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
+    found = [_lines_of(piece, lines) for node in kept for piece in _pieces(node)]
+    return [part for part in found if part]
+
+
+def _pieces(node: ast.stmt) -> list[tuple[int, int]]:
+    """First and last line of a statement; of a table, those of each entry."""
+    value = getattr(node, "value", None)
+    if isinstance(value, ast.Dict):
+        pairs = zip(value.keys, value.values, strict=True)
+        return [((key or one).lineno, one.end_lineno or one.lineno) for key, one in pairs]
+    first = min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", []))])
+    return [(first, node.end_lineno or node.lineno)]
+
+
+def _lines_of(piece: tuple[int, int], lines: list[str]) -> str:
+    first, last = piece
+    return "\n".join(line.rstrip() for line in lines[first - 1 : last] if line.strip())
+
+
+def _bare_lines(text: str, tree: ast.Module) -> list[str]:
+    """Lines without comments and docstrings, which are left empty."""
     lines = text.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
-                assert first.end_lineno is not None
-                lines[first.lineno - 1 : first.end_lineno] = [""] * (first.end_lineno - first.lineno + 1)
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+                end = first.end_lineno or first.lineno
+                lines[first.lineno - 1 : end] = [""] * (end - first.lineno + 1)
+    return lines
 
 
 def changed(kept: dict[str, str]) -> list[str]:
-    """Files that are other ones today."""
-    return [name for name, value in kept.items() if (text := today(name)) is None or digest(text) != value]
+    """Files of which a part is another one today."""
+    return [name for name, parts in kept.items() if not set(parts.split()) <= set(digest(today(name) or "").split())]
 
 
 def _file(builder: Callable[..., object]) -> str:

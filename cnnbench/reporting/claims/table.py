@@ -18,7 +18,7 @@ ALONE = (
     "Each interval is at 95 % and for its own claim: of twenty verdicts that rest on one, one may be wrong by chance "
     "alone. Counts have none, as they are exact."
 )
-UNITS = {"wall_seconds": "s", "psnr": "dB", "loss": ""}
+UNITS = {"wall_seconds": "s", "psnr": "dB", "loss": "", "steps": "steps", "epochs": "epochs"}
 POINTS = "points"
 
 
@@ -111,7 +111,7 @@ def details(verdict: Verdict) -> list[str]:
     parts += [f"Counted: {_count_text(verdict)}."] if isinstance(claim.measure, Count) else _found(verdict)
     parts += [f"To decide it: {verdict.needs}."] if verdict.needs else []
     parts += [claim.remark] if claim.remark else []
-    parts += [planned(claim.design)] if claim.design else []
+    parts += [planned(claim)] if claim.design else []
     parts += [f"Changed since the runs: {', '.join(verdict.older)}."] if verdict.older else []
     parts += [claim.command] if claim.command else []
     return parts
@@ -147,18 +147,27 @@ def step_text(claim: Claim, step: Step) -> str:
         return (f"{measure.metric} {step.means[0]:.2f} {short}, claimed {bound}: on the claim's side by "
                 f"{effect_text(claim, step)}{limits}, {plural(step.seeds[0], 'seed')}.")  # fmt: skip
     assert isinstance(claim.measure, Order)
-    metric = "" if claim.measure.metric == TOP1 else f" in {claim.measure.metric}"
+    metric = "" if claim.measure.metric in (TOP1, unit) else f" in {claim.measure.metric}"
     return (f"{step.better} {step.means[0]:.2f}, {step.worse} {step.means[1]:.2f} {short}{metric}: "
             f"{effect_text(claim, step)}{limits}, seeds {step.seeds[0]} and {step.seeds[1]}.")  # fmt: skip
 
 
-def planned(design: Design) -> str:
-    """What the design could show, by its own assumptions."""
+def planned(claim: Claim) -> str:
+    """What was planned, and for a comparison what it could show by its own assumptions."""
+    design = claim.design
+    assert design is not None
+    begin = (f"Planned: {plural(design.seeds, 'seed')} of each net on {design.images:,} images, about "
+             f"{design.minutes:g} minutes of two cores.")  # fmt: skip
+    return begin if isinstance(claim.measure, Value) else f"{begin} {_shows(design)}"
+
+
+def _shows(design: Design) -> str:
     known = (design.images, design.seeds, design.disagreement, design.spread)
+    disagree = (
+        f"nets that disagree on {100 * design.disagreement:g} % of the images and " if design.disagreement else ""
+    )
     return (
-        f"Planned: {plural(design.seeds, 'seed')} of each on {design.images:,} images, about {design.minutes:g} "
-        f"minutes of two cores. With nets that disagree on {100 * design.disagreement:g} % of the images and a spread "
-        f"of {design.spread:g} over seeds, differences from {smallest_difference(*known):.2f} on are shown with a "
-        f"power of 80 %; one of {design.smallest:g}, below which it would not matter, with "
+        f"With {disagree}a spread of {design.spread:g} over seeds, differences from {smallest_difference(*known):.3g} "
+        f"on are shown with a power of 80 %; one of {design.smallest:g}, below which it would not matter, with "
         f"{power(design.smallest, *known):.0%}."
     )

@@ -196,16 +196,15 @@ def _outcome(claim: Claim, step: Step) -> Outcome:
 def _what_it_takes(claim: Claim, step: Step | None) -> str:
     """Seeds and minutes with which the smallest difference of interest is shown, from what was seen, else planned."""
     plan = claim.design
-    if plan is None:
+    if plan is None or isinstance(claim.measure, Value):
         return ""
-    seen = step is not None and step.disagreement is not None and step.spread is not None
-    disagreement = step.disagreement if seen and step else plan.disagreement
-    spread = step.spread if seen and step else plan.spread
-    assert disagreement is not None and spread is not None
+    seen = step is not None and step.spread is not None
+    spread = step.spread if step is not None and step.spread is not None else plan.spread
+    disagreement = step.disagreement or 0.0 if seen and step is not None else plan.disagreement
     seeds = seeds_needed(plan.smallest, plan.images, disagreement, spread)
     known = "from the spread that was seen" if seen else "from the planned spread"
     if seeds is None:
         return f"more than 1,000 seeds ({known})"
     minutes = plan.minutes * seeds / plan.seeds
     long = f"{minutes / 60:,.0f} hours" if minutes > 120 else f"{minutes:.0f} minutes"
-    return f"{max(seeds, LEAST_SEEDS)} seeds of each net on {plan.images:,} images, about {long} ({known})"
+    return f"{seeds} seeds of each net on {plan.images:,} images, about {long} ({known})"
