@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -96,11 +97,16 @@ def log_axis(ax: Axes, label: str, form: Callable[[float], str]) -> None:
     ax.set_xscale("log")
     low, high = (limit * factor for limit, factor in zip(ax.get_xlim(), (0.9, 1.1), strict=True))
     ax.set(xlabel=label, xlim=(low, high))
-    ax.xaxis.set_major_locator(FixedLocator(round_numbers(low, high)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
-    ax.xaxis.set_minor_locator(NullLocator())
+    round_ticks(ax.xaxis, low, high, form)
     ax.grid(color="#dddddd", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def round_ticks(axis: Axis, low: float, high: float, form: Callable[[float], str]) -> None:
+    """Put the ticks of a logarithmic axis at round numbers, written by `form`."""
+    axis.set_major_locator(FixedLocator(round_numbers(low, high)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
+    axis.set_minor_locator(NullLocator())
 
 
 def round_numbers(low: float, high: float) -> list[float]:

@@ -53,7 +53,7 @@ def draw_comparison(results: Sequence[Mapping[str, Any]]) -> Figure:
         left.plot(images, values, label=strategy, **style)
         right.plot(seconds, values, **style)
     for ax, label in ((left, "training images"), (right, "seconds, features included")):
-        log_axis(ax, label, lambda value: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+        log_axis(ax, label, lambda value: f"{value:,.0f}" if value == int(value) else f"{value:g}")
     left.set_ylabel(metric.axis)
     if metric.lower_is_better:
         left.set_ylim(bottom=0)

@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from torch import Tensor, nn
 
 from cnnbench.models.layers import Net, output_layer
-from cnnbench.output.figure import BLUE, VERMILLION, new_figure, save_figure
+from cnnbench.output.figure import BLUE, VERMILLION, new_figure, round_ticks, save_figure
 from cnnbench.training.optim import WEIGHTS
 
 
@@ -114,8 +113,7 @@ def _panel(ax: Axes, history: list[dict[str, float]], kind: str, label: str, asi
         )
         ax.plot(range(len(stages)), sizes, color=color, linestyle="", marker="o", markersize=5)
     ax.set(yscale="log", ylabel=label)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
+    round_ticks(ax.yaxis, *ax.get_ylim(), lambda value: f"{value:g}")
     ax.set_xticks(range(len(stages)), stages, rotation=30 if len(stages) > 5 else 0)
     ax.tick_params(which="both", labelsize=8)
     ax.grid(alpha=0.25)

@@ -1,6 +1,7 @@
 """Line plots of a training show the right values and names, and odd input still gives a picture."""
 
 import math
+from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
@@ -8,7 +9,9 @@ from PIL import Image
 
 from cnnbench.output import plots
 from cnnbench.output.figure import short_label
+from cnnbench.transfer.comparison import draw_comparison
 from cnnbench.utils.format import probability_percent
+from cnnbench.visual.signal_flow import draw_signals
 
 METRICS = {"top1_error": plots.Quantity("top-1 error, %"), "top5_error": plots.Quantity("top-5 error, %")}
 
@@ -136,3 +139,18 @@ def test_pyplot_is_never_imported(tmp_path):
         [sys.executable, "-c", code, str(tmp_path / "c.png")], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_signals_of_a_narrow_range_have_ticks_that_can_be_told_apart(tmp_path: Path) -> None:
+    history = [
+        {f"{kind}/rms/s{stage}": 0.6 + 0.05 * stage for kind in ("activation", "gradient") for stage in range(4)}
+    ]
+    axis = draw_signals(history, tmp_path / "s.png", "net").axes[0].yaxis
+    assert [text.get_text() for text in axis.get_ticklabels()] == ["0.6", "0.65", "0.7", "0.75"]
+
+
+def test_seconds_between_two_whole_ones_are_written_as_they_are() -> None:
+    row = {"model": "net", "data": "set", "strategy": "full", "top1_error": 5.0}
+    figure = draw_comparison([row | {"train_n": 10, "wall_seconds": 1.6}, row | {"train_n": 100, "wall_seconds": 7.0}])
+    labels = [text.get_text() for text in figure.axes[1].xaxis.get_ticklabels()]
+    assert labels == ["1.5", "2", "3", "5", "7"]

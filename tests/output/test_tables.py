@@ -96,3 +96,8 @@ def test_shorten_keeps_both_ends_within_the_width():
     assert shorten("Staffordshire bull terrier 31", 16) == "Staffords…ier 31"
     assert shorten(" a \n b ", 10) == "a b"
     assert all(display_width(shorten("蜜蜂" * 20, width)) <= width for width in range(2, 12))
+
+
+def test_shorten_cuts_between_words_where_that_costs_little() -> None:
+    title = "resnet20 on cifar10 with mixup: transfer and training from scratch"
+    assert shorten(title, 50) == "resnet20 on cifar10 with…from scratch"
