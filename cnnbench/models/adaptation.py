@@ -9,7 +9,7 @@ The paper names no initialisation of the two; here it is He's.
 
 from torch import nn
 
-from cnnbench.models.layers import Linear, Net, he_normal, output_layer, replace_layer
+from cnnbench.models.layers import Linear, Net, he_normal, output_layer
 from cnnbench.utils.errors import UserError
 
 
@@ -21,3 +21,11 @@ def adapt(net: Net, units: int) -> Net:
     layers = nn.Sequential(Linear(last.in_features, units), nn.ReLU(), Linear(units, last.out_features))
     he_normal(layers)
     return replace_layer(net, last, layers)
+
+
+def replace_layer(net: Net, layer: nn.Module, by: nn.Module) -> Net:
+    """The net with another module in the place of this layer."""
+    name = next(name for name, module in net.named_modules() if module is layer)
+    outer, _, inner = name.rpartition(".")
+    setattr(net.get_submodule(outer), inner, by)
+    return net

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnnbench.models.layers import Linear, Net, normal, output_layer, replace_layer
+from cnnbench.models.adaptation import replace_layer
+from cnnbench.models.layers import Linear, Net, normal, output_layer
 
 EMBEDDING = "an embedding of each image"
 HeadName = Literal["softmax", "cosface", "arcface", "none"]

@@ -120,14 +120,6 @@ def output_layer(net: Net) -> nn.Linear | nn.Conv2d:
     return (layers or [layer for layer in net.modules() if isinstance(layer, nn.Linear | nn.Conv2d)])[-1]
 
 
-def replace_layer(net: Net, layer: nn.Module, by: nn.Module) -> Net:
-    """The net with another module in the place of this layer."""
-    name = next(name for name, module in net.named_modules() if module is layer)
-    outer, _, inner = name.rpartition(".")
-    setattr(net.get_submodule(outer), inner, by)
-    return net
-
-
 class Conv2d(nn.Conv2d):
     """nn.Conv2d without torch's own initialisation: each net draws its weights once, as its paper says."""
 

@@ -11,9 +11,8 @@ For ImageNet (Table 1): each row is a stage; 7x7/2 and 3x3/2 max pool before the
     layer4   7x7     512 x 2      512 x 3      512, 2048 x3   512, 2048 x3   512, 2048 x3
 
 For CIFAR-10 (Section 4.2): a 3x3 convolution, then n blocks each on 16 x 32x32, 32 x 16x16 and 64 x 8x8 maps,
-average pool and fc: 6n + 2 weight layers. n = 1 and 2 (resnet8, plain8, resnet14, plain14) are ours, for quick runs.
-resnet164 and resnet1001 are those with n bottlenecks in place of n blocks: the baselines of the authors' next paper
-(2016).
+average pool and fc: 6n + 2 weight layers. n = 1 and 2 (resnet8, resnet14) are ours, for quick runs. resnet164 and
+resnet1001 are those with n bottlenecks in place of n blocks: the baselines of the authors' next paper (2016).
 
 Shortcuts where the shape changes: A, subsample and pad with zero channels; B, a 1x1 convolution; C, a 1x1 convolution
 on every shortcut. A plain net is the same without any shortcut.
@@ -24,8 +23,6 @@ Not in the paper, or not as it is there:
 - The paper does not say where option A's zero channels go. `shortcut_pad=end` appends them; `both` puts half in front,
   as some published CIFAR weights need.
 - ImageNet nets use B by default, as the weights in circulation do; CIFAR nets use A, as the paper does.
-- The CIFAR nets have two settings of ours, to see what signals do without them: `bn: false`, and `init: normal`,
-  AlexNet's N(0, 0.01^2).
 - `zero_init_residual` starts each block as the identity (Goyal et al., 2017).
 """
 
@@ -36,12 +33,11 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cnnbench.models.layers import Conv2d, Linear, Net, he_normal, normal, replace_layer
+from cnnbench.models.layers import Conv2d, Linear, Net, he_normal
 from cnnbench.models.stochastic_depth import Residual
 
 Shortcut = Literal["A", "B", "C"]
 Pad = Literal["end", "both"]
-Init = Literal["he", "normal"]
 
 
 class PadShortcut(nn.Module):
@@ -151,12 +147,6 @@ def initialise(net: nn.Module, zero_init_residual: bool = False) -> None:
             nn.init.zeros_((block.bn3 if isinstance(block, Bottleneck) else block.bn2).weight)
 
 
-def leave_out_norms(net: Net) -> None:
-    """Put the identity in the place of each BatchNorm."""
-    for norm in [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]:
-        replace_layer(net, norm, nn.Identity())
-
-
 class ResNet(Net):
     """ResNet for ImageNet, given its kind of block and the number of blocks in each of the four stages."""
 
@@ -207,8 +197,7 @@ class CifarResNet(Net):
     image_size = 32
 
     def __init__(self, n: int, *, num_classes: int, in_channels: int, shortcut: Shortcut | None, block: BlockType,
-                 shortcut_pad: Pad = "end", zero_init_residual: bool = False, bn: bool = True,
-                 init: Init = "he") -> None:  # fmt: skip
+                 shortcut_pad: Pad = "end", zero_init_residual: bool = False) -> None:  # fmt: skip
         super().__init__()
         layer: MakeLayer = partial(make_layer, block, shortcut, shortcut_pad)
         self.conv1 = Conv2d(in_channels, 16, 3, padding=1, bias=False)
@@ -219,10 +208,6 @@ class CifarResNet(Net):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = Linear(64 * block.expansion, num_classes)
         initialise(self, zero_init_residual)
-        if init == "normal":
-            normal(self, std=0.01)
-        if not bn:
-            leave_out_norms(self)
 
     @property
     def stages(self) -> dict[str, list[nn.Module]]:
@@ -256,23 +241,19 @@ def plain(blocks: Blocks, *, num_classes: int = 1000, in_channels: int = 3) -> R
 
 
 def cifar_resnet(n: int, *, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "A",
-                 shortcut_pad: Pad = "end", zero_init_residual: bool = False, bn: bool = True,
-                 init: Init = "he") -> CifarResNet:  # fmt: skip
+                 shortcut_pad: Pad = "end", zero_init_residual: bool = False) -> CifarResNet:  # fmt: skip
     return CifarResNet(n, num_classes=num_classes, in_channels=in_channels, shortcut=shortcut, block=BasicBlock,
-                       shortcut_pad=shortcut_pad, zero_init_residual=zero_init_residual, bn=bn, init=init)  # fmt: skip
+                       shortcut_pad=shortcut_pad, zero_init_residual=zero_init_residual)  # fmt: skip
 
 
 def cifar_bottleneck(n: int, *, num_classes: int = 10, in_channels: int = 3, shortcut: Shortcut = "B",
-                     shortcut_pad: Pad = "end", zero_init_residual: bool = False, bn: bool = True,
-                     init: Init = "he") -> CifarResNet:  # fmt: skip
+                     shortcut_pad: Pad = "end", zero_init_residual: bool = False) -> CifarResNet:  # fmt: skip
     return CifarResNet(n, num_classes=num_classes, in_channels=in_channels, shortcut=shortcut, block=BottleneckV1,
-                       shortcut_pad=shortcut_pad, zero_init_residual=zero_init_residual, bn=bn, init=init)  # fmt: skip
+                       shortcut_pad=shortcut_pad, zero_init_residual=zero_init_residual)  # fmt: skip
 
 
-def cifar_plain(n: int, *, num_classes: int = 10, in_channels: int = 3, bn: bool = True,
-                init: Init = "he") -> CifarResNet:  # fmt: skip
-    return CifarResNet(n, num_classes=num_classes, in_channels=in_channels, shortcut=None, block=BasicBlock, bn=bn,
-                       init=init)  # fmt: skip
+def cifar_plain(n: int, *, num_classes: int = 10, in_channels: int = 3) -> CifarResNet:
+    return CifarResNet(n, num_classes=num_classes, in_channels=in_channels, shortcut=None, block=BasicBlock)
 
 
 MODELS: dict[str, Callable[..., Net]] = {
@@ -296,8 +277,6 @@ MODELS: dict[str, Callable[..., Net]] = {
     "resnet1202": partial(cifar_resnet, 200),
     "resnet164": partial(cifar_bottleneck, 18),
     "resnet1001": partial(cifar_bottleneck, 111),
-    "plain8": partial(cifar_plain, 1),
-    "plain14": partial(cifar_plain, 2),
     "plain20": partial(cifar_plain, 3),
     "plain32": partial(cifar_plain, 5),
     "plain44": partial(cifar_plain, 7),

@@ -1,7 +1,7 @@
 """`what=signals`: activation and gradient of each layer of an untrained net, before its first step, as numbers."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench import data, models, tasks
-from cnnbench.models.layers import CLASS, WEIGHTED, Net
+from cnnbench.models.adaptation import replace_layer
+from cnnbench.models.layers import CLASS, WEIGHTED, Net, normal
 from cnnbench.output.figure import BLUE, VERMILLION, new_figure, save_figure
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_json
@@ -17,6 +18,7 @@ from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
 
 Layer = nn.Module
+COLORS = (BLUE, "#009E73", VERMILLION)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,29 @@ def untrained(context: VisualizeContext) -> Net:
     return net.cpu()
 
 
+def without_norms(net: Net) -> Net:
+    """The net with the identity in the place of each BatchNorm."""
+    for layer in [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]:
+        replace_layer(net, layer, nn.Identity())
+    return net
+
+
+def small(net: Net) -> Net:
+    """The net with weights of N(0, 0.01^2), AlexNet's, in place of its own."""
+    torch.manual_seed(0)
+    normal(net, std=0.01)
+    return net
+
+
+def variants(context: VisualizeContext) -> Iterator[tuple[str, Net]]:
+    """The net as it begins, without BatchNorm where it has any, and without it from small weights."""
+    net = untrained(context)
+    yield "as it begins", net
+    if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
+        yield "without BatchNorm", without_norms(untrained(context))
+    yield "without BatchNorm, N(0, 0.01^2)", small(without_norms(untrained(context)))
+
+
 def first_batch(context: VisualizeContext) -> tuple[Tensor, Tensor]:
     """The first training images, normalised, and their classes."""
     source, size = context.dataset.train, context.cfg.batch_size
@@ -83,32 +108,39 @@ def draw_signals(context: VisualizeContext) -> Iterator[Picture]:
         raise UserError("what=signals looks at an untrained net: name it, as in model=plain56")
     if tasks.find(context.spec.task).answers != CLASS:
         raise UserError(f"what=signals asks for the loss of a classifier, which {context.title} is not")
-    found = signals(untrained(context), *first_batch(context))
-    first, last = found[0], found[-2]
-    share = first.gradient_of_output / last.gradient_of_output if last.gradient_of_output else float("nan")
-    title = f"{context.title} on {context.data_name}, {len(found)} layers, seed {context.cfg.seed}, untrained"
-    words = (
-        f"Of the gradient by the output of {last.layer}, of norm {last.gradient_of_output:.2e}, {share:.2e} arrive at "
-        f"{first.layer}, {len(found) - 2} layers below. Outputs as root mean squares, gradients as norms."
-    )
-    picture = context.new_picture("signals", "signals", title, words)
+    batch = first_batch(context)
+    found = {name: signals(net, *batch) for name, net in variants(context)}
+    about = f"{context.title} on {context.data_name}, seed {context.cfg.seed}, untrained"
+    words = "; ".join(f"{name}, {arrives(layers):.2e}" for name, layers in found.items())
+    first, *_, last, _ = next(iter(found.values()))
+    caption = f"Of the gradient at {last.layer} arrives at {first.layer}: {words}. Norms; outputs as root mean squares."
+    picture = context.new_picture("signals", "signals", about, caption)
     facts = {"model": context.spec.model, "data": context.data_name, "seed": context.cfg.seed,
-             "batch_size": context.cfg.batch_size, "arrives": share}  # fmt: skip
-    write_json(picture.path.with_suffix(".json"), {**facts, "layers": [asdict(one) for one in found]})
-    draw(found, picture, title)
-    yield replace(picture, title=title)
+             "batch_size": context.cfg.batch_size}  # fmt: skip
+    facts["arrives"] = {name: arrives(one) for name, one in found.items()}
+    layers = {name: [asdict(one) for one in some] for name, some in found.items()}
+    write_json(picture.path.with_suffix(".json"), {**facts, "layers": layers})
+    draw(found, picture, about)
+    yield picture
 
 
-def draw(found: list[Signal], picture: Picture, title: str) -> None:
+def arrives(found: list[Signal]) -> float:
+    """Share of the gradient by the output of the last layer but the classifier that arrives at the first layer's."""
+    last = found[-2].gradient_of_output
+    return found[0].gradient_of_output / last if last else float("nan")
+
+
+def draw(found: dict[str, list[Signal]], picture: Picture, title: str) -> None:
     figure = new_figure(9, 3.8, title)
     left, right = figure.subplots(1, 2)
-    depth = range(1, len(found) + 1)
-    left.plot(depth, [one.output for one in found], color=BLUE, marker=".")
-    right.plot(depth, [one.gradient_of_output for one in found], color=VERMILLION, marker=".", label="by the output")
-    right.plot(depth, [one.gradient_of_weights for one in found], color=BLUE, marker=".", label="by the weights")
-    left.set(ylabel="output")
-    right.set(ylabel="gradient of the loss")
-    right.legend(frameon=False, fontsize=8)
+    for (name, layers), color, style in zip(found.items(), COLORS, ("-", "--", ":"), strict=False):
+        depth = range(1, len(layers) + 1)
+        line: dict[str, Any] = {"color": color, "linestyle": style, "marker": ".", "label": name}
+        left.plot(depth, [one.output for one in layers], **line)
+        right.plot(depth, [one.gradient_of_output for one in layers], **line)
+    left.set(ylabel="output, root mean square")
+    right.set(ylabel="norm of the gradient by the output")
+    left.legend(frameon=False, fontsize=8)
     for ax in (left, right):
         ax.set(yscale="log", xlabel="layer")
         ax.grid(alpha=0.25)

@@ -120,7 +120,6 @@ COUNTS = {
     # Not in a paper: 6n + 2 layers as the rest of the family, so 97,216 parameters less for each n.
     "resnet14": (172_506, 26_395_264),
     "resnet8": (75_290, 12_239_488),
-    "plain20 bn=false": (268_346, 40_551_040),
     "plain14": (172_506, 26_395_264),
     "plain8": (75_290, 12_239_488),
     # Ours: C's convolutions, each with BatchNorm, and half as wide.

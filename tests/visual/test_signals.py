@@ -9,18 +9,14 @@ import torch
 from torch import nn
 
 from cnnbench.models import build
-from cnnbench.visual.signals import Signal, norm, rms, signals
+from cnnbench.models.layers import Net
+from cnnbench.visual.signals import Signal, arrives, norm, rms, signals, small, without_norms
 from tests.helpers.runs import Ran
 
 
-def of(name: str, **arguments: object) -> list[Signal]:
+def of(name: str, change: Callable[[Net], Net] = lambda net: net) -> list[Signal]:
     torch.manual_seed(0)
-    net = build(name, **arguments)
-    return signals(net, torch.randn(8, 3, 16, 16), torch.arange(8) % 4)
-
-
-def arrives(found: list[Signal]) -> float:
-    return found[0].gradient_of_output / found[-2].gradient_of_output
+    return signals(change(build(name)), torch.randn(8, 3, 16, 16), torch.arange(8) % 4)
 
 
 def test_the_numbers_are_those_of_autograd() -> None:
@@ -40,17 +36,18 @@ def test_the_numbers_are_those_of_autograd() -> None:
 
 
 def test_gradients_vanish_in_a_plain_net_without_norms_that_begins_small_and_not_with_hes_weights() -> None:
-    small, he = of("plain20", bn=False, init="normal"), of("plain20", bn=False)
-    assert arrives(small) < 1e-12 < 1e-2 < arrives(he)
-    assert arrives(of("resnet20", bn=False, init="normal")) > 1e6 * arrives(small)
-    assert not any("bn" in name for name in build("resnet20", bn=False).state_dict())
+    begun_small = of("plain20", lambda net: small(without_norms(net)))
+    assert arrives(begun_small) < 1e-12 < 1e-2 < arrives(of("plain20", without_norms))
+    assert arrives(of("resnet20", lambda net: small(without_norms(net)))) > 1e6 * arrives(begun_small)
+    assert not any("bn" in name for name in without_norms(build("resnet20")).state_dict())
 
 
 def test_the_command_writes_numbers_beside_the_picture(cnnbench: Callable[..., Ran]) -> None:
     ran = cnnbench("visualize", "what=signals", "model=plain8", "data.image_size=8", "run.dir=s")
     assert ran.code == 0, ran.err
     found = json.loads(Path("s/signals.json").read_text())
-    assert (found["data"], found["seed"], len(found["layers"])) == ("digits", 0, 8)
-    assert found["arrives"] == found["layers"][0]["gradient_of_output"] / found["layers"][-2]["gradient_of_output"]
+    assert (found["data"], found["seed"], {len(layers) for layers in found["layers"].values()}) == ("digits", 0, {8})
+    kinds = ["as it begins", "without BatchNorm", "without BatchNorm, N(0, 0.01^2)"]
+    assert list(found["arrives"]) == kinds and found["arrives"][kinds[2]] < found["arrives"][kinds[1]]
     refused = cnnbench("visualize", "what=signals", "run.dir=t")
     assert refused.code == 2 and "name it, as in model=plain56" in refused.err
