@@ -93,8 +93,8 @@ def _check_option(command: str, flag: str, value: str) -> None:
 
 
 def _is_input(arg: str, schema: type) -> bool:
-    """Whether an argument without a key is meant: it has no `=`, or what stands before that is no key of the command,
-    as in the name of the file `a=b.png`."""
+    """Whether an argument without a key is meant: it has no `=`, or it is a path that exists, or what stands before
+    the `=` is no key of the command, as in the name of the file `a=b.png`."""
     if arg[:1] == "-":
         return arg == "-"
     if "=" not in arg and arg[:1] != "~":
@@ -102,7 +102,7 @@ def _is_input(arg: str, schema: type) -> bool:
     key = arg.partition("=")[0].lstrip("+~")
     known = re.split("[.@]", key)[0] in {*(item.name for item in fields(schema)), *groups(), "hydra"}
     if known or key.startswith("hydra/"):
-        return False
+        return _exists(arg)
     return "=" not in arg or not re.fullmatch(r"[\w.]+", key) or _exists(arg) or bool(glob.glob(arg))  # noqa: PTH207
 
 

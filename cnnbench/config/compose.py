@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from cnnbench.config import commands, parsing, schema_keys
 from cnnbench.config.arguments import config_dirs, groups, without_plus
 from cnnbench.config.changed_hydra import changed_hydra
 from cnnbench.config.elsewhere import hint
-from cnnbench.config.sections import DataConfig, Resume, conf_dir
+from cnnbench.config.sections import Resume, conf_dir
 from cnnbench.utils.errors import UserError, did_you_mean, same_named, unknown
 
 PATH_SETTINGS = {  # by group and kind of file: how a path is given
@@ -105,36 +106,25 @@ def replay_config(command: str, file: list[str], overrides: list[str]) -> Any:
             raise UserError(f"{override}: --config replays a run as it was; only single keys can change, as in seed=1")
     config = parsing.load_saved(command, Path(file[0]), overrides)
     if config.model:
-        config.model = _own_net(config.model, overrides)
-    _own_data(config.data, overrides)
+        config.model = _own_code(config.model, "model", overrides)
+    config.data = replace(config.data, **_own_code(vars(config.data), "data", overrides))
     if not any(override.startswith(("run.dir=", "run.name=")) for override in overrides):
         config.run.dir, config.resume = None, Resume.never  # a new run: the replayed one stays as it is
     config.run.overrides, config.sweep.trial = [*config.run.overrides, *overrides], None
     return config
 
 
-def _own_net(model: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """The net of a saved configuration. UserError where it would run code that neither it nor the user vouches for.
-
-    A file that is given again is trusted, whatever its content.
-    """
-    if model.get("source") != "python":
-        return model
-    if any(override.startswith(("model.file=", "model.name=")) for override in overrides):
-        return {**model, "sha256": None}
-    if not model.get("sha256"):
-        raise UserError("--config names Python code without its SHA-256: give the file again, as model.file=mynet.py")
-    return model
-
-
-def _own_data(cfg: DataConfig, overrides: list[str]) -> None:
-    """As `_own_net()`, of a saved configuration's data."""
-    if cfg.source != "python":
-        return
-    if any(override.startswith(("data.file=", "data.name=")) for override in overrides):
-        cfg.sha256 = None
-    elif not cfg.sha256:
-        raise UserError("--config names Python code without its SHA-256: give the file again, as data.file=mydata.py")
+def _own_code(section: dict[str, Any], group: str, overrides: list[str]) -> dict[str, Any]:
+    """What a saved configuration says of the net or the data. UserError where it would run code that neither it nor
+    the user vouches for. A file that is given again is trusted, whatever its content."""
+    if section.get("source") != "python":
+        return section
+    if any(override.startswith((f"{group}.file=", f"{group}.name=")) for override in overrides):
+        return {**section, "sha256": None}
+    if not section.get("sha256"):
+        raise UserError("--config names Python code without its SHA-256: give the file again, as "
+                        f"{group}.file=my{group if group == 'data' else 'net'}.py")  # fmt: skip
+    return section
 
 
 def explain(error: Exception, command: str, args: list[str]) -> str:

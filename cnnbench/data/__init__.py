@@ -8,6 +8,7 @@ from cnnbench.data.groups import group_table
 from cnnbench.data.kept import Keep, cache_of
 from cnnbench.data.loaders import Batch, Loader, eval_loader, train_loader, view_batches
 from cnnbench.data.overlap import shared_files
+from cnnbench.data.sides import usual_side
 from cnnbench.data.sounds import in_memory
 from cnnbench.data.sources import (
     Arrays,
@@ -65,6 +66,7 @@ __all__ = [
     "seen_in_training",
     "shared_files",
     "train_loader",
+    "usual_side",
     "view_batches",
     "with_channels",
 ]

@@ -9,7 +9,7 @@ import torch
 from cnnbench.config.sections import DataConfig
 from cnnbench.data.layout import refuse_part_alone
 from cnnbench.data.sources import Dataset, Source, has_spatial_targets
-from cnnbench.data.splits import groups_of, hold_out, pick, strata
+from cnnbench.data.splits import groups_of, hold_out, sample
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.format import plural, some
 
@@ -43,9 +43,15 @@ def with_parts(dataset: Dataset, cfg: DataConfig, root: Path, *, unsplit: bool) 
     if cfg.val_fraction > 0 or cfg.test_fraction > 0:
         dataset = _held_out(dataset, cfg)
     if cfg.fraction < 1:
-        kept, _ = pick(strata(dataset.train), cfg.fraction)
-        dataset = replace(dataset, train=dataset.train.subset(kept))
+        dataset = _sampled(dataset, cfg.fraction)
     return dataset
+
+
+def _sampled(dataset: Dataset, fraction: float) -> Dataset:
+    whole = dataset.train
+    train = whole.subset(sample(whole, fraction))
+    notes = _unequal(whole, dataset.classes, "training", train, fraction)
+    return replace(dataset, train=train, notes=(*dataset.notes, *notes))
 
 
 def _said(dataset: Dataset, cfg: DataConfig) -> str:

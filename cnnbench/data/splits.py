@@ -82,6 +82,18 @@ def pick(targets: Tensor, fraction: float, *, leave: int = 0) -> tuple[Tensor, T
     return picked.nonzero().flatten(), (~picked).nonzero().flatten()
 
 
+def sample(source: Source, fraction: float) -> Tensor:
+    """Indices of a fraction of each class, at least one image of each, where there are groups of whole groups.
+
+    Without groups a smaller fraction gives a subset of a larger one. UserError where the groups are too few.
+    """
+    groups = groups_of(source)
+    if groups is None:
+        return pick(strata(source), fraction)[0]
+    number = deal(strata(source).numpy(), groups.numpy(), (fraction, 1 - fraction), keep=True)
+    return torch.from_numpy(number == TRAIN).nonzero().flatten()
+
+
 def folds(source: Source, count: int) -> list[tuple[Tensor, Tensor]]:
     """Stratified folds for cross-validation: for each, the indices of the other images and of its own.
 

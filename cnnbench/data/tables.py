@@ -99,10 +99,15 @@ def _text(path: Path, key: str) -> tuple[list[str], list[list[str]], list[int]]:
             reader = csv.reader(file, delimiter=max("\t;,", key=first.count))
             numbered = [(reader.line_num, row) for row in reader if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"{key}: cannot read the table '{path}': {reason}") from None
+        raise UserError(f"{key}: cannot read the table '{path}': {_why(error)}") from None
     rows = [row for _, row in numbered]
     return (rows or [[]])[0], rows[1:], [line for line, _ in numbered[1:]]
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no text in UTF-8 (from byte {error.start:,} on)"
+    return str(error.strerror if isinstance(error, OSError) else error)
 
 
 def _parquet(path: Path, key: str) -> tuple[list[str], list[list[str]], list[int]]:

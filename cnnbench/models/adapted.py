@@ -28,7 +28,7 @@ WEIGHTED = nn.Conv2d | nn.Linear
 
 @dataclass(frozen=True)
 class Traced:
-    """What one image did in a module: names of the modules that it went through, in order, with the shapes of what
+    """Way of one image through a module: names of the modules that it went through, in order, with the shapes of what
     they gave; and the shape of the answer, or what the answer was where it is no tensor."""
 
     calls: list[tuple[str, tuple[int, ...]]]
@@ -120,7 +120,7 @@ def adapted(net: nn.Module, name: str, *, channels: int, outputs: int | None, im
 
 
 def trace(net: nn.Module, side: int, channels: int) -> Traced:
-    """What one image of side x side pixels does in the module, in eval mode, on shapes alone. Raises what it raises."""
+    """Way of an image of side x side pixels through the module, in eval mode, on shapes alone. Raises its errors."""
     names = {module: name for name, module in net.named_modules()}
     calls: list[tuple[str, tuple[int, ...]]] = []
     answers: list[Any] = []

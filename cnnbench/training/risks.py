@@ -24,6 +24,7 @@ from cnnbench.utils.format import plural
 LARGEST_LR = 3.2  # of SGD, with 8192 images in a batch and a warm-up (Goyal et al., 2017)
 LARGE_BATCH = 1024  # from here on SGD needs a warm-up (Goyal et al., 2017)
 SMALL_PART = 8  # images: with fewer BatchNorm's statistics are noise
+RESIZED, SMALL_NET = 4, 64  # times the side; pixels of images that a small net is for
 LARGE_NET = 1000  # parameters for each training image
 FEW_STEPS, FEW_IN_EPOCH = 100, 5
 
@@ -61,6 +62,7 @@ class ImageCounts:
     kept: str = ""  # what these are, in words
     outputs: int | None = None  # of a net for them; None: one for each class
     side: int | None = None  # of the images, pixels, where it was looked at
+    seen: int | None = None  # shorter side of the images as they are, pixels, where a few were looked at
     sounds: bool = False  # whether the images are spectrograms
 
     @classmethod
@@ -76,6 +78,7 @@ class ImageCounts:
             split=dataset.split,
             outputs=dataset.outputs,
             side=dataset.image_size,
+            seen=data.usual_side(dataset.train) if dataset.task == "classification" else None,
             alike=data.hardly_differ(dataset.train),
             notes=dataset.notes,
             labels=tuple(dataset.classes),
@@ -136,6 +139,7 @@ def risks(plan: TrainingPlan) -> Iterator[Risk]:
     """All that a training says at its start."""
     yield from of_data(plan)
     yield from of_size(plan)
+    yield from of_resolution(plan)
     yield from of_classes(plan)
     yield from of_augmentation(plan)
     yield from of_frozen(plan)
@@ -167,6 +171,21 @@ def of_size(plan: TrainingPlan) -> Iterator[Risk]:
                    f"{plan.images.train:,} images, {total // plan.images.train:,} for each, and {unshared:,} of them "
                    "are shared by no two places of an image (the paper had 4.4 million images)",
                    "a net that shares its filters: model=resnet20, or model=sphereface4 model.width=0.5")  # fmt: skip
+
+
+def of_resolution(plan: TrainingPlan) -> Iterator[Risk]:
+    """Images much larger or smaller than the net's own, to which they are resized where nobody says a size."""
+    seen, size, name = plan.images.seen, plan.size, plan.net.name
+    if seen is None or plan.images.sounds or plan.cfg.data.image_size is not None:
+        return
+    if seen >= RESIZED * size and size <= SMALL_NET:
+        yield Risk("resolution", f"images of {seen} px are shrunk to {size} px, the size of {name}: little is left of "
+                   "what is on a photograph", "model=resnet18, which takes 224 px; with few images cnnbench finetune "
+                   "model=resnet34")  # fmt: skip
+    if size >= RESIZED * seen and size > SMALL_NET and plan.from_scratch:
+        yield Risk("resolution", f"images of {seen} px are enlarged to {size} px, the size of {name}: "
+                   f"{(size / seen) ** 2:.0f} times the arithmetic, and no more to be seen",
+                   "model=resnet20, which takes 32 px")  # fmt: skip
 
 
 def of_classes(plan: TrainingPlan) -> Iterator[Risk]:

@@ -64,6 +64,9 @@ def test_a_file_with_an_equals_sign_is_an_input(
     given = ["a=b.png", "./c=d.png", "data/e=f.png", "a=*", "top=3", "weights=w"]
     cfg = compose(*hydra_arguments("predict", given), command="predict")
     assert (cfg.input, cfg.top) == (["a=b.png", "./c=d.png", "data/e=f.png", "a=*"], 3)
+    Path("top=4").touch()
+    args = hydra_arguments("predict", ["top=4", "top=3", "weights=w"])
+    assert args == ["top=3", "weights=w", "input=['top=4']"]
     for wrong in ("wieghts=x", "c=d.png", "~weights"):
         assert wrong in hydra_arguments("predict", [wrong, "i.png"])
     ran = cnnbench("predict", "no=such.png", "weights=w")

@@ -82,6 +82,14 @@ def test_groups_of_a_list_stay_whole_and_are_said_where_the_splits_part_them(tmp
                     "them is too low"]  # fmt: skip
 
 
+def test_a_fraction_of_a_list_takes_whole_groups(tmp_path: Path) -> None:
+    file = listed(tmp_path, table(group=lambda number: f"g{number // 2}"))
+    whole, part = load(file, val_fraction=0.34).train, load(file, val_fraction=0.34, fraction=0.5).train
+    assert whole.groups is not None and part.groups is not None and 0 < len(part) < len(whole)
+    for group in part.groups.unique():
+        assert (part.groups == group).sum() == (whole.groups == group).sum()
+
+
 def test_a_typed_list_is_judged_as_a_whole(tmp_path: Path) -> None:
     trained = data_config("list", file=str(listed(tmp_path, table())))
     identity = load_dataset(trained, lambda note: None).identity
@@ -133,6 +141,8 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     for name in ("gone.csv", "x.csv", "."):
         with pytest.raises(UserError, match=r"data\.file: cannot read the table"):
             load(tmp_path / name)
+    with pytest.raises(UserError, match=r"it is no text in UTF-8 \(from byte 0 on\)"):
+        load(tmp_path / "x.csv")
 
 
 def test_missing_images_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,16 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
+from cnnbench import data, models
+from cnnbench.doctor.dry_run import KNOWN
+from cnnbench.training import risks
 from cnnbench.utils.files import read_json
 from tests.helpers.data import class_tree
 from tests.helpers.runs import Ran
@@ -97,3 +103,29 @@ def test_a_sampler_has_no_effect_on_a_fitted_head_which_is_said(cnnbench: Callab
     ran = cnnbench("finetune", *SMALL, "transfer=svm", "data.image_size=16", "data.sampler=balanced")
     assert ran.code == 0, ran.err
     assert "data.sampler=balanced has no effect on a head that is fitted, not trained by steps; try loss." in ran.out
+
+
+@pytest.mark.parametrize(
+    ("seen", "net", "size", "said"),
+    [
+        (500, "resnet20", 32, "images of 500 px are shrunk to 32 px, the size of resnet20"),
+        (32, "alexnet", 224, "images of 32 px are enlarged to 224 px, the size of alexnet: 49 times the arithmetic"),
+        (96, "resnet20", 32, None),
+        (8, "resnet8", 32, None),
+        (500, "resnet18", 224, None),
+    ],
+)
+def test_photographs_for_a_net_of_small_images_and_the_reverse_are_said_with_a_net_that_suits(
+    compose: Callable, tmp_path: Path, seen: int, net: str, size: int, said: str | None
+) -> None:
+    files = [str(tmp_path / f"{number}.png") for number in range(3)]
+    for file in files[1:]:  # the first is missing
+        Image.new("L", (seen + 40, seen)).save(file)
+    images = replace(KNOWN["cifar10"], seen=data.usual_side(data.Files(files, torch.zeros(3, dtype=torch.int64))))
+    for typed in (None, size):
+        cfg = compose(f"data.image_size={typed}" if typed else "data.image_size=null")
+        plan = risks.TrainingPlan(
+            cfg=cfg, images=images, net=models.build(net), size=size, batch=8, lr=0.1, fitted=False
+        )
+        found = [risk.text for risk in risks.of_resolution(plan)]
+        assert found == [] if typed or not said else found[0].startswith(said) and "try model=resnet" in found[0]
