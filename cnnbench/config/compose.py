@@ -28,7 +28,6 @@ PATH_SETTINGS = {  # by group and kind of file: how a path is given
              ".npz": "data=arrays data.file", ".py": "data=python data.name=NAME data.file"},
     "model": {".py": "model=python model.name=NAME model.file"},
 }  # fmt: skip
-EXTRAS = {"hydra/launcher/submitit_slurm": "slurm"}
 
 
 def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> None:
@@ -136,8 +135,6 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
         if told := _path_for_name(str(error.missing_cfg_file)):
             return told
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        if extra := EXTRAS.get(f"{group}/{choice}"):
-            return f"{choice} is not installed: pip install 'cnnbench[{extra}]'"
         if group == "recipe" and not any(arg.startswith("recipe=") for arg in args):
             return f"data={choice} has no recipe of its own: choose one, as in recipe=folder"
         if group:

@@ -87,7 +87,7 @@ class LocalLauncher(_Launcher):
 
 
 class SlurmLauncher(_Launcher):
-    """`hydra/launcher=slurm`: takes the settings of Hydra's submitit launcher."""
+    """`hydra/launcher=slurm`: takes the settings of submitit and of sbatch."""
 
     __module__ = PACKAGE
 

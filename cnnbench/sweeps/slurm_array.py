@@ -22,6 +22,8 @@ from cnnbench.utils.fast_start import keep_freed_memory
 
 COMMON_SETTINGS = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
            "stderr_to_stdout")  # fmt: skip
+WHOLE = ("timeout_min", "max_num_timeout", "signal_delay_s", "nodes", "tasks_per_node", "gpus_per_node", "mem_gb",
+         "cpus_per_task", "array_parallelism", "cpus_per_gpu", "gpus_per_task")  # fmt: skip
 POLL_SECONDS = 2.0  # seconds
 NEVER_STARTS = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "InvalidAccount",
             "InvalidQOS", "AccountNotAllowed", "QOSNotAllowed")  # fmt: skip
@@ -29,13 +31,20 @@ NEVER_STARTS = ("PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "
 
 def check_slurm_launcher(choice: str) -> None:
     """Raise UserError if the launcher cannot work here."""
-    if find_spec("submitit") is None or find_spec("hydra_plugins.hydra_submitit_launcher") is None:
+    if find_spec("submitit") is None:
         raise UserError(f"hydra/launcher={choice} needs submitit: pip install 'cnnbench[slurm]'")
     if not slurm.is_available():
         raise UserError(
             f"hydra/launcher={choice}: there is no Slurm on this machine (no sbatch); "
             "hydra/launcher=local runs several jobs at a time here"
         )
+
+
+def check_numbers(settings: dict[str, Any]) -> None:
+    """Raise UserError for a setting that is to be a whole number and is not."""
+    for key in WHOLE:
+        if settings[key] is not None and type(settings[key]) is not int:
+            raise UserError(f"hydra.launcher.{key}={settings[key]} is not a whole number")
 
 
 class SlurmJob:
@@ -66,6 +75,7 @@ def submit_array(todo: list[tuple[SweepJob, Any]], settings: dict[str, Any], fol
     import submitit
     from submitit.core.utils import FailedJobError
 
+    check_numbers(settings)
     own = {key: value for key, value in settings.items() if key not in ("submitit_folder", "max_num_timeout")}
     executor = submitit.AutoExecutor(
         cluster="slurm", folder=settings["submitit_folder"], slurm_max_num_timeout=settings["max_num_timeout"]

@@ -309,8 +309,6 @@ def test_every_yaml_file_composes_and_parses(compose: Callable, file: Path) -> N
             compose(*NEEDED.get(name, ()), command=name)
         return
     if file.parent.parent.name == "hydra":
-        if needed := {"slurm": "submitit_launcher"}.get(name):
-            pytest.importorskip(f"hydra_plugins.hydra_{needed}")
         compose(f"hydra/{group}={name}")
         return
     if group == "experiment":  # tests/project/test_experiments.py composes them with the command in their header
