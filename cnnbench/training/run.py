@@ -112,6 +112,8 @@ def _train(cfg: TrainConfig, job: TrainingJob, directory: RunDirectory) -> int:
         raise UserError(f"loss.class_weights is for images of one class each, which {task.name} has not: leave it out")
     if (cfg.augment.mixup or cfg.augment.cutmix) and not task.mixes_classes:
         raise UserError(data.NO_MIXING.format(task=task.name))
+    if cfg.swa is not None and not group.alone:  # also where torchrun or srun started the processes
+        raise UserError("swa re-estimates BatchNorm in one process: train in one, as with devices=1")
     task.check(job.dataset)
     task = task.suited(job.dataset, job.dataset.val, job.runtime)
     rule = StopRule.of(cfg, task.aim)
@@ -192,8 +194,6 @@ def check_training(cfg: TrainConfig) -> None:
         raise UserError(f"accumulate={cfg.accumulate} is more than the {plural(cfg.batch_size, 'image')} of a batch")
     if cfg.ema and cfg.swa is not None:
         raise UserError("ema and swa both average the weights: give one of them")
-    if cfg.swa is not None and cfg.devices not in (1, "1"):
-        raise UserError("swa re-estimates BatchNorm in one process: give devices=1")
     loggers.check(cfg.tracking)
     if cfg.optim.nesterov and cfg.optim.momentum == 0:
         raise UserError("optim.nesterov=true needs optim.momentum above 0")
