@@ -75,7 +75,8 @@ def ended(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
 
 PLAIN = ("train", "model=resnet14", "epochs=2", *SMALL)
 BALANCED = ("data.sampler=balanced", "loss.class_weights=balanced")
-PARTS = (*PLAIN, "accumulate=3", "ema=0.9", "optim.clip=1", *BALANCED)
+MIXED = ("augment=trivial", "augment.mixup=0.4", "augment.cutmix=1", "augment.erase=0.3")
+PARTS = (*PLAIN, "accumulate=3", "ema=0.9", "optim.clip=1", *BALANCED, *MIXED)
 FEW = (*PLAIN, "batch_size=300")  # the images of an epoch make up less than one batch
 NORMED = ("train", "epochs=3", *SMALL)
 LARGER = ("train", "task=super_resolution", "data=synthetic", "data.num_classes=2", "data.num_images=54", "model=espcn",
