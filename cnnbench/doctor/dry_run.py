@@ -10,7 +10,8 @@ from cnnbench.config.sections import DataConfig, Strategy
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.training import freezing, optim
 from cnnbench.training.augmentation import suit_to_size
-from cnnbench.training.risks import ImageCounts, TrainingPlan
+from cnnbench.training.image_counts import ImageCounts
+from cnnbench.training.risks import TrainingPlan
 from cnnbench.utils.errors import UserError
 from cnnbench.weights import sources
 

@@ -3,7 +3,8 @@
 from cnnbench import data
 from cnnbench.runs.result import complexity
 from cnnbench.training import freezing, health, risks
-from cnnbench.training.risks import ImageCounts, TrainingPlan
+from cnnbench.training.image_counts import ImageCounts
+from cnnbench.training.risks import TrainingPlan
 from cnnbench.training.setup import Parts
 from cnnbench.training.state import TrainState
 from cnnbench.utils.console import say
