@@ -6,11 +6,8 @@ import numpy as np
 import torch
 
 from cnnbench.config.sections import DataConfig
-from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
-from cnnbench.data.moments import moments
+from cnnbench.data.moments import IMAGENET_MEAN, IMAGENET_STD, PHOTOGRAPH, moments
 from cnnbench.data.sources import Arrays, Dataset, Files
-
-PHOTOGRAPH = 224  # pixels: the usual side of the part of a photograph that a net takes
 
 
 def dataset_of(

@@ -19,9 +19,9 @@ from cnnbench.config.sections import DataConfig, OnBadImage, Targets
 from cnnbench.data import masks
 from cnnbench.data.box_files import Box, Labels, read_coco, read_csv, read_voc, read_yolo, yolo_names
 from cnnbench.data.boxes import tables
-from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.data.layout import split_of
 from cnnbench.data.masks import upright_size
+from cnnbench.data.moments import OF_PHOTOGRAPHS
 from cnnbench.data.scan import images_below, subfolders
 from cnnbench.data.sources import Dataset, Files
 from cnnbench.utils.errors import UserError
@@ -209,11 +209,9 @@ def dataset_of(cfg: DataConfig, parts: Parts, classes: Sequence[str] = (), extra
     return Dataset(
         name=cfg.name,
         classes=names,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        **OF_PHOTOGRAPHS,
         image_size=SIZE,
         crop_ratio=1.0,
-        in_channels=3,
         train=sources["train"],
         val=sources.get(split, sources["train"].subset(torch.zeros(0, dtype=torch.int64))),
         split=split,

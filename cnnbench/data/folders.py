@@ -17,11 +17,10 @@ from cnnbench.data import identity
 from cnnbench.data.class_tree import ClassTree, check_classes, check_splits, read_tree, refuse_empty, refuse_odd
 from cnnbench.data.flat_split import IMAGES, flat_tree
 from cnnbench.data.layout import Layout, expected, find_layout, tables_in
+from cnnbench.data.moments import OF_PHOTOGRAPHS, PHOTOGRAPH
 from cnnbench.data.scan import subfolders
 from cnnbench.data.sources import Dataset, Files
 from cnnbench.utils.errors import UserError
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def image_folder(cfg: DataConfig, root: Path, *, unsplit: bool = False, test: bool = False) -> Dataset:
@@ -61,11 +60,9 @@ def _dataset(cfg: DataConfig, layout: Layout, *, unsplit: bool = False, test: bo
     return Dataset(
         name=cfg.name,
         classes=classes,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        image_size=224,
+        **OF_PHOTOGRAPHS,
+        image_size=PHOTOGRAPH,
         crop_ratio=cfg.crop_ratio,
-        in_channels=3,
         train=train.source(classes),
         val=trees[1].source(classes) if judged else Files([], torch.zeros(0, dtype=torch.int64)),
         split="test" if judged and is_val else "val",

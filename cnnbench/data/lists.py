@@ -9,8 +9,8 @@ from unicodedata import normalize
 import torch
 
 from cnnbench.config.sections import DataConfig, OnBadImage
-from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.data.groups import on_two_sides
+from cnnbench.data.moments import OF_PHOTOGRAPHS, PHOTOGRAPH
 from cnnbench.data.sources import Dataset, Files
 from cnnbench.data.tables import CLASS_COLUMNS, FILE_COLUMNS, SPLIT_COLUMNS, Table, find_table, read_table
 from cnnbench.utils.errors import UserError
@@ -46,11 +46,9 @@ def image_list(cfg: DataConfig, root: Path, *, unsplit: bool = False, test: bool
     return Dataset(
         name=cfg.name,
         classes=classes,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        image_size=224,
+        **OF_PHOTOGRAPHS,
+        image_size=PHOTOGRAPH,
         crop_ratio=cfg.crop_ratio,
-        in_channels=3,
         train=source(parts["train"]),
         val=source(judged),
         split=split,

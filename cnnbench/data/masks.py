@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from cnnbench.config.sections import DataConfig, OnBadImage
-from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.data.geometry import as_tensor
 from cnnbench.data.layout import split_of
+from cnnbench.data.moments import OF_PHOTOGRAPHS
 from cnnbench.data.scan import images_below, subfolders
 from cnnbench.data.sources import IGNORE, ORIENTATION, Arrays, Dataset, Files, Source, open_image, read_image, read_mask
 from cnnbench.utils.errors import UserError
@@ -150,11 +150,9 @@ def dataset_of(
     return Dataset(
         name=cfg.name,
         classes=classes,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        **OF_PHOTOGRAPHS,
         image_size=min(min(size) for size in sizes),
         crop_ratio=cfg.crop_ratio,
-        in_channels=3,
         train=sources["train"],
         val=sources.get(split, Files([], [])),
         split=split,

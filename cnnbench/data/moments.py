@@ -1,8 +1,13 @@
 """Mean and standard deviation of the channels of images."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PHOTOGRAPH = 224  # pixels: the usual side of the part of a photograph that a net takes
+OF_PHOTOGRAPHS: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "in_channels": 3}  # of a Dataset
 AT_ONCE = 4096  # images that are counted at once: counting takes eight times their memory
 
 

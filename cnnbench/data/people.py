@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cnnbench.config.sections import DataConfig
-from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
+from cnnbench.data.moments import OF_PHOTOGRAPHS
 from cnnbench.data.pairs import Pairs, Row, persons, read_table
 from cnnbench.data.photographs import size_of
 from cnnbench.data.scan import images_below, left_out_note, links_note, subfolders
@@ -68,11 +68,9 @@ def people(cfg: DataConfig, root: Path) -> Dataset:
     return Dataset(
         name=cfg.name,
         classes=[],
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        **OF_PHOTOGRAPHS,
         image_size=cfg.image_size or size_of(train.paths[0])[0],
         crop_ratio=cfg.crop_ratio,
-        in_channels=3,
         train=train_source,
         val=val_source,
         split="held-out",

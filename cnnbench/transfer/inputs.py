@@ -7,9 +7,9 @@ from typing import Any, TextIO
 from cnnbench import data
 from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import FinetuneConfig
-from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.data.grids import KEY as GRID
 from cnnbench.data.model_spec import ModelSpec
+from cnnbench.data.moments import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.data.spectrogram import KEY as SOUND
 from cnnbench.data.spectrogram import Spectrogram
 from cnnbench.utils.console import say

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from cnnbench import models
 from cnnbench.config.sections import Interpolation, PrepareConfig
 from cnnbench.data.class_names import coco_names, imagenet_names, matched
-from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.data.model_spec import InputSpec, ModelSpec
+from cnnbench.data.moments import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.models import own_nets, timm_nets
 from cnnbench.models.layers import BOXES, MASK, Net, output_layer
 from cnnbench.models.meta_kernels import Shapes

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cnnbench import models
-from cnnbench.data.folders import IMAGENET_MEAN, IMAGENET_STD
+from cnnbench.data.moments import IMAGENET_MEAN, IMAGENET_STD
 from cnnbench.models.layers import Net
 from cnnbench.models.meta_kernels import Shapes
 from cnnbench.utils.errors import UserError

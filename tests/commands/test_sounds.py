@@ -10,7 +10,7 @@ import torch
 
 import cnnbench as package
 from cnnbench import models
-from cnnbench.data.folders import IMAGENET_MEAN
+from cnnbench.data.moments import IMAGENET_MEAN
 from cnnbench.data.sound_files import Sound, read_clip
 from cnnbench.data.spectrogram import Spectrogram
 from cnnbench.utils.errors import UserError
