@@ -20,8 +20,8 @@ STYLES = {
 NEEDED = {"strategy", "train_n", "wall_seconds", "model", "data"}  # keys of a result that the plot uses
 
 
-def mean_curves(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float, float]]]:
-    """Images, seconds and primary metric of each strategy, averaged over the seeds, by the number of images."""
+def curves(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float, list[float]]]]:
+    """Images, mean seconds and the primary metric of each seed, of each strategy, by the number of images."""
     primary = metrics_of(results[0])[0].name
     found: dict[str, dict[int, list[tuple[float, float]]]] = {}
     for result in (one for one in results if primary in one):
@@ -29,7 +29,7 @@ def mean_curves(results: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[in
         by_images.setdefault(result["train_n"], []).append((result["wall_seconds"], result[primary]))
     return {
         strategy: [
-            (images, sum(s for s, _ in runs) / len(runs), sum(value for _, value in runs) / len(runs))
+            (images, sum(seconds for seconds, _ in runs) / len(runs), [value for _, value in runs])
             for images, runs in sorted(by_images.items())
         ]
         for strategy, by_images in found.items()
@@ -46,16 +46,21 @@ def draw_comparison(results: Sequence[Mapping[str, Any]]) -> Figure:
     first, metric = results[0], metrics_of(results[0])[0]
     figure = new_figure(9, 4.2, f"{first['model']} on {first['data']}: transfer and training from scratch")
     left, right = figure.subplots(1, 2, sharey=True)
-    for strategy, points in mean_curves(results).items():
+    drawn = curves(results)
+    for strategy, points in drawn.items():
         color, marker = STYLES[strategy]
-        images, seconds, values = zip(*points, strict=True)
-        style: dict[str, Any] = {"color": color, "marker": marker, "linewidth": 1.6, "markersize": 6}
-        left.plot(images, values, label=strategy, **style)
-        right.plot(seconds, values, **style)
+        images, seconds, seeds = zip(*points, strict=True)
+        means = [sum(values) / len(values) for values in seeds]
+        reach = [[mean - min(values) for mean, values in zip(means, seeds, strict=True)],
+                 [max(values) - mean for mean, values in zip(means, seeds, strict=True)]]  # fmt: skip
+        style: dict[str, Any] = {"color": color, "marker": marker, "linewidth": 1.6, "markersize": 6, "capsize": 3}
+        left.errorbar(images, means, reach, label=strategy, **style)
+        right.errorbar(seconds, means, reach, **style)
     for ax, label in ((left, "training images"), (right, "seconds, features included")):
         log_axis(ax, label, lambda value: f"{value:,.0f}" if value == int(value) else f"{value:g}")
     left.set_ylabel(metric.axis)
     if metric.lower_is_better:
         left.set_ylim(bottom=0)
-    left.legend(frameon=False)
+    several = any(len(values) > 1 for points in drawn.values() for _, _, values in points)
+    left.legend(frameon=False, title="mean; bars: all seeds" if several else None)
     return figure

@@ -11,7 +11,7 @@ import pytest
 from cnnbench.reporting.charts import draw_costs, draw_learning_curves
 from cnnbench.reporting.gather import gather_runs
 from cnnbench.reporting.group import group_labels, group_runs
-from cnnbench.transfer.comparison import draw_comparison, mean_curves
+from cnnbench.transfer.comparison import curves, draw_comparison
 from tests.helpers.runs import Ran
 from tests.helpers.segmentation import MIOU, write_run
 
@@ -83,7 +83,7 @@ def test_pictures_are_labelled_with_the_metric(runs: Path) -> None:
     assert figure and figure.axes[0].get_ylabel() == "mean IoU, %"
     results = [{**one.first.result, "strategy": "head", "train_n": number} for number, one in enumerate(found[:2], 1)]
     drawn = draw_comparison(results)
-    assert drawn.axes[0].get_ylabel() == "mean IoU, %" and mean_curves(results)["head"][0][2] == 55.0
+    assert drawn.axes[0].get_ylabel() == "mean IoU, %" and curves(results)["head"][0][2] == [55.0]
     assert drawn.axes[0].get_ylim()[0] > 0  # errors begin at 0, this does not
 
 
