@@ -67,7 +67,7 @@ ON_DIGITS = [
     for line in EVERY
     if line.command in SMALL
     and not any(
-        re.match(r"(data|data\.root|task|weights|folds|devices|tracking)=|experiment=(cifar|transferability|adaptation)|-|hydra|optim\.lr=tag", arg)
+        re.match(r"(data|data\.root|task|weights|folds|devices|tracking)=|experiment=cifar|-|hydra|optim\.lr=tag", arg)
         for arg in line.args
     )
     and not any("model=" in arg for arg in line.args if "resnet" not in arg)
