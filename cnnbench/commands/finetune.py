@@ -120,8 +120,7 @@ def decide(
         say("lr_find=true: for transfer=full, before partial and full are tried", stream)
         advised = replace(advised, strategy=Strategy.full)
     settle(cfg, advised)
-    idle = [] if cfg.transfer.name is Strategy.auto else effects.idle(cfg)
-    say("\n".join([advised.text(_command(cfg)), *idle]), stream)
+    say("\n".join([advised.text(_command(cfg)), *idle(cfg)]), stream)
     return advised
 
 
@@ -130,6 +129,12 @@ def settle(cfg: FinetuneConfig, advised: StrategyAdvice) -> None:
     cfg.transfer.name = advised.strategy
     if advised.strategy is Strategy.deep_features:
         cfg.transfer.layer = advised.earlier
+
+
+def idle(cfg: FinetuneConfig) -> list[str]:
+    """Sentences on typed settings that nothing reads, once `auto` has read its own."""
+    open_yet, own = cfg.transfer.name is Strategy.auto, f"only with transfer={Strategy.auto.value}"
+    return [] if open_yet else [text for text in effects.idle(cfg) if not text.endswith(own)]
 
 
 def _command(cfg: FinetuneConfig) -> str:
@@ -215,7 +220,7 @@ def try_both(
     if not code:
         advised = advised.after(tried)
         settle(cfg, advised)
-        say("\n".join([advised.trial(), *effects.idle(cfg)]), extractor.stream)
+        say("\n".join([advised.trial(), *idle(cfg)]), extractor.stream)
     return code, advised
 
 
