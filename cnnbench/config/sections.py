@@ -580,9 +580,7 @@ class TransferConfig:
         "head, partial, full: two new layers in place of the last, the first of so many units (Oquab et al., 2014); "
         "null: one", default=None, ge=1,
     )  # fmt: skip
-    many: int = option(
-        "auto: from so many images per class on, there are a lot; a 25th of it where the data are not different", ge=1
-    )
+    many: int = option("auto: from so many images per class on, a data set counts as large", ge=1)
     cache: bool = option("keep the features of the images on disk, for the next command")
 
 

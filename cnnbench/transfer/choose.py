@@ -6,9 +6,7 @@
     different data        deep_features: a linear SVM on        full: fine-tune all layers
                           the features of an earlier stage
 
-Amount: images per class. What is a lot depends on the other axis: fine-tuning begins with the SVM's head and keeps the
-better net, so that on data that are not different it pays from few images on, where all that differs takes many.
-Similarity: a linear classifier is fitted on the features of each stage and measured on
+Amount: images per class. Similarity: a linear classifier is fitted on the features of each stage and measured on
 held-out images, by the balanced error: each class counts once, however many images it has. The best earlier stage is
 compared with the last features, which were made for the classes that the net was trained on. If the 95 % interval of
 the difference says that the last are better, the data are similar; if it says that the earlier stage is, they are
@@ -32,9 +30,7 @@ from cnnbench.transfer.stage_errors import is_open, stage_errors
 from cnnbench.utils.format import plural
 
 SMALL, MISSED = 64, 5.0  # a net for so few pixels may be the cause of an error of more than so many percent
-LESS = (
-    25  # a lot of data that are not different is a 25th as many: 20 per class (docs/transfer.md has what was measured)
-)
+PAYS = 20  # images per class from which on fine-tuning erred less where data were not different (docs/transfer.md)
 SURE = 3  # standard errors below chance: the best of some 28 tries is in part the luckiest
 
 QUADRANTS = {  # (a lot of data, similar data): strategy, the lecture's advice
@@ -86,13 +82,13 @@ class StrategyAdvice:
     tried: Mapping[Strategy, float] = field(default_factory=dict)
 
     @property
-    def enough(self) -> float:
-        """Images per class from which on there are a lot."""
-        return self.many if self.similar is False else self.many / LESS
+    def a_lot(self) -> bool:
+        return self.images_per_class >= self.many
 
     @property
-    def a_lot(self) -> bool:
-        return self.images_per_class >= self.enough
+    def may_train(self) -> bool:
+        """Whether fine-tuning may well err less than the classifier that is advised for its seconds."""
+        return not self.a_lot and self.images_per_class >= PAYS and self.similar is not False
 
     @property
     def similar(self) -> bool | None:
@@ -131,11 +127,12 @@ class StrategyAdvice:
             f"{'; each class counts once' if unequal(self.counts) else ''}:",
             *(f"  {line}" for line in render(rows, Format.table).splitlines()),
             f"data   {'a lot' if self.a_lot else 'little'}: {plural(round(self.images_per_class), 'image')} per class"
-            f"{self._range()} (a lot from {self.enough:,.0f} on)",
+            f"{self._range()} (a lot from {self.many:,} on)",
             f"       {self._nearness()}",
             *([f"net    {self.small_net}"] if self.small_net else []),
             f"so     {self.quadrant}",
             *([self.trial()] if self.tried else []),
+            *(["more   transfer=full may err less, in more time (docs/transfer.md)"] if self.may_train else []),
             f"       {command}",
         ])  # fmt: skip
 
