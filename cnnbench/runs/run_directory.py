@@ -69,16 +69,18 @@ def path_for(command: str, cfg: Any, base: str) -> Path:
 
 
 def named_path(parent: Path, base: str, overrides: list[str], first: Iterable[str] = ()) -> Path:
-    """Path of a run whose name says these overrides, those of the keys `first` before others, as far as there is room.
+    """Path of a run whose name says these overrides, those of the keys `first` before others and an experiment's
+    before these, as far as there is room. The order in which they were typed does not matter.
 
     Earlier versions had no such limit: a directory of theirs is found again.
     """
     whole = "-".join(filter(None, [base, slug(overrides)]))
     if len(whole) <= LONGEST_NAME or (parent / whole).is_dir():
         return parent / whole
-    keys = {*first}
-    ahead = [text for text in overrides if text.partition("=")[0] in keys]
-    told = "-".join(filter(None, [base, slug(ahead), slug(text for text in overrides if text not in ahead)]))
+    keys = sorted({*first}, key=lambda key: (key != "experiment", key))
+    ahead = [text for key in keys for text in overrides if text.partition("=")[0] == key]
+    rest = (text for text in overrides if text not in ahead)
+    told = "-".join(filter(None, [base, *(slug([text]) for text in ahead), slug(rest)]))
     return parent / shortened(told, LONGEST_NAME, whole)
 
 
@@ -94,7 +96,7 @@ def sweep_overrides(command: str, args: list[str], more: list[str]) -> list[str]
     if "sweep.dir" not in settings:
         names = named((f"{key}={value}" for key, value in settings.items()), [*swept, "model", "data"])
         root = typed_path(unquoted(settings.get("run.root", "outputs")))
-        more.append(f"sweep.dir={in_quotes(str(named_path(root / command, 'sweep', names, keys)))}")
+        more.append(f"sweep.dir={in_quotes(str(named_path(root / command, 'sweep', names, ['experiment', *keys])))}")
     return more
 
 

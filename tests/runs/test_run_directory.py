@@ -67,6 +67,9 @@ def test_a_long_name_is_cut_between_its_parts_and_keeps_what_a_sweep_compares(
     old = "sweep-data.fraction_0.2-epochs_1+2+3+4+5+6-optim.lr_0.1-seed_0+1"
     line = ["run.root=" + str(tmp_path), "epochs=1,2,3,4,5,6", "seed=0,1", "data.fraction=0.2", "optim.lr=0.1"]
     assert len(Path(run_directory.sweep_overrides("train", line, [])[-1]).name) <= 51  # with its quote
+    of_experiment = ["experiment=shortcuts", *line[1:]]
+    names = [run_directory.sweep_overrides("train", order, [])[-1] for order in (of_experiment, of_experiment[::-1])]
+    assert "sweep-experiment_shortcuts-" in names[0] and names[0] == names[1]
     (tmp_path / "train" / old).mkdir()
     assert old in run_directory.sweep_overrides("train", line, [])[-1]
 
