@@ -45,24 +45,24 @@ def other_net(path: Path, channels: int) -> Path:
 
 
 def test_everything_is_drawn_and_shown_on_one_page_that_loads_nothing(
-    cnnbench: Callable[..., Ran], tmp_path: Path
+    pictures: None, cnnbench: Callable[..., Ran], tmp_path: Path
 ) -> None:
     out = tmp_path / "pictures"
     ran = cnnbench("visualize", f"weights={digits_run()}", f"run.dir={out}", "format=json", *QUICK)
     assert ran.code == 0, ran.err
-    pictures = json.loads(ran.out)
-    assert {one["what"] for one in pictures} == set(registry.NEEDS_WEIGHTS)
-    for one in pictures:
+    drawn, usual = json.loads(ran.out), {*registry.NEEDS_WEIGHTS} - {*registry.AT_LENGTH}
+    assert {one["what"] for one in drawn} == usual
+    for one in drawn:
         with Image.open(one["file"]) as image:
             assert min(image.size) > 150 and len(np.unique(image.convert("L"))) > 10
     page = (out / "index.html").read_text()
     links = Links()
     links.feed(page)
-    assert len([link for link in links.found if link.startswith("data:image/png;base64,")]) == len(pictures)
+    assert len([link for link in links.found if link.startswith("data:image/png;base64,")]) == len(drawn)
     assert all(link.startswith(("data:", "#")) for link in links.found)
     assert "default-src 'none'" in page and "url(" not in page and "@import" not in page and "<script" not in page
     events = EventAccumulator(str(out)).Reload()
-    assert {tag.partition("/")[0] for tag in events.Tags()["images"]} == set(registry.NEEDS_WEIGHTS)
+    assert {tag.partition("/")[0] for tag in events.Tags()["images"]} == usual
     assert (out / "projector_config.pbtxt").exists()
 
     again = cnnbench("visualize", f"weights={digits_run()}", f"run.dir={out}", "what=filters", "format=json")

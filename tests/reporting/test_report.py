@@ -460,7 +460,7 @@ def test_a_browser_sorts_the_page_by_any_column(make: Callable, cnnbench: Callab
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_a_browser_shows_the_page_as_it_is_and_loads_nothing(
-    make: Callable, cnnbench: Callable, tmp_path: Path
+    pictures: None, make: Callable, cnnbench: Callable, tmp_path: Path
 ) -> None:
     make("r", *RESNET)
     make("<b>&", *PLAIN)

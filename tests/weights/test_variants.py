@@ -65,7 +65,7 @@ def test_a_trial_says_which_variant_fits(cnnbench: Callable[..., Ran], tmp_path:
     assert ran.code == 0 and "fits best: model.shortcut_pad=end" in ran.out, ran.err
     found = json.loads(cnnbench("evaluate", foreign_digits(tmp_path), *ON, "try_variants=true", "format=json").out)
     assert {"as given", "model.shortcut_pad=both", "model=plain8"} & {row["settings"] for row in found} == {
-        "as given", "model.shortcut_pad=both",
+        "as given", "model.shortcut_pad=both", "model=plain8",
     }  # fmt: skip
     errors = [row["top1_error"] for row in found]
     assert errors == sorted(errors) and errors[0] < 40 < errors[-1]
@@ -79,7 +79,8 @@ def test_what_is_assumed_is_said_and_guessing_is_a_warning(cnnbench: Callable[..
     right = cnnbench("evaluate", weights, *ON, "format=json")
     assert right.err.splitlines()[-3:] == [
         f"classes: {tmp_path}/r.th names none, so they are taken to be the data's, in their order",
-        f"net: {tmp_path}/r.th may be of a variant with the same names and shapes: model.shortcut_pad=both",
+        f"net: {tmp_path}/r.th may be of a variant with the same names and shapes: model.shortcut_pad=both or "
+        "model=plain8",
         "images: normalised as digits usually is; data.mean and data.std say otherwise",
     ]
     assert json.loads(right.out)["warnings"] == []
