@@ -297,7 +297,7 @@ def beside(title: str, hand: Callable[[View, int], Times], ours: View, folder: P
 def usual_callbacks(ours: View, folder: Path) -> list[Callback]:
     """What accompanies every training, begun."""
     manager = CheckpointManager(folder / "checkpoints", ours.parts.cfg.checkpoint)
-    tracker = Tracker(folder, [], 0, sys.stderr, ours.parts.task)
+    tracker = Tracker(folder, [], 0, sys.stderr, ours.parts.task, plotted=True)
     callbacks: list[Callback] = [Warnings(), Checkpoints(manager), Tracking(tracker)]
     for callback in callbacks:
         callback.on_start(ours)
