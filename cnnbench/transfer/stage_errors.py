@@ -56,8 +56,10 @@ class StageErrors:
 
 
 def stage_errors(extractor: FeatureExtractor, source: data.Source) -> StageErrors:
-    """Those of at most MOST_STAGES stages, including the last features, on at most PROBED[0] images; of the last and
-    the best earlier one alone on up to PROBED[1], where the interval of their difference holds 0."""
+    """Errors of at most MOST_STAGES stages, the last features among them, on at most PROBED[0] images.
+
+    Where the interval between the last and the best earlier features holds 0, those two alone, on up to PROBED[1].
+    """
     names = pick_evenly(feature_stages(extractor.model), MOST_STAGES)
     found = _probed(extractor, source, names, PROBED[0])
     if len(names) > 1 and len(source) > PROBED[0] and is_open(found.gain(found.earlier)):
