@@ -472,7 +472,7 @@ def test_a_browser_shows_the_page_as_it_is_and_loads_nothing(
     assert text.count("data:image/png") == 3  # curves, costs, the challenge
     done = subprocess.run(
         [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-         f"--user-data-dir={tmp_path}/u", "--window-size=1250,2400", "--hide-scrollbars", f"--screenshot={shot}",
+         f"--user-data-dir={tmp_path}/u", "--window-size=1250,3000", "--hide-scrollbars", f"--screenshot={shot}",
          "--enable-logging=stderr", "--v=0", f"file://{page}"],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip

@@ -71,8 +71,8 @@ def test_a_sweep_on_two_nodes_whatever_happens_to_its_jobs(cnnbench: Callable[..
     assert "/4 done" in cnnbench("report", "s").err
 
     def trained(seed: str) -> int:
-        run = next((path for path in folder.glob(f"*-{seed.replace('=', '_')}") if path.is_dir()), None)
-        return len(rows(run)) if run and (run / "metrics.jsonl").exists() else 0
+        run = next(folder.glob(f"*-{seed.replace('=', '_')}-*/metrics.jsonl"), None)
+        return len(rows(run.parent)) if run else 0
 
     until("the first two train", lambda: trained("seed=0") > 2 and trained("seed=1") > 2)
     subprocess.run(["scancel", "--signal=USR2", str(state(folder)["seed=0"].slurm)], check=True, timeout=60)
