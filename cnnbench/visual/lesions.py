@@ -23,10 +23,10 @@ from cnnbench.output.figure import BLUE, VERMILLION, new_figure, save_figure
 from cnnbench.tasks.measurement import progress
 from cnnbench.tasks.passes import predictions
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.files import write_json
 from cnnbench.utils.statistics import newcombe
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
+from cnnbench.visual.numbers import write_numbers
 
 Norm = nn.modules.batchnorm._BatchNorm
 Change = Callable[[], AbstractContextManager[None]]
@@ -162,14 +162,14 @@ def draw_lesions(context: VisualizeContext) -> Iterator[Picture]:
             advance(1)
     error = 100 * float(whole.mean())
     picture = context.new_picture("lesions", "lesions", "", caption(found))
-    write_json(picture.path.with_suffix(".json"), facts(context, error, len(whole), found))
+    write_numbers(context, picture, facts(context, error, len(whole), found))
     about = f"{context.title} on {context.data_name}, n = {len(whole):,}"
     yield replace(picture, title=draw(found, error, picture, about))
 
 
 def facts(context: VisualizeContext, error: float, n: int, found: list[Lesion]) -> dict[str, Any]:
     about = {"model": context.title, "weights": context.source, "data": context.data_name, "split": context.split}
-    return {**about, "n": n, "precision": context.runtime.precision, "top1_error": error,
+    return {**about, "n": n, "seed": context.cfg.seed, "precision": context.runtime.precision, "top1_error": error,
             "lesions": [asdict(one) for one in found]}  # fmt: skip
 
 

@@ -13,9 +13,9 @@ from cnnbench.models.adaptation import replace_layer
 from cnnbench.models.layers import CLASS, WEIGHTED, Net, normal
 from cnnbench.output.figure import BLUE, VERMILLION, new_figure, save_figure
 from cnnbench.utils.errors import UserError
-from cnnbench.utils.files import write_json
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
+from cnnbench.visual.numbers import write_numbers
 
 Layer = nn.Module
 COLORS = (BLUE, "#009E73", VERMILLION)
@@ -78,9 +78,9 @@ def without_norms(net: Net) -> Net:
     return net
 
 
-def small(net: Net) -> Net:
+def small(net: Net, seed: int = 0) -> Net:
     """The net with weights of N(0, 0.01^2), AlexNet's, in place of its own."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     normal(net, std=0.01)
     return net
 
@@ -91,7 +91,7 @@ def variants(context: VisualizeContext) -> Iterator[tuple[str, Net]]:
     yield "as it begins", net
     if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
         yield "without BatchNorm", without_norms(untrained(context))
-    yield "without BatchNorm, N(0, 0.01^2)", small(without_norms(untrained(context)))
+    yield "without BatchNorm, N(0, 0.01^2)", small(without_norms(untrained(context)), context.cfg.seed)
 
 
 def first_batch(context: VisualizeContext) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,7 @@ def draw_signals(context: VisualizeContext) -> Iterator[Picture]:
              "batch_size": context.cfg.batch_size}  # fmt: skip
     facts["arrives"] = {name: arrives(one) for name, one in found.items()}
     layers = {name: [asdict(one) for one in some] for name, some in found.items()}
-    write_json(picture.path.with_suffix(".json"), {**facts, "layers": layers})
+    write_numbers(context, picture, {**facts, "layers": layers})
     draw(found, picture, about)
     yield picture
 

@@ -60,6 +60,7 @@ def test_the_command_writes_numbers_beside_the_picture(cnnbench: Callable[..., R
     assert ran.code == 0, ran.err
     found = json.loads(Path("cut/lesions.json").read_text())
     assert (found["model"], found["n"], found["data"]) == ("plain8", 40, "digits")
+    assert found["command"].startswith("cnnbench visualize what=lesions weights=run") and "commit" in found
     changes = {(one["block"], one["change"]): one for one in found["lesions"]}
     assert set(changes) == {("layer1.0", "left out"), *((f"layer{n}.0", "zeroed") for n in (1, 2, 3))}
     assert all(0 <= one["error"] <= 100 and one["low"] <= one["high"] for one in changes.values())

@@ -39,6 +39,7 @@ def test_gradients_vanish_in_a_plain_net_without_norms_that_begins_small_and_not
     begun_small = of("plain20", lambda net: small(without_norms(net)))
     assert arrives(begun_small) < 1e-12 < 1e-2 < arrives(of("plain20", without_norms))
     assert arrives(of("resnet20", lambda net: small(without_norms(net)))) > 1e6 * arrives(begun_small)
+    assert of("plain20", lambda net: small(without_norms(net), 1)) != begun_small, "by the seed"
     assert not any("bn" in name for name in without_norms(build("resnet20")).state_dict())
 
 
@@ -47,6 +48,8 @@ def test_the_command_writes_numbers_beside_the_picture(cnnbench: Callable[..., R
     assert ran.code == 0, ran.err
     found = json.loads(Path("s/signals.json").read_text())
     assert (found["data"], found["seed"], {len(layers) for layers in found["layers"].values()}) == ("digits", 0, {8})
+    assert found["command"] == "cnnbench visualize what=signals model=plain8 data.image_size=8 run.dir=s"
+    assert found["date"] and "commit" in found
     kinds = ["as it begins", "without BatchNorm", "without BatchNorm, N(0, 0.01^2)"]
     assert list(found["arrives"]) == kinds and found["arrives"][kinds[2]] < found["arrives"][kinds[1]]
     refused = cnnbench("visualize", "what=signals", "run.dir=t")
