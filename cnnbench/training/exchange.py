@@ -19,7 +19,7 @@ class Exchange:
 
     def __init__(self, group: ProcessGroup, model: nn.Module, sizes: Callable[[int], int]) -> None:
         self.group, self.sizes = group, sizes
-        self.buffers = list(_running_statistics(model))
+        self.buffers = list(running_statistics(model))
         self.flags: Callable[[], Sequence[float]] = tuple
         self.flags_sum = torch.zeros(0)
 
@@ -44,7 +44,7 @@ class Exchange:
         return loss_sum[0].to(loss.dtype)
 
 
-def _running_statistics(model: nn.Module) -> Iterator[Tensor]:
+def running_statistics(model: nn.Module) -> Iterator[Tensor]:
     """Running means and variances that each process would have of its own images. Synchronised ones are the same."""
     for module in model.modules():
         if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):

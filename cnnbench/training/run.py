@@ -112,8 +112,6 @@ def _train(cfg: TrainConfig, job: TrainingJob, directory: RunDirectory) -> int:
         raise UserError(f"loss.class_weights is for images of one class each, which {task.name} has not: leave it out")
     if (cfg.augment.mixup or cfg.augment.cutmix) and not task.mixes_classes:
         raise UserError(data.NO_MIXING.format(task=task.name))
-    if cfg.swa is not None and not group.alone:  # also where torchrun or srun started the processes
-        raise UserError("swa re-estimates BatchNorm in one process: train in one, as with devices=1")
     task.check(job.dataset)
     task = task.suited(job.dataset, job.dataset.val, job.runtime)
     rule = StopRule.of(cfg, task.aim)

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from cnnbench.data import Batch
 from cnnbench.runtime.device import Runtime
+from cnnbench.training.exchange import running_statistics
 
 
 class EpochAverage(AveragedModel):
@@ -40,7 +41,8 @@ class EpochAverage(AveragedModel):
 def reestimate(average: EpochAverage, model: nn.Module, batches: Iterable[Batch], normalize: Callable[[Tensor], Tensor],
                runtime: Runtime) -> None:  # fmt: skip
     """Make the running statistics of the average's BatchNorm those of these batches, each batch alike, wherever the
-    model's own move in training."""
+    model's own move in training. Several processes have batches of their own: the statistics are the mean of theirs, as
+    in training."""
     pairs = zip(average.module.modules(), model.modules(), strict=True)
     norms: list[Any] = [mine for mine, its in pairs if isinstance(mine, _BatchNorm) and its.training]
     if not norms:
@@ -57,3 +59,7 @@ def reestimate(average: EpochAverage, model: nn.Module, batches: Iterable[Batch]
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     average.module.eval()
+    statistics = list(running_statistics(nn.ModuleList(norms)))
+    runtime.group.all_reduce_sum(*statistics)
+    for tensor in statistics:
+        tensor /= runtime.group.size

@@ -77,8 +77,8 @@ PLAIN = ("train", "model=resnet14", "epochs=2", *SMALL)
 BALANCED = ("data.sampler=balanced", "loss.class_weights=balanced")
 MIXED = ("augment=trivial", "augment.mixup=0.4", "augment.cutmix=1", "augment.erase=0.3")
 PARTS = (*PLAIN, "accumulate=3", "ema=0.9", "optim.clip=1", *BALANCED, *MIXED)
-FEW = (*PLAIN, "batch_size=300")  # the images of an epoch make up less than one batch
-NORMED = ("train", "epochs=3", *SMALL)
+FEW = (*PLAIN, "batch_size=300", "swa=0")  # the images of an epoch make up less than one batch
+NORMED = ("train", "epochs=3", "swa=0.4", *SMALL)
 LARGER = ("train", "task=super_resolution", "data=synthetic", "data.num_classes=2", "data.num_images=54", "model=espcn",
           "model.scale=2", "data.image_size=24", "augment=turn_flip", "batch_size=10", "epochs=1", "precision=fp32",
           "device=cpu")  # fmt: skip

@@ -1,6 +1,9 @@
 """Averaged weights of epochs: their mean, and BatchNorm's statistics of it."""
 
 from copy import deepcopy
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from cnnbench.runtime.device import create_runtime
+from cnnbench.runtime.distributed import ALONE
 from cnnbench.training.swa import EpochAverage, reestimate
 
 
@@ -54,3 +58,25 @@ def test_the_statistics_are_those_of_the_average_as_torch_estimates_them() -> No
     model[1].eval()  # type: ignore[index]  # frozen
     reestimate(average, model, [{"image": torch.zeros(8, 3, 6, 6)}], lambda images: images, runtime)
     assert all(torch.equal(value, kept[name]) for name, value in average.module.state_dict().items())
+
+
+def test_statistics_of_two_processes_are_the_mean_of_theirs() -> None:
+    runtime = create_runtime("cpu", "fp32", None)
+    model, batches = net().train(), [{"image": torch.randn(8, 3, 6, 6)} for _ in range(4)]
+    average = EpochAverage(model, 1)
+    average.add(model, 1)
+
+    def estimate(group: Any, seen: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
+        reestimate(average, model, seen, lambda images: images, replace(runtime, group=group))
+        norm = average.module[1]  # type: ignore[index]
+        return [norm.running_mean.clone(), norm.running_var.clone()]
+
+    theirs = estimate(ALONE, batches[2:])
+
+    def add_theirs(*mine: torch.Tensor) -> None:
+        for tensor, other in zip(mine, theirs, strict=True):
+            tensor += other
+
+    ours = estimate(SimpleNamespace(size=2, all_reduce_sum=add_theirs), batches[:2])
+    for value, whole in zip(ours, estimate(ALONE, batches), strict=True):
+        torch.testing.assert_close(value, whole)
