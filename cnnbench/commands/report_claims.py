@@ -4,10 +4,12 @@ import sys
 from pathlib import Path
 
 from cnnbench.config.commands import ReportClaimsConfig
+from cnnbench.config.sections import Format
 from cnnbench.output import html
 from cnnbench.output.tables import ENDINGS
 from cnnbench.reporting.claims import evidence, table
 from cnnbench.reporting.claims.claim import Claim, read_claims
+from cnnbench.reporting.claims.text import verdicts_text
 from cnnbench.reporting.claims.verdict import Verdict, judge
 from cnnbench.reporting.gather import GatheredRuns, gather_runs
 from cnnbench.utils.errors import UserError
@@ -25,7 +27,7 @@ def run(cfg: ReportClaimsConfig) -> int:
     verdicts = [judge(claim, runs) for claim, runs in zip(claims, _evidence(claims, found), strict=True)]
     if cfg.out is not None:
         _write(cfg.out, verdicts)
-    print(table.render_verdicts(verdicts, cfg.format))
+    print(_rendered(verdicts, cfg.format))
     return 0
 
 
@@ -55,8 +57,12 @@ def _write(out: str, verdicts: list[Verdict]) -> None:
         if path.suffix.lower() == ".html":
             _write_page(path, verdicts)
         else:
-            write_text(path, table.render_verdicts(verdicts, ENDINGS[path.suffix.lower()]) + "\n")
+            write_text(path, _rendered(verdicts, ENDINGS[path.suffix.lower()]) + "\n")
     print(f"claims -> {typed_path(out)}", file=sys.stderr)
+
+
+def _rendered(verdicts: list[Verdict], format: Format) -> str:
+    return verdicts_text(verdicts) if format is Format.table else table.render_verdicts(verdicts, format)
 
 
 def _write_page(path: Path, verdicts: list[Verdict]) -> None:

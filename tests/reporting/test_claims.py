@@ -10,7 +10,8 @@ import pytest
 from cnnbench.config.sections import Format
 from cnnbench.reporting.claims import code, counts, evidence, table
 from cnnbench.reporting.claims.claim import Claim, Count, Design, Order, Value, read, read_claims
-from cnnbench.reporting.claims.evidence import Evidence
+from cnnbench.reporting.claims.evidence import Evidence, read_kept
+from cnnbench.reporting.claims.text import verdicts_text
 from cnnbench.reporting.claims.verdict import Outcome, judge
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text, read_json
@@ -166,8 +167,21 @@ def test_the_table_does_not_hide_older_code() -> None:
     assert table.row(verdict)["verdict"] == "holds; measured on older code"
     assert any("training/loop.py" in part for part in table.details(verdict))
     assert table.row(judge(claim(), runs))["verdict"] == "holds"
-    for format in Format:
+    for format in (Format.markdown, Format.csv, Format.json):
         assert "older code" in table.render_verdicts([verdict, verdict], format)
+    assert "older code" in verdicts_text([verdict, verdict])
+
+
+def test_a_terminal_has_room_for_all_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    claims = read_claims(None)
+    verdicts = [judge(one, read_kept(one)) for one in claims]
+    text = verdicts_text(verdicts)
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(f"  {one.name}: " in text for one in claims)
+    assert text.count("\n    -> ") == len(claims)
+    alone = verdicts_text(verdicts[:1])
+    assert max(map(len, alone.splitlines())) <= 80 and claims[0].lecture.split()[0] in alone
 
 
 def test_the_command_judges_the_runs_that_it_is_given(
@@ -177,7 +191,7 @@ def test_the_command_judges_the_runs_that_it_is_given(
     small = ("model=resnet8", "data.image_size=8", "data.fraction=0.1", "epochs=1", "seed=4")
     assert cnnbench("train", *small).code == 0
     said = cnnbench("report", "claims", "outputs", "claim=dropout")
-    assert said.code == 0 and "cannot be decided here; no runs" in said.out
+    assert said.code == 0 and "cannot be decided here; no runs" in said.out.replace("\n", " ")
     assert "1 run of no claim's command" in said.err
     assert cnnbench("report", "claims", "outputs", "claim=dropot").code == 2
     assert cnnbench("report", "claims", "out=x.exe").code == 2

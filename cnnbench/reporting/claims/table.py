@@ -38,10 +38,12 @@ def row(verdict: Verdict) -> dict[str, Any]:
 
 def said(verdict: Verdict) -> str:
     """The verdict in words, with what is to be known of it."""
-    parts = [verdict.outcome.value]
-    parts += [verdict.reason] if verdict.reason else []
-    parts += [OLDER] if verdict.older else []
-    return "; ".join(parts)
+    return "; ".join([verdict.outcome.value, *notes(verdict)])
+
+
+def notes(verdict: Verdict) -> list[str]:
+    """Why it is no other verdict, and whether its runs are of older code."""
+    return [*([verdict.reason] if verdict.reason else []), *([OLDER] if verdict.older else [])]
 
 
 def effect_text(claim: Claim, step: Step | None) -> str | None:
@@ -69,7 +71,7 @@ def _count_text(verdict: Verdict) -> str:
     measure, number = verdict.claim.measure, verdict.number
     assert isinstance(measure, Count) and number is not None
     claimed = "{} to {}".format(*map(plain, measure.between)) if measure.between else plain(measure.said)
-    return f"{plain(number)} for {claimed}{f' {measure.unit}' if measure.unit else ''}"
+    return f"{plain(number)}, claimed {claimed}{f' {measure.unit}' if measure.unit else ''}"
 
 
 def plain(number: float | None) -> str:
@@ -88,7 +90,7 @@ def summary(verdicts: Sequence[Verdict]) -> str:
 
 
 def render_verdicts(verdicts: Sequence[Verdict], format: Format) -> str:
-    """The table in a format, without a final newline. JSON has the steps, the designs and the dates too."""
+    """Markdown, CSV or JSON of the table, without a final newline. JSON has the steps, designs and dates too."""
     if format is Format.json:
         return json_text([data(verdict) for verdict in verdicts], ascii=False, default=str)
     if format is Format.csv:
@@ -142,14 +144,20 @@ def step_text(claim: Claim, step: Step) -> str:
     short = "%" if unit == POINTS else unit
     limits = f" (95 %: {interval_text(step)})" if step.interval else ""
     if isinstance(claim.measure, Value):
-        measure = claim.measure
-        bound = f"at most {measure.at_most}" if measure.at_most is not None else f"at least {measure.at_least}"
-        return (f"{measure.metric} {step.means[0]:.2f} {short}, claimed {bound}: on the claim's side by "
+        return (f"{claim.measure.metric} {value_text(claim, step)}: on the claim's side by "
                 f"{effect_text(claim, step)}{limits}, {plural(step.seeds[0], 'seed')}.")  # fmt: skip
     assert isinstance(claim.measure, Order)
     metric = "" if claim.measure.metric in (TOP1, unit) else f" in {claim.measure.metric}"
     return (f"{step.better} {step.means[0]:.2f}, {step.worse} {step.means[1]:.2f} {short}{metric}: "
             f"{effect_text(claim, step)}{limits}, seeds {step.seeds[0]} and {step.seeds[1]}.")  # fmt: skip
+
+
+def value_text(claim: Claim, step: Step) -> str:
+    """`5.95 %, claimed at most 6`."""
+    measure, unit = claim.measure, unit_of(claim)
+    assert isinstance(measure, Value)
+    bound = f"at most {measure.at_most:g}" if measure.at_most is not None else f"at least {measure.at_least:g}"
+    return f"{step.means[0]:.2f} {'%' if unit == POINTS else unit}, claimed {bound}"
 
 
 def planned(claim: Claim) -> str:
