@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-FOLDERS = ("folder", "masks")  # of the user's own
+FOLDERS = ("boxes", "folder", "images", "masks", "people", "sounds")  # of the user's own
 FILES = ("list", "sounds", "arrays")
 
 
