@@ -394,12 +394,12 @@ SCHEMAS: dict[str, type] = {
 }
 
 
-@cache  # once in a process: it takes as long as composing
-def register_schemas() -> None:
-    """Register `train_schema` and the like with Hydra, for the defaults list of each primary file."""
+@cache  # once in a process: it takes a while
+def register_schema(command: str) -> None:
+    """Register `train_schema` or the like with Hydra, for the defaults list of the command's primary file."""
     from hydra.core.config_store import ConfigStore
 
-    # Before it composes, Hydra copies all it knows: of this store in vain, since `load` copies what it gives.
-    ConfigStore.__deepcopy__ = lambda self, memo: self  # type: ignore[attr-defined]
-    for command, schema in SCHEMAS.items():
-        ConfigStore.instance().store(name=f"{command}_schema", node=schema)
+    from cnnbench.config.changed_hydra import compose_faster
+
+    compose_faster()
+    ConfigStore.instance().store(name=f"{command}_schema", node=SCHEMAS[command])

@@ -35,7 +35,7 @@ def launch(command: str, args: list[str], job: Callable[[DictConfig], Any]) -> N
 
     The job must not raise.
     """
-    commands.register_schemas()
+    commands.register_schema(command)
     argv, sys.argv = sys.argv, ["cnnbench", *args]
     try:
         with changed_hydra(args):
@@ -84,7 +84,7 @@ def composing() -> Iterator[None]:
 
 def compose(command: str, args: list[str]) -> DictConfig:
     """Composed configuration of a command; nothing runs. args may hold `--config-dir`."""
-    commands.register_schemas()
+    commands.register_schema(command)
     overrides = [arg for arg in args if not arg.startswith("-") and "=" in arg]
     overrides += search_path(args)
     with composing():

@@ -76,7 +76,7 @@ def combinations(command: str, args: list[str]) -> list[Any]:
     given = [arg for arg in args if not arg.startswith("-") and "=" in arg]
     if any(flag.partition("=")[0] in SHOWS for flag in args):
         return []
-    commands.register_schemas()
+    commands.register_schema(command)
     made_by: list[str] = given
     try:
         with composing():
