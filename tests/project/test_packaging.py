@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -168,6 +169,14 @@ def test_demo_says_what_was_learned_and_where_it_is(checkout):
     for text in ("1.50 %", "0.25 %", "359 images", "75,002", "20 seconds", "outputs/train/a run/curves.png",
                  "outputs/train/a run/checkpoints/last.pt", "tensorboard --logdir 'outputs/train/a run'"):  # fmt: skip
         assert text in done.stdout
+
+
+def test_demo_says_how_the_command_is_found_unless_its_environment_is_active(checkout):
+    activate = Path(sys.executable).with_name("activate")
+    if not activate.is_file():
+        pytest.skip("these tests run outside of a virtual environment")
+    assert f"\n  . {activate}\n" in checkout("demo")[0].stdout
+    assert str(activate) not in checkout("demo", VIRTUAL_ENV=str(checkout.folder / ".venv"))[0].stdout
 
 
 @pytest.mark.parametrize("argument", ["--help", "-m", "format=csv"])
