@@ -98,7 +98,7 @@ def _main(argv: list[str]) -> int:
     if command not in COMMANDS:
         from cnnbench.utils.errors import unknown
 
-        raise unknown("command", command, COMMANDS)
+        raise unknown("command", command, [name.replace("_", " ") for name in COMMANDS])
     words = SECOND_WORDS.get(command, {})
     takes_no_others = None in words.values()  # report does: its directories
     if takes_no_others and args and args[0].isidentifier() and args[0] not in words:
