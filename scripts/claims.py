@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from cnnbench.reporting.claims import code, evidence, table
-from cnnbench.reporting.claims.claim import Claim, read_claims
+from cnnbench.reporting.claims.claim import Best, Claim, read_claims
 from cnnbench.reporting.claims.verdict import Verdict, judge
-from cnnbench.reporting.gather import gather_runs
+from cnnbench.reporting.gather import PICTURES, gather_runs
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text
 
@@ -45,9 +45,9 @@ MARK = re.compile(r"^<!-- claim (\w+) -->\n(?:> .*\n)*", re.M)
 
 def keep(folders: list[Path], claims: list[Claim] | None = None, into: Path | None = None) -> list[Path]:
     """Write the evidence among the runs. UserError for a run on a changed checkout: nobody could run it again."""
-    runs, written = gather_runs(folders).runs, []
+    found, written = gather_runs(folders), []
     for claim in claims or read_claims():
-        for one in evidence.find(claim, runs):
+        for one in evidence.find(claim, found.runs, found.aside.get(PICTURES, ())):
             file = (into or evidence.kept_dir()) / claim.name / one.file_name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json_text(with_code(one).data(), indent=1) + "\n")
@@ -59,8 +59,8 @@ def with_code(one: evidence.Evidence) -> evidence.Evidence:
     commit = one.commit or ""
     if not re.fullmatch(r"[0-9a-f]+", commit):
         raise UserError(f"{one.source}: ran on {commit or 'no commit'}; commit the changes and run it again")
-    command, _, settings = one.command.split()[1], None, one.settings
-    names = code.files(command, settings["model.name"], settings["data.name"], settings["task"])
+    known = [one.settings[key] for key in ("model.name", "data.name", "task")]
+    names = [name for line in one.command.splitlines() for name in code.files(line, *known)]
     return replace(one, code=code.digests(names, lambda name: at_commit(commit, name)))
 
 
@@ -110,12 +110,14 @@ def section(verdict: Verdict) -> str:
     command = verdict.claim.command
     parts = parts if command else [*parts, last]
     parts += [f"```\n{command}\n```"] if command else []
-    runs = [f"[{one.name}](claims/{verdict.claim.name}/{one.name})" for one in files(verdict.claim)]
+    runs = [f"[{one.name}](claims/{one.relative_to(evidence.kept_dir())})" for one in files(verdict.claim)]
     parts += [f"Runs: {', '.join(runs)}."] if runs else []
     return "\n\n".join(parts)
 
 
 def files(claim: Claim) -> list[Path]:
+    if isinstance(claim.measure, Best):
+        return [evidence.kept_dir() / claim.measure.of]
     return sorted((evidence.kept_dir() / claim.name).glob("*.json"))
 
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnnbench.config.sections import conf_dir
+from cnnbench.reporting.claims import evidence, numbers
 from cnnbench.reporting.claims.claim import Claim, read_claims
+from cnnbench.reporting.gather import gather_runs
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.format import plural
 
@@ -108,8 +110,11 @@ def fitting(claims: list[Claim], overrides: list[str]) -> list[Claim]:
 def run_claims(claims: list[Claim], options: argparse.Namespace, overrides: list[str]) -> int:
     """Run the commands of the claims, each once, and print the verdicts; the highest exit code."""
     codes = [0]
-    for command in dict.fromkeys(claim.command for claim in claims if claim.command):
-        line = [*command.split()[1:], *overrides, f"run.root={options.root}"]
+    for line, first in dict.fromkeys((line, claim.commands[0]) for claim in claims for line in claim.commands):
+        if not line.startswith("cnnbench "):
+            say(f"by hand, as it needs data of its own: {line}")
+            continue
+        line = [*arguments(line, first, options.root), *overrides, f"run.root={options.root}"]
         say(f"cnnbench {' '.join(line)}")
         codes.append(cnnbench(*line))
         if codes[-1] in CUT:
@@ -118,6 +123,16 @@ def run_claims(claims: list[Claim], options: argparse.Namespace, overrides: list
     one = [f"claim={options.claim}"] if options.claim else []
     runs = [options.root] if Path(options.root).is_dir() else []
     return max(*codes, cnnbench("report", "claims", *runs, *one))
+
+
+def arguments(line: str, first: str, root: str) -> list[str]:
+    """The arguments of a claim's line. `weights=RUN` stands for all runs of its first line."""
+    command, *settings = line.split()[1:]
+    if numbers.RUN in settings:
+        runs = evidence.of_line(first, gather_runs([Path(root)]).runs)
+        named = f"weights={','.join(str(run.path) for run, _ in runs)}"
+        settings = ["-m", *(named if word == numbers.RUN else word for word in settings)]
+    return [command, *settings]
 
 
 def reproduce(chosen: list[Experiment], root: str, overrides: list[str]) -> int:

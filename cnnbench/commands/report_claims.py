@@ -11,7 +11,7 @@ from cnnbench.reporting.claims import evidence, table
 from cnnbench.reporting.claims.claim import Claim, read_claims
 from cnnbench.reporting.claims.text import verdicts_text
 from cnnbench.reporting.claims.verdict import Verdict, judge
-from cnnbench.reporting.gather import GatheredRuns, gather_runs
+from cnnbench.reporting.gather import PICTURES, GatheredRuns, gather_runs
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_text
 from cnnbench.utils.format import plural
@@ -42,7 +42,7 @@ def _evidence(claims: list[Claim], found: GatheredRuns | None) -> list[list[evid
     """Runs of each claim; what is left out is said."""
     if found is None:
         return [evidence.read_kept(claim) for claim in claims]
-    matched = [evidence.find(claim, found.runs) for claim in claims]
+    matched = [evidence.find(claim, found.runs, found.aside.get(PICTURES, ())) for claim in claims]
     used = {one.source for runs in matched for one in runs}
     others = [run for run in found.runs if run.result and run.path not in used]
     if others:

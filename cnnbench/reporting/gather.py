@@ -38,9 +38,10 @@ SIGNS = {"config.yaml", "status.json", "metrics.jsonl", "result.json"}  # a dire
 STATES = {"done": DONE, "running": RUNNING, "failed": FAILED, "interrupted": CUT, "preempted": CUT,
           "pruned": PRUNED}  # fmt: skip
 SAID = ("seed", "model", "data")  # keys that an evaluation's own result gives
+PICTURES = "page of pictures"
 LEFT_OUT = {  # directories that are no results, by kind, in words
     "benchmark": "{} not in the table, as {path}: see its benchmark.md",
-    "page of pictures": "{} not in the table, as {path}: see its index.html",
+    PICTURES: "{} not in the table, as {path}: see its index.html",
     "run with debug=": "{} not in the table, as {path}: what debug= leaves is no result",
     "link": "{} not followed, as {path}: what lies elsewhere is named by itself, as in cnnbench report DIR DIR",
     "directory": "{} not read, as {path}: no permission",
@@ -202,7 +203,7 @@ def _read(path: Path, files: set[str], found: GatheredRuns) -> Run | None:
     bad: list[str] = []
     read = partial(_or_bad, bad, files, path, found.roots)
     result = read("result.json", read_object)
-    if kind := "page of pictures" if "pictures" in result else "benchmark" if "nets" in result else "":
+    if kind := PICTURES if "pictures" in result else "benchmark" if "nets" in result else "":
         found.set_aside(kind, path)
         return None
     result = _checked(result, bad)

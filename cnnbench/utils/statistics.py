@@ -98,6 +98,18 @@ def student(values: Sequence[float]) -> tuple[float, float]:
     return _around(float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values)), len(values) - 1)
 
 
+def stratified(strata: Sequence[Sequence[float]], weights: Sequence[float], variance: float) -> tuple[float, float]:
+    """The 95 % interval of a weighted mean of the strata's means, whose draws vary within each stratum alone.
+
+    At least two numbers each. variance: of the mean from another, independent source. Freedom by Satterthwaite (1946).
+    """
+    parts = [weight**2 * np.var(one, ddof=1) / len(one) for one, weight in zip(strata, weights, strict=True)]
+    squares = sum(part**2 / (len(one) - 1) for part, one in zip(parts, strata, strict=True))
+    whole = sum(parts) + variance
+    mean = sum(weight * float(np.mean(one)) for one, weight in zip(strata, weights, strict=True))
+    return _around(mean, math.sqrt(whole), float(whole**2 / squares) if squares else math.inf)
+
+
 def _around(mean: float, error: float, freedom: float) -> tuple[float, float]:
     from scipy.special import stdtrit
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cnnbench.config.sections import conf_dir
-from cnnbench.reporting.claims import evidence
-from cnnbench.reporting.claims.claim import Count, claims_dir, names, read_claims
+from cnnbench.reporting.claims import evidence, numbers
+from cnnbench.reporting.claims.claim import Best, Count, claims_dir, names, read_claims
 from tests.helpers.paths import ROOT
 
 CLAIMS = {claim.name: claim for claim in read_claims()}
@@ -21,31 +21,46 @@ def test_every_file_is_in_the_order_once() -> None:
     assert len(set(slides)) == 1 + sum(a != b for a, b in pairwise(slides)), "slides in one piece"
 
 
-@pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if not isinstance(claim.measure, Count)])
+@pytest.mark.parametrize(
+    "name", [name for name, claim in CLAIMS.items() if not isinstance(claim.measure, Count | Best)]
+)
 def test_a_claim_that_runs_says_how_and_what_it_can_show(name: str) -> None:
     claim = CLAIMS[name]
-    assert claim.design is not None and claim.design.seeds >= 2
+    assert claim.design is not None and claim.design.seeds >= (1 if "weights=zoo:" in claim.command else 2)
     experiment = re.search(r"experiment=(\w+)", claim.command)
-    assert experiment
-    needs = (conf_dir() / "experiment" / f"{experiment[1]}.yaml").read_text()
+    assert experiment or re.match(r"cnnbench visualize (-m )?what=", claim.command)
+    needs = (conf_dir() / "experiment" / f"{experiment[1]}.yaml").read_text() if experiment else ""
     assert claim.needs == ("CIFAR-10" if "Needs: CIFAR-10" in needs or "data=cifar10" in claim.command else "")
+
+
+def test_each_cell_of_the_2x2_is_judged_by_all_strategies_on_all_subsets_that_were_kept() -> None:
+    cells = [claim for claim in CLAIMS.values() if isinstance(claim.measure, Best)]
+    judged = [(run.level, run.settings["amount"], run.seed) for claim in cells for run in evidence.read_kept(claim)]
+    assert len(cells) == 4 and len(judged) == len(set(judged)) == 44
+    for claim in cells:
+        assert isinstance(claim.measure, Best)
+        assert sorted([*claim.measure.named, *claim.measure.others]) == ["deep_features", "full", "partial", "svm"]
+        words = claim.command.partition(" --root ")[0].split()[2:]
+        assert words == [*claim.measure.pairs, "--amounts", *map(str, claim.measure.amounts)]
 
 
 def test_the_commands_of_all_claims_have_the_levels_that_are_compared() -> None:
     for claim in CLAIMS.values():
-        if claim.command:
-            jobs = evidence.wanted(claim.command)[1]
+        if claim.command and not isinstance(claim.measure, Best):
+            jobs = evidence.wanted(claim.commands[0])[1]
             assert {evidence.level_of(claim, job) for job in jobs} >= claim.levels.keys(), claim.name
 
 
 @pytest.mark.parametrize("name", [path.name for path in sorted(evidence.kept_dir().iterdir()) if path.is_dir()])
 def test_kept_runs_are_of_their_claim_and_complete(name: str) -> None:
     claim = CLAIMS[name]
-    command, jobs = evidence.wanted(claim.command)
+    command, jobs = evidence.wanted(claim.commands[0])
     for run in evidence.read_kept(claim):
         job = next(job for job in jobs if evidence.is_same(job, run.settings))
         assert evidence.level_of(claim, job) == run.level and run.command.split()[1] == command
         assert re.fullmatch(r"[0-9a-f]{12}", run.commit or ""), "a commit without changes"
+        if claim.commands[-1].split()[1] == "visualize":
+            assert numbers.is_of(claim.commands[-1], run.command.splitlines()[-1])
         assert run.code and run.date and run.seed is not None
         if run.wrong is not None:
             assert 100 * np.mean(run.wrong) == pytest.approx(run.result["top1_error"], abs=1e-6)

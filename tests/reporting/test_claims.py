@@ -1,15 +1,17 @@
 """Claims: read from YAML, counted from nets, and judged by runs that are planted with a known outcome."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from cnnbench.config.sections import Format
-from cnnbench.reporting.claims import code, counts, evidence, table
-from cnnbench.reporting.claims.claim import Claim, Count, Design, Order, Value, read, read_claims
+from cnnbench.reporting.claims import code, counts, evidence, numbers, table
+from cnnbench.reporting.claims.claim import Best, Claim, Count, Design, Order, Value, read, read_claims
 from cnnbench.reporting.claims.evidence import Evidence, read_kept
 from cnnbench.reporting.claims.text import verdicts_text
 from cnnbench.reporting.claims.verdict import Outcome, judge
@@ -152,7 +154,7 @@ def test_a_digest_looks_at_code_alone() -> None:
     table = 'from a import b\nNETS = {\n    "one": 1,\n    "two": 2,\n}\n'
     assert code.parts(table) == ['    "one": 1,', '    "two": 2,']
     assert code.digest(text) != code.digest(text.replace("x = 1", "x = 2"))
-    known = code.digests(code.files("train", "resnet8", "digits", "classification"))
+    known = code.digests(code.files("cnnbench train", "resnet8", "digits", "classification"))
     assert {"models/resnet.py", "models/layers.py", "training/loop.py", "data/augment.py"} <= known.keys()
     assert code.changed(known) == []
     assert code.changed({**known, "training/loop.py": "0", "gone.py": "1"}) == ["training/loop.py", "gone.py"]
@@ -205,3 +207,67 @@ def test_a_run_is_found_by_its_settings(monkeypatch: pytest.MonkeyPatch) -> None
     with_new_key = {key: value for key, value in jobs[0].items() if key != "stochastic_depth"}
     assert evidence.is_same(jobs[0], with_new_key), "a run from before there was this key"
     assert not evidence.is_same(jobs[0], {**jobs[0], "epochs": 3})
+
+
+def test_lesions_and_signals_are_evidence_in_numbers(tmp_path: Path) -> None:
+    """Blocks that change the shape do not count, and a measurement of another command is none of a claim's."""
+    cut = [{"block": str(number), "change": "left out", "keeps_shape": number < 2, "error": error,
+            "low": error - 9.0, "high": error - 1.0} for number, error in enumerate((8.0, 30.0, 99.0))]  # fmt: skip
+    facts = {"command": "cnnbench visualize what=lesions weights=zoo:a seed=3 data.root=x", "n": 50, "split": "test",
+             "precision": "fp32", "top1_error": 4.0, "lesions": cut}  # fmt: skip
+    (tmp_path / "lesions.json").write_text(json_text(facts))
+    ((_, found),) = numbers.read(tmp_path)
+    assert (found["left_out"], found["left_out_worst"], found["left_out_worst_interval"]) == (15.0, 26.0, [21.0, 29.0])
+    assert "swapped" not in found and numbers.signals({"arrives": {"as it begins": 0.01}, "batch_size": 8}) == {
+        "gradient_lost": 2.0, "batch_size": 8}  # fmt: skip
+    for line, of in (("cnnbench visualize weights=zoo:a what=lesions", True),
+                     ("cnnbench visualize what=lesions", False),
+                     ("cnnbench visualize -m what=lesions weights=zoo:a,zoo:b", True),
+                     ("cnnbench visualize what=lesions weights=RUN", True)):  # fmt: skip
+        assert numbers.is_of(line, facts["command"]) is of
+    worst = claim(Value(metric="left_out_worst", at_most=5.0), replace(PLAN, seeds=1))
+    (one,) = planted("", 20.0, 1, **found)
+    verdict = judge(worst, [one])
+    assert verdict.outcome is Outcome.fails and verdict.deciding is not None
+    assert (verdict.deciding.effect, verdict.deciding.interval) == (-21.0, (-24.0, -16.0))
+
+
+def test_a_measurement_belongs_to_the_run_that_its_claim_trains(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (cut,) = read_claims("layer_left_out")
+    (job, *_) = [job for job in evidence.wanted(cut.commands[0])[1] if job["model.name"] == "plain20"]
+    run = SimpleNamespace(path=tmp_path / "run", settings={**job, "seed": 2, "task": "classification"}, command="train",
+                          overrides=["model=plain20", "seed=2", "run.root=x"], result={"commit": "a"})  # fmt: skip
+    facts = {"command": "cnnbench visualize what=lesions weights=run split=test", "date": "2026-01-01", "commit": "a",
+             "model": "plain20", "data": "digits", "seed": 0, "weights": f"{tmp_path}/run/last.pt"}  # fmt: skip
+    monkeypatch.setattr(numbers, "read", lambda page: [(facts, {"left_out": 1.0})])
+    (one,) = evidence.find(cut, [run], [tmp_path])
+    assert (one.level, one.seed, one.commit, one.result) == ("plain", 2, "a", {"left_out": 1.0})
+    assert one.command.splitlines() == ["cnnbench train model=plain20 seed=2",
+                                        "cnnbench visualize what=lesions weights=RUN split=test"]  # fmt: skip
+    assert evidence.find(cut, [], [tmp_path]) == [], "of another net"
+    facts["commit"] = "b"
+    assert evidence.find(cut, [run], [tmp_path])[0].commit == "a and b"
+
+
+def test_the_best_strategy_is_judged_on_subsets_drawn_again() -> None:
+    """Each pair counts alike, however many amounts it has; a strategy that one pair speaks against leaves it open."""
+
+    def subsets(pair: str, amount: int, **errors: float) -> list[Evidence]:
+        found = [{name: error + seed / 10 for name, error in errors.items()} for seed in (0, 1)]
+        return [Evidence(claim="test", level=pair, seed=seed, settings={"amount": amount}, command="", date="",
+                         commit="a b", result={**found[seed], "n": 4000}) for seed in (0, 1)]  # fmt: skip
+
+    runs = [*subsets("p", 5, svm=10, full=20), *subsets("p", 20, svm=10, full=40), *subsets("q", 5, svm=20, full=30)]
+    best = Best(named=["svm"], others=["full"], of="", pairs=["p", "q"], amounts=[5, 20], by=-1.0)
+    verdict = judge(claim(best, None), runs)
+    assert verdict.outcome is Outcome.holds and verdict.deciding is not None and verdict.commits == ("a", "b")
+    assert verdict.deciding.effect == pytest.approx(15.0) and verdict.deciding.better_in == (2, 2)
+    assert "2 of 2 pairs. 6 subsets" in " ".join(table.details(verdict))
+    other_way = Best(named=["full"], others=["svm"], of="", pairs=["p", "q"], amounts=[5, 20], by=-1.0)
+    assert judge(claim(other_way, None), runs).outcome is Outcome.fails
+    near = [*subsets("p", 5, svm=10, full=9), *subsets("q", 5, svm=20, full=19)]
+    undecided = judge(claim(best, None), near)
+    assert undecided.outcome is Outcome.open and "times as many subsets" in undecided.needs
+    assert judge(claim(best, None), subsets("p", 5, svm=1, full=2)).reason == "no runs of q"

@@ -54,6 +54,26 @@ class Count:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Best:
+    """Strategies of transfer, one of which is claimed to err less than each of the others on pairs of data sets.
+
+    named: of several the one that errs less in the mean speaks for them. of: file with the errors on subsets of the
+    pairs' targets, in the folder of the kept evidence; amounts: training images per class; by: as of an Order.
+    """
+
+    named: list[str]
+    others: list[str]
+    of: str
+    pairs: list[str]
+    amounts: list[int]
+    by: float = 0.0
+
+    @property
+    def metric(self) -> str:
+        return self.named[0]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Design:
     """What was planned before anything ran. smallest: a difference below which it does not matter, in the metric's
     units; disagreement: share of images on which two of the nets disagree; spread: standard deviation over seeds;
@@ -76,7 +96,7 @@ class Claim:
     lecture: str
     says: str
     source: str
-    measure: Order | Value | Count
+    measure: Order | Value | Count | Best
     command: str = ""
     needs: str = ""
     published: str = ""
@@ -86,10 +106,18 @@ class Claim:
 
     @property
     def levels(self) -> dict[str, dict[str, Any]]:
+        """Settings of what is compared, by name."""
+        if isinstance(self.measure, Best):
+            return {pair: {} for pair in self.measure.pairs}
         return self.measure.levels if isinstance(self.measure, Order) else {"": {}}
 
+    @property
+    def commands(self) -> list[str]:
+        """Lines of the command: what measures is the last one; what trains for it stands before it."""
+        return self.command.splitlines()
 
-KINDS: dict[str, type] = {"order": Order, "value": Value, "count": Count}
+
+KINDS: dict[str, type] = {"order": Order, "value": Value, "count": Count, "best": Best}
 
 
 def claims_dir() -> Path:

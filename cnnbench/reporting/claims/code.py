@@ -22,16 +22,20 @@ TRAINED = ("training/augmentation.py", "training/loop.py", "training/optim.py", 
            "training/trainer.py")  # fmt: skip
 JUDGED = ("tasks/{task}/task.py", "tasks/{task}/metrics.py")
 TRANSFERRED = ("transfer/features.py", "transfer/linear_svm.py")
+DRAWN = {"lesions": "visual/lesions.py", "signals": "visual/signals.py"}
 FETCHED = "models/"  # files of this room that a net's own file imports count too
 
 
-def files(command: str, model: str, data: str, task: str) -> list[str]:
-    """Files that a run of a command depends on, relative to the package; those of other people's nets are not known."""
+def files(line: str, model: str, data: str, task: str) -> list[str]:
+    """Files that what a command line runs depends on, relative to the package; those of other people's nets are not
+    known."""
+    command, *settings = line.split()[1:]
     own = [_file(models.MODELS[model])] if model in models.MODELS else []
     sets = [_file(SETS[data])] if data in SETS else []
     judged = [name.format(task=task) for name in JUDGED]
-    moved = TRANSFERRED if command == "finetune" else ()
-    return list(dict.fromkeys([*own, *sets, *READ, *TRAINED, *judged, *moved]))
+    steps = {"train": TRAINED, "finetune": (*TRAINED, *TRANSFERRED)}.get(command, ())
+    drawn = [DRAWN[word[5:]] for word in settings if word.startswith("what=")]
+    return list(dict.fromkeys([*own, *sets, *READ, *steps, *judged, *drawn]))
 
 
 def digests(names: list[str], read: Callable[[str], str | None] | None = None) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import json
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,11 +15,12 @@ import numpy as np
 from cnnbench.config import arguments, expand
 from cnnbench.config.compose import compose, typed_config
 from cnnbench.config.parsing import flatten, to_plain
-from cnnbench.reporting.claims.claim import Claim, Value
+from cnnbench.reporting.claims import numbers
+from cnnbench.reporting.claims.claim import Best, Claim, Value
 from cnnbench.reporting.gather import Run
 from cnnbench.reporting.group import setting_text
 from cnnbench.runs import run_directory
-from cnnbench.tasks import ANSWERS
+from cnnbench.tasks import ANSWERS, DEFAULT_TASK
 from cnnbench.tasks.classification import TOP1
 from cnnbench.tasks.classification.answers import read
 from cnnbench.utils.files import read_json
@@ -69,7 +72,20 @@ def kept_dir() -> Path:
 
 def read_kept(claim: Claim, folder: Path | None = None) -> list[Evidence]:
     """Kept runs of a claim, in the order of their names. ValueError where a file is damaged."""
-    return [from_data(read_json(file)) for file in sorted(((folder or kept_dir()) / claim.name).glob("*.json"))]
+    folder = folder or kept_dir()
+    if isinstance(claim.measure, Best):
+        return _subsets(claim, claim.measure, folder / claim.measure.of)
+    return [from_data(read_json(file)) for file in sorted((folder / claim.name).glob("*.json"))]
+
+
+def _subsets(claim: Claim, measure: Best, file: Path) -> list[Evidence]:
+    """Subsets of which all strategies' errors are kept, of the claim's pairs and amounts."""
+    return [
+        Evidence(claim=claim.name, level=row["pair"], seed=row["seed"], settings={"amount": row["amount"]},
+                 result={**row["errors"], "n": row["n"]}, command="", date="", commit=" ".join(row["commits"]))
+        for row in json.loads(file.read_text())
+        if row["pair"] in measure.pairs and row["amount"] in measure.amounts
+    ]  # fmt: skip
 
 
 def from_data(content: Mapping[str, Any]) -> Evidence:
@@ -83,15 +99,60 @@ def from_data(content: Mapping[str, Any]) -> Evidence:
 # From run directories
 
 
-def find(claim: Claim, runs: Iterable[Run]) -> list[Evidence]:
-    """Evidence among the runs: those that have the settings of the claim's command, one of each level and seed."""
-    command, jobs = wanted(claim.command) if claim.command else ("", [])
-    found: dict[tuple[str, Any], Evidence] = {}
-    for run in runs:
-        job = next((job for job in jobs if run.result and run.command == command and is_same(job, run.settings)), None)
-        if job is not None and (level := level_of(claim, job)) is not None:
-            found[level, run.settings.get("seed")] = from_run(claim, level, run)
-    return list(found.values())
+def find(claim: Claim, runs: Iterable[Run], pages: Iterable[Path] = ()) -> list[Evidence]:
+    """Evidence among the runs, and among directories of pictures: what has the settings of the claim's command, one of
+    each level and seed."""
+    if not claim.command or isinstance(claim.measure, Best):
+        return []
+    *before, last = claim.commands
+    if last.split()[1] == "visualize":
+        trained = of_line(before[0], runs) if before else []
+        found = [one for page in pages for one in _measured(claim, last, trained, page)]
+    else:
+        found = [from_run(claim, level, run) for run, job in of_line(last, runs)
+                 if (level := level_of(claim, job)) is not None]  # fmt: skip
+    return list({(one.level, one.seed): one for one in found}.values())
+
+
+def of_line(line: str, runs: Iterable[Run]) -> list[tuple[Run, dict[str, Any]]]:
+    """Finished runs of a command line, each with its job."""
+    command, jobs = wanted(line)
+    named = [(run, [job for job in jobs if is_same(job, run.settings)])
+             for run in runs if run.result and run.command == command]  # fmt: skip
+    return [(run, found[0]) for run, found in named if found]
+
+
+def _measured(claim: Claim, line: str, trained: list[tuple[Run, dict[str, Any]]], page: Path) -> list[Evidence]:
+    """What was measured by a claim's line: on given weights or an untrained net, or on a run trained for it."""
+    found = []
+    for facts, metrics in numbers.read(page):
+        where = Path(facts.get("weights", "")).resolve()
+        run = next((run for run, _ in trained if run.path.resolve() in (where, *where.parents)), None)
+        if numbers.is_of(line, facts["command"]) and (run or len(claim.commands) == 1):
+            found += _from_facts(claim, facts, metrics, run, page)
+    return found
+
+
+def _from_facts(
+    claim: Claim, facts: Mapping[str, Any], metrics: dict[str, Any], run: Run | None, page: Path
+) -> list[Evidence]:
+    net = facts["model"] if isinstance(facts["model"], Mapping) else {"name": facts["model"]}
+    known = {"model": net, "data": {"name": facts["data"]}, "seed": facts["seed"], "task": DEFAULT_TASK}
+    settings = run.settings if run else flatten(known)
+    words = _typed(shlex.split(facts["command"]))
+    lines, commits = [shlex.join(words)], [facts["commit"]]
+    if run:
+        unnamed = [numbers.RUN if word.startswith("weights=") else word for word in words]
+        lines, commits = [_line_of(run), shlex.join(unnamed)], [run.result.get("commit"), *commits]
+    if (level := level_of(claim, settings)) is None:
+        return []
+    return [Evidence(claim=claim.name, level=level, seed=settings["seed"], settings=dict(sorted(settings.items())),
+                     result=metrics, command="\n".join(lines), date=facts["date"],
+                     commit=" and ".join(dict.fromkeys(map(str, commits))), source=page)]  # fmt: skip
+
+
+def _line_of(run: Run) -> str:
+    return f"cnnbench {run.command} {' '.join(_typed(run.overrides))}"
 
 
 @cache
@@ -137,7 +198,7 @@ def from_run(claim: Claim, level: str, run: Run) -> Evidence:
         seed=run.settings.get("seed"),
         settings=dict(sorted(run.settings.items())),
         result=metrics | {key: run.result[key] for key in KEPT if key in run.result},
-        command=f"cnnbench {run.command} {' '.join(_typed(run.overrides))}",
+        command=_line_of(run),
         date=run.date,
         commit=run.result.get("commit"),
         wrong=wrong,

@@ -7,7 +7,8 @@ from typing import Any
 
 from cnnbench.config.sections import Format
 from cnnbench.output.tables import flat, render
-from cnnbench.reporting.claims.claim import TOP1, Claim, Count, Design, Order, Value
+from cnnbench.reporting.claims.claim import TOP1, Best, Claim, Count, Design, Order, Value
+from cnnbench.reporting.claims.numbers import VARIANTS
 from cnnbench.reporting.claims.verdict import Outcome, Step, Verdict
 from cnnbench.utils.files import json_text
 from cnnbench.utils.format import plural
@@ -18,7 +19,9 @@ ALONE = (
     "Each interval is at 95 % and for its own claim: of twenty verdicts that rest on one, one may be wrong by chance "
     "alone. Counts have none, as they are exact."
 )
-UNITS = {"wall_seconds": "s", "psnr": "dB", "loss": "", "steps": "steps", "epochs": "epochs"}
+ORDERS = "orders of magnitude"
+UNITS = {"wall_seconds": "s", "psnr": "dB", "loss": "", "steps": "steps", "epochs": "epochs",
+         **dict.fromkeys(VARIANTS.values(), ORDERS)}  # fmt: skip
 POINTS = "points"
 
 
@@ -133,9 +136,11 @@ def _found(verdict: Verdict) -> list[str]:
         return []
     lines = [step_text(verdict.claim, step) for step in verdict.steps]
     images = f", n = {verdict.n:,}" if verdict.n else ""
-    when = f" Measured {' to '.join(dict.fromkeys((verdict.dates[0], verdict.dates[-1])))}" if verdict.dates else ""
-    commits = f" at {', '.join(verdict.commits)}" if when and verdict.commits else ""
-    return [f"{' '.join(lines)} {plural(verdict.runs, 'run')}{images}.{when}{commits}{'.' if when else ''}"]
+    when = f" {' to '.join(dict.fromkeys((verdict.dates[0], verdict.dates[-1])))}" if verdict.dates else ""
+    commits = f" at {', '.join(verdict.commits)}" if verdict.commits else ""
+    measured = f" Measured{when}{commits}." if when or commits else ""
+    counted = "subset" if isinstance(verdict.claim.measure, Best) else "run"
+    return [f"{' '.join(lines)} {plural(verdict.runs, counted)}{images}.{measured}"]
 
 
 def step_text(claim: Claim, step: Step) -> str:
@@ -146,10 +151,16 @@ def step_text(claim: Claim, step: Step) -> str:
     if isinstance(claim.measure, Value):
         return (f"{claim.measure.metric} {value_text(claim, step)}: on the claim's side by "
                 f"{effect_text(claim, step)}{limits}, {plural(step.seeds[0], 'seed')}.")  # fmt: skip
-    assert isinstance(claim.measure, Order)
-    metric = "" if claim.measure.metric in (TOP1, unit) else f" in {claim.measure.metric}"
+    assert isinstance(claim.measure, Order | Best)
+    named = isinstance(claim.measure, Best) or claim.measure.metric in (TOP1, unit)
+    metric = "" if named else f" in {claim.measure.metric}"
+    drawn = (
+        f"seeds {' and '.join(map(str, step.seeds))}"
+        if step.better_in is None
+        else ("less on {} of {} pairs".format(*step.better_in))
+    )
     return (f"{step.better} {step.means[0]:.2f}, {step.worse} {step.means[1]:.2f} {short}{metric}: "
-            f"{effect_text(claim, step)}{limits}, seeds {step.seeds[0]} and {step.seeds[1]}.")  # fmt: skip
+            f"{effect_text(claim, step)}{limits}, {drawn}.")  # fmt: skip
 
 
 def value_text(claim: Claim, step: Step) -> str:

@@ -5,6 +5,8 @@ each run's answers are known, by Welch's t over the seeds otherwise. Differences
 that of the better one, so that positive ones speak for the claim.
 """
 
+import math
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -12,8 +14,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from cnnbench.reporting.claims import code, counts
-from cnnbench.reporting.claims.claim import Claim, Count, Order, Value
+from cnnbench.reporting.claims import code, counts, numbers
+from cnnbench.reporting.claims.claim import Best, Claim, Count, Order, Value
 from cnnbench.reporting.claims.evidence import Evidence
 from cnnbench.tasks import metrics_of
 from cnnbench.tasks.classification import TOP1
@@ -41,6 +43,7 @@ class Step:
     seeds: tuple[int, ...]
     disagreement: float | None = None  # share of the images, a run of the one against a run of the other
     spread: float | None = None  # standard deviation over seeds, of both together
+    better_in: tuple[int, int] | None = None  # of pairs of data sets: those where the better one errs less, and all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +96,10 @@ def _decided(claim: Claim, outcome: Outcome, runs: Sequence[Evidence], steps: li
 
 
 def _open(claim: Claim, runs: Sequence[Evidence], steps: list[Step], reason: str) -> Verdict:
-    deciding = next((step for step in steps if _outcome(claim, step) is Outcome.open), None)
-    return Verdict(claim=claim, outcome=Outcome.open, reason=reason, steps=steps, deciding=deciding or _first(steps),
+    undecided = [step for step in steps if _outcome(claim, step) is Outcome.open]
+    deciding = min(undecided or steps, key=lambda step: step.effect, default=None)
+    return Verdict(claim=claim, outcome=Outcome.open, reason=reason, steps=steps, deciding=deciding,
                    needs=_what_it_takes(claim, deciding), **_known(runs))  # type: ignore[arg-type]  # fmt: skip
-
-
-def _first(steps: list[Step]) -> Step | None:
-    return steps[0] if steps else None
 
 
 def _known(runs: Sequence[Evidence]) -> dict[str, object]:
@@ -108,14 +108,16 @@ def _known(runs: Sequence[Evidence]) -> dict[str, object]:
         "n": counted.pop() if len(counted) == 1 else None,
         "runs": len(runs),
         "older": sorted({name for run in runs for name in code.changed(run.code or {})}),
-        "dates": tuple(sorted({run.date for run in runs})),
-        "commits": tuple(sorted({run.commit for run in runs if run.commit})),
+        "dates": tuple(sorted({run.date for run in runs if run.date})),
+        "commits": tuple(sorted({commit for run in runs for commit in (run.commit or "").split()})),
     }
 
 
 def _steps(claim: Claim, runs: Sequence[Evidence]) -> list[Step]:
     if isinstance(claim.measure, Value):
         return [_value(claim.measure, runs)]
+    if isinstance(claim.measure, Best):
+        return _against_others(claim.measure, runs)
     assert isinstance(claim.measure, Order)
     groups = [[run for run in runs if run.level == name] for name in claim.levels]
     named = zip(claim.levels, groups, strict=True)
@@ -129,8 +131,12 @@ def _value(measure: Value, runs: Sequence[Evidence]) -> Step:
     bound = measure.at_least if measure.at_least is not None else measure.at_most
     assert bound is not None
     wrong = _same_images(runs) if measure.metric == TOP1.name else None
-    interval = statistics.bootstrap_mean(wrong) if wrong is not None else statistics.student(values) if len(
-        values) > 1 else None  # fmt: skip
+    interval: tuple[float, float] | None
+    if wrong is not None:
+        interval = statistics.bootstrap_mean(wrong)
+    else:
+        own = runs[0].result.get(numbers.interval_of(measure.metric))
+        interval = statistics.student(values) if len(values) > 1 else own
     sides = None if interval is None else tuple(sorted(sign * (limit - bound) for limit in interval))
     return Step(better="", worse="", means=(mean,), effect=sign * (mean - bound), interval=sides,  # type: ignore[arg-type]
                 seeds=(len(values),), spread=float(np.std(values, ddof=1)) if len(values) > 1 else None)  # fmt: skip
@@ -158,6 +164,41 @@ def _pair(metric: str, one: tuple[str, Sequence[Evidence]], other: tuple[str, Se
                 disagreement=disagreement, spread=_spread(a, b))  # fmt: skip
 
 
+def _against_others(measure: Best, runs: Sequence[Evidence]) -> list[Step]:
+    """The strategy that is named, against each of those that are not."""
+    named = min(measure.named, key=lambda name: np.mean(_values(name, runs)))
+    return [_strategies(named, other, runs) for other in measure.others]
+
+
+def _strategies(named: str, other: str, runs: Sequence[Evidence]) -> Step:
+    """Two strategies on the same subsets. Each pair of data sets counts alike, and so does each amount of a pair.
+
+    What the draws of the subsets change is seen within each amount; what the test images change is taken as if the two
+    answered independently, which is more than where they err on the same ones.
+    """
+    strata: dict[tuple[str, int], list[Evidence]] = defaultdict(list)
+    for run in runs:
+        strata[run.level, run.settings["amount"]].append(run)
+    amounts = Counter(pair for pair, _ in strata)
+    weights = [1 / len(amounts) / amounts[pair] for pair, _ in strata]
+    differences = [[run.result[other] - run.result[named] for run in some] for some in strata.values()]
+    by_pair = {pair: [run for run in runs if run.level == pair] for pair in amounts}
+    variance = sum(_of_images(some, named) + _of_images(some, other) for some in by_pair.values()) / len(amounts) ** 2
+    means = [float(np.dot(weights, [np.mean(_values(name, some)) for some in strata.values()]))
+             for name in (named, other)]  # fmt: skip
+    less = sum(np.mean(_values(named, some)) < np.mean(_values(other, some)) for some in by_pair.values())
+    draws = min(map(len, differences))
+    return Step(better=named, worse=other, means=tuple(means), effect=means[1] - means[0],
+                interval=statistics.stratified(differences, weights, variance) if draws > 1 else None,
+                seeds=(draws,), better_in=(int(less), len(amounts)))  # fmt: skip
+
+
+def _of_images(runs: Sequence[Evidence], strategy: str) -> float:
+    """Variance of an error in percent by the draw of its test images."""
+    error = float(np.mean(_values(strategy, runs)))
+    return error * (100 - error) / float(runs[0].result["n"])
+
+
 def _values(metric: str, runs: Sequence[Evidence]) -> list[float]:
     return [float(run.result[metric]) for run in runs]
 
@@ -183,7 +224,7 @@ def _spread(*groups: Sequence[float]) -> float | None:
 def _outcome(claim: Claim, step: Step) -> Outcome:
     """Holds: the whole interval is beyond `by`. Does not hold: all of it is short of that, or within the smallest
     difference of interest around 0."""
-    by = claim.measure.by if isinstance(claim.measure, Order) else 0.0
+    by = claim.measure.by if isinstance(claim.measure, Order | Best) else 0.0
     if step.interval is None:
         return Outcome.open
     low, high = step.interval
@@ -193,9 +234,19 @@ def _outcome(claim: Claim, step: Step) -> Outcome:
     return Outcome.fails if high < by or (-small < low and high < small) else Outcome.open
 
 
+def _subsets_needed(step: Step, by: float) -> str:
+    assert step.interval is not None
+    half, off = (step.interval[1] - step.interval[0]) / 2, max(abs(step.effect - by), 0.01)
+    return (
+        f"about {math.ceil((half / off) ** 2)} times as many subsets and test images (from the interval that was seen)"
+    )
+
+
 def _what_it_takes(claim: Claim, step: Step | None) -> str:
     """Seeds and minutes with which the smallest difference of interest is shown, from what was seen, else planned."""
     plan = claim.design
+    if isinstance(claim.measure, Best) and step is not None and step.interval is not None:
+        return _subsets_needed(step, claim.measure.by)
     if plan is None or isinstance(claim.measure, Value):
         return ""
     seen = step is not None and step.spread is not None
