@@ -36,11 +36,12 @@ TASKS = (
     "classification, segmentation, super_resolution, colorization, verification or detection; null: what the data set "
     "is for"
 )
-MEASURING = (
-    "auto, fp32, bf16 or fp16; null: what precision= was at the training, or fp32 if that was auto or is not known"
+MEASURING = "auto, fp32, bf16 or fp16; null: that of the training, or fp32 if that was auto or is not known"
+TEMPERATURE = (
+    "colorization: temperature of the mean over colours; 1: pale; towards 0: the likeliest colour; null: 0.38, as in "
+    "the paper"
 )
-TEMPERATURE = "colorization: of the mean over colours; 1: pale, towards 0: the likeliest; null: 0.38, as in the paper"
-WEIGHTS_KEY = "which weights of a file that holds several: a dictionary in it, or a beginning of names"
+WEIGHTS_KEY = "which weights of a file that holds several: a dictionary in it, or a prefix of names"
 WEIGHTS_RENAME = "prefixes of names in the weights file and their replacements, as {linear: fc}, or {net: ''}"
 
 
@@ -67,7 +68,8 @@ class TrainConfig:
         "its BatchNorm re-estimated on the training images", default=None, ge=0, lt=1,
     )  # fmt: skip
     stochastic_depth: float = option(
-        "residual nets: probability that the last block is left out for an image, less the earlier the block; 0: none",
+        "residual nets: probability that the last block is dropped for an image; earlier blocks have smaller "
+        "ones; 0: none",
         default=0.0, ge=0, lt=1,
     )  # fmt: skip
     precision: Precision = option(
@@ -93,13 +95,13 @@ class TrainConfig:
     weights_rename: Any = option(WEIGHTS_RENAME)
     weights_skip: Any = option("names or stages that are initialised instead of loaded, as [fc] or [from:layer3]")
     freeze: Any = option("parts that do not train: none, backbone, until:STAGE, loaded, re:PATTERN or a list of stages")
-    unfreeze_at: Any = option("frozen stages that begin to train after so many epochs, as {5: layer4, 8: all}")
+    unfreeze_at: Any = option("frozen stages that start to train after this many epochs, as {5: layer4, 8: all}")
     max_time: str | None = option("stop after this much training, as 90s, 30m or 1h30m")
     max_steps: int | None = option("stop after this many optimizer steps", ge=1)
     patience: int | None = option("early stopping: stop after this many epochs without an improvement", ge=1)
     until: float | None = option(
-        "stop after the epoch in which the training images' own error, or what else the training is judged by, is as "
-        "good as this", default=None,
+        "stop after the epoch in which the error on the training images, or what else the training aims at, is as good "
+        "as this", default=None,
     )  # fmt: skip
     resume: Resume = option(
         "auto: continue this run if it exists; never: start a new one; force: continue despite changes"
@@ -119,7 +121,7 @@ class FinetuneConfig(TrainConfig):
     epochs: int = option("passes over the training images; 0: chosen by the strategy and the number of images", ge=0)
     transfer: TransferConfig = field(default_factory=TransferConfig)
     folds: int | None = option(
-        "cross-validation: so many trainings, each validated on its own part of the training images", ge=2
+        "cross-validation: this many trainings, each validated on its own part of the training images", ge=2
     )
 
 
@@ -134,7 +136,7 @@ class TrainedConfig:
     weights_key: str | None = option(WEIGHTS_KEY, default=None)
     weights_rename: Any = option(WEIGHTS_RENAME)
     weights_skip: Any = option("names or stages that are not loaded, as [aux1]")
-    model: dict[str, Any] | None = option("the net and its arguments, where the weights do not say it", default=None)
+    model: dict[str, Any] | None = option("the net and its arguments, if the weights do not name it", default=None)
     run: RunConfig = field(default_factory=RunConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     optim: OptimConfig = field(default_factory=OptimConfig, metadata={"unread": True})
@@ -152,15 +154,17 @@ class EvaluateConfig(TrainedConfig):
     )  # other keys come from the checkpoint
     crop: CropConfig = field(default_factory=CropConfig)
     split: Split = option(
-        "val: what the run was validated on; test: what no training looked at; train: its training images, without "
-        "augmentation"
+        "val: the run's validation images; test: images that no training used; train: its training images, "
+        "without augmentation"
     )
     try_variants: bool = option(
-        "only try which variant of the net, and which normalisation, fits weights that do not say so: 300 images each"
+        "only try which variant of the net and which normalisation fit weights that do not name them; 300 images each"
     )
-    shift: int | None = option("also measure how often the prediction survives a shift by so many pixels", ge=1)
+    shift: int | None = option(
+        "also measure how often the prediction stays the same when the image is shifted by this many pixels", ge=1
+    )
     calibrate: bool = option(
-        "fit a temperature on the validation images, by which probabilities become true, and store it with the weights"
+        "fit a temperature on the validation images, so that probabilities become true, and store it with the weights"
     )
     judge: str | None = option(
         "colorization: a classifier that is asked for the classes of the coloured images, as zoo:resnet20-cifar10",
@@ -180,7 +184,7 @@ class EvaluateConfig(TrainedConfig):
 class PackConfig:
     data: DataConfig = field(default_factory=DataConfig)
     out: str | None = option("folder to write; null: one named after the data under run.root", names="file")
-    side: int = option("larger images are resized until their shorter side has so many pixels", ge=32)
+    side: int = option("larger images are resized so that their shorter side has this many pixels", ge=32)
     quality: int = option("quality of the JPEGs that are written", ge=1, le=95)
     shard: int = option("images in a shard", ge=1)
     format: Format = option("how the result is printed: table, json, csv or markdown")
@@ -200,7 +204,7 @@ class PredictConfig(TrainedConfig):
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     every: float | None = option(
-        "sounds: ask about the clip around each moment, so many seconds apart, named song.wav@1.25; null: once",
+        "sounds: classify the clip around each moment, this many seconds apart, named song.wav@1.25; null: once",
         default=None, gt=0,
     )  # fmt: skip
     top: int = option("top-k: classes listed for each image", ge=1)
@@ -208,8 +212,8 @@ class PredictConfig(TrainedConfig):
         "answer 'unsure' where the likeliest class has a lower probability; null: never", gt=0, le=1
     )
     embed: bool = option(
-        "in place of predictions, write what the net's last layer sees of each image into out=FILE.npz: numbers, by "
-        "which alike images and near copies are found",
+        "instead of predictions, write each image's embedding (the input of the net's last layer) into "
+        "out=FILE.npz, to find similar images and near copies",
         default=False,
     )
     out: str | None = option(
@@ -220,7 +224,7 @@ class PredictConfig(TrainedConfig):
         "draw the images with their predictions into this PNG; further pages beside it", names="file"
     )
     temperature: float | None = option(TEMPERATURE, default=None, gt=0)
-    score: float | None = option("detection: the score that a box has at least; null: 0.5", default=None, ge=0, le=1)
+    score: float | None = option("detection: smallest score of a box; null: 0.5", default=None, ge=0, le=1)
     batch_size: int = option("images or crops per forward pass", ge=1)
     workers: int | None = option("threads that read image files; null: one per core", ge=1)
     precision: Precision | None = option(MEASURING)
@@ -320,14 +324,16 @@ class DoctorConfig:
 @dataclass(kw_only=True)
 class DoctorDataConfig(TrainedConfig):
     weights: str | None = option(  # type: ignore[assignment]
-        "the net whose features compare the images; null: zoo:resnet20-cifar10 for images of up to 64 px, else the "
-        "published SqueezeNet 1.0",
+        "the net whose features compare the images; null: zoo:resnet20-cifar10 for images of up to 64 px, the "
+        "published SqueezeNet 1.0 for larger ones",
         names="weights",
     )
     data: DataConfig = field(default_factory=DataConfig)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
-    similarity: float = option("cosine of the features from which on two images count as near copies", gt=0, le=1)
-    show: int = option("how many of the likeliest wrong labels, and of the pairs of copies, are printed", ge=0)
+    similarity: float = option(
+        "two images count as near copies if the cosine of their features is at least this", gt=0, le=1
+    )
+    show: int = option("how many of the labels that are probably wrong, and of the pairs of copies, are printed", ge=0)
     sheet: int = option("how many of them are drawn", ge=1, le=100)
     cache: bool = option("keep the features on the disk, in run.root/features")
     precision: Precision = option("auto, fp32, bf16 or fp16")

@@ -225,15 +225,15 @@ class SoundConfig:
     rate: int | None = option("samples per second that sounds are resampled to; null: the rate of most of them",
                               default=None, ge=1000)  # fmt: skip
     seconds: float | None = option(
-        "length of a clip: longer sounds give their middle, shorter ones get silence on both sides; null: nine in ten "
-        "sounds are no longer", default=None, gt=0, le=600,
+        "length of a clip: longer sounds are cut to their middle, shorter ones get silence on both sides; null: "
+        "nine in ten sounds are no longer", default=None, gt=0, le=600,
     )  # fmt: skip
     bands: int = option("mel bands: the side of the picture", default=64, ge=8, le=1024)
     window: list[float] = option(
-        "milliseconds that one column of the picture hears; three lengths make three channels", default=[25.0], gt=0
+        "milliseconds of sound in one column of the picture; three lengths make three channels", default=[25.0], gt=0
     )
     hop: float | None = option(
-        "milliseconds from one column to the next, after which the picture is made square; null: as many columns as "
+        "milliseconds from one column to the next; the picture is then made square; null: as many columns as "
         "bands", default=None, gt=0,
     )  # fmt: skip
     low: float = option("lowest tone, Hz", default=20.0, ge=0)
@@ -258,11 +258,13 @@ class DataConfig:
         "it; null: it is one of cnnbench's", default=None,
     )  # fmt: skip
     sha256: str | None = option("python: the SHA-256 of data.file; filled in by the program", default=None)
-    root: str | None = option("folder that holds the data; by default $CNNBENCH_DATA, else ./data", names="folder")
-    download: bool = option("fetch a known set that is missing")
+    root: str | None = option(
+        "folder that holds the data; by default $CNNBENCH_DATA, or ./data if that is not set", names="folder"
+    )
+    download: bool = option("fetch a known data set that is missing")
     val_fraction: float = option("part of the training images held out for validation", ge=0, lt=1)
     test_fraction: float = option(
-        "part of the training images kept for evaluate split=test, where the data have no test split", default=0.0,
+        "part of the training images kept for evaluate split=test, if the data have no test split", default=0.0,
         ge=0, lt=1,
     )  # fmt: skip
     group: str | None = option(
@@ -280,12 +282,12 @@ class DataConfig:
         "processes that decode image files anew in each epoch, threads that decode them once; null: one per core", ge=0
     )
     cache: bool | str = option(
-        "decoded images in memory: auto (files are decoded once, where they fit into half of what is free; images lie "
-        "on the training device, where they fit), true (the same, or stop), false (files are decoded in each epoch), "
-        "device or host (images lie there, or in main memory)"
+        "decoded images in memory: auto (files are decoded once if the images fit into half of the free memory; "
+        "images are kept on the training device if they fit there), true (the same, or stop), false (files are "
+        "decoded in each epoch), device or host (images are kept on the device, or in main memory)"
     )
     packed: str | None = option(
-        "folder that `cnnbench prepare` wrote: its images are read in place of those of root", names="folder"
+        "folder that `cnnbench prepare` wrote: its images are read instead of those of root", names="folder"
     )
     decode: Decoder = option(
         "training images: auto decodes only the cropped part; pillow: the whole, as torchvision's scripts do; nvjpeg: "
@@ -294,12 +296,12 @@ class DataConfig:
     on_error: OnBadImage = option("an image that cannot be read: raise and stop, or skip it with a message")
     nested: bool = option("folder: class folders hold no images of their own, but folders with images", default=False)
     identity: Identity = option(
-        "by what a run that goes on knows its images: their names, or their content, for which all files are read",
+        "how a run that resumes recognises its images: by their names, or by their content (reads all files)",
         default=Identity.names,
     )
     sampler: Sampler = option(
-        "training images of an epoch: each once (shuffle), or as many of each class (balanced): those of a small class "
-        "several times, those of a large one not all",
+        "training images of an epoch: each once (shuffle), or equally many of each class (balanced): those of a "
+        "small class several times, of a large class not all",
         default=Sampler.shuffle,
     )
     lr: str | None = option(
@@ -308,22 +310,22 @@ class DataConfig:
         names="folder",
     )
     stride: int | None = option(
-        "images: training images are cut into squares of image_size, so many pixels apart, in memory; null: they stay "
-        "whole, for augment.crop=patch",
+        "images: training images are cut into squares of image_size that begin this many pixels apart, in memory;"
+        " null: they stay whole, for augment.crop=patch",
         default=None,
         ge=1,
     )
     ignore: int | None = option(
-        "masks: the value of pixels that are not counted, beside 255; null: none", default=None, ge=0, le=255
+        "masks: another value of pixels that are ignored, beside 255; null: none", default=None, ge=0, le=255
     )
     file: str | None = option(
-        "list: the table of the images (CSV, TSV, Parquet) with the columns path and label, and split and group where "
-        "there are any; sounds: a table of the columns file and class, and fold, split, group, start, end; arrays: the "
-        ".npz; python: the user's own Python file",
+        "list: the table of the images (CSV, TSV, Parquet) with the columns path and label, and perhaps split and"
+        " group; sounds: a table with the columns file and class, and perhaps fold, split, group, start, end; "
+        "arrays: the .npz; python: the user's own Python file",
         default=None, names="file",
     )  # fmt: skip
     fold: Any = option(
-        "sounds: the fold that is judged, while all others are trained on; spoken_digits: official, or a speaker",
+        "sounds: the fold for testing; the others are for training; spoken_digits: official, or a speaker",
         default=None,
     )
     values: list[float] | None = option(
@@ -332,18 +334,18 @@ class DataConfig:
     )
     sound: SoundConfig = field(default_factory=SoundConfig)
     pairs: str | None = option(
-        "people: table of the pairs that are judged: first, second, same, and a fold where it has them; null: "
-        "ROOT/pairs.tsv, .csv or .txt",
+        "people: table of the test pairs: first, second, same, and perhaps fold; null: ROOT/pairs.tsv, .csv or .txt",
         default=None,
         names="file",
     )
     folds: int = option(
-        "people: parts of the pairs, each judged with the threshold that suits the others, where no table says them",
+        "people: number of folds of the pairs, each judged with the threshold that suits the others; a table's "
+        "own folds come first",
         default=10,
         ge=2,
     )
     targets: Targets | None = option(
-        "voc: masks, or boxes, which task=detection takes; null: masks, where there are lists of them", default=None
+        "voc: masks, or boxes (for task=detection); null: masks, if there are lists of them", default=None
     )
     num_classes: int | None = option("synthetic data: how many classes", ge=2)
     num_images: int | None = option("synthetic data: how many training images", ge=1)
@@ -352,9 +354,9 @@ class DataConfig:
 @dataclass(kw_only=True)
 class AugmentConfig:
     crop: Crop = option(
-        "none, pad (shift by zero padding), random (fixed scale), resized (random area and aspect), patch (a square, "
-        "not resized), iou (images with boxes: a part that one box at least overlaps enough) or auto (pad for images "
-        "of less than 64 pixels, else resized)"
+        "none, pad (shift by zero padding), random (fixed scale), resized (random area and aspect), patch (a "
+        "square, not resized), iou (images with boxes: a part that overlaps at least one box enough) or auto (pad"
+        " for images below 64 pixels, resized for others)"
     )
     padding: int = option("crop=pad: pixels of padding, at the data set's own size", ge=0)
     padding_mode: PaddingMode = option(
@@ -364,28 +366,32 @@ class AugmentConfig:
     ratio: list[float] = option("crop=resized: range of the aspect ratio", gt=0)
     flip: bool = option("mirror images left to right, each with probability 1/2")
     zoom_out: float = option(
-        "images with boxes: half of them lie on a canvas up to so many times as wide and high; 1: none", default=1.0,
-        ge=1, le=8,
+        "images with boxes: half of them are placed on a canvas up to this many times as wide and high; 1: none",
+        default=1.0, ge=1, le=8,
     )  # fmt: skip
     flip_vertical: bool = option("mirror images upside down, each with probability 1/2", default=False)
     turn: bool = option("turn images by random quarter turns", default=False)
     rotate: float = option(
-        "rotate images by up to so many degrees to the left or right; what comes in is black; 0: none", default=0.0,
+        "rotate images by up to this many degrees to the left or right; new corners are black; 0: none", default=0.0,
         ge=0, le=180,
     )  # fmt: skip
     alternate: bool = option("flip: mirror each image in every other epoch, not at random", default=False)
     color: float = option("strength of the brightness, contrast and saturation jitter; 0: none", ge=0, lt=1)
     blur: float = option(
-        "smooth images by a Gaussian of a standard deviation of up to so many pixels; 0: none", default=0.0, ge=0, le=10
+        "smooth images by a Gaussian with a standard deviation of up to this many pixels; 0: none",
+        default=0.0,
+        ge=0,
+        le=10,
     )
     policy: Policy = option(
-        "operations drawn for each image: trivial (one, of any strength), rand (operations of them, of one magnitude), "
-        "auto (two, learnt on learnt_on) or none", default=Policy.none,
+        "operations drawn for each image: trivial (one, of any strength), rand (augment.operations of them, all "
+        "of one magnitude), auto (two, by rules learned on augment.learnt_on) or none", default=Policy.none,
     )  # fmt: skip
     operations: int = option("policy=rand: operations in a row", default=2, ge=1, le=10)
-    magnitude: int = option("policy=rand: strength of the operations, of 30", default=9, ge=0, le=30)
+    magnitude: int = option("policy=rand: strength of the operations, at most 30", default=9, ge=0, le=30)
     learnt_on: LearntOn = option(
-        "policy=auto: the data that its operations were learnt on: imagenet, cifar10 or svhn", default=LearntOn.imagenet
+        "policy=auto: the data set that its operations were learned on: imagenet, cifar10 or svhn",
+        default=LearntOn.imagenet,
     )
     erase: float = option("probability that a random rectangle is set to the mean; 0: none", default=0.0, ge=0, le=1)
     erase_scale: list[float] = option("erase: range of the erased part of the area", default=[0.02, 0.33], gt=0, le=1)
@@ -395,28 +401,35 @@ class AugmentConfig:
         "cutmix, one of the two for each image", default=0.0, ge=0, le=100,
     )  # fmt: skip
     cutmix: float = option(
-        "set a rectangle of each image to that of another, and mix their classes: alpha of the Beta distribution of "
-        "the shares; 0: none", default=0.0, ge=0, le=100,
+        "replace a rectangle of each image by that of another image, and mix their classes: alpha of the Beta "
+        "distribution of the shares; 0: none", default=0.0, ge=0, le=100,
     )  # fmt: skip
     time_shift: float = option(
-        "spectrograms: shift to the left or right by up to such a part of the width", default=0.0, ge=0, lt=1
+        "spectrograms: shift to the left or right by up to this share of the width", default=0.0, ge=0, lt=1
     )
     pitch_shift: float = option(
-        "spectrograms: shift up or down by up to such a part of the height", default=0.0, ge=0, lt=1
+        "spectrograms: shift up or down by up to this share of the height", default=0.0, ge=0, lt=1
     )
-    time_stretch: float = option("spectrograms: slower or faster by up to such a part", default=0.0, ge=0, lt=1)
+    time_stretch: float = option("spectrograms: slower or faster by up to this share", default=0.0, ge=0, lt=1)
     pitch_stretch: float = option(
-        "spectrograms: all pitches higher or lower by up to such a part, in mel", default=0.0, ge=0, lt=1
+        "spectrograms: all pitches higher or lower by up to this share, in mel", default=0.0, ge=0, lt=1
     )
     level: float = option(
-        "spectrograms: louder or softer by up to such a part of the range, and high pitches against low by as much",
+        "spectrograms: louder or softer by up to this share of the range, and high pitches against low ones by as"
+        " much",
         default=0.0, ge=0, lt=1,
     )  # fmt: skip
     time_mask: float = option(
-        "spectrograms: upright stripes set to the mean, each up to such a part of the width", default=0.0, ge=0, lt=1
+        "spectrograms: vertical stripes set to the mean; the largest width of a stripe, as a share of the picture's",
+        default=0.0,
+        ge=0,
+        lt=1,
     )
     frequency_mask: float = option(
-        "spectrograms: level stripes set to the mean, each up to such a part of the height", default=0.0, ge=0, lt=1
+        "spectrograms: horizontal stripes set to the mean; the largest height of a stripe, as a share of the picture's",
+        default=0.0,
+        ge=0,
+        lt=1,
     )
     masks: int = option("spectrograms: how many stripes of each kind", default=2, ge=1, le=10)
     cutout: int = option("side of a random square set to the mean, pixels of the net's input; 0: none", ge=0)
@@ -425,12 +438,13 @@ class AugmentConfig:
 @dataclass(kw_only=True)
 class HeadConfig:
     name: Head = option(
-        "verification: how people are told apart in training: softmax, or by angles with a margin, cosface or arcface",
+        "verification: the layer that tells people apart in training: softmax, or angles with a margin (cosface, "
+        "arcface)",
         default=Head.softmax,
     )
     scale: float = option("cosface, arcface: factor on the cosines before the softmax", default=64.0, gt=0)
     margin: float = option(
-        "cosface: what is taken from the cosine of the right person; arcface: what is added to the angle, radians",
+        "cosface: margin subtracted from the cosine of the right person; arcface: margin added to the angle, radians",
         default=0.35, ge=0, le=1,
     )  # fmt: skip
 
@@ -438,16 +452,17 @@ class HeadConfig:
 @dataclass(kw_only=True)
 class LossConfig:
     name: Loss = option(
-        "usual: the task's own; contrastive, for verification: images of one person attract, others of a batch repel",
+        "usual: the task's own; contrastive, for verification: images of one person attract each other, others in"
+        " a batch repel",
         default=Loss.usual,
     )
     margin: float = option(
-        "contrastive: distance from which on different people do not repel any more; embeddings have length 1",
+        "contrastive: from this distance on, different people no longer repel each other; embeddings have length 1",
         default=1.0, gt=0, le=2,
     )  # fmt: skip
     class_weights: ClassWeights = option(
-        "balanced: images count by the rarity of their class, n / (classes x images of the class), pixels by its "
-        "fourth root; none: all alike",
+        "balanced: weight of an image: n / (classes x images of its class); of a pixel: the fourth root of that; "
+        "none: all weigh the same",
         default=ClassWeights.none,
     )
 
@@ -461,8 +476,8 @@ class RestConfig:
 
 @dataclass(kw_only=True)
 class RmsConfig:
-    decay: float = option("rmsprop: of the mean of squares, in each step", default=0.9, ge=0, lt=1)
-    epsilon: float = option("rmsprop: what is added to that mean, under the root", default=1.0, gt=0)
+    decay: float = option("rmsprop: decay of the mean of squares in each step", default=0.9, ge=0, lt=1)
+    epsilon: float = option("rmsprop: number added to that mean under the root", default=1.0, gt=0)
 
 
 @dataclass(kw_only=True)
@@ -487,9 +502,7 @@ class OptimConfig:
 @dataclass(kw_only=True)
 class ScheduleConfig:
     name: Schedule = option("constant, multistep, cosine, linear, exponential, onecycle or plateau")
-    warmup_epochs: float = option(
-        "epochs over which lr rises linearly from near 0; onecycle has a rise of its own", ge=0
-    )
+    warmup_epochs: float = option("epochs in which lr rises linearly from near 0; onecycle has its own rise", ge=0)
     milestones: list[float] = option(
         "multistep: fractions of the training after which lr is multiplied by gamma", gt=0, lt=1
     )
@@ -504,7 +517,7 @@ class ScheduleConfig:
 @dataclass(kw_only=True)
 class CheckpointConfig:
     every: int | str | None = option(
-        "also save within an epoch: every so many steps, or a time such as 10m; null: only at its end", ge=1
+        "also save within an epoch: after this many steps, or after a time such as 10m; null: only at its end", ge=1
     )
     keep: int = option("how many of the newest checkpoints stay, beside the best one", ge=1)
     on_error: OnError = option("a checkpoint that cannot be written (disk full): warn and go on, or raise and stop")
@@ -524,7 +537,7 @@ class SweepConfig:
         "directory of a sweep (-m); by default root/<command>/<name from the overrides>", names="folder"
     )
     rerun: Rerun = option("jobs of an earlier start to run again: failed, all (also those that are done) or none")
-    detach: bool = option("hydra/launcher=slurm: submit the jobs and leave; cnnbench report DIR says how far they are")
+    detach: bool = option("hydra/launcher=slurm: submit the jobs and return; cnnbench report DIR shows their progress")
     keys: list[str] = option("keys that the sweep varies; filled in by the program")
     trial: int | None = option("the number of this job in a search; filled in by the program", default=None)
 
@@ -577,10 +590,10 @@ class TransferConfig:
     layer: str | None = option("deep_features: the stage whose output is used; null: the best on held-out images")
     c: list[float] = option("values of the SVM's C to choose from by cross-validation", gt=0)
     adapt: int | None = option(
-        "head, partial, full: two new layers in place of the last, the first of so many units (Oquab et al., 2014); "
-        "null: one", default=None, ge=1,
+        "head, partial, full: two new layers instead of one; units of the first (Oquab et al., 2014); null: one "
+        "new layer", default=None, ge=1,
     )  # fmt: skip
-    many: int = option("auto: from so many images per class on, a data set counts as large", ge=1)
+    many: int = option("auto: from this many images per class on, a data set counts as large", ge=1)
     cache: bool = option("keep the features of the images on disk, for the next command")
 
 
