@@ -3,8 +3,8 @@
 scripts/claims keep DIR ...   the finished runs below DIR that have the settings of a claim's command, each as a small
                               file in docs/claims/CLAIM: its numbers, which images it got wrong, and digests of the
                               source files that it ran with, as its commit has them
-scripts/claims page           docs/claims.md, and the verdicts in docs/tutorial.md; --check: exit code 1 where they
-                              differ
+scripts/claims page           docs/claims.md, and the verdicts in docs/tutorial.md and docs/results.md; --check: exit
+                              code 1 where they differ
 """
 
 import argparse
@@ -22,7 +22,8 @@ from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import json_text
 
 ROOT = Path(__file__).parents[1]
-PAGE, TUTORIAL = ROOT / "docs" / "claims.md", ROOT / "docs" / "tutorial.md"
+PAGE = ROOT / "docs" / "claims.md"
+QUOTING = [ROOT / "docs" / "tutorial.md", ROOT / "docs" / "results.md"]
 HEAD = """\
 # The lecture's claims, and what became of them
 
@@ -122,7 +123,7 @@ def files(claim: Claim) -> list[Path]:
 
 
 def quoted(verdict: Verdict) -> str:
-    """The line that stands in the tutorial: the verdict, its number and where its runs are."""
+    """The line that stands in other pages: the verdict, its number and where its runs are."""
     claim, cells = verdict.claim, table.row(verdict)
     parts = [cells["effect"]] if cells["effect"] else []
     parts += [f"95 %: {cells['95 %']}"] if cells["95 %"] else []
@@ -131,15 +132,15 @@ def quoted(verdict: Verdict) -> str:
     return f"> *{says}*: **{cells['verdict']}**{numbers}. [Runs](claims.md#{anchor(claim)})\n"
 
 
-def tutorial(text: str, found: list[Verdict]) -> str:
-    """The tutorial with the verdict under each mark `<!-- claim NAME -->`."""
+def quoting(text: str, found: list[Verdict]) -> str:
+    """A page with the verdict under each mark `<!-- claim NAME -->`."""
     by_name = {verdict.claim.name: verdict for verdict in found}
     return MARK.sub(lambda mark: f"<!-- claim {mark[1]} -->\n{quoted(by_name[mark[1]])}", text)
 
 
 def write(check: bool) -> int:
     found = verdicts()
-    texts = {PAGE: page(found), TUTORIAL: tutorial(TUTORIAL.read_text(), found)}
+    texts = {PAGE: page(found), **{file: quoting(file.read_text(), found) for file in QUOTING}}
     if check:
         return int(any(not file.exists() or file.read_text() != text for file, text in texts.items()))
     for file, text in texts.items():

@@ -70,12 +70,32 @@ def test_the_page_is_what_the_kept_runs_say(script: Any) -> None:
     assert script("claims").write(check=True) == 0, "run scripts/claims page"
 
 
-def test_verdicts_in_the_tutorial_are_generated(script: Any) -> None:
+def test_verdicts_in_other_pages_are_generated(script: Any) -> None:
     claims = script("claims")
     (open_one,) = [verdict for verdict in claims.verdicts() if verdict.claim.name == "overlapping_pooling"]
     text = "Before\n<!-- claim overlapping_pooling -->\n> an old number\nAfter\n"
-    written = claims.tutorial(text, [open_one])
+    written = claims.quoting(text, [open_one])
     assert "an old number" not in written and claims.quoted(open_one) in written
-    assert claims.tutorial(written, [open_one]) == written
-    marked = re.findall(r"<!-- claim (\w+) -->", (ROOT / "docs/tutorial.md").read_text())
-    assert set(marked) <= CLAIMS.keys()
+    assert claims.quoting(written, [open_one]) == written
+    for page in claims.QUOTING:
+        marked = re.findall(r"<!-- claim (\w+) -->", page.read_text())
+        assert len(marked) == len(set(marked)) and set(marked) <= CLAIMS.keys(), page.name
+
+
+def test_every_table_of_results_says_whether_its_runs_are_kept_and_quotes_the_verdict_on_its_comparison() -> None:
+    """Of a table without kept runs it says since which commit it stands there."""
+    _, *sections = re.split(r"^## ", (ROOT / "docs/results.md").read_text(), flags=re.M)
+    tables = 0
+    for section in sections:
+        _, *after = re.split(r"^\| -.*\n", section, flags=re.M)
+        tables += len(after)
+        for text in after:
+            (line,) = re.findall(r"^Runs: (?:.+\n)+", text, flags=re.M)
+            assert re.search(r"kept|counted", line), line
+            assert "not kept" not in line or re.search(r"since `[0-9a-f]{7}` of 2026-", line), line
+        made = re.findall(r"experiment=(\w+)|(what=lesions)", section)
+        for name in {one or other for one, other in made}:
+            of = [claim.name for claim in CLAIMS.values() if re.search(rf"{name}\b", claim.command)]
+            quoted = set(re.findall(r"<!-- claim (\w+) -->", section))
+            assert not of or quoted & set(of), (section.partition("\n")[0], of)
+    assert tables >= 25
