@@ -42,8 +42,11 @@ def _evidence(claims: list[Claim], found: GatheredRuns | None) -> list[list[evid
     """Runs of each claim; what is left out is said."""
     if found is None:
         return [evidence.read_kept(claim) for claim in claims]
-    matched = [evidence.find(claim, found.runs, found.aside.get(PICTURES, ())) for claim in claims]
+    pages = found.aside.pop(PICTURES, [])
+    matched = [evidence.find(claim, found.runs, pages) for claim in claims]
     used = {one.source for runs in matched for one in runs}
+    if unused := [page for page in pages if page not in used]:
+        found.aside[PICTURES] = unused
     others = [run for run in found.runs if run.result and run.path not in used]
     if others:
         print(f"{plural(len(others), 'run')} of no claim's command, as {others[0].path}", file=sys.stderr)

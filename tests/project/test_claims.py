@@ -2,6 +2,7 @@
 
 import re
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -99,3 +100,17 @@ def test_every_table_of_results_says_whether_its_runs_are_kept_and_quotes_the_ve
             quoted = set(re.findall(r"<!-- claim (\w+) -->", section))
             assert not of or quoted & set(of), (section.partition("\n")[0], of)
     assert tables >= 25
+
+
+def test_a_line_for_each_run_of_the_line_before_it_is_run_as_one_sweep(
+    script: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reproduce, said = script("reproduce"), []
+    monkeypatch.setattr(reproduce, "gather_runs", lambda roots: SimpleNamespace(runs=roots))
+    runs = [(SimpleNamespace(path=path), {}) for path in ("a", "b")]
+    monkeypatch.setattr(reproduce.evidence, "of_line", lambda line, gathered: runs)
+    monkeypatch.setattr(reproduce, "cnnbench", lambda *args: said.append(" ".join(args)) or 0)
+    claims = [CLAIMS["layer_left_out"], CLAIMS["cell_different_lot"]]
+    reproduce.run_claims(claims, SimpleNamespace(root="gone", claim=None), [])
+    assert said == ["train -m experiment=degradation model=plain20,resnet20 seed=0,1,2 run.root=gone",
+                    "visualize -m what=lesions weights=a,b split=test run.root=gone", "report claims"]  # fmt: skip
