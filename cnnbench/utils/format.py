@@ -19,20 +19,20 @@ def _char_width(char: str) -> int:
 def shorten(text: str, width: int) -> str:
     """The text on one line, cut in the middle to the display width: long names tend to differ at their ends.
 
-    It is cut between words where that costs little.
+    It is cut between words, within one only where it alone is too long.
     """
     text = " ".join(text.split())
     if display_width(text) <= width:
         return text
-    head = _beginning(text, 0.6 * (width - 1))
-    tail = _beginning(text[::-1], width - 1 - display_width(head))
-    return f"{_whole_words(head, text)}…{_whole_words(tail, text[::-1])[::-1]}"
+    head = _whole_words(_beginning(text, 0.6 * (width - 1)), text)
+    tail = _whole_words(_beginning(text[::-1], width - 1 - display_width(head)), text[::-1])
+    return f"{head}…{tail[::-1]}"
 
 
 def _whole_words(start: str, text: str) -> str:
-    """The beginning of a text without the part of a word at its end, if that is at most half of it."""
+    """The beginning of a text without the part of a word at its end, if it has a whole one."""
     whole = start if text[len(start)] == " " else start.rpartition(" ")[0]
-    return (whole if 2 * len(whole) >= len(start) else start).rstrip()
+    return (whole or start).rstrip()
 
 
 def _beginning(text: str, width: float) -> str:
