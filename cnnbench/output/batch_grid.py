@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cnnbench.output.figure import GREY, array, new_figure
+from cnnbench.output.figure import GREY, array, new_figure, title_height
 
 SHOWN = 32  # images of a batch that are drawn
 COLUMNS = 8
@@ -37,9 +37,11 @@ def picture_boxes(pictures: np.ndarray, title: str, lines: int) -> tuple[Figure,
     columns = min(COLUMNS, max(len(pictures), 1))
     rows = max(math.ceil(len(pictures) / columns), 1)
     aspect = pictures.shape[1] / pictures.shape[2]
-    cell, gap, head = min(3.0, max(1.5, 6 / columns)), 0.1, 0.28  # inches
+    cell, gap = min(3.0, max(1.5, 6 / columns)), 0.1  # inches
     step = cell * aspect + gap + 0.16 * lines
-    width, height = max(columns * cell + gap, 7.2), rows * step + head + gap
+    width = max(columns * cell + gap, 7.2)
+    head = title_height(title, width)
+    height = rows * step + head + gap
     figure = new_figure(width, height, title, layout=None)
     left = (width - columns * cell + gap) / 2
     ax = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height), autoscale_on=False)

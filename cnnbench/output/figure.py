@@ -3,8 +3,11 @@
 import io
 import math
 import os
+import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,23 +21,62 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from cnnbench.utils.console import warn
 from cnnbench.utils.format import shorten
 from cnnbench.utils.text import printable
 
-# Fonts for the scripts that the font of matplotlib lacks. Installed ones are used where they are needed.
-FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Source Han Sans", "WenQuanYi Zen Hei", "Hiragino Sans",
-                  "PingFang SC", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Noto Sans Arabic",
-                  "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS")  # fmt: skip
+FONT = "DejaVu Sans"  # of matplotlib
+# Fonts for the scripts that it lacks, used where they are needed and installed. Emoji: of outlines alone.
+FALLBACK_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC",
+                  "Noto Sans KR", "Source Han Sans", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback",
+                  "IPAexGothic", "Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
+                  "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS", "Noto Emoji",
+                  "Segoe UI Emoji", "Segoe UI Symbol", "Symbola", "Noto Sans Symbols 2",
+                  "Noto Sans Symbols2")  # fmt: skip
+TITLE_LINES = 4  # of a title; what is more is shortened
+TITLE_LINE = 0.19  # inches of one
 
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#767676"  # Okabe and Ito's blue and vermillion
+
+
+_subject: ContextVar[str] = ContextVar("subject", default="")
+
+
+@contextmanager
+def pictures_of(subject: str) -> Iterator[None]:
+    """Begin the title of each picture that is drawn inside with a line on what it shows, `resnet8 on digits`, unless
+    it does so already."""
+    before = _subject.set(subject)
+    try:
+        yield
+    finally:
+        _subject.reset(before)
+
+
+def title_lines(title: str, width: float) -> list[str]:
+    """Lines of a title above a figure so many inches wide, broken between words and not clipped."""
+    if not title.startswith(_subject.get()):
+        title = f"{_subject.get()}\n{title}"
+    limit = int(width * 11)  # characters of 11 points
+    lines = [line for text in title.splitlines() for line in _wrapped(text, limit)]
+    first, rest = lines[: TITLE_LINES - 1], " ".join(lines[TITLE_LINES - 1 :])
+    return [short_label(line, limit) for line in [*first, *([rest] if rest else [])]]
+
+
+def _wrapped(text: str, limit: int) -> list[str]:
+    return textwrap.wrap(text, limit, break_long_words=False, break_on_hyphens=False)
+
+
+def title_height(title: str, width: float) -> float:
+    """Inches of a title above a figure so many inches wide, with a little room below."""
+    return 0.09 + TITLE_LINE * len(title_lines(title, width))
 
 
 def new_figure(width: float, height: float, title: str, layout: Any = "constrained", dpi: int = 120) -> Figure:
     """Figure with a title, of a size in inches, made without pyplot."""
     figure = Figure(figsize=(width, height), dpi=dpi, layout=layout)
     FigureCanvasAgg(figure)
-    limit = int(width * 11)  # characters of 11 points in a line: a long title is shortened, not clipped
-    title = "\n".join(short_label(line, limit) for line in title.splitlines())
+    title = "\n".join(title_lines(title, width))
     # A layout engine makes room only for a title that it may place itself; axes would cover a title with a fixed y.
     figure.suptitle(title, fontsize=11, **({} if layout else {"y": 1 - 0.08 / height}))
     return figure
@@ -63,9 +105,38 @@ def array(values: Any) -> np.ndarray:
 
 
 @cache
-def _fonts() -> list[str]:
-    installed = set(font_manager.fontManager.get_font_names())
-    return ["DejaVu Sans", *(name for name in FALLBACK_FONTS if name in installed)]
+def _fallbacks() -> list[str]:
+    """Fallback fonts that are installed, among them those that matplotlib's list of fonts is too old for."""
+    manager = font_manager.fontManager
+    listed = {font.fname for font in manager.ttflist}
+    for file in font_manager.findSystemFonts():
+        if file not in listed:
+            with suppress(Exception):  # damaged, or of a kind that matplotlib does not read
+                manager.addfont(file)
+    installed = set(manager.get_font_names())
+    return [name for name in FALLBACK_FONTS if name in installed]
+
+
+@cache
+def _characters(font: str) -> frozenset[str]:
+    """Characters that a font has."""
+    return frozenset(map(chr, font_manager.get_font(font_manager.findfont(font)).get_charmap()))
+
+
+_said: set[str] = set()  # characters that no font has
+
+
+def _fonts_for(text: str) -> list[str]:
+    """Fonts for the characters of a text. Says once of those that none has that boxes stand for them."""
+    lacking = {char for char in text if not char.isspace()} - _characters(FONT)
+    fallbacks = _fallbacks() if lacking else []
+    lacking -= frozenset[str]().union(*map(_characters, fallbacks))
+    if new := sorted(lacking - _said):
+        _said.update(new)
+        shown = " ".join(new[:10]) + (f" and {len(new) - 10} more" if len(new) > 10 else "")
+        warn(f"no font of this machine has {shown}: pictures show a box instead; "
+             "Noto Sans CJK and Noto Emoji have the most, if you install them")  # fmt: skip
+    return [FONT, *fallbacks]
 
 
 def save_figure(figure: Figure, path: str | Path) -> Figure:
@@ -82,12 +153,15 @@ def save_figure(figure: Figure, path: str | Path) -> Figure:
 
 def as_png(figure: Figure) -> bytes:
     """PNG file of the figure."""
-    for text in figure.findobj(Text):
-        text.set_fontfamily(_fonts())
+    texts: list[Text] = figure.findobj(Text)
+    for text in texts:
         text.set_text(printable(text.get_text()))
+    fonts = _fonts_for("".join({text.get_text() for text in texts}))
+    for text in texts:
+        text.set_fontfamily(fonts)
     stream = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # drawn as a box: no font has it
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # said above, in plain words
         figure.savefig(stream, format="png")
     return stream.getvalue()
 

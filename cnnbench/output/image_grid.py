@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cnnbench.output.figure import GREY, VERMILLION, new_figure, save_figure, short_label
+from cnnbench.output.figure import GREY, VERMILLION, new_figure, save_figure, short_label, title_height
 from cnnbench.output.rgb import resized_rgb
 
 DPI = 144
@@ -46,8 +46,7 @@ def draw_grid(rows: Sequence[Row], path: str | Path, title: str, *, side: float 
     left = MARGIN + (LABEL if any(row.name for row in rows) else 0)
     width = max(left + columns * (side + GAP) + MARGIN, 5.2)
     left += (width - left - columns * (side + GAP) - MARGIN) / 2
-    title = "\n".join(part for text in title.splitlines() for part in textwrap.wrap(text, int(width * 10.5)))
-    top = 0.2 * (1 + title.count("\n")) + 0.16
+    top = title_height(title, width) + 0.07
     foot = [part for text in footer.splitlines() for part in textwrap.wrap(text, int(width * 15))]
     heights = [_row_height(row, side, line) for row in rows]
     height = top + sum(heights) + 0.16 * len(foot) + 1.5 * MARGIN

@@ -55,16 +55,21 @@ def plot_curves(
 ) -> Figure:
     """Plot loss and metrics of training and validation over the epochs, with the learning rate below.
 
+    Of a single epoch the values are marks beside their numbers, without lines.
     metrics: quantities by the names of the metrics in the rows.
     """
     shown = {"loss": LOSS, **metrics}
     panels = [key for key in shown if any(len(series(rows, f"{key}/{split}").epochs) for split in STYLES)] or ["loss"]
+    epochs = sorted({row["epoch"] for row in rows}) or [0]
     figure = new_figure(4.3 * len(panels) + 0.4, 4.6, title)
-    axes = figure.subplots(2, len(panels), sharex=True, squeeze=False, height_ratios=[5, 1])
+    heights = [5, 1] if len(epochs) > 1 else [1]  # a single lr is no curve
+    axes = figure.subplots(len(heights), len(panels), sharex=True, squeeze=False, height_ratios=heights)
     for column, key in enumerate(panels):
         _curve_panel(axes[0, column], rows, key, shown[key])
-        _lr_panel(axes[1, column], series(rows, "lr"), labelled=column == 0)
-    _epoch_axis(axes[1, 0], sorted({row["epoch"] for row in rows}) or [0])
+        if len(epochs) > 1:
+            _lr_panel(axes[1, column], series(rows, "lr"), labelled=column == 0)
+        axes[-1, column].set_xlabel("epoch")
+    _epoch_axis(axes[-1, 0], epochs)
     return save_figure(figure, path)
 
 
@@ -123,8 +128,7 @@ def _curve_panel(ax: Axes, rows: Sequence[Mapping[str, Any]], key: str, shown: Q
             text += f",  × {len(lost)} not finite"
             ax.plot(lost, np.full(len(lost), 0.97 if split == "val" else 0.93), "x", color=style["color"],
                     transform=ax.get_xaxis_transform())  # fmt: skip
-        marker = "." if len(curve.epochs) <= 30 else ""
-        ax.plot(*curve, **style, linewidth=1.6, marker=marker, label=text)
+        ax.plot(*curve, **(style | _marks(len(curve.epochs), split)), linewidth=1.6, label=text)
         finite += curve.values[np.isfinite(curve.values)].tolist()
     if shown.line is not None and len((level := series(rows, shown.line[1])).values):
         text = f"{shown.line[0]}   {level.values[-1]:{shown.number}}"
@@ -138,6 +142,13 @@ def _curve_panel(ax: Axes, rows: Sequence[Mapping[str, Any]], key: str, shown: Q
         _quiet(ax)
     if ax.lines:
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), frameon=False, fontsize=8, borderaxespad=0.2)
+
+
+def _marks(epochs: int, split: str) -> dict[str, Any]:
+    """Style of the points of a curve: a point alone is a mark, not a line."""
+    if epochs == 1:
+        return {"linestyle": "", "marker": "os"[split == "val"], "markersize": 7}
+    return {"marker": "." if epochs <= 30 else ""}
 
 
 def _epoch_axis(ax: Axes, epochs: list[int]) -> None:
@@ -160,7 +171,7 @@ def _value_axis(ax: Axes, values: list[float], percent: bool) -> None:
 def _lr_panel(ax: Axes, lr: Series, labelled: bool) -> None:
     ax.plot(*lr, color=GREY, linewidth=1.2, marker="." if len(lr.epochs) <= 30 else "")
     top = float(np.nanmax(lr.values, initial=0))
-    ax.set(xlabel="epoch", ylim=(0, 1.15 * top or 1))
+    ax.set(ylim=(0, 1.15 * top or 1))
     ax.set_yticks([0, top] if top else [0], ["0", f"{top:.3g}"] if top else ["0"])
     if labelled:
         ax.set_ylabel("lr", color=GREY)

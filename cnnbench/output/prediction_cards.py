@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from cnnbench.output.figure import BLUE, GREY, VERMILLION, new_figure, save_figure, short_label
+from cnnbench.output.figure import BLUE, GREY, VERMILLION, new_figure, save_figure, short_label, title_height
 from cnnbench.utils.format import probability_percent
 
 PIXELS = 320  # longest side of the pictures on cards
@@ -36,7 +36,9 @@ def draw_cards(cards: Sequence[Card], path: str | Path, title: str) -> Figure:
     height = PICTURE + 2 * LINE + bars * BAR + 2 * GAP
     columns = min(len(cards), max(1, round(math.sqrt(len(cards) * 16 / 9 * height / WIDTH))))
     rows = math.ceil(len(cards) / columns)
-    width, total = max(columns * WIDTH + GAP, 6.4) + MARGIN, rows * height + 0.45
+    width = max(columns * WIDTH + GAP, 6.4) + MARGIN
+    head = title_height(title, width)
+    total = rows * height + head + 0.17
     figure = new_figure(width, total, title, layout=None)
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, width), ylim=(0, total))
@@ -44,7 +46,7 @@ def draw_cards(cards: Sequence[Card], path: str | Path, title: str) -> Figure:
     left = (width - columns * WIDTH + GAP) / 2
     for index, card in enumerate(cards):
         row, column = divmod(index, columns)
-        _draw_card(ax, card, left + column * WIDTH, total - 0.4 - row * height)
+        _draw_card(ax, card, left + column * WIDTH, total - head - 0.12 - row * height)
     return save_figure(figure, path)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from cnnbench import data
 from cnnbench.data import Batch
+from cnnbench.output.figure import pictures_of
 from cnnbench.output.tensorboard import Events
 from cnnbench.runs.stop_requests import StopRequests
 from cnnbench.runs.tracker import Tracker, epoch_text, metrics_text
@@ -219,7 +220,7 @@ class Pictures(Callback):
         parts = view.parts
         picture = parts.directory.path / "train_batch.png"
         if self.first is not None and not parts.features and not picture.exists():
-            with view.state.warn_if_undrawn(picture.name):
+            with view.state.warn_if_undrawn(picture.name), pictures_of(result.title(parts)):
                 parts.task.draw_batch(self.first, parts.dataset.classes, picture)
         if time.monotonic() - self.drawn > REDRAW:
             result.draw_curves(parts, view.state)

@@ -13,6 +13,7 @@ from cnnbench.config.data_names import data_name
 from cnnbench.config.parsing import flatten
 from cnnbench.models.layers import Net
 from cnnbench.output import plots
+from cnnbench.output.figure import pictures_of
 from cnnbench.runs.result import complexity, described, environment, select_on
 from cnnbench.runs.stop_requests import StopRequests
 from cnnbench.runtime.device import Normalize
@@ -150,7 +151,8 @@ def draw_validation(parts: Parts, state: TrainState) -> None:
         batch, logits = shown_together([(batch, parts.task.answer(outputs)) for batch, _, outputs in
                                         islice(answered, WHOLE_SHOWN)])  # fmt: skip
         heading, folder = f"{title(parts)}, {dataset.split}", parts.directory.path
-        parts.task.draw_validation(state.evaluation, batch, logits, dataset.classes, folder, heading)
+        with pictures_of(title(parts)):
+            parts.task.draw_validation(state.evaluation, batch, logits, dataset.classes, folder, heading)
 
 
 def shown_together(answered: list[tuple[data.Batch, Tensor]]) -> tuple[data.Batch, Tensor]:
@@ -164,4 +166,5 @@ def shown_together(answered: list[tuple[data.Batch, Tensor]]) -> tuple[data.Batc
 
 def title(parts: Parts) -> str:
     """`resnet20 on cifar10`."""
-    return f"{parts.cfg.model['name']} on {parts.dataset.name}"
+    data = data_name(parts.dataset.name, parts.cfg.data.root, parts.cfg.data.file)
+    return f"{parts.cfg.model['name']} on {data}"

@@ -3,12 +3,15 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cnnbench.output import figure as figures
 from cnnbench.output import plots
-from cnnbench.output.figure import short_label
+from cnnbench.output.figure import pictures_of, short_label
+from cnnbench.output.prediction_cards import Card, draw_cards
 from cnnbench.transfer.comparison import draw_comparison
 from cnnbench.utils.format import probability_percent
 from cnnbench.visual.signal_flow import draw_signals
@@ -154,3 +157,68 @@ def test_seconds_between_two_whole_ones_are_written_as_they_are() -> None:
     figure = draw_comparison([row | {"train_n": 10, "wall_seconds": 1.6}, row | {"train_n": 100, "wall_seconds": 7.0}])
     labels = [text.get_text() for text in figure.axes[1].xaxis.get_ticklabels()]
     assert labels == ["1.5", "2", "3", "5", "7"]
+
+
+def test_a_single_epoch_is_drawn_as_marks_without_lines(tmp_path):
+    figure = plots.plot_curves([row(1)], tmp_path / "c.png", "", METRICS)
+    assert [ax.get_ylabel() for ax in figure.axes] == ["loss", "top-1 error, %", "top-5 error, %"]  # no curve of the lr
+    assert {line.get_linestyle() for ax in figure.axes for line in ax.lines} == {"None"}
+    assert len({line.get_marker() for line in figure.axes[0].lines}) == 2
+
+
+def test_a_long_title_is_broken_between_words_and_says_first_what_is_shown(tmp_path):
+    title = "The worst mistakes: 12 of 18 images wrong. Under each image what it is, then what the net says."
+    with pictures_of("resnet8 on pets"):
+        figure = draw_cards([Card(np.zeros((8, 8, 3), np.uint8), "cat", "", [])], tmp_path / "m.png", title)
+        other = plots.plot_curves([row(1)], tmp_path / "c.png", "resnet8 on pets", METRICS)
+    first, *rest = figure.get_suptitle().split("\n")
+    assert first == "resnet8 on pets"
+    assert len(rest) > 1
+    assert " ".join(rest) == title
+    assert other.get_suptitle() == "resnet8 on pets"
+    assert figure._suptitle.get_window_extent().y0 > figure.axes[0].images[0].get_window_extent().y1
+
+
+def test_characters_without_a_font_are_said_once_in_plain_words(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(figures, "_said", set())
+    monkeypatch.setattr(figures, "_fallbacks", lambda: [])
+    for _ in range(2):
+        plots.plot_curves([row(1)], tmp_path / "c.png", "猫 and 犬 and é", METRICS)
+    assert capsys.readouterr().err.count("no font of this machine has 犬 猫: pictures show a box instead") == 1
+
+
+def test_a_font_that_has_the_characters_is_found_and_used(tmp_path, capsys, monkeypatch):
+    """The font is made here: one glyph, a full square, for one character that matplotlib's own font lacks."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    for step, point in enumerate([(0, 0), (0, 1000), (1000, 1000), (1000, 0)]):
+        (pen.lineTo if step else pen.moveTo)(point)
+    pen.closePath()
+    build = FontBuilder(1000, isTTF=True)
+    build.setupGlyphOrder([".notdef", "cat"])
+    build.setupCharacterMap({ord("猫"): "cat"})
+    build.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "cat": pen.glyph()})
+    build.setupHorizontalMetrics({".notdef": (1000, 0), "cat": (1000, 0)})
+    build.setupHorizontalHeader(ascent=1000, descent=0)
+    build.setupNameTable({"familyName": "Noto Sans CJK JP", "styleName": "Regular"})
+    build.setupOS2()
+    build.setupPost()
+    build.save(tmp_path / "cat.ttf")
+    monkeypatch.setattr(figures, "_said", set())
+    manager = figures.font_manager.fontManager
+    monkeypatch.setattr(manager, "ttflist", [*manager.ttflist])
+    monkeypatch.setattr(figures.font_manager, "findSystemFonts", lambda: [str(tmp_path / "cat.ttf")])
+    try:
+        for cached in (figures._fallbacks, figures._characters):
+            cached.cache_clear()
+        plots.plot_curves([row(1)], tmp_path / "c.png", "猫", METRICS)
+        assert figures._fallbacks() == ["Noto Sans CJK JP"]
+    finally:
+        for cached in (figures._fallbacks, figures._characters):
+            cached.cache_clear()
+    assert capsys.readouterr().err == ""
+    with Image.open(tmp_path / "c.png") as image:
+        title = np.asarray(image.convert("L"))[:30]
+    assert (title < 50).sum() > 200  # the square
