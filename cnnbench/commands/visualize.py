@@ -148,10 +148,11 @@ def plan(cfg: VisualizeConfig, loaded: Weights | None, typed: set[str]) -> Plann
         sections = {key.partition(".")[0] for key in typed} | ({"augment", "epochs"} if "recipe" in typed else set())
         theirs = {key: loaded.config[key] for key in told if key not in sections}
         ours |= {key: {**ours[key], **value} if told[key] else value for key, value in theirs.items()}
+        ours["rows"] = [] if sections & {*told, "data"} else sources.rows_of(loaded.source)
     values = {key: from_plain(kind, ours[key]) if kind else ours[key] for key, kind in told.items()}
     if not isinstance(values["batch_size"], int):
         raise UserError(f"batch_size={values['batch_size']}: give a whole number")
-    return PlannedTraining(**values)
+    return PlannedTraining(**values, rows=ours.get("rows", []))
 
 
 def conclude(cfg: VisualizeConfig, context: VisualizeContext, drawn: list[Picture]) -> None:

@@ -77,7 +77,8 @@ def plot_schedule(epochs: Sequence[float], rates: Sequence[float], path: str | P
     """Plot the learning rate over the epochs, on an axis that begins at zero."""
     figure = new_figure(8, 4.2, title)
     ax = figure.subplots()
-    ax.plot(epochs, rates, color=BLUE, linewidth=1.8)
+    marker = "o" if len(rates) == 1 else ""
+    ax.plot(epochs, rates, color=BLUE, linewidth=1.8, drawstyle="steps-post", marker=marker)
     ax.set(xlabel="epoch", ylabel="learning rate", ylim=(0, 1.08 * max(rates)))
     _quiet(ax)
     return save_figure(figure, path)

@@ -117,7 +117,7 @@ def _draw_heat(
         ]
     rows = in_rows(tiles, 4 if len(tiles) > 2 else 2)
     marked = " Framed images: the class in question is not the true class." if any(t.marked for t in tiles) else ""
-    title, footer = f"{context.title}: {title}", legend + marked + _axes(context)
+    title, footer = f"{context.heading}: {title}", legend + marked + _axes(context)
     picture = context.new_picture(what, what, title, footer)
     draw_grid(rows, picture.path, title, side=2.2, footer=footer)
     return picture

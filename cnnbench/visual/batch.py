@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from cnnbench import data, tasks
 from cnnbench.output.batch_grid import SHOWN
+from cnnbench.output.figure import pictures_of
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
 
@@ -16,5 +17,6 @@ def draw_batch(context: VisualizeContext) -> Iterator[Picture]:
     batch = next(iter(loader.epoch(0)))
     title = f"{context.data_name}: a training batch, {context.size} × {context.size} pixels, after augmentation"
     picture = context.new_picture("batch", "batch", title, f"{title}: {planned.augmentation}.")
-    tasks.find(dataset.task).of(context.spec).draw_batch(batch, dataset.classes, picture.path)
+    with pictures_of(context.heading):
+        tasks.find(dataset.task).of(context.spec).draw_batch(batch, dataset.classes, picture.path)
     yield picture

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
@@ -44,13 +44,17 @@ class ShownImage:
 
 @dataclass(frozen=True)
 class PlannedTraining:
-    """Settings of a training that `what=batch` and `what=schedule` draw."""
+    """Settings of a training that `what=batch` and `what=schedule` draw.
+
+    rows: those of its epochs, if it is over and nothing else is typed.
+    """
 
     augment: AugmentConfig
     optim: OptimConfig
     schedule: ScheduleConfig
     epochs: int
     batch_size: int
+    rows: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def augmentation(self) -> str:
@@ -93,6 +97,14 @@ class VisualizeContext:
     @property
     def title(self) -> str:
         return str(self.spec.model["name"])
+
+    @property
+    def heading(self) -> str:
+        """`resnet8 on digits`: the net and the data of the command line, else of its training, as far as they are
+        known."""
+        known = self._data_config
+        named = [self.title] if self._model is not None or self.cfg.model else []
+        return " on ".join([*named, *([data_name(known.name, known.root, known.file)] if known else [])])
 
     @cached_property
     def dataset(self) -> Dataset:

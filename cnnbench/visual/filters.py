@@ -38,7 +38,7 @@ def _draw_images(context: VisualizeContext, name: str, weight: Tensor) -> Pictur
     images = filter_images(weight, together)
     tiles = [Tile(images[unit], str(unit) if len(units) <= NUMBERED else "") for unit in units]
     columns = best_columns(len(tiles))
-    title = f"{context.title}: the {len(tiles)} filters of {name}, {_kernel(weight)}"
+    title = f"{context.heading}: the {len(tiles)} filters of {name}, {_kernel(weight)}"
     scale = "one scale for all" if together else "each on its own scale"
     order = {"colour": "order: gray ones from coarse to fine, then by hue", "frequency": "order: from coarse to fine",
              "none": "order of the net"}[cfg.sort.value] if cfg.units is None else "order of units="  # fmt: skip
@@ -62,7 +62,7 @@ def _draw_slices(context: VisualizeContext, name: str, weight: Tensor) -> Pictur
             f"unit {unit}")
         for number, unit in enumerate(units)
     ]  # fmt: skip
-    title = f"{context.title}: filters of {name}, {_kernel(weight)}, by slices"
+    title = f"{context.heading}: filters of {name}, {_kernel(weight)}, by slices"
     shown = f"{len(channels)} of {weight.shape[1]} input channels, those with the largest weights" if (
         len(channels) < weight.shape[1]) else f"all {len(channels)} input channels"  # fmt: skip
     legend = f"Orange: weights above zero; purple: below; full colour at ±{largest:.2g}. Columns: {shown}."

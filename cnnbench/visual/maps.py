@@ -62,7 +62,7 @@ def _draw_overview(
         drawn = render_maps(values, most_varied_units(values, OVERVIEW - len(first)))
         tiles = [*first, *(Tile(one.picture, f"unit {one.unit}") for one in drawn)]
         rows.append(Row(tiles, f"{view.name}\n{view.shape[0]} × {view.shape[1]} × {view.shape[2]}"))
-    title = f"{context.title}: feature maps of its stages for “{image.name}”"
+    title = f"{context.heading}: feature maps of its stages for “{image.name}”"
     legend = "Dark to bright: each map from its smallest to its largest value. Of each stage, the maps that vary most."
     caption = f"Feature maps from the first stage to the last. {legend}"
     picture = context.new_picture("maps", f"maps-{number}", title, caption)
@@ -76,7 +76,7 @@ def _draw_layer(context: VisualizeContext, view: LayerView, values: Tensor, imag
         Tile(one.picture, str(one.unit), f"{number_text(one.low)} … {number_text(one.high)}")
         for one in render_maps(values, units)
     ]
-    title = f"{context.title}: feature maps of {view.name} for “{image.name}”"
+    title = f"{context.heading}: feature maps of {view.name} for “{image.name}”"
     legend = "Dark to bright: each map from its smallest to its largest value. Above: the unit. Below: both values."
     if len(units) < view.units and context.cfg.units is None:
         legend = f"{legend} Shown: the {len(units)} of {view.units} maps that vary most."

@@ -59,7 +59,7 @@ def draw_maximize(context: VisualizeContext) -> Iterator[Picture]:
         tiles = [Tile(to_rgb(one.image), context.classes[one.unit] if view.name == HEAD else f"unit {one.unit}",
                       f"{number_text(one.before)} → {number_text(one.after)}") for one in found]  # fmt: skip
         what = "classes" if view.name == HEAD else f"units of {view.name}"
-        title = f"{context.title}: images made to excite its {what}"
+        title = f"{context.heading}: images made to excite its {what}"
         legend = (
             f"Found by {context.cfg.steps} steps of gradient ascent from noise. Below: the answer to the noise → to "
             f"the image{' (the logit of the class)' if view.name == HEAD else ', the mean over all positions'}."

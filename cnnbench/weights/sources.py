@@ -23,6 +23,7 @@ from cnnbench.models import own_nets, timm_nets
 from cnnbench.models.layers import Net
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.fast_start import import_torchvision
+from cnnbench.utils.files import read_rows
 from cnnbench.utils.text import slug
 from cnnbench.weights import checkpoint, finite, foreign, validation
 from cnnbench.weights.tensors import weights_in
@@ -126,6 +127,12 @@ def short_name(source: str) -> str:
         return slug([source])
     run = file.parent.parent.name if file.parent.name == "checkpoints" else file.stem
     return slug([run, *([file.stem] if file.parent.name == "checkpoints" and file.stem != "last" else [])])
+
+
+def rows_of(source: str) -> list[dict[str, float]]:
+    """Rows of the epochs of the run whose checkpoint this is; none of a file from elsewhere."""
+    file = Path(source)
+    return read_rows(file.parent.parent / "metrics.jsonl") if file.parent.name == "checkpoints" else []
 
 
 def build(weights: Weights) -> Net:

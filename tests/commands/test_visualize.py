@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cnnbench import models
+from cnnbench.config.sections import Schedule, ScheduleConfig
 from cnnbench.data.model_spec import InputSpec, ModelSpec
 from cnnbench.training import schedules
-from cnnbench.visual import registry
+from cnnbench.visual import registry, schedule
+from cnnbench.visual.context import PlannedTraining
 from cnnbench.weights import checkpoint
 from cnnbench.weights.sources import save_safetensors
 from tests.helpers.browser import CHROMIUM, screenshot
@@ -194,6 +197,23 @@ def test_a_trained_nets_own_settings_are_looked_at_unless_others_are_typed(
     cnnbench("visualize", "what=schedule", f"weights={digits_run()}", "schedule=plateau", f"run.dir={tmp_path}/typed")
     title = json.loads((tmp_path / "typed" / "result.json").read_text())["pictures"][0]["title"]
     assert "plateau: 3 epochs of 12 steps, batch 128\nbefore its drops to 0.1 of it" in title
+
+
+def test_a_plateau_of_the_past_is_drawn_with_the_drops_that_it_had() -> None:
+    """Drops follow the rows of the epochs, those of three steps each; a warm-up of four steps is not taken for one."""
+    rows = [{"epoch": 0, "step": 0, "lr": 0.0}]
+    rows += [{"epoch": n, "step": 3 * n, "lr": lr} for n, lr in enumerate([0.06, 0.1, 0.05, 0.05, 0.025], start=1)]
+    settings = ScheduleConfig(
+        name=Schedule.plateau, gamma=0.5, warmup_epochs=4 / 3, patience=1, milestones=[], every_epochs=1
+    )
+    planned = PlannedTraining(augment=None, optim=None, schedule=settings, epochs=5, batch_size=1, rows=rows)
+    factor = schedules.build_schedule(settings, 15, 3)
+    drops = schedule.recorded_drops(planned, lambda step: 0.1 * factor(step))
+    assert [drops.at(step) for step in (0, 2, 3, 5, 6, 11, 12, 14, 20)] == pytest.approx(
+        [1] * 4 + [0.5] * 2 + [0.25] * 3
+    )
+    assert drops.text(0.5) == "dropped to 0.5 of it after epoch 2, 4"
+    assert schedule.recorded_drops(replace(planned, rows=[]), factor).at(7) == 1
 
 
 def test_pictures_during_training_change_nothing_of_it(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
