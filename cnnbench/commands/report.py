@@ -113,7 +113,7 @@ def draw(path: Path, out: str, groups: list[RunGroup]) -> None:
         raise UserError(f"out={out}: curves of one data set at a time, as where=data={several[0]}")
     figure = draw_learning_curves(groups, group_labels(groups), f"Learning curves on {several[0]}") if groups else None
     if figure is None:
-        raise UserError(f"out={out}: no run has an epoch behind it yet")
+        raise UserError(f"out={out}: no run has two epochs behind it yet, and one is no curve")
     save_figure(figure, path)
 
 

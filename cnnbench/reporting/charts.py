@@ -42,13 +42,14 @@ class Curve(NamedTuple):
 
 def draw_learning_curves(groups: Sequence[RunGroup], names: Sequence[str], title: str) -> Figure | None:
     """Plots of each metric of training and validation over the epochs: the mean of each group's runs, with a band from
-    their minimum to their maximum. None if no run has finished an epoch."""
+    their minimum to their maximum. None if no run has two epochs behind it: a point is no curve."""
     metrics = groups[0].metrics if groups else ()
     panels = {metric: [{split: mean_curve(group, f"{metric.name}/{split}") for split in ("train", "val")}
                        for group in groups[:SHOWN]] for metric in metrics}  # fmt: skip
     panels = {metric: lines for metric, lines in panels.items()  # without those that are 0, as top k of k classes
               if any(np.nan_to_num(one.mean).any() for line in lines for one in line.values())}  # fmt: skip
-    if not panels:
+    curves = [one for lines in panels.values() for line in lines for one in line.values()]
+    if not any(len(one.epochs) > 1 for one in curves):
         return None
     figure = new_figure(4.9 * len(panels) + 2.6, 4.6, title)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -77,6 +78,8 @@ def _curve_panel(ax: Axes, metric: Metric, lines: Sequence[Mapping[str, Curve]])
     for (color, marker), line in zip(STYLES, lines, strict=False):
         for split, one in line.items():
             style: dict[str, Any] = {"linewidth": 1.8, "marker": marker} if split == "val" else {"linestyle": "--"}
+            if len(one.epochs) == 1:  # a mark, filled for the validation
+                style = {"linestyle": "", "marker": marker, "fillstyle": "full" if split == "val" else "none"}
             ax.plot(one.epochs, one.mean, color=color, markersize=5, markevery=max(1, len(one.epochs) // 8), **style)
             if split == "val" and (one.low < one.high).any():
                 ax.fill_between(one.epochs, one.low, one.high, color=color, alpha=0.15, linewidth=0)
@@ -92,10 +95,11 @@ def _curve_panel(ax: Axes, metric: Metric, lines: Sequence[Mapping[str, Curve]])
 
 
 def draw_costs(groups: Sequence[RunGroup], names: Sequence[str], metric: Metric, title: str) -> Figure | None:
-    """Plots of a metric against parameters, multiply-adds and seconds; hollow markers: published values."""
+    """Plots of a metric against parameters, multiply-adds and seconds; hollow markers: published values. None of a
+    single group that has none."""
     some = [(group, name) for group, name in zip(groups, names, strict=True) if group.mean(metric.name) is not None]
     panels = {key: text for key, text in SIZES.items() if any(_size(group, key) for group, _ in some)}
-    if not panels:
+    if not panels or (len(some) == 1 and not some[0][0].published):  # a point alone compares nothing
         return None
     figure = new_figure(3.2 * len(panels) + 2.6, 4.4, title)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

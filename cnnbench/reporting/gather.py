@@ -25,7 +25,18 @@ from cnnbench.reporting.run_files import (
 )
 from cnnbench.runs import run_directory
 from cnnbench.sweeps import study_result
-from cnnbench.sweeps.jobs import CUT, DONE, FAILED, FOLDER, PRUNED, RUNNING, SweepJob, current_jobs, progress_line
+from cnnbench.sweeps.jobs import (
+    CUT,
+    DONE,
+    FAILED,
+    FOLDER,
+    PRUNED,
+    RUNNING,
+    SweepJob,
+    current_jobs,
+    job_label,
+    progress_line,
+)
 from cnnbench.sweeps.study_result import StudyResult, read_study_result
 from cnnbench.tasks import DEFAULT_TASK, metrics_of
 from cnnbench.tasks.metric import Metric
@@ -129,6 +140,13 @@ class GatheredRuns:
             name = common_folder(f"{job.sweep}/{job.name}" for job in others) or "."
             lines.append(f"{name}: {progress_line(others)}")
         return lines
+
+    def missing_jobs(self) -> list[dict[str, Any]]:
+        """Rows of the jobs of sweeps that have no result: those to come, cut, running or failed."""
+        several = len(self.sweeps) > 1
+        return [{"job without a result": job_label(job, jobs), **({"sweep": str(path)} if several else {}),
+                 "status": job.status, "reason": job.reason or None}
+                for path, jobs in self.sweeps.items() for job in jobs if job.status not in (DONE, PRUNED)]  # fmt: skip
 
 
 def gather_runs(roots: list[Path]) -> GatheredRuns:

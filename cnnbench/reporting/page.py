@@ -35,6 +35,7 @@ def write_report_page(path: Path, title: str, found: GatheredRuns, groups: list[
                       history: bool) -> None:  # fmt: skip
     """Write the page to `path`."""
     sections: list[tuple[str, list[str]]] = [("Results", _results(groups))]
+    sections.append(("Missing jobs", _missing(found)))
     for data in dict.fromkeys(group.first.data for group in groups):
         of = [group for group in groups if group.first.data == data]
         sections.append((f"On {data}", _pictures(of, data)))
@@ -61,7 +62,7 @@ def imagenet_groups(groups: Sequence[RunGroup]) -> list[RunGroup]:
 
 
 def _results(groups: list[RunGroup]) -> list[str]:
-    rows, measured = text.main_rows(groups)
+    rows, measured = text.main_rows(groups, page=True)
     parts = [html.table(rows)] if rows else []
     parts += [html.paragraph(f"{_sentence(measured)}.")] if measured else []
     parts += [html.table(waiting)] if (waiting := text.unfinished_rows(groups)) else []
@@ -69,6 +70,11 @@ def _results(groups: list[RunGroup]) -> list[str]:
         units = _units(groups[0].metrics)
         parts.append(html.paragraph(f"{units}; ±: standard deviation over the runs with the seeds in the table."))
     return parts
+
+
+def _missing(found: GatheredRuns) -> list[str]:
+    rows = found.missing_jobs()
+    return [html.table(rows), html.paragraph(text.GO_ON)] if rows else []
 
 
 def _units(metrics: Sequence[Metric]) -> str:

@@ -20,6 +20,9 @@ from cnnbench.utils.format import Clock, MeanStd, Signed, shorten
 from cnnbench.utils.text import printable
 
 FACTORS = 6  # settings shown before the errors; the others come last
+ON_PAGE = 9  # the same on a page of 1,280 pixels, where those that differ come first
+LISTED = 20  # jobs without a result that a terminal shows
+GO_ON = "A sweep's own command line, given again, does the jobs that are missing."
 MEASURED = ("crop", "measured_in", "split", "n")  # how an error was measured
 PROTOCOL = (*MEASURED, "select_on", "device", "date")
 NAMES = {"select_on": "of the {}", "split": "{} images", "n": "n = {}", "crop": "{}", "measured_in": "{}",
@@ -34,10 +37,10 @@ def signed_difference(metric: Metric, difference: float | None) -> Signed | None
     return None if difference is None else Signed(difference, metric.decimals)
 
 
-def table_row(group: RunGroup, names: dict[str, str]) -> dict[str, Any]:
-    """Row of a group for the table."""
-    full, keys = group_row(group), {names[key]: _setting(value) for key, value in group.keys.items()}
-    first = dict([*keys.items()][:FACTORS])
+def table_row(group: RunGroup, names: dict[str, str], factors: int = FACTORS) -> dict[str, Any]:
+    """Row of a group for the table. names: headings of the settings in their order."""
+    full, keys = group_row(group), {name: _setting(group.keys[key]) for key, name in names.items()}
+    first = dict([*keys.items()][:factors])
     primary = group.primary
     return {
         **first,
@@ -67,10 +70,14 @@ def protocol_part(key: str, value: Any) -> str:
     return NAMES[key].format(f"{value:,}" if isinstance(value, int) else value)
 
 
-def main_rows(groups: Sequence[RunGroup]) -> tuple[list[dict[str, Any]], str]:
+def main_rows(groups: Sequence[RunGroup], *, page: bool = False) -> tuple[list[dict[str, Any]], str]:
     """Rows of the table without empty and constant columns, and a sentence with the constant ones."""
     names = headings(groups)
-    rows = [table_row(group, names) for group in groups if group.done]
+    if page:
+        names = dict(
+            sorted(names.items(), key=lambda item: len({setting_text(one.keys[item[0]]) for one in groups}) < 2)
+        )
+    rows = [table_row(group, names, ON_PAGE if page else FACTORS) for group in groups if group.done]
     if not rows:
         return [], ""
     same = {key: rows[0][key] for key in PROTOCOL if len({str(row[key]) for row in rows}) == 1}
@@ -163,6 +170,7 @@ def render_report(
     parts += [fitted(rows, format, width, dispensable_columns(groups[0]))] if rows else []
     parts += [measured] if measured else []
     parts += [render(waiting, format)] if (waiting := unfinished_rows(groups)) else []
+    parts += missing_parts(found, format)
     if any(len(group.done) > 1 for group in groups):
         parts.append("±: standard deviation over the runs")
     parts += comparison_parts(compared, format, width)
@@ -184,6 +192,13 @@ def render_report(
     )
 
 
+def missing_parts(found: GatheredRuns, format: Format) -> list[str]:
+    """A table of the jobs without a result, and how to go on."""
+    rows = found.missing_jobs()
+    more = f"{len(rows) - LISTED} more jobs without a result. " if len(rows) > LISTED else ""
+    return [render(rows[:LISTED], format), more + GO_ON] if rows else []
+
+
 def comparison_parts(compared: Comparison, format: Format, width: int | None) -> list[str]:
     """A single pair in words, several in a table."""
     if len(compared.pairs) < 2:
@@ -201,6 +216,7 @@ def report_data(found: GatheredRuns, groups: list[RunGroup]) -> dict[str, Any]:
                   "date": run.date, "last": run.last, "result": run.result}
                  for group in groups for run in group.runs],
         "searches": {str(path): asdict(search) for path, search in found.searches.items()},
+        "missing_jobs": found.missing_jobs(),
         "damaged": found.damaged,
         "left_out": found.left_out(),
     }  # fmt: skip

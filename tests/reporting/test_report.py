@@ -20,8 +20,10 @@ from PIL import Image
 
 from cnnbench.config.parsing import to_plain
 from cnnbench.output.figure import round_numbers
-from cnnbench.reporting import charts, group
+from cnnbench.reporting import charts, group, text
+from cnnbench.reporting.compare import Comparison
 from cnnbench.reporting.gather import gather_runs
+from cnnbench.reporting.page import write_report_page
 from cnnbench.sweeps import jobs
 from cnnbench.sweeps.jobs import SweepJob
 from cnnbench.tasks.classification.published import HISTORY
@@ -156,6 +158,10 @@ def test_a_sweep_says_what_its_books_say(make: Callable, cnnbench: Callable, tmp
     assert ran.code == 1  # a job failed
     assert "1/3 done, 1 cut, 1 failed: seed=1: out of memory" in ran.err
     assert len(ran.err.splitlines()) == 1  # the run is not counted twice
+    assert re.search(r"job without a result +status +reason\nseed=1 +failed +out of memory\nseed=2 +cut", ran.out)
+    assert text.GO_ON in ran.out
+    write_report_page(tmp_path / "r.html", "", gather_runs([tmp_path / "runs"]), [], Comparison(), history=False)
+    assert ">seed=2</td><td>cut</td>" in (tmp_path / "r.html").read_text().replace(' data-value=""', "")
     (path.parent / jobs.FOLDER / "odd.json").write_text('{"name": "x"}')
     odd = cnnbench("report", str(tmp_path / "runs"))
     assert odd.code == 0 and "the sweep's job records are damaged" in odd.err
@@ -510,3 +516,21 @@ def test_curves_are_means_over_runs_of_unequal_length(make: Callable, tmp_path: 
 def test_a_logarithmic_axis_has_a_few_round_numbers(low: float, high: float) -> None:
     found = round_numbers(0.9 * low, 1.1 * high)
     assert 1 <= len(found) <= 5 and all(0.9 * low <= value <= 1.1 * high for value in found)
+
+
+def test_a_page_shows_first_what_differs_and_draws_no_single_point(make: Callable, tmp_path: Path) -> None:
+    changes = ["optim.lr=0.2", "optim.momentum=0.8", "optim.weight_decay=0.01", "label_smoothing=0.2", "batch_size=64"]
+    for number in range(2):
+        make(f"r{number}", "model=resnet20", "data=cifar10", *(changes if number else []))
+    groups = group.group_runs(gather_runs([tmp_path / "runs"]).runs)
+    columns = list(text.main_rows(groups, page=True)[0][0])
+    assert {*columns[:5]} == {"lr", "momentum", "weight_decay", "label_smoothing", "batch_size"}
+    assert columns[5:8] == ["model", "data", "runs"]
+    assert list(text.main_rows(groups)[0][0])[:2] == ["model", "data"]  # in a terminal
+    one = group.group_runs(groups[1].runs)
+    assert charts.draw_costs(groups, ["a", "b"], groups[0].primary, "") is not None
+    for run in one[0].runs:
+        run.settings["model.name"] = "resnet8"  # without a published number
+        run.rows[1:] = []
+    assert charts.draw_costs(one, ["a"], one[0].primary, "") is None
+    assert charts.draw_learning_curves(one, ["a"], "") is None
