@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from cnnbench.output.figure import BLUE, GREY, VERMILLION, new_figure, save_figure
+from cnnbench.output.figure import BLUE, GREY, VERMILLION, new_figure, round_ticks, save_figure
 
 STYLES: dict[str, dict[str, Any]] = {
     "train": {"color": BLUE, "linestyle": (0, (4, 1.5))},
@@ -90,8 +90,17 @@ def plot_lr_range(rates: Sequence[float], losses: Sequence[float], smoothed: Seq
     figure = new_figure(8, 4.6, title)
     ax = figure.subplots()
     known = len(smoothed)
-    ax.plot(rates[:known], losses[:known], ".", color=GREY, markersize=4, label="loss of each step")
-    ax.plot(rates[:known], smoothed, color=BLUE, linewidth=2, label="smoothed")
+    ax.plot(
+        rates[:known],
+        losses[:known],
+        ".",
+        color=GREY,
+        markersize=4 if known > 1 else 9,
+        label="loss of each step",
+        clip_on=known > 1,
+    )
+    if known > 1:
+        ax.plot(rates[:known], smoothed, color=BLUE, linewidth=2, label="smoothed")
     if known:
         low, first = min(smoothed), smoothed[0]
         room = max(first - low, 0.05 * first)
@@ -163,7 +172,7 @@ def _value_axis(ax: Axes, values: list[float], percent: bool) -> None:
     """Begin the y axis at 0; make it logarithmic for a loss that spans two decades."""
     if not percent and values and min(values) > 0 and max(values) > 100 * min(values):
         ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        round_ticks(ax.yaxis, *ax.get_ylim(), lambda value: f"{value:g}")
     elif values:
         ax.set_ylim(0, max(max(values) * 1.06, 1 if percent else 1e-6))
     _quiet(ax)

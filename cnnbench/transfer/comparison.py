@@ -60,7 +60,7 @@ def draw_comparison(results: Sequence[Mapping[str, Any]]) -> Figure:
         log_axis(ax, label, lambda value: f"{value:,.0f}" if value == int(value) else f"{value:g}")
     left.set_ylabel(metric.axis)
     if metric.lower_is_better:
-        left.set_ylim(bottom=0)
+        left.set_ylim(0, 1.08 * left.get_ylim()[1])
     several = any(len(values) > 1 for points in drawn.values() for _, _, values in points)
     left.legend(frameon=False, title="mean; bars: all seeds" if several else None)
     return figure

@@ -6,12 +6,14 @@ from itertools import islice
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from cnnbench import data, models, tasks
 from cnnbench.models.adaptation import replace_layer
 from cnnbench.models.layers import CLASS, WEIGHTED, Net, normal
-from cnnbench.output.figure import BLUE, VERMILLION, new_figure, save_figure
+from cnnbench.output.figure import BLUE, VERMILLION, new_figure, round_ticks, save_figure
 from cnnbench.utils.errors import UserError
 from cnnbench.visual.context import VisualizeContext
 from cnnbench.visual.html_page import Picture
@@ -130,7 +132,7 @@ def arrives(found: list[Signal]) -> float:
     return found[0].gradient_of_output / last if last else float("nan")
 
 
-def draw(found: dict[str, list[Signal]], picture: Picture, title: str) -> None:
+def draw(found: dict[str, list[Signal]], picture: Picture, title: str) -> Figure:
     figure = new_figure(9, 3.8, title)
     left, right = figure.subplots(1, 2)
     for (name, layers), color, style in zip(found.items(), COLORS, ("-", "--", ":"), strict=False):
@@ -143,6 +145,9 @@ def draw(found: dict[str, list[Signal]], picture: Picture, title: str) -> None:
     left.legend(frameon=False, fontsize=8)
     for ax in (left, right):
         ax.set(yscale="log", xlabel="layer")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        low, high = ax.get_ylim()
+        round_ticks(ax.yaxis, low, high, lambda value: f"{value:g}")
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
-    save_figure(figure, picture.path)
+    return save_figure(figure, picture.path)

@@ -14,7 +14,9 @@ from cnnbench.output.figure import pictures_of, short_label
 from cnnbench.output.prediction_cards import Card, draw_cards
 from cnnbench.transfer.comparison import draw_comparison
 from cnnbench.utils.format import probability_percent
+from cnnbench.visual.html_page import Picture
 from cnnbench.visual.signal_flow import draw_signals
+from cnnbench.visual.signals import Signal, draw
 
 METRICS = {"top1_error": plots.Quantity("top-1 error, %"), "top5_error": plots.Quantity("top-5 error, %")}
 
@@ -222,3 +224,19 @@ def test_a_font_that_has_the_characters_is_found_and_used(tmp_path, capsys, monk
     with Image.open(tmp_path / "c.png") as image:
         title = np.asarray(image.convert("L"))[:30]
     assert (title < 50).sum() > 200  # the square
+
+
+def test_a_range_test_of_one_step_has_a_mark_and_no_line(tmp_path):
+    figure = plots.plot_lr_range([1e-3, 1e-2], [2.3, math.nan], [2.3], None, tmp_path / "l.png", "")
+    assert legend(figure) == ["loss of each step"]
+    assert [line.get_linestyle() for line in figure.axes[0].lines] == ["None"]
+
+
+def test_untrained_nets_of_a_narrow_range_have_ticks_that_can_be_told_apart(tmp_path):
+    layers = [Signal(f"l{layer}", 0.9 + 0.03 * layer, 0.002 + 0.00005 * layer, 1.0) for layer in range(8)]
+    for ax in draw({"as it begins": layers}, Picture("", "", "", tmp_path / "s.png"), "").axes:
+        ticks = [text.get_text() for text in ax.get_yticklabels()]
+        assert 3 <= len(ticks) == len(set(ticks))
+    figure = plots.plot_curves([row(1, loss=900.0), row(2, loss=0.5)], tmp_path / "c.png", "", METRICS)
+    ticks = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert 3 <= len(ticks) == len(set(ticks))
