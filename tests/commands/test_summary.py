@@ -187,6 +187,13 @@ def test_a_narrow_terminal_gets_fewer_columns(width: int, compose: Callable) -> 
     assert max(len(line) for line in text.splitlines() if line.startswith(("- ", "  "))) <= max(width, 60)
 
 
+def test_nets_side_by_side_fit_a_terminal(compose: Callable) -> None:
+    nets = [summarize(compose(f"model={name}", command="summary")) for name in ("alexnet", "resnet50")]
+    text = command.side_by_side(nets, Format.table, 80)
+    assert max(map(len, text.splitlines())) <= 80 and "top-5 error" in text and "errors measured on" in text
+    assert "params / alexnet" in command.side_by_side(nets, Format.table, 100)
+
+
 def test_what_the_papers_say_is_compared_in_their_own_digits() -> None:
     assert difference_from_print(138_357_544, "138 M") == "as printed"
     assert difference_from_print(60_965_224, "60 M") == "+1.6%"
