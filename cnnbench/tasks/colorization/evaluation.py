@@ -153,7 +153,7 @@ def _measurement(one: Judged, meter: ColourMeter, rows: dict[str, dict[str, floa
     def write(folder: Path, result: dict[str, Any]) -> None:
         from cnnbench.tasks.colorization import plots
 
-        title = f"{one.spec.model['name']} on {one.dataset.name}, {result['split']}"
+        title = f"{one.spec.model['name']} on {result['data']}, {result['split']}"
         lab, ab = shown
         plots.plot_answers(lab, ab, folder / "predictions.png", title)
         plots.plot_errors(meter.errors, folder / "errors.png", title)
