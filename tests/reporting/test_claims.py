@@ -150,6 +150,7 @@ def test_a_digest_looks_at_code_alone() -> None:
     text = '"""Doc."""\n\nx = 1  # why\n\n\ndef f():\n    """Doc."""\n    return "# no comment"\n'
     other = '"""Other."""\nx = 1\ndef f():\n    """Two\n    lines."""\n\n    return "# no comment"  # here\n'
     assert code.digest(text) == code.digest(other)
+    assert code.parts(f"{text}def draw():\n    pass\n") == code.parts(text)
     assert code.parts(text) == ["x = 1", 'def f():\n    return "# no comment"']
     table = 'from a import b\nNETS = {\n    "one": 1,\n    "two": 2,\n}\n'
     assert code.parts(table) == ['    "one": 1,', '    "two": 2,']
