@@ -8,6 +8,7 @@ import math
 import operator
 import re
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,19 @@ def from_plain(schema: type, plain: dict[str, Any]) -> Any:
 
 def to_plain(config: Any) -> dict[str, Any]:
     """Configuration or schema as dicts, lists, strings and numbers, which YAML, JSON and checkpoints can hold."""
-    plain = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    values = vars(config() if isinstance(config, type) else config)
+    return {item.name: _plain(values[item.name]) for item in fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    """The value as OmegaConf gives it, which takes a hundred times as long."""
+    if is_dataclass(value):
+        return to_plain(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value.name if isinstance(value, Enum) else value
 
 
 def with_defaults(saved: dict[str, Any], schema: type) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from cnnbench.config import commands, expand, parsing, schema_keys
 from cnnbench.config.arguments import hydra_arguments, in_quotes, sweep_dir, unquoted
@@ -92,6 +93,14 @@ def test_a_replayed_run_takes_text_too(cnnbench: Callable[..., Ran], tmp_path: P
     overrides = hydra_arguments("train", ["run.dir=it's 1e3", "data.root=1e3", "epochs=7", "weights=null"])
     again = parsing.load_saved("train", tmp_path / "config.yaml", overrides)
     assert (again.run.dir, again.data.root, again.epochs, again.weights) == ("it's 1e3", "1e3", 7, None)
+
+
+def test_plain_values_are_those_of_omegaconf(compose: Callable[..., Any]) -> None:
+    """Types and order too, as they are written: of defaults, missing values, and a configuration that was composed."""
+    composed = compose("data=folder", "data.root=d", "model=vgg11", "weights_skip=[a,b]", "optim.lr=1", "ema=0.9")
+    for config in (*commands.SCHEMAS.values(), composed):
+        theirs = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
+        assert repr(parsing.to_plain(config)) == repr(theirs)
 
 
 def test_images_with_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
