@@ -46,6 +46,7 @@ import torch
 from cnnbench import models
 from cnnbench.cli import main as cli
 from cnnbench.commands import train  # noqa: F401  # loaded once, for all that are forked
+from cnnbench.config import compose
 from cnnbench.runs import tracker
 from cnnbench.tasks.classification.task import Classification
 from cnnbench.training import result
@@ -518,6 +519,7 @@ def main() -> int:
     seed = random.randrange(10**6) if args.seed is None else args.seed
     torch.set_num_threads(1)
     models.check_image_size(models.build("resnet8", num_classes=10, in_channels=1), 8)  # torch loads more of itself
+    compose.compose("train", COMMAND[1:])  # and Hydra, which takes as long as all the steps of a run
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
     torture = Torture(folder, random.Random(seed), args.tell)
     print(f"seed {seed}; in peace a run takes {torture.seconds:.1f} s; in {folder}", flush=True)
