@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.runs import coarse_pictures
+
 BOOK = Path(__file__).parents[2] / "docs/first-steps.ipynb"
 
 
@@ -27,6 +29,7 @@ def test_every_cell_runs_and_answers_what_stands_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    coarse_pictures(monkeypatch.setattr)  # nobody looks at them, and they take longer than the trainings
     names: dict[str, Any] = {}
     for cell in json.loads(BOOK.read_text())["cells"]:
         if cell["cell_type"] != "code":

@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from cnnbench.runs import run_directory
 from cnnbench.utils.files import read_json
 from tests.helpers.runs import SMALL, Ran
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 def test_the_same_name_for_other_data_is_refused(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:

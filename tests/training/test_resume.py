@@ -29,6 +29,7 @@ from tests.helpers.checkpoints import write_as_format
 from tests.helpers.data import class_tree
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 BALANCED = ("data.sampler=balanced", "loss.class_weights=balanced")
 PLATEAU = ("schedule=plateau", "schedule.patience=1", "stochastic_depth=0.3")
 MIXED = ("augment.policy=rand", "augment.mixup=0.4", "augment.cutmix=1", "augment.erase=0.5")
@@ -221,7 +222,6 @@ def test_resume_never_starts_beside_the_old_run(cnnbench: Callable[..., Ran], tm
     assert "holds a run" in cnnbench("train", "run.dir=outputs/train/r", "resume=never", *SMALL).err
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_a_forced_resume_says_how_the_lr_jumps(cnnbench: Callable[..., Ran]) -> None:
     command = ("train", "schedule=cosine", "run.dir=r", *SMALL)
     assert cnnbench(*command, "epochs=3").code == 0
@@ -233,9 +233,7 @@ def test_a_forced_resume_says_how_the_lr_jumps(cnnbench: Callable[..., Ran]) -> 
     assert "the settings changed" not in more.err
 
 
-def test_other_images_though_as_many_are_refused(
-    cnnbench: Callable[..., Ran], tmp_path: Path, no_pictures: None
-) -> None:
+def test_other_images_though_as_many_are_refused(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     """Their numbers would mean other images. resume=force takes them; what early versions saved says nothing."""
     for number, split in enumerate(("train", "val")):
         class_tree(tmp_path / "pets" / split, {"cat": 4, "dog": 4}, seed=number)
