@@ -3,6 +3,7 @@
 import atexit
 import gc
 import importlib.util
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from cnnbench.cli import main
 from cnnbench.config import commands, parsing
 from cnnbench.config import compose as hydra_app
 from tests.helpers.configs import load_once
-from tests.helpers.paths import SCRIPTS
+from tests.helpers.paths import SCRIPTS, UNDRAWN
 from tests.helpers.runs import Ran, coarse_pictures, without_evaluations_pictures, without_pictures
 
 LONG = (
@@ -86,9 +87,11 @@ def pictures() -> None:
 
 @pytest.fixture
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For short runs that are about something else: the pictures take longer than all the rest."""
+    """For short runs that are about something else, here and in processes of their own: the pictures take longer than
+    all the rest."""
     if "pictures" in request.fixturenames:
         return
+    monkeypatch.setenv("PYTHONPATH", str(UNDRAWN), prepend=os.pathsep)
     without_pictures(monkeypatch.setattr)
     without_evaluations_pictures(monkeypatch.setattr)
 

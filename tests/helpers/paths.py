@@ -5,3 +5,4 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"
 SHARED = ROOT.parent / "shared"
+UNDRAWN = Path(__file__).parent / "children"  # first in PYTHONPATH: processes whose trainings draw nothing

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.paths import ROOT
+from tests.helpers.paths import ROOT, UNDRAWN
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_a_net_that_misses_its_threshold_is_an_error(
     threshold: float, code: int, verdict: str, proof: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", f"{UNDRAWN}:{ROOT}")
     monkeypatch.setitem(proof.NETS, "resnet8", proof.Net(8, threshold, epochs=1))
     monkeypatch.setattr(sys, "argv", ["proof_of_life", "resnet8", "--format", "json"])
     assert proof.main() == code
