@@ -15,6 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from cnnbench.tasks.classification import USUAL
+from cnnbench.tasks.metric import as_data
 from tests.helpers.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -132,7 +134,7 @@ def checkout(tmp_path):
         log = tmp_path / "log"
         log.unlink(missing_ok=True)
         result = {"run_dir": "outputs/train/a run", "top1_error": 1.5, "top5_error": 0.25, "n": 359, "params": 75002,
-                  "wall_seconds": 20.4}  # fmt: skip
+                  "wall_seconds": 20.4, "metrics": as_data(USUAL)}  # fmt: skip
         known = {
             "PATH": f"{tools}:/usr/bin:/bin",
             "LOG": str(log),
