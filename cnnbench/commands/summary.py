@@ -31,7 +31,7 @@ from cnnbench.utils.format import ErrorPercent, Percent, Ratio, plural
 from cnnbench.utils.named_files import output
 
 # The columns that a narrow terminal goes without, in this order.
-DISPENSABLE = ("kernel", "biases", "field", "kind", "measured on", "output", "% params", "neurons", "% macs")
+DISPENSABLE = ("kernel", "biases", "field", "kind", "output", "% params", "neurons", "% macs")  # of a layer
 ENDINGS = {file: SummaryFormat(format.value) for file, format in tables.ENDINGS.items()} | {
     ".svg": SummaryFormat.svg, ".html": SummaryFormat.html, ".htm": SummaryFormat.html
 }  # fmt: skip

@@ -210,12 +210,20 @@ def test_a_run_is_found_by_its_settings(monkeypatch: pytest.MonkeyPatch) -> None
     assert not evidence.is_same(jobs[0], {**jobs[0], "epochs": 3})
 
 
+@pytest.mark.parametrize("facts", [{}, {"date": "", "commit": "", "model": "a", "data": "b", "seed": 0, "lesions": 1}])
+def test_numbers_of_another_making_are_named(tmp_path: Path, facts: dict[str, Any]) -> None:
+    (tmp_path / "lesions.json").write_text(json_text({"command": "cnnbench visualize", **facts}))
+    with pytest.raises(UserError, match=r"lesions\.json is not as visualize writes it \(\w+Error: .*\): draw it anew"):
+        numbers.read(tmp_path)
+
+
 def test_lesions_and_signals_are_evidence_in_numbers(tmp_path: Path) -> None:
     """Blocks that change the shape do not count, and a measurement of another command is none of a claim's."""
     cut = [{"block": str(number), "change": "left out", "keeps_shape": number < 2, "error": error,
             "low": error - 9.0, "high": error - 1.0} for number, error in enumerate((8.0, 30.0, 99.0))]  # fmt: skip
     facts = {"command": "cnnbench visualize what=lesions weights=zoo:a seed=3 data.root=x", "n": 50, "split": "test",
-             "precision": "fp32", "top1_error": 4.0, "lesions": cut}  # fmt: skip
+             "precision": "fp32", "top1_error": 4.0, "lesions": cut, "date": "2026-01-01", "commit": "abc",
+             "model": "a", "data": "digits", "seed": 3}  # fmt: skip
     (tmp_path / "lesions.json").write_text(json_text(facts))
     ((_, found),) = numbers.read(tmp_path)
     assert (found["left_out"], found["left_out_worst"], found["left_out_worst_interval"]) == (15.0, 26.0, [21.0, 29.0])

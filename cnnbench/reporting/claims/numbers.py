@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from cnnbench.runs import run_directory
+from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json
 
 RUN = "weights=RUN"  # in a claim's command: each of the runs of the line before
@@ -43,6 +44,7 @@ def signals(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 READERS = {"lesions": lesions, "signals": signals}
+FACTS = ("command", "date", "commit", "model", "data", "seed")  # what is said of a measurement
 
 
 def interval_of(metric: str) -> str:
@@ -51,9 +53,21 @@ def interval_of(metric: str) -> str:
 
 
 def read(page: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(What is said of the measurement, its metrics) for each of the files in a directory of pictures."""
+    """(What is said of the measurement, its metrics) for each of the files in a directory of pictures. UserError that
+    names a file which lacks something. Those of versions that wrote no command are no evidence."""
     files = [file for name in READERS if (file := page / f"{name}.json").is_file()]
-    return [(facts, READERS[file.stem](facts)) for file in files if "command" in (facts := read_json(file))]
+    return [(facts, _metrics(file, facts)) for file in files if "command" in (facts := read_json(file))]
+
+
+def _metrics(file: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    try:
+        if missing := [key for key in FACTS if key not in facts]:
+            raise KeyError(missing[0])
+        return READERS[file.stem](facts)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file} is not as visualize writes it ({type(error).__name__}: {error}): draw it anew"
+        ) from None
 
 
 def is_of(line: str, command: str) -> bool:
