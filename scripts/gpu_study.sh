@@ -2,7 +2,8 @@
 # The depth study of the ResNet paper on one GPU: scripts/gpu_study.sh OUT CIFAR_DIR [SEEDS]
 #
 # experiment=degradation_cifar10: nine nets of 64,000 steps each, for every seed (default: 0; the paper's table: 0,1,2).
-# JOBS=8 trainings share the GPU, each in steps that it replays (graphs=auto). The same command goes on where it was cut.
+# JOBS=9 trainings share the GPU, each in steps that it replays (graphs=auto). The same command goes on where it was cut.
+# Where NVIDIA's MPS is installed, kernels of several trainings run at the same moment; without it they take turns.
 # At the end: seconds in all, and the table of the runs, also in OUT/study.md. TINY=1 tries it on a CPU: two nets, two steps.
 
 # shellcheck source-path=SCRIPTDIR source=_env.sh
@@ -22,8 +23,14 @@ else
 fi
 
 mkdir -p "$OUT"
+if command -v nvidia-cuda-mps-control >/dev/null && [ -z "${CUDA_MPS_PIPE_DIRECTORY:-}" ]; then
+    CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) CUDA_MPS_LOG_DIRECTORY=$OUT
+    export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+    nvidia-cuda-mps-control -d
+    trap 'echo quit | nvidia-cuda-mps-control; rm -rf "$CUDA_MPS_PIPE_DIRECTORY"' EXIT
+fi
 begin=$SECONDS
-"$PYTHON" -m cnnbench train -m experiment=degradation_cifar10 hydra/launcher=local "hydra.launcher.jobs=${JOBS:-8}" \
+"$PYTHON" -m cnnbench train -m experiment=degradation_cifar10 hydra/launcher=local "hydra.launcher.jobs=${JOBS:-9}" \
     "${OWN[@]}" "sweep.dir=$OUT/runs"
 took=$((SECONDS - begin))
 {
