@@ -1,13 +1,12 @@
 """Hundreds of things that people have, each met by the commands that may meet it.
 
 The rule for all: exit code 0, with what was left out said; or 2, with one to three lines; never a traceback, never
-silence, and never more than 20 seconds. Each case meets some of its commands; FUZZ=1 tries them all, and FUZZ=10 ten
-times as many at random.
+silence, and never a hang (pytest's time-out). Each case meets some of its commands; FUZZ=1 tries them all, and FUZZ=10
+ten times as many at random.
 """
 
 import os
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +28,6 @@ RANDOM = (
 )  # fmt: skip
 EACH = len(ALL) * FUZZ // len(RANDOM) or 4
 DRAWN = attempts(make(number) for make in RANDOM for number in range(EACH))
-LIMIT = 20  # seconds
 
 
 def named(tried: list[Attempt]) -> list:
@@ -45,10 +43,8 @@ def test_there_are_enough() -> None:
 def test_it_ends_well(cnnbench: Callable[..., Ran], no_pictures: None, tmp_path: Path, attempt: Attempt) -> None:
     run = photo_run()
     attempt.case.build(tmp_path)
-    begin = time.monotonic()
     ran = cnnbench(*attempt.arguments(run))
     said = ran.out + ran.err
-    assert time.monotonic() - begin < LIMIT
     assert ran.code in attempt.codes, said
     assert "Traceback" not in said
     assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", said), repr(said)

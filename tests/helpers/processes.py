@@ -1,7 +1,11 @@
 """Several processes: a net without BatchNorm or dropout for them to train, and how tests watch them."""
 
+import socket
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import torch
@@ -33,11 +37,25 @@ def without_dropout() -> None:
     setattr(nn.Dropout, "forward", lambda self, x: x)  # noqa: B010
 
 
-def wait_for(file: Path) -> None:
-    end = time.monotonic() + 60
-    while not file.exists():
-        assert time.monotonic() < end, file
+def until(what: str, met: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait for what another process does. The bound is for a hang: a loaded machine keeps within it."""
+    end = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < end, f"{what} did not happen in {seconds} s"
         time.sleep(0.01)
+
+
+def wait_for(file: Path) -> None:
+    until(f"{file} is written", file.exists)
+
+
+def free_port() -> int:
+    """Below those that the system gives to whoever asks for any."""
+    for port in SystemRandom().sample(range(10_000, 20_000), 1000):
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 def children(pid: int) -> list[int]:

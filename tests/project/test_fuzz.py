@@ -5,7 +5,6 @@ import os
 import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -166,13 +165,12 @@ def mutate(content: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_no_image_file_hangs_or_crashes(tmp_path: Path, format: str) -> None:
-    """It is read, or refused by its name."""
+    """It is read, or refused by its name. (pytest's time-out ends a hang.)"""
     rng, file = random.Random(format), tmp_path / "a.jpg"
     contents = [image_bytes(format, mode) for mode in ("RGB", "L", *(["CMYK"] if format in ("JPEG", "TIFF") else []))]
     read = refused = 0
     for _ in range(120 * MORE):
         file.write_bytes(mutate(rng.choice(contents), rng))
-        begin = time.monotonic()
         try:
             image = read_image(file)
             assert isinstance(image, Image.Image) and image.mode == "RGB" and min(image.size) > 0
@@ -180,7 +178,6 @@ def test_no_image_file_hangs_or_crashes(tmp_path: Path, format: str) -> None:
         except UserError as error:
             assert "a.jpg" in str(error) and len(str(error).splitlines()) == 1
             refused += 1
-        assert time.monotonic() - begin < 5
     assert read and refused
 
 

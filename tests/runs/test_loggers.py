@@ -5,7 +5,6 @@ import importlib.util
 import json
 import struct
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ from cnnbench.runs import loggers
 from cnnbench.runs.loggers.base import About, Logger, Row
 from cnnbench.training.logging import create_logging
 from cnnbench.utils.files import read_json
+from tests.helpers.processes import until
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -197,10 +197,7 @@ def test_wandb_writes_a_run_offline_and_goes_on_under_its_id(
     parts = sorted((tmp_path / "one/wandb").glob("offline-run-*"))
     assert len(parts) == 2 and all(part.name.endswith(known["id"]) for part in parts)
     assert read_json(tmp_path / "one/loggers.json")["wandb"] == {"id": known["id"], "step": 18}
-    end = time.monotonic() + 60
-    while not all(is_whole(part) for part in parts):  # W&B writes in a process of its own
-        assert time.monotonic() < end, parts
-        time.sleep(0.05)
+    until(f"{parts} are whole", lambda: all(is_whole(part) for part in parts))  # W&B writes in a process of its own
     logged = [record for part in parts for record in history(part)]
     assert [(one["epoch"], one["_step"]) for one in logged] == [(1, 6), (2, 12), (3, 18)]
     for one, row in zip(logged, rows(tmp_path / "one"), strict=True):

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from cnnbench.runs import run_directory
 from cnnbench.runtime import processes, slurm
 from cnnbench.sweeps import jobs, local
 from cnnbench.sweeps.jobs import SweepJob
-from tests.helpers.processes import children, wait_for
+from tests.helpers.processes import children, until, wait_for
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -96,11 +95,9 @@ def test_ctrl_c_ends_all_jobs_of_the_local_launcher_and_saves(tmp_path: Path) ->
     command = (*SWEEP, "hydra/launcher=local", "hydra.launcher.jobs=1", "checkpoint.every=1", "epochs=3000")
     process = subprocess.Popen([sys.executable, "-m", "cnnbench", *command], cwd=tmp_path, stderr=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True)  # fmt: skip
-    while not list(tmp_path.glob("s/*/checkpoints/last.pt")):
-        assert process.poll() is None
-        time.sleep(0.02)
+    until("it trains", lambda: process.poll() is not None or any(tmp_path.glob("s/*/checkpoints/last.pt")))
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "cut" in out and "Traceback" not in err
     assert jobs.progress_line(jobs.current_jobs(tmp_path / "s")) == "0/3 done, 3 cut"

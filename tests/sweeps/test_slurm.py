@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from cnnbench.runtime import slurm
 from cnnbench.sweeps import jobs
 from cnnbench.utils.files import read_json
 from cnnbench.weights import checkpoint
+from tests.helpers.processes import until
 from tests.helpers.runs import SMALL, Ran, assert_same_run, rows
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -42,13 +42,6 @@ def _slurm() -> Iterator[None]:
         pytest.skip(f"Slurm does not answer: {asked.stderr.strip()}")
     pytest.importorskip("submitit")
     yield
-
-
-def until(what: str, met: Callable[[], bool], seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < end, f"{what} did not happen in {seconds} s"
-        time.sleep(0.2)
 
 
 def state(folder: Path) -> dict[str, jobs.SweepJob]:

@@ -1,7 +1,6 @@
-"""Saved configurations are data: bounded, without aliases and references, and refused in a moment."""
+"""Saved configurations are data: bounded, and without aliases and references, which would never end."""
 
 import os
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,13 +36,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_configuration_that_is_no_plain_data_is_one_sentence_at_once(tmp_path: Path, name: str) -> None:
+def test_a_configuration_that_is_no_plain_data_is_one_sentence(tmp_path: Path, name: str) -> None:
     file, (text, said) = tmp_path / "config.yaml", WRONG[name]
     file.write_text(text)
-    begin = time.perf_counter()
     with pytest.raises(UserError, match=rf"--config .*({said})") as error:
         load_saved("train", file, [])
-    assert time.perf_counter() - begin < 10
     assert len(str(error.value).splitlines()) == 1
     assert os.environ["HOME"] not in str(error.value)
 
