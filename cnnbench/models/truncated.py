@@ -25,20 +25,25 @@ class Truncated(Net):
     def __init__(self, net: Net, cut: str, num_classes: int) -> None:
         super().__init__()
         self.name, self.image_size, self.map_dims = net.name, net.image_size, net.map_dims
-        stages = net.stages
-        names = list(stages)
-        self._kept = {name: stages[name] for name in names[: names.index(cut) + 1]}
+        names = list(net.stages)
+        self._kept = {name: net.stages[name] for name in names[: names.index(cut) + 1]}
         self.side, count = grids(net)[cut]
-        self.body = extractor(net, {"features": stages[cut][-1]})
+        self.body = extractor(net, {name: modules[-1] for name, modules in self._kept.items()})
+        # The body calls only layers. What a stage as a whole gives, as a block's sum, has no module that a hook could
+        # be put on, so it passes through one of its own.
+        self.ends = nn.ModuleList(nn.Identity() for _ in self._kept)
         self.head = Linear(count, num_classes)
         normal(self.head, std=0.01)
 
     @property
     def stages(self) -> dict[str, list[nn.Module]]:
-        return {**self._kept, "head": [self.head]}
+        ends = zip(self._kept.items(), self.ends, strict=True)
+        return {**{name: [*modules, end] for (name, modules), end in ends}, "head": [self.head]}
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(pooled(self.body(x)["features"], self.side, self.map_dims))
+        found = self.body(x)
+        last = [end(found[name]) for name, end in zip(self._kept, self.ends, strict=True)][-1]
+        logits: Tensor = self.head(pooled(last, self.side, self.map_dims))
         return logits
 
 

@@ -11,6 +11,7 @@ from cnnbench.config.commands import FinetuneConfig
 from cnnbench.config.sections import ClassWeights, Strategy, TransferConfig
 from cnnbench.data.balance import class_counts, unequal
 from cnnbench.data.model_spec import ModelSpec
+from cnnbench.models import build_for
 from cnnbench.models.layers import Net, output_layer
 from cnnbench.models.truncated import Truncated
 from cnnbench.runtime.device import Normalize
@@ -78,11 +79,22 @@ def prepare_transfer(
         cfg.augment = NONE
     val = extractor(extractor.dataset.val, [layer])[layer] if on_features else None
     if strategy is Strategy.deep_features:
-        model = extractor.runtime.place(Truncated(model, layer, len(spec.labels)))
+        model = extractor.runtime.place(cut_net(model, spec, layer))
     if train is not None and probe:
         fit_head(cfg, extractor, model, train, about)
     features = None if train is None or val is None else extractor.feature_dataset(output_layer(model), train, val)
     return PreparedNet(model, spec, features, probe and strategy not in FITTED)
+
+
+def cut_net(model: Net, spec: ModelSpec, layer: str) -> Net:
+    """The net up to a stage, with a new head for the classes of `spec`, which names the stage as its `cut`. A net that
+    has been cut already is cut as the whole one would be, so that `spec` builds it again."""
+    if not isinstance(model, Truncated):
+        return Truncated(model, layer, len(spec.labels))
+    shorter = build_for(spec.model, outputs=spec.outputs, in_channels=spec.input.in_channels)
+    body, trained = shorter.get_submodule("body"), model.body.state_dict()
+    body.load_state_dict({name: trained[name] for name in body.state_dict()})
+    return shorter
 
 
 def check_head_learns(model: Net) -> None:

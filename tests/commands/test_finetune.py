@@ -57,6 +57,18 @@ def test_every_strategy_leaves_a_net_that_evaluate_takes(
     assert json.loads(judged.out)["top1_error"] == pytest.approx(found["top1_error"])
 
 
+def test_a_net_that_was_cut_is_transferred_again_and_drawn(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    deep = (*SMALL, "transfer=deep_features", "transfer.c=[0.001]")
+    for weights, layer in (("zoo:resnet20-cifar10", "layer2"), ("layer2", "layer1")):
+        ran = cnnbench("finetune", *deep, f"weights={weights}", f"transfer.layer={layer}", f"run.dir={layer}")
+        assert ran.code == 0, ran.err
+    judged = cnnbench("evaluate", "weights=layer1", "precision=fp32", "device=cpu", "format=json")
+    assert json.loads(judged.out)["top1_error"] == pytest.approx(result(tmp_path / "layer1")["top1_error"])
+    assert result(tmp_path / "layer1")["params"] == 464 + 14_016 + 1024 * 10 + 10
+    assert cnnbench("finetune", *SMALL, "weights=layer2", "transfer.run=false").code == 0
+    assert cnnbench("visualize", "weights=layer2", "what=maps,patches", "run.dir=drawn").code == 0
+
+
 def test_without_an_argument_it_measures_advises_and_transfers(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
     ran = cnnbench("finetune", *SMALL, "transfer.c=[0.001]")
     assert ran.code == 0, ran.err

@@ -19,10 +19,12 @@ def test_a_cut_net_computes_what_the_whole_one_does_up_to_there(name: str, argum
     state = {f"body.{key}": value for key, value in whole.state_dict().items()}
     part.load_state_dict({key: state.get(key, value) for key, value in part.state_dict().items()})
     images = torch.randn(2, 3, whole.image_size, whole.image_size)
-    with torch.no_grad(), features.capture_features(whole, [cut]) as found:
+    kept = list(part.stages)[:-1]
+    with torch.no_grad(), features.capture_features(whole, kept) as found, features.capture_features(part, kept) as own:
         whole(images)
         expected = found[cut] @ part.head.weight.T + part.head.bias
         assert torch.allclose(part(images), expected, atol=1e-4)
+    assert all(torch.allclose(own[name], found[name], atol=1e-4) for name in kept)  # its stages can be looked at
     assert list(part.stages)[-2:] == [cut, "head"]
     freezing.freeze(part, "backbone")
     freezing.train_mode(part)
