@@ -3,7 +3,7 @@
 from typing import Any
 
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import render
+from cnnbench.output.tables import fitted
 from cnnbench.utils.format import Percent, milliseconds, plural
 
 
@@ -13,13 +13,15 @@ def flat_rows(net: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**{key: net[key] for key in about}, **one} for one in net["variants"]]
 
 
-def report_page(nets: list[dict[str, Any]], format: Format) -> str:
+def report_page(nets: list[dict[str, Any]], format: Format, width: int | None = None) -> str:
     """Table, then for each net its bottleneck, the cost of compiling and the search for the batch size."""
     lines = [f"- {line}" for net in nets for line in net_notes(net)]
     rows = [report_row(net, one) for net in nets for one in net["variants"]]
-    return "\n".join([render(rows, format), "", *lines, "", *LEGEND])
+    table = fitted(rows, format, width, DISPENSABLE)
+    return "\n".join([table, "", *lines, "", *(LEGEND if "GMAC/s" in table else LEGEND[:1])])
 
 
+DISPENSABLE = ("GMAC/s", "of peak", "memory MB", "batch", "±", "optimizer", "data")
 LEGEND = [
     "data, forward, backward, optimizer: ms of a training step, medians; ±: half the distance between the quartiles.",
     "GMAC/s: multiply-adds of training, three times those of inference; of peak: compared with a large matrix product",

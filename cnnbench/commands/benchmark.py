@@ -10,7 +10,7 @@ from cnnbench.benchmark.report import flat_rows, report_page
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.config.data_names import data_name
 from cnnbench.config.sections import Format, Precision
-from cnnbench.output.tables import render
+from cnnbench.output.tables import render, terminal_width
 from cnnbench.runs import run_directory
 from cnnbench.runs.result import environment
 from cnnbench.runs.run_directory import path_for
@@ -45,7 +45,7 @@ def compare(cfgs: list[BenchmarkConfig]) -> int:
     elif cfgs[0].format is Format.csv:
         print(render(rows, Format.csv))
     else:
-        print(report_page(measured, cfgs[0].format))
+        print(report_page(measured, cfgs[0].format, terminal_width()))
         if cfgs[0].format is Format.table:
             print(f"\n-> {path}")
     return 0

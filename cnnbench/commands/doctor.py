@@ -20,8 +20,8 @@ from packaging.requirements import Requirement
 
 from cnnbench.config.commands import DoctorConfig, TrainConfig
 from cnnbench.config.sections import conf_dir
-from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding, finding_rows
-from cnnbench.output.tables import for_people, render
+from cnnbench.doctor.finding import OK, PROBLEM, WARNING, Finding, findings_table
+from cnnbench.output.tables import for_people
 from cnnbench.utils.format import plural
 from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.system import cores, free_memory
@@ -44,7 +44,7 @@ DATA_FOLDERS = {
 def run(cfg: DoctorConfig) -> int:
     """Print what was found; 1 if there is a problem. Warnings are for reading."""
     findings = list(examine(Path(cfg.run.root)))
-    print(render([row for finding in findings for row in finding_rows(finding, cfg.format)], cfg.format))
+    print(findings_table(findings, cfg.format))
     return int(any(finding.status == PROBLEM for finding in findings))
 
 
@@ -59,7 +59,7 @@ def read(jobs: list[tuple[TrainConfig, TrainConfig]]) -> int:
         if len(jobs) > 1:
             blank = "\n" if number else ""
             print(f"{blank}{' '.join(cfg.run.overrides)}", file=for_people(format))
-        print(render([row for finding in findings for row in finding_rows(finding, format)], format))
+        print(findings_table(findings, format))
     return int(any(finding.status == PROBLEM for finding in found))
 
 

@@ -23,11 +23,11 @@ from cnnbench.doctor import data_review, image_files
 from cnnbench.doctor.copies import MOST, Copy, exact_copies, groups, near_copies
 from cnnbench.doctor.data_review import Review
 from cnnbench.doctor.data_sheets import draw_pairs, draw_suspects
-from cnnbench.doctor.finding import PROBLEM, finding_rows
+from cnnbench.doctor.finding import PROBLEM, findings_table
 from cnnbench.doctor.image_files import Images
 from cnnbench.doctor.labels import find_suspects, judged_classes
 from cnnbench.models.layers import Net
-from cnnbench.output.tables import for_people, render
+from cnnbench.output.tables import fitted, for_people, render, terminal_width
 from cnnbench.runs import run_directory
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
@@ -226,13 +226,13 @@ def write(review: Review, probabilities: dict[int, np.ndarray], path: Path, most
 
 def show(review: Review, path: Path, sheets: list[str], cfg: DoctorDataConfig) -> int:
     found = [*data_review.findings(review), data_review.written(path, sheets)]
-    parts = [render([row for finding in found for row in finding_rows(finding, cfg.format)], cfg.format)]
+    parts = [findings_table(found, cfg.format)]
     if cfg.format is Format.table:
         lists = (("the likeliest wrong labels", data_review.suspect_rows(review)),
                  ("copies", data_review.pair_rows(review)))  # fmt: skip
         for title, rows in lists:
             if rows[: cfg.show]:
                 shown = "" if len(rows) <= cfg.show else f", {cfg.show} of {len(rows):,}"
-                parts.append(f"\n{title}{shown}\n{render(rows[: cfg.show], Format.table)}")
+                parts.append(f"\n{title}{shown}\n{fitted(rows[: cfg.show], Format.table, terminal_width())}")
     print("\n".join(parts))
     return int(any(finding.status == PROBLEM for finding in found))

@@ -1,6 +1,5 @@
 """`cnnbench predict`: what a trained net says of images. Exit code 1 where some of them could not be read."""
 
-import shutil
 import sys
 import time
 from collections import Counter
@@ -23,7 +22,7 @@ from cnnbench.data.sound_files import moments
 from cnnbench.data.spectrogram import KEY as SOUND
 from cnnbench.data.spectrogram import Spectrogram
 from cnnbench.models.layers import Net
-from cnnbench.output.tables import ENDINGS, for_people
+from cnnbench.output.tables import ENDINGS, for_people, terminal_width
 from cnnbench.runs.run_directory import make_for_results, path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.embedding import embedded
@@ -73,7 +72,7 @@ def run(cfg: PredictConfig) -> int:
     if cfg.out is not None:
         with output("out", cfg.out) as file:
             write_text(file, predictor.text(found, ENDINGS.get(file.suffix.lower(), cfg.format), None) + "\n")
-    print(predictor.text(found, cfg.format, _width()))
+    print(predictor.text(found, cfg.format, terminal_width()))
     for remark in predictor.remarked():
         warn(remark)
     if said := predictor.closing(found):
@@ -212,10 +211,6 @@ def _with_sheets(
         yield one
     if waiting:
         draw()
-
-
-def _width() -> int | None:
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _complain(unread: Sequence[ImagePrediction], count: int, what: str) -> int:

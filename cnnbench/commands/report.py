@@ -1,12 +1,11 @@
 """`cnnbench report`: runs and sweeps side by side, finished or not, and beside the papers; and the end of a sweep."""
 
-import shutil
 import sys
 from pathlib import Path
 
 from cnnbench.config.commands import ReportConfig
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import ENDINGS, render
+from cnnbench.output.tables import ENDINGS, fitted, render, terminal_width
 from cnnbench.reporting.compare import Comparison, compare
 from cnnbench.reporting.gather import GatheredRuns, gather_runs
 from cnnbench.reporting.group import RunGroup, filter_runs, group_labels, group_runs, repeated_seeds, sort_groups
@@ -41,8 +40,7 @@ def run(cfg: ReportConfig) -> int:
     if cfg.history:
         history(cfg, found, groups, compared)
     elif groups or cfg.format is not Format.table:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        print(render_report(found, groups, compared, cfg.format, width))
+        print(render_report(found, groups, compared, cfg.format, terminal_width()))
     remarks(found, groups, compared)
     return 1 if any(job.status == FAILED for jobs in found.sweeps.values() for job in jobs) else 0
 
@@ -136,5 +134,5 @@ def history(cfg: ReportConfig, found: GatheredRuns, groups: list[RunGroup], comp
             write_report_page(path, title(cfg), found, groups, compared, history=True)
         else:
             write_text(path, render(history_rows(own), ENDINGS[path.suffix.lower()]) + "\n")
-    print(render(history_rows(own), cfg.format))
+    print(fitted(history_rows(own), cfg.format, terminal_width()))
     print(f"history -> {typed_path(out)}", file=sys.stderr)

@@ -1,6 +1,5 @@
 """`cnnbench summary`: what a net is made of, layer by layer, and what its paper says; or several nets side by side."""
 
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from cnnbench.config.commands import SummaryConfig
 from cnnbench.config.sections import Format, Layers, SummaryFormat
 from cnnbench.models.enlarging import LARGER
 from cnnbench.output import html, tables
-from cnnbench.output.tables import fitted, render
+from cnnbench.output.tables import fitted, render, terminal_width
 from cnnbench.tasks.classification import USUAL
 from cnnbench.tasks.classification.published import published_metrics
 from cnnbench.utils.files import json_text, write_text
@@ -70,8 +69,7 @@ def _show(cfg: SummaryConfig, summaries: list[Summary], page: Page) -> int:
     if cfg.out and cfg.format in DRAWN:
         print(f"drawing -> {cfg.out}", file=sys.stderr)
         return 0
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(text(cfg.format, width))
+    print(text(cfg.format, terminal_width()))
     return 0
 
 

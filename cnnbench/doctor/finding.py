@@ -1,8 +1,10 @@
 """Findings of `cnnbench doctor` about a machine or a configuration. Works without torch, which may be broken."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from cnnbench.config.sections import Format
+from cnnbench.output.tables import fitted, terminal_width
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
@@ -21,3 +23,8 @@ def finding_rows(finding: Finding, format: Format) -> list[dict[str, str]]:
         return [asdict(finding)]
     row = {"status": finding.status, "check": finding.check, "detail": finding.detail}
     return [row, {"status": "", "check": "", "detail": f"-> {finding.advice}"}] if finding.advice else [row]
+
+
+def findings_table(found: Sequence[Finding], format: Format) -> str:
+    """Text of the findings, as wide as the terminal."""
+    return fitted([row for one in found for row in finding_rows(one, format)], format, terminal_width())

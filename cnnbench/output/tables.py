@@ -3,8 +3,11 @@
 import csv
 import io
 import math
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, TextIO
 
 from cnnbench.config.sections import Format
@@ -13,12 +16,18 @@ from cnnbench.utils.format import display_width, is_number
 from cnnbench.utils.text import printable
 
 ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".txt": Format.table}  # of files
+NARROWEST = 14  # columns of a terminal that a wrapped column keeps
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what text begins with that spreadsheets run
 
 
 def for_people(format: Format) -> TextIO:
     """Stream for people: stdout, unless that is for the result alone."""
     return sys.stdout if format is Format.table else sys.stderr
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that stdout goes to; None where it goes to a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
@@ -57,21 +66,43 @@ def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[bool
     return shown, [_is_numeric(row.get(name) for row in rows) for name in names]
 
 
-def fitted(rows: list[dict[str, Any]], format: Format, width: int | None, dispensable: Sequence[str]) -> str:
-    """Table without the dispensable columns, dropped in this order, that do not fit into the width of the terminal."""
+def fitted(
+    rows: Sequence[Mapping[str, Any]], format: Format, width: int | None, dispensable: Sequence[str] = ()
+) -> str:
+    """Table without the dispensable columns, dropped in this order, that do not fit into the width of the terminal.
+
+    If it does not fit without them either, the cells of its widest columns of text are wrapped.
+    """
     text = render(rows, format)
     for column in dispensable:
         if format is not Format.table or width is None or max(map(display_width, text.splitlines())) <= width:
-            break
+            return text
         rows = [{key: value for key, value in row.items() if key != column} for row in rows]
         text = render(rows, format)
-    return text
+    return _table(*cells(rows), width) if rows and format is Format.table else text
 
 
-def _table(columns: list[list[str]], right: list[bool]) -> str:
-    widths = [max(map(display_width, cells)) for cells in columns]
-    lines = ["  ".join(map(_pad, row, widths, right)).rstrip() for row in zip(*columns, strict=True)]
-    return "\n".join(lines)
+def _table(columns: list[list[str]], right: list[bool], most: int | None = None) -> str:
+    widths = _narrowed([max(map(display_width, cells)) for cells in columns], right, most)
+    lines = [
+        line for row in zip(*columns, strict=True) for line in zip_longest(*map(_wrapped, row, widths), fillvalue="")
+    ]
+    return "\n".join("  ".join(map(_pad, line, widths, right)).rstrip() for line in lines)
+
+
+def _narrowed(widths: list[int], right: list[bool], most: int | None) -> list[int]:
+    """Widths with which the table fits into `most` columns of a terminal, as far as its columns of text allow it."""
+    text = [number for number, flag in enumerate(right) if not flag]
+    while most and text and sum(widths) + 2 * (len(widths) - 1) > most:
+        widest = max(text, key=lambda number: widths[number])
+        if widths[widest] <= NARROWEST:
+            break
+        widths = [width - (number == widest) for number, width in enumerate(widths)]
+    return widths
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    return [cell] if display_width(cell) <= width else textwrap.wrap(cell, width, break_on_hyphens=False)
 
 
 def _markdown(columns: list[list[str]], right: list[bool]) -> str:

@@ -169,8 +169,8 @@ def render_report(
     parts = [*found.states()] if format is Format.markdown else []
     parts += [fitted(rows, format, width, dispensable_columns(groups[0]))] if rows else []
     parts += [measured] if measured else []
-    parts += [render(waiting, format)] if (waiting := unfinished_rows(groups)) else []
-    parts += missing_parts(found, format)
+    parts += [fitted(waiting, format, width)] if (waiting := unfinished_rows(groups)) else []
+    parts += missing_parts(found, format, width)
     if any(len(group.done) > 1 for group in groups):
         parts.append("±: standard deviation over the runs")
     parts += comparison_parts(compared, format, width)
@@ -192,18 +192,18 @@ def render_report(
     )
 
 
-def missing_parts(found: GatheredRuns, format: Format) -> list[str]:
+def missing_parts(found: GatheredRuns, format: Format, width: int | None) -> list[str]:
     """A table of the jobs without a result, and how to go on."""
     rows = found.missing_jobs()
     more = f"{len(rows) - LISTED} more jobs without a result. " if len(rows) > LISTED else ""
-    return [render(rows[:LISTED], format), more + GO_ON] if rows else []
+    return [fitted(rows[:LISTED], format, width), more + GO_ON] if rows else []
 
 
 def comparison_parts(compared: Comparison, format: Format, width: int | None) -> list[str]:
     """A single pair in words, several in a table."""
     if len(compared.pairs) < 2:
         return [compare.sentence(pair) for pair in compared.pairs]
-    table = fitted(compare.rows(compared.pairs), format, width, ("only net wrong", "only other wrong", "p"))
+    table = fitted(compare.rows(compared.pairs), format, width, ("only net wrong", "only other wrong", "p", "data"))
     return [table, compare.how_read(compared.pairs)]
 
 

@@ -18,7 +18,7 @@ from typing import IO, Any
 from cnnbench.config.arguments import without_plus
 from cnnbench.config.parsing import flatten, to_plain
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import render
+from cnnbench.output.tables import fitted, terminal_width
 from cnnbench.runs import run_directory
 from cnnbench.runtime import processes, slurm
 from cnnbench.tasks import metrics_of
@@ -290,7 +290,8 @@ def jobs_table(jobs: list[SweepJob], format: str) -> str:
             "seconds": result.get("wall_seconds"),
             "directory": job.run_dir and Path(job.run_dir).name,
         })  # fmt: skip
-    return render([{key: value for key, value in row.items() if value is not None} for row in rows], Format(format))
+    shown = [{key: value for key, value in row.items() if value is not None} for row in rows]
+    return fitted(shown, Format(format), terminal_width(), ("train_n", "directory"))
 
 
 def jobs_summary(jobs: list[SweepJob]) -> str:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import render
+from cnnbench.output.tables import fitted, render
 from cnnbench.utils.format import display_width, shorten
 
 ROWS = [
@@ -103,3 +103,19 @@ def test_shorten_cuts_between_words_and_gives_the_end_what_the_beginning_leaves(
     assert shorten(title, 50) == "resnet20 on cifar10 with…and training from scratch"
     assert shorten("the very long name of class number 017", 16) == "the very…017"
     assert shorten("Eurasian woodpecker (Picoides tridactylus)", 24) == "Eurasian…tridactylus)"
+
+
+def test_a_table_is_no_wider_than_its_terminal():
+    rows = [{"net": "resnet20 of the digits", "other": "resnet8", "n": 359, "note": "its interval holds both answers"}]
+    assert fitted(rows, Format.table, 80) == render(rows, Format.table)
+    short = [{key: value for key, value in rows[0].items() if key != "note"}]
+    assert fitted(rows, Format.table, 40, ("note",)) == render(short, Format.table)
+    lines = fitted(rows, Format.table, 50).splitlines()
+    assert max(map(len, lines)) <= 50
+    assert [line.split() for line in lines] == [
+        ["net", "other", "n", "note"],
+        ["resnet20", "of", "the", "resnet8", "359", "its", "interval"],
+        ["digits", "holds", "both"],
+        ["answers"],
+    ]
+    assert fitted(rows, Format.csv, 20, ("note",)) == render(rows, Format.csv)
