@@ -44,6 +44,11 @@ ONLY_WITH = [
     ("data.sound", "data.name", "sounds spoken_digits esc50 speech_commands"),
     ("data.fold", "data.name", "sounds spoken_digits esc50 speech_commands"),
 ]
+# Keys, or sections, that nothing reads where another key has one of these values, and why.
+NEVER_WITH = [
+    ("data.root data.file data.packed data.download data.on_error", "data.name", "digits synthetic",
+     "its images are in no files; for your own photographs give data=folder"),
+]  # fmt: skip
 # Keys, or sections, that another key must have a value for. `finetune` fills weights and freeze in itself.
 ONLY_WHERE_GIVEN = [
     ("augment.erase_scale augment.erase_ratio", "augment.erase"),
@@ -61,6 +66,11 @@ def idle(cfg: Any) -> Iterator[str]:
         is_read = found in (None, MISSING) or as_typed(found) in chosen
         if not is_read and (told := _told(cfg, names, other)):
             yield f"{told} no effect with {_said(cfg, other)}: only with {_shown(other, chosen)}"
+    for names, other, values, why in NEVER_WITH:
+        found = value_of(cfg, other)
+        own = value_of(cfg, "data.source") in NOTHING and found not in (None, MISSING)
+        if own and as_typed(found) in values.split() and (told := _told(cfg, names, other)):
+            yield f"{told} no effect with {_said(cfg, other)}: {why}"
     for names, other in ONLY_WHERE_GIVEN:
         is_read = value_of(cfg, other) not in NOTHING or not hasattr(cfg, other.partition(".")[0])
         is_open = hasattr(cfg, "transfer") and other in FILLED_IN

@@ -152,7 +152,7 @@ def check_classes(tree: ClassTree, *, nested: bool, one: bool = False) -> str:
         name, found = next(iter(tree.found.items()))
         inner = f"\nIf its folders {some(found.folders)} are classes or splits, use data.root={found.folder}"
         raise UserError(f"'{tree.root}' holds one class only, '{name}': classification needs two folders or more."
-                        f"{inner if found.folders and not found.own else ''}{table_hint(tree.root)}")  # fmt: skip
+                        f"{inner if found.folders else ''}{table_hint(tree.root)}")  # fmt: skip
     refuse_empty(tree)
     if not nested and not any(one.own for one in tree.found.values()):
         _refuse_groups(tree)

@@ -65,7 +65,8 @@ def findings(review: Review) -> Iterator[Finding]:
     yield _classes(review.images)
     yield _copies(review, "exact copies", review.exact, "with the same content")
     if review.unseen:
-        yield Finding("net", WARNING, f"near copies and labels were not looked at: {' '.join(review.unseen.split())}",
+        why = "; ".join(review.unseen.splitlines())
+        yield Finding("net", WARNING, f"near copies and labels were not looked at: {why}",
                       "give weights=FILE with model=NET, or weights=RUN")  # fmt: skip
     elif review.uncompared:
         yield Finding("near copies", WARNING, review.uncompared, "data.fraction=0.1 takes a tenth of each class")

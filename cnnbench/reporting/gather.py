@@ -154,7 +154,8 @@ def gather_runs(roots: list[Path]) -> GatheredRuns:
     found, seen = GatheredRuns(roots=tuple(map(os.path.realpath, roots))), set()
     for root in roots:
         if not root.is_dir():
-            raise UserError(f"{root}: no such directory; give one that holds runs, as outputs")
+            what = "a file, no directory" if root.exists() else "no such directory"
+            raise UserError(f"{root}: {what}; give one that holds runs, as outputs")
         refused = partial(_refused, found)
         for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refused):
             path = Path(folder)

@@ -140,7 +140,7 @@ class StrategyAdvice:
         return f", {min(self.counts):,} to {max(self.counts):,}" if unequal(self.counts) else ""
 
     def _nearness(self) -> str:
-        chance = f"by chance {self.chance_error:.0f} %"
+        chance = f"guessing errs on {self.chance_error:.0f} %"
         if not self.beats_chance:
             lowest = min(self.errors.values())
             return (f"neither similar nor different: no stage is clearly better than always the same answer "

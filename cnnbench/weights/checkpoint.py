@@ -5,6 +5,7 @@ and the normalisation. Paths: a run directory stands for its last checkpoint.
 """
 
 import errno
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,16 @@ def find(where: str) -> Path:
         if not path.exists():
             raise UserError(f"{path.parent.parent} holds no checkpoint (checkpoints/last.pt)")
     if not path.exists():
-        raise UserError(f"there is no file {path}")
+        raise UserError(f"there is no file {path}{near(path)}")
     return path
+
+
+def near(path: Path) -> str:
+    """Question after a run whose name is near to that of a path that is not there; empty where there is none."""
+    homes = (path.parent, Path("outputs/train"), Path("outputs/finetune"))
+    runs = {file.parents[1].name: file.parents[1] for home in homes for file in home.glob("*/checkpoints/last.pt")}
+    found = get_close_matches(path.name, runs, n=1)
+    return f". Did you mean {runs[found[0]]}?" if found else ""
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -101,7 +101,9 @@ def _from_tensors(
     elif prepare.mean is None or prepare.std is None:
         if channels != 3:
             raise UserError(f"{weights.source} does not say how its images were normalised: give prepare.mean and .std")
-        notes.append("images: normalised as usual for ImageNet; prepare.mean and prepare.std say otherwise")
+        notes.append(
+            "images: normalised as usual for ImageNet; set prepare.mean and prepare.std if the weights need others"
+        )
     if note := variants.unknown(weights.source, model):
         notes.append(note)
     net = models.build(**{**arguments, "num_classes": outputs, "in_channels": channels})

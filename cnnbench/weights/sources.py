@@ -273,7 +273,8 @@ def fetched(url: str) -> Path:
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"could not fetch {url}: {str(reason).splitlines()[0]}\n"
-            f"Download it elsewhere and put it into {folder} (its place follows from $TORCH_HOME), or give weights=FILE"
+            f"Fetch it on another machine and put it into {folder} (its place follows from $TORCH_HOME), "
+            "or give weights=FILE"
         ) from None
     finally:
         socket.setdefaulttimeout(before)

@@ -89,7 +89,7 @@ def normalised(data_name: str, typed: Collection[str]) -> list[str]:
     """Sentence on the normalisation that is assumed; none where both of its keys were typed."""
     if {"data.mean", "data.std"} <= {*typed}:
         return []
-    return [f"images: normalised as {data_name} usually is; data.mean and data.std say otherwise"]
+    return [f"images: normalised as {data_name} usually is; set data.mean and data.std if the weights need others"]
 
 
 def _typed(value: Any) -> str:

@@ -106,7 +106,10 @@ def test_without_the_weights_for_photographs_the_rest_is_said(
     assert ran.code == 0, ran.err
     found = details(ran)
     assert found["net"][0] == "warning"
-    assert "near copies and labels were not looked at: could not fetch" in found["net"][1]
+    assert (
+        "near copies and labels were not looked at: could not fetch https://example.org/net.pth: no network; Download"
+        in (found["net"][1])
+    )
     assert "labels" not in found
     assert found["classes"] == ("ok", "train: class0 2, class1 2")
 

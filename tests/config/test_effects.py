@@ -32,6 +32,11 @@ def configured(compose: Callable[..., Any], line: str) -> Any:
         ("train lr_find=true ema=0.9", "ema=0.9 has no effect with lr_find=true: only with lr_find=false"),
         ("train weights_skip=[fc]", "weights_skip=[fc] has no effect without weights="),
         ("train data.sound.bands=32", "data.sound.bands=32 has no effect with data=digits"),
+        ("finetune data.root=photos",
+         "data.root=photos has no effect with data=digits: its images are in no files; for your own photographs give "
+         "data=folder"),
+        ("finetune data=folder data.root=photos", None),
+        ("finetune data=python data.file=mydata.py data.name=digits", None),
         ("train optim=adamw optim.nesterov=false epochs=3 schedule=onecycle schedule.peak=0.5", None),
         ("finetune transfer=svm epochs=0", None),
         ("finetune weights_skip=[fc] unfreeze_at={2:all}", None),
@@ -62,6 +67,6 @@ def test_a_command_that_trains_nothing_refuses_what_is_about_training(compose: C
 
 def test_each_rule_names_keys_that_there_are() -> None:
     every = {key for schema in SCHEMAS.values() for key in leaves(schema)}
-    for names, other, *_ in [*effects.ONLY_WITH, *effects.ONLY_WHERE_GIVEN]:
+    for names, other, *_ in [*effects.ONLY_WITH, *effects.NEVER_WITH, *effects.ONLY_WHERE_GIVEN]:
         assert other in every
         assert all(any(key == name or key.startswith(f"{name}.") for key in every) for name in names.split()), names

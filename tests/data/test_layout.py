@@ -70,6 +70,7 @@ def test_what_is_not_used_is_said(tmp_path: Path) -> None:
         ({"Val/cat": 1, "Val/dog": 1, "test/cat": 1}, r"holds 'Val' and 'test', but no folder train"),
         ({"pets/Training/cat": 1, "pets/Val/cat": 1, "docs": 0}, r"use data\.root=.*pets$"),
         ({"data/cat": 1, "data/dog": 1}, r"(?s)one class only, 'data'.*use data\.root=.*data$"),
+        ({"data": 1, "data/cat": 1, "data/dog": 1}, r"(?s)one class only, 'data'.*use data\.root=.*data$"),
     ],
 )
 @pytest.mark.parametrize("val_fraction", [0, 0.2])

@@ -43,7 +43,7 @@ def test_where_no_stage_beats_the_commonest_answer_nothing_is_advised(many: int,
     text = advice.text("cnnbench finetune")
     assert "each class counts once" in text and "60 images per class, 9 to 110" in text
     assert "neither similar nor different: no stage is clearly better than always the same answer" in text
-    assert "by chance 50 %" in text and "no strategy can be advised" in text and "<- best" not in text
+    assert "guessing errs on 50 %" in text and "no strategy can be advised" in text and "<- best" not in text
     assert "tiny sees 32 px of images of 96 px, too few for most photographs" in text
 
 

@@ -111,3 +111,17 @@ def test_a_disk_that_fills_within_the_writing_of_tensors_is_named(
     with pytest.raises(RunError, match=r"cannot save .*last.pt: No space left on device"):
         checkpoint.save(tmp_path / "last.pt", {"weights": torch.zeros(10_000)})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_not_there_is_answered_with_one_of_a_near_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("outputs/finetune/resnet8-digits/checkpoints/last.pt")
+    file.parent.mkdir(parents=True)
+    file.touch()
+    for given in ("outputs/finetune/resnet8-digit", "outputs/train/resnet8-digits", "resnet8-digits"):
+        with pytest.raises(UserError, match=f"no file {given}\\. Did you mean outputs/finetune/resnet8-digits\\?$"):
+            checkpoint.find(given)
+    with pytest.raises(UserError, match=r"no file elsewhere\.pt$"):
+        checkpoint.find("elsewhere.pt")

@@ -81,7 +81,7 @@ def test_what_is_assumed_is_said_and_guessing_is_a_warning(cnnbench: Callable[..
         f"classes: {tmp_path}/r.th names none, so they are taken to be the data's, in their order",
         f"net: {tmp_path}/r.th may be of a variant with the same names and shapes: model.shortcut_pad=both or "
         "model=plain8",
-        "images: normalised as digits usually is; data.mean and data.std say otherwise",
+        "images: normalised as digits usually is; set data.mean and data.std if the weights need others",
     ]
     assert json.loads(right.out)["warnings"] == []
     wrong = cnnbench("evaluate", weights, *ON, "format=json", "data.mean=[1]", "data.std=[0.02]")

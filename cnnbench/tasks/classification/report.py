@@ -225,9 +225,9 @@ def _trust(result: dict[str, Any]) -> list[str]:
     points = [
         point for point in result["selective"]["points"] if point["min_probability"] in SAID and point["answered"]
     ]
-    held = [f"{point['min_probability']:g} answers {point['coverage']:.1f} %, {point['error']:.2f} % of them wrong"
+    held = [f"{point['min_probability']:g}: {point['coverage']:.1f} % answered, {point['error']:.2f} % of these wrong"
             for point in points]  # fmt: skip
-    lines = [f"min_probability: {'; '.join(held)}"] if held else []
+    lines = [f"min_probability={'; '.join(held)}"] if held else []
     if not (fitted := result.get("calibration")):
         return lines
     on = fitted["fitted_on"]
