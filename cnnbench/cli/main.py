@@ -21,6 +21,7 @@ usage: cnnbench COMMAND [key=value ...] [-m]
 
 {commands}
 
+start here                 cnnbench train   (handwritten digits, no download)
 cnnbench COMMAND --help    the keys and choices of a command
 cnnbench help WORD         a group, a choice or a key: data, data=list, optim.lr
 tab completion             eval "$(cnnbench --completion bash)"  (or zsh, fish)

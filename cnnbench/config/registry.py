@@ -91,7 +91,7 @@ COMMANDS = {
     ),
     "report": Command(
         "cnnbench.commands.report",
-        "set runs and sweeps side by side, finished or not, and beside the papers; or end a sweep",
+        "compare runs and sweeps, finished or not, with each other and with the papers; or end a sweep",
         (
             "cnnbench report outputs/train out=report.html",
             "cnnbench report SWEEP where=model=resnet* sort=-seconds format=markdown",
@@ -110,7 +110,7 @@ COMMANDS = {
     ),
     "benchmark": Command(
         "cnnbench.commands.benchmark",
-        "measure how fast nets train and answer here, what holds them up, and how large a batch fits",
+        "measure how fast nets train and answer here, what slows them down, and how large a batch fits",
         (
             "cnnbench benchmark model=resnet18",
             "cnnbench benchmark model=resnet20,nin_cifar data=cifar10 data.root=DIR batch_size=128",
@@ -120,7 +120,7 @@ COMMANDS = {
     ),
     "prepare": Command(
         "cnnbench.commands.prepare",
-        "pack folders of images into shards, resized and checksummed, that are read several times as fast",
+        "pack folders of images into tar files, resized and with checksums, that are read several times as fast",
         (
             "cnnbench prepare data=imagenet data.root=DIR out=PACKED",
             "cnnbench train model=resnet18 data=imagenet data.packed=PACKED",
@@ -128,7 +128,7 @@ COMMANDS = {
     ),
     "doctor": Command(
         "cnnbench.commands.doctor",
-        "check this machine: versions, devices, data, disk; or read a configuration before it trains",
+        "check this machine: versions, devices, data, disk; or review a configuration before it trains",
         (
             "cnnbench doctor",
             "cnnbench doctor format=json",
