@@ -2,12 +2,13 @@
 
 import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -56,6 +57,15 @@ def free_port() -> int:
             free.bind(("127.0.0.1", port))
             return port
     raise AssertionError("no port is free")
+
+
+@contextmanager
+def held(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Trainings in processes of their own wait in mid-epoch within this block: see children/sitecustomize.py."""
+    monkeypatch.setenv("HOLD", str(folder / "hold"))
+    (folder / "hold").touch()
+    yield
+    (folder / "hold").unlink()
 
 
 def children(pid: int) -> list[int]:

@@ -24,7 +24,7 @@ from cnnbench.weights import checkpoint
 from tests.helpers import boxes as made
 from tests.helpers.paths import ROOT
 from tests.helpers.people import write_people
-from tests.helpers.processes import bare, children, free_port, until, wait_for
+from tests.helpers.processes import bare, children, free_port, held, until, wait_for
 from tests.helpers.runs import SMALL, Ran, assert_same_run, rows, weights
 from tests.helpers.sounds import tone_tree
 
@@ -238,21 +238,21 @@ def test_a_run_of_two_processes_that_was_cut_goes_on_with_the_same_bits(
     """devices=2 starts them: one is killed and all end; then a scheduler stops them; then they finish."""
     monkeypatch.setattr(system, "cores", lambda: 2)
     command = (*NORMED, "devices=2", "run.dir=cut", "checkpoint.every=1")
-    process = start(tmp_path, command)
-    wait_for(tmp_path / "cut/checkpoints/last.pt")
-    victim = next(pid for pid in children(process.pid) if environment(pid).get("RANK") == "1")
-    os.kill(victim, signal.SIGKILL)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert "process 2 of 2 was killed by SIGKILL" in err, err
-
-    process = start(tmp_path, command)
-    before = checkpoint.load(tmp_path / "cut/checkpoints/last.pt")["step"]
     last = tmp_path / "cut/checkpoints/last.pt"
-    until("another step", lambda: checkpoint.load(last)["step"] > before or process.poll() is not None)
-    process.send_signal(signal.SIGTERM)
+    with held(tmp_path, monkeypatch):
+        process = start(tmp_path, command)
+        wait_for(last)
+        victim = next(pid for pid in children(process.pid) if environment(pid).get("RANK") == "1")
+        os.kill(victim, signal.SIGKILL)
     _, err = process.communicate(timeout=120)
-    if process.returncode != 0:  # it may have been quicker than we
+    assert process.returncode == 1 and "process 2 of 2 was killed by SIGKILL" in err, err
+
+    with held(tmp_path, monkeypatch):
+        process = start(tmp_path, command)
+        before = checkpoint.load(last)["step"]
+        until("another step", lambda: checkpoint.load(last)["step"] > before)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=120)
         assert process.returncode == exit_codes.PREEMPTED, err
         assert read_json(tmp_path / "cut/status.json")["status"] == "preempted"
     ran = cnnbench(*command)

@@ -14,7 +14,7 @@ from cnnbench.runs import run_directory
 from cnnbench.runtime import processes, slurm
 from cnnbench.sweeps import jobs, local
 from cnnbench.sweeps.jobs import SweepJob
-from tests.helpers.processes import children, until, wait_for
+from tests.helpers.processes import children, held, until, wait_for
 from tests.helpers.runs import SMALL, Ran, assert_same_run, interrupt_after, rows
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -71,22 +71,25 @@ def test_other_settings_behind_the_same_name_are_not_skipped(cnnbench: Callable[
     assert ran.code == 2 and "optim.lr: 0.1 there, 0.2 here" in ran.err
 
 
-def test_jobs_of_the_local_launcher_outlive_one_that_is_killed(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+def test_jobs_of_the_local_launcher_outlive_one_that_is_killed(
+    cnnbench: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two at a time; one is killed, and done again by the same command."""
-    command = (*SWEEP, "hydra/launcher=local", "hydra.launcher.jobs=2", "checkpoint.every=3", "epochs=8")
-    process = subprocess.Popen([sys.executable, "-m", "cnnbench", *command], cwd=tmp_path, stderr=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True)  # fmt: skip
-    named = run_directory.named(["epochs=8", *SMALL, "seed=1"], ["seed"])
+    command = (*SWEEP, "hydra/launcher=local", "hydra.launcher.jobs=2", "checkpoint.every=3", "epochs=3")
+    named = run_directory.named(["epochs=3", *SMALL, "seed=1"], ["seed"])
     run = run_directory.named_path(tmp_path / "s", "resnet8-digits", named, ["seed"])
-    wait_for(run / "checkpoints/last.pt")
-    assert len(children(process.pid)) == 2
-    os.kill(books(tmp_path / "s")["seed=1"].process["pid"], signal.SIGKILL)
+    with held(tmp_path, monkeypatch):
+        process = subprocess.Popen([sys.executable, "-m", "cnnbench", *command], cwd=tmp_path, stderr=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, text=True)  # fmt: skip
+        wait_for(run / "checkpoints/last.pt")
+        assert len(children(process.pid)) == 2
+        os.kill(books(tmp_path / "s")["seed=1"].process["pid"], signal.SIGKILL)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 1, err
     assert "3 jobs: 2 done, 1 failed" in err and "failed: its process was killed by SIGKILL" in out
     again = cnnbench(*command)
     assert again.code == 0 and "3 jobs: 1 done, 2 skipped, 0 failed" in again.err
-    assert rows(run)[-1]["step"] == 8 * 6
+    assert rows(run)[-1]["step"] == 3 * 6
     assert "going on from" in (run / "log.txt").read_text()
     assert "seed=1" in books(tmp_path / "s") and books(tmp_path / "s")["seed=1"].log.read_text()
 
