@@ -38,19 +38,28 @@ from tests.helpers.processes import bare, without_dropout
 from tests.helpers.runs import without_pictures
 from cnnbench import models
 from cnnbench.cli import main
+from cnnbench.training import loop
 without_pictures()
 without_dropout()
 models.MODELS["resnet14"] = bare
-{more}
-codes = [main.main(command) for command in json.loads(sys.argv[1])]
-sys.exit(max(codes))
+train_step = loop.train_step
+def fail(state, *args):
+    if command[-1] == {failing!r} and state.step == 2 and state.runtime.group.rank == 1:
+        raise ZeroDivisionError("a fault of one")
+    train_step(state, *args)
+loop.train_step = fail
+codes = []
+for command in json.loads(sys.argv[1]):
+    codes.append(main.main(command))
+open(f"../codes{{os.environ['RANK']}}.json", "w").write(json.dumps(codes))
 """
+FAILING = "run.dir=../failing"
 
 
-def together(folder: Path, *commands: tuple[str, ...], more: str = "", size: int = 2) -> list[subprocess.Popen[str]]:
+def together(folder: Path, *commands: tuple[str, ...], size: int = 2) -> list[subprocess.Popen[str]]:
     """The processes, each started as torchrun would."""
     port = free_port()
-    script = SCRIPT.format(root=str(ROOT), more=more)
+    script = SCRIPT.format(root=str(ROOT), failing=FAILING)
     return [
         subprocess.Popen(
             [sys.executable, "-c", script, json.dumps(commands)], cwd=folder, text=True,
@@ -107,8 +116,10 @@ def two(tmp_path_factory: pytest.TempPathFactory, people: str) -> Path:
                 "verified": (*PEOPLE, people), "heard": HEARD}  # fmt: skip
     tones(folder)
     lines = [(*command, f"run.dir={name}") for name, command in commands.items()]
-    results = ended(together(folder, *lines, JUDGED))
-    assert [code for code, *_ in results] == [0, 0], results
+    results = ended(together(folder, *lines, JUDGED, (*PLAIN, "freeze=nothing"), (*PLAIN, FAILING)))
+    for rank, (code, _, err) in enumerate(results):
+        (folder.parent / f"err{rank}.txt").write_text(err)
+        assert code == 0 and json.loads((folder.parent / f"codes{rank}.json").read_text()) == [*[0] * 9, 2, 1], err
     assert len(re.findall(r"(?m)^top-1 error [\d.]+ %", results[0][1])) == 5 and not results[1][1], "one of them speaks"
     return folder
 
@@ -275,25 +286,13 @@ def environment(pid: int) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
-FAILS = """
-from cnnbench.training import loop
-train_step = loop.train_step
-def fail(state, *args):
-    if state.step == 2 and state.runtime.group.rank == 1:
-        raise ZeroDivisionError("a fault of one")
-    train_step(state, *args)
-loop.train_step = fail
-"""
-
-
-def test_a_process_that_fails_ends_all_with_its_own_traceback(tmp_path: Path) -> None:
+def test_a_process_that_fails_ends_all_with_its_own_traceback(two: Path) -> None:
     """What all find wrong is said once; and the next command goes on with the same processes."""
-    first, second = ended(together(tmp_path, (*PLAIN, "freeze=nothing"), (*PLAIN, "run.dir=r"), more=FAILS))
-    assert (first[0], second[0]) == (2, 2)
-    assert first[2].startswith("cnnbench: unknown stage 'nothing'.") and not second[2]
-    assert "process 2 of 2 failed: ZeroDivisionError: a fault of one" in first[2]
-    assert "in fail" in first[2], "the traceback"
-    status = read_json(tmp_path / "r/status.json")
+    first, second = ((two.parent / f"err{rank}.txt").read_text() for rank in (0, 1))
+    assert first.count("cnnbench: unknown stage 'nothing'.") == 1 and "nothing" not in second
+    assert "process 2 of 2 failed: ZeroDivisionError: a fault of one" in first
+    assert "in fail" in first, "the traceback"
+    status = read_json(two.parent / "failing/status.json")
     assert status["status"] == "failed" and "a fault of one" in status["reason"]
 
 
