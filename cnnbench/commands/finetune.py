@@ -132,9 +132,12 @@ def settle(cfg: FinetuneConfig, advised: StrategyAdvice) -> None:
 
 
 def idle(cfg: FinetuneConfig) -> list[str]:
-    """Sentences on typed settings that nothing reads, once `auto` has read its own."""
+    """Sentences on typed settings that the strategy does not read, once `auto` has read its own; the others were said
+    at the start."""
     open_yet, own = cfg.transfer.name is Strategy.auto, f"only with transfer={Strategy.auto.value}"
-    return [] if open_yet else [text for text in effects.idle(cfg) if not text.endswith(own)]
+    if open_yet:
+        return []
+    return [text for text in effects.idle(cfg) if " with transfer=" in text and not text.endswith(own)]
 
 
 def _command(cfg: FinetuneConfig) -> str:

@@ -100,6 +100,11 @@ def sweep_overrides(command: str, args: list[str], more: list[str]) -> list[str]
     return more
 
 
+def unwritable(path: Path, error: OSError) -> UserError:
+    reason = "it is a file; give another run.dir" if path.is_file() else error.strerror
+    return UserError(f"cannot write to {path}: {reason}")
+
+
 def make_for_results(path: Path) -> None:
     """Make a directory for results alone. UserError where it cannot be made, or is that of a training."""
     if (path / "config.yaml").exists():
@@ -107,7 +112,7 @@ def make_for_results(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+        raise unwritable(path, error) from None
 
 
 class RunDirectory:
@@ -143,7 +148,7 @@ class RunDirectory:
             write_text(self.path / "config.yaml", yaml.safe_dump(to_plain(cfg), sort_keys=False))
             write_text(self.path / "overrides", "".join(f"{override}\n" for override in cfg.run.overrides))
         except OSError as error:
-            raise UserError(f"cannot write to {self.path}: {error.strerror}") from None
+            raise unwritable(self.path, error) from None
 
     def discard(self) -> None:
         """Remove a directory that this process made and that holds no checkpoint yet: a mistake leaves nothing."""
@@ -185,7 +190,7 @@ def claim(path: Path, cfg: Any, resume: str) -> RunDirectory:
             raise UserError(f"{path} holds files that are no run of cnnbench: give another run.dir")
         lock = _lock(path)
     except OSError as error:
-        raise UserError(f"cannot write to {path}: {error.strerror}") from None
+        raise unwritable(path, error) from None
     try:
         if known and resume != "force":
             known = _compare_config(path, cfg)

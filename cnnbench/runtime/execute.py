@@ -19,6 +19,7 @@ from cnnbench.utils.fast_start import exempt_from_gc
 from cnnbench.utils.format import shorten
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)  # of a disk
+READING = ("train", "finetune", "evaluate", "benchmark")  # commands that read all images of a data set
 LONGEST = 120  # characters of a path that are shown
 
 
@@ -30,7 +31,12 @@ def run_command(command: str, config: Any) -> int:
             warn(text)
     if (count := processes.process_count(config)) > 1:
         return processes.start_processes(command, config, count)
-    return load_command(command)(config)
+    try:
+        return load_command(command)(config)
+    except UserError as error:
+        if command in READING and str(error).startswith("cannot read the image") and "data.on_error" not in str(error):
+            raise UserError(f"{error}\ndata.on_error=skip leaves out such images and counts them") from None
+        raise
 
 
 def load_command(command: str, function: str = "run") -> Callable[..., int]:

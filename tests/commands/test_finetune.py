@@ -78,7 +78,9 @@ def test_without_an_argument_it_measures_advises_and_transfers(cnnbench: Callabl
     assert found["weights"] == "zoo:resnet20-cifar10"
     assert found["advice"]["strategy"] == found["strategy"]
     assert found["top1_error"] < 30
-    advised = cnnbench("finetune", *SMALL, "transfer.run=false", "format=json", "run.root=other")
+    unread = ("data.root=photos", "transfer.run=false", "format=json", "run.root=other")
+    advised = cnnbench("finetune", *SMALL, *unread)
+    assert advised.err.count("data.root=photos has no effect") == 1
     assert json.loads(advised.out)["strategy"] == found["strategy"]
     assert not (tmp_path / "other/finetune").exists()
 

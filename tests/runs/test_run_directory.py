@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from cnnbench.runs import run_directory
+from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json
 from tests.helpers.runs import SMALL, Ran
 
@@ -95,3 +96,10 @@ def test_a_folder_of_other_files_is_left_alone(cnnbench: Callable[..., Ran], tmp
     refused = cnnbench("train", "run.dir=photos", *SMALL)
     assert (refused.code, "no run of cnnbench" in refused.err) == (2, True)
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["a.jpg"]
+
+
+def test_a_file_in_the_place_of_a_directory_is_named(tmp_path: Path, compose: Callable) -> None:
+    (tmp_path / "notes.md").write_text("")
+    for make in (run_directory.make_for_results, lambda path: run_directory.claim(path, compose(), "auto")):
+        with pytest.raises(UserError, match=r"cannot write to .*notes\.md: it is a file; give another run\.dir"):
+            make(tmp_path / "notes.md")
