@@ -123,7 +123,7 @@ def time_training(setting: TimedNet, net: Callable[..., object], batches: Iterat
     """Time training steps for about `seconds` seconds, after `warmup` steps (at least two)."""
     stopwatch = Stopwatch(setting.device)
     device = setting.device
-    marking = MarkingRuntime(device.device, device.dtype, device.scaler, device.group, stopwatch)
+    marking = MarkingRuntime(device.device, device.dtype, device.scaler, device.group, stopwatch=stopwatch)
     reset_peak_memory(marking.device)
     state = setting.state(marking, net, len(next(batches)["target"]))
     train_mode(setting.model)

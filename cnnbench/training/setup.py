@@ -168,7 +168,7 @@ def start(parts: Parts, model: Net) -> TrainState:
         optimizer=optim.build_optimizer(model, cfg.optim, parts.batch_size, runtime.fused),
         schedule=build_schedule(cfg.schedule, total_steps, steps),
         plateau=plateau_of(cfg.schedule, parts.task.aim),
-        runtime=runtime,
+        runtime=runtime.for_steps(total_steps),
         normalize=runtime.to_device if features else Normalize(runtime, spec.input.mean, spec.input.std),
         seed=cfg.seed,
         accumulate=cfg.accumulate,

@@ -47,8 +47,16 @@ def test_kernels_are_searched_for_the_shape_of_the_first_batch_alone() -> None:
             searched.append(worth)
 
     cpu = create_runtime("cpu", "fp32", seed=0)
-    runtime = Noting(cpu.device, cpu.dtype, cpu.scaler)
+    runtime = Noting(cpu.device, cpu.dtype, cpu.scaler, searches=True)
     shapes = [(4, 3, 8, 8), (4, 3, 8, 8), (3, 3, 8, 8), (4, 3, 8, 9), (4, 3, 8, 8)]
     given = [{"image": torch.zeros(shape), "number": number} for number, shape in enumerate(shapes)]
     assert [batch["number"] for batch in runtime.by_shape(given)] == [0, 1, 2, 3, 4]
     assert searched == [True, True, False, False, True]
+
+
+def test_kernels_are_searched_for_in_long_trainings_alone() -> None:
+    """A search takes seconds, and an evaluation or a short training is over before they are won back."""
+    runtime = create_runtime("cpu", "bf16", seed=0)
+    long = runtime.for_steps(64_000)
+    assert (runtime.searches, runtime.for_steps(400).searches, long.searches) == (False, False, True)
+    assert not long.to_measure("auto").searches
