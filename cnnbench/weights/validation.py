@@ -56,10 +56,14 @@ METER: Rule = (
     lambda value: isinstance(value, dict) and all(isinstance(item, Tensor | int) for item in value.values()),
     "a dictionary of tensors and counts",
 )
+WIDTHS: Rule = (
+    lambda value: isinstance(value, list) and all(map(whole(1, MOST)[0], value)),
+    "a list of whole numbers",
+)
 NAMED: Rule = (
     lambda value: DICTIONARY[0](value) and isinstance(value.get("name"), str)
-    and all(item is None or isinstance(item, str | int | float | bool) or (key == "args" and DICTIONARY[0](item))
-            for key, item in value.items()),
+    and all(item is None or isinstance(item, str | int | float | bool) or WIDTHS[0](item)
+            or (key == "args" and DICTIONARY[0](item)) for key, item in value.items()),
     "the name of a net with its arguments",
 )  # fmt: skip
 INTERPOLATIONS = [kind.value for kind in Interpolation]

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+import yaml
 
-from cnnbench.config.sections import CheckpointConfig, OnError
+from cnnbench.config.sections import CheckpointConfig, OnError, conf_dir
 from cnnbench.training import resume
 from cnnbench.utils.errors import UserError
 from cnnbench.weights import checkpoint, sources, validation
 from cnnbench.weights.checkpoint_manager import CheckpointManager
 from tests.helpers.checkpoints import NEEDED, NEEDED_BEFORE
+from tests.helpers.runs import Ran
 
 NEST: dict[str, Any] = {}
 NEST["a"] = {"b": [NEST]}
@@ -68,6 +70,8 @@ WRONG: list[tuple[Edit, str]] = [
     (put("spec", "model", {"name": "resnet20"}), "do not fit its own net, resnet20"),
     (put("spec", "model", {"name": ["resnet8"]}), "spec.model .*not the name of a net"),
     (put("spec", "model", {}), "spec.model .*not the name of a net"),
+    (put("spec", "model", "filters", [[3]]), "spec.model .*not the name of a net"),
+    (put("spec", "model", "filters", [1, -3]), "spec.model .*not the name of a net"),
     (put("spec", "model", "depth", 3), "has no argument 'depth'"),
     (put("spec", "model", "num_classes", 3), "num_classes"),
     (put("spec", "model", "shortcut", torch.zeros(3)), "spec.model"),
@@ -122,6 +126,24 @@ def test_a_checkpoint_that_is_whole_but_wrong_is_refused_in_words(tmp_path: Path
         CheckpointManager(tmp_path, every).load()
     for error in (use, going_on):
         assert 1 <= len(str(error.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize("net", [file.stem for file in sorted((conf_dir() / "model").glob("*.yaml"))])
+def test_the_arguments_of_every_net_are_welcome(net: str) -> None:
+    """Those of conf/model, as a checkpoint keeps them: lists too."""
+    arguments = {"name": net, **yaml.safe_load((conf_dir() / "model" / f"{net}.yaml").read_text()).get("model", {})}
+    accepts, words = validation.SPEC["model"]
+    assert accepts({**arguments, "name": net}), words
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_net_with_a_list_among_its_arguments_is_resumed_and_evaluated(cnnbench: Callable[..., Ran]) -> None:
+    run = ("train", "model=cuda_convnet", "model.filters=[4,4]", "data.image_size=8", "model.image_size=8",
+           "model.upper=shared", "run.dir=r")  # fmt: skip
+    assert cnnbench(*run, "epochs=1").code == 0
+    again = cnnbench(*run, "epochs=2", "resume=force")
+    assert (again.code, "epoch 2/2" in again.out) == (0, True), again.err
+    assert cnnbench("evaluate", "weights=r", "run.dir=e").code == 0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
