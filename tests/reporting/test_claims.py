@@ -106,6 +106,20 @@ def test_a_metric_without_answers_and_a_value_with_a_bound() -> None:
     assert judge(claim(Value(at_least=15.0)), runs).outcome is Outcome.holds
 
 
+def test_what_is_claimed_of_these_very_images_varies_with_the_seeds_alone() -> None:
+    """With 2,000 images an error of 20 % is uncertain by some 1.8 points, and the three seeds differ by less."""
+    runs = planted("", 20.0, luck=0.1)
+    for number, run in enumerate(runs):
+        run.result.update(top1_error=20.0 + 0.1 * number, device="a card")
+    near, of_these = Value(at_most=20.6), Value(at_most=20.6, these_images=True)
+    assert judge(claim(near), runs).outcome is Outcome.open
+    verdict = judge(claim(of_these), runs)
+    assert verdict.outcome is Outcome.holds and verdict.deciding is not None
+    assert verdict.deciding.interval == pytest.approx((0.5 - 0.2484, 0.5 + 0.2484), abs=1e-3)  # Student's t, 2 degrees
+    text = " ".join(table.details(verdict))
+    assert "95 %, over seeds alone: +0.25 to +0.75" in text and "on a card" in text
+
+
 def test_counts_are_those_of_the_nets() -> None:
     """Against the facts of the papers, which other tests hold too."""
     assert counts.counted(Count(of="model=alexnet")) == 60_965_224

@@ -27,11 +27,15 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """A metric of one net that is claimed to be at most, or at least, so much."""
+    """A metric of one net that is claimed to be at most, or at least, so much.
+
+    these_images: whether it is claimed of these very images; its interval is then over seeds alone.
+    """
 
     metric: str = TOP1
     at_most: float | None = None
     at_least: float | None = None
+    these_images: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

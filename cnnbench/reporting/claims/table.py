@@ -138,7 +138,8 @@ def _found(verdict: Verdict) -> list[str]:
     images = f", n = {verdict.n:,}" if verdict.n else ""
     when = f" {' to '.join(dict.fromkeys((verdict.dates[0], verdict.dates[-1])))}" if verdict.dates else ""
     commits = f" at {', '.join(verdict.commits)}" if verdict.commits else ""
-    measured = f" Measured{when}{commits}." if when or commits else ""
+    devices = f" on {' and '.join(verdict.devices)}" if verdict.devices else ""
+    measured = f" Measured{when}{commits}{devices}." if when or commits else ""
     counted = "subset" if isinstance(verdict.claim.measure, Best) else "run"
     return [f"{' '.join(lines)} {plural(verdict.runs, counted)}{images}.{measured}"]
 
@@ -147,7 +148,8 @@ def step_text(claim: Claim, step: Step) -> str:
     """`A 2.04, B 3.10: +1.06 points (95 %: +0.20 to +1.92), seeds 3 and 3.`"""
     unit = unit_of(claim)
     short = "%" if unit == POINTS else unit
-    limits = f" (95 %: {interval_text(step)})" if step.interval else ""
+    alone = ", over seeds alone" if getattr(claim.measure, "these_images", False) else ""
+    limits = f" (95 %{alone}: {interval_text(step)})" if step.interval else ""
     if isinstance(claim.measure, Value):
         return (f"{claim.measure.metric} {value_text(claim, step)}: on the claim's side by "
                 f"{effect_text(claim, step)}{limits}, {plural(step.seeds[0], 'seed')}.")  # fmt: skip

@@ -62,6 +62,7 @@ class Verdict:
     needs: str = ""  # what would decide it
     dates: tuple[str, ...] = ()
     commits: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 def judge(claim: Claim, evidence: Sequence[Evidence]) -> Verdict:
@@ -110,6 +111,7 @@ def _known(runs: Sequence[Evidence]) -> dict[str, object]:
         "older": sorted({name for run in runs for name in code.changed(run.code or {})}),
         "dates": tuple(sorted({run.date for run in runs if run.date})),
         "commits": tuple(sorted({commit for run in runs for commit in (run.commit or "").split()})),
+        "devices": tuple(sorted({run.result["device"] for run in runs if run.result.get("device")})),
     }
 
 
@@ -130,7 +132,7 @@ def _value(measure: Value, runs: Sequence[Evidence]) -> Step:
     mean, sign = float(np.mean(values)), 1 if measure.at_least is not None else -1
     bound = measure.at_least if measure.at_least is not None else measure.at_most
     assert bound is not None
-    wrong = _same_images(runs) if measure.metric == TOP1.name else None
+    wrong = _same_images(runs) if measure.metric == TOP1.name and not measure.these_images else None
     interval: tuple[float, float] | None
     if wrong is not None:
         interval = statistics.bootstrap_mean(wrong)
