@@ -5,7 +5,7 @@ import math
 import os
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
@@ -22,7 +22,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from cnnbench.utils.console import warn
-from cnnbench.utils.format import shorten
+from cnnbench.utils.format import shorten, shorten_apart
 from cnnbench.utils.text import printable
 
 FONT = "DejaVu Sans"  # of matplotlib
@@ -93,7 +93,18 @@ def picture_axes(figure: Figure, rows: int, columns: int) -> np.ndarray:
 
 def short_label(name: str, width: int) -> str:
     """Label on one line of at most `width` characters, dollar signs escaped, which matplotlib reads as mathematics."""
-    return shorten(printable(str(name)), width).replace("$", r"\$")
+    return _escaped(shorten(printable(str(name)), width))
+
+
+def short_labels(names: Iterable[str], width: int) -> dict[str, str]:
+    """Labels of names, each as `short_label`; those that would then look alike stay whole."""
+    printed = {name: printable(name) for name in names}
+    short = shorten_apart(printed.values(), width)
+    return {name: _escaped(short[text]) for name, text in printed.items()}
+
+
+def _escaped(text: str) -> str:
+    return text.replace("$", r"\$")
 
 
 def array(values: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cnnbench.output.figure import log_axis, new_figure, short_label
+from cnnbench.output.figure import log_axis, new_figure, short_label, short_labels
 from cnnbench.output.plots import series
 from cnnbench.reporting.group import RunGroup
 from cnnbench.sweeps.study_result import StudyResult
@@ -136,7 +136,8 @@ def _point(ax: Axes, group: RunGroup, metric: Metric, key: str, color: str, mark
 
 
 def _legend(figure: Figure, names: Mapping[int, str], how: list[Line2D]) -> None:
-    of = [Line2D([], [], color=STYLES[index][0], marker=STYLES[index][1], label=short_label(name, NAME))
+    short = short_labels(names.values(), NAME)
+    of = [Line2D([], [], color=STYLES[index][0], marker=STYLES[index][1], label=short[name])
           for index, name in names.items()]  # fmt: skip
     figure.legend(handles=[*of, *how], loc="outside right center", frameon=False, fontsize=9)
 
@@ -170,7 +171,7 @@ def draw_importance(search: StudyResult) -> Figure:
     names, shares = [*search.importance], [100 * share for share in search.importance.values()]
     figure = new_figure(7.5, 1.5 + 0.42 * len(names), f"What mattered for the {search.objective.label}")
     ax = figure.subplots()
-    bars = ax.barh([short_label(name, NAME) for name in names], shares, color=BLUE, height=0.62)
+    bars = ax.barh(list(short_labels(names, NAME).values()), shares, color=BLUE, height=0.62)
     ax.bar_label(bars, [f"{share:.0f} %" for share in shares], padding=5, fontsize=11, fontweight="bold")
     ax.invert_yaxis()
     ax.set(xlim=(0, 112), xlabel="share of the variance, %")

@@ -14,7 +14,7 @@ from cnnbench.tasks import ANSWERS
 from cnnbench.tasks.classification import TOP1
 from cnnbench.tasks.classification.answers import Answers, read
 from cnnbench.utils import statistics
-from cnnbench.utils.format import Signed, plural, shorten
+from cnnbench.utils.format import Signed, plural, shorten_apart
 
 SURE = 0.05  # a difference that chance makes less often than this is called one
 UNASKED = 15  # pairs that compare=auto compares
@@ -195,9 +195,10 @@ def p_value(p: float) -> str:
 def rows(pairs: Sequence[ComparedPair]) -> list[dict[str, Any]]:
     """Rows of the table of pairs."""
     several = len({pair.data for pair in pairs}) > 1
+    short = shorten_apart((name for pair in pairs for name in (pair.first, pair.second)), NAME)
     return [{
-        "net": shorten(pair.first, NAME),
-        "other": shorten(pair.second, NAME),
+        "net": short[pair.first],
+        "other": short[pair.second],
         **({"data": pair.data} if several else {}),
         "difference": Signed(pair.difference, 2),
         "95 %": "{:+.2f} to {:+.2f}".format(*pair.interval),

@@ -1,6 +1,7 @@
 """Formats of numbers and names for people: the one home of each."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from unicodedata import combining, east_asian_width
 
@@ -27,6 +28,13 @@ def shorten(text: str, width: int) -> str:
     head = _whole_words(_beginning(text, 0.6 * (width - 1)), text)
     tail = _whole_words(_beginning(text[::-1], width - 1 - display_width(head)), text[::-1])
     return f"{head}…{tail[::-1]}"
+
+
+def shorten_apart(names: Iterable[str], width: int) -> dict[str, str]:
+    """Each name with its text cut to the width; names that would then look alike stay whole."""
+    short = {name: shorten(name, width) for name in names}
+    alike = Counter(short.values())
+    return {name: text if alike[text] == 1 else name for name, text in short.items()}
 
 
 def _whole_words(start: str, text: str) -> str:

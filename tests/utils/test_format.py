@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import cnnbench
-from cnnbench.utils.format import are, display_width, loss_text, plural, shorten
+from cnnbench.utils.format import are, display_width, loss_text, plural, shorten, shorten_apart
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,12 @@ def test_nobody_else_forms_plurals() -> None:
     own = re.compile(r"""(''|""|'s'|"s"|"epochs?"|"steps?") (if|\*) .*(== 1|> 1)""")
     found = [str(file) for file in package.rglob("*.py") if file.name != "format.py" and own.search(file.read_text())]
     assert found == []
+
+
+def test_names_that_would_look_alike_when_they_are_cut_stay_whole() -> None:
+    """Seen: four groups of a sweep with the same short label, in one table."""
+    names = [f"augment.crop=pad cutmix={mix} erase=0 policy=none" for mix in (0, 1)]
+    other = "augment.crop=none cutmix=0 erase=0 policy=auto"
+    short = shorten_apart([*names, other, *names], 30)
+    assert short == {names[0]: names[0], names[1]: names[1], other: shorten(other, 30)}
+    assert len(short[other]) <= 30

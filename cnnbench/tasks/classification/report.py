@@ -23,7 +23,7 @@ from cnnbench.tasks.classification.metrics import Evaluation, class_figures, kep
 from cnnbench.tasks.classification.mistakes import draw_mistake_cards
 from cnnbench.utils.console import warn_if_undrawn, warn_in_result
 from cnnbench.utils.files import write_text
-from cnnbench.utils.format import Percent, display_width, plural, shorten
+from cnnbench.utils.format import Percent, display_width, plural, shorten, shorten_apart
 from cnnbench.utils.statistics import wilson
 
 CONFUSED = 10  # pairs that are listed
@@ -156,7 +156,8 @@ def _tables(found: Evaluation, classes: Sequence[str]) -> str:
         matrix = _matrix(found, classes, more)
         if matrix and max(map(display_width, matrix.splitlines())) <= width:
             return matrix
-    rows = [{**row, "class": shorten(row["class"], NAME)} for row in per_class(found, classes)]
+    short = shorten_apart(classes, NAME)
+    rows = [{**row, "class": short[row["class"]]} for row in per_class(found, classes)]
     if len(rows) <= plots.WRITTEN:
         return render(rows, Format.table)
     rows = sorted(rows, key=lambda row: -(row["error"] or 0))[:LISTED]
@@ -178,9 +179,9 @@ def _matrix(found: Evaluation, classes: Sequence[str], more: Sequence[str]) -> s
 
 
 def _pairs(found: Evaluation, classes: Sequence[str]) -> str:
+    short = shorten_apart(classes, NAME)
     pairs = [
-        f"{shorten(pair['true'], NAME)} → {shorten(pair['answer'], NAME)} ({pair['images']:,})"
-        for pair in confused(found, classes, 5)
+        f"{short[pair['true']]} → {short[pair['answer']]} ({pair['images']:,})" for pair in confused(found, classes, 5)
     ]
     return f"Most often confused: {', '.join(pairs)}" if pairs else ""
 
