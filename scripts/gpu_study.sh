@@ -23,11 +23,19 @@ else
 fi
 
 mkdir -p "$OUT"
-if command -v nvidia-cuda-mps-control >/dev/null && [ -z "${CUDA_MPS_PIPE_DIRECTORY:-}" ]; then
+end_mps() {
+    echo quit | nvidia-cuda-mps-control
+    rm -rf "$CUDA_MPS_PIPE_DIRECTORY"
+}
+if [ -z "${CUDA_MPS_PIPE_DIRECTORY:-}" ] && command -v nvidia-cuda-mps-control >/dev/null; then
     CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) CUDA_MPS_LOG_DIRECTORY=$OUT
     export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
-    nvidia-cuda-mps-control -d
-    trap 'echo quit | nvidia-cuda-mps-control; rm -rf "$CUDA_MPS_PIPE_DIRECTORY"' EXIT
+    if nvidia-cuda-mps-control -d; then
+        trap end_mps EXIT
+    else
+        echo "gpu_study.sh: MPS did not start: the trainings take turns on the GPU" >&2
+        unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+    fi
 fi
 begin=$SECONDS
 "$PYTHON" -m cnnbench train -m experiment=degradation_cifar10 hydra/launcher=local "hydra.launcher.jobs=${JOBS:-9}" \
