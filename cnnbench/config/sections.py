@@ -559,6 +559,9 @@ class TrackingConfig:
     wandb: bool = option(
         "log to Weights & Biases, offline unless WANDB_MODE=online; needs the extra wandb", default=False
     )
+    pictures: bool = option(
+        "draw the curves, the first batch and what the last validation found into the run directory", default=True
+    )
     images: bool = option(
         "pictures in TensorBoard: filters as they form, signal and gradient of each stage, the worst mistakes",
         default=False,

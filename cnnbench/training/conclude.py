@@ -50,7 +50,7 @@ def fit_and_conclude(
         plotted = loggers.plots(parts.cfg.tracking)
         tracker = Tracker(directory.path, state.rows, state.step, stream, parts.task, plotted=plotted)
         events = tracker.writer if plotted else None
-        callbacks += [Tracking(tracker), Pictures()]
+        callbacks += [Tracking(tracker), *([Pictures()] if parts.cfg.tracking.pictures else [])]
         if parts.cfg.compile and not parts.features and not state.exchange:
             callbacks.append(CompileCost(lambda text: say(text, stream)))
     twice = "interrupted", "twice asked to stop"
@@ -86,7 +86,8 @@ def conclude(view: View, callbacks: Sequence[Callback]) -> int:
         found |= callback.result()
     write_result(directory.path, found)
     result.write_answers(parts, state, kept)
-    result.draw_validation(parts, state)
+    if parts.cfg.tracking.pictures:
+        result.draw_validation(parts, state)
     end(final, callbacks)
     if found["warnings"] != (warnings := [*state.warnings.values()]):  # a picture that could not be drawn
         write_result(directory.path, {**found, "warnings": warnings})

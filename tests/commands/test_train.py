@@ -240,3 +240,15 @@ def test_a_training_imports_neither_torchvision_nor_the_compiler(tmp_path: Path)
     command = [sys.executable, "-c", code, "train", "epochs=1", "max_steps=2", "ema=0.9", "optim.clip=1", *SMALL]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_run_without_pictures_has_the_same_result(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
+    command = ("train", "model=resnet8", "data=digits", "data.image_size=8", "max_steps=2", "device=cpu")
+    for name in ("with", "without"):
+        assert cnnbench(*command, f"run.dir={name}", f"tracking.pictures={name == 'with'}".lower()).code == 0
+    assert {file.name for file in (tmp_path / "with").glob("*.png")} >= {"curves.png", "train_batch.png"}
+    assert not [*(tmp_path / "without").glob("*.png")]
+    first, second = (read_json(tmp_path / name / "result.json") for name in ("with", "without"))
+    assert (first["metrics"], first["top1_error"], first["loss"]) == (
+        second["metrics"], second["top1_error"], second["loss"])  # fmt: skip
