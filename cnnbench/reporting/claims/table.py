@@ -33,7 +33,7 @@ def row(verdict: Verdict) -> dict[str, Any]:
         "what is tested": claim.says,
         "verdict": said(verdict),
         "effect": _count_text(verdict) if isinstance(claim.measure, Count) else effect_text(claim, step),
-        "95 %": interval_text(step),
+        "95 %": interval_text(claim, step),
         "seeds": _seeds(step),
         "n": verdict.n,
     }
@@ -54,7 +54,7 @@ def effect_text(claim: Claim, step: Step | None) -> str | None:
     if step is None:
         return None
     unit = unit_of(claim)
-    return f"{step.effect:+.2f}{f' {unit}' if unit else ''}"
+    return f"{step.effect:+.{decimals(claim)}f}{f' {unit}' if unit else ''}"
 
 
 def unit_of(claim: Claim) -> str:
@@ -62,8 +62,14 @@ def unit_of(claim: Claim) -> str:
     return UNITS.get(metric, POINTS)
 
 
-def interval_text(step: Step | None) -> str | None:
-    return None if step is None or step.interval is None else "{:+.2f} to {:+.2f}".format(*step.interval)
+def decimals(claim: Claim) -> int:
+    return 0 if unit_of(claim) == "steps" else 2
+
+
+def interval_text(claim: Claim, step: Step | None) -> str | None:
+    if step is None or step.interval is None:
+        return None
+    return " to ".join(f"{limit:+.{decimals(claim)}f}" for limit in step.interval)
 
 
 def _seeds(step: Step | None) -> str | None:
@@ -149,7 +155,7 @@ def step_text(claim: Claim, step: Step) -> str:
     unit = unit_of(claim)
     short = "%" if unit == POINTS else unit
     alone = ", over seeds alone" if getattr(claim.measure, "these_images", False) else ""
-    limits = f" (95 %{alone}: {interval_text(step)})" if step.interval else ""
+    limits = f" (95 %{alone}: {interval_text(claim, step)})" if step.interval else ""
     if isinstance(claim.measure, Value):
         return (f"{claim.measure.metric} {value_text(claim, step)}: on the claim's side by "
                 f"{effect_text(claim, step)}{limits}, {plural(step.seeds[0], 'seed')}.")  # fmt: skip
@@ -161,7 +167,8 @@ def step_text(claim: Claim, step: Step) -> str:
         if step.better_in is None
         else ("less on {} of {} pairs".format(*step.better_in))
     )
-    return (f"{step.better} {step.means[0]:.2f}, {step.worse} {step.means[1]:.2f} {short}{metric}: "
+    means = [f"{mean:.{decimals(claim)}f}" for mean in step.means]
+    return (f"{step.better} {means[0]}, {step.worse} {means[1]} {short}{metric}: "
             f"{effect_text(claim, step)}{limits}, {drawn}.")  # fmt: skip
 
 
