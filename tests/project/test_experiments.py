@@ -143,7 +143,7 @@ def test_reproduce_runs_a_claim_and_prints_its_verdict(
     monkeypatch.delenv("CNNBENCH_DATA", raising=False)
     monkeypatch.setattr(sys, "argv", ["reproduce", "--claim", "dropout", "--root", str(tmp_path)])
     assert reproduce.main() == 0
-    assert asked == [("train", "-m", "experiment=dropout", "seed=0,1,2", f"run.root={tmp_path}"),
+    assert asked == [("train", "-m", "experiment=dropout", "seed=0,1,2,3,4,5,6,7,8,9,10,11", f"run.root={tmp_path}"),
                      ("report", "claims", str(tmp_path), "claim=dropout")]  # fmt: skip
     asked.clear()
     monkeypatch.setattr(sys, "argv", ["reproduce", "--all", "--root", str(tmp_path)])
