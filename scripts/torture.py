@@ -59,7 +59,7 @@ STEPS = 24
 CASES = {"kill": 60, "write": 60, "signal": 40, "full": 20, "damage": 60, "delete": 1, "erase": 30, "workers": 8,
          "shm": 2, "sweeps": 4, "ports": 2, "requeue": 6}  # fmt: skip
 STOPS = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
-TIMEOUT = 120.0  # seconds that no run takes: one that does hangs
+TIMEOUT = 600.0  # seconds that no run takes: one that does hangs
 Fault = Callable[[], None]
 IMAGES = ["data=folder", "data.workers=2", "data.fraction=1", "model=resnet8", "checkpoint.every=null"]
 

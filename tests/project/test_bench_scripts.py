@@ -72,8 +72,7 @@ def test_the_peers_take_equally_many_images_of_each_class(monkeypatch: pytest.Mo
 
 def script(name: str, *args: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "TINY": "1", "CNNBENCH_PYTHON": sys.executable, "PYTHONPATH": f"{UNDRAWN}:{ROOT}"}
-    return subprocess.run([str(ROOT / "scripts" / name), *args], env=environment, capture_output=True, text=True,
-                          timeout=300)  # fmt: skip
+    return subprocess.run([str(ROOT / "scripts" / name), *args], env=environment, capture_output=True, text=True)
 
 
 def test_the_gpu_check_runs_on_a_cpu(tmp_path: Path) -> None:
