@@ -23,7 +23,7 @@ from cnnbench.weights import checkpoint
 from cnnbench.weights.sources import save_safetensors
 from tests.helpers.browser import CHROMIUM, screenshot
 from tests.helpers.data import class_tree
-from tests.helpers.runs import Ran
+from tests.helpers.runs import SMALL, Ran
 from tests.helpers.trained import colour_run, digits_run
 
 QUICK = ("steps=3", "limit=40", "top=4", "device=cpu")
@@ -217,7 +217,7 @@ def test_a_plateau_of_the_past_is_drawn_with_the_drops_that_it_had() -> None:
 
 
 def test_pictures_during_training_change_nothing_of_it(cnnbench: Callable[..., Ran], tmp_path: Path) -> None:
-    command = ("train", "epochs=2", "data.fraction=0.2", "data.image_size=16", "device=cpu", "precision=fp32")
+    command = ("train", "epochs=2", *SMALL)
     for name in ("off", "on"):
         ran = cnnbench(*command, f"tracking.images={str(name == 'on').lower()}", f"run.dir={tmp_path}/{name}")
         assert ran.code == 0, ran.err
