@@ -18,7 +18,7 @@ def report_page(nets: list[dict[str, Any]], format: Format, width: int | None = 
     lines = [f"- {line}" for net in nets for line in net_notes(net)]
     rows = [report_row(net, one) for net in nets for one in net["variants"]]
     table = fitted(rows, format, width, DISPENSABLE)
-    return "\n".join([table, "", *lines, "", *(LEGEND if "GMAC/s" in table else LEGEND[:1])])
+    return "\n".join([table, "", *lines, "", *(LEGEND if "GMAC/s" in table.partition("\n")[0] else LEGEND[:1])])
 
 
 DISPENSABLE = ("GMAC/s", "of peak", "memory MB", "batch", "±", "optimizer", "data")

@@ -30,6 +30,7 @@ from cnnbench.utils.format import ErrorPercent, Percent, Ratio, plural
 from cnnbench.utils.named_files import output
 
 # The columns that a narrow terminal goes without, in this order.
+MEASURED = ("measured on",)  # the column that a line below the table stands for
 DISPENSABLE = ("kernel", "biases", "field", "kind", "output", "% params", "neurons", "% macs")  # of a layer
 ENDINGS = {file: SummaryFormat(format.value) for file, format in tables.ENDINGS.items()} | {
     ".svg": SummaryFormat.svg, ".html": SummaryFormat.html, ".htm": SummaryFormat.html
@@ -197,8 +198,8 @@ def _paper(summary: Summary) -> dict[str, Any] | None:
 
 def side_by_side(summaries: list[Summary], format: Format, width: int | None = None) -> str:
     """A row for each net; where there is no room to say how the errors were measured, that comes below."""
-    table = fitted([_row(summary) for summary in summaries], format, width, ("measured on", "params / alexnet"))
-    if "measured on" in table.partition("\n")[0]:
+    table = fitted([_row(summary) for summary in summaries], format, width, (*MEASURED, "params / alexnet"), MEASURED)
+    if MEASURED[0] in table.partition("\n")[0]:
         return table
     nets: dict[str, list[str]] = {}
     for summary in summaries:

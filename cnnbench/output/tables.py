@@ -67,19 +67,24 @@ def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[bool
 
 
 def fitted(
-    rows: Sequence[Mapping[str, Any]], format: Format, width: int | None, dispensable: Sequence[str] = ()
-) -> str:
-    """Table without the dispensable columns, dropped in this order, that do not fit into the width of the terminal.
+    rows: Sequence[Mapping[str, Any]], format: Format, width: int | None, dispensable: Sequence[str] = (),
+    elsewhere: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """Table without the dispensable columns, dropped in this order, that do not fit into the width of the terminal; a
+    last line names them. elsewhere: those that the caller shows in another place, which are not named.
 
     If it does not fit without them either, the cells of its widest columns of text are wrapped.
     """
-    text = render(rows, format)
+    if format is not Format.table or width is None or not rows:
+        return render(rows, format)
+    every = _names(rows)
     for column in dispensable:
-        if format is not Format.table or width is None or max(map(display_width, text.splitlines())) <= width:
-            return text
+        if max(map(display_width, render(rows, format).splitlines())) <= width:
+            break
         rows = [{key: value for key, value in row.items() if key != column} for row in rows]
-        text = render(rows, format)
-    return _table(*cells(rows), width) if rows and format is Format.table else text
+    left = [name for name in every if name not in (*_names(rows), *elsewhere)]
+    note = f"not shown, for lack of width: {', '.join(left)} (add | cat to see all)"
+    return "\n".join([_table(*cells(rows), width), *(textwrap.wrap(note, width) if left else [])])
 
 
 def _table(columns: list[list[str]], right: list[bool], most: int | None = None) -> str:

@@ -203,7 +203,9 @@ def comparison_parts(compared: Comparison, format: Format, width: int | None) ->
     """A single pair in words, several in a table."""
     if len(compared.pairs) < 2:
         return [compare.sentence(pair) for pair in compared.pairs]
-    table = fitted(compare.rows(compared.pairs), format, width, ("only net wrong", "only other wrong", "p", "data"))
+    table = fitted(
+        compare.rows(compared.pairs), format, width, ("only net wrong", "only other wrong", "p", "data"), ("data",)
+    )
     return [table, compare.how_read(compared.pairs)]
 
 

@@ -109,7 +109,9 @@ def test_a_table_is_no_wider_than_its_terminal():
     rows = [{"net": "resnet20 of the digits", "other": "resnet8", "n": 359, "note": "its interval holds both answers"}]
     assert fitted(rows, Format.table, 80) == render(rows, Format.table)
     short = [{key: value for key, value in rows[0].items() if key != "note"}]
-    assert fitted(rows, Format.table, 40, ("note",)) == render(short, Format.table)
+    told = "not shown, for lack of width: note (add\n| cat to see all)"
+    assert fitted(rows, Format.table, 40, ("note",)) == f"{render(short, Format.table)}\n{told}"
+    assert fitted(rows, Format.table, 40, ("note",), ("note",)) == render(short, Format.table)
     lines = fitted(rows, Format.table, 50).splitlines()
     assert max(map(len, lines)) <= 50
     assert [line.split() for line in lines] == [
