@@ -420,7 +420,7 @@ class Torture:
             while code in (75, -signal.SIGUSR1) and starts < 20:
                 starts += 1
                 pid = start(run, as_job_of_slurm)
-                time.sleep(self.rng.uniform(self.seconds / 4, self.seconds))
+                time.sleep(self.rng.uniform(self.seconds / 4, self.seconds) * (1 + starts / 4))  # it may be slower now
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGUSR1)
                 code = wait(pid)

@@ -64,8 +64,10 @@ def held(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Trainings in processes of their own wait in mid-epoch within this block: see children/sitecustomize.py."""
     monkeypatch.setenv("HOLD", str(folder / "hold"))
     (folder / "hold").touch()
-    yield
-    (folder / "hold").unlink()
+    try:
+        yield
+    finally:
+        (folder / "hold").unlink()
 
 
 def children(pid: int) -> list[int]:
