@@ -89,7 +89,7 @@ PEOPLE = ("train", "task=verification", "data.val_fraction=0.3", "model=spherefa
           "device=cpu", "precision=fp32")  # fmt: skip
 FOUND = ("train", "task=detection", "data=voc", "model=ssd", "model.backbone=squeezenet1_0", "model.maps=1",
          "model.extras=1", "model.pyramid=1", "data.image_size=64", "data.workers=0", "augment=none", "batch_size=6",
-         "optim.lr=0.001", "optim.lr_batch=null", "epochs=1", "precision=fp32", "device=cpu")  # fmt: skip
+         "optim.lr=0.001", "optim.lr_batch=null", "epochs=2", "precision=fp32", "device=cpu")  # fmt: skip
 HEARD = ("train", "model=resnet14", "data=sounds", "data.root=../tones", "data.sound.bands=8", "data.image_size=8",
          "epochs=2", "batch_size=6", "precision=fp32", "device=cpu")  # fmt: skip
 JUDGED = ("evaluate", "weights=normed", "run.dir=judged", "shift=2", "device=cpu", "precision=fp32", "format=json")
