@@ -24,6 +24,7 @@ from cnnbench.runtime import processes
 from cnnbench.runtime.processes import ProcessInfo
 from cnnbench.utils import console
 from cnnbench.utils.errors import RunError, UserError
+from cnnbench.utils.fast_start import spare_compiler
 
 MEET = 60  # seconds that a process waits for the others at the rendezvous
 WAIT = 600  # seconds that it waits later, while rank 0 saves or draws
@@ -116,9 +117,10 @@ class ProcessGroup:
         if self.alone:
             return model
         ids = [device.index] if device.index is not None else None
-        net = DistributedDataParallel(
-            model, device_ids=ids, gradient_as_bucket_view=True, bucket_cap_mb=bucket_mb, **NOT_BUFFERS
-        )
+        with spare_compiler(DistributedDataParallel):
+            net = DistributedDataParallel(
+                model, device_ids=ids, gradient_as_bucket_view=True, bucket_cap_mb=bucket_mb, **NOT_BUFFERS
+            )
         if compress:
             from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 

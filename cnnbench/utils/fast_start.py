@@ -5,6 +5,7 @@ longer. It is the first thing to try when cnnbench does not start with a new ver
 
 - `import_torchvision()`: torchvision without torch's compiler, nine tenths of the time that its import takes.
 - `import_transforms()`: torchvision's transforms without it too, a second of a training on image files.
+- `spare_compiler()`: DistributedDataParallel without it, three seconds of each process.
 - `compute_alone()`: a thread of a pool does not share each small operation with threads of its own.
 - `exempt_from_gc()`: torch's 200,000 objects are kept out of garbage collection, half a second of a short command.
 - `keep_freed_memory()`: glibc keeps freed memory for the next training step, thousands of page faults in each.
@@ -19,15 +20,16 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
 from cnnbench.utils.exit_codes import FAILED
 
 SWITCH = "CNNBENCH_FAST_START"
-COMPILER_UTILS, TENSORS = "torch._dynamo.utils", "torchvision.tv_tensors"
+COMPILER, COMPILER_UTILS, TENSORS = "torch._dynamo", "torch._dynamo.utils", "torchvision.tv_tensors"
+COMPILER_NAME, DISABLED = "_dynamo", "__dynamo_disable"  # torch's own names for them
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -77,7 +79,7 @@ def import_transforms() -> None:
     They import it for a decorator alone, which has compiled code leave out a function; nothing here compiles them.
     """
     import_torchvision()
-    if not enabled() or TENSORS in sys.modules or "torch._dynamo" in sys.modules:
+    if not enabled() or TENSORS in sys.modules or COMPILER in sys.modules:
         return
     compiler = importlib.import_module("torch.compiler")
     disable = compiler.disable
@@ -86,6 +88,43 @@ def import_transforms() -> None:
         importlib.import_module(TENSORS)
     finally:
         compiler.disable = disable  # type: ignore[attr-defined]
+
+
+@contextmanager
+def spare_compiler(parallel: type) -> Iterator[None]:
+    """DistributedDataParallel is made inside, and later called, without torch's compiler.
+
+    It asks the compiler for the mode of its own optimizer, which counts in compiled nets alone, and has it leave out a
+    function. Once the compiler is there, both are as torch has them.
+    """
+    torch = importlib.import_module("torch")
+    if not enabled() or COMPILER in sys.modules or COMPILER_NAME in vars(torch):
+        yield
+        return
+    with suppress(AttributeError):  # another version of torch marks it in another way
+        _mark_without_compiler(parallel._inside_ddp_forward.__wrapped__.__wrapped__)  # type: ignore[attr-defined]
+    stub = SimpleNamespace(utils=SimpleNamespace(get_optimize_ddp_mode=lambda: "ddp_optimizer"))
+    setattr(torch, COMPILER_NAME, stub)
+    try:
+        yield
+    finally:
+        if vars(torch).get(COMPILER_NAME) is stub:
+            delattr(torch, COMPILER_NAME)
+
+
+def _mark_without_compiler(function: Callable[..., Any]) -> None:
+    """Give a function that the compiler is to leave out what torch calls in its place: itself, until there is a
+    compiler."""
+
+    def called(*args: Any) -> Any:
+        if COMPILER not in sys.modules:
+            return function(*args)
+        disabled = importlib.import_module(COMPILER).disable(function, False, wrapping=False)
+        setattr(function, DISABLED, disabled)
+        return disabled(*args)
+
+    if not hasattr(function, DISABLED):
+        setattr(function, DISABLED, called)
 
 
 def compute_alone() -> None:

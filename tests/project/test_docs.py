@@ -91,6 +91,9 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / name).write_text(text)
 
 
+SEEDS = re.compile(r"^(seed=\d+,\d+)(,\d+)+$")  # of many seeds the first two: each is taken like another
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_is_one_that_the_command_line_takes(page: Path, own_files: None) -> None:
     """Its command, keys, choices, values and their ranges. A launcher or sweeper is a plugin's, and left to its own."""
@@ -113,7 +116,7 @@ def compose(line: Line) -> None:
     if line.command == "doctor" and args[:1] == ["config"]:
         assert expand.configs_with_recipes(args[1:])
         return
-    args = arguments.hydra_arguments(line.command, args)
+    args = [SEEDS.sub(r"\1", arg) for arg in arguments.hydra_arguments(line.command, args)]
     if any(flag in args for flag in arguments.SHOWS):
         return
     if not expand.combinations(line.command, args):

@@ -66,3 +66,34 @@ def test_transforms_without_the_compiler_and_threads_that_compute_alone() -> Non
             [sys.executable, "-c", TRANSFORMS], capture_output=True, text=True, env=env, check=True, timeout=120
         )
         assert done.stdout == expected
+
+
+PARALLEL = """
+import sys, torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from cnnbench.utils.fast_start import spare_compiler
+distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+torch.manual_seed(0)
+with spare_compiler(DistributedDataParallel):
+    net = DistributedDataParallel(nn.Linear(4, 2))
+images = torch.rand(3, 4)
+net(images).sum().backward()
+first = net.module.weight.grad.clone()
+print("torch._dynamo" in sys.modules, end=" ")
+import torch._dynamo
+assert torch._dynamo.utils.get_optimize_ddp_mode(), "torch's own again"
+net.zero_grad()
+net(images).sum().backward()
+assert torch.equal(net.module.weight.grad, first)
+function = DistributedDataParallel._inside_ddp_forward.__wrapped__.__wrapped__
+print(function.__dynamo_disable is not function and "_dynamo" in function.__dynamo_disable.__code__.co_filename)
+distributed.destroy_process_group()
+"""
+
+
+def test_parallel_nets_do_without_the_compiler_until_it_is_there() -> None:
+    for switch, before in (("1", "False"), ("0", "True")):
+        env = {**os.environ, "CNNBENCH_FAST_START": switch}
+        done = subprocess.run([sys.executable, "-c", PARALLEL], capture_output=True, text=True, env=env, timeout=120)
+        assert done.stdout == f"{before} True\n", done.stderr
