@@ -72,6 +72,7 @@ def run(cfg: PredictConfig) -> int:
     if cfg.out is not None:
         with output("out", cfg.out) as file:
             write_text(file, predictor.text(found, ENDINGS.get(file.suffix.lower(), cfg.format), None) + "\n")
+        say(f"answers -> {cfg.out}", sys.stderr)
     print(predictor.text(found, cfg.format, terminal_width()))
     for remark in predictor.remarked():
         warn(remark)
@@ -211,6 +212,8 @@ def _with_sheets(
         yield one
     if waiting:
         draw()
+        more = f" to {page_file(sheet, page)}" if page > 1 else ""
+        say(f"{plural(page, 'sheet')} -> {sheet}{more}", sys.stderr)
 
 
 def _complain(unread: Sequence[ImagePrediction], count: int, what: str) -> int:
