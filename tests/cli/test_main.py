@@ -88,6 +88,7 @@ MISTAKES = {
     "train epochs=": "epochs",
     "train ~epochs": "epochs has no value",
     "train epochs=1,2": "add -m for a sweep",
+    "train optim.lr=0,1": "a decimal is written with a point",
     "train optim=3": "unknown optim '3'",
     "train optim.lr=-1": "optim.lr=-1.0 is out of range",
     "train schedule.milestones=[0.5,2]": "schedule.milestones=2.0 is out of range",

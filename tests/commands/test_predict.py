@@ -139,6 +139,7 @@ def test_an_answer_below_the_probability_asked_for_is_unsure(
 
     monkeypatch.setattr(prediction_cards, "draw_cards", draw)
     ran = cnnbench(*command, "format=json", "out=answers.csv", "sheet=sheet.png")
+    assert "1 sheet -> sheet.png" in ran.err and "answers -> answers.csv" in ran.err
     said = json.loads(ran.out)
     assert [answer["answer"] for answer in said] == expected == titles
     assert [answer["predictions"][0] for answer in said] == list(best.values())
