@@ -17,11 +17,11 @@ def report_page(nets: list[dict[str, Any]], format: Format, width: int | None = 
     """Table, then for each net its bottleneck, the cost of compiling and the search for the batch size."""
     lines = [f"- {line}" for net in nets for line in net_notes(net)]
     rows = [report_row(net, one) for net in nets for one in net["variants"]]
-    table = fitted(rows, format, width, DISPENSABLE)
+    table = fitted(rows, format, width, DISPENSABLE, how="open the run's result.json")
     return "\n".join([table, "", *lines, "", *(LEGEND if "GMAC/s" in table.partition("\n")[0] else LEGEND[:1])])
 
 
-DISPENSABLE = ("GMAC/s", "of peak", "memory MB", "batch", "±", "optimizer", "data")
+DISPENSABLE = ("of peak", "GMAC/s", "memory MB", "batch", "±", "optimizer", "data")
 LEGEND = [
     "data, forward, backward, optimizer: ms of a training step, medians; ±: half the distance between the quartiles.",
     "GMAC/s: multiply-adds of training, three times those of inference; of peak: compared with a large matrix product",

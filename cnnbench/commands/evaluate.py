@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from cnnbench import data, tasks
+from cnnbench.config import effects
 from cnnbench.config.arguments import typed_keys
 from cnnbench.config.commands import EvaluateConfig
 from cnnbench.config.data_names import data_name
@@ -42,6 +43,8 @@ def run(cfg: EvaluateConfig) -> int:
         check_place(cfg, loaded)
     runtime = measuring(runtime, cfg.precision, loaded)
     data_cfg = data_config(cfg, loaded)
+    if runtime.group.main:
+        tell_idle(cfg, data_cfg)
     dataset = judged_data(cfg, data_cfg, loaded)
     if cfg.try_variants:
         check_unknown(loaded)
@@ -78,6 +81,14 @@ def run(cfg: EvaluateConfig) -> int:
     else:
         show(result, cfg.format, in_sweep=cfg.sweep.dir is not None)
     return FAILED if found.fitted and not result["stored"] else DONE
+
+
+def tell_idle(cfg: EvaluateConfig, judged: DataConfig) -> None:
+    """Warn of typed settings that the data do not read, where the weights said which data they are."""
+    if cfg.data.name == MISSING:
+        for text in effects.idle(replace(cfg, data=judged)):
+            if f"no effect with data={judged.name}" in text:
+                warn(text)
 
 
 def check_place(cfg: EvaluateConfig, loaded: list[Weights]) -> None:

@@ -148,7 +148,7 @@ def explain(error: Exception, command: str, args: list[str]) -> str:
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found[1], command, args)
     if found := re.search(r"Ambiguous value for argument '(.+?)'", text):
-        decimal = "; a decimal is written with a point" if re.search(r"=\d+,\d+$", found[1]) else ""
+        decimal = "; a decimal is written with a point" if re.search(r"=-?0,\d+$", found[1]) else ""
         return f"{found[1]} has several values: add -m for a sweep over them, or write [a,b] for a list{decimal}"
     if found := re.search(r"An item is already at '(.+?)'", text):
         return f"+{found[1]}: this key exists: write it without the plus sign"

@@ -97,7 +97,7 @@ def short_label(name: str, width: int) -> str:
 
 
 def short_labels(names: Iterable[str], width: int) -> dict[str, str]:
-    """Labels of names, each as `short_label`; those that would then look alike stay whole."""
+    """Labels of names, each as `short_label`; those that would then look alike are cut where they differ."""
     printed = {name: printable(name) for name in names}
     short = shorten_apart(printed.values(), width)
     return {name: _escaped(short[text]) for name, text in printed.items()}

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from cnnbench.config.sections import Format
 from cnnbench.utils.files import json_text
-from cnnbench.utils.format import display_width, is_number
+from cnnbench.utils.format import display_width, is_number, wrapped
 from cnnbench.utils.text import printable
 
 ENDINGS = {".json": Format.json, ".csv": Format.csv, ".md": Format.markdown, ".txt": Format.table}  # of files
@@ -68,10 +68,10 @@ def cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[str]], list[bool
 
 def fitted(
     rows: Sequence[Mapping[str, Any]], format: Format, width: int | None, dispensable: Sequence[str] = (),
-    elsewhere: Sequence[str] = (),
+    elsewhere: Sequence[str] = (), how: str = "add | cat",
 ) -> str:  # fmt: skip
     """Table without the dispensable columns, dropped in this order, that do not fit into the width of the terminal; a
-    last line names them. elsewhere: those that the caller shows in another place, which are not named.
+    last line names them. elsewhere: those that the caller shows in another place, which are not named; how: to see all.
 
     If it does not fit without them either, the cells of its widest columns of text are wrapped.
     """
@@ -83,7 +83,7 @@ def fitted(
             break
         rows = [{key: value for key, value in row.items() if key != column} for row in rows]
     left = [name for name in every if name not in (*_names(rows), *elsewhere)]
-    note = f"not shown, for lack of width: {', '.join(left)} (add | cat to see all)"
+    note = f"not shown, for lack of width: {', '.join(left)} ({how} to see all)"
     return "\n".join([_table(*cells(rows), width), *(textwrap.wrap(note, width) if left else [])])
 
 
@@ -107,7 +107,7 @@ def _narrowed(widths: list[int], right: list[bool], most: int | None) -> list[in
 
 
 def _wrapped(cell: str, width: int) -> list[str]:
-    return [cell] if display_width(cell) <= width else textwrap.wrap(cell, width, break_on_hyphens=False)
+    return [cell] if display_width(cell) <= width else wrapped(cell, width)
 
 
 def _markdown(columns: list[list[str]], right: list[bool]) -> str:

@@ -291,7 +291,7 @@ def jobs_table(jobs: list[SweepJob], format: str) -> str:
             "directory": job.run_dir and Path(job.run_dir).name,
         })  # fmt: skip
     shown = [{key: value for key, value in row.items() if value is not None} for row in rows]
-    return fitted(shown, Format(format), terminal_width(), ("train_n", "directory"))
+    return fitted(shown, Format(format), terminal_width(), ("train_n", "directory"), how="open the folder named below")
 
 
 def jobs_summary(jobs: list[SweepJob]) -> str:

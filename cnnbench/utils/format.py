@@ -1,8 +1,9 @@
 """Formats of numbers and names for people: the one home of each."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from os.path import commonprefix
 from unicodedata import combining, east_asian_width
 
 LONG = 100  # characters of a name in a list
@@ -31,10 +32,41 @@ def shorten(text: str, width: int) -> str:
 
 
 def shorten_apart(names: Iterable[str], width: int) -> dict[str, str]:
-    """Each name with its text cut to the width; names that would then look alike stay whole."""
+    """Each name with its text cut to the width. Names that would look alike are cut where they differ."""
     short = {name: shorten(name, width) for name in names}
-    alike = Counter(short.values())
-    return {name: text if alike[text] == 1 else name for name, text in short.items()}
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name, text in short.items():
+        alike[text].append(name)
+    for several in alike.values():
+        if len(several) > 1:
+            short |= _cut_where_they_differ(several, width)
+    return short
+
+
+def _cut_where_they_differ(names: Sequence[str], width: int) -> dict[str, str]:
+    texts = [" ".join(name.split()) for name in names]
+    begin = commonprefix(texts).rfind(" ") + 1  # noqa: RUF071  # of texts, not of paths
+    return {name: f"…{shorten(text[begin:], width - 1)}" for name, text in zip(names, texts, strict=True)}
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of the text, none wider than the width on a terminal. A word is broken where it alone is too wide."""
+    lines = [""]
+    for word in text.split():
+        for piece in _pieces(word, width):
+            longer = f"{lines[-1]} {piece}" if lines[-1] else piece
+            if display_width(longer) <= width or not lines[-1]:
+                lines[-1] = longer
+            else:
+                lines.append(piece)
+    return lines
+
+
+def _pieces(word: str, width: int) -> Iterator[str]:
+    while word:
+        piece = _beginning(word, width) or word[0]
+        yield piece
+        word = word[len(piece) :]
 
 
 def _whole_words(start: str, text: str) -> str:

@@ -514,6 +514,10 @@ def test_evaluate_takes_another_size_and_normalisation(cnnbench: Callable[..., R
     plain, other = (json.loads(cnnbench(*command, *more).out) for more in ((), ("data.mean=[0.9]",)))
     assert plain["loss"] != other["loss"]
     assert json.loads(cnnbench(*command, "data.image_size=16").out)["crop"] == "center 16"
+    ran = cnnbench(*command, "data.root=photos")
+    assert ran.err.count("data.root=photos has no effect with data=digits") == 1, (
+        "the weights say that it is the digits"
+    )
 
 
 def test_evaluate_refuses_data_with_other_classes(cnnbench: Callable[..., Ran]) -> None:

@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
+from unicodedata import combining
 
 import pytest
 
 import cnnbench
-from cnnbench.utils.format import are, display_width, loss_text, plural, shorten, shorten_apart
+from cnnbench.utils.format import are, display_width, loss_text, plural, shorten, shorten_apart, wrapped
 
 
 @pytest.mark.parametrize(
@@ -52,10 +53,18 @@ def test_nobody_else_forms_plurals() -> None:
     assert found == []
 
 
-def test_names_that_would_look_alike_when_they_are_cut_stay_whole() -> None:
+def test_names_that_would_look_alike_are_cut_where_they_differ() -> None:
     """Seen: four groups of a sweep with the same short label, in one table."""
-    names = [f"augment.crop=pad cutmix={mix} erase=0 policy=none" for mix in (0, 1)]
+    names = [f"augment.crop=pad cutmix={mix} erase={erase} policy=none" for mix in (0, 1) for erase in (0, 0.5)]
     other = "augment.crop=none cutmix=0 erase=0 policy=auto"
     short = shorten_apart([*names, other, *names], 30)
-    assert short == {names[0]: names[0], names[1]: names[1], other: shorten(other, 30)}
-    assert len(short[other]) <= 30
+    assert short[other] == shorten(other, 30) and set(short) == {*names, other}
+    assert len(set(short.values())) == 5 and all(len(text) <= 30 for text in short.values())
+
+
+def test_a_text_is_wrapped_by_the_columns_that_it_takes() -> None:
+    wide = "猫の写真と犬の写真 " * 3 + "été" * 12
+    lines = wrapped(wide, 10)
+    assert max(map(display_width, lines)) <= 10 and "".join(lines).replace(" ", "") == wide.replace(" ", "")
+    assert not any(combining(line[0]) for line in lines) and wrapped("a b", 10) == ["a b"]
+    assert wrapped("猫", 1) == ["猫"] and wrapped("", 5) == [""]
