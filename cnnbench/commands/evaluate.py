@@ -86,9 +86,8 @@ def run(cfg: EvaluateConfig) -> int:
 def tell_idle(cfg: EvaluateConfig, judged: DataConfig) -> None:
     """Warn of typed settings that the data do not read, where the weights said which data they are."""
     if cfg.data.name == MISSING:
-        for text in effects.idle(replace(cfg, data=judged)):
-            if f"no effect with data={judged.name}" in text:
-                warn(text)
+        for text in effects.idle(replace(cfg, data=judged), "data.name"):
+            warn(text)
 
 
 def check_place(cfg: EvaluateConfig, loaded: list[Weights]) -> None:

@@ -137,7 +137,7 @@ def idle(cfg: FinetuneConfig) -> list[str]:
     open_yet, own = cfg.transfer.name is Strategy.auto, f"only with transfer={Strategy.auto.value}"
     if open_yet:
         return []
-    return [text for text in effects.idle(cfg) if " with transfer=" in text and not text.endswith(own)]
+    return [text for text in effects.idle(cfg, "transfer.name") if not text.endswith(own)]
 
 
 def _command(cfg: FinetuneConfig) -> str:

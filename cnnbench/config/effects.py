@@ -59,23 +59,31 @@ FILLED_IN = ("weights", "freeze")
 NOTHING: tuple[Any, ...] = (None, 0, "none", [], False)
 
 
-def idle(cfg: Any) -> Iterator[str]:
-    """Sentences on typed settings that nothing reads. What a sweep compares is no mistake, and not named."""
+def idle(cfg: Any, beside: str | None = None) -> list[str]:
+    """Sentences on typed settings that nothing reads; beside: on those alone for which this key decides that.
+
+    What a sweep compares is no mistake, and not named.
+    """
+    return [text for other, text in _idle(cfg) if beside in (None, other)]
+
+
+def _idle(cfg: Any) -> Iterator[tuple[str, str]]:
+    """The key that decides, and the sentence."""
     for names, other, values in ONLY_WITH:
         chosen, found = values.split(), value_of(cfg, other)
         is_read = found in (None, MISSING) or as_typed(found) in chosen
         if not is_read and (told := _told(cfg, names, other)):
-            yield f"{told} no effect with {_said(cfg, other)}: only with {_shown(other, chosen)}"
+            yield other, f"{told} no effect with {_said(cfg, other)}: only with {_shown(other, chosen)}"
     for names, other, values, why in NEVER_WITH:
         found = value_of(cfg, other)
         own = value_of(cfg, "data.source") in NOTHING and found not in (None, MISSING)
         if own and as_typed(found) in values.split() and (told := _told(cfg, names, other)):
-            yield f"{told} no effect with {_said(cfg, other)}: {why}"
+            yield other, f"{told} no effect with {_said(cfg, other)}: {why}"
     for names, other in ONLY_WHERE_GIVEN:
         is_read = value_of(cfg, other) not in NOTHING or not hasattr(cfg, other.partition(".")[0])
         is_open = hasattr(cfg, "transfer") and other in FILLED_IN
         if not is_read and not is_open and (told := _told(cfg, names, other)):
-            yield f"{told} no effect without {other}="
+            yield other, f"{told} no effect without {other}="
 
 
 def _told(cfg: Any, names: str, other: str) -> str:
