@@ -10,7 +10,7 @@ from cnnbench.benchmark.report import flat_rows, report_page
 from cnnbench.config.commands import BenchmarkConfig
 from cnnbench.config.data_names import data_name
 from cnnbench.config.sections import Format, Precision
-from cnnbench.output.tables import render, terminal_width
+from cnnbench.output.tables import render
 from cnnbench.runs import run_directory
 from cnnbench.runs.result import environment
 from cnnbench.runs.run_directory import path_for
@@ -18,6 +18,7 @@ from cnnbench.utils.console import say, warn_if_undrawn
 from cnnbench.utils.errors import UserError, unknown
 from cnnbench.utils.files import json_text, write_json, write_text
 from cnnbench.utils.named_files import typed_path
+from cnnbench.utils.terminal import terminal_width
 from cnnbench.utils.text import slug
 
 

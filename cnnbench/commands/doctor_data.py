@@ -27,7 +27,7 @@ from cnnbench.doctor.finding import PROBLEM, findings_table
 from cnnbench.doctor.image_files import Images
 from cnnbench.doctor.labels import find_suspects, judged_classes
 from cnnbench.models.layers import Net
-from cnnbench.output.tables import fitted, for_people, render, terminal_width
+from cnnbench.output.tables import fitted, for_people, render
 from cnnbench.runs import run_directory
 from cnnbench.runs.run_directory import path_for
 from cnnbench.runtime.device import create_runtime
@@ -38,6 +38,7 @@ from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_text
 from cnnbench.utils.named_files import typed_path
 from cnnbench.utils.system import cores
+from cnnbench.utils.terminal import terminal_width
 from cnnbench.utils.text import slug
 from cnnbench.weights import load, sources
 from cnnbench.weights.sources import Weights

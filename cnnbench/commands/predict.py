@@ -22,7 +22,7 @@ from cnnbench.data.sound_files import moments
 from cnnbench.data.spectrogram import KEY as SOUND
 from cnnbench.data.spectrogram import Spectrogram
 from cnnbench.models.layers import Net
-from cnnbench.output.tables import ENDINGS, for_people, terminal_width
+from cnnbench.output.tables import ENDINGS, for_people
 from cnnbench.runs.run_directory import make_for_results, path_for
 from cnnbench.runtime.device import create_runtime
 from cnnbench.tasks.embedding import embedded
@@ -34,6 +34,7 @@ from cnnbench.utils.exit_codes import DONE, FAILED
 from cnnbench.utils.files import write_text
 from cnnbench.utils.format import plural
 from cnnbench.utils.named_files import check_output, output
+from cnnbench.utils.terminal import terminal_width
 from cnnbench.utils.text import slug
 from cnnbench.weights import sources
 from cnnbench.weights.load import ready

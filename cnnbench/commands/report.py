@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cnnbench.config.commands import ReportConfig
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import ENDINGS, fitted, render, terminal_width
+from cnnbench.output.tables import ENDINGS, fitted, render
 from cnnbench.reporting.compare import Comparison, compare
 from cnnbench.reporting.gather import GatheredRuns, gather_runs
 from cnnbench.reporting.group import RunGroup, filter_runs, group_labels, group_runs, repeated_seeds, sort_groups
@@ -16,6 +16,7 @@ from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import write_text
 from cnnbench.utils.format import plural
 from cnnbench.utils.named_files import check_output, output, typed_path
+from cnnbench.utils.terminal import terminal_width
 
 
 def run(cfg: ReportConfig) -> int:

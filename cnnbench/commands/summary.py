@@ -22,12 +22,13 @@ from cnnbench.config.commands import SummaryConfig
 from cnnbench.config.sections import Format, Layers, SummaryFormat
 from cnnbench.models.enlarging import LARGER
 from cnnbench.output import html, tables
-from cnnbench.output.tables import fitted, render, terminal_width
+from cnnbench.output.tables import fitted, render
 from cnnbench.tasks.classification import USUAL
 from cnnbench.tasks.classification.published import published_metrics
 from cnnbench.utils.files import json_text, write_text
 from cnnbench.utils.format import ErrorPercent, Percent, Ratio, plural
 from cnnbench.utils.named_files import output
+from cnnbench.utils.terminal import terminal_width
 
 # The columns that a narrow terminal goes without, in this order.
 MEASURED = ("measured on",)  # the column that a line below the table stands for

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import fitted, terminal_width
+from cnnbench.output.tables import fitted
+from cnnbench.utils.terminal import terminal_width
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 

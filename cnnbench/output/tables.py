@@ -3,9 +3,7 @@
 import csv
 import io
 import math
-import shutil
 import sys
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, TextIO
@@ -23,11 +21,6 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what text begins with that s
 def for_people(format: Format) -> TextIO:
     """Stream for people: stdout, unless that is for the result alone."""
     return sys.stdout if format is Format.table else sys.stderr
-
-
-def terminal_width() -> int | None:
-    """Columns of the terminal that stdout goes to; None where it goes to a file or a pipe."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def render(rows: Sequence[Mapping[str, Any]], format: Format) -> str:
@@ -84,7 +77,7 @@ def fitted(
         rows = [{key: value for key, value in row.items() if key != column} for row in rows]
     left = [name for name in every if name not in (*_names(rows), *elsewhere)]
     note = f"not shown, for lack of width: {', '.join(left)} ({how} to see all)"
-    return "\n".join([_table(*cells(rows), width), *(textwrap.wrap(note, width) if left else [])])
+    return "\n".join([_table(*cells(rows), width), *(wrapped(note, width) if left else [])])
 
 
 def _table(columns: list[list[str]], right: list[bool], most: int | None = None) -> str:

@@ -18,7 +18,7 @@ from typing import IO, Any
 from cnnbench.config.arguments import without_plus
 from cnnbench.config.parsing import flatten, to_plain
 from cnnbench.config.sections import Format
-from cnnbench.output.tables import fitted, terminal_width
+from cnnbench.output.tables import fitted
 from cnnbench.runs import run_directory
 from cnnbench.runtime import processes, slurm
 from cnnbench.tasks import metrics_of
@@ -27,6 +27,7 @@ from cnnbench.utils import exit_codes
 from cnnbench.utils.errors import UserError
 from cnnbench.utils.files import read_json, try_lock, write_json
 from cnnbench.utils.format import plural
+from cnnbench.utils.terminal import terminal_width
 from cnnbench.utils.text import slug
 
 FOLDER, SUBMITTED = ".sweep", "submitted"
