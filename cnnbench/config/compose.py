@@ -247,6 +247,8 @@ def _reason(text: str) -> str:
     types = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false", "String": "text"}
     if found := re.search(r"Value '(.*?)' of type '.*?' could not be converted to (\w+)", line):
         return f"'{found[1]}' is not {types.get(found[2], found[2])}"
+    if found := re.search(r"Value '(.*?)' is not a valid bool", line):
+        return f"'{found[1]}' is not {types['Boolean']}"
     if found := re.search(r"Invalid value '(.*?)', expected one of \[(.*?)\]", line):
         return str(unknown("value", found[1], found[2].split(", ")))
     return line[0].lower() + line[1:]

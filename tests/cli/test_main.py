@@ -84,6 +84,7 @@ MISTAKES = {
     "train +foo=3": "unknown key 'foo'",
     "train +epochs=3": "without the plus sign",
     "train epochs=abc": "'abc' is not a whole number",
+    "train deterministic=maybe": "deterministic=maybe: 'maybe' is not true or false",
     "train epochs=0": "epochs=0 is out of range: it must be >= 1",
     "train epochs=": "epochs",
     "train ~epochs": "epochs has no value",
