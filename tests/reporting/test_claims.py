@@ -91,6 +91,8 @@ def test_what_is_missing_leaves_a_claim_open() -> None:
     assert unpaired.outcome is Outcome.holds and unpaired.steps[0].disagreement is None  # by Welch's t over seeds
     seen = judge(claim(), planted("good", 20.0, luck=4.0) + planted("bad", 22.0, luck=4.0))
     assert "the spread that was seen" in seen.needs
+    enough = judge(claim(), planted("good", 20.0, 5) + planted("bad", 20.4, 5))
+    assert enough.outcome is Outcome.open and enough.needs.startswith("more seeds: these show a difference of 1")
 
 
 def test_a_metric_without_answers_and_a_value_with_a_bound() -> None:

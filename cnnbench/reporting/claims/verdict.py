@@ -258,6 +258,8 @@ def _what_it_takes(claim: Claim, step: Step | None) -> str:
     known = "from the spread that was seen" if seen else "from the planned spread"
     if seeds is None:
         return f"more than 1,000 seeds ({known})"
+    if step is not None and min(step.seeds) >= seeds:
+        return f"more seeds: these show a difference of {plan.smallest:g}, and the one that was seen is smaller"
     minutes = plan.minutes * seeds / plan.seeds
     long = f"{minutes / 60:,.0f} hours" if minutes > 120 else f"{minutes:.0f} minutes"
     return f"{seeds} seeds of each net on {plan.images:,} images, about {long} ({known})"
